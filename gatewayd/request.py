@@ -1,0 +1,79 @@
+"""
+What moves through the gateway: Request, Answer, Route, Response.
+
+All are frozen values. Whatever the gateway has no business reading stays serialised: ``documents`` is
+the content of field 4 of a DataRequestProto, ``parameters`` a ``google.protobuf.Struct``, ``status`` a
+``StatusProto``, each as the bytes that came from the wire (shared/spec wire.md). Empty bytes are the
+empty message, and a status of no bytes is success.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Request:
+    """
+    What a client asks.
+
+    ``endpoint`` is the exec endpoint (``""`` when the client named none); ``target`` a regular
+    expression over Deployment names, ``""`` for all. ``routes`` are serialised RouteProtos that came
+    with the request. ``timeout_s`` is what the client is willing to wait, None for no limit.
+    """
+
+    request_id: str
+    endpoint: str
+    target: str = ""
+    parameters: bytes = b""
+    documents: bytes = b""
+    routes: tuple[bytes, ...] = ()
+    timeout_s: float | None = None
+
+
+@attrs.frozen
+class Answer:
+    """
+    What an Executor answered, or what the Executor before it passes on.
+
+    ``failed`` says that the Executor raised; then ``status`` tells what, and ``documents`` are its
+    input documents. ``routes`` are the serialised RouteProtos of the answer.
+    """
+
+    documents: bytes
+    parameters: bytes = b""
+    routes: tuple[bytes, ...] = ()
+    status: bytes = b""
+    failed: bool = False
+
+
+@attrs.frozen
+class Route:
+    """
+    The record of one Deployment (or the gateway itself) handling one request.
+
+    Times are seconds since the epoch, UTC. ``end_time`` is None when the Deployment was skipped, or
+    is floating and has not answered yet.
+    """
+
+    executor: str
+    start_time: float
+    end_time: float | None = None
+    status: bytes = b""
+
+
+@attrs.frozen
+class Response:
+    """
+    What the client gets: routes start with the gateway's own.
+
+    ``parameters`` is None only where the reference leaves the field out (an empty Flow asked without
+    parameters).
+    """
+
+    request_id: str
+    endpoint: str
+    documents: bytes
+    parameters: bytes | None = b""
+    routes: tuple[Route, ...] = ()
+    status: bytes = b""

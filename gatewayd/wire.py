@@ -1,0 +1,242 @@
+"""
+Requests, answers and responses to and from the bytes of a DataRequestProto.
+
+The four fields are split by hand, because that is what makes pass-through cheap: the documents
+(field 4) are cut out of the message as one slice and put into the next one as they are, and
+parameters and routes are not parsed unless somebody needs them. Only the header is decoded.
+Everything here is pure; the field numbers are those of proto/jina.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from gatewayd.errors import BadRequest
+from gatewayd.pb import HeaderProto, RouteProto
+from gatewayd.request import Answer, Request, Response, Route
+
+HEADER: Final = 0x0A  # field 1, length-delimited, and so on: number << 3 | 2
+PARAMETERS: Final = 0x12
+ROUTE: Final = 0x1A
+DATA: Final = 0x22
+
+# DataContentProto with its docs present and empty: what an answer without documents carries.
+NO_DOCUMENTS: Final = b"\x0a\x00"
+
+
+class Malformed(BadRequest):
+    """The bytes are no protobuf message of the expected type."""
+
+
+def decode_request(message: bytes) -> Request:
+    """
+    Split a client's DataRequestProto. No bytes at all are an empty request.
+
+    Raises Malformed.
+    """
+    header_bytes, parameters, routes, documents = _split(message)
+    header = _header(header_bytes)
+    return Request(
+        request_id=header.request_id,
+        endpoint=header.exec_endpoint,
+        target=header.target_executor,
+        parameters=parameters or b"",
+        documents=documents or b"",
+        routes=routes,
+        timeout_s=header.timeout / 1000 if header.timeout else None,
+    )
+
+
+def decode_answer(message: bytes, *, is_error: bool = False) -> Answer:
+    """
+    Split an Executor's DataRequestProto; ``is_error`` is the trailing metadata's flag.
+
+    Raises Malformed.
+    """
+    header_bytes, parameters, routes, documents = _split(message)
+    header = _header(header_bytes)
+    failed = is_error or header.status.code != 0
+    return Answer(
+        documents=documents or b"",
+        parameters=parameters or b"",
+        routes=routes,
+        status=header.status.SerializeToString() if failed else b"",
+        failed=failed,
+    )
+
+
+def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
+    """
+    The DataRequestProto that an Executor gets: the target is always present and empty.
+
+    ``answer`` is what came out of the node before it, or the client's own documents.
+    """
+    header = HeaderProto(request_id=request_id, exec_endpoint=endpoint, target_executor="")
+    if answer.status:
+        header.status.ParseFromString(answer.status)
+    parts = [*_field(HEADER, header.SerializeToString())]
+    if answer.parameters:
+        parts += _field(PARAMETERS, answer.parameters)
+    for route in answer.routes:
+        parts += _field(ROUTE, route)
+    if answer.documents:
+        parts += _field(DATA, answer.documents)
+    return b"".join(parts)
+
+
+def encode_call_list(messages: Iterable[bytes]) -> bytes:
+    """A DataRequestListProto of messages made by ``encode_call``."""
+    parts: list[bytes] = []
+    for message in messages:
+        parts += _field(HEADER, message)
+    return b"".join(parts)
+
+
+def encode_request(request: Request) -> bytes:
+    """What a client sends: the inverse of ``decode_request``."""
+    header = HeaderProto(request_id=request.request_id, exec_endpoint=request.endpoint)
+    if request.target:
+        header.target_executor = request.target
+    if request.timeout_s is not None:
+        header.timeout = round(request.timeout_s * 1000)
+    parts = [*_field(HEADER, header.SerializeToString())]
+    if request.parameters:
+        parts += _field(PARAMETERS, request.parameters)
+    for route in request.routes:
+        parts += _field(ROUTE, route)
+    if request.documents:
+        parts += _field(DATA, request.documents)
+    return b"".join(parts)
+
+
+def encode_response(response: Response) -> bytes:
+    """The DataRequestProto that a client gets (shared/spec grpc.md, Answer)."""
+    header = HeaderProto(request_id=response.request_id, exec_endpoint=response.endpoint, target_executor="")
+    if response.status:
+        header.status.ParseFromString(response.status)
+    parts = [*_field(HEADER, header.SerializeToString())]
+    if response.parameters is not None:
+        parts += _field(PARAMETERS, response.parameters)
+    for route in response.routes:
+        parts += _field(ROUTE, encode_route(route))
+    parts += _field(DATA, response.documents or NO_DOCUMENTS)
+    return b"".join(parts)
+
+
+def encode_request_id(request_id: str) -> bytes:
+    """A message that holds a request id only: what a broken ``Call`` yields before it ends."""
+    return b"".join(_field(HEADER, HeaderProto(request_id=request_id).SerializeToString()))
+
+
+def encode_route(route: Route) -> bytes:
+    """One RouteProto."""
+    message = RouteProto(executor=route.executor)
+    message.start_time.seconds, message.start_time.nanos = _timestamp(route.start_time)
+    if route.end_time is not None:
+        message.end_time.seconds, message.end_time.nanos = _timestamp(route.end_time)
+    if route.status:
+        message.status.ParseFromString(route.status)
+    return message.SerializeToString()
+
+
+def _timestamp(seconds: float) -> tuple[int, int]:
+    # Microseconds: a float since the epoch holds no more, and JSON times show as many.
+    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return whole, micros * 1000
+
+
+def _header(data: bytes) -> HeaderProto:
+    try:
+        return HeaderProto.FromString(data)
+    except DecodeError as error:
+        raise Malformed(f"the header is no HeaderProto: {error}") from error
+
+
+def _split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes | None]:
+    """
+    Header, parameters, routes and data of a DataRequestProto, each still serialised.
+
+    A field that stands twice is concatenated, which is how protobuf merges messages. Unknown fields
+    are passed over.
+    """
+    header = b""
+    parameters: bytes | None = None
+    routes: list[bytes] = []
+    documents: bytes | None = None
+    position, end = 0, len(message)
+    while position < end:
+        tag = message[position]
+        if tag in (HEADER, PARAMETERS, ROUTE, DATA):
+            start, position = _length_delimited(message, position + 1)
+            value = message[start:position]
+            if tag == DATA:
+                documents = documents + value if documents else value
+            elif tag == ROUTE:
+                routes.append(value)
+            elif tag == HEADER:
+                header += value
+            else:
+                parameters = parameters + value if parameters else value
+        else:
+            position = _skip(message, position)
+    return header, parameters, tuple(routes), documents
+
+
+def _skip(message: bytes, position: int) -> int:
+    """The position behind an unknown field, by the wire types of protobuf's encoding."""
+    tag, position = _varint(message, position)
+    kind, number = tag & 7, tag >> 3
+    if number == 0 or (1 <= number <= 4 and kind != 2):
+        raise Malformed(f"not a DataRequestProto: field {number} has wire type {kind}")
+    if kind == 0:
+        _, position = _varint(message, position)
+    elif kind == 1:
+        position += 8
+    elif kind == 2:
+        _, position = _length_delimited(message, position)
+    elif kind == 5:
+        position += 4
+    else:
+        raise Malformed(f"not a DataRequestProto: wire type {kind} at byte {position}")
+    if position > len(message):
+        raise Malformed("not a DataRequestProto: it ends within a field")
+    return position
+
+
+def _length_delimited(message: bytes, position: int) -> tuple[int, int]:
+    length, start = _varint(message, position)
+    stop = start + length
+    if stop > len(message):
+        raise Malformed("not a DataRequestProto: it ends within a field")
+    return start, stop
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    try:
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+            if shift > 63:
+                raise Malformed("not a DataRequestProto: a number has more than ten bytes")
+    except IndexError:
+        raise Malformed("not a DataRequestProto: it ends within a number") from None
+
+
+def _field(tag: int, value: bytes) -> tuple[bytes, bytes]:
+    length = len(value)
+    if length < 0x80:
+        return bytes((tag, length)), value
+    prefix = bytearray((tag,))
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix), value

@@ -1,0 +1,55 @@
+"""Installs gatewayd and its twistd plugin."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "gatewayd" / "__init__.py").read_text(), re.M)
+assert VERSION is not None
+
+setup(
+    name="gatewayd",
+    version=VERSION.group(1),
+    description="The front door of a Flow of executors: gRPC, HTTP and WebSocket on a Twisted reactor",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["gatewayd", "gatewayd.*"]), "twisted.plugins"],
+    package_data={"gatewayd": ["py.typed"], "gatewayd.pb": ["*.pyi"]},
+    install_requires=[
+        "twisted[tls]>=24.7",
+        "autobahn>=24.4",
+        "klein>=24.8",
+        "grpcio>=1.57",
+        "grpcio-health-checking>=1.57",
+        "grpcio-reflection>=1.57",
+        "protobuf>=4.25",
+        "pyopenssl>=24.1",
+        "docarray>=0.21,<0.30",
+        "numpy",
+        "attrs>=23.1",
+        "orjson>=3.9",
+        "pyyaml>=6.0",
+        "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "pytest-twisted>=1.14",
+            "hypothesis>=6.100",
+            "websockets>=12",
+            "treq>=24.9",
+        ],
+        "dev": [
+            "mypy>=1.11",
+            "ruff>=0.6",
+            "types-protobuf",
+            "types-PyYAML",
+            # What proto/generate.py was last run with: CI compares its output to the letter.
+            "grpcio-tools==1.85.1",
+        ],
+    },
+)
