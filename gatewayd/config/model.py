@@ -1,0 +1,148 @@
+"""
+What a Flow file means: frozen objects, checked and complete, that the rest of gatewayd is built from.
+
+Nothing here reads a file. Durations are seconds (``_s``) and sizes bytes (``_bytes``), whatever unit
+the file used; None stands for "no limit" or "not given" as each field says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+Protocol = Literal["grpc", "http", "websocket"]
+Compression = Literal["none", "gzip", "deflate"]
+Polling = Literal["any", "all"]
+
+
+@attrs.frozen
+class Listener:
+    """
+    One port and what it speaks. Port 0 picks a free one.
+
+    ``protocols`` has one entry, or http and websocket together, which can share a port.
+    """
+
+    protocols: tuple[Protocol, ...]
+    port: int = 0
+
+
+@attrs.frozen
+class PoolLimits:
+    """Bounds and rules of the calls to executors, the same for every Deployment of a gateway."""
+
+    max_in_flight_per_replica: int = 1000
+    max_in_flight: int = 4000
+    max_queued: int = 4000
+    queue_timeout_s: float = 5.0
+    balancing: Literal["least_in_flight", "round_robin"] = "least_in_flight"
+    connect_timeout_s: float = 1.0
+    eject_after_failures: int = 5
+    eject_s: float = 5.0
+    retry_budget: float = 0.2
+    max_executor_message_bytes: int = 1 << 30
+
+
+@attrs.frozen
+class GatewayConfig:
+    """
+    The gateway of a Flow: what it listens on and how it treats requests.
+
+    ``timeout_send_s`` bounds one call to an executor, None for no bound; ``retries`` is the number of
+    further tries after a first one, -1 for automatic. ``prefetch`` bounds the requests in flight on
+    one stream, 0 for no limit. ``expose_endpoints`` maps an exec endpoint to its HTTP route.
+    """
+
+    name: str = "gateway"
+    host: str = "0.0.0.0"
+    listeners: tuple[Listener, ...] = (Listener(("grpc",)),)
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    compression: Compression = "none"
+    timeout_send_s: float | None = None
+    retries: int = -1
+    prefetch: int = 1000
+    max_message_bytes: int = 100 * 1000 * 1000
+    grace_period_s: float = 10.0
+    title: str | None = None
+    description: str | None = None
+    cors: bool = False
+    no_debug_endpoints: bool = False
+    no_crud_endpoints: bool = False
+    expose_endpoints: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    expose_graphql_endpoint: bool = False
+    grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    pool: PoolLimits = PoolLimits()
+
+
+@attrs.frozen
+class ExecutorConfig:
+    """
+    What one executor process loads and how.
+
+    ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
+    or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
+    ``py_modules`` are absolute paths. ``workspace`` is the base folder.
+    """
+
+    uses: str | None = None
+    uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+    uses_metas: Mapping[str, Any] = attrs.field(factory=dict)
+    uses_requests: Mapping[str, str] = attrs.field(factory=dict)
+    uses_dynamic_batching: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    py_modules: tuple[str, ...] = ()
+    workspace: str | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    output_array_type: Literal["numpy", "list"] | None = None
+    exit_on_exceptions: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class DeploymentConfig:
+    """
+    A named unit in the Flow.
+
+    ``needs`` names what it waits for; ``"gateway"`` is the start. ``addresses`` are given when it is
+    external: ``host:port``, one per replica; otherwise gatewayd starts ``shards * replicas``
+    processes of ``executor`` on ``host`` (ports from ``ports``, or free ones where that is empty).
+    ``when`` filters the documents that go in. ``polling`` maps an endpoint (or ``"*"``) to how its
+    requests meet the shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request whose
+    connection broke may be sent again.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ("gateway",)
+    floating: bool = False
+    when: Mapping[str, Any] | None = None
+    no_reduce: bool = False
+    external: bool = False
+    addresses: tuple[str, ...] = ()
+    tls: bool = False
+    grpc_metadata: Mapping[str, str] = attrs.field(factory=dict)
+    host: str = "127.0.0.1"
+    ports: tuple[int, ...] = ()
+    replicas: int = 1
+    shards: int = 1
+    polling: Mapping[str, Polling] = attrs.field(factory=dict)
+    uses_before: str | None = None
+    uses_after: str | None = None
+    timeout_send_s: float | None = None
+    retries: int | None = None
+    compression: Compression | None = None
+    idempotent: Mapping[str, bool] = attrs.field(factory=dict)
+    timeout_ready_s: float = 600.0
+    executor: ExecutorConfig = ExecutorConfig()
+
+
+@attrs.frozen
+class FlowConfig:
+    """The whole: a gateway and the Deployments behind it. ``base_dir`` is the Flow file's folder."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    deployments: tuple[DeploymentConfig, ...] = ()
+    name: str | None = None
+    workspace: str | None = None
+    base_dir: str = "."
