@@ -1,0 +1,1 @@
+"""What clients speak: each file translates and delegates, none decides."""

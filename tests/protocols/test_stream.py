@@ -1,0 +1,101 @@
+"""The window of one stream: bounds, order, and places given back when answers are written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.protocols.stream import Window
+
+
+def test_a_full_window_has_no_room_until_an_answer_is_written():
+    window: Window[str] = Window(1)
+    ticket = window.admit()
+    assert not window.has_room
+    assert window.answered(ticket, "a") == ["a"]
+    assert not window.has_room
+    window.written(1)
+    assert window.has_room
+    assert window.idle
+
+
+def test_answers_go_out_as_they_come_without_order():
+    window: Window[str] = Window(3)
+    first, second, third = (window.admit() for _ in range(3))
+    assert [window.answered(t, str(t)) for t in (third, first, second)] == [["2"], ["0"], ["1"]]
+
+
+def test_answers_wait_for_the_ones_before_them_with_order():
+    window: Window[str] = Window(3, ordered=True)
+    first, second, third = (window.admit() for _ in range(3))
+    assert window.answered(third, "c") == []
+    assert window.answered(first, "a") == ["a"]
+    assert window.answered(second, "b") == ["b", "c"]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_of_zero_or_less_is_no_limit(limit):
+    window: Window[str] = Window(limit)
+    for _ in range(5000):
+        assert window.has_room
+        window.admit()
+    assert window.occupied == 5000
+
+
+def test_admitting_without_room_is_an_error():
+    window: Window[str] = Window(1)
+    window.admit()
+    with pytest.raises(ValueError, match="1 places"):
+        window.admit()
+
+
+def test_a_request_is_answered_once_only():
+    window: Window[str] = Window(2)
+    ticket = window.admit()
+    window.answered(ticket, "a")
+    with pytest.raises(ValueError, match="answered before"):
+        window.answered(ticket, "a")
+    with pytest.raises(ValueError, match="not admitted"):
+        window.answered(7, "a")
+
+
+def test_no_more_can_be_written_than_went_out():
+    window: Window[str] = Window(2, ordered=True)
+    window.admit()
+    window.answered(window.admit(), "b")
+    with pytest.raises(ValueError, match="only 0"):
+        window.written(1)
+
+
+@given(st.integers(-1, 6), st.booleans(), st.lists(st.tuples(st.sampled_from("aaw"), st.integers(0, 100))))
+def test_every_answer_goes_out_once_in_its_order_and_the_bound_holds(limit, ordered, steps):
+    window: Window[int] = Window(limit, ordered=ordered)
+    in_flight: list[int] = []
+    admitted: list[int] = []
+    answered: list[int] = []
+    out: list[int] = []
+    written = 0
+
+    def answer(choice: int) -> None:
+        ticket = in_flight.pop(choice % len(in_flight))
+        answered.append(ticket)
+        out.extend(window.answered(ticket, ticket))
+
+    for step, choice in steps:
+        if step == "a" and window.has_room and choice % 2:
+            in_flight.append(window.admit())
+            admitted.append(in_flight[-1])
+        elif step == "a" and in_flight:
+            answer(choice)
+        elif len(out) > written:
+            window.written(1)
+            written += 1
+        assert window.occupied == len(admitted) - written
+        if limit > 0:
+            assert window.occupied <= limit
+            assert window.has_room == (window.occupied < limit)
+        assert window.idle == (window.occupied == 0)
+    while in_flight:
+        answer(0)
+    window.written(len(out) - written)
+    assert window.idle
+    assert out == (admitted if ordered else answered)
