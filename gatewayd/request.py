@@ -1,5 +1,5 @@
 """
-What moves through the gateway: Request, Answer, Route, Response.
+What moves through the gateway: Request, Call, Answer, Route, Response.
 
 All are frozen values. Whatever the gateway has no business reading stays serialised: ``documents`` is
 the content of field 4 of a DataRequestProto, ``parameters`` a ``google.protobuf.Struct``, ``status`` a
@@ -45,6 +45,20 @@ class Answer:
     routes: tuple[bytes, ...] = ()
     status: bytes = b""
     failed: bool = False
+
+
+@attrs.frozen
+class Call:
+    """
+    What goes to one Deployment: serialised DataRequestProtos, and the endpoint for the call's metadata.
+
+    ``listed`` tells ``process_data`` with a DataRequestListProto of all messages (a join that must
+    not be merged) from ``process_single_data`` with the only message.
+    """
+
+    messages: tuple[bytes, ...]
+    endpoint: str
+    listed: bool = False
 
 
 @attrs.frozen
