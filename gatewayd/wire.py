@@ -37,7 +37,7 @@ def decode_request(message: bytes) -> Request:
 
     Raises Malformed.
     """
-    header_bytes, parameters, routes, documents = _split(message)
+    header_bytes, parameters, routes, documents = split(message)
     header = _header(header_bytes)
     return Request(
         request_id=header.request_id,
@@ -56,7 +56,7 @@ def decode_answer(message: bytes, *, is_error: bool = False) -> Answer:
 
     Raises Malformed.
     """
-    header_bytes, parameters, routes, documents = _split(message)
+    header_bytes, parameters, routes, documents = split(message)
     header = _header(header_bytes)
     failed = is_error or header.status.code != 0
     return Answer(
@@ -77,13 +77,13 @@ def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
     header = HeaderProto(request_id=request_id, exec_endpoint=endpoint, target_executor="")
     if answer.status:
         header.status.ParseFromString(answer.status)
-    parts = [*_field(HEADER, header.SerializeToString())]
+    parts = [*field(HEADER, header.SerializeToString())]
     if answer.parameters:
-        parts += _field(PARAMETERS, answer.parameters)
+        parts += field(PARAMETERS, answer.parameters)
     for route in answer.routes:
-        parts += _field(ROUTE, route)
+        parts += field(ROUTE, route)
     if answer.documents:
-        parts += _field(DATA, answer.documents)
+        parts += field(DATA, answer.documents)
     return b"".join(parts)
 
 
@@ -91,7 +91,7 @@ def encode_call_list(messages: Iterable[bytes]) -> bytes:
     """A DataRequestListProto of messages made by ``encode_call``."""
     parts: list[bytes] = []
     for message in messages:
-        parts += _field(HEADER, message)
+        parts += field(HEADER, message)
     return b"".join(parts)
 
 
@@ -102,13 +102,13 @@ def encode_request(request: Request) -> bytes:
         header.target_executor = request.target
     if request.timeout_s is not None:
         header.timeout = round(request.timeout_s * 1000)
-    parts = [*_field(HEADER, header.SerializeToString())]
+    parts = [*field(HEADER, header.SerializeToString())]
     if request.parameters:
-        parts += _field(PARAMETERS, request.parameters)
+        parts += field(PARAMETERS, request.parameters)
     for route in request.routes:
-        parts += _field(ROUTE, route)
+        parts += field(ROUTE, route)
     if request.documents:
-        parts += _field(DATA, request.documents)
+        parts += field(DATA, request.documents)
     return b"".join(parts)
 
 
@@ -117,18 +117,18 @@ def encode_response(response: Response) -> bytes:
     header = HeaderProto(request_id=response.request_id, exec_endpoint=response.endpoint, target_executor="")
     if response.status:
         header.status.ParseFromString(response.status)
-    parts = [*_field(HEADER, header.SerializeToString())]
+    parts = [*field(HEADER, header.SerializeToString())]
     if response.parameters is not None:
-        parts += _field(PARAMETERS, response.parameters)
+        parts += field(PARAMETERS, response.parameters)
     for route in response.routes:
-        parts += _field(ROUTE, encode_route(route))
-    parts += _field(DATA, response.documents or NO_DOCUMENTS)
+        parts += field(ROUTE, encode_route(route))
+    parts += field(DATA, response.documents or NO_DOCUMENTS)
     return b"".join(parts)
 
 
 def encode_request_id(request_id: str) -> bytes:
     """A message that holds a request id only: what a broken ``Call`` yields before it ends."""
-    return b"".join(_field(HEADER, HeaderProto(request_id=request_id).SerializeToString()))
+    return b"".join(field(HEADER, HeaderProto(request_id=request_id).SerializeToString()))
 
 
 def encode_route(route: Route) -> bytes:
@@ -155,12 +155,12 @@ def _header(data: bytes) -> HeaderProto:
         raise Malformed(f"the header is no HeaderProto: {error}") from error
 
 
-def _split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes | None]:
+def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes | None]:
     """
     Header, parameters, routes and data of a DataRequestProto, each still serialised.
 
-    A field that stands twice is concatenated, which is how protobuf merges messages. Unknown fields
-    are passed over.
+    None where the message has no such field. A field that stands twice is concatenated, which is how
+    protobuf merges messages. Unknown fields are passed over. Raises Malformed.
     """
     header = b""
     parameters: bytes | None = None
@@ -230,7 +230,8 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         raise Malformed("not a DataRequestProto: it ends within a number") from None
 
 
-def _field(tag: int, value: bytes) -> tuple[bytes, bytes]:
+def field(tag: int, value: bytes) -> tuple[bytes, bytes]:
+    """The tag with its length, and ``value`` as it is: two parts, so that large ones are copied once."""
     length = len(value)
     if length < 0x80:
         return bytes((tag, length)), value

@@ -1,0 +1,317 @@
+"""
+The only door between the reactor thread and gRPC's asyncio loop.
+
+The loop runs in one thread of its own. Calls and answers cross through two mailboxes, one for each
+direction; a mailbox wakes its thread once for as many letters as are waiting, which is what makes a
+crossing cheap under load. Either side can give up on what it asked for: the work is then cancelled on
+the other side, and an answer that was already on its way is dropped.
+
+    loop thread       await bridge.on_reactor(dispatch, request)    -> runs dispatch on the reactor
+    reactor thread    await bridge.on_loop(call, message)           -> runs the coroutine on the loop
+    reactor thread    await bridge.offload(decode, body)            -> runs in a pool thread
+
+Only immutable values may cross. Every attribute below says which thread touches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+log = Logger()
+
+
+class Bridge:
+    """
+    Owns the loop thread.
+
+    Created and started on the reactor thread, before or while the reactor runs; ``stop`` needs it to
+    be running.
+    """
+
+    def __init__(self, reactor: Any, name: str = "grpc loop") -> None:
+        self._reactor = reactor
+        self._name = name
+        self._loop = _new_loop()
+        self._to_loop = _Mailbox(self._loop.call_soon_threadsafe)
+        self._to_reactor = _Mailbox(reactor.callFromThread)
+        self._thread: threading.Thread | None = None  # reactor thread only
+        self._stopped = False  # reactor thread only
+        self._tasks: set[asyncio.Task[Any]] = set()  # loop thread only
+
+    # -- reactor thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the loop thread. What was sent to the loop before runs first."""
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Cancel what still runs on the loop, end the loop, and wait for its thread."""
+        self._stopped = True
+        if self._thread is None:
+            return
+        thread, self._thread = self._thread, None
+        ended: Deferred[None] = Deferred()
+
+        def wait() -> None:
+            thread.join()
+            self._reactor.callFromThread(ended.callback, None)
+
+        self._to_loop.post(self._cancel_all)
+        self._reactor.callInThread(wait)
+        await ended
+
+    def on_loop(
+        self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """
+        Run ``work(*args)`` as a task of the loop.
+
+        Cancelling the Deferred cancels the task; what the task then still answers is dropped. A
+        bridge that was stopped, or stops meanwhile, cancels it too.
+        """
+        job: _Job[T] = _Job(self)
+        if self._stopped:
+            job.answer.cancel()
+            return job.answer
+        self._to_loop.post(self._begin_task, job, work, args, kwargs)
+        return job.answer
+
+    def tell_loop(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call a plain function on the loop thread and don't wait. Its exceptions are logged."""
+        self._to_loop.post(function, *args, **kwargs)
+
+    def run_on_loop(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
+        """
+        Run ``work()`` on the loop and block until it is done: for start-up, before the reactor runs.
+
+        Raises what the work raises, or TimeoutError.
+        """
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout_s)
+
+    def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """
+        Run a pure function in a pool thread.
+
+        Cancelling the Deferred doesn't stop the function: only its answer is dropped.
+        """
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args, **kwargs)
+
+    # -- loop thread ---------------------------------------------------------------------------------
+
+    def on_reactor(
+        self, start: Callable[P, Deferred[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """
+        Run ``start(*args)`` on the reactor thread; the future gets what its Deferred fires with.
+
+        Cancelling the future (which a cancelled task that awaits it does) cancels the Deferred.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        errand = _Errand(future)
+        future.add_done_callback(lambda _: self._asker_done(errand))
+        self._to_reactor.post(self._begin_work, errand, start, args, kwargs)
+        return future
+
+    def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
+        self._to_reactor.post(function, *args, **kwargs)
+
+    # -- the loop's half of on_loop ------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._to_loop.close()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def _cancel_all(self) -> None:
+        async def end() -> None:
+            # gRPC's servers and channels have tasks of their own besides ours.
+            others = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            self._loop.stop()
+
+        # The loop itself holds its tasks by weak references only.
+        self._tasks.add(self._loop.create_task(end()))
+
+    def _begin_task(
+        self, job: _Job[T], work: Callable[..., Coroutine[Any, Any, T]], args: Any, kwargs: Any
+    ) -> None:
+        task = self._loop.create_task(work(*args, **kwargs))
+        job.task = task
+        self._tasks.add(task)
+        task.add_done_callback(job.done)
+
+    def _task_done(self, job: _Job[T], task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        result: T | Failure
+        if task.cancelled():
+            result = Failure(CancelledError())
+        elif error := task.exception():
+            result = Failure(error)
+            # The frames hold whole messages; the text of the traceback is all that is ever shown.
+            result.cleanFailure()
+        else:
+            result = task.result()
+        self._to_reactor.post(self._settle, job, result)
+
+    def _cancel_task(self, job: _Job[Any]) -> None:
+        # The mailbox keeps order: _begin_task has run by now.
+        if job.task is not None:
+            job.task.cancel()
+
+    # -- the reactor's half of on_loop ---------------------------------------------------------------
+
+    def _settle(self, job: _Job[T], result: T | Failure) -> None:
+        if not job.abandoned:
+            if isinstance(result, Failure):
+                job.answer.errback(result)
+            else:
+                job.answer.callback(result)
+        elif isinstance(result, Failure) and not result.check(CancelledError):
+            log.debug("work on the loop failed after its asker left: {error}", error=result.value)
+
+    def _abandon(self, job: _Job[Any]) -> None:
+        job.abandoned = True
+        self._to_loop.post(self._cancel_task, job)
+
+    # -- the reactor's half of on_reactor ------------------------------------------------------------
+
+    def _begin_work(
+        self, errand: _Errand[T], start: Callable[..., Deferred[T]], args: Any, kwargs: Any
+    ) -> None:
+        if errand.asker_left:
+            return
+        try:
+            work = start(*args, **kwargs)
+        except Exception:
+            self._to_loop.post(_deliver, errand.future, Failure())
+            return
+        errand.work = work
+        work.addBoth(self._report, errand)
+
+    def _report(self, result: T | Failure, errand: _Errand[T]) -> None:
+        errand.work = None
+        if not errand.asker_left:
+            self._to_loop.post(_deliver, errand.future, result)
+        elif isinstance(result, Failure) and not result.check(CancelledError):
+            log.debug("work on the reactor failed after its asker left: {error}", error=result.value)
+
+    def _asker_done(self, errand: _Errand[Any]) -> None:
+        # Loop thread; the mailbox keeps order, so _begin_work runs before _release does.
+        if errand.future.cancelled():
+            self._to_reactor.post(self._release, errand)
+
+    def _release(self, errand: _Errand[Any]) -> None:
+        errand.asker_left = True
+        if errand.work is not None:
+            errand.work.cancel()
+
+
+class _Job(Generic[T]):
+    """Work that the reactor asked of the loop."""
+
+    __slots__ = ("abandoned", "answer", "bridge", "task")
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self.answer: Deferred[T] = Deferred(self._left)  # reactor thread only
+        self.abandoned = False  # reactor thread only
+        self.task: asyncio.Task[T] | None = None  # loop thread only
+
+    def _left(self, _answer: object) -> None:
+        self.bridge._abandon(self)
+
+    def done(self, task: asyncio.Task[T]) -> None:
+        """Loop thread: the task ended, one way or another."""
+        self.bridge._task_done(self, task)
+
+
+class _Errand(Generic[T]):
+    """Work that the loop asked of the reactor."""
+
+    __slots__ = ("asker_left", "future", "work")
+
+    def __init__(self, future: asyncio.Future[T]) -> None:
+        self.future = future  # loop thread only
+        self.work: Deferred[Any] | None = None  # reactor thread only
+        self.asker_left = False  # reactor thread only
+
+
+class _Mailbox:
+    """
+    Functions to be called on another thread, in the order they were posted.
+
+    ``wake(function)`` has to call the function soon on the owning thread; it is called once for any
+    number of letters that arrive before the owner looks.
+    """
+
+    def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
+        self._wake = wake
+        self._letters: deque[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = deque()
+        self._awake = False
+        self._closed = False
+
+    def post(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """From any thread."""
+        self._letters.append((function, args, kwargs))
+        # The letter is in before the flag is read, and the owner clears the flag before it looks:
+        # whoever reads True is sure to be seen. At worst two posters wake the owner twice.
+        if not self._awake and not self._closed:
+            self._awake = True
+            self._wake(self._empty)
+
+    def close(self) -> None:
+        """From the owning thread, which will not look again: letters to it are dropped."""
+        self._closed = True
+        self._letters.clear()
+
+    def _empty(self) -> None:
+        self._awake = False
+        # Letters posted meanwhile are left for the next turn, so that the owner's other events get theirs.
+        for _ in range(len(self._letters)):
+            function, args, kwargs = self._letters.popleft()
+            try:
+                function(*args, **kwargs)
+            except Exception:
+                log.failure("a letter between the threads failed")
+
+
+def _deliver(future: asyncio.Future[Any], result: object) -> None:
+    if future.done():
+        return
+    if isinstance(result, Failure):
+        error = result.value
+        # A Deferred that was cancelled is to the loop what a cancelled future is.
+        if isinstance(error, CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error or RuntimeError("a failure without an exception"))
+    else:
+        future.set_result(result)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

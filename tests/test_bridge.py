@@ -1,0 +1,196 @@
+"""The bridge between the reactor thread and the loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+
+from gatewayd.bridge import Bridge
+
+
+@pytest_twisted.async_yield_fixture()
+async def bridge() -> AsyncIterator[Bridge]:
+    bridge = Bridge(reactor)
+    bridge.start()
+    yield bridge
+    await bridge.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_work_on_the_loop_answers_on_the_reactor_thread(bridge: Bridge) -> None:
+    async def where(word: str) -> tuple[str, str]:
+        return word, threading.current_thread().name
+
+    word, thread = await bridge.on_loop(where, "here")
+
+    assert (word, thread) == ("here", "grpc loop")
+    assert threading.current_thread() is threading.main_thread()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_exception_on_the_loop_reaches_its_asker(bridge: Bridge) -> None:
+    async def fail() -> None:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        await bridge.on_loop(fail)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling_the_deferred_cancels_the_task(bridge: Bridge) -> None:
+    ended: Deferred[str] = Deferred()
+    begun: Deferred[None] = Deferred()
+
+    async def wait() -> None:
+        bridge.tell_reactor(begun.callback, None)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            bridge.tell_reactor(ended.callback, "cancelled")
+            raise
+
+    work = bridge.on_loop(wait)
+    await begun
+    work.cancel()
+
+    with pytest.raises(CancelledError):
+        await work
+    assert await ended.addTimeout(5, reactor) == "cancelled"
+
+
+@pytest_twisted.ensureDeferred
+async def test_work_on_the_reactor_answers_on_the_loop(bridge: Bridge) -> None:
+    def double(number: int) -> Deferred[int]:
+        assert threading.current_thread() is threading.main_thread()
+        answer: Deferred[int] = Deferred()
+        reactor.callLater(0, answer.callback, number * 2)
+        return answer
+
+    async def ask() -> int:
+        return await bridge.on_reactor(double, 21)
+
+    assert await bridge.on_loop(ask) == 42
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_exception_on_the_reactor_reaches_the_loop(bridge: Bridge) -> None:
+    def refuse() -> Deferred[None]:
+        raise LookupError("not here")
+
+    async def ask() -> str:
+        try:
+            await bridge.on_reactor(refuse)
+        except LookupError as error:
+            return str(error)
+        return "no error"
+
+    assert await bridge.on_loop(ask) == "not here"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_task_that_is_cancelled_cancels_its_work_on_the_reactor(bridge: Bridge) -> None:
+    cancelled: Deferred[str] = Deferred()
+    begun: Deferred[None] = Deferred()
+
+    def forever() -> Deferred[None]:
+        begun.callback(None)
+        return Deferred(lambda _: cancelled.callback("cancelled"))
+
+    async def ask() -> None:
+        await bridge.on_reactor(forever)
+
+    work = bridge.on_loop(ask)
+    await begun
+    work.cancel()
+
+    with pytest.raises(CancelledError):
+        await work
+    assert await cancelled.addTimeout(5, reactor) == "cancelled"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_letter_that_raises_does_not_stop_the_ones_behind_it(bridge: Bridge) -> None:
+    arrived: Deferred[str] = Deferred()
+
+    def fail() -> None:
+        raise LookupError("in a letter")
+
+    async def send() -> None:
+        bridge.tell_reactor(fail)
+        bridge.tell_reactor(arrived.callback, "behind")
+
+    await bridge.on_loop(send)
+    assert await arrived.addTimeout(5, reactor) == "behind"
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_cancels_what_still_runs_and_refuses_what_comes_later() -> None:
+    bridge = Bridge(reactor)
+    bridge.start()
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    running = bridge.on_loop(forever)
+    await bridge.stop()
+    with pytest.raises(CancelledError):
+        await running.addTimeout(5, reactor)
+    with pytest.raises(CancelledError):
+        await bridge.on_loop(forever)
+
+
+@pytest_twisted.ensureDeferred
+async def test_offloaded_work_runs_in_another_thread(bridge: Bridge) -> None:
+    assert await bridge.offload(threading.current_thread) is not threading.main_thread()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hundred_thousand_crossings_with_random_cancels_lose_and_double_none(bridge: Bridge) -> None:
+    """Round trips reactor -> loop -> reactor -> loop -> reactor, 50 000 of two crossings each way."""
+    dice = random.Random(7)
+    total, batch = 50_000, 500
+    outcomes: list[int] = [0] * total
+    answered = cancelled = 0
+
+    def on_reactor(number: int) -> Deferred[int]:
+        answer: Deferred[int] = Deferred()
+        if number % 3:
+            reactor.callLater(0, lambda: answer.called or answer.callback(number))
+        else:
+            answer.callback(number)
+        return answer
+
+    async def on_loop(number: int) -> int:
+        return await bridge.on_reactor(on_reactor, number)
+
+    def got(result: object, number: int) -> None:
+        nonlocal answered, cancelled
+        outcomes[number] += 1
+        if result == number:
+            answered += 1
+        else:
+            assert getattr(result, "type", None) is CancelledError, result
+            cancelled += 1
+
+    for first in range(0, total, batch):
+        work = [bridge.on_loop(on_loop, number) for number in range(first, first + batch)]
+        for number, one in enumerate(work, first):
+            one.addBoth(got, number)
+        for one in dice.sample(work, batch // 5):
+            if dice.random() < 0.5:
+                one.cancel()
+            else:
+                reactor.callLater(dice.random() / 100, one.cancel)
+        await DeferredList(work)
+
+    assert outcomes == [1] * total
+    assert answered + cancelled == total
+    assert answered > total * 0.7
+    assert cancelled > total * 0.05
