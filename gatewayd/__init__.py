@@ -1,3 +1,30 @@
-"""gatewayd: the front door of a Flow of executors."""
+"""
+gatewayd: the front door of a Flow of executors.
+
+``from gatewayd import Executor, requests`` is what an executor's file starts with. These names are
+loaded when they are asked for, so that ``import gatewayd`` by itself costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gatewayd.executor.binding import dynamic_batching, monitor, requests
+    from gatewayd.executor.executor import Executor
+
+_HOMES = {
+    "Executor": "gatewayd.executor.executor",
+    "requests": "gatewayd.executor.binding",
+    "dynamic_batching": "gatewayd.executor.binding",
+    "monitor": "gatewayd.executor.binding",
+}
+
+__all__ = ["Executor", "__version__", "dynamic_batching", "monitor", "requests"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gatewayd' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
