@@ -1,0 +1,1 @@
+"""What happens to one request: the walk through the Flow's Deployments, and what drives it."""

@@ -1,0 +1,349 @@
+"""
+Drives the Traversals: sends what they ask for, tells them the answers, keeps the deadlines.
+
+Every request is one ``_Run``. It ends in exactly one of four ways, after which nothing more is sent
+for it and every call the client was waiting for is cancelled:
+
+    answered     the Traversal is finished; its floating calls (and what follows them) carry on
+    failed       a call failed below its Executor, or something unforeseen was raised
+    timed out    the client's deadline passed
+    cancelled    whoever asked lost interest
+
+Floating calls that are under way then belong to the Dispatcher: they are left to end by themselves,
+their failures are only logged, and ``drain`` waits for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.dispatch.topology import Node, Topology
+from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
+from gatewayd.errors import Draining, GatewayError, TimedOut
+from gatewayd.pb import StatusProto
+from gatewayd.request import Answer, Call, Request, Response
+
+DRY_RUN_ENDPOINT = "_jina_dry_run_"
+
+# Work on fewer bytes than this costs less than a trip to another thread and back. Chosen by feel:
+# merging two parts of this size takes about a millisecond.
+OFFLOAD_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+class Pool(Protocol):
+    """How a request reaches a Deployment."""
+
+    def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+        """
+        Make ``call``; cancelling the Deferred ends it.
+
+        ``timeout_s`` is what is left of the client's deadline, None for none. Fails with a
+        NetworkError, or Overloaded; what an Executor raised is an Answer.
+        """
+        ...
+
+    def serves(self, deployment: str, endpoint: str) -> bool:
+        """Whether the Executor binds ``endpoint``; True while that is not known."""
+        ...
+
+
+class Timer(Protocol):
+    """What ``callLater`` returns (twisted.internet.interfaces.IDelayedCall)."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """What is needed of a reactor (twisted.internet.interfaces.IReactorTime)."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, function: Callable[[], None], /) -> Timer: ...
+
+
+class Offload(Protocol):
+    """Runs a pure function where it does not hold up the reactor thread."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
+
+
+class DeadlineOver(TimedOut):
+    """The client's own deadline passed; ``deployment`` names all that were still waited for."""
+
+    def __init__(self, waiting_for: tuple[str, ...], timeout_s: float) -> None:
+        self.waiting_for = waiting_for
+        self.timeout_s = timeout_s
+        super().__init__(", ".join(waiting_for), ())
+
+    def explanation(self) -> str:
+        waiting = f" while waiting for {self.deployment}" if self.waiting_for else ""
+        return (
+            f"Deadline Exceeded|Gateway: the request's own deadline of {self.timeout_s:g} s passed{waiting}."
+        )
+
+    def short_reason(self) -> str:
+        return f"The request's own deadline of {self.timeout_s:g} s passed."
+
+
+class Dispatcher:
+    """
+    Takes requests through the Topology. Reactor thread only.
+
+    ``clock`` measures deadlines; ``wall_clock`` gives the times in routes, seconds since the epoch.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        topology: Topology,
+        pool: Pool,
+        clock: Clock,
+        offload: Offload,
+        *,
+        offload_bytes: int = OFFLOAD_BYTES,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.topology = topology
+        self.pool = pool
+        self.clock = clock
+        self.offload = offload
+        self.offload_bytes = offload_bytes
+        self.wall_clock = wall_clock
+        self._closed = False
+        self._in_flight = 0
+        self._drained: list[Deferred[None]] = []
+
+    @property
+    def in_flight(self) -> int:
+        """Requests not yet answered, and answered ones whose floating calls are still under way."""
+        return self._in_flight
+
+    def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
+        """
+        Take one request to its Response. Cancel the Deferred to stop all that the client waits for.
+
+        The deadline is the shorter of ``timeout_s`` and the request's own. Fails with BadRequest,
+        Draining, DeadlineOver, or what the pool failed with. An Executor that raised is no failure:
+        it is told in the Response's status.
+        """
+        if self._closed:
+            return fail(Draining())
+        try:
+            traversal = Traversal(self.topology, request, self.pool.serves)
+        except Exception:  # BadRequest; anything else is a bug that only this request shall feel
+            return fail(Failure())
+        if request.timeout_s is not None:
+            timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
+        self._in_flight += 1
+        run = _Run(self, traversal, request.request_id, timeout_s)
+        run.begin()
+        return run.result
+
+    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+        """
+        Take a request that changes nothing through every Deployment; it fails as ``dispatch`` does.
+
+        gRPC sends one empty Document with an id, HTTP and WebSocket send none (spec grpc.md, dry_run).
+        """
+        return self.dispatch(Request(uuid4().hex, DRY_RUN_ENDPOINT, documents=documents))
+
+    def close(self) -> None:
+        """Refuse new requests with Draining. Those under way are not touched."""
+        self._closed = True
+
+    def drain(self) -> Deferred[None]:
+        """Fires when nothing is in flight, floating calls included. Each caller gets its own."""
+        drained: Deferred[None] = Deferred(self._drained.remove)
+        self._drained.append(drained)
+        self._tell_drained()
+        return drained
+
+    def run_ended(self) -> None:
+        """Told by each run when its result has been given and its last call has ended."""
+        self._in_flight -= 1
+        self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if not self._in_flight:
+            waiting, self._drained = self._drained, []
+            for each in waiting:
+                each.callback(None)
+
+
+class _Run:
+    """One request under way: its calls, its deadline, and the Deferred its client waits for."""
+
+    __slots__ = (
+        "_calls",
+        "_deadline",
+        "_dispatcher",
+        "_ended",
+        "_performing",
+        "_request_id",
+        "_settled",
+        "_steps",
+        "_stopped",
+        "_timeout_s",
+        "_timer",
+        "_traversal",
+        "result",
+    )
+
+    def __init__(
+        self, dispatcher: Dispatcher, traversal: Traversal, request_id: str, timeout_s: float | None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._traversal = traversal
+        self._request_id = request_id
+        self._timeout_s = timeout_s
+        self._deadline: float | None = None
+        self._timer: Timer | None = None
+        # What has been started and not ended; None stands for work on the final answer.
+        self._calls: dict[Node | None, Deferred[Any]] = {}
+        self._steps: deque[Step] = deque()
+        self._performing = False
+        self._settled = False  # the client has its result
+        self._stopped = False  # nothing may be sent any more
+        self._ended = False
+        self.result: Deferred[Response] = Deferred(self._cancelled)
+
+    def begin(self) -> None:
+        if self._timeout_s is not None:
+            if self._timeout_s <= 0:
+                self._timed_out()
+                return
+            clock = self._dispatcher.clock
+            self._deadline = clock.seconds() + self._timeout_s
+            self._timer = clock.callLater(self._timeout_s, self._timed_out)
+        try:
+            self._perform(self._traversal.begin(self._dispatcher.wall_clock()))
+        except Exception:  # Malformed parameters; or a bug, that must not leave its client waiting
+            self._fail(Failure())
+        self._end_if_idle()
+
+    def _perform(self, steps: list[Step]) -> None:
+        """Do ``steps`` and all that follows from them at once."""
+        queue = self._steps
+        queue.extend(steps)
+        if self._performing:
+            return  # a call was answered at once, while the loop below was starting it
+        self._performing = True
+        try:
+            while queue:
+                step = queue.popleft()
+                try:
+                    if type(step) is Send:
+                        self._send(step.node, step.call)
+                    elif type(step) is Prepare:
+                        self._prepare(step)
+                except Exception:
+                    self._failed(Failure(), step.node)
+        finally:
+            self._performing = False
+        if self._traversal.finished and not self._settled:
+            response = self._traversal.response(self._dispatcher.wall_clock())
+            self._settle()
+            self.result.callback(response)
+
+    def _send(self, node: Node, call: Call) -> None:
+        left_s = None
+        if self._deadline is not None and not node.background:
+            # A late reactor may find the deadline passed and its timer still waiting.
+            left_s = max(0.001, self._deadline - self._dispatcher.clock.seconds())
+        waiting = self._calls[node] = self._dispatcher.pool.send(node.name, call, left_s)
+        waiting.addCallbacks(self._answered, self._failed, callbackArgs=(node,), errbackArgs=(node,))
+
+    def _prepare(self, step: Prepare) -> None:
+        if step.size_bytes <= self._dispatcher.offload_bytes:
+            self._prepared(step.work(), step.node)
+            return
+        node = step.node
+        waiting = self._calls[node] = self._dispatcher.offload(step.work)
+        waiting.addCallbacks(self._prepared, self._failed, callbackArgs=(node,), errbackArgs=(node,))
+
+    def _answered(self, answer: Answer, node: Node) -> None:
+        del self._calls[node]
+        if node.background and answer.failed:
+            name = StatusProto.FromString(answer.status).exception.name
+            self._log_floating(node, name or "an error without a name")
+        if not self._stopped:
+            try:
+                self._perform(self._traversal.answered(node, answer, self._dispatcher.wall_clock()))
+            except Exception:
+                self._failed(Failure(), node)
+        self._end_if_idle()
+
+    def _prepared(self, documents: tuple[bytes, ...], node: Node | None) -> None:
+        self._calls.pop(node, None)
+        if not self._stopped:
+            try:
+                self._perform(self._traversal.prepared(node, documents, self._dispatcher.wall_clock()))
+            except Exception:
+                self._failed(Failure(), node)
+        self._end_if_idle()
+
+    def _failed(self, failure: Failure, node: Node | None) -> None:
+        self._calls.pop(node, None)
+        if node is not None and node.background and failure.check(GatewayError, CancelledError):
+            self._log_floating(node, type(failure.value).__name__)
+        elif not self._settled:
+            self._fail(failure)
+        elif not failure.check(CancelledError):  # those are the calls that this run has cancelled
+            self._dispatcher.log.failure(
+                "request {request_id}: an error after its end", failure, request_id=self._request_id
+            )
+        self._end_if_idle()
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        waiting_for = tuple([node.name for node in self._calls if node is not None and not node.background])
+        self._fail(Failure(DeadlineOver(waiting_for, self._timeout_s or 0.0)))
+        self._end_if_idle()
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._settled:
+            self._stop()
+            self.result.errback(failure)
+
+    def _cancelled(self, result: Deferred[Response]) -> None:
+        self._stop()  # Deferred.cancel itself then fails the result
+        self._end_if_idle()
+
+    def _stop(self) -> None:
+        """Send nothing more, and cancel what the client was waiting for."""
+        self._stopped = True
+        self._settle()
+        self._steps.clear()
+        for node, call in list(self._calls.items()):
+            if node is None or not node.background:
+                call.cancel()
+
+    def _settle(self) -> None:
+        self._settled = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_if_idle(self) -> None:
+        if self._settled and not self._calls and not self._performing and not self._ended:
+            self._ended = True
+            self._dispatcher.run_ended()
+
+    def _log_floating(self, node: Node, reason: str) -> None:
+        self._dispatcher.log.warn(
+            "request {request_id}: floating {deployment} failed with {reason}",
+            request_id=self._request_id,
+            deployment=node.name,
+            reason=reason,
+        )

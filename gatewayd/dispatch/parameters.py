@@ -1,0 +1,113 @@
+"""
+Which parameters each Executor gets, and which the client gets back.
+
+Parameters are serialised Structs. Most requests have none, or some that mean the same to every
+Executor: those bytes pass through as they came. They are parsed only where a key may be meant for one
+Executor (it holds ``__``, or is an Executor's name), or where results have been collected.
+
+The rules are those of spec dispatch.md, Parameters and ``__results__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from gatewayd.pb import Struct, Value
+from gatewayd.wire import Malformed
+
+RESULTS: Final = "__results__"
+_RESULTS_KEY: Final = RESULTS.encode()
+_SEPARATOR: Final = "__"
+
+# {"__results__": {}}: what the reference's client sends when it has no parameters, what its executors
+# send back, and what a join sees. A map's entries may stand in any order, and the last one of a key
+# counts, so these bytes can be appended to any Struct.
+EMPTY_RESULTS: Final = Struct(fields={RESULTS: Value(struct_value=Struct())}).SerializeToString()
+
+
+class Parameters:
+    """
+    One request's parameters, as each Executor sees them.
+
+    Raises Malformed, from any method, where the bytes are no Struct.
+    """
+
+    __slots__ = ("_fields", "_maybe_scoped", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._maybe_scoped = b"__" in raw and raw != EMPTY_RESULTS
+        self._fields: Mapping[str, Value] | None = None
+
+    def for_executor(self, name: str) -> bytes:
+        """
+        What the Deployment ``name`` gets.
+
+        ``name__key`` becomes ``key``, for this Deployment only; such keys of others are taken out. A
+        map under the key ``name`` is spread out last, and stays. The key is split at its last ``__``.
+        """
+        if not self._raw or not (self._maybe_scoped or name.encode() in self._raw):
+            return self._raw
+        if self._fields is None:
+            self._fields = parse(self._raw).fields
+        mine = _scoped(self._fields, name)
+        return self._raw if mine is None else mine
+
+    def for_join(self, name: str) -> bytes:
+        """The same, and ``__results__`` is always there, as after the reference's merge."""
+        mine = self.for_executor(name)
+        if mine == EMPTY_RESULTS or (_RESULTS_KEY in mine and RESULTS in parse(mine).fields):
+            return mine
+        return mine + EMPTY_RESULTS
+
+    def with_results(self, answers: Iterable[bytes]) -> bytes:
+        """
+        What the client gets: its own parameters, and the ``__results__`` of all ``answers``.
+
+        Of equal names in ``__results__`` the later one counts. Where nobody gave any result, the
+        client's own ``__results__`` stay as they are.
+        """
+        collected = Struct()
+        for answer in answers:
+            if _RESULTS_KEY in answer and answer != EMPTY_RESULTS:
+                results = parse(answer).fields
+                if RESULTS in results:
+                    for name, value in results[RESULTS].struct_value.fields.items():
+                        collected.fields[name].CopyFrom(value)
+        if not collected.fields:
+            return self._raw
+        whole = parse(self._raw)
+        whole.fields[RESULTS].struct_value.CopyFrom(collected)
+        return whole.SerializeToString()
+
+
+def parse(raw: bytes) -> Struct:
+    """The Struct in ``raw``. Raises Malformed."""
+    try:
+        return Struct.FromString(raw)
+    except DecodeError as error:
+        raise Malformed(f"the parameters are no Struct: {error}") from error
+
+
+def _scoped(fields: Mapping[str, Value], name: str) -> bytes | None:
+    """``fields`` as ``name`` sees them; None where it sees all of them unchanged."""
+    shared: dict[str, Value] = {}
+    own: dict[str, Value] = {}
+    for key, value in fields.items():
+        executor, _, parameter = key.rpartition(_SEPARATOR)
+        # A leading or trailing "__" leaves one side empty: such keys belong to everybody.
+        if not executor or not parameter or key.startswith(_SEPARATOR):
+            shared[key] = value
+        elif executor == name:
+            own[parameter] = value
+    spread = fields[name].struct_value.fields if name in fields else {}
+    if len(shared) == len(fields) and not spread:
+        return None
+    seen = Struct()
+    for source in (shared, own, spread):
+        for key, value in source.items():
+            seen.fields[key].CopyFrom(value)
+    return seen.SerializeToString()

@@ -1,0 +1,325 @@
+"""
+One request's walk through a Topology.
+
+Ask ``begin()`` what to do first, then tell it each answer; every call returns the ``Step``s that
+became possible: a ``Send`` is a call to a Deployment, a ``Prepare`` some work on documents that may be
+too heavy for the reactor thread. No method waits, sends, or reads a clock.
+
+What a node goes through, and the record it leaves in the client's routes:
+
+    WAITING ──(all parts are there)──┬─ a part failed ──────────────────────────► DONE   no route
+                                     └─ (PREPARING) ┬─ skipped ─────────────────► DONE   no end time
+                                                    └─ ASKED ──(answered)───────► DONE   both times
+
+PREPARING is for nodes with a ``when``, and for joins.
+
+A node hands its outcome to its successors: the answer; what it was given, if it was skipped; the
+failed part, if there was one, so that nothing behind a failed Executor runs.
+
+The parts of a join are merged **in order of arrival**, as in the reference: the first to arrive is the
+base. Order of the graph would be the same every time, but the golden answers show arrival.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+import attrs
+from google.protobuf.message import DecodeError
+
+from gatewayd.dispatch.parameters import Parameters
+from gatewayd.dispatch.topology import START, Condition, Node, Topology
+from gatewayd.documents import document_ids, merge, select, sort_like
+from gatewayd.errors import BadRequest
+from gatewayd.pb import RouteProto, StatusProto
+from gatewayd.request import Answer, Call, Request, Response, Route
+from gatewayd.wire import Malformed, encode_call, encode_route
+
+# An executor may flag an error without a status. No bytes would read as success.
+_FAILED: Final = StatusProto(code=StatusProto.ERROR).SerializeToString()
+
+# States of a node; a node waits until it is given one of these.
+_PREPARING: Final = 1
+_ASKED: Final = 2
+_DONE: Final = 3
+
+
+class UnexpectedAnswer(Exception):
+    """The node was not asked, or has answered before: a bug of whoever drives the Traversal."""
+
+
+class Send:
+    """Call ``node``'s Deployment, and tell ``answered`` what it says."""
+
+    __slots__ = ("call", "node")
+
+    def __init__(self, node: Node, call: Call) -> None:
+        self.node = node
+        self.call = call
+
+
+class Prepare:
+    """
+    Run ``work()``, which is pure and may take long, and tell ``prepared`` its result.
+
+    ``node`` is None when the work is on the final answer. ``size_bytes`` is how much it has to read.
+    """
+
+    __slots__ = ("node", "size_bytes", "work")
+
+    def __init__(self, node: Node | None, work: Callable[[], tuple[bytes, ...]], size_bytes: int) -> None:
+        self.node = node
+        self.work = work
+        self.size_bytes = size_bytes
+
+
+Step = Send | Prepare
+
+
+class Traversal:
+    """
+    One request on its way. It is told what happened, in any order, and never waits.
+
+    ``serves(deployment, endpoint)`` is asked when a node's turn comes; it says False only for an
+    endpoint that the Executor is known not to bind. ``now`` is everywhere in seconds since the epoch,
+    UTC. Raises BadRequest for a target that is no regular expression, and for routes that are none.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_begun",
+        "_concluded",
+        "_ended",
+        "_outcome",
+        "_own_routes",
+        "_parameters",
+        "_parts",
+        "_request",
+        "_serves",
+        "_skipped",
+        "_started",
+        "_state",
+        "_target",
+        "_topology",
+        "finished",
+    )
+
+    def __init__(self, topology: Topology, request: Request, serves: Callable[[str, str], bool]) -> None:
+        count = len(topology.nodes)
+        self._topology = topology
+        self._request = request
+        self._serves = serves
+        self._target = _compile(request.target) if request.target else None
+        self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
+        self._parameters = Parameters(request.parameters)
+        self._state = bytearray(count)
+        self._parts: dict[int, list[Answer]] = {}  # of joins that wait, and of nodes being prepared
+        self._skipped: set[int] = set()
+        self._started: list[float | None] = [None] * count
+        self._ended: list[float | None] = [None] * count
+        self._answers: list[Answer | None] = [None] * count
+        self._outcome: Answer | None = None
+        self._concluded = False
+        self._begun = 0.0
+        self.finished = False
+
+    def begin(self, now: float) -> list[Step]:
+        """
+        What to do first. Call it once.
+
+        With no node to wait for, the traversal is ``finished`` at once: the answer is the request.
+        """
+        request = self._request
+        self._begun = now
+        part = Answer(request.documents, b"", (*request.routes, encode_route(Route(START, now))))
+        steps = self._hand_on(part, self._topology.origins, now)
+        if self._topology.answering is None:
+            self._outcome = part
+            self._concluded = self.finished = True
+        elif self._outcome is not None:
+            self._conclude(self._outcome, steps)
+        return steps
+
+    def answered(self, node: Node, answer: Answer, now: float) -> list[Step]:
+        """
+        Record what ``node``'s Deployment answered.
+
+        Raises UnexpectedAnswer if it was not asked or spoke twice.
+        """
+        index = node.index
+        if self._state[index] != _ASKED:
+            raise UnexpectedAnswer(node.name)
+        if answer.failed and not answer.status:
+            answer = attrs.evolve(answer, status=_FAILED)
+        self._ended[index] = now
+        self._answers[index] = answer
+        return self._complete(node, answer, now)
+
+    def prepared(self, node: Node | None, documents: tuple[bytes, ...], now: float) -> list[Step]:
+        """
+        Record the result of a ``Prepare``: of one node, or of the final one where ``node`` is None.
+
+        Raises UnexpectedAnswer if that work was not asked for, or was told before.
+        """
+        if node is None:
+            if self._outcome is None or not self._concluded or self.finished:
+                raise UnexpectedAnswer("the final answer")
+            self._outcome = attrs.evolve(self._outcome, documents=documents[0])
+            self.finished = True
+            return []
+        if self._state[node.index] != _PREPARING:
+            raise UnexpectedAnswer(node.name)
+        parts = self._parts.pop(node.index)
+        if node.index in self._skipped:
+            return self._complete(node, attrs.evolve(parts[0], documents=documents[0]), now)
+        return [self._ask(node, parts, documents)]
+
+    def response(self, now: float) -> Response:
+        """The client's answer, given out at ``now``. Only when ``finished``."""
+        request, outcome = self._request, self._outcome
+        if outcome is None or not self.finished:
+            raise UnexpectedAnswer("the final answer is not there yet")
+        routes = [*self._own_routes, Route(START, self._begun, now)]
+        results: list[bytes] = []
+        for node in self._topology.route_order:
+            started = self._started[node.index]
+            if started is not None:
+                answer = self._answers[node.index]
+                failure = b""
+                if answer is not None:
+                    results.append(answer.parameters)
+                    if answer.failed:
+                        failure = answer.status
+                routes.append(Route(node.name, started, self._ended[node.index], failure))
+        parameters: bytes | None = self._parameters.with_results(results)
+        if not parameters and not self._topology.nodes:
+            parameters = None
+        return Response(
+            request_id=request.request_id,
+            endpoint=request.endpoint,
+            documents=outcome.documents,
+            parameters=parameters,
+            routes=tuple(routes),
+            status=outcome.status if outcome.failed else b"",
+        )
+
+    def _complete(self, node: Node, outcome: Answer, now: float) -> list[Step]:
+        self._state[node.index] = _DONE
+        if node.answers:
+            self._outcome = outcome
+        # Successors come first: a floating one belongs in the routes of the answer that starts it.
+        steps = self._hand_on(outcome, node.successors, now) if node.successors else []
+        if self._outcome is not None and not self._concluded:
+            self._conclude(self._outcome, steps)
+        return steps
+
+    def _hand_on(self, part: Answer, receivers: tuple[Node, ...], now: float) -> list[Step]:
+        steps: list[Step] = []
+        ahead = [(part, receivers)]
+        for part, receivers in ahead:  # grows while it is walked: nodes may end without a call
+            for node in receivers:
+                outcome = self._arrived(node, part, now, steps)
+                if outcome is not None:
+                    self._state[node.index] = _DONE
+                    if node.answers:
+                        self._outcome = outcome
+                    ahead.append((outcome, node.successors))
+        return steps
+
+    def _arrived(self, node: Node, part: Answer, now: float, steps: list[Step]) -> Answer | None:
+        """Take one part in. Returns the node's outcome if it is to have one without being called."""
+        index = node.index
+        parts = [part]
+        if node.parts > 1:
+            parts = self._parts.setdefault(index, [])
+            parts.append(part)
+            if len(parts) < node.parts:
+                return None
+        for each in parts:
+            if each.failed:
+                self._parts.pop(index, None)
+                return each
+        self._started[index] = now
+        skipped = self._skips(node)
+        # A skipped join is merged even with no_reduce: its successors expect one part from it.
+        merging = len(parts) > 1 and (skipped or not node.no_reduce)
+        if merging or node.condition is not None:
+            self._state[index] = _PREPARING
+            self._parts[index] = parts
+            if skipped:
+                self._skipped.add(index)
+            documents = tuple(each.documents for each in parts)
+            work = partial(_prepare, documents, node.condition, merging)
+            steps.append(Prepare(node, work, sum(map(len, documents))))
+            return None
+        if skipped:
+            return part
+        self._parts.pop(index, None)
+        steps.append(self._ask(node, parts, tuple(each.documents for each in parts)))
+        return None
+
+    def _skips(self, node: Node) -> bool:
+        if self._target is not None and self._target.match(node.name) is None:
+            return True
+        return not self._serves(node.name, self._request.endpoint)
+
+    def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[bytes, ...]) -> Send:
+        """``documents`` has one entry for all ``parts`` if they were merged, else one for each."""
+        self._state[node.index] = _ASKED
+        request_id, endpoint = self._request.request_id, self._request.endpoint
+        if len(parts) > len(documents):
+            parameters = self._parameters.for_join(node.name)
+        else:
+            parameters = self._parameters.for_executor(node.name)
+        messages = [
+            encode_call(request_id, endpoint, Answer(content, parameters, part.routes))
+            # Not strict: of merged parts, the routes of the first count.
+            for part, content in zip(parts, documents, strict=False)
+        ]
+        return Send(node, Call(tuple(messages), endpoint, len(messages) > 1))
+
+    def _conclude(self, outcome: Answer, steps: list[Step]) -> None:
+        self._concluded = True
+        asked = self._request.documents
+        if self._topology.has_conditions and asked and outcome.documents:
+            work = partial(_restore_order, outcome.documents, asked)
+            steps.append(Prepare(None, work, len(outcome.documents) + len(asked)))
+        else:
+            self.finished = True
+
+
+def _prepare(documents: tuple[bytes, ...], condition: Condition | None, merging: bool) -> tuple[bytes, ...]:
+    """What a node's call takes in: the parts' documents, first filtered, then merged into one."""
+    if condition is not None:
+        documents = tuple([select(each, condition) for each in documents])
+    return (merge(documents),) if merging else documents
+
+
+def _restore_order(documents: bytes, asked: bytes) -> tuple[bytes, ...]:
+    """Branches with conditions shuffle the documents: put them back as they were asked for."""
+    return (sort_like(documents, document_ids(asked)),)
+
+
+def _compile(target: str) -> re.Pattern[str]:
+    try:
+        return re.compile(target)
+    except (re.error, OverflowError, RecursionError) as error:
+        text = f"is not a regular expression: {error}"
+        problem = {"loc": ["body", "targetExecutor"], "msg": text, "type": "value_error.regex"}
+        raise BadRequest(f"targetExecutor {text}", [problem]) from error
+
+
+def _gateway_routes(routes: Sequence[bytes]) -> Iterator[Route]:
+    """Of the routes a request came with, those of gateways before this one: they stay in front."""
+    for each in routes:
+        try:
+            route = RouteProto.FromString(each)
+        except DecodeError as error:
+            raise Malformed(f"a route is no RouteProto: {error}") from error
+        if route.executor == START:
+            start = route.start_time.seconds + route.start_time.nanos / 1e9
+            end = route.end_time.seconds + route.end_time.nanos / 1e9 if route.HasField("end_time") else None
+            yield Route(START, start, end, route.status.SerializeToString())
