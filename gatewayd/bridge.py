@@ -129,6 +129,14 @@ class Bridge:
         """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
         self._to_reactor.post(function, *args, **kwargs)
 
+    def spawn_on_loop(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside everything else, until it ends, is cancelled, or the bridge stops."""
+        task = self._loop.create_task(work)
+        # The loop itself holds its tasks by weak references only.
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+        return task
+
     # -- the loop's half of on_loop ------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -149,8 +157,7 @@ class Bridge:
             await asyncio.gather(*others, return_exceptions=True)
             self._loop.stop()
 
-        # The loop itself holds its tasks by weak references only.
-        self._tasks.add(self._loop.create_task(end()))
+        self.spawn_on_loop(end())
 
     def _begin_task(
         self, job: _Job[T], work: Callable[..., Coroutine[Any, Any, T]], args: Any, kwargs: Any
@@ -172,6 +179,11 @@ class Bridge:
         else:
             result = task.result()
         self._to_reactor.post(self._settle, job, result)
+
+    def _spawned_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.failure("a task of the loop failed", failure=Failure(error))
 
     def _cancel_task(self, job: _Job[Any]) -> None:
         # The mailbox keeps order: _begin_task has run by now.
