@@ -38,7 +38,11 @@ class Batching:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], where: str) -> Batching:
-        """From ``{"preferred_batch_size": 4, "timeout": 100}``, the timeout in milliseconds. Raises ValueError."""
+        """
+        From ``{"preferred_batch_size": 4, "timeout": 100}``; the timeout is in milliseconds.
+
+        Raises ValueError.
+        """
         unknown = set(settings) - {"preferred_batch_size", "timeout"}
         if unknown:
             raise ValueError(
@@ -47,7 +51,9 @@ class Batching:
             )
         size, timeout = settings.get("preferred_batch_size"), settings.get("timeout", 10_000)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"dynamic_batching of {where}: preferred_batch_size must be 1 or more, not {size!r}")
+            raise ValueError(
+                f"dynamic_batching of {where}: preferred_batch_size must be 1 or more, not {size!r}"
+            )
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or timeout < 0:
             raise ValueError(f"dynamic_batching of {where}: timeout must be 0 ms or more, not {timeout!r}")
         return cls(size, timeout / 1000)

@@ -154,8 +154,8 @@ class Executor:
         for key in configured:
             if key not in self.requests and key not in names:
                 raise ValueError(
-                    f"dynamic_batching: {key!r} is neither an endpoint nor a bound method of {type(self).__name__}; "
-                    f"there are {', '.join([*self.requests][:-1])}"
+                    f"dynamic_batching: {key!r} is neither an endpoint nor a bound method of "
+                    f"{type(self).__name__}; there are {', '.join([*self.requests][:-1])}"
                 )
         found: dict[str, Batching] = {}
         for endpoint, function in self.requests.items():

@@ -1,0 +1,113 @@
+"""
+``python -m gatewayd.executor``: the process of one replica.
+
+It reads one line of JSON (an ``ExecutorSpec``) from standard input, and reports one line of JSON on
+descriptor 3: ``{"event": "ready", "address": ...}`` or ``{"event": "failed", "error": ...}``. It stops
+gracefully on SIGTERM, and when standard input ends, because then its supervisor is gone. What the
+executor prints goes to the supervisor's log.
+
+The heavy imports stand inside functions: the signals have to be right before the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gatewayd.executor.executor import Executor
+    from gatewayd.executor.spec import ExecutorSpec
+
+REPORT_FD = 3
+
+
+def main() -> int:
+    """Run one replica; the exit code. 0 after a graceful stop, 1 if it could not start or had to end."""
+    # Ctrl-C reaches the whole process group; the supervisor decides when its executors stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    line = sys.stdin.buffer.readline()
+    # The executor's own child processes must not hold our pipes open, nor its code read them.
+    lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.set_inheritable(REPORT_FD, False)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        from gatewayd.executor.spec import ExecutorSpec
+
+        spec = ExecutorSpec.from_line(line)
+        executor = _load(spec)
+    except Exception:
+        _report({"event": "failed", "error": traceback.format_exc()})
+        return 1
+    # What has been imported by now stays: the collector need not look at it again and again.
+    gc.freeze()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(executor, spec, lifeline))
+
+
+def _load(spec: ExecutorSpec) -> Executor:
+    from gatewayd.executor.loading import load
+
+    return load(spec)
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.Loop
+    return None
+
+
+async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int) -> int:
+    from gatewayd.executor.runtime import Runtime
+
+    stopping = asyncio.Event()
+    reasons: list[str] = []
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        stopping.set()
+
+    runtime = Runtime(executor, spec, on_fatal=end)
+    try:
+        address = await runtime.start()
+    except RuntimeError:
+        _report({"event": "failed", "error": traceback.format_exc()})
+        return 1
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_reader(lifeline, stopping.set)
+    _report({"event": "ready", "address": address})
+    await stopping.wait()
+    loop.remove_reader(lifeline)
+    await runtime.stop()
+    for reason in reasons:
+        logging.error("%s ends, as exit_on_exceptions says: %s", spec.runtime_name, reason)
+    code = 1 if reasons else 0
+    if runtime.busy:
+        # A thread in a method that does not return would keep the interpreter from ending.
+        logging.warning("%s ends while a method still runs: the grace is over", spec.runtime_name)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _report(event: dict[str, str]) -> None:
+    # A supervisor that has gone cannot be told; the lifeline says so too.
+    with contextlib.suppress(BrokenPipeError), open(REPORT_FD, "wb") as report:
+        report.write(json.dumps(event).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

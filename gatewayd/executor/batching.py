@@ -1,0 +1,81 @@
+"""
+Dynamic batching: requests with equal parameters wait for each other, and are handled together.
+
+``Queues`` is the engine: told what arrived and what time it is, it says which batches are due. It
+waits for nothing and reads no clock; ``handling.py`` does.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import attrs
+
+from gatewayd.executor.binding import Batching
+
+T = TypeVar("T")
+
+
+@attrs.define
+class Batch(Generic[T]):
+    """Requests that will be handled together; ``due_s`` is when, at the latest."""
+
+    key: str
+    due_s: float
+    items: list[T] = attrs.field(factory=list)
+    documents: int = 0
+
+
+class Queues(Generic[T]):
+    """
+    The waiting requests of one endpoint: one batch for each set of parameters.
+
+    A batch that is handed out is forgotten; the next request starts a new one.
+    """
+
+    def __init__(self, batching: Batching) -> None:
+        self._batching = batching
+        self._open: dict[str, Batch[T]] = {}
+
+    def add(self, key: str, item: T, documents: int, now_s: float) -> Batch[T] | None:
+        """
+        Queue ``item``, which has so many documents. Returns the batch if that fills it.
+
+        ``key`` stands for the parameters: only equal keys share a batch.
+        """
+        batch = self._open.get(key)
+        if batch is None:
+            batch = self._open[key] = Batch(key, now_s + self._batching.timeout_s)
+        batch.items.append(item)
+        batch.documents += documents
+        if batch.documents >= self._batching.preferred_batch_size:
+            return self._open.pop(key)
+        return None
+
+    def discard(self, key: str, item: T, documents: int) -> None:
+        """Forget an item whose client has gone. Nothing happens if its batch was handed out already."""
+        batch = self._open.get(key)
+        if batch is not None and item in batch.items:
+            batch.items.remove(item)
+            batch.documents -= documents
+            if not batch.items:
+                del self._open[key]
+
+    def due(self, now_s: float) -> list[Batch[T]]:
+        """Hand out the batches whose time has come, the oldest first."""
+        ready = sorted(
+            (batch for batch in self._open.values() if batch.due_s <= now_s), key=lambda one: one.due_s
+        )
+        for batch in ready:
+            del self._open[batch.key]
+        return ready
+
+    def flush(self) -> list[Batch[T]]:
+        """Hand out everything."""
+        batches = list(self._open.values())
+        self._open.clear()
+        return batches
+
+    def next_due_s(self) -> float | None:
+        """When ``due`` will next have something, None if nothing waits."""
+        return min((batch.due_s for batch in self._open.values()), default=None)

@@ -1,0 +1,365 @@
+"""
+What happens to one request inside an executor: found, decoded, handled, answered.
+
+A plain method runs in the one worker thread, together with the decoding and encoding around it, so
+plain methods never overlap and the event loop stays free for health checks. A coroutine method runs
+on the loop, where calls overlap. Messages come in and go out as bytes of DataRequestProtos; header,
+parameters and routes that the handler does not change go out as they came in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+from docarray import DocumentArray
+
+from gatewayd.executor.batching import Batch, Queues
+from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted
+from gatewayd.executor.docarrays import data_of, documents_of
+from gatewayd.executor.executor import Executor, nothing
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.executor.structs import parameters_of, with_result
+from gatewayd.pb import HeaderProto, RouteProto, StatusProto
+from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Handled:
+    """
+    One answer. ``failed`` says that the handler raised; ``fatal`` is what it raised, if the executor
+    is configured to end because of it.
+    """
+
+    message: bytes
+    failed: bool = False
+    fatal: str | None = None
+
+
+@attrs.frozen
+class _Message:
+    """One DataRequestProto, cut into its fields, each still serialised."""
+
+    header: bytes
+    parameters: bytes
+    routes: tuple[bytes, ...]
+    data: bytes
+
+    @classmethod
+    def cut(cls, message: bytes) -> _Message:
+        header, parameters, routes, data = split(message)
+        return cls(header, parameters or b"", routes, data or b"")
+
+    def join(self) -> bytes:
+        parts: list[bytes] = [*field(HEADER, self.header)] if self.header else []
+        if self.parameters:
+            parts += field(PARAMETERS, self.parameters)
+        for route in self.routes:
+            parts += field(ROUTE, route)
+        if self.data:
+            parts += field(DATA, self.data)
+        return b"".join(parts)
+
+
+@attrs.frozen(eq=False)
+class _Waiting:
+    """A request in a batch: its documents, and the future of their successors or of what was raised."""
+
+    documents: Any
+    done: asyncio.Future[Any]
+
+
+@attrs.define(eq=False)
+class _Bound:
+    """An endpoint's function. ``keywords`` are those it takes, None for any."""
+
+    function: Callable[..., Any]
+    keywords: frozenset[str] | None
+    is_coroutine: bool
+    queues: Queues[_Waiting] | None = None
+    timer: asyncio.TimerHandle | None = None
+
+
+class Handling:
+    """
+    Answers the requests of one executor.
+
+    Everything happens on the event loop's thread, except the plain methods. ``on_fatal`` is told
+    why the executor has to end (``exit_on_exceptions``), after the answer has been made.
+    """
+
+    def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
+        self._executor = executor
+        self._spec = spec
+        self._on_fatal = on_fatal
+        self._class_name = type(executor).__name__
+        self._route = RouteProto(executor=spec.route_name).SerializeToString()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=spec.runtime_name)
+        self._busy = False
+        self._draining = False
+        self._batches: set[asyncio.Task[None]] = set()
+        self._bound = {
+            endpoint: _Bound(
+                function,
+                accepted(function),
+                inspect.iscoroutinefunction(function),
+                Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
+            )
+            for endpoint, function in executor.requests.items()
+        }
+
+    @property
+    def endpoints(self) -> list[str]:
+        """What the executor answers to, in the order of definition; the dry run last."""
+        return list(self._bound)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a plain method is running."""
+        return self._busy
+
+    async def handle(self, messages: Sequence[bytes]) -> Handled:
+        """
+        Answer one request, or several that a join did not merge; the first one makes the answer.
+
+        An exception of the handler is an answer too. Raises Malformed if there is no request to
+        answer.
+        """
+        if not messages:
+            raise Malformed("a request list without requests")
+        cut = [_Message.cut(message) for message in messages]
+        endpoint = HeaderProto.FromString(cut[0].header).exec_endpoint
+        bound = self._bound.get(endpoint) or self._bound.get(DEFAULT_ENDPOINT)
+        if bound is None:
+            return Handled(messages[0])
+        if bound.function is nothing and len(cut) == 1:
+            return Handled(self._signed(cut[0]).join())
+        if bound.queues is not None:
+            handled = await self._through_queue(bound, bound.queues, cut)
+        elif bound.is_coroutine:
+            handled = await self._on_loop(bound, cut)
+        else:
+            handled = await self._in_thread(self._plainly, bound, cut)
+        if handled.fatal is not None:
+            self._on_fatal(handled.fatal)
+        return handled
+
+    async def drain(self) -> None:
+        """Handle every batch now, and from now on each request by itself. Waits for the batches."""
+        self._draining = True
+        for bound in self._bound.values():
+            if bound.queues is not None:
+                for batch in bound.queues.flush():
+                    self._start(bound, batch)
+        if self._batches:
+            await asyncio.wait(self._batches)
+
+    def close(self) -> None:
+        """Let the worker thread go. It may still be in a handler that has not returned."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    # One request by itself.
+
+    async def _on_loop(self, bound: _Bound, cut: list[_Message]) -> Handled:
+        try:
+            documents, keywords = self._decoded(cut)
+            returned = await _call(self._executor, bound, documents, keywords)
+            return Handled(self._answer(cut[0], documents, returned))
+        except Exception as error:
+            return self._failure(cut[0], error)
+
+    def _plainly(self, bound: _Bound, cut: list[_Message]) -> Handled:
+        try:
+            documents, keywords = self._decoded(cut)
+            returned = _call(self._executor, bound, documents, keywords)
+            return Handled(self._answer(cut[0], documents, returned))
+        except Exception as error:
+            return self._failure(cut[0], error)
+
+    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        # Cancelled before its turn, the work is dropped; later, it runs on and its answer is.
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._work, work, *args)
+
+    def _work(self, work: Callable[..., Any], *args: Any) -> Any:
+        self._busy = True  # worker thread only; ``busy`` is asked when nothing more is coming
+        try:
+            return work(*args)
+        finally:
+            self._busy = False
+
+    def _decoded(self, cut: list[_Message]) -> tuple[Any, dict[str, Any]]:
+        arrays = [documents_of(message.data) for message in cut]
+        documents = (
+            arrays[0] if len(arrays) == 1 else DocumentArray([one for array in arrays for one in array])
+        )
+        keywords = {
+            "parameters": self._parameters(cut[0]),
+            "docs_matrix": arrays if any(len(array) for array in arrays) else None,
+            "docs_map": {
+                RouteProto.FromString(message.routes[-1]).executor: array
+                for message, array in zip(cut, arrays, strict=True)
+                if message.routes
+            },
+            "tracing_context": None,
+        }
+        return documents, keywords
+
+    def _parameters(self, message: _Message) -> dict[str, Any]:
+        parameters = parameters_of(message.parameters)
+        own = parameters.get(self._executor.metas.name)
+        return {**parameters, **own} if isinstance(own, dict) else parameters
+
+    def _answer(self, message: _Message, documents: Any, returned: Any) -> bytes:
+        parameters = message.parameters
+        if isinstance(returned, dict):
+            parameters = with_result(parameters, self._spec.runtime_name, returned)
+        elif isinstance(returned, DocumentArray):
+            documents = returned
+        elif returned is not None:
+            raise TypeError(
+                f"The return type must be DocumentArray / Dict / `None`, but getting {returned!r}"
+            )
+        data = data_of(documents, self._spec.executor.output_array_type)
+        return self._signed(attrs.evolve(message, parameters=parameters, data=data)).join()
+
+    def _signed(self, message: _Message) -> _Message:
+        return attrs.evolve(message, routes=(*message.routes, self._route))
+
+    def _failure(self, message: _Message, error: Exception) -> Handled:
+        """The request as it was received, with what was raised as its status."""
+        header = HeaderProto.FromString(message.header)
+        name = type(error).__name__
+        log.error("%s failed on %r", self._spec.runtime_name, header.exec_endpoint, exc_info=error)
+        status = StatusProto(code=StatusProto.ERROR, description=_safely(repr, error))
+        status.exception.name = name
+        status.exception.args.extend(_safely(str, argument) for argument in error.args)
+        status.exception.stacks.extend(_safely(str, line) for line in traceback.format_exception(error))
+        status.exception.executor = self._class_name
+        header.status.CopyFrom(status)
+        failed = attrs.evolve(message, header=header.SerializeToString())
+        fatal = status.description if name in self._spec.executor.exit_on_exceptions else None
+        return Handled(failed.join(), failed=True, fatal=fatal)
+
+    # Batches.
+
+    async def _through_queue(self, bound: _Bound, queues: Queues[_Waiting], cut: list[_Message]) -> Handled:
+        loop = asyncio.get_running_loop()
+        try:
+            if len(cut) > 1:
+                raise ValueError(
+                    "dynamic batching cannot take the unmerged requests of a no_reduce Deployment"
+                )
+            waiting = _Waiting(documents_of(cut[0].data), loop.create_future())
+            parameters = self._parameters(cut[0])
+        except (ValueError, Malformed) as error:
+            return self._failure(cut[0], error)
+        key = json.dumps(parameters, sort_keys=True)
+        count = len(waiting.documents)
+        full = queues.add(key, waiting, count, loop.time())
+        if full is not None:
+            self._start(bound, full)
+        elif self._draining:
+            for batch in queues.flush():
+                self._start(bound, batch)
+        else:
+            self._arm(bound, queues)
+        try:
+            outcome = await waiting.done
+        except asyncio.CancelledError:
+            queues.discard(key, waiting, count)
+            raise
+        if isinstance(outcome, Exception):
+            return self._failure(cut[0], outcome)
+        return Handled(self._answer(cut[0], outcome, None))
+
+    def _arm(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
+        # Every batch of an endpoint waits equally long, so a timer that runs is the earliest.
+        due_s = queues.next_due_s()
+        if bound.timer is None and due_s is not None:
+            loop = asyncio.get_running_loop()
+            bound.timer = loop.call_at(due_s, self._batches_due, bound, queues)
+
+    def _batches_due(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
+        bound.timer = None
+        now_s = asyncio.get_running_loop().time()
+        for batch in queues.due(now_s):
+            self._start(bound, batch)
+        self._arm(bound, queues)
+
+    def _start(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(bound, batch))
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _run(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
+        outcomes: Sequence[Any]
+        try:
+            documents = DocumentArray([one for waiting in batch.items for one in waiting.documents])
+            keywords = {"parameters": json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
+            if bound.is_coroutine:
+                returned = await _call(self._executor, bound, documents, keywords)
+            else:
+                returned = await self._in_thread(_caught, self._executor, bound, documents, keywords)
+                if isinstance(returned, Exception):
+                    raise returned
+            outcomes = _dealt(batch, documents, returned)
+        except Exception as error:
+            outcomes = [error] * len(batch.items)
+        for waiting, outcome in zip(batch.items, outcomes, strict=True):
+            if not waiting.done.done():
+                waiting.done.set_result(outcome)
+
+
+def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    if bound.keywords is None:
+        return bound.function(executor, docs=documents, **keywords)
+    taken = {key: value for key, value in {"docs": documents, **keywords}.items() if key in bound.keywords}
+    return bound.function(executor, **taken)
+
+
+def _caught(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    # As a value: a StopIteration that a future raises would never reach the waiting task.
+    try:
+        return _call(executor, bound, documents, keywords)
+    except Exception as error:
+        return error
+
+
+def _dealt(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
+    """The documents of each request, by position. Raises as the reference does (spec executor.md)."""
+    if returned is None:
+        returned = documents
+    elif not isinstance(returned, DocumentArray):
+        raise TypeError(
+            "The return type of a dynamically batched method must be DocumentArray / `None`, "
+            f"but getting {returned!r}"
+        )
+    if len(returned) != batch.documents:
+        raise ValueError(
+            "Dynamic Batching requires input size to equal output size. "
+            f"Expected output size {batch.documents}, but got {len(returned)}"
+        )
+    dealt, position = [], 0
+    for waiting in batch.items:
+        count = len(waiting.documents)
+        dealt.append(returned[position : position + count])
+        position += count
+    return dealt
+
+
+def _safely(form: Callable[[object], str], value: object) -> str:
+    """``form(value)`` as text that protobuf takes, even where a user's ``__repr__`` raises."""
+    try:
+        text = form(value)
+    except Exception as error:
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,192 @@
+"""
+From an ``ExecutorSpec`` to a living Executor: modules imported, class found, ``__init__`` called.
+
+Everything that can go wrong here is the executor's author's to mend, so every error names the file
+and what was looked for; ``__main__`` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import yaml
+
+from gatewayd.config.model import ExecutorConfig
+from gatewayd.executor.executor import Executor
+from gatewayd.executor.spec import ExecutorSpec
+
+_CONFIG_SUFFIXES = (".yml", ".yaml", ".jaml")
+
+
+class LoadError(Exception):
+    """An executor that cannot be loaded; ``str(error)`` says which file or class, and why."""
+
+
+def load(spec: ExecutorSpec) -> Executor:
+    """Import, find and create the executor of ``spec``. Raises LoadError, with the cause chained."""
+    config = spec.executor
+    base_dir = str(Path(spec.base_dir).absolute())
+    if base_dir not in sys.path:
+        sys.path.insert(0, base_dir)
+    if config.uses is not None and config.uses.endswith(_CONFIG_SUFFIXES):
+        config, batching = _from_file(Path(base_dir, config.uses), config)
+    else:
+        batching = dict(config.uses_dynamic_batching)
+    for path in config.py_modules:
+        import_file(Path(base_dir, path))
+    cls = find_class(config.uses, config.py_modules)
+    runtime_args = {
+        "name": spec.runtime_name,
+        "workspace": str(Path(base_dir, config.workspace)) if config.workspace else None,
+        "shard_id": spec.shard,
+        "shards": spec.shards,
+        "replicas": spec.replicas,
+        "metrics_registry": None,
+        "tracer_provider": None,
+        "meter_provider": None,
+    }
+    try:
+        executor = cls(
+            **config.uses_with,
+            metas=dict(config.uses_metas),
+            requests=dict(config.uses_requests),
+            runtime_args=runtime_args,
+            dynamic_batching=batching,
+        )
+    except Exception as error:
+        raise LoadError(f"{_where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
+    if not hasattr(executor, "runtime_args"):
+        raise LoadError(
+            f"{_where(cls)}: {cls.__name__}.__init__ must call super().__init__(**kwargs); it did not"
+        )
+    return executor
+
+
+def import_file(path: Path) -> ModuleType:
+    """
+    Import a file (or a package's folder) under its own name, its folder being importable too.
+
+    Raises LoadError.
+    """
+    if path.is_dir():
+        path = path / "__init__.py"
+    if not path.is_file():
+        raise LoadError(f"py_modules: there is no file {path}")
+    package = path.name == "__init__.py"
+    folder = path.parent.parent if package else path.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    name = path.parent.name if package else path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if getattr(loaded, "__file__", None) == str(path):
+            return loaded
+        # The name is somebody else's, such as a standard module's: keep both.
+        name = f"{name}_{hashlib.sha1(str(path).encode(), usedforsecurity=False).hexdigest()[:8]}"
+    module_spec = importlib.util.spec_from_file_location(
+        name, path, submodule_search_locations=[str(path.parent)] if package else None
+    )
+    if module_spec is None or module_spec.loader is None:
+        raise LoadError(f"py_modules: {path} is no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise LoadError(f"{path} cannot be imported: {error!r}") from error
+    return module
+
+
+def find_class(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executor]:
+    """
+    The class that ``uses`` means: ``module.Class``, ``module:Class``, or the name of a loaded class.
+
+    Raises LoadError.
+    """
+    if uses is None or uses in ("Executor", "BaseExecutor"):
+        return Executor
+    separator = ":" if ":" in uses else "."
+    module_name, _, class_name = uses.rpartition(separator)
+    if not module_name:
+        return _loaded_class(uses, list(py_modules))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise LoadError(f"uses: {uses}: the module {module_name} cannot be imported: {error!r}") from error
+    found: object = module
+    for part in class_name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise LoadError(f"uses: {uses}: {module.__file__} has no class {class_name}")
+    if not (isinstance(found, type) and issubclass(found, Executor)):
+        raise LoadError(
+            f"uses: {uses}: {class_name} in {module.__file__} is not a gatewayd Executor; "
+            "does it import Executor from gatewayd?"
+        )
+    return found
+
+
+def _loaded_class(name: str, py_modules: list[str]) -> type[Executor]:
+    known = list(_subclasses(Executor))
+    # The latest definition wins, as in a module.
+    for cls in reversed(known):
+        if cls.__name__ == name:
+            return cls
+    looked = ", ".join(py_modules) or "no py_modules are given"
+    there = ", ".join(sorted({cls.__name__ for cls in known})) or "none"
+    raise LoadError(f"uses: there is no Executor class {name} (looked in: {looked}); found: {there}")
+
+
+def _subclasses(cls: type[Executor]) -> Iterator[type[Executor]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _where(cls: type) -> str:
+    return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
+
+
+class _ExecutorYaml(yaml.SafeLoader):
+    """Reads ``!MyExecutor {...}`` as ``{jtype: MyExecutor, ...}``; everything else is plain data."""
+
+
+def _tagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    fields = loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else {}
+    return {"jtype": suffix, **{str(key): value for key, value in fields.items()}}
+
+
+_ExecutorYaml.add_multi_constructor("!", _tagged)
+
+
+def _from_file(path: Path, config: ExecutorConfig) -> tuple[ExecutorConfig, dict[str, Any]]:
+    """An executor's config.yml, overridden by what the Flow says. Its paths are relative to its folder."""
+    try:
+        content = yaml.load(path.read_bytes(), _ExecutorYaml)
+    except (OSError, yaml.YAMLError) as error:
+        raise LoadError(f"uses: {path} cannot be read: {error}") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("jtype"), str):
+        raise LoadError(f"uses: {path} is no executor's configuration: it needs jtype, the class's name")
+    metas = dict(content.get("metas") or {})
+    listed: list[str] = []
+    for modules in (content.get("py_modules"), metas.get("py_modules")):
+        listed += [modules] if isinstance(modules, str) else list(modules or [])
+    merged = attrs.evolve(
+        config,
+        uses=content["jtype"],
+        uses_with={**(content.get("with") or {}), **config.uses_with},
+        uses_metas={**metas, **config.uses_metas},
+        uses_requests={**(content.get("requests") or {}), **config.uses_requests},
+        py_modules=(*(str(path.parent / module) for module in listed), *config.py_modules),
+        workspace=config.workspace or metas.get("workspace") or content.get("workspace"),
+    )
+    return merged, {**(content.get("dynamic_batching") or {}), **config.uses_dynamic_batching}

@@ -1,0 +1,154 @@
+"""
+Serves one Executor over gRPC: the services, their options, and the way they stop.
+
+    starting ── start() ──> serving ── stop() ──> NOT_SERVING, batches flushed, running calls
+                                                   finished within the grace, close() called
+
+Messages stay bytes: ``handling.py`` cuts them. What is listed by reflection is what a gateway of the
+reference accepts: it refuses an executor that lists anything else (spec wire.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gatewayd.executor.executor import Executor
+from gatewayd.executor.handling import Handling
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
+from gatewayd.wire import Malformed
+
+log = logging.getLogger(__name__)
+
+SERVICES: Final = (
+    "jina.JinaDataRequestRPC",
+    "jina.JinaDiscoverEndpointsRPC",
+    "jina.JinaInfoRPC",
+    "jina.JinaRPC",
+    "jina.JinaSingleDataRequestRPC",
+    reflection.SERVICE_NAME,
+)
+OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_time_between_pings_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Two replicas on one port would share its connections at random; better that the second one fails.
+    ("grpc.so_reuseport", 0),
+)
+_FAILED: Final = (("is-error", "true"),)
+
+
+class Runtime:
+    """One executor's gRPC server. ``on_fatal`` is told why the process has to end."""
+
+    def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
+        self._executor = executor
+        self._spec = spec
+        self._handling = Handling(executor, spec, on_fatal)
+        self._health = health.aio.HealthServicer()
+        self._received_bytes = 0
+        self._sent_bytes = 0
+        self._server = grpc.aio.server(
+            options=(
+                *OPTIONS,
+                ("grpc.max_receive_message_length", spec.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(SERVICES, self._server, pool=POOL)
+        self._server.add_generic_rpc_handlers(self._handlers())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a plain method still runs: it was not done when the grace was over."""
+        return self._handling.busy
+
+    async def start(self) -> str:
+        """Listen and serve; the address that reaches it. Raises RuntimeError if the port is taken."""
+        wanted = f"{self._spec.host}:{self._spec.port}"
+        try:
+            port = self._server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise RuntimeError(f"cannot listen on {wanted}: {error}") from error
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        host = "127.0.0.1" if self._spec.host == "0.0.0.0" else self._spec.host
+        return f"{host}:{port}"
+
+    async def stop(self) -> None:
+        """Stop as the module's diagram says. Returns when ``close()`` of the executor has."""
+        await self._health.enter_graceful_shutdown()
+        await self._handling.drain()
+        await self._server.stop(self._spec.grace_s)
+        closed = self._executor.close()
+        if inspect.isawaitable(closed):
+            await closed
+        self._handling.close()
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        methods = {
+            "jina.JinaSingleDataRequestRPC": {"process_single_data": unary(self._process_single_data)},
+            "jina.JinaDataRequestRPC": {"process_data": unary(self._process_data)},
+            "jina.JinaRPC": {"Call": stream(self._call)},
+            "jina.JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self._endpoint_discovery)},
+            "jina.JinaInfoRPC": {"_status": unary(self._status)},
+        }
+        return tuple(
+            grpc.method_handlers_generic_handler(service, handlers) for service, handlers in methods.items()
+        )
+
+    async def _process_single_data(self, message: bytes, context: Any) -> bytes:
+        return await self._answer((message,), len(message), context)
+
+    async def _process_data(self, message: bytes, context: Any) -> bytes:
+        try:
+            parts = [part.SerializeToString() for part in DataRequestListProto.FromString(message).requests]
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a DataRequestListProto: {error}")
+        return await self._answer(parts, len(message), context)
+
+    async def _call(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        # One at a time: what is not read yet holds the client back by gRPC's own flow control.
+        async for message in messages:
+            yield await self._answer((message,), len(message), context)
+
+    async def _answer(self, messages: Sequence[bytes], size: int, context: Any) -> bytes:
+        self._received_bytes += size
+        try:
+            handled = await self._handling.handle(messages)
+        except (Malformed, DecodeError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        if handled.failed:
+            context.set_trailing_metadata(_FAILED)
+        self._sent_bytes += len(handled.message)
+        return handled.message
+
+    async def _endpoint_discovery(self, message: bytes, context: Any) -> bytes:
+        return EndpointsProto(endpoints=self._handling.endpoints).SerializeToString()
+
+    async def _status(self, message: bytes, context: Any) -> bytes:
+        # Imported when asked: the versions it looks up would delay every start.
+        from gatewayd.status import status_maps
+
+        # Where the reference keeps these totals (spec status.md).
+        if self._received_bytes:
+            os.environ["JINA_GRPC_RECV_BYTES"] = str(self._received_bytes)
+            os.environ["JINA_GRPC_SEND_BYTES"] = str(self._sent_bytes)
+        versions, environment = status_maps()
+        return JinaInfoProto(jina=versions, envs=environment).SerializeToString()

@@ -1,0 +1,84 @@
+"""
+What an executor process is told: one JSON line, written to its standard input.
+
+The line stays open: when it ends, the process that wrote it has gone, and the executor stops.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from gatewayd.config.model import DeploymentConfig, ExecutorConfig
+
+
+@attrs.frozen
+class ExecutorSpec:
+    """
+    One replica: which executor to load, and where to serve it.
+
+    ``shard`` and ``replica`` count from 0. ``port`` 0 picks a free one. ``max_message_bytes`` is -1
+    for no limit. ``grace_s`` is what running calls get when the process is told to stop.
+    """
+
+    deployment: str
+    executor: ExecutorConfig = attrs.field(factory=ExecutorConfig)
+    shard: int = 0
+    replica: int = 0
+    shards: int = 1
+    replicas: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    base_dir: str = "."
+    max_message_bytes: int = -1
+    grace_s: float = 1.0
+
+    @property
+    def route_name(self) -> str:
+        """How the replica signs its routes: ``a``, or ``a/shard-0`` where there are several shards."""
+        return f"{self.deployment}/shard-{self.shard}" if self.shards > 1 else self.deployment
+
+    @property
+    def runtime_name(self) -> str:
+        """How the replica is called in logs and results: ``a/rep-0`` or ``a/shard-0/rep-0``."""
+        return f"{self.route_name}/rep-{self.replica}"
+
+    @classmethod
+    def of(cls, deployment: DeploymentConfig, shard: int, replica: int, base_dir: str) -> ExecutorSpec:
+        """The spec of one replica of a Deployment that is not external."""
+        index = shard * deployment.replicas + replica
+        return cls(
+            deployment=deployment.name,
+            executor=deployment.executor,
+            shard=shard,
+            replica=replica,
+            shards=deployment.shards,
+            replicas=deployment.replicas,
+            host=deployment.host,
+            port=deployment.ports[index] if index < len(deployment.ports) else 0,
+            base_dir=base_dir,
+        )
+
+    def to_line(self) -> bytes:
+        """One line of JSON. The environment is left out: the process has it already."""
+        plain = attrs.asdict(self)
+        del plain["executor"]["env"]
+        return json.dumps(plain, default=_plain).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> ExecutorSpec:
+        """The inverse of ``to_line``. Raises ValueError or TypeError."""
+        plain: dict[str, Any] = json.loads(line)
+        executor = plain.pop("executor", {})
+        for key in ("py_modules", "exit_on_exceptions"):
+            executor[key] = tuple(executor.get(key, ()))
+        return cls(executor=ExecutorConfig(**executor), **plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{value!r} is not JSON")

@@ -1,0 +1,84 @@
+"""
+Parameters and results: ``google.protobuf.Struct`` bytes to and from plain dicts.
+
+Numbers come out as floats, as they travel; nothing else is changed, so NaN and infinity pass too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from gatewayd.pb import ListValue, Struct, Value
+
+
+def parameters_of(data: bytes) -> dict[str, Any]:
+    """A dict of None, bool, float, str, list and dict. Raises ValueError if ``data`` is no Struct."""
+    if not data:
+        return {}
+    try:
+        return _dict(Struct.FromString(data))
+    except DecodeError as error:
+        raise ValueError(f"the parameters are no google.protobuf.Struct: {error}") from error
+
+
+def with_result(data: bytes, runtime_name: str, result: Mapping[str, Any]) -> bytes:
+    """
+    The parameters ``data`` with ``result`` at ``__results__[runtime_name]``.
+
+    Raises TypeError naming the place of a value that has no JSON form.
+    """
+    parameters = Struct.FromString(data)
+    results = parameters.fields["__results__"].struct_value
+    filled = _struct(result, f"result of {runtime_name}")
+    results.fields[runtime_name].struct_value.CopyFrom(filled)
+    return parameters.SerializeToString()
+
+
+def _dict(struct: Struct) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _dict(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind is None or kind == "null_value":
+        return None
+    return getattr(value, kind)
+
+
+def _struct(mapping: Mapping[str, Any], where: str) -> Struct:
+    struct = Struct()
+    for key, item in mapping.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{where}: the key {key!r} is no text")
+        _fill(struct.fields[key], item, f"{where}.{key}")
+    return struct
+
+
+def _fill(value: Value, item: Any, where: str) -> None:
+    if item is None:
+        value.null_value = 0  # type: ignore[assignment]  # the enum's only member
+    elif isinstance(item, bool):
+        value.bool_value = item
+    elif isinstance(item, int | float):
+        value.number_value = item
+    elif isinstance(item, str):
+        value.string_value = item
+    elif isinstance(item, Mapping):
+        value.struct_value.CopyFrom(_struct(item, where))
+    elif isinstance(item, list | tuple | set | frozenset):
+        filled = ListValue()
+        for index, part in enumerate(item):
+            _fill(filled.values.add(), part, f"{where}[{index}]")
+        value.list_value.CopyFrom(filled)
+    elif hasattr(item, "tolist"):
+        # numpy's scalars and arrays, without importing numpy for those who have none.
+        _fill(value, item.tolist(), where)
+    else:
+        raise TypeError(f"{where}: a {type(item).__name__} cannot be sent; dicts hold JSON values only")
