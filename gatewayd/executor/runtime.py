@@ -25,6 +25,7 @@ from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
+from gatewayd.status import status_maps
 from gatewayd.wire import Malformed
 
 log = logging.getLogger(__name__)
@@ -143,9 +144,6 @@ class Runtime:
         return EndpointsProto(endpoints=self._handling.endpoints).SerializeToString()
 
     async def _status(self, message: bytes, context: Any) -> bytes:
-        # Imported when asked: the versions it looks up would delay every start.
-        from gatewayd.status import status_maps
-
         # Where the reference keeps these totals (spec status.md).
         if self._received_bytes:
             os.environ["JINA_GRPC_RECV_BYTES"] = str(self._received_bytes)

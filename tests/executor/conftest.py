@@ -103,7 +103,9 @@ def start_replica():
     """Starts replicas; ends them after the tests."""
     started: list[Replica] = []
 
-    def start(uses: str | None = "Rec", *, name: str = "exec_a", py_modules=(EXECUTORS,), **config) -> Replica:
+    def start(
+        uses: str | None = "Rec", *, name: str = "exec_a", py_modules=(EXECUTORS,), **config
+    ) -> Replica:
         spec = ExecutorSpec(name, ExecutorConfig(uses=uses, py_modules=tuple(py_modules), **config))
         started.append(Replica(spec))
         return started[-1]

@@ -241,7 +241,11 @@ def test_an_exception_named_in_exit_on_exceptions_is_answered_and_ends_the_proce
 @pytest.mark.parametrize(
     ("source", "uses", "expected"),
     [
-        ("import nowhere_to_be_found", "X", ["broken.py cannot be imported", "ModuleNotFoundError", "line 1"]),
+        (
+            "import nowhere_to_be_found",
+            "X",
+            ["broken.py cannot be imported", "ModuleNotFoundError", "line 1"],
+        ),
         ("", "Missing", ["there is no Executor class Missing", "broken.py"]),
         (
             "from gatewayd import Executor\n"

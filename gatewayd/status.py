@@ -1,0 +1,127 @@
+"""
+What /status and _status tell: versions, platform and environment, as two maps of texts.
+
+The keys are the union of those of the running reference and of the user's document (spec status.md).
+Secrets are not told: of a token only whether it is set, and nothing of the gateway's inner addresses.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import platform
+import uuid
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Final
+
+from google.protobuf.internal import api_implementation
+
+# What clients may count on: the release of the reference whose protocols gatewayd speaks.
+COMPATIBLE_VERSION: Final = "3.14.1"
+COMPATIBLE_PROTO_VERSION: Final = "0.1.13"
+
+UNSET: Final = "(unset)"
+_NOT_AVAILABLE: Final = "not-available"
+
+# Evaluated at import, which every process does when it starts.
+_STARTED: Final = datetime.datetime.now(datetime.UTC).astimezone().replace(tzinfo=None)
+
+_ENVIRONMENT: Final = (
+    "JINA_AUTH_TOKEN",
+    "JINA_DEFAULT_HOST",
+    "JINA_DEFAULT_TIMEOUT_CTRL",
+    "JINA_DEPLOYMENT_NAME",
+    "JINA_DISABLE_HEALTHCHECK_LOGS",
+    "JINA_DISABLE_UVLOOP",
+    "JINA_EARLY_STOP",
+    "JINA_FULL_CLI",
+    "JINA_GATEWAY_IMAGE",
+    "JINA_GRPC_RECV_BYTES",
+    "JINA_GRPC_SEND_BYTES",
+    "JINA_HUBBLE_REGISTRY",
+    "JINA_HUB_NO_IMAGE_REBUILD",
+    "JINA_LOG_CONFIG",
+    "JINA_LOG_LEVEL",
+    "JINA_LOG_NO_COLOR",
+    "JINA_MP_START_METHOD",
+    "JINA_OPTOUT_TELEMETRY",
+    "JINA_RANDOM_PORT_MAX",
+    "JINA_RANDOM_PORT_MIN",
+    "JINA_LOCKS_ROOT",
+    "JINA_K8S_ACCESS_MODES",
+    "JINA_K8S_STORAGE_CLASS_NAME",
+    "JINA_K8S_STORAGE_CAPACITY",
+    "JINA_STREAMER_ARGS",
+)
+_REDACTED: Final[Mapping[str, str]] = {"JINA_AUTH_TOKEN": "(set)", "JINA_STREAMER_ARGS": "(hidden)"}
+
+# The variable by which each service can be known, from its own documentation.
+_CI_VENDORS: Final = {
+    "GITHUB_ACTIONS": "GitHub Actions",
+    "GITLAB_CI": "GitLab CI",
+    "JENKINS_URL": "Jenkins",
+    "CIRCLECI": "CircleCI",
+    "TRAVIS": "Travis CI",
+    "BUILDKITE": "Buildkite",
+    "TF_BUILD": "Azure Pipelines",
+}
+
+
+def status_maps(
+    environment: Mapping[str, str] = os.environ, *, new_id: Callable[[], uuid.UUID] = uuid.uuid1
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The maps ``jina`` and ``envs``, as they are now. Only ``session-id`` differs between two calls."""
+    vendor = next((name for key, name in _CI_VENDORS.items() if environment.get(key)), UNSET)
+    system = platform.uname()
+    versions = {
+        **_versions(),
+        "jina-vcs-tag": environment.get("JINA_VCS_VERSION") or UNSET,
+        "python": platform.python_version(),
+        "platform": system.system,
+        "platform-release": system.release,
+        "platform-version": system.version,
+        "architecture": system.machine,
+        "processor": _processor(),
+        "uid": str(uuid.getnode()),
+        "session-id": str(new_id()),
+        "uptime": _STARTED.isoformat(),
+        "ci-vendor": vendor,
+        "internal": str("jina-ai" in environment.get("GITHUB_ACTION_REPOSITORY", "")),
+    }
+    return versions, {key: _shown(key, environment.get(key)) for key in _ENVIRONMENT}
+
+
+def _shown(key: str, value: str | None) -> str:
+    if value is None:
+        return UNSET
+    return _REDACTED.get(key, value)
+
+
+@functools.cache
+def _processor() -> str:
+    # Runs a program; its answer does not change.
+    return platform.processor()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {
+        "jina": COMPATIBLE_VERSION,
+        "docarray": _version("docarray"),
+        "jcloud": _version("jcloud"),
+        "jina-hubble-sdk": _version("jina-hubble-sdk"),
+        "jina-proto": COMPATIBLE_PROTO_VERSION,
+        "protobuf": _version("protobuf"),
+        "proto-backend": api_implementation.Type(),
+        "grpcio": _version("grpcio"),
+        "pyyaml": _version("pyyaml"),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return _NOT_AVAILABLE
