@@ -1,0 +1,203 @@
+"""
+Nested JSON lists to and from NdArrayProto.
+
+Inwards every list becomes a numpy array of the type numpy infers, as the reference does. Outwards
+the arrays of all frameworks are numbers all the same: dense ones become a numpy array that orjson
+prints without Python objects in between, sparse ones are filled up with zeros first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+from gatewayd.errors import GatewayError
+from gatewayd.jsonvalues import Loc, Problems
+from gatewayd.pb import DenseNdArrayProto, NdArrayProto
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_FRAMEWORKS: Final = frozenset({"numpy", "list", "torch", "tensorflow", "paddle", "scipy"})
+
+# numpy 1, which executors may run, has no more.
+_MAX_DIMENSIONS: Final = 32
+
+# Bounds on memory that a short message can ask for. Strings: every element of a numpy array takes as
+# much room as its longest. Zeros: an array can come as its shape alone, or as a few sparse entries.
+_MAX_STRINGS_BYTES: Final = 64 << 20
+_MAX_FILLED_ELEMENTS: Final = 16 << 20
+
+# Booleans, integers, floats and strings, as numpy prints them or names them. Everything else (dates,
+# complex numbers, objects, records) has no JSON form.
+_DTYPE: Final = re.compile(
+    r"[<>=|]?(?:\?|b1|[iu][1248]|f(?:2|4|8|16)|U\d{1,8})|bool|u?int(?:8|16|32|64)|float(?:16|32|64)"
+)
+
+
+class UnreadableArray(GatewayError):
+    """An array of a document cannot be shown as JSON; the text says why."""
+
+
+def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems) -> None:
+    """Write nested lists of numbers, booleans or strings into ``target``."""
+    if type(value) is not list:
+        problems.add(
+            loc, f"can not determine the array type: ['builtins'].{type(value).__name__}", "type_error"
+        )
+        return
+    try:
+        array = _to_numpy(value)
+    except ValueError as error:
+        problems.add(loc, str(error), "value_error")
+        return
+    dense = target.dense
+    dense.buffer = array.tobytes()
+    dense.shape.extend(array.shape)
+    dense.dtype = array.dtype.str
+    target.cls_name = "numpy"
+
+
+def _to_numpy(value: list[Any]) -> Array:
+    """Raises ValueError with the text for the client; for ragged lists that is numpy's own."""
+    kinds = _leaf_kinds(value, 1)
+    if not kinds <= {int, float, bool, str}:
+        raise ValueError("an array holds numbers, booleans or strings; null and objects are not allowed")
+    if str in kinds:
+        lengths = [len(leaf) if type(leaf) is str else 32 for leaf in _leaves(value)]
+        if max(lengths) * len(lengths) * 4 > _MAX_STRINGS_BYTES:
+            raise ValueError(f"an array of strings may take {_MAX_STRINGS_BYTES} bytes at most")
+        return np.array(value)
+    # With a float in it numpy would infer float64 anyway; told so, it needs one pass less.
+    array: Array = np.array(value, dtype=np.float64 if float in kinds else None)
+    if array.dtype.kind == "O":
+        raise ValueError("an array holds integers of at most 64 bits")
+    return array
+
+
+def _leaf_kinds(value: list[Any], dimension: int) -> set[type]:
+    kinds = set(map(type, value))
+    if list in kinds:
+        if dimension == _MAX_DIMENSIONS:
+            raise ValueError(f"an array has at most {_MAX_DIMENSIONS} dimensions")
+        kinds.remove(list)
+        for item in value:
+            if type(item) is list:
+                kinds |= _leaf_kinds(item, dimension + 1)
+    return kinds
+
+
+def _leaves(value: list[Any]) -> Iterator[object]:
+    for item in value:
+        if type(item) is list:
+            yield from _leaves(item)
+        else:
+            yield item
+
+
+def read_array(message: NdArrayProto) -> object:
+    """
+    What orjson (with OPT_SERIALIZE_NUMPY) prints as nested lists: an array, a list or a number.
+
+    None stands for no array: an empty message, or a framework we do not know. Non-finite numbers
+    are printed as null. Raises UnreadableArray.
+    """
+    if message.cls_name not in _FRAMEWORKS:
+        return None
+    kind = message.WhichOneof("content")
+    if kind == "dense":
+        dense = message.dense
+        if not dense.buffer and not dense.shape:
+            return None
+        return _printable(_from_dense(dense))
+    if kind == "sparse":
+        return _printable(_from_sparse(message))
+    return None
+
+
+@lru_cache(maxsize=64)
+def _dtype(name: str) -> np.dtype[Any]:
+    # An empty name stands with an empty buffer: zeros of numpy's default type.
+    if name and not _DTYPE.fullmatch(name):
+        raise UnreadableArray(f"an array of dtype {name[:40]!r} has no JSON form")
+    return np.dtype(name or "<f8")
+
+
+def _from_dense(dense: DenseNdArrayProto) -> Array:
+    dtype, shape, buffer = _dtype(dense.dtype), tuple(dense.shape), dense.buffer
+    _check_dimensions(shape)
+    if not buffer:
+        _check_room(shape)
+        return np.zeros(shape, dtype)
+    if math.prod(shape) * dtype.itemsize != len(buffer):
+        raise UnreadableArray(
+            f"an array of dtype {dense.dtype} and shape {shape} does not have {len(buffer)} bytes"
+        )
+    try:
+        return np.frombuffer(buffer, dtype).reshape(shape)
+    except ValueError as error:
+        raise UnreadableArray(f"an array of dtype {dense.dtype} cannot be read: {error}") from error
+
+
+def _from_sparse(message: NdArrayProto) -> Array:
+    """
+    Fill a sparse array up. Indices have the shape (entries, dimensions), torch's the transposed;
+    entries at the same place add up, as they do in all three frameworks.
+    """
+    sparse = message.sparse
+    shape = tuple(sparse.shape)
+    _check_dimensions(shape)
+    _check_room(shape)
+    values, indices = _from_dense(sparse.values), _from_dense(sparse.indices)
+    if indices.ndim == 2 and message.cls_name != "torch":
+        indices = indices.T
+    if (
+        values.ndim != 1
+        or values.dtype.kind not in "biuf"
+        or indices.dtype.kind not in "iu"
+        or indices.shape != (len(shape), len(values))
+        or any(
+            len(axis) and (axis.min() < 0 or axis.max() >= size)
+            for axis, size in zip(indices, shape, strict=True)
+        )
+    ):
+        raise UnreadableArray(f"a sparse array of shape {shape} has indices that do not fit it")
+    filled: Array = np.zeros(shape, values.dtype)
+    np.add.at(filled, tuple(indices), values)
+    return filled
+
+
+def _check_dimensions(shape: Sequence[int]) -> None:
+    if len(shape) > _MAX_DIMENSIONS:
+        raise UnreadableArray(f"an array of {len(shape)} dimensions has no JSON form here")
+
+
+def _check_room(shape: Sequence[int]) -> None:
+    # Lists of empty lists cost room too, so a zero among the sizes is no excuse.
+    if math.prod(size or 1 for size in shape) > _MAX_FILLED_ELEMENTS:
+        raise UnreadableArray(f"an array of shape {tuple(shape)} is too large to be filled with zeros")
+
+
+def _printable(array: Array) -> object:
+    kind = array.dtype.kind
+    if kind == "U":
+        _check_characters(array)
+        return array.tolist()
+    if array.ndim == 0:
+        return array.item()
+    if kind == "f" and array.dtype.str != "<f8":
+        # A float32 printed by itself is shorter (0.1) than the double that clients of the reference
+        # get (0.10000000149011612).
+        return array.astype(np.float64)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def _check_characters(array: Array) -> None:
+    """numpy stores strings as code points of 32 bits, and does not look whether they are any."""
+    codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+        raise UnreadableArray("an array of strings holds what is no Unicode character")

@@ -1,0 +1,240 @@
+"""
+Documents to and from JSON: one DocumentProto stands for one object with snake_case keys.
+
+Reading applies the rules by which the reference builds a document (spec wire.md, Document encoding
+rules): a missing id is generated, a MIME type guessed, chunks and matches are told whose they are.
+Writing shows what is there and changes nothing.
+"""
+
+from __future__ import annotations
+
+import binascii
+import mimetypes
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from gatewayd.jsonarrays import fill_array, read_array
+from gatewayd.jsonvalues import (
+    MAX_LEVEL,
+    Loc,
+    Problems,
+    as_blob,
+    as_dict,
+    as_float,
+    as_text,
+    as_unsigned,
+    fill_struct,
+    read_struct,
+)
+from gatewayd.pb import DataContentProto, DocumentProto, NamedScoreProto
+
+# How deep a document of a request lies: request, content, array, document; one more for the list of
+# requests that a join without reduce sends.
+_DOCUMENT_LEVEL: Final = 5
+
+# A document holds three more levels: an array's or score's messages, or an empty Struct's.
+_LAST_DOCUMENT_LEVEL: Final = MAX_LEVEL - 3
+
+_MAX_UINT32: Final = 0xFFFFFFFF
+
+
+def fill_documents(content: DataContentProto, values: list[Any], loc: Loc, problems: Problems) -> None:
+    """Append one document per value to ``content``; after a problem its state is of no use."""
+    documents = content.docs.docs
+    for index, value in enumerate(values):
+        _fill_child(documents.add(), value, (*loc, index), problems, _DOCUMENT_LEVEL)
+
+
+def _fill_child(
+    message: DocumentProto,
+    value: object,
+    loc: Loc,
+    problems: Problems,
+    level: int,
+    *,
+    chunk_of: DocumentProto | None = None,
+    match_of: DocumentProto | None = None,
+) -> None:
+    if value is None:
+        problems.null(loc)
+        return
+    fields = as_dict(value)
+    if fields is None:
+        problems.not_a_dict(loc)
+    elif level > _LAST_DOCUMENT_LEVEL:
+        problems.too_deep(loc)
+    else:
+        _fill(message, fields, loc, problems, level, chunk_of, match_of)
+
+
+def _fill(
+    message: DocumentProto,
+    fields: dict[str, Any],
+    loc: Loc,
+    problems: Problems,
+    level: int,
+    chunk_of: DocumentProto | None,
+    match_of: DocumentProto | None,
+) -> None:
+    """Fields are read in the reference's order, because its problems come in that order."""
+    given = fields.get
+
+    value = given("id")
+    message.id = (as_text(value, (*loc, "id"), problems) if value is not None else "") or new_id()
+    if (value := given("parent_id")) is not None:
+        message.parent_id = as_text(value, (*loc, "parent_id"), problems)
+    if (value := given("granularity")) is not None:
+        message.granularity = as_unsigned(value, (*loc, "granularity"), problems)
+    if (value := given("adjacency")) is not None:
+        message.adjacency = as_unsigned(value, (*loc, "adjacency"), problems)
+    if chunk_of is not None:
+        message.parent_id = chunk_of.id
+        message.granularity = min(chunk_of.granularity + 1, _MAX_UINT32)
+    if match_of is not None:
+        message.adjacency = min(match_of.adjacency + 1, _MAX_UINT32)
+    blob = b""
+    if (value := given("blob")) is not None:
+        blob = as_blob(value, (*loc, "blob"), problems)
+    tensor = given("tensor")
+    if tensor is not None:
+        fill_array(message.tensor, tensor, (*loc, "tensor"), problems)
+    if (value := given("mime_type")) is not None:
+        message.mime_type = _known_mime_type(as_text(value, (*loc, "mime_type"), problems))
+    if (value := given("text")) is not None:
+        text = as_text(value, (*loc, "text"), problems)
+        if text and not blob and tensor is None:
+            message.text = text
+    if blob and tensor is None:
+        message.blob = blob
+    if (value := given("weight")) is not None:
+        message.weight = as_float(value, (*loc, "weight"), problems)
+    if (value := given("uri")) is not None:
+        message.uri = as_text(value, (*loc, "uri"), problems)
+        if message.uri and not message.mime_type:
+            message.mime_type = mimetypes.guess_type(message.uri)[0] or ""
+    if value := _some(given("tags")):
+        fill_struct(message.tags, value, level + 1, (*loc, "tags"), problems)
+    if (value := given("offset")) is not None:
+        message.offset = as_float(value, (*loc, "offset"), problems)
+    if (value := given("location")) is not None:
+        _fill_location(message, value, (*loc, "location"), problems)
+    if (value := given("embedding")) is not None:
+        fill_array(message.embedding, value, (*loc, "embedding"), problems)
+    if (value := given("modality")) is not None:
+        message.modality = as_text(value, (*loc, "modality"), problems)
+    if (value := given("evaluations")) is not None:
+        _fill_scores(message.evaluations, value, (*loc, "evaluations"), problems)
+    if (value := given("scores")) is not None:
+        _fill_scores(message.scores, value, (*loc, "scores"), problems)
+    for name, children in (("chunks", message.chunks), ("matches", message.matches)):
+        if (value := given(name)) is None:
+            continue
+        if type(value) is not list:
+            problems.not_a_list((*loc, name))
+            continue
+        owner = {"chunk_of" if name == "chunks" else "match_of": message}
+        for index, child in enumerate(value):
+            _fill_child(children.add(), child, (*loc, name, index), problems, level + 1, **owner)
+    if value := _some(given("_metadata")):
+        fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)
+
+
+def _some(value: object) -> object:
+    """None for what stands for an empty object, which is not written at all."""
+    return None if value is None or value == {} or value == [] or value == "" else value
+
+
+def new_id() -> str:
+    """A random id of 32 hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+@lru_cache(maxsize=256)
+def _known_mime_type(value: str) -> str:
+    """``value``, unless it is no known type but a known extension: ``png`` is image/png."""
+    if not value or value in mimetypes.types_map.values():
+        return value
+    return mimetypes.guess_type(f"file.{value}")[0] or value
+
+
+def _fill_location(message: DocumentProto, value: object, loc: Loc, problems: Problems) -> None:
+    if type(value) is not list:
+        problems.not_a_list(loc)
+        return
+    for index, item in enumerate(value):
+        if item is None:
+            problems.null((*loc, index))
+        else:
+            message.location.append(as_float(item, (*loc, index), problems))
+
+
+def _fill_scores(target: Any, value: object, loc: Loc, problems: Problems) -> None:
+    """``target`` is a protobuf map from a name to NamedScoreProto."""
+    scores = as_dict(value)
+    if scores is None:
+        problems.not_a_dict(loc)
+        return
+    for name, item in scores.items():
+        here = (*loc, name)
+        if item is None:
+            problems.null(here)
+            continue
+        fields = as_dict(item)
+        if fields is None:
+            problems.not_a_dict(here)
+            continue
+        score: NamedScoreProto = target[name]
+        if fields.get("value") is not None:
+            score.value = as_float(fields["value"], (*here, "value"), problems)
+        for key in ("op_name", "description", "ref_id"):
+            if fields.get(key) is not None:
+                setattr(score, key, as_text(fields[key], (*here, key), problems))
+
+
+def read_document(message: DocumentProto) -> dict[str, object]:
+    """
+    The object with all 19 keys (and ``_metadata`` if set), null where a field is empty.
+
+    Arrays are left to orjson's OPT_SERIALIZE_NUMPY. Raises UnreadableArray.
+    """
+    blob = message.blob
+    found: dict[str, object] = {
+        "id": message.id or None,
+        "parent_id": message.parent_id or None,
+        "granularity": message.granularity or None,
+        "adjacency": message.adjacency or None,
+        "blob": binascii.b2a_base64(blob, newline=False).decode("ascii") if blob else None,
+        "tensor": read_array(message.tensor) if message.HasField("tensor") else None,
+        "mime_type": message.mime_type or None,
+        "text": message.text or None,
+        "weight": message.weight or None,
+        "uri": message.uri or None,
+        "tags": (read_struct(message.tags) or None) if message.HasField("tags") else None,
+        "offset": message.offset or None,
+        "location": list(message.location) or None,
+        "embedding": read_array(message.embedding) if message.HasField("embedding") else None,
+        "modality": message.modality or None,
+        "evaluations": _read_scores(message.evaluations),
+        "scores": _read_scores(message.scores),
+        "chunks": [read_document(chunk) for chunk in message.chunks] or None,
+        "matches": [read_document(match) for match in message.matches] or None,
+    }
+    if message.HasField("_metadata"):
+        found["_metadata"] = read_struct(message._metadata)
+    return found
+
+
+def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object] | None:
+    if not scores:
+        return None
+    return {
+        name: {
+            "value": score.value or None,
+            "op_name": score.op_name or None,
+            "description": score.description or None,
+            "ref_id": score.ref_id or None,
+        }
+        for name, score in scores.items()
+    }

@@ -1,0 +1,193 @@
+"""
+JSON values to and from protobuf: scalars with the reference's coercions, and Structs.
+
+What is wrong with a value is not raised but noted in ``Problems``, because a client is told of every
+mistake at once. The wording is that of the reference's validator (spec http.md, Errors), which
+clients may show or match; a value that the reference chokes on (500) has a wording of our own.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any, Final
+
+from gatewayd.pb import ListValue, Struct, Value
+
+Loc = tuple[str | int, ...]
+
+# protobuf parsers refuse messages nested deeper than this (upb's and C++'s default), so a deeper
+# document could be written but never be read by an executor.
+MAX_LEVEL: Final = 100
+
+_MAX_PROBLEMS: Final = 1000
+_MAX_UINT32: Final = 0xFFFFFFFF
+_MAX_FLOAT32: Final = 3.4028234663852886e38
+
+
+class Problems:
+    """
+    The mistakes found so far, as entries of a 422 body: ``{"loc": [...], "msg": ..., "type": ...}``.
+
+    Only the first thousand are kept: a body of a million mistakes must not make a larger answer.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, object]] = []
+
+    def add(self, loc: Loc, message: str, kind: str) -> None:
+        if len(self.entries) < _MAX_PROBLEMS:
+            self.entries.append({"loc": list(loc), "msg": message, "type": kind})
+
+    def not_a_dict(self, loc: Loc) -> None:
+        self.add(loc, "value is not a valid dict", "type_error.dict")
+
+    def not_a_list(self, loc: Loc) -> None:
+        self.add(loc, "value is not a valid list", "type_error.list")
+
+    def null(self, loc: Loc) -> None:
+        self.add(loc, "none is not an allowed value", "type_error.none.not_allowed")
+
+    def too_deep(self, loc: Loc) -> None:
+        self.add(loc, f"nested too deeply: more than {MAX_LEVEL} levels of messages", "value_error")
+
+
+class _TooDeep(Exception):
+    """A value would lie below MAX_LEVEL."""
+
+
+def as_dict(value: object) -> dict[str, Any] | None:
+    """
+    The object that ``value`` stands for, or None if it stands for none.
+
+    The reference accepts whatever Python's ``dict()`` does: an object, a list of pairs, an empty
+    list, an empty string.
+    """
+    if type(value) is dict:
+        return value
+    if type(value) is list or value == "":
+        pairs: Any = value
+        try:
+            found = dict(pairs)
+        except (TypeError, ValueError):
+            return None
+        return found if all(type(key) is str for key in found) else None
+    return None
+
+
+def as_text(value: object, loc: Loc, problems: Problems) -> str:
+    """A string; numbers and booleans are printed as Python prints them."""
+    if type(value) is str:
+        return value
+    if type(value) in (int, float, bool):
+        return str(value)
+    problems.add(loc, "str type expected", "type_error.str")
+    return ""
+
+
+def as_unsigned(value: object, loc: Loc, problems: Problems) -> int:
+    """An integer that fits uint32; fractions are cut off, strings of digits read."""
+    try:
+        found = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        problems.add(loc, "value is not a valid integer", "type_error.integer")
+        return 0
+    if not 0 <= found <= _MAX_UINT32:
+        problems.add(loc, f"ensure this value is from 0 to {_MAX_UINT32}", "value_error.number.not_in_range")
+        return 0
+    return int(found)
+
+
+def as_float(value: object, loc: Loc, problems: Problems) -> float:
+    """A number that is finite as a 32-bit float; numeric strings are read."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        problems.add(loc, "value is not a valid float", "type_error.float")
+        return 0.0
+    if not -_MAX_FLOAT32 <= found <= _MAX_FLOAT32:
+        problems.add(loc, "ensure this value is a finite 32-bit float", "value_error.number.not_in_range")
+        return 0.0
+    return found
+
+
+def as_blob(value: object, loc: Loc, problems: Problems) -> bytes:
+    """The bytes of a base64 string; as in the reference, characters outside the alphabet are dropped."""
+    text = as_text(value, loc, problems)
+    try:
+        return binascii.a2b_base64(text)
+    except ValueError as error:  # binascii.Error is one; so is what non-ASCII text raises
+        problems.add(loc, f"value is not valid base64: {error}", "value_error")
+        return b""
+
+
+def fill_struct(target: Struct, value: object, level: int, loc: Loc, problems: Problems) -> None:
+    """
+    Write a JSON object into ``target``, a message at nesting ``level`` (1 is the whole request).
+
+    Integers become doubles, which is all a Struct knows.
+    """
+    fields = as_dict(value)
+    if fields is None:
+        problems.not_a_dict(loc)
+        return
+    try:
+        _fill_fields(target, fields, level)
+    except _TooDeep:
+        problems.too_deep(loc)
+
+
+def _fill_fields(target: Struct, fields: dict[str, Any], level: int) -> None:
+    # Each object is three messages deep: the Struct, its map's entry, the Value in it.
+    if fields and level + 2 > MAX_LEVEL:
+        raise _TooDeep
+    into = target.fields
+    for key, value in fields.items():
+        _fill_value(into[key], value, level + 2)
+
+
+def _fill_value(target: Value, value: object, level: int) -> None:
+    kind = type(value)
+    if kind is str:
+        target.string_value = value  # type: ignore[assignment]
+    elif kind is bool:
+        target.bool_value = value  # type: ignore[assignment]
+    elif kind is float or kind is int:
+        target.number_value = value  # type: ignore[assignment]
+    elif value is None:
+        target.null_value = 0  # type: ignore[assignment]
+    elif level + 1 > MAX_LEVEL:
+        raise _TooDeep
+    elif kind is dict:
+        # SetInParent, or an empty object would be no value at all.
+        target.struct_value.SetInParent()
+        _fill_fields(target.struct_value, value, level + 1)  # type: ignore[arg-type]
+    else:
+        target.list_value.SetInParent()
+        _fill_list(target.list_value, value, level + 1)  # type: ignore[arg-type]
+
+
+def _fill_list(target: ListValue, values: list[object], level: int) -> None:
+    if values and level + 1 > MAX_LEVEL:
+        raise _TooDeep
+    for value in values:
+        _fill_value(target.values.add(), value, level + 1)
+
+
+def read_struct(struct: Struct) -> dict[str, object]:
+    """A Struct as a JSON object; its depth is bounded by the parser that read it."""
+    return {key: _read_value(value) for key, value in struct.fields.items()}
+
+
+def _read_value(value: Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return value.number_value
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "struct_value":
+        return read_struct(value.struct_value)
+    if kind == "list_value":
+        return [_read_value(item) for item in value.list_value.values]
+    return None
