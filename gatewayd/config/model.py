@@ -139,10 +139,17 @@ class DeploymentConfig:
 
 @attrs.frozen
 class FlowConfig:
-    """The whole: a gateway and the Deployments behind it. ``base_dir`` is the Flow file's folder."""
+    """
+    The whole: a gateway and the Deployments behind it.
+
+    ``base_dir`` is the Flow file's folder. ``warnings`` are for the log: what the file says that has
+    no effect here, or another one than its author may expect. The last Deployment that does not float
+    gives the Flow's answer.
+    """
 
     gateway: GatewayConfig = GatewayConfig()
     deployments: tuple[DeploymentConfig, ...] = ()
     name: str | None = None
     workspace: str | None = None
     base_dir: str = "."
+    warnings: tuple[str, ...] = attrs.field(default=(), eq=False)

@@ -1,0 +1,88 @@
+"""
+Where external executors are: ``host`` and ``port`` of the file as ``host:port`` (spec flow-yaml.md).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from gatewayd.config.kinds import Refused
+
+_ADDRESS: Final = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
+    r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*|[A-Za-z0-9._-]+)"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_TLS: Final = {"grpc": False, "http": False, "ws": False, "grpcs": True, "https": True, "wss": True}
+# A port that the scheme implies; grpc:// implies none.
+_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443, "grpcs": 443}
+
+
+@attrs.frozen
+class Addresses:
+    """``host:port`` of every replica; ``tls`` is None where no scheme says anything about it."""
+
+    addresses: tuple[str, ...]
+    tls: bool | None
+
+
+def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
+    """
+    Pair hosts with ports; a single one of either is repeated for all of the other.
+
+    Raises Refused, whose message says what does not fit.
+    """
+    parsed = [_parse(host) for host in hosts or ("127.0.0.1",)]
+    schemes = {tls for _, _, tls in parsed if tls is not None}
+    if len(schemes) > 1:
+        raise Refused(message="some hosts have a scheme with TLS and some without; all must be alike")
+    tls = schemes.pop() if schemes else None
+
+    if ports and any(port == 0 for port in ports):
+        raise Refused(message="port 0 has no meaning for an external executor; give the port it listens on")
+    own = [port is not None for _, port, _ in parsed]
+    if not ports:
+        if not all(own):
+            host = hosts[own.index(False)] if hosts else None
+            where = f"{host!r} has no port" if host else "there is neither host nor port"
+            raise Refused(
+                message=f"an external executor needs a port: {where}; give port: 8080 or host: h:8080"
+            )
+        return Addresses(tuple(_join(host, port or 0) for host, port, _ in parsed), tls)
+    if any(_explicit(host) for host in hosts):
+        raise Refused(message="a port is given in host as well as in port; give it once")
+    names = [host for host, _, _ in parsed]
+    if len(names) == 1:
+        names *= len(ports)
+    if len(ports) == 1:
+        ports *= len(names)
+    if len(names) != len(ports):
+        raise Refused(
+            message=f"Number of hosts ({len(names)}) does not match the number of ports ({len(ports)})"
+        )
+    return Addresses(tuple(_join(*pair) for pair in zip(names, ports, strict=True)), tls)
+
+
+def _explicit(host: str) -> bool:
+    match = _ADDRESS.fullmatch(host)
+    return match is not None and match["port"] is not None
+
+
+def _parse(text: str) -> tuple[str, int | None, bool | None]:
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise Refused(message=f"found {text[:80]!r}; accepted: host, host:port or scheme://host:port")
+    scheme = match["scheme"].lower() if match["scheme"] else None
+    if scheme is not None and scheme not in _TLS:
+        raise Refused(message=f"the scheme {scheme}:// is not accepted; accepted: {', '.join(_TLS)}")
+    port = int(match["port"]) if match["port"] else _PORTS.get(scheme or "")
+    if port is not None and not 1 <= port <= 65535:
+        raise Refused(message=f"found the port {port} in {text[:80]!r}; accepted: 1 to 65535")
+    return match["host"].strip("[]"), port, None if scheme is None else _TLS[scheme]
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

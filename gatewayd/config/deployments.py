@@ -1,0 +1,176 @@
+"""
+One item of the list of executors as a DeploymentConfig; its place in the graph is not decided here.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from gatewayd.config import addresses
+from gatewayd.config.executors import executor_config
+from gatewayd.config.files import Folder
+from gatewayd.config.graph import START
+from gatewayd.config.keys import EXECUTOR
+from gatewayd.config.kinds import HOST, VERSION, Refused
+from gatewayd.config.model import DeploymentConfig
+from gatewayd.config.problems import Place, suggestion, type_name
+from gatewayd.config.sections import Layer, gather, read
+
+# Handled here one by one; every other supported key is a field of DeploymentConfig or ExecutorConfig.
+_PLAIN = (
+    "when", "no_reduce", "grpc_metadata", "replicas", "shards", "polling", "timeout_send", "retries",
+    "compression", "idempotent", "timeout_ready",
+)  # fmt: skip
+_WRAPPER_KEYS = ("jtype", "version", "with")
+
+
+@attrs.frozen
+class Draft:
+    """An item that was read: its checked values by key, those of its own layer, and where paths begin."""
+
+    place: Place
+    values: Mapping[str, Any]
+    own: Layer
+    folder: Folder
+
+
+def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | None:
+    """
+    Read an item: a map, a map with ``jtype: Deployment`` and ``with``, or the name of a file with one.
+
+    None if there is nothing to build, because it cannot be read (reported) or is the gateway.
+    """
+    if isinstance(item, str):
+        opened = folder.open(item, place)
+        if opened is None:
+            return None
+        item, place, folder = opened.value, Place(opened.source), opened.folder
+        if isinstance(item, Mapping) and "jtype" not in item:
+            place.refuse("jtype is missing; accepted: jtype: Deployment")
+            return None
+    if not isinstance(item, Mapping):
+        place.refuse(f"found {type_name(item)}; accepted: a map, or the name of a Deployment's YAML file")
+        return None
+    if "jtype" in item:
+        if item["jtype"] != "Deployment":
+            place.inside("jtype").refuse_value(item["jtype"], "Deployment")
+            return None
+        item, place = _unwrapped(item, place)
+    own = gather(EXECUTOR, item, place)
+    if "name" in own and own["name"].value == START:
+        place.warn("ignored: an executor cannot be called gateway; the gateway has a section of its own")
+        return None
+    values = read({**inherited, **own})
+    if values.get("method") == "inspect":
+        place.inside("method").refuse("inspect is not supported yet; use floating: true")
+    return Draft(place, values, own, folder)
+
+
+def _unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any], Place]:
+    for key in item:
+        if key not in _WRAPPER_KEYS:
+            place.inside(key).refuse(
+                f"unknown key beside jtype: Deployment; accepted: {', '.join(_WRAPPER_KEYS)}"
+                f"{suggestion(key, _WRAPPER_KEYS)}"
+            )
+    if (version := item.get("version")) is not None:
+        try:
+            VERSION.read(version)
+        except Refused as refused:
+            place.inside("version").refuse(refused.message or VERSION.accepted)
+    inner = item.get("with")
+    if inner is None:
+        inner = {}
+    if not isinstance(inner, Mapping):
+        place.inside("with").refuse_value(inner, "a map of the executor's keys")
+        inner = {}
+    return inner, place.inside("with")
+
+
+def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
+    """The Deployment of a draft; it inherits workspace and env from ``flow``, the Flow's own settings."""
+    values = dict(draft.values)
+    if values.get("workspace") is None and flow.get("workspace") is not None:
+        values["workspace"] = os.path.abspath(flow["workspace"])
+    values["env"] = {**flow.get("env", {}), **values.get("env", {})}
+    fields: dict[str, Any] = {_field(name): values[name] for name in _PLAIN if name in values}
+    try:
+        where = _external(draft) if values.get("external") else _local(draft)
+    except Refused as refused:
+        draft.place.inside(*refused.inside).refuse(refused.message or "refused")
+        where = {}
+    return DeploymentConfig(
+        name="",
+        executor=executor_config(values, draft.place, draft.folder),
+        **{**fields, **where},
+    )
+
+
+def _field(name: str) -> str:
+    key = EXECUTOR.find(name)
+    return key.field if key else name
+
+
+def _external(draft: Draft) -> dict[str, Any]:
+    values = draft.values
+    for name in ("uses", "uses_with", "py_modules", "uses_metas", "uses_requests", "uses_dynamic_batching"):
+        if name in draft.own and values.get(name):
+            draft.place.inside(name).warn("ignored: an external executor is not started here")
+    needs = values.get("needs") or ()
+    if values.get("no_reduce") and len(needs) > 1:
+        raise Refused(
+            inside=("no_reduce",), message="an external executor cannot join several needs with no_reduce"
+        )
+    found = addresses.resolve(values.get("host", ()), values.get("port", ()))
+    if found.tls is False and values.get("tls"):
+        raise Refused(inside=("tls",), message="tls: true, but the host's scheme is one without TLS")
+    count = len(found.addresses)
+    if values.get("replicas", count) != count and "replicas" in draft.own:
+        raise Refused(
+            inside=("replicas",),
+            message=f"found {values['replicas']}, but host and port give {count} address(es), one a replica",
+        )
+    return {
+        "external": True,
+        "addresses": found.addresses,
+        "tls": bool(found.tls or values.get("tls", False)),
+        "replicas": count,
+    }
+
+
+def _local(draft: Draft) -> dict[str, Any]:
+    values = draft.values
+    for name in ("tls", "grpc_metadata"):
+        if values.get(name) and name in draft.own:
+            raise Refused(
+                inside=(name,), message="only an external executor can have this; set external: true"
+            )
+    found: dict[str, Any] = {"grpc_metadata": {}}
+    if hosts := values.get("host"):
+        if len(set(hosts)) > 1:
+            raise Refused(
+                inside=("host",),
+                message="an executor that is started here has one host; or set external: true",
+            )
+        try:
+            found["host"] = HOST.read(hosts[0])
+        except Refused:
+            message = f"found {hosts[0][:80]!r}; accepted: {HOST.accepted} (those need external: true)"
+            raise Refused(inside=("host",), message=message) from None
+    ports: tuple[int, ...] = values.get("port", ())
+    count = values.get("replicas", 1) * values.get("shards", 1)
+    if any(ports):
+        if len(ports) != count:
+            raise Refused(
+                inside=("port",),
+                message=f"found {len(ports)} port(s) for {count} replica(s); give one for each, or none",
+            )
+        used = [port for port in ports if port]
+        if len(set(used)) < len(used):
+            raise Refused(inside=("port",), message="a port is given twice; each replica needs its own")
+        found["ports"] = ports
+    return found

@@ -1,0 +1,120 @@
+"""
+What an executor's ``uses`` and its relatives mean: an ExecutorConfig with absolute paths.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from gatewayd.config.files import Folder
+from gatewayd.config.keys import CONFIG_FILE
+from gatewayd.config.kinds import USES
+from gatewayd.config.model import ExecutorConfig
+from gatewayd.config.problems import Place, type_name
+from gatewayd.config.sections import gather, read
+
+# The pass-through executor, by the reference's names.
+_PASS_THROUGH: Final = frozenset({"BaseExecutor", "Executor"})
+_CLASS: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_FILE: Final = re.compile(r".+\.(yml|yaml|jaml)", re.DOTALL)
+
+
+@attrs.frozen
+class _Described:
+    """An executor as its own configuration describes it, before the Flow file's overrides."""
+
+    uses: str | None = None
+    with_: Mapping[str, Any] = attrs.field(factory=dict)
+    metas: Mapping[str, Any] = attrs.field(factory=dict)
+    requests: Mapping[str, str] = attrs.field(factory=dict)
+    dynamic_batching: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    py_modules: tuple[str, ...] = ()
+
+
+def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> ExecutorConfig:
+    """
+    The executor of one item of the list, from its checked ``values`` by key.
+
+    Files are looked up in ``folder``, those that an executor's own file names in that file's folder.
+    """
+    described = _described(values.get("uses"), place.inside("uses"), folder)
+    metas = dict(values.get("uses_metas", {}))
+    modules = _modules_of(metas, place.inside("uses_metas"), folder)
+    if "py_modules" in values:
+        modules += folder.modules(values["py_modules"], place.inside("py_modules"))
+    workspace = values.get("workspace")
+    return ExecutorConfig(
+        uses=described.uses,
+        uses_with={**described.with_, **values.get("uses_with", {})},
+        uses_metas={**described.metas, **metas},
+        uses_requests={**described.requests, **values.get("uses_requests", {})},
+        uses_dynamic_batching={**described.dynamic_batching, **values.get("uses_dynamic_batching", {})},
+        py_modules=tuple(dict.fromkeys(described.py_modules + modules)),
+        workspace=None if workspace is None else os.path.abspath(workspace),
+        env=values.get("env", {}),
+        output_array_type=values.get("output_array_type"),
+        exit_on_exceptions=values.get("exit_on_exceptions", ()),
+    )
+
+
+def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folder) -> _Described:
+    if uses is None:
+        return _Described()
+    if isinstance(uses, Mapping):
+        return _configured(uses, place, folder)
+    if uses.startswith(("jtype", "!", "{")):
+        return _configured(folder.document(uses, f"{place.source.name} (uses)", place), place, folder)
+    if _FILE.fullmatch(uses) and "\n" not in uses:
+        opened = folder.open(uses, place)
+        if opened is None:
+            return _Described()
+        return _configured(opened.value, Place(opened.source), opened.folder)
+    if uses in _PASS_THROUGH:
+        return _Described()
+    if not _CLASS.fullmatch(uses):
+        place.refuse_value(uses, USES.accepted)
+    return _Described(uses=uses)
+
+
+def _configured(value: Any, place: Place, folder: Folder) -> _Described:
+    if not isinstance(value, Mapping):
+        if value is not None or not place.source.report.problems:
+            place.refuse(
+                f"found {type_name(value)}; accepted: a map such as {{jtype: MyExecutor, with: {{}}}}"
+            )
+        return _Described()
+    given = gather(CONFIG_FILE, value, place)
+    values = read(given)
+    name: str = values.get("jtype", "BaseExecutor")
+    if not _CLASS.fullmatch(name):
+        place.inside("jtype").refuse_value(name, "a class such as MyExecutor, module.Class or module:Class")
+    metas = dict(values.get("metas", {}))
+    modules = _modules_of(metas, place.inside("metas"), folder)
+    if "py_modules" in values:
+        modules += folder.modules(values["py_modules"], place.inside("py_modules"))
+    return _Described(
+        uses=None if name in _PASS_THROUGH else name,
+        with_=values.get("with", {}),
+        metas=metas,
+        requests=values.get("requests", {}),
+        dynamic_batching=values.get("dynamic_batching", {}),
+        py_modules=modules,
+    )
+
+
+def _modules_of(metas: dict[str, Any], place: Place, folder: Folder) -> tuple[str, ...]:
+    """Take ``py_modules`` out of ``metas``."""
+    modules = metas.pop("py_modules", None)
+    if modules is None:
+        return ()
+    inside = place.inside("py_modules")
+    texts = [modules] if isinstance(modules, str) else modules
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        inside.refuse_value(modules, "a text or a list of texts")
+        return ()
+    return folder.modules(tuple(texts), inside)

@@ -1,0 +1,253 @@
+"""
+Every key that a Flow file may have: the one table behind loading, messages and the reference page.
+
+A key that is ``NOT_YET`` is known, and refused when it is set to anything but its default; to make it
+work, change that word. An ``IGNORED`` one has no meaning here and is told in a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import attrs
+
+from gatewayd.config import kinds as k
+from gatewayd.config.kinds import Kind
+
+Status = Literal["supported", "not supported yet", "ignored"]
+SUPPORTED: Final[Status] = "supported"
+NOT_YET: Final[Status] = "not supported yet"
+IGNORED: Final[Status] = "ignored"
+
+
+@attrs.frozen
+class Key:
+    """
+    One key as users write it.
+
+    ``default`` is in the file's units, None for "not set". ``field`` is the model's attribute, where
+    it has another name. ``spreads`` says whether the Flow's ``with`` sets it too. The value of a
+    ``secret`` key is never quoted in messages.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    doc: str
+    status: Status = attrs.field(default=SUPPORTED, kw_only=True)
+    aliases: tuple[str, ...] = attrs.field(default=(), kw_only=True)
+    field: str = attrs.field(kw_only=True)
+    spreads: bool = attrs.field(default=True, kw_only=True)
+    secret: bool = attrs.field(default=False, kw_only=True)
+
+    @field.default
+    def _same_name(self) -> str:
+        return self.name
+
+
+@attrs.frozen
+class Section:
+    """The keys of one map; ``title`` is what messages call it."""
+
+    title: str
+    keys: tuple[Key, ...]
+    _by_word: dict[str, Key] = attrs.field(init=False, eq=False, repr=False)
+
+    @_by_word.default
+    def _index(self) -> dict[str, Key]:
+        return {word: key for key in self.keys for word in (key.name, *key.aliases)}
+
+    def find(self, word: str) -> Key | None:
+        """The key of this name or alias."""
+        return self._by_word.get(word)
+
+    def words(self) -> Iterator[str]:
+        """Every name and alias."""
+        return iter(self._by_word)
+
+
+def _ignored(kind: Kind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
+    return tuple(Key(name, kind, default, doc, status=IGNORED, spreads=True) for name in names)
+
+
+def _not_yet(kind: Kind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
+    return tuple(Key(name, kind, default, doc, status=NOT_YET, spreads=True) for name in names)
+
+
+# The same for the gateway and for executors.
+_OBSERVED: Final = (
+    *_not_yet(k.BOOLEAN, "Serve metrics for Prometheus.", "monitoring", "metrics", default=False),
+    Key("port_monitoring", k.PORTS, None, "Port of these metrics.", status=NOT_YET, spreads=False),
+    *_not_yet(k.BOOLEAN, "Send OpenTelemetry traces.", "tracing", default=False),
+    *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host", "traces_exporter_host"),
+    *_not_yet(k.PORT, "OpenTelemetry collector.", "metrics_exporter_port", "traces_exporter_port"),
+)
+_CONTAINERS: Final = (
+    *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.",
+              "entrypoint", "docker_kwargs", "volumes", "gpus"),
+    *_ignored(k.BOOLEAN, "Settings of containers, which gatewayd does not start.",
+              "disable_auto_volume", default=False),
+    *_not_yet(k.ANYTHING, "Environment variables from Kubernetes secrets.", "env_from_secret"),
+)  # fmt: skip
+_LOGGED: Final = (
+    *_ignored(k.ANYTHING, "Logging is twistd's: see its --logger and --logfile.", "log_config"),
+    *_ignored(k.BOOLEAN, "Logging is twistd's: see its --logger and --logfile.",
+              "quiet", "quiet_error", default=False),
+)  # fmt: skip
+
+FLOW: Final = Section("with", (
+    Key("name", k.TEXT, None, "Name of the Flow.", spreads=False),
+    Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to the current folder.",
+        spreads=False),
+    Key("env", k.VARIABLES, None, "Environment variables of the gateway and every executor.", spreads=False,
+        secret=True),
+    *_LOGGED,
+    *_ignored(k.ANYTHING, "Executors manage one workspace each.", "workspace_id"),
+    *_ignored(k.BOOLEAN, "Logging is twistd's.", "suppress_root_logging", default=False),
+    *_not_yet(k.choice("COLLECT", "HANG", "REMOVE"), "What becomes of inspect executors.", "inspect",
+              default="COLLECT"),
+    *_not_yet(k.TEXT, "A Flow class of one's own.", "uses", default="Flow"),
+    *_not_yet(k.BOOLEAN, "Reload when files change.", "reload", default=False),
+))  # fmt: skip
+
+GATEWAY: Final = Section("gateway", (
+    Key("protocol", k.PROTOCOLS, "grpc", "What clients speak, one entry a port; http+websocket share one.",
+        aliases=("protocols",), field="listeners"),
+    Key("port", k.PORTS, None, "As many ports as protocols, in the same order; free ones if omitted.",
+        aliases=("ports", "port_expose", "port_in"), field="listeners"),
+    Key("host", k.HOST, "0.0.0.0", "Address to listen on.", aliases=("host_in",)),
+    Key("name", k.TEXT, "gateway", "Name in answers and logs.", spreads=False),
+    Key("ssl_certfile", k.TEXT, None, "PEM certificate (chain) for every protocol.", status=NOT_YET),
+    Key("ssl_keyfile", k.TEXT, None, "PEM key of the certificate.", status=NOT_YET),
+    Key("compression", k.COMPRESSION, "none", "Compression of calls to executors."),
+    Key("timeout_send", k.CALL_LIMIT, None, "Milliseconds that one call to an executor may take.",
+        field="timeout_send_s"),
+    Key("retries", k.RETRIES, -1, "Further tries of a failed call; -1 for automatic."),
+    Key("prefetch", k.integer(0), 1000, "Requests in flight on one stream; 0 for no limit."),
+    Key("max_message_bytes", k.integer(1, (1 << 31) - 1), 100_000_000, "Largest body or message of a client.",
+        spreads=True),
+    Key("grace_period", k.seconds(zero=True), 10.0, "Seconds that requests may take to finish on stop.",
+        aliases=("grace_period_s",), field="grace_period_s"),
+    Key("title", k.TEXT, None, "Title of the HTTP documentation."),
+    Key("description", k.TEXT, None, "Description in the HTTP documentation."),
+    Key("cors", k.BOOLEAN, False, "Let browsers call HTTP from any origin."),
+    Key("no_debug_endpoints", k.BOOLEAN, False, "Without /post, /status and /dry_run on HTTP."),
+    Key("no_crud_endpoints", k.BOOLEAN, False, "Without /index, /search, /update and /delete on HTTP."),
+    Key("expose_endpoints", k.EXPOSED, None, "HTTP routes of executors' endpoints."),
+    Key("expose_graphql_endpoint", k.BOOLEAN, False, "Serve /graphql on HTTP.", status=NOT_YET),
+    Key("grpc_server_options", k.OPTIONS, None, "gRPC channel arguments of the server."),
+    Key("env", k.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
+    Key("pool", k.MAP, None, "Bounds and rules of the calls to executors."),
+    Key("uses", k.ANYTHING, None, "A gateway class of one's own.", status=NOT_YET, spreads=False),
+    Key("uses_with", k.MAP, None, "Arguments of that gateway class.", status=NOT_YET, spreads=False),
+    Key("py_modules", k.TEXTS, None, "Files of that gateway class.", status=NOT_YET),
+    Key("uvicorn_kwargs", k.MAP, None, "Settings of another HTTP server; use the gateway's own keys.",
+        status=NOT_YET),
+    Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
+    *_OBSERVED,
+    *_LOGGED,
+    *_CONTAINERS,
+    *_ignored(k.ANYTHING, "Made from the executors of the Flow.", "graph_description", "graph_conditions",
+              "deployments_addresses", "deployments_metadata", "deployments_no_reduce"),
+    *_ignored(k.ANYTHING, "The gateway keeps no files.", "workspace"),
+    *_ignored(k.ANYTHING, "The gateway runs in the service itself.", "runtime_cls", "timeout_ctrl",
+              "timeout_ready"),
+    *_ignored(k.BOOLEAN, "Proxy variables are never used for calls to executors.", "proxy", default=False),
+    *_ignored(k.BOOLEAN, "A gateway cannot float.", "floating", default=False),
+))  # fmt: skip
+
+POOL: Final = Section("gateway.pool", (
+    Key("max_in_flight_per_replica", k.integer(1), 1000, "Requests that one replica works on at once."),
+    Key("max_in_flight", k.integer(1), 4000, "Calls to executors that the gateway makes at once."),
+    Key("max_queued", k.integer(0), 4000, "Calls that wait for room; more are refused."),
+    Key("queue_timeout", k.seconds(zero=True), 5.0, "Seconds that a call waits for room.",
+        aliases=("queue_timeout_s",), field="queue_timeout_s"),
+    Key("balancing", k.choice("least_in_flight", "round_robin"), "least_in_flight",
+        "How a replica is chosen."),
+    Key("connect_timeout", k.seconds(zero=False), 1.0, "Seconds that a connection may take.",
+        aliases=("connect_timeout_s",), field="connect_timeout_s"),
+    Key("eject_after_failures", k.integer(1), 5, "Failures in a row after which a replica is left out."),
+    Key("eject_time", k.seconds(zero=False), 5.0, "Seconds for which it is left out.",
+        aliases=("eject_s",), field="eject_s"),
+    Key("retry_budget", k.share(), 0.2, "Share of recent calls that may be tries again."),
+    Key("max_executor_message_bytes", k.integer(1, (1 << 31) - 1), 1 << 30,
+        "Largest message from an executor."),
+))  # fmt: skip
+
+EXECUTOR: Final = Section("executor", (
+    Key("name", k.TEXT, None, "A Python identifier; executor0, executor1 ... if omitted.", spreads=False),
+    Key("method", k.choice("add", "needs", "needs_all", "inspect"), "add", "How it joins the Flow.",
+        spreads=False),
+    Key("needs", k.TEXTS, None, "Executors it waits for, or gateway; the one before it if omitted.",
+        spreads=False),
+    Key("floating", k.BOOLEAN, False, "Nothing waits for its answer.", spreads=False),
+    Key("when", k.CONDITION, None, "Only documents that match go in."),
+    Key("no_reduce", k.BOOLEAN, False, "Do not merge the documents of several needs.",
+        aliases=("disable_reduce",)),
+    Key("uses", k.USES, "BaseExecutor", "Its class, its config.yml, or that file's content.",
+        spreads=False),
+    Key("uses_with", k.MAP, None, "Arguments of the class.", spreads=False, secret=True),
+    Key("uses_metas", k.MAP, None, "Overrides of its metas."),
+    Key("uses_requests", k.METHODS, None, "Endpoints and the methods that serve them."),
+    Key("uses_dynamic_batching", k.BATCHING, None, "Endpoints whose requests are served in batches."),
+    Key("py_modules", k.TEXTS, None, "Python files imported first."),
+    Key("workspace", k.TEXT, None, "Base folder of its files; relative to the current folder."),
+    Key("env", k.VARIABLES, None, "Environment variables of its processes.", secret=True),
+    Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
+    Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),
+    Key("replicas", k.integer(1, 1024), 1, "Copies, each a process with its own port."),
+    Key("shards", k.integer(1, 1024), 1, "Parts of the data, each with all replicas.", status=NOT_YET),
+    Key("polling", k.POLLING, None, "Whether a request goes to any shard or to all."),
+    Key("host", k.HOSTS, "127.0.0.1", "Address to listen on; for an external one, where it is.",
+        aliases=("host_in",)),
+    Key("port", k.PORTS, None, "One port a replica; free ones if omitted.", aliases=("ports", "port_in"),
+        field="ports", spreads=False),
+    Key("external", k.BOOLEAN, False, "Runs elsewhere: only called, not started."),
+    Key("tls", k.BOOLEAN, False, "An external one is called over TLS."),
+    Key("grpc_metadata", k.METADATA, None, "gRPC metadata of the calls to it.", secret=True),
+    Key("timeout_send", k.CALL_LIMIT, None, "Milliseconds that a call may take; the gateway's if omitted.",
+        field="timeout_send_s", spreads=False),
+    Key("retries", k.RETRIES, None, "Further tries of a call; the gateway's if omitted.", spreads=False),
+    Key("compression", k.COMPRESSION, None, "Compression of calls to it; the gateway's if omitted.",
+        spreads=False),
+    Key("idempotent", k.IDEMPOTENT, None, "Whether a request may be sent again after its connection broke."),
+    Key("timeout_ready", k.READY_LIMIT, 600_000, "Milliseconds that it may take to start.",
+        field="timeout_ready_s"),
+    Key("uses_before", k.USES, None, "Executor before the shards.", status=NOT_YET),
+    Key("uses_after", k.USES, None, "Executor after the shards.", status=NOT_YET),
+    *_not_yet(k.ANYTHING, "Address of an executor around the shards.", "uses_before_address",
+              "uses_after_address"),
+    *_not_yet(k.BOOLEAN, "Install the packages it requires.", "install_requirements", default=False),
+    *_not_yet(k.OPTIONS, "gRPC channel arguments of its server.", "grpc_server_options"),
+    Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
+    *_OBSERVED,
+    *_LOGGED,
+    *_CONTAINERS,
+    *_ignored(k.ANYTHING, "Processes are started in one way only.", "runtime_cls", "timeout_ctrl",
+              "connection_list"),
+    *_ignored(k.BOOLEAN, "Executors always run as they are.", "native", "force_update", default=False),
+    *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.", "prefer_platform"),
+))  # fmt: skip
+
+CONFIG_FILE: Final = Section("executor configuration", (
+    Key("jtype", k.TEXT, "BaseExecutor", "The executor's class.", spreads=False),
+    Key("version", k.VERSION, "1", "Version of the format.", spreads=False),
+    Key("with", k.MAP, None, "Arguments of the class.", spreads=False, secret=True),
+    Key("metas", k.MAP, None, "Name, description, workspace, py_modules.", spreads=False),
+    Key("py_modules", k.TEXTS, None, "Python files imported first; relative to this file.", spreads=False),
+    Key("requests", k.METHODS, None, "Endpoints and the methods that serve them.", spreads=False),
+    Key("dynamic_batching", k.BATCHING, None, "Endpoints served in batches.", spreads=False),
+))  # fmt: skip
+
+TOP: Final = Section("Flow file", (
+    Key("jtype", k.choice("Flow"), None, "Flow.", spreads=False),
+    Key("version", k.VERSION, "1", "Version of the format.", spreads=False),
+    Key("with", k.MAP, None, "Settings of the Flow, of its gateway and of every executor.", spreads=False),
+    Key("gateway", k.MAP, None, "Settings of the gateway; they win over with.", spreads=False),
+    Key("executors", k.ANYTHING, None, "The list of executors.", spreads=False),
+    Key("deployments", k.ANYTHING, None, "Another name of executors, which wins if both are there.",
+        spreads=False),
+))  # fmt: skip
+
+SECTIONS: Final = (TOP, FLOW, GATEWAY, POOL, EXECUTOR, CONFIG_FILE)

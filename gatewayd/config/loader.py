@@ -1,0 +1,208 @@
+"""
+Flow files and mappings as FlowConfig: the one way in.
+
+A file becomes plain values with their places (``document``), variables are put in
+(``substitution``), each map is read by its section of the key table (``sections``), and the
+executors are joined (``graph``). Every part reports what is wrong and goes on, so that one
+ConfigError tells all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from gatewayd.config import deployments
+from gatewayd.config.document import parse
+from gatewayd.config.files import Folder, read_text
+from gatewayd.config.graph import Wish, connect
+from gatewayd.config.keys import GATEWAY, POOL, TOP
+from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
+from gatewayd.config.problems import Place, Report, Source, type_name
+from gatewayd.config.sections import Layer, Spread, gather, read, read_value, spread
+from gatewayd.config.substitution import Variables, substitute
+
+
+def load_flow(
+    source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> FlowConfig:
+    """
+    Read a Flow file. ``context`` gives ``${{ CONTEXT.x }}``, ``environ`` (os.environ) ``${{ ENV.X }}``.
+
+    Raises ConfigError with every problem of the file, one a line.
+    """
+    report = Report()
+    path = Path(source)
+    text = read_text(path, Place(Source(str(source), report)))
+    report.raise_problems()
+    return _load(text or "", str(source), path.parent, report, _variables(context, environ))
+
+
+def load_flow_text(
+    text: str,
+    *,
+    base_dir: str | Path = ".",
+    context: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    name: str = "<text>",
+) -> FlowConfig:
+    """As ``load_flow``, of YAML text; its relative paths begin at ``base_dir``."""
+    return _load(text, name, Path(base_dir), Report(), _variables(context, environ))
+
+
+def flow_from_mapping(
+    mapping: Mapping[str, Any],
+    *,
+    base_dir: str | Path = ".",
+    context: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> FlowConfig:
+    """
+    A Flow from what a file would hold, built in Python. ``jtype`` may be left out.
+
+    Variables are put into the files it names, not into ``mapping`` itself. Classes may stand for their
+    ``module:Class``. Raises ConfigError.
+    """
+    source = Source("Flow", Report())
+    try:
+        plain = _plain(mapping)
+    except RecursionError:
+        Place(source).refuse("the mapping holds itself")
+        plain = {}
+    if isinstance(plain, dict):
+        plain = {"jtype": "Flow", **plain}
+    folder = Folder(Path(base_dir).absolute(), _variables(context, environ))
+    return _flow(plain, Place(source), folder)
+
+
+def _variables(context: Mapping[str, Any] | None, environ: Mapping[str, str] | None) -> Variables:
+    return Variables(os.environ if environ is None else environ, context or {})
+
+
+def _plain(value: Any) -> Any:
+    """Maps, lists and scalars as a file would hold them; other objects stay, to be refused where they are."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Path():
+            return str(value)
+        case type():
+            return f"{value.__module__}:{value.__qualname__}"
+    return value
+
+
+def _load(text: str, name: str, base_dir: Path, report: Report, variables: Variables) -> FlowConfig:
+    source = Source(name, report)
+    value = parse(text, source)
+    report.raise_problems()
+    value = substitute(value, source, variables)
+    return _flow(value, Place(source), Folder(base_dir.absolute(), variables))
+
+
+def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
+    report = place.source.report
+    if not isinstance(value, dict):
+        empty = "nothing" if value is None else type_name(value)
+        place.refuse(f"found {empty}; accepted: a map that begins with jtype: Flow")
+        report.raise_problems()
+    if value.get("jtype") is None:
+        place.refuse("jtype is missing; accepted: jtype: Flow")
+    top = gather(TOP, value, place, free_prefix="x-")
+    maps = read({name: given for name, given in top.items() if name not in ("executors", "deployments")})
+
+    shared = spread(maps.get("with", {}), place.inside("with"))
+    flow = read(shared.flow)
+    gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
+    found = _deployments(top, shared, flow, folder)
+    report.raise_problems()
+    workspace = flow.get("workspace")
+    return FlowConfig(
+        gateway=gateway,
+        deployments=found,
+        name=flow.get("name"),
+        workspace=None if workspace is None else os.path.abspath(workspace),
+        base_dir=str(folder.path),
+        warnings=tuple(report.warnings),
+    )
+
+
+def _gateway(
+    mapping: Mapping[str, Any], place: Place, shared: Spread, env: Mapping[str, str]
+) -> GatewayConfig:
+    layer: Layer = {**shared.gateway, **gather(GATEWAY, mapping, place)}
+    listeners = _listeners(layer, place)
+    pool = PoolLimits()
+    if given := layer.pop("pool", None):
+        limits = read_value(given)
+        if limits is not ...:
+            pool_layer = gather(POOL, limits, given.place)
+            pool = PoolLimits(**_fields(pool_layer))
+    fields = _fields(layer)
+    fields["env"] = {**env, **fields.get("env", {})}
+    return GatewayConfig(listeners=listeners, pool=pool, **fields)
+
+
+def _fields(layer: Layer) -> dict[str, Any]:
+    """The values of a layer by the model's names."""
+    return {layer[name].key.field: value for name, value in read(layer).items()}
+
+
+def _listeners(layer: Layer, place: Place) -> tuple[Listener, ...]:
+    protocol, port = layer.pop("protocol", None), layer.pop("port", None)
+    protocols = read_value(protocol) if protocol else (("grpc",),)
+    ports = read_value(port) if port else ()
+    if protocols is ... or ports is ...:
+        return GatewayConfig().listeners
+    protocols = protocols or (("grpc",),)
+    ports = ports or (0,) * len(protocols)
+    at = port.place if port else protocol.place if protocol else place
+    if len(protocols) != len(ports):
+        at.refuse(
+            "You need to specify as much protocols as ports if you want to use a jina built-in gateway: "
+            f"found {len(protocols)} protocol(s) ({', '.join('+'.join(each) for each in protocols)}) "
+            f"and {len(ports)} port(s) ({', '.join(map(str, ports))})"
+        )
+        return GatewayConfig().listeners
+    for number in sorted({each for each in ports if each and ports.count(each) > 1}):
+        at.refuse(f"the port {number} is given twice; each needs its own (http+websocket can share one)")
+    return tuple(Listener(each, number) for each, number in zip(protocols, ports, strict=True))
+
+
+def _deployments(
+    top: Layer, shared: Spread, flow: Mapping[str, Any], folder: Folder
+) -> tuple[DeploymentConfig, ...]:
+    given = top.get("executors") or top.get("deployments")
+    if given is None:
+        return ()
+    if "executors" in top and "deployments" in top:
+        top["deployments"].place.warn("ignored: executors is there too, and wins")
+    if not isinstance(given.value, list):
+        given.place.refuse_value(given.value, "a list of executors, such as [{name: a, uses: MyExecutor}]")
+        return ()
+    drafts = [
+        draft
+        for index, item in enumerate(given.value)
+        if (draft := deployments.draft(item, given.place.inside(index), shared.executors, folder)) is not None
+    ]
+    steps = connect(
+        [
+            Wish(
+                draft.place,
+                name=draft.values.get("name"),
+                method=draft.values.get("method", "add"),
+                needs=draft.values.get("needs"),
+                floating=draft.values.get("floating", False),
+            )
+            for draft in drafts
+        ]
+    )
+    return tuple(
+        attrs.evolve(deployments.build(draft, flow), name=step.name, needs=step.needs, floating=step.floating)
+        for draft, step in zip(drafts, steps, strict=True)
+    )

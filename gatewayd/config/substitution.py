@@ -1,0 +1,205 @@
+"""
+Variables in a document's values (spec flow-yaml.md, Substitution).
+
+Works on parsed values, not on text, so that lines stay right and a variable can only ever make a
+scalar or a flat list, never new keys. Nothing is evaluated, and what a variable held is not searched
+for variables again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from gatewayd.config.document import MOST_VALUES, as_number
+from gatewayd.config.problems import Path, Place, Source, path_text, suggestion
+
+_REFERENCE: Final = re.compile(
+    r"\$\{\{\s*(?P<expression>[^{}]*?)\s*\}\}|\$\{(?P<braced>[A-Za-z_]\w*)\}|\$(?P<bare>[A-Za-z_]\w*)"
+)
+_LONGEST_TEXT: Final = 1024 * 1024
+_STEP: Final = re.compile(r"([A-Za-z_][\w-]*)|\[(\d{1,9})\]")
+_ACCEPTED: Final = "ENV.NAME, CONTEXT.name, root.key or this.key, with keys such as a.b[0].c"
+
+
+@attrs.frozen
+class Variables:
+    """Where values come from: the process's environment and what the caller of the load gave."""
+
+    environ: Mapping[str, str]
+    context: Mapping[str, Any]
+
+
+def substitute(document: Any, source: Source, variables: Variables) -> Any:
+    """A copy of ``document`` with every reference replaced; what cannot be is reported in ``source``."""
+    try:
+        return _Substitution(document, source, variables).value(document, ())
+    except (_TooMuch, RecursionError):
+        Place(source).refuse("the references of this document to itself make too many or too long values")
+        return document
+
+
+class _TooMuch(Exception):
+    """References that multiply, as in a list of references to lists of references."""
+
+
+class _Missing(Exception):
+    """A path leads nowhere."""
+
+
+class _Substitution:
+    def __init__(self, document: Any, source: Source, variables: Variables) -> None:
+        self._document = document
+        self._source = source
+        self._variables = variables
+        self._open: list[Path] = []
+        self._count = 0
+
+    def value(self, value: Any, path: Path) -> Any:
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise _TooMuch
+        if isinstance(value, dict):
+            return {key: self.value(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, str) and "$" in value:
+            return self._text(value, path)
+        return value
+
+    def _text(self, text: str, path: Path) -> Any:
+        if path in self._open:
+            names = " -> ".join(path_text(each) for each in [*self._open, path])
+            Place(self._source, path).refuse(f"these refer to each other: {names}")
+            return text
+        self._open.append(path)
+        try:
+            return self._replace(text, path)
+        finally:
+            self._open.pop()
+
+    def _replace(self, text: str, path: Path) -> Any:
+        if (whole := _REFERENCE.fullmatch(text)) is not None:
+            found = self._resolve(whole, path)
+            return retyped(found) if isinstance(found, str) and found != text else found
+        parts: list[str] = []
+        end = 0
+        for match in _REFERENCE.finditer(text):
+            found = self._resolve(match, path)
+            if isinstance(found, dict | list):
+                Place(self._source, path).refuse(
+                    f"{match.group()} is not a scalar, and is not alone in its text"
+                )
+                found = match.group()
+            parts += [text[end : match.start()], _written(found)]
+            end = match.end()
+        replaced = "".join([*parts, text[end:]])
+        if len(replaced) > _LONGEST_TEXT:
+            raise _TooMuch
+        return text if replaced == text else retyped(replaced)
+
+    def _resolve(self, match: re.Match[str], path: Path) -> Any:
+        expression = match["expression"]
+        if expression is None:
+            return self._environment(match["braced"] or match["bare"], match.group(), path)
+        head, dot, rest = expression.partition(".")
+        if dot and head in ("ENV", "env") and re.fullmatch(r"\w+", rest):
+            return self._environment(rest, f"${rest}", path)
+        if dot and head in ("CONTEXT", "context"):
+            return self._context(rest, match.group(), path)
+        if dot and head == "root":
+            return self._same_document((), rest, match.group(), path)
+        if dot and head == "this":
+            return self._same_document(path[:-1], rest, match.group(), path)
+        if not dot and re.fullmatch(r"[A-Za-z_]\w*", expression):
+            return self._context(expression, match.group(), path)
+        Place(self._source, path).refuse(f"{match.group()} is not understood; accepted: {_ACCEPTED}")
+        return match.group()
+
+    def _environment(self, name: str, otherwise: str, path: Path) -> Any:
+        if name in self._variables.environ:
+            return self._variables.environ[name]
+        # As in the reference, so that a text may hold a dollar sign.
+        Place(self._source, path).warn(
+            f"the environment variable {name} is not set; {otherwise} stays as it is"
+        )
+        return otherwise
+
+    def _context(self, keys: str, written: str, path: Path) -> Any:
+        context = self._variables.context
+        try:
+            return _walk(context, _steps(keys))
+        except _Missing:
+            known = suggestion(keys, [key for key in context if isinstance(key, str)])
+            Place(self._source, path).refuse(f"{written}: the context has no {keys}{known}")
+            return written
+
+    def _same_document(self, start: Path, keys: str, written: str, path: Path) -> Any:
+        try:
+            target = start + _steps(keys)
+            found = _walk(self._document, target)
+        except _Missing:
+            Place(self._source, path).refuse(f"{written}: this document has no such key")
+            return written
+        if path[: len(target)] == target and path != target:
+            Place(self._source, path).refuse(f"{written} would put a value inside itself")
+            return written
+        return self.value(found, target)
+
+
+def _steps(keys: str) -> Path:
+    steps: list[str | int] = []
+    end = 0
+    while end < len(keys):
+        if keys[end] == "." and steps:
+            end += 1
+        match = _STEP.match(keys, end)
+        if match is None:
+            raise _Missing
+        steps.append(match[1] if match[1] is not None else int(match[2]))
+        end = match.end()
+    if not steps:
+        raise _Missing
+    return tuple(steps)
+
+
+def _walk(value: Any, steps: Path) -> Any:
+    for step in steps:
+        match value:
+            case Mapping() if step in value:
+                value = value[step]
+            case list() if isinstance(step, int) and step < len(value):
+                value = value[step]
+            case _:
+                raise _Missing
+    return value
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def retyped(text: str) -> Any:
+    """
+    What a substituted text stands for: nothing, a boolean, a number, a flat list, or text.
+
+    Quotes around it, as in ``'5'``, keep it text and are taken away.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return None
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        return stripped[1:-1]
+    if stripped.lower() in ("true", "false"):
+        return stripped.lower() == "true"
+    if stripped.startswith("[") and stripped.endswith("]"):
+        inner = stripped[1:-1].strip()
+        return [retyped(item) for item in inner.split(",")] if inner else []
+    # Words such as "inf" and "nan" are more often meant as words.
+    number = as_number(stripped) if stripped[0] in "-+.0123456789" and "_" not in stripped else None
+    return text if number is None else number
