@@ -11,6 +11,7 @@ The error tree, and the table from an error to what each protocol tells its clie
     ├── Overloaded              nothing is broken, but there is no room now
     └── Draining                the gateway is about to stop
     ConfigError                 refused before anything starts
+    └── PortTaken
 
 An exception outside this tree is a bug: it is logged with its traceback, and the client is told only
 the request id.
@@ -156,6 +157,17 @@ class ConfigError(Exception):
 
     ``str(error)`` says where (file, line, key), what was found, and what is accepted.
     """
+
+
+class PortTaken(ConfigError):
+    """A port that the Flow file names cannot be bound."""
+
+    def __init__(self, protocol: str, host: str, port: int, reason: str) -> None:
+        self.port = port
+        super().__init__(
+            f"gateway.port: cannot listen on {host}:{port} for {protocol}: {reason}. "
+            "Stop what uses it, or give another port (0 picks a free one)"
+        )
 
 
 @attrs.frozen

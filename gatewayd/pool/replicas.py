@@ -273,7 +273,7 @@ class ReplicaSet:
             if pause_s is not None and self._replicas.get(replica.address) is replica:
                 self.count("ejected")
                 log.warn(
-                    "{deployment}: {address} ejected for {pause_s} s after {failures} failures, the last: {error}",
+                    "{deployment}: {address} ejected for {pause_s} s: {failures} failures, the last {error}",
                     deployment=self.deployment,
                     address=replica.address,
                     pause_s=pause_s,

@@ -1,0 +1,68 @@
+# The two commands of a newcomer: make run, make test. Everything is installed into .venv by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FLOW ?= conf/flow.yml
+SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
+
+.PHONY: run test test-interop lint format types proto proto-check bench clean
+
+run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
+	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
+
+test: $(VENV)/.test  ## every test that needs nothing but Python
+	$(BIN)/python -m pytest -m "not interop and not faults"
+
+test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
+	$(BIN)/python -m pytest -m faults -s
+
+test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
+	$(BIN)/python -m pytest -m interop
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/.dev  ## regenerate gatewayd/pb from proto/
+	$(BIN)/python proto/generate.py
+
+proto-check: $(VENV)/.dev  ## is gatewayd/pb what proto/ says?
+	@scratch=$$(mktemp -d) && $(BIN)/python proto/generate.py $$scratch && \
+	for file in $$scratch/*; do diff -u gatewayd/pb/$$(basename $$file) $$file || exit 1; done; rm -r $$scratch
+
+bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in the same run
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) .venv-jina build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/pip install --quiet .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/pip install --quiet '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/pip install --quiet '.[test,dev]'
+	@touch $@
+
+# The real Jina pins versions that nothing else wants, so it lives in a venv of its own.
+.venv-jina/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv .venv-jina
+	.venv-jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel
+	.venv-jina/bin/pip install --quiet --no-deps --no-build-isolation jina==3.14.1
+	@touch $@

@@ -1,0 +1,143 @@
+"""
+Builds the parts of a running gateway from its config, starts them in order, and drains them on stop.
+
+Start: bridge, pool, dispatcher, ports, executors. Stop goes outside in: take nothing new, let what is
+under way finish within the grace period, then close the client connections, the executors, the
+channels to them, and the loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from gatewayd.bridge import Bridge
+from gatewayd.config import FlowConfig, Listener
+from gatewayd.dispatch.dispatcher import Dispatcher
+from gatewayd.dispatch.topology import Topology
+from gatewayd.errors import PortTaken
+from gatewayd.executor.supervisor import Supervisor
+from gatewayd.pool.pool import Pool
+from gatewayd.protocols.grpc_server import GrpcServer
+from gatewayd.protocols.grpc_servicer import Servicer
+from gatewayd.protocols.needs import Needs
+from gatewayd.protocols.site import build_site
+from gatewayd.status import status_maps
+
+log = Logger()
+
+
+class Gateway:
+    """
+    One running gateway. Reactor thread only.
+
+    ``ports`` holds the port that each of the config's listeners got, in their order, once started.
+    """
+
+    def __init__(self, flow: FlowConfig, reactor: Any) -> None:
+        self.flow = flow
+        self.ports: list[int] = []
+        self._reactor = reactor
+        self._bridge = Bridge(reactor)
+        self._pool = Pool.over(self._bridge, flow.gateway, flow.deployments, reactor)
+        self._dispatcher = Dispatcher(
+            Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
+        )
+        self._supervisor = Supervisor(
+            reactor, flow.deployments, on_up=self._replica_up, on_down=self._replica_down
+        )
+        self._addresses: dict[tuple[str, int, int], str] = {}
+        self._grpc: list[GrpcServer] = []
+        self._web: list[tuple[Any, Any]] = []  # Twisted's listening port, and the site behind it
+
+    def start(self) -> None:
+        """
+        Listen and start the executors. Raises PortTaken, with everything closed again.
+
+        Blocks for a moment while gRPC binds its ports.
+        """
+        self._bridge.start()
+        for listener in self.flow.gateway.listeners:
+            self.ports.append(self._listen(listener))
+        self._supervisor.start()
+        self._announce()
+
+    async def stop(self) -> None:
+        """Fires when everything has ended; takes little longer than the grace period at most."""
+        grace_s = self.flow.gateway.grace_period_s
+        started = self._reactor.seconds()
+        self._dispatcher.close()
+        closing: list[Deferred[Any]] = [server.stop(grace_s) for server in self._grpc]
+        for port, site in self._web:
+            closing += [port.stopListening(), site.close_all(grace_s)]
+        closing.append(self._dispatcher.drain())
+        try:
+            await DeferredList(closing, consumeErrors=True).addTimeout(grace_s, self._reactor)
+        except DeferredTimeout:
+            log.warn("the grace period of {grace_s} s is over; what was under way is lost", grace_s=grace_s)
+        left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
+        await self._supervisor.stop(left_s)
+        self._pool.close()
+        await self._bridge.stop()
+        log.info("stopped")
+
+    # -- ports ---------------------------------------------------------------------------------------
+
+    def _listen(self, listener: Listener) -> int:
+        if listener.protocols == ("grpc",):
+            server = GrpcServer(
+                self._bridge,
+                Servicer(self._bridge, self._dispatcher, self._status, self.flow.gateway.prefetch),
+                self.flow.gateway,
+            )
+            port = server.listen(listener.port)
+            self._grpc.append(server)
+            return port
+        needs = Needs(
+            dispatcher=self._dispatcher,
+            status=self._status,
+            offload=self._bridge.offload,
+            reactor=self._reactor,
+        )
+        site = build_site(listener.protocols, self.flow.gateway, needs)
+        host = self.flow.gateway.host
+        try:
+            listening = self._reactor.listenTCP(listener.port, site, interface=host)
+        except CannotListenError as error:
+            raise PortTaken("+".join(listener.protocols), host, listener.port, str(error.socketError)) from error
+        self._web.append((listening, site))
+        return int(listening.getHost().port)
+
+    def _status(self) -> Mapping[str, Mapping[str, str]]:
+        jina, envs = status_maps()
+        return {"jina": jina, "envs": envs}
+
+    def _announce(self) -> None:
+        host = self.flow.gateway.host
+        reachable = "localhost" if host in ("0.0.0.0", "::", "") else host
+        for listener, port in zip(self.flow.gateway.listeners, self.ports, strict=True):
+            log.info(
+                "{protocols} on {host}:{port}", protocols="+".join(listener.protocols), host=host, port=port
+            )
+            if "http" in listener.protocols:
+                log.info(
+                    "try: curl -s http://{host}:{port}/post -H 'content-type: application/json' -d '{{}}'",
+                    host=reachable,
+                    port=port,
+                )
+
+    # -- executors -----------------------------------------------------------------------------------
+
+    def _replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
+        self._addresses[deployment, shard, replica] = address
+        self._pool.replica_up(deployment, address)
+
+    def _replica_down(self, deployment: str, shard: int, replica: int) -> None:
+        address = self._addresses.pop((deployment, shard, replica), None)
+        if address is not None:
+            self._pool.replica_down(deployment, address)

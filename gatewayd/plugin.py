@@ -1,0 +1,64 @@
+"""
+Turns the twistd command line into a running service: ``twistd gateway --config flow.yml``.
+
+The Flow file is read while options are parsed, so that a mistake in it is told on the terminal before
+twistd becomes a daemon.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from gatewayd.config import FlowConfig, load_flow
+from gatewayd.errors import ConfigError
+from gatewayd.service import GatewayService
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """The options of ``twistd gateway``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serves a Flow: takes requests over gRPC, HTTP and WebSocket, routes each through the Flow's "
+        "executors, and answers. Starts and watches the executors that are not marked external. What is "
+        "served, on which ports and with which limits is all in the Flow file. twistd's own options (-n to stay "
+        "in the foreground, --pidfile, --logfile) go before the word gateway."
+    )
+    optParameters = [  # noqa: RUF012
+        ["config", "c", "flow.yml", "The Flow file to serve (YAML)."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context: dict[str, str] = {}
+        self.flow: FlowConfig
+
+    def opt_context(self, assignment: str) -> None:
+        """
+        A variable for ${{ CONTEXT.name }} in the Flow file, as name=value. May be given several times.
+        """
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise usage.UsageError(f"--context {assignment}: expected name=value")
+        self.context[name] = value
+
+    def postOptions(self) -> None:
+        """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
+        try:
+            self.flow = load_flow(self["config"], context=self.context)
+        except ConfigError as error:
+            print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201
+            raise SystemExit(1) from None
+
+
+def makeService(options: Options) -> IService:
+    """The service of one Flow, on the reactor that twistd runs."""
+    from twisted.internet import reactor
+
+    return GatewayService(options.flow, reactor)

@@ -1,0 +1,88 @@
+"""
+The gateway's gRPC port: the servicer, health and reflection, behind ``grpc.aio``'s server.
+
+Started and stopped from the reactor thread; everything that touches gRPC's objects is a coroutine for
+the loop thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from twisted.internet.defer import Deferred
+
+from gatewayd.bridge import Bridge
+from gatewayd.config import GatewayConfig
+from gatewayd.errors import PortTaken
+from gatewayd.pb import POOL
+from gatewayd.protocols.grpc_servicer import SERVICES, Servicer
+
+_START_TIMEOUT_S = 10.0
+
+
+class GrpcServer:
+    """One listening gRPC port. Reactor thread only, but for the methods named ``_on_loop``."""
+
+    def __init__(self, bridge: Bridge, servicer: Servicer, gateway: GatewayConfig) -> None:
+        self._bridge = bridge
+        self._servicer = servicer
+        self._gateway = gateway
+        self._server: Any = None  # loop thread only
+        self._health: Any = None  # loop thread only
+
+    def listen(self, port: int) -> int:
+        """
+        Bind and serve; returns the port that was bound.
+
+        Blocks until gRPC has bound it: to be called while the service starts. Raises PortTaken.
+        """
+        return self._bridge.run_on_loop(lambda: self._listen_on_loop(port), _START_TIMEOUT_S)
+
+    def stop(self, grace_s: float) -> Deferred[None]:
+        """
+        Tell health checkers, take no new calls, and fire when those under way have ended.
+
+        What hasn't after ``grace_s`` seconds is cancelled.
+        """
+        return self._bridge.on_loop(self._stop_on_loop, grace_s)
+
+    async def _listen_on_loop(self, port: int) -> int:
+        server = grpc.aio.server(options=list(self._options().items()))
+        server.add_generic_rpc_handlers(self._servicer.handlers())
+        names = (*SERVICES, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, pool=POOL)
+        self._health = health.aio.HealthServicer()
+        for name in ("", *names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        try:
+            bound: int = server.add_insecure_port(f"{self._gateway.host}:{port}")
+        except RuntimeError as error:
+            raise PortTaken("gRPC", self._gateway.host, port, str(error)) from error
+        await server.start()
+        self._server = server
+        return bound
+
+    async def _stop_on_loop(self, grace_s: float) -> None:
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(grace_s)
+
+    def _options(self) -> dict[str, int | str]:
+        """spec wire.md, Options; but a message's size has a limit."""
+        return {
+            "grpc.max_send_message_length": -1,
+            "grpc.max_receive_message_length": self._gateway.max_message_bytes,
+            "grpc.keepalive_time_ms": 10_000,
+            "grpc.keepalive_timeout_ms": 5_000,
+            "grpc.keepalive_permit_without_calls": 1,
+            "grpc.http2.max_pings_without_data": 0,
+            "grpc.http2.min_time_between_pings_ms": 10_000,
+            "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+            "grpc.so_reuseport": 0,
+            **self._gateway.grpc_server_options,
+        }

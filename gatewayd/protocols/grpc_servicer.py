@@ -1,0 +1,219 @@
+"""
+The gateway's gRPC methods: with the port itself, the only protocol code on the loop thread.
+
+Messages arrive and leave as bytes: each is split here (``wire``), dispatched on the reactor thread
+through the bridge, and written as it comes back. gRPC cancels a method whose client has left or whose
+deadline has passed, and the bridge carries the cancel to the dispatcher.
+
+    Call:  reading --(window has room)--> dispatching --(answered, in its turn)--> writing
+             ^                                                                       |
+             +-------------------------(written: a place is free)--------------------+
+
+A client that doesn't read stops the writing, then the window fills, then the reading stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, NoReturn
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd import wire
+from gatewayd.bridge import Bridge
+from gatewayd.errors import BadRequest, GatewayError, codes_for
+from gatewayd.pb import DataContentProto, JinaInfoProto
+from gatewayd.protocols.dry_run import failure_status
+from gatewayd.protocols.needs import Dispatcher
+from gatewayd.protocols.stream import Window
+from gatewayd.request import Request, Response
+
+log = Logger()
+
+SERVICES: Final = (
+    "jina.JinaRPC",
+    "jina.JinaSingleDataRequestRPC",
+    "jina.JinaGatewayDryRunRPC",
+    "jina.JinaInfoRPC",
+)
+
+
+class Servicer:
+    """
+    What the gRPC port answers. Every method runs on the loop thread.
+
+    ``prefetch`` bounds the requests in flight of one Call, 0 for no bound. ``status`` makes the maps
+    of ``_status``; it runs on the loop thread, too, and so must touch nothing of the reactor's.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        dispatcher: Dispatcher,
+        status: Callable[[], Mapping[str, Mapping[str, str]]],
+        prefetch: int,
+    ) -> None:
+        self._bridge = bridge
+        self._dispatcher = dispatcher
+        self._status = status
+        self._prefetch = prefetch
+
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """One handler a service, from bytes to bytes."""
+        methods = {
+            "jina.JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self.call)},
+            "jina.JinaSingleDataRequestRPC": {
+                "process_single_data": grpc.unary_unary_rpc_method_handler(self.process_single_data)
+            },
+            "jina.JinaGatewayDryRunRPC": {"dry_run": grpc.unary_unary_rpc_method_handler(self.dry_run)},
+            "jina.JinaInfoRPC": {"_status": grpc.unary_unary_rpc_method_handler(self.info)},
+        }
+        return tuple(grpc.method_handlers_generic_handler(service, methods[service]) for service in SERVICES)
+
+    async def process_single_data(self, message: bytes, context: Any) -> bytes:
+        """One request, one answer (spec grpc.md, process_single_data)."""
+        request: Request | None = None
+        try:
+            request = wire.decode_request(message)
+            response = await self._bridge.on_reactor(self._dispatch, request, context.time_remaining())
+        except Exception as error:
+            await _abort(context, error, request)
+        return wire.encode_response(response)
+
+    async def call(self, _requests: object, context: Any) -> None:
+        """A stream of requests and their answers (spec grpc.md, Call)."""
+        ordered, prefetch = _stream_settings(context.invocation_metadata(), self._prefetch)
+        await _CallStream(self, context, Window(prefetch, ordered)).run()
+
+    async def dry_run(self, _empty: bytes, context: Any) -> bytes:
+        """A StatusProto; the call itself never fails for a network error (spec grpc.md)."""
+        content = DataContentProto()
+        content.docs.docs.add(id=uuid4().hex)
+        try:
+            await self._bridge.on_reactor(self._dispatcher.dry_run, content.SerializeToString())
+        except GatewayError as error:
+            return failure_status(error)
+        except Exception as error:
+            await _abort(context, error, None)
+        return b""
+
+    async def info(self, _empty: bytes, _context: Any) -> bytes:
+        """A JinaInfoProto (spec status.md)."""
+        return JinaInfoProto(**self._status()).SerializeToString()
+
+    def dispatch(self, request: Request, timeout_s: float | None) -> asyncio.Future[Response]:
+        """Have the reactor thread answer ``request``."""
+        return self._bridge.on_reactor(self._dispatch, request, timeout_s)
+
+    def _dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
+        return self._dispatcher.dispatch(request, timeout_s=timeout_s)
+
+
+class _CallStream:
+    """One Call under way."""
+
+    def __init__(self, servicer: Servicer, context: Any, window: Window[asyncio.Future[Response]]) -> None:
+        self._servicer = servicer
+        self._context = context
+        self._window = window
+        self._in_flight: dict[asyncio.Future[Response], Request] = {}
+        self._going_out: deque[asyncio.Future[Response]] = deque()
+        self._something_new = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answer until the client has half-closed and has every answer, or something failed."""
+        reader = asyncio.get_running_loop().create_task(self._read())
+        reader.add_done_callback(lambda _: self._something_new.set())
+        try:
+            while True:
+                while self._going_out:
+                    await self._write(self._going_out.popleft())
+                    self._window.written()
+                    self._room.set()
+                if reader.done():
+                    await self._check(reader)
+                    if self._window.idle:
+                        return
+                await self._something_new.wait()
+                self._something_new.clear()
+        finally:
+            reader.cancel()
+            for answer in self._in_flight:
+                answer.cancel()
+
+    async def _read(self) -> None:
+        context, window = self._context, self._window
+        while True:
+            while not window.has_room:
+                self._room.clear()
+                await self._room.wait()
+            message = await context.read()
+            if message is grpc.aio.EOF:
+                return
+            request = wire.decode_request(message)
+            answer = self._servicer.dispatch(request, context.time_remaining())
+            self._in_flight[answer] = request
+            answer.add_done_callback(partial(self._answered, window.admit()))
+
+    def _answered(self, ticket: int, answer: asyncio.Future[Response]) -> None:
+        self._going_out.extend(self._window.answered(ticket, answer))
+        self._something_new.set()
+
+    async def _write(self, answer: asyncio.Future[Response]) -> None:
+        request = self._in_flight.pop(answer)
+        try:
+            response = answer.result()
+        except (Exception, asyncio.CancelledError) as error:
+            # Clients of the reference learn from this which of their requests it was.
+            await self._context.write(wire.encode_request_id(request.request_id))
+            await _abort(self._context, error, request)
+        await self._context.write(wire.encode_response(response))
+
+    async def _check(self, reader: asyncio.Task[None]) -> None:
+        error = reader.exception()
+        if isinstance(error, BadRequest):
+            await _abort(self._context, error, None)
+        elif error is not None:
+            raise error
+
+
+async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:
+    if not isinstance(error, GatewayError):
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        request_id = request.request_id if request is not None else ""
+        log.error(
+            "request {request_id} failed unexpectedly: {error!r}",
+            request_id=request_id,
+            error=error,
+            log_failure=Failure(error),
+        )
+        await context.abort(
+            grpc.StatusCode.INTERNAL, f"the gateway failed on request {request_id!r}; its log has the cause"
+        )
+    await context.abort(grpc.StatusCode[codes_for(error).grpc], str(error))
+    raise AssertionError("abort returned")
+
+
+def _stream_settings(metadata: Any, prefetch: int) -> tuple[bool, int]:
+    """Whether answers go out in order, and the window's limit (spec wire.md, gRPC metadata)."""
+    ordered = False
+    for key, value in metadata or ():
+        if key == "__results_in_order__":
+            ordered = value == "true"
+        elif key == "__prefetch__":
+            try:
+                # 0 is the gateway's own setting, a negative number no limit.
+                prefetch = int(value) or prefetch
+            except ValueError:
+                log.debug("a client's __prefetch__ is no number: {value!r}", value=value)
+    return ordered, prefetch

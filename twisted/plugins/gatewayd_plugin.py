@@ -1,0 +1,8 @@
+from twisted.application.service import ServiceMaker
+
+gateway = ServiceMaker(
+    "gatewayd",
+    "gatewayd.plugin",
+    "Serves a Flow of executors over gRPC, HTTP and WebSocket.",
+    "gateway",
+)
