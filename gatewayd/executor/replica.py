@@ -1,0 +1,353 @@
+"""
+One replica's process, over its life: started, watched, started again when it ends.
+
+              report "ready"
+    starting ────────────────> ready
+       ^  │ report "failed",     │
+       │  │ exit, deadline       │ exit
+       │  v                      v
+       └─────── waiting <────────┘         stop() from anywhere: stopping, then stopped
+          delay
+
+Everything happens on the reactor thread. The process tells us its address on descriptor 3 (see
+``__main__.py``); what it writes to stdout and stderr goes to our log, line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.executor.spec import ExecutorSpec
+
+log = Logger()
+
+State = Literal["starting", "ready", "waiting", "stopping", "stopped"]
+
+STDIN, STDOUT, STDERR, REPORT = 0, 1, 2, 3
+_LAST_LINES: Final = 20
+_LINE_LIMIT_BYTES: Final = 64 * 1024
+# How long after the exit we wait for output that is still in the pipes. They may never end: a child
+# of the executor's own can hold them open.
+_LINGER_S: Final = 0.5
+
+
+class DelayedCall(Protocol):
+    """The part of Twisted's ``IDelayedCall`` that is used here."""
+
+    def cancel(self) -> None: ...
+
+
+class Reactor(Protocol):
+    """``IReactorTime`` and ``IReactorProcess``, as far as they are used here."""
+
+    def seconds(self) -> float: ...
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...
+    def spawnProcess(
+        self,
+        processProtocol: Any,
+        executable: Any,
+        args: Any = ...,
+        env: Any = ...,
+        *,
+        childFDs: Any = ...,
+    ) -> Any: ...
+
+
+@attrs.frozen
+class Backoff:
+    """
+    How long to wait before the next start, by the number of failures in a row.
+
+    A process that was ready for ``stable_s`` has not failed in a row. The figures are by feel: the
+    first restart is quick, because a crash is mostly alone; a class that cannot be loaded is tried
+    four times a minute.
+    """
+
+    first_s: float = 0.1
+    factor: float = 2.0
+    ceiling_s: float = 15.0
+    jitter: float = 0.2
+    stable_s: float = 10.0
+
+    def delay_s(self, failures: int, dice: float) -> float:
+        """``failures`` counts from 1; ``dice`` is from 0 to 1, and spreads the delay by ``jitter``."""
+        # The exponent is bounded, for a process that fails for weeks.
+        steady = min(self.ceiling_s, self.first_s * self.factor ** min(failures - 1, 64))
+        return steady * (1 + self.jitter * (2 * dice - 1))
+
+
+@attrs.frozen
+class ReplicaStatus:
+    """One replica as it is now. ``error`` is why its last process ended, or could not start."""
+
+    deployment: str
+    shard: int
+    replica: int
+    state: State
+    address: str | None
+    pid: int | None
+    restarts: int
+    error: str | None
+
+
+class Replica:
+    """
+    Keeps one replica running. ``on_up(address)`` and ``on_down()`` are called in turn, up first.
+
+    ``environment`` is that of the process, whole. ``dice`` is asked once per restart.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        spec: ExecutorSpec,
+        *,
+        environment: Mapping[str, str],
+        timeout_ready_s: float,
+        backoff: Backoff,
+        dice: Callable[[], float],
+        on_up: Callable[[str], None],
+        on_down: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self._reactor = reactor
+        self._environment = dict(environment)
+        self._timeout_ready_s = timeout_ready_s
+        self._backoff = backoff
+        self._dice = dice
+        self._on_up = on_up
+        self._on_down = on_down
+        self._state: State = "stopped"
+        self._process: _Process | None = None
+        self._address: str | None = None
+        self._timer: DelayedCall | None = None  # the deadline, the delay, or the end of the grace
+        self._ready_at_s = 0.0
+        self._failures = 0
+        self._restarts = 0
+        self._error: str | None = None
+        self._stopped: list[Deferred[None]] = []
+
+    @property
+    def status(self) -> ReplicaStatus:
+        """A snapshot."""
+        return ReplicaStatus(
+            self.spec.deployment,
+            self.spec.shard,
+            self.spec.replica,
+            self._state,
+            self._address,
+            self._process.pid if self._process is not None else None,
+            self._restarts,
+            self._error,
+        )
+
+    def start(self) -> None:
+        """Start the process for the first time."""
+        self._spawn()
+
+    def stop(self, grace_s: float) -> Deferred[None]:
+        """SIGTERM, after ``grace_s`` SIGKILL; fires when the process has ended."""
+        done: Deferred[None] = Deferred()
+        self._stopped.append(done)
+        if self._process is None:
+            self._set_timer(None)
+            self._became_stopped()
+        elif self._state != "stopping":
+            self._state = "stopping"
+            self._process.signal("TERM")
+            self._set_timer(self._reactor.callLater(grace_s, self._grace_over, grace_s))
+        return done
+
+    def reported(self, event: Mapping[str, object]) -> None:
+        """The process said that it serves, or why it cannot."""
+        if event.get("event") == "failed":
+            self._error = str(event.get("error"))
+        elif event.get("event") == "ready" and self._state == "starting":
+            self._set_timer(None)
+            self._state = "ready"
+            self._error = None
+            self._ready_at_s = self._reactor.seconds()
+            self._address = str(event["address"])
+            log.info("{replica} serves at {address}", replica=self.spec.runtime_name, address=self._address)
+            self._on_up(self._address)
+
+    def exited(self) -> None:
+        """The process is gone, though its last words may still be on their way."""
+        if self._address is not None:
+            self._address = None
+            self._on_down()
+
+    def ended(self, cause: str, last_lines: list[str]) -> None:
+        """The process is gone, and everything it wrote has been read."""
+        was, self._process = self._state, None
+        self._set_timer(None)
+        if was == "stopping":
+            self._became_stopped()
+            return
+        if was == "ready" and self._reactor.seconds() - self._ready_at_s >= self._backoff.stable_s:
+            self._failures = 0
+        if was == "ready" or self._error is None:
+            self._error = "\n".join([cause, *last_lines])
+        self._wait("ended" if was == "ready" else "could not start", cause)
+
+    def _spawn(self) -> None:
+        self._state = "starting"
+        name = self.spec.runtime_name
+        process = _Process(self, self._reactor)
+        try:
+            # path stays None and uid and gid unset: only then does Twisted use posix_spawn. A fork
+            # would copy gRPC's threads and locks in whatever state they are.
+            self._reactor.spawnProcess(
+                process,
+                sys.executable,
+                [sys.executable, "-m", "gatewayd.executor"],
+                env={"PYTHONUNBUFFERED": "1", **self._environment},
+                childFDs={STDIN: "w", STDOUT: "r", STDERR: "r", REPORT: "r"},
+            )
+        except OSError as error:
+            self._error = str(error)
+            self._wait("could not start", f"the process cannot be made: {error}")
+            return
+        self._process = process
+        self._error = None
+        log.info("{replica} starts as process {pid}", replica=name, pid=process.pid)
+        process.tell(self.spec.to_line())
+        self._set_timer(self._reactor.callLater(self._timeout_ready_s, self._not_ready))
+
+    def _wait(self, what: str, cause: str) -> None:
+        self._failures += 1
+        self._state = "waiting"
+        delay_s = self._backoff.delay_s(self._failures, self._dice())
+        log.error(
+            "{replica} {what} ({cause}); next start in {delay_s:.1f} s\n{error}",
+            replica=self.spec.runtime_name,
+            what=what,
+            cause=cause,
+            delay_s=delay_s,
+            error=self._error,
+        )
+        self._set_timer(self._reactor.callLater(delay_s, self._again))
+
+    def _again(self) -> None:
+        self._timer = None
+        self._restarts += 1
+        self._spawn()
+
+    def _not_ready(self) -> None:
+        self._timer = None
+        self._error = f"not ready {self._timeout_ready_s} s after its start (timeout_ready)"
+        if self._process is not None:
+            self._process.signal("KILL")
+
+    def _grace_over(self, grace_s: float) -> None:
+        self._timer = None
+        log.warn(
+            "{replica} has not stopped within {grace_s} s and is killed",
+            replica=self.spec.runtime_name,
+            grace_s=grace_s,
+        )
+        if self._process is not None:
+            self._process.signal("KILL")
+
+    def _became_stopped(self) -> None:
+        self._state = "stopped"
+        waiting, self._stopped = self._stopped, []
+        for done in waiting:
+            done.callback(None)
+
+    def _set_timer(self, timer: DelayedCall | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+
+
+class _Process(ProcessProtocol):
+    """Twisted's events of one process, as lines, reports and one end."""
+
+    def __init__(self, replica: Replica, reactor: Reactor) -> None:
+        self._replica = replica
+        self._reactor = reactor
+        self._partial = {STDOUT: b"", STDERR: b"", REPORT: b""}
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._linger: DelayedCall | None = None
+        self._is_over = False
+
+    @property
+    def pid(self) -> int | None:
+        pid: int | None = getattr(self.transport, "pid", None)
+        return pid
+
+    def tell(self, line: bytes) -> None:
+        """Write to its standard input, which then stays open for as long as we live."""
+        transport: Any = self.transport
+        transport.writeToChild(STDIN, line)
+
+    def signal(self, name: str) -> None:
+        """``TERM`` or ``KILL``. A process that has exited already needs none."""
+        transport: Any = self.transport
+        try:
+            transport.signalProcess(name)
+        except ProcessExitedAlready:
+            log.debug("{replica} is gone already", replica=self._replica.spec.runtime_name)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, rest = (self._partial[childFD] + data).split(b"\n")
+        if len(rest) > _LINE_LIMIT_BYTES and childFD != REPORT:
+            lines, rest = [*lines, rest], b""
+        self._partial[childFD] = rest
+        for line in lines:
+            self._line(childFD, line)
+
+    def processExited(self, reason: Failure) -> None:
+        self._replica.exited()
+        self._linger = self._reactor.callLater(_LINGER_S, self._lingered, reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._over(reason)
+
+    def _lingered(self, reason: Failure) -> None:
+        self._linger = None
+        self._over(reason)
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def _over(self, reason: Failure) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        for descriptor, rest in self._partial.items():
+            if rest:
+                self._line(descriptor, rest)
+        self._replica.ended(_cause(reason), list(self._last_lines))
+
+    def _line(self, descriptor: int, line: bytes) -> None:
+        if descriptor == REPORT:
+            self._replica.reported(json.loads(line))
+            return
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        if descriptor == STDERR:
+            self._last_lines.append(text)
+        log.info("{replica}: {line}", replica=self._replica.spec.runtime_name, line=text)
+
+
+def _cause(reason: Failure) -> str:
+    """``exit code 1`` or ``killed by SIGSEGV``."""
+    number = getattr(reason.value, "signal", None)
+    if number is not None:
+        return f"killed by {signal.Signals(number).name}"
+    return f"exit code {getattr(reason.value, 'exitCode', 0)}"

@@ -1,0 +1,112 @@
+"""
+Runs the executors of a Flow: a process for every replica of every Deployment that is not external.
+
+The pool hears of addresses through ``on_up`` and ``on_down``; the service waits for ``ready`` and
+calls ``stop``. All state belongs to the reactor thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+
+from gatewayd.config.model import DeploymentConfig
+from gatewayd.errors import Draining
+from gatewayd.executor.replica import Backoff, Reactor, Replica, ReplicaStatus
+from gatewayd.executor.spec import ExecutorSpec
+
+Up = Callable[[str, int, int, str], None]
+Down = Callable[[str, int, int], None]
+
+
+class Supervisor:
+    """
+    Starts, watches, restarts and stops executor processes.
+
+    ``on_up(deployment, shard, replica, address)`` is called each time a replica begins to serve,
+    ``on_down(deployment, shard, replica)`` when its process has ended. ``base_dir`` is what relative
+    paths and modules of the Flow are looked up in.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        deployments: Iterable[DeploymentConfig],
+        on_up: Up,
+        on_down: Down,
+        *,
+        base_dir: str = ".",
+        environment: Mapping[str, str] = os.environ,
+        backoff: Backoff | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._never_up: set[tuple[str, int, int]] = set()
+        self._waiting: list[Deferred[None]] = []
+        self._replicas: list[Replica] = []
+        for deployment in deployments:
+            if deployment.external:
+                continue
+            for shard in range(deployment.shards):
+                for replica in range(deployment.replicas):
+                    key = (deployment.name, shard, replica)
+                    self._never_up.add(key)
+                    self._replicas.append(
+                        Replica(
+                            reactor,
+                            ExecutorSpec.of(deployment, shard, replica, base_dir),
+                            environment={**environment, **deployment.executor.env},
+                            timeout_ready_s=deployment.timeout_ready_s,
+                            backoff=backoff or Backoff(),
+                            dice=dice,
+                            on_up=self._upward(on_up, key),
+                            on_down=self._downward(on_down, key),
+                        )
+                    )
+
+    def start(self) -> None:
+        """Start every process. Returns at once."""
+        for replica in self._replicas:
+            replica.start()
+
+    def ready(self) -> Deferred[None]:
+        """
+        Fires when every replica has served once; each call has a Deferred of its own.
+
+        A replica that cannot start is tried again and again, so this may never fire: ``states()``
+        tells why, as the log does. Errbacks with Draining when ``stop`` comes first.
+        """
+        if not self._never_up:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def states(self) -> tuple[ReplicaStatus, ...]:
+        """Every replica as it is now, in the order of the Flow."""
+        return tuple(replica.status for replica in self._replicas)
+
+    def stop(self, grace_s: float) -> Deferred[None]:
+        """SIGTERM to all, SIGKILL to those that still run ``grace_s`` later. Fires when all have ended."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.errback(Draining())
+        return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(
+            lambda _: None
+        )
+
+    def _upward(self, on_up: Up, key: tuple[str, int, int]) -> Callable[[str], None]:
+        def up(address: str) -> None:
+            on_up(*key, address)
+            self._never_up.discard(key)
+            if not self._never_up:
+                waiting, self._waiting = self._waiting, []
+                for one in waiting:
+                    one.callback(None)
+
+        return up
+
+    def _downward(self, on_down: Down, key: tuple[str, int, int]) -> Callable[[], None]:
+        return lambda: on_down(*key)

@@ -1,0 +1,352 @@
+"""The supervisor with processes that are made up, and a few that are real."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+
+from gatewayd.config import DeploymentConfig, ExecutorConfig
+from gatewayd.errors import Draining
+from gatewayd.executor.replica import Backoff
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.executor.supervisor import Supervisor
+
+EXECUTORS = str(Path(__file__).parent / "executors.py")
+SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
+ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
+STEADY = Backoff(first_s=1.0, factor=2.0, ceiling_s=5.0, jitter=0.0, stable_s=10.0)
+
+
+class FakeProcess:
+    """The transport of one spawned process, moved by the test."""
+
+    def __init__(self, pid, protocol, env):
+        self.pid, self.protocol, self.env = pid, protocol, env
+        self.written, self.signals, self.exited = b"", [], False
+        protocol.makeConnection(self)
+
+    def writeToChild(self, descriptor, data):
+        assert descriptor == 0
+        self.written += data
+
+    def signalProcess(self, name):
+        if self.exited:
+            raise ProcessExitedAlready
+        self.signals.append(name)
+
+    def loseConnection(self):
+        pass
+
+    @property
+    def spec(self):
+        return ExecutorSpec.from_line(self.written)
+
+    def report(self, **event):
+        self.protocol.childDataReceived(3, json.dumps(event).encode() + b"\n")
+
+    def serve(self):
+        self.report(event="ready", address=f"127.0.0.1:{self.pid}")
+
+    def exit(self, code=None, signal=None):
+        self.exited = True
+        reason = Failure(ProcessTerminated(code, signal) if code or signal else ProcessDone(0))
+        self.protocol.processExited(reason)
+        self.protocol.processEnded(reason)
+
+
+class FakeReactor(Clock):
+    def __init__(self):
+        super().__init__()
+        self.processes = []
+
+    def spawnProcess(self, protocol, executable, args=(), env=None, *, childFDs=None):
+        assert childFDs == {0: "w", 1: "r", 2: "r", 3: "r"}
+        self.processes.append(FakeProcess(1000 + len(self.processes), protocol, env))
+        return self.processes[-1]
+
+
+class Setup:
+    def __init__(self, *deployments, **options):
+        self.reactor, self.events = FakeReactor(), []
+        self.supervisor = Supervisor(
+            self.reactor,
+            deployments,
+            lambda *up: self.events.append(("up", *up)),
+            lambda *down: self.events.append(("down", *down)),
+            environment={"PATH": "/bin"},
+            backoff=STEADY,
+            dice=lambda: 0.5,
+            **options,
+        )
+        self.supervisor.start()
+
+    @property
+    def processes(self):
+        return self.reactor.processes
+
+    @property
+    def only(self):
+        (state,) = self.supervisor.states()
+        return state
+
+
+def outcome(deferred: Deferred) -> list:
+    seen: list = []
+    deferred.addBoth(seen.append)
+    return seen
+
+
+def test_every_replica_and_shard_of_a_deployment_gets_a_process_but_none_of_an_external_one():
+    sharded = DeploymentConfig("sharded", shards=2, ports=(7001, 7002))
+    there = DeploymentConfig("there", external=True, addresses=("10.0.0.1:80",))
+
+    setup = Setup(SEARCH, sharded, there)
+
+    specs = [process.spec for process in setup.processes]
+    assert [(spec.runtime_name, spec.port) for spec in specs] == [
+        ("search/rep-0", 0),
+        ("search/rep-1", 0),
+        ("sharded/shard-0/rep-0", 7001),
+        ("sharded/shard-1/rep-0", 7002),
+    ]
+
+
+def test_a_process_gets_the_environment_of_its_deployment():
+    executor = ExecutorConfig(env={"MODEL": "small"})
+
+    (process,) = Setup(DeploymentConfig("one", executor=executor)).processes
+
+    assert process.env == {"PATH": "/bin", "MODEL": "small", "PYTHONUNBUFFERED": "1"}
+
+
+def test_ready_fires_when_every_replica_serves():
+    setup = Setup(SEARCH)
+    ready = outcome(setup.supervisor.ready())
+
+    setup.processes[1].serve()
+    assert ready == []
+    setup.processes[0].serve()
+
+    assert ready == [None]
+    assert setup.events == [
+        ("up", "search", 0, 1, "127.0.0.1:1001"),
+        ("up", "search", 0, 0, "127.0.0.1:1000"),
+    ]
+
+
+def test_ready_can_be_given_up_by_one_of_two_who_wait():
+    setup = Setup(ONE)
+    impatient, patient = setup.supervisor.ready(), setup.supervisor.ready()
+    given_up, waited = outcome(impatient), outcome(patient)
+
+    impatient.cancel()
+    setup.processes[0].serve()
+
+    assert isinstance(given_up[0], Failure)
+    assert waited == [None]
+
+
+def test_a_crashed_replica_is_down_and_started_again_after_a_growing_delay():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    setup.processes[0].exit(signal=signal.SIGSEGV)
+
+    assert setup.events[-1] == ("down", "one", 0, 0)
+    assert setup.only.state == "waiting"
+    assert setup.only.error == "killed by SIGSEGV"
+    setup.reactor.advance(1.0)
+    setup.processes[1].exit(code=1)
+    setup.reactor.advance(1.9)
+    assert len(setup.processes) == 2
+    setup.reactor.advance(0.1)
+    assert len(setup.processes) == 3
+    setup.processes[2].serve()
+    assert setup.events[-1] == ("up", "one", 0, 0, "127.0.0.1:1002")
+    assert setup.only.restarts == 2
+
+
+def test_a_replica_that_ran_for_long_starts_again_as_quickly_as_the_first_time():
+    setup = Setup(ONE)
+    for _ in range(3):
+        setup.processes[-1].exit(code=1)
+        setup.reactor.advance(5.0)
+    setup.processes[-1].serve()
+    setup.reactor.advance(10.0)
+
+    setup.processes[-1].exit(code=1)
+    before = len(setup.processes)
+    setup.reactor.advance(1.0)
+
+    assert len(setup.processes) == before + 1
+
+
+def test_a_replica_that_cannot_start_says_why():
+    setup = Setup(ONE)
+    ready = outcome(setup.supervisor.ready())
+
+    setup.processes[0].report(event="failed", error="Traceback: model.py is missing")
+    setup.processes[0].exit(code=1)
+
+    assert setup.only.error == "Traceback: model.py is missing"
+    assert setup.only.state == "waiting"
+    assert ready == []
+
+
+def test_the_last_lines_of_stderr_are_kept_as_the_reason():
+    setup = Setup(ONE)
+    setup.processes[0].protocol.childDataReceived(2, b"loading\nMemory")
+    setup.processes[0].protocol.childDataReceived(2, b"Error: no room")
+    setup.processes[0].exit(code=3)
+
+    assert setup.only.error == "exit code 3\nloading\nMemoryError: no room"
+
+
+def test_a_replica_that_is_not_ready_in_time_is_killed_and_started_again():
+    setup = Setup(ONE)
+
+    setup.reactor.advance(30.0)
+    assert setup.processes[0].signals == ["KILL"]
+    setup.processes[0].exit(signal=signal.SIGKILL)
+    assert "not ready 30 s after" in setup.only.error
+    setup.reactor.advance(1.0)
+
+    assert len(setup.processes) == 2
+
+
+def test_a_process_whose_children_hold_its_output_open_still_counts_as_ended():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+
+    setup.processes[0].protocol.processExited(Failure(ProcessTerminated(1)))
+    assert setup.events[-1] == ("down", "one", 0, 0)
+    setup.reactor.advance(0.5)
+
+    assert setup.only.state == "waiting"
+
+
+def test_a_process_that_cannot_be_made_is_tried_again():
+    class FullReactor(FakeReactor):
+        def spawnProcess(self, *args, **kwargs):
+            raise OSError("no more processes")
+
+    full = FullReactor()
+    supervisor = Supervisor(
+        full, [ONE], lambda *up: None, lambda *down: None, backoff=STEADY, dice=lambda: 0.5
+    )
+    supervisor.start()
+
+    full.advance(1.0)
+
+    (state,) = supervisor.states()
+    assert (state.state, state.error, state.restarts) == ("waiting", "no more processes", 1)
+
+
+def test_stop_terminates_then_kills_and_fires_when_all_have_ended():
+    setup = Setup(SEARCH)
+    for process in setup.processes:
+        process.serve()
+    stopped = outcome(setup.supervisor.stop(2.0))
+    polite, stubborn = setup.processes
+
+    polite.exit()
+    setup.reactor.advance(2.0)
+    assert (polite.signals, stubborn.signals) == (["TERM"], ["TERM", "KILL"])
+    assert stopped == []
+    stubborn.exit(signal=signal.SIGKILL)
+
+    assert stopped == [None]
+    assert {state.state for state in setup.supervisor.states()} == {"stopped"}
+    setup.reactor.advance(100.0)
+    assert len(setup.processes) == 2
+    assert setup.reactor.getDelayedCalls() == []
+
+
+def test_stop_while_a_restart_waits_starts_nothing_more():
+    setup = Setup(ONE)
+    ready = outcome(setup.supervisor.ready())
+    setup.processes[0].exit(code=1)
+
+    stopped = outcome(setup.supervisor.stop(2.0))
+
+    assert stopped == [None]
+    assert ready[0].check(Draining)
+    assert setup.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "dice", "expected"), [(1, 0.5, 1.0), (1, 1.0, 1.2), (1, 0.0, 0.8), (99, 0.5, 5.0)]
+)
+def test_the_delay_is_bounded_and_spread(failures, dice, expected):
+    assert Backoff(1.0, 2.0, 5.0, 0.2).delay_s(failures, dice) == pytest.approx(expected)
+
+
+# -- real processes ----------------------------------------------------------------------------------
+
+
+async def until(condition, deadline_s=20.0):
+    limit = reactor.seconds() + deadline_s
+    while not condition():
+        assert reactor.seconds() < limit, "the condition did not come true"
+        await deferLater(reactor, 0.01, lambda: None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypatch):
+    def no_fork():
+        raise AssertionError("os.fork was called: the process must be spawned")
+
+    monkeypatch.setattr(os, "fork", no_fork)
+    ups, downs = [], []
+    deployment = DeploymentConfig("rec", executor=ExecutorConfig(uses="Rec", py_modules=(EXECUTORS,)))
+    supervisor = Supervisor(
+        reactor,
+        [deployment],
+        lambda *up: ups.append(up),
+        lambda *down: downs.append(down),
+        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        supervisor.start()
+        await supervisor.ready()
+        first = supervisor.states()[0].pid
+
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: len(ups) == 2)
+
+        assert downs == [("rec", 0, 0)]
+        second = supervisor.states()[0].pid
+        assert second != first
+    finally:
+        await supervisor.stop(5.0)
+    for pid in (first, second):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_class_that_is_missing_is_reported_with_its_file():
+    deployment = DeploymentConfig("rec", executor=ExecutorConfig(uses="Nobody", py_modules=(EXECUTORS,)))
+    supervisor = Supervisor(
+        reactor,
+        [deployment],
+        lambda *up: None,
+        lambda *down: None,
+        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        supervisor.start()
+        await until(lambda: supervisor.states()[0].state == "waiting")
+
+        error = supervisor.states()[0].error
+        assert "Traceback" in error
+        assert f"no Executor class Nobody (looked in: {EXECUTORS})" in error
+    finally:
+        await supervisor.stop(5.0)
