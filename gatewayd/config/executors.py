@@ -83,10 +83,7 @@ def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folde
 
 def _configured(value: Any, place: Place, folder: Folder) -> _Described:
     if not isinstance(value, Mapping):
-        if value is not None or not place.source.report.problems:
-            place.refuse(
-                f"found {type_name(value)}; accepted: a map such as {{jtype: MyExecutor, with: {{}}}}"
-            )
+        place.refuse(f"found {type_name(value)}; accepted: a map such as {{jtype: MyExecutor, with: {{}}}}")
         return _Described()
     given = gather(CONFIG_FILE, value, place)
     values = read(given)

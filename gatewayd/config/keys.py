@@ -14,6 +14,8 @@ import attrs
 
 from gatewayd.config import kinds as k
 from gatewayd.config.kinds import Kind
+from gatewayd.config.queries import CONDITION
+from gatewayd.config.routes import EXPOSED
 
 Status = Literal["supported", "not supported yet", "ignored"]
 SUPPORTED: Final[Status] = "supported"
@@ -134,7 +136,7 @@ GATEWAY: Final = Section("gateway", (
     Key("cors", k.BOOLEAN, False, "Let browsers call HTTP from any origin."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Without /post, /status and /dry_run on HTTP."),
     Key("no_crud_endpoints", k.BOOLEAN, False, "Without /index, /search, /update and /delete on HTTP."),
-    Key("expose_endpoints", k.EXPOSED, None, "HTTP routes of executors' endpoints."),
+    Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints."),
     Key("expose_graphql_endpoint", k.BOOLEAN, False, "Serve /graphql on HTTP.", status=NOT_YET),
     Key("grpc_server_options", k.OPTIONS, None, "gRPC channel arguments of the server."),
     Key("env", k.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
@@ -182,7 +184,7 @@ EXECUTOR: Final = Section("executor", (
     Key("needs", k.TEXTS, None, "Executors it waits for, or gateway; the one before it if omitted.",
         spreads=False),
     Key("floating", k.BOOLEAN, False, "Nothing waits for its answer.", spreads=False),
-    Key("when", k.CONDITION, None, "Only documents that match go in."),
+    Key("when", CONDITION, None, "Only documents that match go in."),
     Key("no_reduce", k.BOOLEAN, False, "Do not merge the documents of several needs.",
         aliases=("disable_reduce",)),
     Key("uses", k.USES, "BaseExecutor", "Its class, its config.yml, or that file's content.",

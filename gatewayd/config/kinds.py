@@ -43,10 +43,15 @@ class Refused(Exception):
 
 @attrs.frozen
 class Kind:
-    """``accepted`` completes "accepted: ..."; ``read`` gives the model's form or raises Refused."""
+    """
+    ``accepted`` completes "accepted: ..."; ``read`` gives the model's form or raises Refused.
+
+    ``literal`` is for texts: what a variable held comes without a type.
+    """
 
     accepted: str
     read: Callable[[Any], Any]
+    literal: bool = False
 
 
 def _boolean(value: Any) -> bool:
@@ -164,14 +169,14 @@ def _json_map(value: Any) -> dict[str, Any]:
     return _map(_from_json(value))
 
 
-def map_of(each: Kind, of_what: str, *, check_key: Callable[[str], str] | None = None) -> Kind:
+def map_of(each: Kind, of_what: str, *, check_key: Callable[[str], str] = str) -> Kind:
     """A map, or JSON text of one, whose values are all of the kind ``each``."""
 
     def read(value: Any) -> dict[str, Any]:
         result = {}
         for key, item in _json_map(value).items():
             try:
-                result[check_key(key) if check_key else key] = each.read(item)
+                result[check_key(key)] = each.read(item)
             except Refused as refused:
                 raise Refused(
                     inside=(key, *refused.inside),
@@ -181,7 +186,7 @@ def map_of(each: Kind, of_what: str, *, check_key: Callable[[str], str] | None =
                 ) from refused
         return result
 
-    return Kind(f"a map of {of_what}", read)
+    return Kind(f"a map of {of_what}", read, literal=each.literal)
 
 
 def _metadata_key(key: str) -> str:
@@ -201,7 +206,9 @@ def _metadata_value(value: Any) -> str:
 
 
 def _scalar_text(value: Any) -> str:
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
         return str(value)
     raise Refused
 
@@ -313,90 +320,6 @@ def _idempotent(value: Any) -> dict[str, bool]:
     return {"*": _boolean(value)}
 
 
-# What FastAPI's routes of the reference take and what still has a meaning here (spec http.md).
-_ROUTE_KEYS: Final = (
-    "http_path", "path", "methods", "tags", "summary", "description", "response_description", "status_code",
-    "deprecated", "name", "operation_id", "include_in_schema",
-)  # fmt: skip
-_METHODS: Final = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
-
-
-def _expose_endpoints(value: Any) -> dict[str, dict[str, Any]]:
-    return {endpoint: _route(endpoint, route) for endpoint, route in _json_map(value).items()}
-
-
-def _route(endpoint: str, route: Any) -> dict[str, Any]:
-    if route is None:
-        return {}
-    if not isinstance(route, Mapping):
-        raise Refused(
-            inside=(endpoint,), found=route, accepted="a map such as {http_path: /foo, methods: [POST]}"
-        )
-    result = dict(route)
-    for key in result:
-        if key not in _ROUTE_KEYS:
-            known = f"accepted: {', '.join(_ROUTE_KEYS)}{suggestion(str(key), _ROUTE_KEYS)}"
-            raise Refused(inside=(endpoint, str(key)), message=f"unknown key; {known}")
-    path = result.pop("path", None)
-    if path is not None and result.setdefault("http_path", path) != path:
-        raise Refused(inside=(endpoint,), message="path and http_path mean the same; give one of them")
-    shown = result.get("http_path", endpoint)
-    if not isinstance(shown, str) or not shown.startswith("/"):
-        raise Refused(inside=(endpoint,), found=shown, accepted="an HTTP path, which starts with /")
-    if "methods" in result:
-        try:
-            methods = _texts(result["methods"])
-        except Refused:
-            methods = ()
-        if not methods or any(method.upper() not in _METHODS for method in methods):
-            inside = (endpoint, "methods")
-            raise Refused(inside=inside, found=result["methods"], accepted=f"a list of {', '.join(_METHODS)}")
-        result["methods"] = [method.upper() for method in methods]
-    return result
-
-
-# docarray's find (spec dispatch.md, `when`).
-_OPERATORS: Final = ("$eq", "$neq", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$regex", "$size", "$exists")
-
-
-def _condition(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise Refused
-    for key, part in value.items():
-        if key in ("$and", "$or"):
-            if not isinstance(part, list):
-                raise Refused(inside=(key,), found=part, accepted="a list of conditions")
-            for index, each in enumerate(part):
-                _condition_inside(each, (key, index))
-        elif key == "$not":
-            _condition_inside(part, (key,))
-        elif key.startswith("$"):
-            raise Refused(inside=(key,), message=_unknown_operator(key, ("$and", "$or", "$not")))
-        elif isinstance(part, Mapping):
-            for operator in part:
-                if operator == "$not":
-                    continue
-                if operator not in _OPERATORS:
-                    raise Refused(inside=(key, operator), message=_unknown_operator(operator, _OPERATORS))
-    return dict(value)
-
-
-def _condition_inside(value: Any, inside: Path) -> None:
-    try:
-        _condition(value)
-    except Refused as refused:
-        raise Refused(
-            inside=inside + refused.inside,
-            found=value if refused.found is ... else refused.found,
-            accepted=refused.accepted or CONDITION.accepted,
-            message=refused.message,
-        ) from refused
-
-
-def _unknown_operator(word: str, known: tuple[str, ...]) -> str:
-    return f"unknown operator; accepted: {', '.join(known)}{suggestion(word, known)}"
-
-
 def _method_name(value: Any) -> str:
     if isinstance(value, str) and value.isidentifier():
         return value
@@ -443,11 +366,11 @@ def _anything(value: Any) -> Any:
 
 
 BOOLEAN: Final = Kind("true or false", _boolean)
-TEXT: Final = Kind("text", _text)
+TEXT: Final = Kind("text", _text, literal=True)
 ANYTHING: Final = Kind("anything", _anything)
 MAP: Final = Kind("a map", _map)
 JSON_MAP: Final = Kind("a map, or JSON text of one", _json_map)
-TEXTS: Final = Kind("a text or a list of texts", _texts)
+TEXTS: Final = Kind("a text or a list of texts", _texts, literal=True)
 HOST: Final = Kind("a host name or an IP address, without scheme and port", _host)
 HOSTS: Final = Kind("a host, a list of hosts, or several separated by commas", _hosts)
 PORT: Final = _PORT
@@ -457,15 +380,15 @@ COMPRESSION: Final = choice("none", "gzip", "deflate", also={"nocompression": "n
 CALL_LIMIT: Final = Kind("a number of milliseconds; 0 or less for no limit", _limit_ms)
 READY_LIMIT: Final = Kind("a number of milliseconds; less than 0 to wait as long as it takes", _ready_ms)
 RETRIES: Final = Kind("a number of further tries; less than 0 for automatic", _retries)
-VARIABLES: Final = map_of(Kind("text", _variable_value), "environment variables", check_key=_variable_name)
+VARIABLES: Final = map_of(
+    Kind("text", _variable_value, literal=True), "environment variables", check_key=_variable_name
+)
 METADATA: Final = map_of(
-    Kind("printable ASCII", _metadata_value), "metadata keys to texts", check_key=_metadata_key
+    Kind("printable ASCII", _metadata_value, literal=True), "metadata keys to texts", check_key=_metadata_key
 )
 OPTIONS: Final = map_of(
     Kind("an integer or text", _option), "gRPC channel argument names to integers or texts"
 )
-EXPOSED: Final = Kind("a map of endpoints to their HTTP routes, or JSON text of one", _expose_endpoints)
-CONDITION: Final = Kind("a map such as {tags__k: {$eq: 1}}", _condition)
 POLLING: Final = Kind("any, all, or a map of endpoints to these", _polling)
 IDEMPOTENT: Final = Kind("true, false, or a map of endpoints to these", _idempotent)
 METHODS: Final = map_of(Kind("the name of a method", _method_name), "endpoints to method names")

@@ -100,7 +100,8 @@ def _plain(value: Any) -> Any:
 def _load(text: str, name: str, base_dir: Path, report: Report, variables: Variables) -> FlowConfig:
     source = Source(name, report)
     value = parse(text, source)
-    report.raise_problems()
+    if value is None:
+        report.raise_problems()
     value = substitute(value, source, variables)
     return _flow(value, Place(source), Folder(base_dir.absolute(), variables))
 
@@ -128,7 +129,7 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         name=flow.get("name"),
         workspace=None if workspace is None else os.path.abspath(workspace),
         base_dir=str(folder.path),
-        warnings=tuple(report.warnings),
+        warnings=tuple(report.ordered(report.warnings)),
     )
 
 

@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 _LONGEST_VALUE: Final = 80
 
 
-@attrs.frozen
+@attrs.frozen(order=True)
 class Position:
     """A line and column of a text, both counted from 1."""
 
@@ -33,29 +33,46 @@ class Position:
 class Report:
     """What one load found: ``problems`` refuse it, ``warnings`` go to the log of who asked for it."""
 
-    problems: dict[str, None] = attrs.field(factory=dict)
-    warnings: dict[str, None] = attrs.field(factory=dict)
+    problems: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
+    warnings: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
 
     def raise_problems(self) -> None:
         """Raise one ConfigError that names every problem, one a line, if there is any."""
         if self.problems:
-            raise ConfigError("\n".join(self.problems))
+            raise ConfigError("\n".join(self.ordered(self.problems)))
+
+    def ordered(self, lines: Mapping[str, tuple[str, Position]]) -> list[str]:
+        """Lines in the order of their places, file by file, the first reported file first."""
+        files = {name: index for index, name in reversed(list(enumerate(name for name, _ in lines.values())))}
+        return sorted(lines, key=lambda line: (files[lines[line][0]], lines[line][1]))
 
 
 @attrs.frozen
 class Source:
-    """One text: its name for messages, and where its values stand, by path."""
+    """
+    One text: its name for messages, and where its values stand, by path.
+
+    ``texts`` keeps what variables held before it was given a type: where a text is wanted, ``007`` is
+    not 7.
+    """
 
     name: str
     report: Report
     positions: dict[Path, Position] = attrs.field(factory=dict)
+    texts: dict[Path, str] = attrs.field(factory=dict)
 
-    def locate(self, path: Path) -> str:
-        """``file:line:column: `` of the value at ``path`` or of what it is in; the file alone if unknown."""
+    def locate(self, path: Path) -> Position | None:
+        """Where the value at ``path`` stands, or what it is in; None for what has no text."""
         for length in range(len(path), -1, -1):
             if position := self.positions.get(path[:length]):
-                return f"{self.name}:{position.line}:{position.column}: "
-        return f"{self.name}: "
+                return position
+        return None
+
+    def literal(self, path: Path, value: Any) -> Any:
+        """``value``, which stands at ``path``, with the texts of variables as they were, one level deep."""
+        if isinstance(value, Mapping):
+            return {key: self.texts.get((*path, key), item) for key, item in value.items()}
+        return self.texts.get(path, value)
 
 
 @attrs.frozen
@@ -69,18 +86,21 @@ class Place:
         return Place(self.source, self.path + steps)
 
     def refuse(self, message: str) -> None:
-        self.source.report.problems[self._line(message)] = None
+        self._tell(message, self.source.report.problems)
 
     def refuse_value(self, found: Any, accepted: str, *, secret: bool = False) -> None:
         """Report a value that is not accepted; of a ``secret`` one only the type is told."""
         self.refuse(f"found {type_name(found) if secret else show(found)}; accepted: {accepted}")
 
     def warn(self, message: str) -> None:
-        self.source.report.warnings[self._line(message)] = None
+        self._tell(message, self.source.report.warnings)
 
-    def _line(self, message: str) -> str:
+    def _tell(self, message: str, lines: dict[str, tuple[str, Position]]) -> None:
+        name, position = self.source.name, self.source.locate(self.path)
+        where = f"{name}:{position.line}:{position.column}" if position else name
         key = path_text(self.path)
-        return self.source.locate(self.path) + (f"{key}: {message}" if key else message)
+        line = f"{where}: {key}: {message}" if key else f"{where}: {message}"
+        lines.setdefault(line, (name, position or Position(0, 0)))
 
 
 def path_text(path: Path) -> str:

@@ -113,7 +113,10 @@ def read_value(given: Given) -> Any:
     """One value, or ``...`` if there is nothing to use."""
     key = given.key
     try:
-        value = key.kind.read(given.value)
+        literal = (
+            given.place.source.literal(given.place.path, given.value) if key.kind.literal else given.value
+        )
+        value = key.kind.read(literal)
         if key.status != SUPPORTED:
             if key.default is None or value != key.kind.read(key.default):
                 _tell(given)

@@ -84,7 +84,7 @@ class _Substitution:
     def _replace(self, text: str, path: Path) -> Any:
         if (whole := _REFERENCE.fullmatch(text)) is not None:
             found = self._resolve(whole, path)
-            return retyped(found) if isinstance(found, str) and found != text else found
+            return self._typed(found, path) if isinstance(found, str) and found != text else found
         parts: list[str] = []
         end = 0
         for match in _REFERENCE.finditer(text):
@@ -99,7 +99,13 @@ class _Substitution:
         replaced = "".join([*parts, text[end:]])
         if len(replaced) > _LONGEST_TEXT:
             raise _TooMuch
-        return text if replaced == text else retyped(replaced)
+        return text if replaced == text else self._typed(replaced, path)
+
+    def _typed(self, text: str, path: Path) -> Any:
+        value = retyped(text)
+        if not isinstance(value, str | list):
+            self._source.texts[path] = text
+        return value
 
     def _resolve(self, match: re.Match[str], path: Path) -> Any:
         expression = match["expression"]
@@ -199,7 +205,7 @@ def retyped(text: str) -> Any:
         return stripped.lower() == "true"
     if stripped.startswith("[") and stripped.endswith("]"):
         inner = stripped[1:-1].strip()
-        return [retyped(item) for item in inner.split(",")] if inner else []
+        return [retyped(item.strip()) for item in inner.split(",")] if inner else []
     # Words such as "inf" and "nan" are more often meant as words.
     number = as_number(stripped) if stripped[0] in "-+.0123456789" and "_" not in stripped else None
     return text if number is None else number

@@ -18,7 +18,7 @@ CASES = {case["name"]: case for case in GOLDEN["cases"] if not case["name"].star
 # Cases whose YAML was not kept with the result.
 TEXTS = {
     "ctx": "jtype: Flow\ngateway:\n  port: ${{ CONTEXT.p }}\nexecutors:\n  - name: ${{ n }}\n",
-    "expose_endpoints dict in yaml": "jtype: Flow\ngateway:\n  expose_endpoints:\n    /foo: {methods: [GET]}\n",
+    "expose_endpoints dict in yaml": "jtype: Flow\ngateway: {expose_endpoints: {/foo: {methods: [GET]}}}\n",
     "uses_with": "jtype: Flow\nexecutors: [{uses: Rec, uses_with: {tag: Z}}]\n",
 }
 

@@ -1,0 +1,169 @@
+"""What is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gatewayd.config import flow_from_mapping, load_flow, load_flow_text
+from gatewayd.errors import ConfigError
+
+
+def problems(text: str, **variables: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load_flow_text(text, environ=variables, name="flow.yml")
+    return str(raised.value).splitlines()
+
+
+def executors(text: str) -> str:
+    return f"jtype: Flow\nexecutors: [{text}]\n"
+
+
+def test_every_problem_of_a_file_is_told_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+jtype: Flow
+with: {timeout_sned: 5}
+gateway:
+  port: 70000
+  cors: maybe
+executors:
+  - name: a
+    replicas: 0
+"""
+    assert problems(text) == [
+        "flow.yml:2:8: with.timeout_sned: unknown key of the with; did you mean timeout_send?",
+        "flow.yml:4:3: gateway.port: found 70000; accepted: a port from 0 (any free one) to 65535",
+        "flow.yml:5:3: gateway.cors: found 'maybe'; accepted: true or false",
+        "flow.yml:8:5: executors[0].replicas: found 0; accepted: an integer from 1 to 1024",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("jtype: [\n", "flow.yml:2:1: this is not YAML: "),
+        ("jtype: Flow\ngateway: {port: 1}\ngateway: {port: 2}\n", "gateway: given twice, in lines 2 and 3"),
+        ("jtype: Flow\ngateway: !!python/object:os.system {}\n", "the tag !!python/object:os.system is not"),
+        ("jtype: Flow\ngateway: {port: !!python/name:os.system x}\n", "is not accepted with the tag"),
+        ("jtype: Flow\nwith: &a {x: *a}\n", "an anchor is used inside itself"),
+        ("jtype: Flo\n", "jtype: found 'Flo'; accepted: Flow; did you mean flow?"),
+        (
+            "jtype: Flow\nexecuters: []\n",
+            "flow.yml:2:1: executers: unknown key of the Flow file; did you mean executors?",
+        ),
+        ("jtype: Flow\ngateway: {port: 1, ports: 2}\n", "means the same as port, which is given too"),
+        ("jtype: Flow\ngateway: {protocol: [grpc, http], port: [1, 1]}\n", "the port 1 is given twice"),
+        (
+            "jtype: Flow\ngateway: {protocol: grpc+http}\n",
+            "found 'grpc+http'; accepted: grpc, http, websocket",
+        ),
+        ("jtype: Flow\ngateway: {ssl_certfile: a.pem}\n", "gateway.ssl_certfile: not supported yet"),
+        ("jtype: Flow\ngateway: {uses: Mine}\n", "gateway.uses: not supported yet"),
+        ("jtype: Flow\nwith: {monitoring: true}\n", "with.monitoring: not supported yet"),
+        ("jtype: Flow\nwith: {uses_with: {a: 1}}\n", "this key is set in the gateway or in an executor"),
+        ("jtype: Flow\ngateway: {pool: {max_queud: 1}}\n", "gateway.pool.max_queud: unknown key"),
+        ("jtype: Flow\ngateway: {compression: brotli}\n", "found 'brotli'; accepted: none, gzip, deflate"),
+        ("jtype: Flow\ngateway: {expose_endpoints: '{'}\n", "gateway.expose_endpoints: this is not JSON"),
+        (
+            "jtype: Flow\ngateway: {expose_endpoints: {/a: {methods: [GTE]}}}\n",
+            "expose_endpoints./a.methods: found",
+        ),
+        ("jtype: Flow\ngateway: {expose_endpoints: {/a: {http_pth: /b}}}\n", "did you mean http_path?"),
+        ("jtype: Flow\ngateway: {port: '${{ CONTEXT.zz }}'}\n", "the context has no zz"),
+        ("jtype: Flow\ngateway: {port: '${{ 1 + 1 }}'}\n", "${{ 1 + 1 }} is not understood"),
+        (
+            "jtype: Flow\nwith: {name: '${{root.with.title}}', title: '${{root.with.name}}'}\n",
+            "refer to each other",
+        ),
+        (executors("{uses: 'docker://x'}"), "executors from docker:// are not supported yet"),
+        (executors("{uses: 'jinahub+docker://x'}"), "executors from jinahub+docker:// are not supported yet"),
+        (executors("{uses: 'a b'}"), "executors[0].uses: found 'a b'; accepted: a class such as"),
+        (executors("{shards: 2}"), "executors[0].shards: not supported yet"),
+        (executors("{uses_before: A}"), "executors[0].uses_before: not supported yet"),
+        (executors("{method: inspect}"), "inspect is not supported yet; use floating: true"),
+        (executors("{method: needs, needs: [gateway]}"), "method: needs wants at least two names"),
+        (executors("{name: a}, {name: b, needs: aa}"), "no executor is called 'aa'; did you mean a?"),
+        (
+            executors("{name: a, needs: b}, {name: b, needs: c}, {name: c, needs: a}"),
+            "a needs b needs c needs a",
+        ),
+        (executors("{name: a, needs: a}"), "a needs itself"),
+        (executors("{when: {tags__k: {$eqq: 1}}}"), "executors[0].when.tags__k.$eqq: unknown operator"),
+        (
+            executors("{when: {$and: {}}}"),
+            "executors[0].when.$and: found a map; accepted: a list of conditions",
+        ),
+        (executors("{replicas: 2, port: 5000}"), "found 1 port(s) for 2 replica(s)"),
+        (executors("{tls: true}"), "only an external executor can have this"),
+        (executors("{host: 'grpc://h:1'}"), "those need external: true"),
+        (executors("{external: true}"), "an external executor needs a port"),
+        (executors("{external: true, host: 'h:1', port: 2}"), "given in host as well as in port"),
+        (executors("{external: true, host: 'ftp://h:1'}"), "the scheme ftp:// is not accepted"),
+        (executors("{external: true, host: 'grpc://h:1,grpcs://h:2'}"), "some hosts have a scheme with TLS"),
+        (executors("{external: true, host: 'h:1,h:2', replicas: 3}"), "host and port give 2 address(es)"),
+        (executors("{env: {A: [1]}}"), "executors[0].env.A: found a list; accepted: text"),
+        (executors("{uses_dynamic_batching: {/x: {timeout: 1}}}"), "preferred_batch_size is missing"),
+        (
+            executors("5"),
+            "executors[0]: found a number; accepted: a map, or the name of a Deployment's YAML file",
+        ),
+        (executors("{jtype: Deployment, wiht: {}}"), "did you mean with?"),
+        (executors("{jtype: Deploymnt}"), "found 'Deploymnt'; accepted: Deployment"),
+    ],
+)
+def test_a_mistake_is_refused_by_name(text: str, problem: str) -> None:
+    assert any(problem in line for line in problems(text)), problems(text)
+
+
+@pytest.mark.parametrize("key", ["uses", "py_modules"])
+def test_a_missing_file_is_told_with_its_path(key: str, tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text(executors(f"{{{key}: no/file.yml}}"))
+    with pytest.raises(
+        ConfigError, match=f"{key}: can not find no/file.yml, looked for {tmp_path}/no/file.yml"
+    ):
+        load_flow(tmp_path / "flow.yml")
+
+
+def test_a_problem_in_an_executor_s_own_file_names_that_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("jtype: Mine\nwiht: {a: 1}\n")
+    (tmp_path / "flow.yml").write_text(executors("{uses: config.yml}"))
+    with pytest.raises(ConfigError, match=r"config\.yml:2:1: wiht: unknown key .* did you mean with\?"):
+        load_flow(tmp_path / "flow.yml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"jtype: \x00"])
+def test_a_file_that_is_no_text_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"flow\.yml: "):
+        load_flow(tmp_path / "flow.yml")
+
+
+def test_a_folder_is_not_a_flow(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a file"):
+        load_flow(tmp_path)
+
+
+def test_values_of_secret_keys_are_not_quoted() -> None:
+    assert "hunter2" not in "".join(
+        problems(executors("{env: [hunter2], uses_with: hunter2, grpc_metadata: hunter2}"))
+    )
+
+
+def test_anchors_that_multiply_are_refused() -> None:
+    lines = ["x-0: &a0 [1, 1]"] + [f"x-{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert "are anchors repeated?" in problems("jtype: Flow\n" + "\n".join(lines))[0]
+
+
+def test_references_that_multiply_are_refused() -> None:
+    lines = [f"x-{i}: '{f'${{{{root.x-{i - 1}}}}}' * 10}'" for i in range(1, 9)]
+    assert "too many or too long" in problems("jtype: Flow\nx-0: aaaaaaaaaa\n" + "\n".join(lines))[-1]
+
+
+def test_deep_nesting_is_refused() -> None:
+    assert "nested too deeply" in problems("[" * 5000 + "]" * 5000)[0]
+
+
+def test_a_mapping_built_in_python_is_refused_without_lines() -> None:
+    with pytest.raises(ConfigError, match=r"^Flow: executors\[0\]\.replicas: found 0; accepted"):
+        flow_from_mapping({"executors": [{"replicas": 0}]})
