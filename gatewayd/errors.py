@@ -95,7 +95,10 @@ class CallFailed(NetworkError):
         super().__init__(deployment, addresses, details)
 
     def explanation(self) -> str:
-        return f"{self.code}: {self.details} |Gateway: deployment {self.deployment} at address(es) {self.address_set}."
+        return (
+            f"{self.code}: {self.details} |Gateway: deployment {self.deployment} at "
+            f"address(es) {self.address_set}."
+        )
 
 
 class Unreachable(NetworkError):
@@ -112,8 +115,9 @@ class TimedOut(NetworkError):
     def explanation(self) -> str:
         return (
             f"{self.details or 'Deadline Exceeded'}|Gateway: Connection with deployment {self.deployment} at "
-            f"address(es) {self.address_set} could be established, but timed out. You can increase the "
-            "allowed time by setting `timeout_send` in your Flow YAML `with` block or Flow `__init__()` method."
+            f"address(es) {self.address_set} could be established, but timed out. You can increase "
+            "the allowed time by setting `timeout_send` in your Flow YAML `with` block or Flow "
+            "`__init__()` method."
         )
 
     def short_reason(self) -> str:

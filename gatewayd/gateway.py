@@ -20,13 +20,12 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import FlowConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
-from gatewayd.errors import PortTaken
+from gatewayd.errors import Draining, PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
-from gatewayd.protocols.needs import Needs
-from gatewayd.protocols.site import build_site
+from gatewayd.protocols.listener import build_site
 from gatewayd.status import status_maps
 
 log = Logger()
@@ -49,7 +48,11 @@ class Gateway:
             Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
         )
         self._supervisor = Supervisor(
-            reactor, flow.deployments, on_up=self._replica_up, on_down=self._replica_down
+            reactor,
+            flow.deployments,
+            on_up=self._replica_up,
+            on_down=self._replica_down,
+            base_dir=flow.base_dir,
         )
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._grpc: list[GrpcServer] = []
@@ -57,15 +60,16 @@ class Gateway:
 
     def start(self) -> None:
         """
-        Listen and start the executors. Raises PortTaken, with everything closed again.
+        Listen and start the executors. Raises PortTaken: the process is then to end.
 
         Blocks for a moment while gRPC binds its ports.
         """
         self._bridge.start()
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))
-        self._supervisor.start()
         self._announce()
+        self._supervisor.start()
+        self._supervisor.ready().addCallbacks(self._ready, lambda failure: failure.trap(Draining))
 
     async def stop(self) -> None:
         """Fires when everything has ended; takes little longer than the grace period at most."""
@@ -98,18 +102,21 @@ class Gateway:
             port = server.listen(listener.port)
             self._grpc.append(server)
             return port
-        needs = Needs(
-            dispatcher=self._dispatcher,
-            status=self._status,
-            offload=self._bridge.offload,
-            reactor=self._reactor,
+        site = build_site(
+            listener.protocols,
+            self.flow.gateway,
+            self._dispatcher,
+            self._status,
+            self._bridge.offload,
+            self._reactor,
         )
-        site = build_site(listener.protocols, self.flow.gateway, needs)
         host = self.flow.gateway.host
         try:
             listening = self._reactor.listenTCP(listener.port, site, interface=host)
         except CannotListenError as error:
-            raise PortTaken("+".join(listener.protocols), host, listener.port, str(error.socketError)) from error
+            raise PortTaken(
+                "+".join(listener.protocols), host, listener.port, str(error.socketError)
+            ) from error
         self._web.append((listening, site))
         return int(listening.getHost().port)
 
@@ -119,15 +126,21 @@ class Gateway:
 
     def _announce(self) -> None:
         host = self.flow.gateway.host
-        reachable = "localhost" if host in ("0.0.0.0", "::", "") else host
         for listener, port in zip(self.flow.gateway.listeners, self.ports, strict=True):
             log.info(
                 "{protocols} on {host}:{port}", protocols="+".join(listener.protocols), host=host, port=port
             )
+
+    def _ready(self, _: None) -> None:
+        for server in self._grpc:
+            server.set_serving()
+        log.info("ready")
+        for listener, port in zip(self.flow.gateway.listeners, self.ports, strict=True):
             if "http" in listener.protocols:
+                host = self.flow.gateway.host
                 log.info(
                     "try: curl -s http://{host}:{port}/post -H 'content-type: application/json' -d '{{}}'",
-                    host=reachable,
+                    host="localhost" if host in ("0.0.0.0", "::", "") else host,
                     port=port,
                 )
 

@@ -8,11 +8,12 @@ twistd becomes a daemon.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
-from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
+from gatewayd import __version__
 from gatewayd.config import FlowConfig, load_flow
 from gatewayd.errors import ConfigError
 from gatewayd.service import GatewayService
@@ -27,15 +28,15 @@ class Options(usage.Options):
     longdesc = (
         "Serves a Flow: takes requests over gRPC, HTTP and WebSocket, routes each through the Flow's "
         "executors, and answers. Starts and watches the executors that are not marked external. What is "
-        "served, on which ports and with which limits is all in the Flow file. twistd's own options (-n to stay "
-        "in the foreground, --pidfile, --logfile) go before the word gateway."
+        "served, on which ports and with which limits is all in the Flow file. twistd's own options (-n "
+        "to stay in the foreground, --pidfile, --logfile) go before the word gateway."
     )
     optParameters = [  # noqa: RUF012
         ["config", "c", "flow.yml", "The Flow file to serve (YAML)."],
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.context: dict[str, str] = {}
         self.flow: FlowConfig
 
@@ -48,6 +49,11 @@ class Options(usage.Options):
             raise usage.UsageError(f"--context {assignment}: expected name=value")
         self.context[name] = value
 
+    def opt_version(self) -> NoReturn:
+        """Display gatewayd's version and exit."""
+        print(f"gatewayd {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
     def postOptions(self) -> None:
         """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
         try:
@@ -57,7 +63,7 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: Options) -> GatewayService:
     """The service of one Flow, on the reactor that twistd runs."""
     from twisted.internet import reactor
 

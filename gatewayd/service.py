@@ -40,7 +40,7 @@ class GatewayService(Service):
     def startService(self) -> None:
         from gatewayd.gateway import Gateway
 
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._take_signals)
         gateway = Gateway(self._flow, self._reactor)
         try:
@@ -53,7 +53,7 @@ class GatewayService(Service):
         self._gateway = gateway
 
     def stopService(self) -> Deferred[None]:
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self._gateway is None:
             return succeed(None)
         gateway, self._gateway = self._gateway, None

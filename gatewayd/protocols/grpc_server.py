@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
@@ -26,6 +26,9 @@ _START_TIMEOUT_S = 10.0
 
 class GrpcServer:
     """One listening gRPC port. Reactor thread only, but for the methods named ``_on_loop``."""
+
+    # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
+    _names = ("", *SERVICES, reflection.SERVICE_NAME)
 
     def __init__(self, bridge: Bridge, servicer: Servicer, gateway: GatewayConfig) -> None:
         self._bridge = bridge
@@ -42,6 +45,12 @@ class GrpcServer:
         """
         return self._bridge.run_on_loop(lambda: self._listen_on_loop(port), _START_TIMEOUT_S)
 
+    def set_serving(self) -> None:
+        """Tell health checkers that the executors are there, too."""
+        self._bridge.on_loop(self._set_serving_on_loop).addErrback(
+            lambda failure: failure.trap(CancelledError)
+        )
+
     def stop(self, grace_s: float) -> Deferred[None]:
         """
         Tell health checkers, take no new calls, and fire when those under way have ended.
@@ -53,11 +62,10 @@ class GrpcServer:
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
         server.add_generic_rpc_handlers(self._servicer.handlers())
-        names = (*SERVICES, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server, pool=POOL)
+        reflection.enable_server_reflection(self._names[1:], server, pool=POOL)
         self._health = health.aio.HealthServicer()
-        for name in ("", *names):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
             bound: int = server.add_insecure_port(f"{self._gateway.host}:{port}")
@@ -66,6 +74,10 @@ class GrpcServer:
         await server.start()
         self._server = server
         return bound
+
+    async def _set_serving_on_loop(self) -> None:
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def _stop_on_loop(self, grace_s: float) -> None:
         if self._server is not None:
