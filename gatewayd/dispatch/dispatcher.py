@@ -146,9 +146,7 @@ class Dispatcher:
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
         self._in_flight += 1
-        run = _Run(self, traversal, request.request_id, timeout_s)
-        run.begin()
-        return run.result
+        return _Run(self, traversal, request.request_id, timeout_s).begin()
 
     def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
         """
@@ -191,13 +189,12 @@ class _Run:
         "_ended",
         "_performing",
         "_request_id",
-        "_settled",
+        "_result",
         "_steps",
         "_stopped",
         "_timeout_s",
         "_timer",
         "_traversal",
-        "result",
     )
 
     def __init__(
@@ -213,16 +210,18 @@ class _Run:
         self._calls: dict[Node | None, Deferred[Any]] = {}
         self._steps: deque[Step] = deque()
         self._performing = False
-        self._settled = False  # the client has its result
         self._stopped = False  # nothing may be sent any more
         self._ended = False
-        self.result: Deferred[Response] = Deferred(self._cancelled)
+        self._result: Deferred[Response] | None = Deferred(self._cancelled)  # None once it is given
 
-    def begin(self) -> None:
+    def begin(self) -> Deferred[Response]:
+        """Start, and give what the client waits with. Call it once."""
+        result = self._result
+        assert result is not None
         if self._timeout_s is not None:
             if self._timeout_s <= 0:
                 self._timed_out()
-                return
+                return result
             clock = self._dispatcher.clock
             self._deadline = clock.seconds() + self._timeout_s
             self._timer = clock.callLater(self._timeout_s, self._timed_out)
@@ -231,6 +230,7 @@ class _Run:
         except Exception:  # Malformed parameters; or a bug, that must not leave its client waiting
             self._fail(Failure())
         self._end_if_idle()
+        return result
 
     def _perform(self, steps: list[Step]) -> None:
         """Do ``steps`` and all that follows from them at once."""
@@ -251,10 +251,9 @@ class _Run:
                     self._failed(Failure(), step.node)
         finally:
             self._performing = False
-        if self._traversal.finished and not self._settled:
+        if self._traversal.finished and self._result is not None:
             response = self._traversal.response(self._dispatcher.wall_clock())
-            self._settle()
-            self.result.callback(response)
+            self._settle().callback(response)
 
     def _send(self, node: Node, call: Call) -> None:
         left_s = None
@@ -297,7 +296,7 @@ class _Run:
         self._calls.pop(node, None)
         if node is not None and node.background and failure.check(GatewayError, CancelledError):
             self._log_floating(node, type(failure.value).__name__)
-        elif not self._settled:
+        elif self._result is not None:
             self._fail(failure)
         elif not failure.check(CancelledError):  # those are the calls that this run has cancelled
             self._dispatcher.log.failure(
@@ -312,31 +311,36 @@ class _Run:
         self._end_if_idle()
 
     def _fail(self, failure: Failure) -> None:
-        if not self._settled:
-            self._stop()
-            self.result.errback(failure)
+        if self._result is not None:
+            self._stop().errback(failure)
 
     def _cancelled(self, result: Deferred[Response]) -> None:
-        self._stop()  # Deferred.cancel itself then fails the result
+        if self._result is not None:
+            self._stop()  # Deferred.cancel itself then fails the result
         self._end_if_idle()
 
-    def _stop(self) -> None:
-        """Send nothing more, and cancel what the client was waiting for."""
+    def _stop(self) -> Deferred[Response]:
+        """Send nothing more, cancel what the client was waiting for, and give what it waits with."""
         self._stopped = True
-        self._settle()
+        result = self._settle()
         self._steps.clear()
         for node, call in list(self._calls.items()):
             if node is None or not node.background:
                 call.cancel()
+        return result
 
-    def _settle(self) -> None:
-        self._settled = True
+    def _settle(self) -> Deferred[Response]:
+        """Take out the result, which can then be fired, once."""
+        assert self._result is not None
+        # Holding it would be a reference cycle through its canceller: work for the garbage collector.
+        result, self._result = self._result, None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        return result
 
     def _end_if_idle(self) -> None:
-        if self._settled and not self._calls and not self._performing and not self._ended:
+        if self._result is None and not self._calls and not self._performing and not self._ended:
             self._ended = True
             self._dispatcher.run_ended()
 

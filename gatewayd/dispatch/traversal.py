@@ -134,7 +134,8 @@ class Traversal:
         """
         request = self._request
         self._begun = now
-        part = Answer(request.documents, b"", (*request.routes, encode_route(Route(START, now))))
+        routes = (*request.routes, encode_route(Route(START, now)))
+        part = Answer(request.documents, request.parameters, routes)
         steps = self._hand_on(part, self._topology.origins, now)
         if self._topology.answering is None:
             self._outcome = part
@@ -234,13 +235,12 @@ class Traversal:
         index = node.index
         parts = [part]
         if node.parts > 1:
-            parts = self._parts.setdefault(index, [])
-            parts.append(part)
-            if len(parts) < node.parts:
+            self._parts.setdefault(index, []).append(part)
+            if len(self._parts[index]) < node.parts:
                 return None
+            parts = self._parts.pop(index)
         for each in parts:
             if each.failed:
-                self._parts.pop(index, None)
                 return each
         self._started[index] = now
         skipped = self._skips(node)
@@ -251,14 +251,13 @@ class Traversal:
             self._parts[index] = parts
             if skipped:
                 self._skipped.add(index)
-            documents = tuple(each.documents for each in parts)
+            documents = tuple([each.documents for each in parts])
             work = partial(_prepare, documents, node.condition, merging)
             steps.append(Prepare(node, work, sum(map(len, documents))))
             return None
         if skipped:
             return part
-        self._parts.pop(index, None)
-        steps.append(self._ask(node, parts, tuple(each.documents for each in parts)))
+        steps.append(self._ask(node, parts, tuple([each.documents for each in parts])))
         return None
 
     def _skips(self, node: Node) -> bool:
@@ -274,12 +273,16 @@ class Traversal:
             parameters = self._parameters.for_join(node.name)
         else:
             parameters = self._parameters.for_executor(node.name)
+        if len(documents) == 1:
+            part = parts[0]  # of merged parts, the routes of the first count
+            if part.parameters != parameters or part.documents is not documents[0]:
+                part = Answer(documents[0], parameters, part.routes)
+            return Send(node, Call((encode_call(request_id, endpoint, part),), endpoint))
         messages = [
             encode_call(request_id, endpoint, Answer(content, parameters, part.routes))
-            # Not strict: of merged parts, the routes of the first count.
-            for part, content in zip(parts, documents, strict=False)
+            for part, content in zip(parts, documents, strict=True)
         ]
-        return Send(node, Call(tuple(messages), endpoint, len(messages) > 1))
+        return Send(node, Call(tuple(messages), endpoint, True))
 
     def _conclude(self, outcome: Answer, steps: list[Step]) -> None:
         self._concluded = True

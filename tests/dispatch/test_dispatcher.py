@@ -1,0 +1,366 @@
+"""The Dispatcher: calls made, failures, cancellation, deadlines, floating calls, draining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+
+from gatewayd.errors import BadRequest, Draining, TimedOut, Unreachable
+from gatewayd.request import Answer, Call, Request, Response
+from gatewayd.wire import Malformed, decode_answer
+from tests.dispatch.fakes import (
+    CHAIN,
+    DIAMOND,
+    REQUEST,
+    ByHand,
+    FakePool,
+    build,
+    deployment,
+    documents,
+    failed,
+    ids,
+    struct,
+)
+
+FLOATING = (deployment("a"), deployment("log", "a", floating=True), deployment("after", "log", floating=True))
+DOWN = Unreachable("a", ["127.0.0.1:1"], "refused")
+
+
+def results(deferred: Deferred[Any]) -> list[Any]:
+    """What the Deferred is fired with: a value, or an exception."""
+    got: list[Any] = []
+    deferred.addCallbacks(got.append, lambda failure: got.append(failure.value))
+    return got
+
+
+@pytest.fixture
+def events() -> Any:
+    seen: list[LogEvent] = []
+    globalLogPublisher.addObserver(seen.append)
+    yield seen
+    globalLogPublisher.removeObserver(seen.append)
+
+
+def test_a_chain_is_answered_with_every_route() -> None:
+    pool, clock = FakePool(), Clock()
+    dispatcher = build(pool, *CHAIN, clock=clock)
+    got = results(dispatcher.dispatch(REQUEST))
+    for name in "abc":
+        assert not got
+        clock.advance(1.0)
+        pool.answer(name)
+    (response,) = got
+    assert isinstance(response, Response)
+    assert [(each.executor, each.start_time, each.end_time) for each in response.routes] == [
+        ("gateway", 0.0, 3.0),
+        ("a", 0.0, 1.0),
+        ("b", 1.0, 2.0),
+        ("c", 2.0, 3.0),
+    ]
+    assert dispatcher.in_flight == 0
+
+
+def test_a_failed_call_cancels_its_siblings_and_fails_the_request() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *DIAMOND)
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.fail("a", DOWN)
+    assert got == [DOWN]
+    assert pool.cancelled == ["b"]
+    assert dispatcher.in_flight == 0
+
+
+def test_cancelling_cancels_every_call_the_client_waited_for() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *DIAMOND)
+    result = dispatcher.dispatch(REQUEST)
+    got = results(result)
+    result.cancel()
+    assert [type(each) for each in got] == [CancelledError]
+    assert sorted(pool.cancelled) == ["a", "b"]
+    assert dispatcher.in_flight == 0
+
+
+def test_cancelling_after_the_answer_leaves_floating_calls_alone() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *FLOATING)
+    result = dispatcher.dispatch(REQUEST)
+    pool.answer("a")
+    result.cancel()
+    assert pool.cancelled == []
+    assert pool.waiting == ["log"]
+
+
+def test_floating_calls_carry_on_after_the_answer_and_are_drained() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *FLOATING)
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    (response,) = got
+    assert [(each.executor, each.end_time is None) for each in response.routes] == [
+        ("gateway", False),
+        ("a", False),
+        ("log", True),
+    ]
+    drained = results(dispatcher.drain())
+    assert (dispatcher.in_flight, drained) == (1, [])
+    pool.answer("log")
+    assert drained == []
+    pool.answer("after")
+    assert (dispatcher.in_flight, drained) == (0, [None])
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_failed_floating_call_is_logged_and_costs_nobody_an_answer(
+    early: bool, events: list[LogEvent]
+) -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("log", floating=True), deployment("a"))
+    got = results(dispatcher.dispatch(REQUEST))
+    if not early:
+        pool.answer("a")
+    pool.fail("log", DOWN)
+    if early:
+        pool.answer("a")
+    assert [type(each) for each in got] == [Response]
+    assert dispatcher.in_flight == 0
+    (event,) = [each for each in events if each.get("deployment") == "log"]
+    assert (event["request_id"], event["reason"]) == ("r1", "Unreachable")
+
+
+def test_a_floating_executor_that_raised_is_logged_by_the_name_of_its_error(events: list[LogEvent]) -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("log", floating=True), deployment("a"))
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("log", failed(name="KeyError"))
+    pool.answer("a")
+    assert got[0].status == b""
+    assert [each["reason"] for each in events if each.get("deployment") == "log"] == ["KeyError"]
+
+
+def test_floating_calls_do_not_end_with_the_clients_deadline() -> None:
+    pool, clock = FakePool(), Clock()
+    dispatcher = build(pool, deployment("log", floating=True), deployment("a"), clock=clock)
+    got = results(dispatcher.dispatch(REQUEST, timeout_s=2.0))
+    assert [(each.deployment, each.timeout_s) for each in pool.sent] == [("log", None), ("a", 2.0)]
+    clock.advance(2.0)
+    assert isinstance(got[0], TimedOut)
+    assert (pool.cancelled, pool.waiting) == (["a"], ["log"])
+    assert dispatcher.in_flight == 1
+    pool.answer("log")
+    assert dispatcher.in_flight == 0
+
+
+def test_the_deadline_names_what_was_still_waited_for_and_shrinks_on_the_way() -> None:
+    pool, clock = FakePool(), Clock()
+    dispatcher = build(
+        pool,
+        deployment("first"),
+        *[
+            attrs.evolve(each, needs=tuple("first" if name == "gateway" else name for name in each.needs))
+            for each in DIAMOND
+        ],
+        clock=clock,
+    )
+    got = results(dispatcher.dispatch(attrs.evolve(REQUEST, timeout_s=5.0), timeout_s=3.0))
+    clock.advance(1.0)
+    pool.answer("first")
+    assert [each.timeout_s for each in pool.sent] == [3.0, 2.0, 2.0]
+    clock.advance(2.0)
+    assert isinstance(got[0], TimedOut)
+    assert "a, b" in str(got[0])
+    assert sorted(pool.cancelled) == ["a", "b"]
+    assert not clock.getDelayedCalls()
+
+
+def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    pool = FakePool()
+    got = results(build(pool, *CHAIN).dispatch(REQUEST, timeout_s=0.0))
+    assert isinstance(got[0], TimedOut)
+    assert pool.sent == []
+
+
+def test_an_answer_in_time_leaves_no_timer_behind() -> None:
+    pool, clock = FakePool(), Clock()
+    results(build(pool, deployment("a"), clock=clock).dispatch(REQUEST, timeout_s=5.0))
+    pool.answer("a")
+    assert not clock.getDelayedCalls()
+
+
+def test_a_closed_dispatcher_refuses_and_finishes_what_is_under_way() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("a"))
+    under_way = results(dispatcher.dispatch(REQUEST))
+    dispatcher.close()
+    drained = results(dispatcher.drain())
+    (refused,) = results(dispatcher.dispatch(REQUEST))
+    assert isinstance(refused, Draining)
+    pool.answer("a")
+    assert isinstance(under_way[0], Response)
+    assert drained == [None]
+
+
+def test_one_impatient_drain_does_not_end_the_other() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("a"))
+    results(dispatcher.dispatch(REQUEST))
+    impatient, patient = dispatcher.drain(), results(dispatcher.drain())
+    left = results(impatient)
+    impatient.cancel()
+    pool.answer("a")
+    assert isinstance(left[0], CancelledError)
+    assert patient == [None]
+
+
+def test_a_bad_target_fails_that_request_only() -> None:
+    dispatcher = build(FakePool(), *CHAIN)
+    (refused,) = results(dispatcher.dispatch(attrs.evolve(REQUEST, target="[")))
+    assert isinstance(refused, BadRequest)
+    assert dispatcher.in_flight == 0
+
+
+def test_malformed_parameters_are_a_bad_request() -> None:
+    dispatcher = build(FakePool(), *CHAIN)
+    (refused,) = results(dispatcher.dispatch(attrs.evolve(REQUEST, parameters=b"\xff__")))
+    assert isinstance(refused, Malformed)
+    assert dispatcher.in_flight == 0
+
+
+def test_malformed_results_of_an_executor_fail_the_request() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("a"))
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a", Answer(b"", parameters=b"\xff__results__"))
+    assert isinstance(got[0], Malformed)
+    assert dispatcher.in_flight == 0
+
+
+class BrokenPool(FakePool):
+    """Raises instead of returning a Deferred."""
+
+    def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+        if deployment == "b":
+            raise RuntimeError("a bug")
+        return super().send(deployment, call, timeout_s)
+
+
+def test_a_bug_in_the_pool_fails_the_request_and_cancels_the_rest() -> None:
+    pool = BrokenPool()
+    dispatcher = build(pool, *DIAMOND)
+    got = results(dispatcher.dispatch(REQUEST))
+    assert [str(each) for each in got] == ["a bug"]
+    assert pool.cancelled == ["a"]
+    assert dispatcher.in_flight == 0
+
+
+class InstantPool(FakePool):
+    """Answers before ``send`` returns."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self._error = error
+
+    def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+        return fail(self._error) if self._error else succeed(decode_answer(call.messages[0]))
+
+
+def test_a_long_chain_answered_at_once_needs_no_stack() -> None:
+    before = ["gateway", *(f"n{index}" for index in range(2000))]
+    dispatcher = build(InstantPool(), *(deployment(f"n{index}", before[index]) for index in range(2000)))
+    (response,) = results(dispatcher.dispatch(REQUEST))
+    assert len(response.routes) == 2001
+    assert dispatcher.in_flight == 0
+
+
+def test_a_call_that_fails_at_once_fails_the_request() -> None:
+    dispatcher = build(InstantPool(DOWN), *DIAMOND)
+    assert results(dispatcher.dispatch(REQUEST)) == [DOWN]
+    assert dispatcher.in_flight == 0
+
+
+def test_heavy_merges_are_offloaded_and_light_ones_are_not() -> None:
+    pool, offload = FakePool(), ByHand()
+    dispatcher = build(pool, *DIAMOND, offload=offload, offload_bytes=100)
+    results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    pool.answer("b")
+    assert (offload.waiting, pool.waiting) == ([], ["c"])
+    results(dispatcher.dispatch(attrs.evolve(REQUEST, documents=documents(*map(str, range(100))))))
+    pool.answer("a")
+    pool.answer("b")
+    assert (len(offload.waiting), pool.waiting) == (1, ["c"])
+    offload.run()
+    assert pool.waiting == ["c", "c"]
+
+
+def test_cancelling_during_an_offloaded_merge_drops_its_result() -> None:
+    pool, offload = FakePool(), ByHand()
+    dispatcher = build(pool, *DIAMOND, offload=offload, offload_bytes=0)
+    result = dispatcher.dispatch(REQUEST)
+    got = results(result)
+    pool.answer("a")
+    pool.answer("b")
+    result.cancel()
+    assert isinstance(got[0], CancelledError)
+    offload.run()
+    assert pool.names == ["a", "b"]
+    assert dispatcher.in_flight == 0
+
+
+def test_the_final_order_can_be_offloaded_too() -> None:
+    pool, offload = FakePool(), ByHand()
+    dispatcher = build(
+        pool, deployment("a", when={"id": {"$exists": True}}), offload=offload, offload_bytes=0
+    )
+    got = results(dispatcher.dispatch(REQUEST))
+    offload.run()
+    pool.answer("a", Answer(documents("d1", "d0")))
+    assert got == []
+    offload.run()
+    assert ids(got[0].documents) == ["d0", "d1"]
+    assert dispatcher.in_flight == 0
+
+
+def test_documents_that_cannot_be_read_fail_a_request_that_must_merge_them() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *DIAMOND)
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a", Answer(b"\x12\x03abc"))  # docs_bytes
+    pool.answer("b")
+    assert "docs_bytes" in str(got[0])
+    assert dispatcher.in_flight == 0
+
+
+def test_a_floating_filter_that_cannot_be_read_is_only_logged(events: list[LogEvent]) -> None:
+    pool = FakePool()
+    dispatcher = build(
+        pool, deployment("log", floating=True, when={"id": {"$exists": True}}), deployment("a")
+    )
+    got = results(dispatcher.dispatch(Request("r1", "/x", documents=b"\x12\x03abc")))
+    pool.answer("a")
+    # The answer itself has to be put in order, which needs its documents as well.
+    assert "docs_bytes" in str(got[0])
+    assert [each["reason"] for each in events if each.get("deployment") == "log"] == ["UnreadableDocuments"]
+    assert dispatcher.in_flight == 0
+
+
+def test_a_dry_run_goes_through_every_deployment() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *CHAIN)
+    got = results(dispatcher.dry_run(documents("probe")))
+    for name in "abc":
+        assert pool.sent[-1].call.endpoint == "_jina_dry_run_"
+        pool.answer(name)
+    assert ids(got[0].documents) == ["probe"]
+
+
+def test_each_executor_gets_its_own_parameters() -> None:
+    pool = FakePool()
+    results(build(pool, *DIAMOND).dispatch(attrs.evolve(REQUEST, parameters=struct(k=1, a__k=2))))
+    sent = {each.deployment: decode_answer(each.call.messages[0]).parameters for each in pool.sent}
+    assert sent == {"a": struct(k=2), "b": struct(k=1)}
