@@ -160,9 +160,7 @@ class Executor:
         found: dict[str, Batching] = {}
         for endpoint, function in self.requests.items():
             # The endpoint's own settings win over the method's, and both over the decorator.
-            settings = (
-                configured.get(endpoint) or configured.get(function.__name__) or batching_mark(function)
-            )
+            settings = configured.get(endpoint, configured.get(function.__name__, batching_mark(function)))
             if settings is not None:
                 found[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")
         return found

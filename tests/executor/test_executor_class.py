@@ -1,0 +1,187 @@
+"""The Executor base class: what a class binds, what is refused, what an instance knows."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gatewayd import Executor, dynamic_batching, monitor, requests
+from gatewayd.executor.binding import Batching
+
+
+class Base(Executor):
+    @requests(on="/a")
+    def a(self, **kwargs):
+        return "base a"
+
+    @requests(on=["/b", "/c"])
+    async def b(self, docs, parameters, docs_matrix):
+        return "base b"
+
+
+def test_import_gatewayd_loads_neither_docarray_nor_grpc():
+    code = "import sys, gatewayd; print({'docarray', 'grpc', 'numpy', 'twisted'} & set(sys.modules))"
+
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert output == "set()\n"
+
+
+def test_endpoints_are_listed_in_the_order_of_definition_with_the_dry_run_last():
+    assert list(Base().requests) == ["/a", "/b", "/c", "_jina_dry_run_"]
+
+
+def test_endpoints_are_inherited_and_can_be_bound_anew():
+    class Sub(Base):
+        @requests(on="/a")
+        def other(self, **kwargs):
+            return "sub"
+
+        @requests
+        def rest(self, **kwargs):
+            return "rest"
+
+    bound = Sub().requests
+
+    assert bound["/a"](Sub()) == "sub"
+    assert list(bound) == ["/a", "/b", "/c", "/default", "_jina_dry_run_"]
+    assert Base().requests["/a"](Base()) == "base a"
+
+
+def test_the_base_class_by_itself_answers_everything_but_its_subclasses_do_not():
+    assert list(Executor().requests) == ["/default", "_jina_dry_run_"]
+    assert "/default" not in Base().requests
+
+
+def test_uses_requests_takes_the_place_of_the_methods_former_endpoints():
+    bound = Base(requests={"/new": "b"}).requests
+
+    assert list(bound) == ["/a", "/new", "_jina_dry_run_"]
+
+
+def test_uses_requests_must_name_a_method():
+    with pytest.raises(TypeError, match=r"/new .* nobody, but Base has no such method"):
+        Base(requests={"/new": "nobody"})
+
+
+def test_a_bound_method_must_accept_what_requests_are_called_with():
+    with pytest.raises(TypeError, match=r"Narrow\.only_docs .* must accept \*\*kwargs"):
+
+        class Narrow(Executor):
+            @requests
+            def only_docs(self, docs):
+                pass
+
+
+def test_init_must_accept_keywords():
+    with pytest.raises(TypeError, match=r"Deaf\.__init__ must accept \*\*kwargs"):
+
+        class Deaf(Executor):
+            def __init__(self, limit):
+                pass
+
+
+def test_init_may_name_what_the_runtime_passes():
+    class Named(Executor):
+        def __init__(self, metas=None, requests=None, runtime_args=None, dynamic_batching=None):
+            super().__init__(metas=metas, requests=requests, runtime_args=runtime_args)
+
+    assert Named().metas.name == "Named"
+
+
+def test_metas_name_is_the_class_name_unless_given():
+    assert Base().metas.name == "Base"
+    assert Base(metas={"name": "mine"}).metas.name == "mine"
+
+
+@pytest.mark.parametrize("place", ["runtime_args", "metas", "init"])
+def test_the_workspace_is_a_folder_of_the_executors_own(tmp_path, place):
+    base = str(tmp_path / "ws")
+    executor = {
+        "runtime_args": lambda: Base(runtime_args={"workspace": base, "shard_id": 1}, workspace="/not/this"),
+        "metas": lambda: Base(metas={"workspace": base}, runtime_args={"shard_id": 1}),
+        "init": lambda: Base(workspace=base, runtime_args={"workspace": None, "shard_id": 1}),
+    }[place]()
+
+    assert executor.workspace == str(tmp_path / "ws" / "Base" / "1")
+    assert (tmp_path / "ws" / "Base" / "1").is_dir()
+
+
+def test_without_a_workspace_it_is_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert Base().workspace == str(tmp_path / "gatewayd" / "Base")
+
+
+def test_dynamic_batching_works_on_either_side_of_requests():
+    class Batched(Executor):
+        @requests(on="/x")
+        @dynamic_batching(preferred_batch_size=4, timeout=200)
+        def x(self, **kwargs):
+            pass
+
+        @dynamic_batching(preferred_batch_size=8)
+        @requests(on="/y")
+        def y(self, **kwargs):
+            pass
+
+    assert Batched().batching == {"/x": Batching(4, 0.2), "/y": Batching(8, 10.0)}
+
+
+def test_configured_batching_wins_and_the_endpoint_wins_over_the_function():
+    class Batched(Executor):
+        @dynamic_batching(preferred_batch_size=4)
+        @requests(on=["/x", "/y"])
+        def both(self, **kwargs):
+            pass
+
+    configured = {"both": {"preferred_batch_size": 5}, "/y": {"preferred_batch_size": 6, "timeout": 1}}
+
+    assert Batched(dynamic_batching=configured).batching == {"/x": Batching(5), "/y": Batching(6, 0.001)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"/a": {}}, "preferred_batch_size must be 1 or more, not None"),
+        ({"/a": {"preferred_batch_size": 0}}, "1 or more, not 0"),
+        ({"/a": {"preferred_batch_size": 2, "timeout": -1}}, "timeout must be 0 ms or more"),
+        ({"/a": {"preferred_batch_size": 2, "size": 1}}, "unknown size"),
+        ({"/nobody": {"preferred_batch_size": 2}}, "neither an endpoint nor a bound method"),
+    ],
+)
+def test_batching_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Base(dynamic_batching=settings)
+
+
+def test_monitor_leaves_a_method_what_it_was():
+    class Timed(Executor):
+        @monitor()
+        @requests(on="/x")
+        def x(self, docs, **kwargs):
+            with self.monitor("inner_seconds", "the inner part"):
+                return "x"
+
+        @requests(on="/y")
+        @monitor(name="y_seconds", documentation="y")
+        async def y(self, **kwargs):
+            return "y"
+
+    timed = Timed()
+
+    assert timed.requests["/x"](timed, docs=None) == "x"
+    with pytest.raises(StopIteration, match="y"):
+        timed.requests["/y"](timed).send(None)
+
+
+def test_with_closes():
+    class Closing(Executor):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    with Closing() as executor:
+        assert not executor.closed
+    assert executor.closed

@@ -1,0 +1,296 @@
+"""One executor's answers, without a server."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from docarray import Document, DocumentArray
+
+from gatewayd import Executor, dynamic_batching, requests
+from gatewayd.config import ExecutorConfig
+from gatewayd.executor.handling import Handling
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.pb import DataRequestProto
+
+SPEC = ExecutorSpec("exec_a", shard=0, replica=1)
+
+
+def message(endpoint, *texts, parameters=None, routes=("gateway",), request_id="r"):
+    request = DataRequestProto()
+    request.header.request_id, request.header.exec_endpoint = request_id, endpoint
+    if parameters is not None:
+        request.parameters.update(parameters)
+    for name in routes:
+        request.routes.add(executor=name)
+    request.data.docs.SetInParent()
+    for text in texts:
+        request.data.docs.docs.add(id=text, text=text)
+    return request.SerializeToString()
+
+
+def run(executor, *conversation, spec=SPEC, on_fatal=None):
+    """The answers to several messages (or lists of messages), all sent at once."""
+
+    async def converse():
+        handling = Handling(executor, spec, on_fatal or (lambda reason: None))
+        try:
+            return await asyncio.wait_for(
+                asyncio.gather(
+                    *(handling.handle(one if isinstance(one, list) else [one]) for one in conversation)
+                ),
+                timeout=10,
+            )
+        finally:
+            handling.close()
+
+    return [(DataRequestProto.FromString(one.message), one.failed) for one in asyncio.run(converse())]
+
+
+def texts(answer):
+    return [doc.text for doc in answer.data.docs.docs]
+
+
+class Kinds(Executor):
+    @requests(on="/seen")
+    def seen(self, docs, parameters, **kwargs):
+        return {"parameters": parameters, "more": sorted(kwargs), "matrix": kwargs["docs_matrix"] is None}
+
+    @requests(on="/few")
+    def few(self, docs, parameters, docs_matrix):
+        docs.append(Document(text=str(len(docs_matrix))))
+
+    @requests(on="/coroutine")
+    async def coroutine(self, docs, **kwargs):
+        return docs[::-1]
+
+    @requests(on="/stop")
+    def stop(self, **kwargs):
+        raise StopIteration("odd")
+
+    @requests(on="/nasty")
+    def nasty(self, **kwargs):
+        class Nasty(Exception):
+            def __repr__(self):
+                raise RuntimeError("no")
+
+        raise Nasty("\ud800")
+
+    @requests(on="/array")
+    def array(self, **kwargs):
+        return DocumentArray([Document(id="x", embedding=np.array([1.5, 2.0]))])
+
+
+def test_an_unbound_endpoint_gets_the_very_bytes_back():
+    async def converse():
+        handling = Handling(Kinds(), SPEC, lambda reason: None)
+        asked = message("/nobody", "x")
+        assert (await handling.handle([asked])).message is asked
+        handling.close()
+
+    asyncio.run(converse())
+
+
+def test_a_handler_sees_its_keywords_and_floats():
+    ((answer, _),) = run(Kinds(), message("/seen", parameters={"n": 1, "Kinds": {"n": 2}}))
+
+    seen = answer.parameters["__results__"]["exec_a/rep-1"]
+    assert seen["parameters"]["n"] == 2.0
+    assert list(seen["more"]) == ["docs_map", "docs_matrix", "tracing_context"]
+    assert seen["matrix"] is True
+
+
+def test_a_handler_that_names_its_keywords_gets_just_those():
+    ((answer, failed),) = run(Kinds(), message("/few", "a"))
+
+    assert (texts(answer), failed) == (["a", "1"], False)
+
+
+def test_a_coroutine_method_is_awaited():
+    ((answer, _),) = run(Kinds(), message("/coroutine", "a", "b"))
+
+    assert texts(answer) == ["b", "a"]
+    assert [route.executor for route in answer.routes] == ["gateway", "exec_a"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "description"),
+    [
+        ("/stop", "StopIteration", "StopIteration('odd')"),
+        ("/nasty", "Nasty", "<Nasty that cannot be shown: RuntimeError>"),
+    ],
+)
+def test_exceptions_that_are_hard_to_carry_are_carried(endpoint, name, description):
+    ((answer, failed),) = run(Kinds(), message(endpoint, "a"))
+
+    assert failed
+    assert answer.header.status.exception.name == name
+    assert answer.header.status.description == description
+    assert [route.executor for route in answer.routes] == ["gateway"]
+
+
+def test_plain_methods_run_one_at_a_time_and_coroutines_together():
+    class Counting(Executor):
+        running, most = 0, 0
+        lock, together = threading.Lock(), asyncio.Event()
+
+        def enter(self):
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+
+        @requests(on="/plain")
+        def plain(self, **kwargs):
+            self.enter()
+            threading.Event().wait(0.01)
+            with self.lock:
+                self.running -= 1
+
+        @requests(on="/coroutine")
+        async def coroutine(self, **kwargs):
+            self.enter()
+            if self.most == 3:
+                self.together.set()
+            # Nobody gets past here before all three have come.
+            await self.together.wait()
+
+    plain, coroutine = Counting(), Counting()
+    run(plain, *[message("/plain")] * 3)
+    run(coroutine, *[message("/coroutine")] * 3)
+
+    assert (plain.most, coroutine.most) == (1, 3)
+
+
+def test_arrays_are_converted_when_configured():
+    spec = ExecutorSpec("exec_a", ExecutorConfig(output_array_type="list"))
+
+    ((answer, _),) = run(Kinds(), message("/array"), spec=spec)
+
+    assert answer.data.docs.docs[0].embedding.cls_name == "list"
+
+
+def test_pickled_documents_are_refused_and_protobuf_ones_are_read():
+    documents = DocumentArray([Document(id="x", text="x")])
+    messages = []
+    for form in ("pickle-array", "protobuf-array"):
+        request = DataRequestProto()
+        request.header.exec_endpoint = "/few"
+        request.data.docs_bytes = documents.to_bytes(protocol=form)
+        messages.append(request.SerializeToString())
+
+    (refused, refused_failed), (read, read_failed) = run(Kinds(), *messages)
+
+    assert refused_failed
+    assert "unsafe to read" in refused.header.status.description
+    assert (read_failed, texts(read)) == (False, ["x", "1"])
+
+
+def test_an_exception_to_exit_on_is_told_after_its_answer_is_made():
+    spec = ExecutorSpec("exec_a", ExecutorConfig(exit_on_exceptions=("StopIteration",)))
+    told = []
+
+    ((_, failed),) = run(Kinds(), message("/stop"), spec=spec, on_fatal=told.append)
+
+    assert failed
+    assert told == ["StopIteration('odd')"]
+
+
+class Batched(Executor):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = []
+
+    @dynamic_batching(preferred_batch_size=3, timeout=10_000)
+    @requests(on="/upper")
+    def upper(self, docs, parameters, docs_matrix, **kwargs):
+        self.calls.append((len(docs), parameters, docs_matrix, "docs_map" in kwargs))
+        for doc in docs:
+            doc.text = doc.text.upper()
+
+    @dynamic_batching(preferred_batch_size=2, timeout=1)
+    @requests(on=["/short", "/late"])
+    async def short(self, docs, **kwargs):
+        return docs[:1]
+
+    @dynamic_batching(preferred_batch_size=2)
+    @requests(on="/dict")
+    def dictionary(self, **kwargs):
+        return {"n": 1}
+
+
+def test_requests_with_equal_parameters_are_handled_in_one_call_and_dealt_back():
+    executor = Batched()
+
+    answers = run(
+        executor,
+        message("/upper", "a", parameters={"p": 1}, request_id="1"),
+        message("/upper", "b", "c", parameters={"p": 1}, request_id="2"),
+    )
+
+    assert executor.calls == [(3, {"p": 1.0}, None, False)]
+    assert [texts(answer) for answer, _ in answers] == [["A"], ["B", "C"]]
+    assert [answer.header.request_id for answer, _ in answers] == ["1", "2"]
+    assert [answer.routes[-1].executor for answer, _ in answers] == ["exec_a", "exec_a"]
+
+
+def test_a_batch_that_does_not_fill_is_handled_when_its_time_is_over():
+    ((answer, failed),) = run(Batched(), message("/late", "a"))
+
+    assert (texts(answer), failed) == (["a"], False)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "description"),
+    [
+        ("/short", "Dynamic Batching requires input size to equal output size."),
+        ("/dict", "TypeError("),
+    ],
+)
+def test_a_batch_must_return_as_many_documents_as_it_got(endpoint, description):
+    answers = run(Batched(), message(endpoint, "a"), message(endpoint, "b"))
+
+    assert [failed for _, failed in answers] == [True, True]
+    assert all(description in answer.header.status.description for answer, _ in answers)
+    assert [texts(answer) for answer, _ in answers] == [["a"], ["b"]]
+
+
+def test_a_batched_endpoint_cannot_take_unmerged_requests():
+    ((answer, failed),) = run(Batched(), [message("/upper", "a"), message("/upper", "b")])
+
+    assert failed
+    assert "no_reduce" in answer.header.status.description
+
+
+def test_a_drain_handles_what_waits_and_what_comes_later():
+    executor = Batched()
+
+    async def converse():
+        handling = Handling(executor, SPEC, lambda reason: None)
+        waiting = asyncio.ensure_future(handling.handle([message("/upper", "a")]))
+        await asyncio.sleep(0)
+        await handling.drain()
+        first = await waiting
+        later = await handling.handle([message("/upper", "b")])
+        handling.close()
+        return first, later
+
+    answers = [DataRequestProto.FromString(one.message) for one in asyncio.run(converse())]
+
+    assert [texts(answer) for answer in answers] == [["A"], ["B"]]
+
+
+def test_a_request_given_up_while_it_waits_is_left_out_of_its_batch():
+    executor = Batched()
+
+    async def converse():
+        handling = Handling(executor, SPEC, lambda reason: None)
+        given_up = asyncio.ensure_future(handling.handle([message("/upper", "a")]))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        await handling.handle([message("/upper", "b", "c", "d")])
+        handling.close()
+
+    asyncio.run(converse())
+
+    assert [count for count, *_ in executor.calls] == [3]

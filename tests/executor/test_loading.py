@@ -1,0 +1,131 @@
+"""Finding and creating the class that a Flow names."""
+
+import sys
+
+import pytest
+
+from gatewayd.config import ExecutorConfig
+from gatewayd.executor.binding import Batching
+from gatewayd.executor.executor import Executor
+from gatewayd.executor.loading import LoadError, load
+from gatewayd.executor.spec import ExecutorSpec
+
+SOURCE = """
+from gatewayd import Executor, requests
+
+class Mine(Executor):
+    def __init__(self, size=1, color="red", **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.color = size, color
+
+    @requests(on="/x")
+    def x(self, **kwargs): ...
+
+    @requests(on="/y")
+    def y(self, **kwargs): ...
+
+class Forgetful(Executor):
+    def __init__(self, **kwargs):
+        pass
+
+class Stranger: ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A Flow's folder with one module; what loading does to sys is undone."""
+    (tmp_path / "mine_of_test_loading.py").write_text(SOURCE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    return tmp_path
+
+
+def load_from(folder, uses, **config):
+    return load(ExecutorSpec("exec_a", ExecutorConfig(uses=uses, **config), base_dir=str(folder)))
+
+
+@pytest.mark.parametrize("uses", ["mine_of_test_loading.Mine", "mine_of_test_loading:Mine"])
+def test_a_class_is_found_in_a_module_of_the_flows_folder(folder, uses):
+    assert type(load_from(folder, uses)).__name__ == "Mine"
+
+
+def test_a_bare_name_is_found_in_py_modules(folder):
+    path = str(folder / "mine_of_test_loading.py")
+
+    executor = load_from(folder, "Mine", py_modules=(path,), uses_with={"size": 3})
+
+    assert (executor.size, executor.color) == (3, "red")
+    assert executor.runtime_args.name == "exec_a/rep-0"
+
+
+def test_no_class_is_the_pass_through():
+    assert type(load(ExecutorSpec("exec_a"))) is Executor
+
+
+def test_a_py_module_may_have_the_name_of_a_standard_one(folder):
+    (folder / "json.py").write_text("from gatewayd import Executor\nclass Named(Executor): ...\n")
+
+    executor = load_from(folder, "Named", py_modules=(str(folder / "json.py"),))
+
+    assert type(executor).__name__ == "Named"
+    assert "loads" in vars(sys.modules["json"])
+
+
+def test_a_config_file_is_read_and_overridden(folder):
+    (folder / "config.yml").write_text(
+        "jtype: Mine\n"
+        "with: {size: 2, color: blue}\n"
+        "metas: {name: from_file, py_modules: [mine_of_test_loading.py]}\n"
+        "requests: {/z: x}\n"
+        "dynamic_batching: {/y: {preferred_batch_size: 4, timeout: 100}}\n"
+    )
+
+    executor = load_from(folder, "config.yml", uses_with={"size": 5})
+
+    assert (executor.size, executor.color, executor.metas.name) == (5, "blue", "from_file")
+    assert list(executor.requests) == ["/y", "/z", "_jina_dry_run_"]
+    assert executor.batching == {"/y": Batching(4, 0.1)}
+
+
+def test_a_config_file_may_use_a_tag(folder):
+    (folder / "config.yml").write_text("!Mine\nwith: {size: 2}\npy_modules: mine_of_test_loading.py\n")
+
+    assert load_from(folder, "config.yml").size == 2
+
+
+@pytest.mark.parametrize(
+    ("uses", "message"),
+    [
+        ("nowhere.Mine", "the module nowhere cannot be imported"),
+        ("mine_of_test_loading.Missing", r"mine_of_test_loading\.py has no class Missing"),
+        ("mine_of_test_loading.Stranger", "is not a gatewayd Executor"),
+        ("mine_of_test_loading.Forgetful", r"must call super\(\).__init__\(\*\*kwargs\)"),
+        ("Nobody", "no Executor class Nobody"),
+        ("missing.yml", r"missing\.yml cannot be read"),
+    ],
+)
+def test_what_cannot_be_loaded_is_explained(folder, uses, message):
+    with pytest.raises(LoadError, match=message):
+        load_from(folder, uses)
+
+
+def test_a_py_module_that_does_not_exist_is_named(folder):
+    with pytest.raises(LoadError, match=r"no file .*gone\.py"):
+        load_from(folder, "X", py_modules=(str(folder / "gone.py"),))
+
+
+def test_a_spec_survives_its_line():
+    spec = ExecutorSpec(
+        "exec_a",
+        ExecutorConfig(
+            uses="X", uses_with={"a": [1, {"b": None}]}, py_modules=("/x.py",), exit_on_exceptions=("E",)
+        ),
+        shard=1,
+        shards=2,
+        replica=3,
+        replicas=4,
+    )
+
+    assert ExecutorSpec.from_line(spec.to_line()) == spec
+    assert (spec.runtime_name, spec.route_name) == ("exec_a/shard-1/rep-3", "exec_a/shard-1")
