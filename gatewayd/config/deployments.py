@@ -4,7 +4,6 @@ One item of the list of executors as a DeploymentConfig; its place in the graph 
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,8 +93,10 @@ def _unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any]
 def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     """The Deployment of a draft; it inherits workspace and env from ``flow``, the Flow's own settings."""
     values = dict(draft.values)
-    if values.get("workspace") is None and flow.get("workspace") is not None:
-        values["workspace"] = os.path.abspath(flow["workspace"])
+    if "workspace" in values:
+        values["workspace"] = draft.folder.absolute(values["workspace"])
+    elif "workspace" in flow:
+        values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
     fields: dict[str, Any] = {_field(name): values[name] for name in _PLAIN if name in values}
     try:

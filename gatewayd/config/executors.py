@@ -4,7 +4,6 @@ What an executor's ``uses`` and its relatives mean: an ExecutorConfig with absol
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -47,7 +46,6 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
     modules = _modules_of(metas, place.inside("uses_metas"), folder)
     if "py_modules" in values:
         modules += folder.modules(values["py_modules"], place.inside("py_modules"))
-    workspace = values.get("workspace")
     return ExecutorConfig(
         uses=described.uses,
         uses_with={**described.with_, **values.get("uses_with", {})},
@@ -55,7 +53,7 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
         uses_requests={**described.requests, **values.get("uses_requests", {})},
         uses_dynamic_batching={**described.dynamic_batching, **values.get("uses_dynamic_batching", {})},
         py_modules=tuple(dict.fromkeys(described.py_modules + modules)),
-        workspace=None if workspace is None else os.path.abspath(workspace),
+        workspace=values.get("workspace"),
         env=values.get("env", {}),
         output_array_type=values.get("output_array_type"),
         exit_on_exceptions=values.get("exit_on_exceptions", ()),

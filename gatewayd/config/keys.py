@@ -14,7 +14,6 @@ import attrs
 
 from gatewayd.config import kinds as k
 from gatewayd.config.kinds import Kind
-from gatewayd.config.queries import CONDITION
 from gatewayd.config.routes import EXPOSED
 
 Status = Literal["supported", "not supported yet", "ignored"]
@@ -100,7 +99,7 @@ _LOGGED: Final = (
 
 FLOW: Final = Section("with", (
     Key("name", k.TEXT, None, "Name of the Flow.", spreads=False),
-    Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to the current folder.",
+    Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to this file.",
         spreads=False),
     Key("env", k.VARIABLES, None, "Environment variables of the gateway and every executor.", spreads=False,
         secret=True),
@@ -184,7 +183,7 @@ EXECUTOR: Final = Section("executor", (
     Key("needs", k.TEXTS, None, "Executors it waits for, or gateway; the one before it if omitted.",
         spreads=False),
     Key("floating", k.BOOLEAN, False, "Nothing waits for its answer.", spreads=False),
-    Key("when", CONDITION, None, "Only documents that match go in."),
+    Key("when", k.CONDITION, None, "Only documents that match go in."),
     Key("no_reduce", k.BOOLEAN, False, "Do not merge the documents of several needs.",
         aliases=("disable_reduce",)),
     Key("uses", k.USES, "BaseExecutor", "Its class, its config.yml, or that file's content.",
@@ -194,7 +193,7 @@ EXECUTOR: Final = Section("executor", (
     Key("uses_requests", k.METHODS, None, "Endpoints and the methods that serve them."),
     Key("uses_dynamic_batching", k.BATCHING, None, "Endpoints whose requests are served in batches."),
     Key("py_modules", k.TEXTS, None, "Python files imported first."),
-    Key("workspace", k.TEXT, None, "Base folder of its files; relative to the current folder."),
+    Key("workspace", k.TEXT, None, "Base folder of its files; relative to this file."),
     Key("env", k.VARIABLES, None, "Environment variables of its processes.", secret=True),
     Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from gatewayd.conditions import BadCondition, compile_condition
 from gatewayd.config.problems import Path, suggestion
 
 # "Wait for ever" of the reference's timeout_ready: a week, because timers refuse infinity.
@@ -320,6 +321,15 @@ def _idempotent(value: Any) -> dict[str, bool]:
     return {"*": _boolean(value)}
 
 
+def _condition(value: Any) -> dict[str, Any]:
+    query = _map(value)
+    try:
+        compile_condition(query)
+    except BadCondition as error:
+        raise Refused(message=str(error)) from error
+    return query
+
+
 def _method_name(value: Any) -> str:
     if isinstance(value, str) and value.isidentifier():
         return value
@@ -389,6 +399,7 @@ METADATA: Final = map_of(
 OPTIONS: Final = map_of(
     Kind("an integer or text", _option), "gRPC channel argument names to integers or texts"
 )
+CONDITION: Final = Kind("a map such as {tags__k: {$eq: 1}}", _condition)
 POLLING: Final = Kind("any, all, or a map of endpoints to these", _polling)
 IDEMPOTENT: Final = Kind("true, false, or a map of endpoints to these", _idempotent)
 METHODS: Final = map_of(Kind("the name of a method", _method_name), "endpoints to method names")

@@ -119,15 +119,17 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
 
     shared = spread(maps.get("with", {}), place.inside("with"))
     flow = read(shared.flow)
+    if "workspace" in flow:
+        # Not the current folder, as in the reference: a daemon's is rarely the one its author meant.
+        flow["workspace"] = folder.absolute(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
     found = _deployments(top, shared, flow, folder)
     report.raise_problems()
-    workspace = flow.get("workspace")
     return FlowConfig(
         gateway=gateway,
         deployments=found,
         name=flow.get("name"),
-        workspace=None if workspace is None else os.path.abspath(workspace),
+        workspace=flow.get("workspace"),
         base_dir=str(folder.path),
         warnings=tuple(report.ordered(report.warnings)),
     )

@@ -85,7 +85,7 @@ class ExecutorConfig:
 
     ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
     or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
-    ``py_modules`` are absolute paths. ``workspace`` is the base folder.
+    ``py_modules`` are absolute paths. ``workspace`` is the base folder, absolute too.
     """
 
     uses: str | None = None

@@ -295,3 +295,13 @@ def test_a_mapping_built_in_python_makes_the_same_flow(tmp_path: Path) -> None:
     assert [listener.port for listener in flow.gateway.listeners] == [1, 2]
     assert flow.deployments[0].executor.uses == "gatewayd.config.model:FlowConfig"
     assert flow.base_dir == str(tmp_path)
+
+
+def test_a_workspace_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "d.yml").write_text("jtype: Deployment\nwith: {workspace: own}\n")
+    (tmp_path / "flow.yml").write_text("jtype: Flow\nwith: {workspace: ../w}\nexecutors: [{}, part/d.yml]\n")
+    flow = load_flow(tmp_path / "flow.yml")
+    shared, own = (each.executor.workspace for each in flow.deployments)
+    assert shared == flow.workspace == str(tmp_path.parent / "w")
+    assert own == str(tmp_path / "part" / "own")

@@ -89,10 +89,10 @@ executors:
             "a needs b needs c needs a",
         ),
         (executors("{name: a, needs: a}"), "a needs itself"),
-        (executors("{when: {tags__k: {$eqq: 1}}}"), "executors[0].when.tags__k.$eqq: unknown operator"),
+        (executors("{when: {tags__k: {$eqq: 1}}}"), "executors[0].when: tags__k.$eqq: no such operator"),
         (
-            executors("{when: {$and: {}}}"),
-            "executors[0].when.$and: found a map; accepted: a list of conditions",
+            executors("{when: {$and: 5}}"),
+            "executors[0].when: $and: 5 is not an object",
         ),
         (executors("{replicas: 2, port: 5000}"), "found 1 port(s) for 2 replica(s)"),
         (executors("{tls: true}"), "only an external executor can have this"),
