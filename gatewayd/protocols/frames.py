@@ -1,0 +1,143 @@
+"""
+What a WebSocket frame holds: the two modes of a connection, and the codes it may be closed with.
+
+A client names the mode as its subprotocol. A comma list, an unknown name or none is JSON, as in the
+reference (spec websocket.md); the name is sent back where it was offered, because browsers refuse a
+connection that ignores their offer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import orjson
+
+from gatewayd import jsoncodec, wire
+from gatewayd.errors import BadRequest, GatewayError, NetworkError, codes_for
+from gatewayd.pb import StatusProto
+from gatewayd.request import Request, Response
+
+UNSUPPORTED: Final = 1003  # RFC 6455 section 7.4.1, this one and the next
+INVALID: Final = 1007
+MAX_REASON_BYTES: Final = 123
+
+_BLANKS: Final = b" \t\r\n"
+
+
+class Frames(Protocol):
+    """How requests and responses look in one mode. ``slow`` says that large ones take long to convert."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def binary(self) -> bool: ...
+
+    @property
+    def slow(self) -> bool: ...
+
+    def ends_input(self, payload: bytes) -> bool: ...
+
+    def decode(self, payload: bytes) -> Request: ...
+
+    def encode(self, response: Response) -> bytes: ...
+
+    def encode_status(self, status: bytes) -> bytes: ...
+
+
+class JsonFrames:
+    """Text frames, each one the body of a POST to /post; ``{}`` ends the input."""
+
+    name: Final = "json"
+    binary: Final = False
+    slow: Final = True
+
+    def ends_input(self, payload: bytes) -> bool:
+        return len(payload) < 16 and payload.translate(None, _BLANKS) == b"{}"
+
+    def decode(self, payload: bytes) -> Request:
+        """Raises BadRequest."""
+        if len(payload) < 16 and payload.translate(None, _BLANKS) == b"[]":
+            raise BadRequest("a frame holds one JSON object")
+        return jsoncodec.decode_request(
+            payload, content_type=None, endpoint=None, request_id=os.urandom(16).hex()
+        )
+
+    def encode(self, response: Response) -> bytes:
+        """Raises GatewayError for what has no JSON form."""
+        return jsoncodec.encode_websocket(response)
+
+    def encode_status(self, status: bytes) -> bytes:
+        """Unset fields are left out, so that success is ``{}``; codes are names here."""
+        if not status:
+            return b"{}"
+        message = StatusProto.FromString(status)
+        return orjson.dumps(
+            {
+                "code": StatusProto.StatusCode.Name(message.code),
+                "description": message.description,
+                "exception": {"name": message.exception.name},
+            }
+        )
+
+
+class BytesFrames:
+    """Binary frames, each one a DataRequestProto; one zero byte ends the input."""
+
+    name: Final = "bytes"
+    binary: Final = True
+    slow: Final = False
+
+    def ends_input(self, payload: bytes) -> bool:
+        return payload == b"\0"
+
+    def decode(self, payload: bytes) -> Request:
+        """Raises BadRequest."""
+        if not payload:
+            raise wire.Malformed("an empty frame is no request; one zero byte ends the input")
+        return wire.decode_request(payload)
+
+    def encode(self, response: Response) -> bytes:
+        return wire.encode_response(response)
+
+    def encode_status(self, status: bytes) -> bytes:
+        return status
+
+
+JSON_FRAMES: Final[Frames] = JsonFrames()
+BYTES_FRAMES: Final[Frames] = BytesFrames()
+
+
+def negotiate(offered: Sequence[str]) -> tuple[Frames, str | None]:
+    """The mode for the subprotocols a client offers, and the one to confirm."""
+    frames = BYTES_FRAMES if list(offered) == ["bytes"] else JSON_FRAMES
+    return frames, frames.name if frames.name in offered else None
+
+
+def close_code(error: GatewayError) -> int:
+    """The table's code, but 1007 for what could not even be parsed."""
+    if isinstance(error, wire.Malformed):
+        return INVALID
+    if isinstance(error, BadRequest) and any(
+        problem.get("type") == "value_error.jsondecode" for problem in error.problems
+    ):
+        return INVALID
+    return codes_for(error).websocket
+
+
+def close_reason(error: GatewayError) -> str:
+    """What the close frame says about ``error``; clients of the reference show it to their users."""
+    return error.close_reason() if isinstance(error, NetworkError) else str(error)
+
+
+def dry_run_reason(error: NetworkError) -> str:
+    """As ``close_reason``; a dry run has no wording of its own for timeouts."""
+    text = str(error)
+    return text if len(text.encode()) <= MAX_REASON_BYTES else NetworkError.short_reason(error)
+
+
+def truncated(reason: str) -> bytes:
+    """``reason`` as UTF-8 of at most 123 bytes, what a close frame holds, cut between characters."""
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore").encode()

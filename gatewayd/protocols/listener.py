@@ -1,0 +1,105 @@
+# mypy: disable-error-code="no-untyped-call"
+"""
+One port of HTTP, WebSocket, or both.
+
+Everything arrives as HTTP. A request to upgrade goes to Autobahn where the port speaks WebSocket, all
+else to the HTTP paths: all of them where the port speaks HTTP, a few where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from autobahn.twisted.resource import WebSocketResource
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from gatewayd.config.model import GatewayConfig, Protocol
+from gatewayd.protocols.http_resource import HttpApi
+from gatewayd.protocols.http_site import GatewayRequest, GatewaySite, SiteLimits, problem
+from gatewayd.protocols.needs import Dispatcher, Needs
+from gatewayd.protocols.websocket import PATHS, WebSocketListener
+
+_PATHS = frozenset(path.encode() for path in PATHS)
+
+
+class Upgradable(Resource):
+    """The root of a port that speaks WebSocket; ``api`` gets the plain requests."""
+
+    isLeaf = True
+
+    def __init__(self, api: HttpApi, websockets: WebSocketListener) -> None:
+        super().__init__()
+        self._api = api
+        self._upgrade = WebSocketResource(websockets)
+
+    def render(self, http_request: GatewayRequest) -> int:
+        asked = http_request.header(b"upgrade")
+        if asked is None or asked.lower() != b"websocket":
+            return self._api.render(http_request)
+        if http_request.path not in _PATHS:
+            http_request.respond(403, problem("Forbidden"))
+        else:
+            http_request.channel.leave_site()
+            self._upgrade.render(http_request)
+        return NOT_DONE_YET
+
+
+class ListenerSite(GatewaySite):
+    """A factory to listen with, for ``listenTCP`` or ``listenSSL``."""
+
+    def __init__(
+        self,
+        root: Resource,
+        limits: SiteLimits,
+        reactor: Any,
+        *,
+        cors: bool,
+        websockets: WebSocketListener | None,
+    ) -> None:
+        super().__init__(root, limits, reactor, cors=cors)
+        self.websockets = websockets
+
+    def close_all(self, grace_s: float) -> Deferred[None]:
+        """
+        Let what is under way finish within ``grace_s``, then close every connection.
+
+        WebSockets are closed with 1001. Fires when no connection is left. Stop listening first.
+        """
+        ends = [super().close_all(grace_s)]
+        if self.websockets is not None:
+            ends.append(self.websockets.close_all(grace_s))
+        return gatherResults(ends).addCallback(lambda _: None)
+
+
+def build_site(
+    protocols: Collection[Protocol],
+    gateway: GatewayConfig,
+    dispatcher: Dispatcher,
+    status: Callable[[], Mapping[str, Mapping[str, str]]],
+    offload: Callable[..., Deferred[Any]],
+    reactor: Any,
+    *,
+    limits: SiteLimits | None = None,
+) -> ListenerSite:
+    """
+    The factory for a port that speaks ``protocols``: http, websocket or both.
+
+    ``status`` makes the maps of /status; ``offload(function, *args, **kwargs)`` runs a pure function in
+    a pool thread; ``limits`` replace those made from ``gateway``. Raises ConfigError for exposed
+    endpoints that cannot be paths.
+    """
+    needs = Needs(dispatcher=dispatcher, status=status, offload=offload, reactor=reactor)
+    limits = limits or SiteLimits(body_bytes=gateway.max_message_bytes)
+    full = "http" in protocols
+    api = HttpApi(gateway, needs, full=full)
+    websockets = None
+    root: Resource = api
+    if "websocket" in protocols:
+        websockets = WebSocketListener(
+            needs, prefetch=gateway.prefetch, max_message_bytes=gateway.max_message_bytes
+        )
+        root = Upgradable(api, websockets)
+    return ListenerSite(root, limits, reactor, cors=full and gateway.cors, websockets=websockets)

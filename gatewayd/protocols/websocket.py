@@ -1,0 +1,365 @@
+# mypy: disable-error-code="no-untyped-call"
+"""
+The WebSocket protocol: one connection, many requests under way.
+
+Each data frame is a request, answered in the order of completion. A ``Window`` bounds what is under
+way. While it is full, or while the client does not read what is sent to it, nothing more is read:
+the socket is paused, and frames that were received already stay unparsed, so that a client can make
+the gateway hold no more than its window and one read.
+
+    open ── end of input, or drain() ──► ending ── nothing under way ──► close frame ──► closed
+      └──────────── error ──────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from io import BytesIO
+from typing import Any, Final
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from gatewayd.errors import Draining, GatewayError, NetworkError
+from gatewayd.protocols.dry_run import failure_status
+from gatewayd.protocols.frames import (
+    JSON_FRAMES,
+    UNSUPPORTED,
+    close_code,
+    close_reason,
+    dry_run_reason,
+    negotiate,
+    truncated,
+)
+from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
+from gatewayd.protocols.stream import Window
+
+DRY_RUN: Final = "/dry_run"
+PATHS: Final = ("/", DRY_RUN)
+
+# How often a silent client is asked for a sign of life, and how long it may take: uvicorn's values,
+# which is what clients of the reference live with.
+_PING_S: Final = 20.0
+# How long a client may take to answer our close frame. What was sent before it may still be on its way
+# to a slow client, and dropping the connection would lose it.
+_CLOSE_S: Final = 30.0
+_HANDSHAKE_S: Final = 10.0
+# After the grace period, for the close frames to go out.
+_LAST_S: Final = 1.0
+
+log = Logger()
+
+
+@implementer(IPushProducer)
+class WebSocketSession(WebSocketServerProtocol):
+    """
+    One connection.
+
+    The transport takes it for the producer of what is written, and so tells it when the client does
+    not keep up (``pauseProducing``).
+    """
+
+    factory: WebSocketListener
+    transport: Any
+    # Copied by Autobahn from the factory's options.
+    autoPingTimeout: float
+    maxMessagePayloadSize: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames = JSON_FRAMES
+        self._trial = False  # whether this is /dry_run
+        self._window: Window[bytes] = Window(1)
+        self._work: set[Deferred[None]] = set()
+        self._message = BytesIO()
+        self._unwritten = 0  # answers handed to a transport that is full
+        self._client_behind = False
+        self._paused = False
+        self._consuming = False
+        self._end: tuple[int, str] | None = None  # the close code and reason to end with
+
+    # -- told by Autobahn -----------------------------------------------------------------------------
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        if request.path not in PATHS:
+            raise ConnectionDeny(ConnectionDeny.FORBIDDEN, "Forbidden")
+        self._trial = request.path == DRY_RUN
+        self._frames, confirmed = negotiate(request.protocols)
+        self._window = Window(self.factory.prefetch)
+        return confirmed
+
+    def onOpen(self) -> None:
+        # The HTTP connection this was, until the upgrade, had registered itself.
+        self.transport.unregisterProducer()
+        self.transport.registerProducer(self, True)
+        self.factory.session_opened(self)
+        if self._trial:
+            self._start(self._try_out())
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        super().onMessageBegin(isBinary)
+        self._message = BytesIO()
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        # Autobahn keeps a list of pieces; many tiny fragments make one far larger than the message.
+        if not self.failedByMe:
+            self._message.write(payload)
+
+    def onMessageEnd(self) -> None:
+        message, self._message = self._message, BytesIO()
+        self.message_data = []
+        if not self.failedByMe:
+            self.onMessage(message.getvalue(), self.message_is_binary)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self._end is not None or self._trial or self.state != self.STATE_OPEN:
+            return
+        if isBinary != self._frames.binary:
+            kind = "binary" if self._frames.binary else "text"
+            self._close(UNSUPPORTED, f"frames of the subprotocol {self._frames.name} are {kind}")
+        elif self._frames.ends_input(payload):
+            self._end = (1000, "")
+            self._settle()
+        else:
+            self._start(self._exchange(self._window.admit(), payload))
+            self._settle()
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        done = super().onCloseFrame(code, reasonRaw)
+        self._abandon()
+        return done
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self._abandon()
+        self.factory.session_closed(self)
+
+    def onAutoPingTimeout(self) -> None:
+        if self._paused:  # the answer may lie among what is not being read
+            self.autoPingTimeoutCall = self.factory.reactor.callLater(
+                self.autoPingTimeout, self.onAutoPingTimeout
+            )
+        else:
+            super().onAutoPingTimeout()
+
+    def dataReceived(self, data: bytes) -> None:
+        # Autobahn's own formats a debug line for each read, shown or not.
+        self._dataReceived(data)
+
+    def consumeData(self) -> None:
+        self._consuming = True
+        try:
+            super().consumeData()
+        finally:
+            self._consuming = False
+
+    def processData(self) -> bool:
+        return not self._paused and bool(super().processData())
+
+    # -- told by the transport ------------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """What was written waits for the client to read."""
+        self._client_behind = True
+        self._settle()
+
+    def resumeProducing(self) -> None:
+        """The client has caught up."""
+        self._client_behind = False
+        self._settle()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._abandon()
+
+    # -- told by the factory --------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no more requests; close when those under way are answered."""
+        self._end = self._end or (1001, str(Draining()))
+        self._settle()
+
+    def close_now(self) -> None:
+        """Close without waiting for answers."""
+        self._close(1001, str(Draining()))
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        self.dropConnection(abort=True)
+
+    # -- requests -------------------------------------------------------------------------------------
+
+    def _start(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
+        work = Deferred.fromCoroutine(coroutine)
+        if not work.called:
+            self._work.add(work)
+            work.addBoth(self._worked, work)
+
+    def _worked(self, result: object, work: Deferred[None]) -> object:
+        self._work.discard(work)
+        return result
+
+    async def _exchange(self, ticket: int, payload: bytes) -> None:
+        """One request from its frame to its answer's."""
+        needs, frames = self.factory.needs, self._frames
+        try:
+            if frames.slow and len(payload) > OFFLOAD_BYTES:
+                request = await needs.offload(frames.decode, payload)
+            else:
+                request = frames.decode(payload)
+            response = await needs.dispatcher.dispatch(request, timeout_s=request.timeout_s)
+            if frames.slow and len(response.documents) > OFFLOAD_BYTES:
+                answer = await needs.offload(frames.encode, response)
+            else:
+                answer = frames.encode(response)
+        except GatewayError as error:
+            self._close(close_code(error), close_reason(error))
+        except CancelledError:
+            self._close(1001, str(Draining()))  # goes nowhere when it was the client who left
+        except Exception:
+            log.failure("a request over WebSocket failed")
+            self._close(1011, "internal error; the gateway's log tells more")
+        else:
+            for ready in self._window.answered(ticket, answer):
+                self._send_answer(ready)
+                self._unwritten += 1
+            self._settle()
+
+    async def _try_out(self) -> None:
+        """The whole conversation of /dry_run."""
+        status = b""
+        try:
+            await self.factory.needs.dispatcher.dry_run()
+        except NetworkError as error:
+            self._close(close_code(error), dry_run_reason(error))
+            return
+        except GatewayError as error:
+            status = failure_status(error)
+        except CancelledError:
+            self._close(1001, str(Draining()))
+            return
+        self._send_answer(self._frames.encode_status(status))
+        self._close(1000, "")
+
+    def _send_answer(self, payload: bytes) -> None:
+        if self.state != self.STATE_OPEN:
+            return
+        if 0 < self.maxMessagePayloadSize < len(payload):
+            # The limit is for what clients send; Autobahn's sendMessage holds answers to it as well.
+            self.beginMessage(isBinary=self._frames.binary)
+            self.sendMessageFrame(payload)
+            self.endMessage()
+        else:
+            self.sendMessage(payload, isBinary=self._frames.binary)
+
+    # -- what follows from all that -------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Give back the places of what was written; then close, stop reading or read on."""
+        if self.state != self.STATE_OPEN:
+            return
+        if self._unwritten and not self._client_behind:
+            written, self._unwritten = self._unwritten, 0
+            self._window.written(written)
+        if self._end is not None and self._window.idle and not self._trial:
+            self._close(*self._end)
+        elif self._window.has_room and not self._client_behind:
+            self._read_on()
+        elif not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def _read_on(self) -> None:
+        if not self._paused:
+            return
+        self._paused = False
+        self.transport.resumeProducing()
+        if self.data and not self._consuming:
+            self.consumeData()
+
+    def _close(self, code: int, reason: str) -> None:
+        """Send a close frame, and give up on what is under way."""
+        if self.state != self.STATE_OPEN:
+            return
+        self.failedByMe = True  # Autobahn drops the data of further frames as they arrive
+        self.sendCloseFrame(code, truncated(reason))
+        self._abandon()
+        self._read_on()  # or the client's own close frame would never be seen
+
+    def _abandon(self) -> None:
+        """Cancel what is under way: nobody will read the answers."""
+        work, self._work = self._work, set()
+        for each in work:
+            each.cancel()
+
+
+class WebSocketListener(WebSocketServerFactory):
+    """
+    All WebSocket connections of one listener.
+
+    ``prefetch`` bounds the requests under way on each, 0 for no bound.
+    """
+
+    protocol = WebSocketSession  # type: ignore[assignment]
+
+    def __init__(self, needs: Needs, *, prefetch: int, max_message_bytes: int) -> None:
+        super().__init__(server="gatewayd", reactor=needs.reactor)
+        self.needs = needs
+        self.prefetch = prefetch
+        self._sessions: set[WebSocketSession] = set()
+        self._empty: list[Deferred[None]] = []
+        self.setProtocolOptions(
+            webStatus=False,
+            failByDrop=False,
+            maxMessagePayloadSize=max_message_bytes,
+            openHandshakeTimeout=_HANDSHAKE_S,
+            closeHandshakeTimeout=_CLOSE_S,
+            autoPingInterval=_PING_S,
+            autoPingTimeout=_PING_S,
+        )
+
+    @property
+    def open_sessions(self) -> int:
+        """How many connections are open, or not yet closed."""
+        return len(self._sessions)
+
+    def session_opened(self, session: WebSocketSession) -> None:
+        self._sessions.add(session)
+
+    def session_closed(self, session: WebSocketSession) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            waiting, self._empty = self._empty, []
+            for waiter in waiting:
+                waiter.callback(None)
+
+    def close_all(self, grace_s: float) -> Deferred[None]:
+        """
+        Close every connection with 1001, after its pending answers or after ``grace_s``.
+
+        Fires when none is left.
+        """
+        for session in tuple(self._sessions):
+            session.drain()
+        if not self._sessions:
+            return succeed(None)
+        left: Deferred[None] = Deferred()
+        self._empty.append(left)
+        calls = [
+            self.reactor.callLater(grace_s, self._each, WebSocketSession.close_now),
+            self.reactor.callLater(grace_s + _LAST_S, self._each, WebSocketSession.abort),
+        ]
+
+        def closed(_: None) -> None:
+            for call in calls:
+                if call.active():
+                    call.cancel()
+
+        return left.addCallback(closed)
+
+    def _each(self, act: Any) -> None:
+        for session in tuple(self._sessions):
+            act(session)

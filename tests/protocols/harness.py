@@ -1,0 +1,134 @@
+"""A gateway's HTTP and WebSocket listeners on real sockets, with a dispatcher that tests command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.listener import build_site
+from gatewayd.request import Request, Response, Route
+
+reactor: Any = _reactor
+
+
+def answer_to(request: Request) -> Response:
+    """What a Flow of one pass-through executor answers."""
+    return Response(
+        request_id=request.request_id,
+        endpoint=request.endpoint,
+        documents=request.documents,
+        parameters=request.parameters,
+        routes=(Route("gateway", 1.0, 2.0), Route("exec_a", 1.0, 2.0)),
+    )
+
+
+@attrs.define
+class FakeDispatcher:
+    """
+    Answers by ``behaviour``, which may return a Response or a Deferred, or raise.
+
+    ``held`` makes it hold every request until the test settles it in ``waiting``.
+    """
+
+    behaviour: Callable[[Request], Any] = answer_to
+    held: bool = False
+    dry_run_error: Exception | None = None
+    requests: list[Request] = attrs.Factory(list)
+    waiting: dict[str, Deferred[Response]] = attrs.Factory(dict)
+    cancelled: list[str] = attrs.Factory(list)
+
+    def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
+        self.requests.append(request)
+        if not self.held:
+            try:
+                found = self.behaviour(request)
+            except Exception as error:
+                return fail(error)
+            return found if isinstance(found, Deferred) else succeed(found)
+
+        def cancel(work: Deferred[Response]) -> None:
+            self.cancelled.append(request.request_id)
+            self.waiting.pop(request.request_id)
+            work.errback(CancelledError())
+
+        work: Deferred[Response] = Deferred(cancel)
+        self.waiting[request.request_id] = work
+        return work
+
+    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+        if self.dry_run_error is not None:
+            return fail(self.dry_run_error)
+        return succeed(Response("", "_jina_dry_run_", b""))
+
+    def settle(self, request_id: str) -> None:
+        """Answer a held request."""
+        (request,) = (r for r in self.requests if r.request_id == request_id)
+        self.waiting.pop(request_id).callback(answer_to(request))
+
+
+def status_maps() -> dict[str, dict[str, str]]:
+    return {"jina": {"jina": "3.14.1"}, "envs": {"JINA_LOG_LEVEL": "(unset)"}}
+
+
+@attrs.define
+class Served:
+    """A listening gateway."""
+
+    site: Any
+    port: int
+    dispatcher: FakeDispatcher
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def served(
+    protocols: tuple[str, ...] = ("http",), dispatcher: FakeDispatcher | None = None, **settings: Any
+) -> Any:
+    """Serve on a free port; everything is closed at the end."""
+    engine = dispatcher or FakeDispatcher()
+    limits = settings.pop("limits", None)
+    site = build_site(
+        protocols, GatewayConfig(**settings), engine, status_maps, deferToThread, reactor, limits=limits
+    )
+    port = reactor.listenTCP(0, site, backlog=1024, interface="127.0.0.1")
+    try:
+        yield Served(site, port.getHost().port, engine)
+    finally:
+        await port.stopListening()
+        await site.close_all(0.0)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    """Let the reactor run until ``condition()`` is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("the condition did not become true in time")
+        await deferLater(reactor, 0.005)
+
+
+def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+    """Run a blocking client while the reactor serves it."""
+    return deferToThread(function, *args, **kwargs)
+
+
+def asyncio_client(conversation: Callable[[], Any]) -> Deferred[Any]:
+    """Run an asyncio client's coroutine in a thread of its own."""
+    return deferToThread(lambda: asyncio.run(conversation()))
