@@ -4,6 +4,7 @@ One item of the list of executors as a DeploymentConfig; its place in the graph 
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,7 +95,7 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     """The Deployment of a draft; it inherits workspace and env from ``flow``, the Flow's own settings."""
     values = dict(draft.values)
     if "workspace" in values:
-        values["workspace"] = draft.folder.absolute(values["workspace"])
+        values["workspace"] = os.path.abspath(values["workspace"])
     elif "workspace" in flow:
         values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}

@@ -4,7 +4,6 @@ Files that a Flow names: found, read, and made into documents with their places.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -53,10 +52,6 @@ class Folder:
         """YAML or JSON that stands as text in a file; its problems are reported under ``name``."""
         source = Source(name, place.source.report)
         return substitute(parse(text, source), source, self.variables)
-
-    def absolute(self, name: str) -> str:
-        """The absolute path of something that need not exist yet."""
-        return os.path.normpath(self.path / name)
 
     def modules(self, names: Sequence[str], place: Place) -> tuple[str, ...]:
         """Absolute paths of Python files; of a package, a folder, that of its ``__init__.py``."""

@@ -99,7 +99,7 @@ _LOGGED: Final = (
 
 FLOW: Final = Section("with", (
     Key("name", k.TEXT, None, "Name of the Flow.", spreads=False),
-    Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to this file.",
+    Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to the current folder.",
         spreads=False),
     Key("env", k.VARIABLES, None, "Environment variables of the gateway and every executor.", spreads=False,
         secret=True),
@@ -193,7 +193,7 @@ EXECUTOR: Final = Section("executor", (
     Key("uses_requests", k.METHODS, None, "Endpoints and the methods that serve them."),
     Key("uses_dynamic_batching", k.BATCHING, None, "Endpoints whose requests are served in batches."),
     Key("py_modules", k.TEXTS, None, "Python files imported first."),
-    Key("workspace", k.TEXT, None, "Base folder of its files; relative to this file."),
+    Key("workspace", k.TEXT, None, "Base folder of its files; relative to the current folder."),
     Key("env", k.VARIABLES, None, "Environment variables of its processes.", secret=True),
     Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),

@@ -120,8 +120,8 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
     shared = spread(maps.get("with", {}), place.inside("with"))
     flow = read(shared.flow)
     if "workspace" in flow:
-        # Not the current folder, as in the reference: a daemon's is rarely the one its author meant.
-        flow["workspace"] = folder.absolute(flow["workspace"])
+        # As in the reference: what is written belongs to where a Flow is run, not to where its file lies.
+        flow["workspace"] = os.path.abspath(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
     found = _deployments(top, shared, flow, folder)
     report.raise_problems()

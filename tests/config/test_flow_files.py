@@ -297,11 +297,14 @@ def test_a_mapping_built_in_python_makes_the_same_flow(tmp_path: Path) -> None:
     assert flow.base_dir == str(tmp_path)
 
 
-def test_a_workspace_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "part").mkdir()
-    (tmp_path / "part" / "d.yml").write_text("jtype: Deployment\nwith: {workspace: own}\n")
-    (tmp_path / "flow.yml").write_text("jtype: Flow\nwith: {workspace: ../w}\nexecutors: [{}, part/d.yml]\n")
-    flow = load_flow(tmp_path / "flow.yml")
-    shared, own = (each.executor.workspace for each in flow.deployments)
-    assert shared == flow.workspace == str(tmp_path.parent / "w")
-    assert own == str(tmp_path / "part" / "own")
+def test_a_workspace_is_relative_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "flow.yml").write_text(
+        "jtype: Flow\nwith: {workspace: all}\nexecutors: [{}, {workspace: own}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    flow = load_flow("conf/flow.yml")
+    assert flow.workspace == str(tmp_path / "all")
+    assert [each.executor.workspace for each in flow.deployments] == [flow.workspace, str(tmp_path / "own")]
