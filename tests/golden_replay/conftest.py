@@ -1,0 +1,64 @@
+"""Gateways of ours in front of executors of ours, one per topology, started when first asked for."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.golden_replay.flows import flow
+from tests.golden_replay.speaking import http_exchange
+from tests.processes import ROOT, ExecutorProcess, Gateway, free_ports
+
+# The tests come grouped by topology; a few gateways at a time keep the memory low.
+_KEPT = 3
+_SKIPPED = {"method": "POST", "path": "/post", "json": {"execEndpoint": "/nobody", "data": [{"id": "x"}]}}
+
+
+@pytest.fixture(scope="session")
+def executor_ports() -> Iterator[dict[str, int]]:
+    """Where exec_a, exec_b, exec_c and echo listen; nobody listens at exec_x."""
+    modules = [ROOT / "tests" / "executors.py"]
+    running: list[ExecutorProcess] = []
+    try:
+        for name, uses in (("exec_a", "Rec"), ("exec_b", "Rec"), ("exec_c", "Rec"), ("echo", "Echo")):
+            running.append(ExecutorProcess(name, uses, modules))
+        names = ("exec_a", "exec_b", "exec_c", "echo")
+        ports = {name: one.port for name, one in zip(names, running, strict=True)}
+        yield {**ports, "exec_x": free_ports(1)[0]}
+    finally:
+        for one in running:
+            one.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[[str], Gateway]]:
+    running: OrderedDict[str, Gateway] = OrderedDict()
+
+    def find(name: str) -> Gateway:
+        if name not in running:
+            while len(running) >= _KEPT:
+                running.popitem(last=False)[1].stop()
+            running[name] = Gateway(flow(name, executor_ports))
+            if name not in ("empty", "down", "echo", "bare"):
+                _wait_until_discovered(running[name])
+        running.move_to_end(name)
+        return running[name]
+
+    yield find
+    for gateway in running.values():
+        gateway.stop()
+
+
+def _wait_until_discovered(gateway: Gateway) -> None:
+    # Until a gateway knows the endpoints of its executors it calls them all; the recordings are of
+    # one that knows.
+    deadline = time.monotonic() + 10
+    while True:
+        answer, _ = http_exchange(gateway.ports["http"], _SKIPPED)
+        if all(route["endTime"] is None for route in answer["json"]["routes"][1:]):
+            return
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.02)

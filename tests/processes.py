@@ -1,0 +1,199 @@
+"""
+The processes that tests and benchmarks run: gateways under twistd, executors, whatever else prints lines.
+
+Everything listens on loopback, and everything that was started is ended by ``stop``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DEADLINE_S = 60.0
+PROTOCOLS = ("grpc", "http", "websocket")
+
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. Another process may take one before it is used."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append(probe.getsockname()[1])
+        return found
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with the sources in the path and without what would change the answers."""
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "JINA_OPTOUT_TELEMETRY": "1", **more}
+
+
+class Child:
+    """One process; what it prints (stdout and stderr together) is kept, and can be waited for."""
+
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None
+    ) -> None:
+        self.command = list(command)
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment() if env is None else dict(env),
+            cwd=cwd,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        with self._news:
+            return "".join(self._lines)
+
+    def line(self, pattern: str, *, count: int = 1, timeout_s: float = DEADLINE_S) -> list[re.Match[str]]:
+        """Wait until ``count`` lines match; AssertionError with the whole output if they do not come."""
+        deadline = time.monotonic() + timeout_s
+        with self._news:
+            while True:
+                found = [match for text in self._lines if (match := re.search(pattern, text))]
+                if len(found) >= count:
+                    return found
+                left = deadline - time.monotonic()
+                if self._ended or not self._news.wait(left) and left <= 0:
+                    raise AssertionError(
+                        f"no line like {pattern!r} ({len(found)} of {count}) from {self.command}:\n"
+                        + "".join(self._lines)
+                    )
+
+    def tell(self, line: str) -> None:
+        """Write one line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, grace_s: float = 15.0) -> int:
+        """SIGTERM, after ``grace_s`` SIGKILL; the exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        code = self._process.wait()
+        self._reader.join(5.0)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        return code
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):  # closed while reading: stop() has given up on the output
+            for text in self._process.stdout:
+                with self._news:
+                    self._lines.append(text)
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+class Gateway(Child):
+    """
+    ``twistd -n gateway`` with a Flow, in a folder of its own, ready to serve.
+
+    ``flow`` is what the Flow file would hold, without jtype and ports. ``ports`` maps each protocol to
+    the port it got.
+    """
+
+    def __init__(self, flow: Mapping[str, Any], *, protocols: Sequence[str] = PROTOCOLS) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="gatewayd-test-")
+        gateway = {
+            "host": "127.0.0.1",
+            "protocol": list(protocols),
+            "port": [0] * len(protocols),
+            **flow.get("gateway", {}),
+        }
+        whole = {"jtype": "Flow", **flow, "gateway": gateway}
+        path = Path(self._folder.name) / "flow.yml"
+        path.write_text(yaml.safe_dump(whole, sort_keys=False))
+        command = [sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(path)]
+        super().__init__(command, cwd=self._folder.name)
+        self.ports: dict[str, int] = {}
+        try:
+            for protocol in protocols:
+                (match,) = self.line(rf"\b{protocol} on 127\.0\.0\.1:(\d+)")
+                self.ports[protocol] = int(match[1])
+            started = [one for one in flow.get("executors", ()) if not one.get("external")]
+            if started:
+                self.line("serves at", count=sum(one.get("replicas", 1) for one in started))
+        except AssertionError:
+            self.stop()
+            raise
+
+    def stop(self, grace_s: float = 15.0) -> int:
+        code = super().stop(grace_s)
+        self._folder.cleanup()
+        return code
+
+
+class ExecutorProcess(Child):
+    """``python -m gatewayd.executor``: our executor without a gateway of ours. ``port`` is ready."""
+
+    def __init__(self, name: str, uses: str, modules: Sequence[str | Path], *, port: int = 0) -> None:
+        spec = {
+            "deployment": name,
+            "port": port,
+            "executor": {"uses": uses, "py_modules": [str(module) for module in modules]},
+        }
+        # Its report goes to descriptor 3: here simply among its other lines.
+        super().__init__(["/bin/sh", "-c", 'exec "$0" -m gatewayd.executor 3>&1', sys.executable])
+        self.tell(json.dumps(spec))
+        try:
+            (match,) = self.line(r'^\{"event".*\}$')
+            report = json.loads(match[0])
+            assert report["event"] == "ready", report
+        except AssertionError:
+            self.stop()
+            raise
+        self.address: str = report["address"]
+        self.port = int(self.address.rpartition(":")[2])
+
+
+def external(name: str, port: int | Sequence[int], **more: Any) -> dict[str, Any]:
+    """The entry of an executor that runs already, on loopback."""
+    return {"name": name, "external": True, "host": "127.0.0.1", "port": port, **more}
