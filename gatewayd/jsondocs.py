@@ -80,6 +80,7 @@ def _fill(
 ) -> None:
     """Fields are read in the reference's order, because its problems come in that order."""
     given = fields.get
+    before = len(problems.entries)
 
     value = given("id")
     message.id = (as_text(value, (*loc, "id"), problems) if value is not None else "") or new_id()
@@ -114,7 +115,7 @@ def _fill(
         message.uri = as_text(value, (*loc, "uri"), problems)
         if message.uri and not message.mime_type:
             message.mime_type = mimetypes.guess_type(message.uri)[0] or ""
-    if value := _some(given("tags")):
+    if not _is_nothing(value := given("tags")):
         fill_struct(message.tags, value, level + 1, (*loc, "tags"), problems)
     if (value := given("offset")) is not None:
         message.offset = as_float(value, (*loc, "offset"), problems)
@@ -137,13 +138,14 @@ def _fill(
         owner = {"chunk_of" if name == "chunks" else "match_of": message}
         for index, child in enumerate(value):
             _fill_child(children.add(), child, (*loc, name, index), problems, level + 1, **owner)
-    if value := _some(given("_metadata")):
+    # The reference looks at this one last, and only in a document that is right so far.
+    if not _is_nothing(value := given("_metadata")) and len(problems.entries) == before:
         fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)
 
 
-def _some(value: object) -> object:
-    """None for what stands for an empty object, which is not written at all."""
-    return None if value is None or value == {} or value == [] or value == "" else value
+def _is_nothing(value: object) -> bool:
+    """Null, or what stands for an empty object: such a field is not written at all."""
+    return value is None or (not value and type(value) in (dict, list, str))
 
 
 def new_id() -> str:

@@ -175,10 +175,11 @@ def _fill_list(target: ListValue, values: list[object], level: int) -> None:
 
 def read_struct(struct: Struct) -> dict[str, object]:
     """A Struct as a JSON object; its depth is bounded by the parser that read it."""
-    return {key: _read_value(value) for key, value in struct.fields.items()}
+    return {key: read_value(value) for key, value in struct.fields.items()}
 
 
-def _read_value(value: Value) -> object:
+def read_value(value: Value) -> object:
+    """A Struct's value as JSON; one that holds nothing is null."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         return value.number_value
@@ -189,5 +190,5 @@ def _read_value(value: Value) -> object:
     if kind == "struct_value":
         return read_struct(value.struct_value)
     if kind == "list_value":
-        return [_read_value(item) for item in value.list_value.values]
+        return [read_value(item) for item in value.list_value.values]
     return None

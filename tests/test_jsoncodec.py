@@ -458,8 +458,8 @@ def test_tags_and_parameters_nest_as_deep_as_a_parser_follows_or_are_refused(wra
         http(Response("r", "/", request.documents, request.parameters))
 
 
-def test_a_million_mistakes_make_a_bounded_answer() -> None:
-    assert len(problems_of({"data": [5] * 1_000_000})) <= 2000
+def test_endless_mistakes_make_a_bounded_answer() -> None:
+    assert len(problems_of({"data": [5] * 100_000})) <= 2000
 
 
 def test_ids_are_made_where_none_are_given_and_chunks_know_whose_they_are() -> None:
