@@ -14,7 +14,7 @@ from gatewayd.config.files import Folder
 from gatewayd.config.keys import CONFIG_FILE
 from gatewayd.config.kinds import USES
 from gatewayd.config.model import ExecutorConfig
-from gatewayd.config.problems import Place, type_name
+from gatewayd.config.problems import Place, show, type_name
 from gatewayd.config.sections import gather, read
 
 # The pass-through executor, by the reference's names.
@@ -74,7 +74,9 @@ def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folde
         return _configured(opened.value, Place(opened.source), opened.folder)
     if uses in _PASS_THROUGH:
         return _Described()
-    if not _CLASS.fullmatch(uses):
+    if uses.endswith(".py"):
+        place.refuse(f"found {show(uses)}, a file; put it into py_modules and the name of its class here")
+    elif not _CLASS.fullmatch(uses):
         place.refuse_value(uses, USES.accepted)
     return _Described(uses=uses)
 

@@ -79,6 +79,7 @@ executors:
         (executors("{uses: 'docker://x'}"), "executors from docker:// are not supported yet"),
         (executors("{uses: 'jinahub+docker://x'}"), "executors from jinahub+docker:// are not supported yet"),
         (executors("{uses: 'a b'}"), "executors[0].uses: found 'a b'; accepted: a class such as"),
+        (executors("{uses: executor.py}"), "put it into py_modules and the name of its class here"),
         (executors("{shards: 2}"), "executors[0].shards: not supported yet"),
         (executors("{uses_before: A}"), "executors[0].uses_before: not supported yet"),
         (executors("{method: inspect}"), "inspect is not supported yet; use floating: true"),
