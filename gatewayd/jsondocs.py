@@ -42,14 +42,12 @@ _MAX_UINT32: Final = 0xFFFFFFFF
 
 def fill_documents(content: DataContentProto, values: list[Any], loc: Loc, problems: Problems) -> None:
     """Append one document per value to ``content``; after a problem its state is of no use."""
-    documents = content.docs.docs
-    for index, value in enumerate(values):
-        _fill_child(documents.add(), value, (*loc, index), problems, _DOCUMENT_LEVEL)
+    _fill_children(content.docs.docs, values, loc, problems, _DOCUMENT_LEVEL)
 
 
-def _fill_child(
-    message: DocumentProto,
-    value: object,
+def _fill_children(
+    children: Any,
+    values: object,
     loc: Loc,
     problems: Problems,
     level: int,
@@ -57,16 +55,20 @@ def _fill_child(
     chunk_of: DocumentProto | None = None,
     match_of: DocumentProto | None = None,
 ) -> None:
-    if value is None:
-        problems.null(loc)
+    """``children`` is a repeated field of documents, which lie at nesting ``level``."""
+    if type(values) is not list:
+        problems.not_a_list(loc)
         return
-    fields = as_dict(value)
-    if fields is None:
-        problems.not_a_dict(loc)
-    elif level > _LAST_DOCUMENT_LEVEL:
-        problems.too_deep(loc)
-    else:
-        _fill(message, fields, loc, problems, level, chunk_of, match_of)
+    for index, value in enumerate(values):
+        here = (*loc, index)
+        if value is None:
+            problems.null(here)
+        elif (fields := as_dict(value)) is None:
+            problems.not_a_dict(here)
+        elif level > _LAST_DOCUMENT_LEVEL:
+            problems.too_deep(here)
+        else:
+            _fill(children.add(), fields, here, problems, level, chunk_of, match_of)
 
 
 def _fill(
@@ -129,15 +131,10 @@ def _fill(
         _fill_scores(message.evaluations, value, (*loc, "evaluations"), problems)
     if (value := given("scores")) is not None:
         _fill_scores(message.scores, value, (*loc, "scores"), problems)
-    for name, children in (("chunks", message.chunks), ("matches", message.matches)):
-        if (value := given(name)) is None:
-            continue
-        if type(value) is not list:
-            problems.not_a_list((*loc, name))
-            continue
-        owner = {"chunk_of" if name == "chunks" else "match_of": message}
-        for index, child in enumerate(value):
-            _fill_child(children.add(), child, (*loc, name, index), problems, level + 1, **owner)
+    if (value := given("chunks")) is not None:
+        _fill_children(message.chunks, value, (*loc, "chunks"), problems, level + 1, chunk_of=message)
+    if (value := given("matches")) is not None:
+        _fill_children(message.matches, value, (*loc, "matches"), problems, level + 1, match_of=message)
     # The reference looks at this one last, and only in a document that is right so far.
     if not _is_nothing(value := given("_metadata")) and len(problems.entries) == before:
         fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)

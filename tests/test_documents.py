@@ -200,7 +200,7 @@ def ids_below(found: Any) -> set[tuple[str, ...]]:
 
 
 @given(st.lists(part, min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_merge_loses_no_document_doubles_none_and_keeps_the_order(parts: list[bytes]) -> None:
     merged = as_json(merge(parts))
     expected: list[str] = []
@@ -211,13 +211,13 @@ def test_a_merge_loses_no_document_doubles_none_and_keeps_the_order(parts: list[
 
 
 @given(part)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_merging_a_part_with_itself_changes_nothing(one: bytes) -> None:
     assert as_json(merge([one, one, one])) == as_json(one)
 
 
 @given(part, part)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_merge_is_what_docarray_makes_of_it(first: bytes, second: bytes) -> None:
     def array(serialised: bytes) -> DocumentArray:
         docs = DataContentProto.FromString(serialised).docs.SerializeToString()

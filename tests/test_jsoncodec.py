@@ -279,10 +279,32 @@ SEEN = [
                 "type": "type_error.none.not_allowed",
             },
             {
-                "loc": ["body", "data", "granularity"],
+                "loc": ["body", "data", "location"],
                 "msg": "value is not a valid list",
                 "type": "type_error.list",
             },
+        ],
+    ),
+    (
+        {"data": [{"tags": False, "_metadata": 5}]},
+        [
+            {
+                "loc": ["body", "data", 0, "tags"],
+                "msg": "value is not a valid dict",
+                "type": "type_error.dict",
+            },
+            {"loc": ["body", "data", "tags"], "msg": "value is not a valid list", "type": "type_error.list"},
+        ],
+    ),
+    (
+        {"data": [{"_metadata": 0}]},
+        [
+            {
+                "loc": ["body", "data", 0, "metadata"],
+                "msg": "value is not a valid dict",
+                "type": "type_error.dict",
+            },
+            NOT_A_DICT,
         ],
     ),
 ]
@@ -290,11 +312,7 @@ SEEN = [
 
 @pytest.mark.parametrize(("body", "expected"), SEEN)
 def test_every_mistake_is_reported_in_the_references_order(body: Any, expected: list[Any]) -> None:
-    found = problems_of(body)
-    if body["data"] == SEEN[-1][0]["data"]:
-        # dict() of a list of two-key objects takes the keys for a pair, in the order they came.
-        found[-1] = expected[-1] = None
-    assert found == expected
+    assert problems_of(body) == expected
 
 
 @pytest.mark.parametrize(
@@ -768,7 +786,7 @@ trees_of_documents = st.recursive(leaf, documents, max_leaves=4)
 
 
 @given(st.lists(trees_of_documents, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_was_written_once_is_read_back_unchanged(given_documents: Any) -> None:
     once = echo({"data": given_documents})
     assert echo({"data": once}) == once
@@ -795,7 +813,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_json_is_a_request_or_a_refusal_that_says_where(value: object) -> None:
     body = json.dumps(value).encode()
     try:
