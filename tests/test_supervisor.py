@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,22 @@ class Setup:
     def only(self):
         (state,) = self.supervisor.states()
         return state
+
+
+SUPERVISING = """
+import json, os, sys
+from twisted.internet import reactor
+from gatewayd.config import DeploymentConfig, ExecutorConfig
+from gatewayd.executor.supervisor import Supervisor
+
+several = DeploymentConfig("rec", replicas=2, executor=ExecutorConfig())
+supervisor = Supervisor(reactor, [several], lambda *up: None, lambda *down: None)
+def tell(_):
+    print(json.dumps([state.pid for state in supervisor.states()]), flush=True)
+reactor.callWhenRunning(supervisor.start)
+supervisor.ready().addCallback(tell)
+reactor.run()
+"""
 
 
 def outcome(deferred: Deferred) -> list:
@@ -350,3 +369,25 @@ async def test_a_class_that_is_missing_is_reported_with_its_file():
         assert f"no Executor class Nobody (looked in: {EXECUTORS})" in error
     finally:
         await supervisor.stop(5.0)
+
+
+def test_executors_end_when_their_supervisor_is_killed():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING], stdout=subprocess.PIPE, env=environment
+    ) as supervising:
+        pids = json.loads(supervising.stdout.readline())
+        supervising.kill()
+
+    limit = time.monotonic() + 20.0
+    while any(map(_runs, pids)):
+        assert time.monotonic() < limit, "the executors outlive their supervisor"
+        time.sleep(0.01)
+
+
+def _runs(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # ended, though whoever inherited it has not looked yet

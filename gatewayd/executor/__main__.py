@@ -1,10 +1,10 @@
 """
-``python -m gatewayd.executor``: the process of one replica.
+``python -m gatewayd.executor [name]``: the process of one replica.
 
 It reads one line of JSON (an ``ExecutorSpec``) from standard input, and reports one line of JSON on
 descriptor 3: ``{"event": "ready", "address": ...}`` or ``{"event": "failed", "error": ...}``. It stops
 gracefully on SIGTERM, and when standard input ends, because then its supervisor is gone. What the
-executor prints goes to the supervisor's log.
+executor prints goes to the supervisor's log. The name is not read: it is there for ``ps``.
 
 The heavy imports stand inside functions: the signals have to be right before the first of them.
 """
@@ -16,6 +16,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gatewayd.executor.spec import ExecutorSpec
 
 REPORT_FD = 3
+# How long close() may take, by feel. A supervisor loses its patience earlier; this is for when it is gone.
+CLOSE_LIMIT_S = 60
 
 
 def main() -> int:
@@ -90,6 +93,8 @@ async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int) -> int:
     _report({"event": "ready", "address": address})
     await stopping.wait()
     loop.remove_reader(lifeline)
+    # Nobody handles SIGALRM: it ends a process that hangs in close().
+    signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)
     await runtime.stop()
     for reason in reasons:
         logging.error("%s ends, as exit_on_exceptions says: %s", spec.runtime_name, reason)

@@ -141,7 +141,7 @@ class Handling:
         bound = self._bound.get(endpoint) or self._bound.get(DEFAULT_ENDPOINT)
         if bound is None:
             return Handled(messages[0])
-        if bound.function is nothing and len(cut) == 1:
+        if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
             return Handled(self._signed(cut[0]).join())
         if bound.queues is not None:
             handled = await self._through_queue(bound, bound.queues, cut)
@@ -154,14 +154,18 @@ class Handling:
         return handled
 
     async def drain(self) -> None:
-        """Handle every batch now, and from now on each request by itself. Waits for the batches."""
+        """
+        Handle every batch now, and from now on each request by itself.
+
+        Waits for the batches, but no longer than the grace.
+        """
         self._draining = True
         for bound in self._bound.values():
             if bound.queues is not None:
                 for batch in bound.queues.flush():
                     self._start(bound, batch)
         if self._batches:
-            await asyncio.wait(self._batches)
+            await asyncio.wait(self._batches, timeout=self._spec.grace_s)
 
     def close(self) -> None:
         """Let the worker thread go. It may still be in a handler that has not returned."""

@@ -212,7 +212,8 @@ class Replica:
             self._reactor.spawnProcess(
                 process,
                 sys.executable,
-                [sys.executable, "-m", "gatewayd.executor"],
+                # The name is for those who read the list of processes.
+                [sys.executable, "-m", "gatewayd.executor", name],
                 env={"PYTHONUNBUFFERED": "1", **self._environment},
                 childFDs={STDIN: "w", STDOUT: "r", STDERR: "r", REPORT: "r"},
             )

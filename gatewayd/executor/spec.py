@@ -6,6 +6,7 @@ The line stays open: when it ends, the process that wrote it has gone, and the e
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -81,4 +82,8 @@ class ExecutorSpec:
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, datetime.date):  # YAML has dates, JSON has none
+        return value.isoformat()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
     raise TypeError(f"{value!r} is not JSON")

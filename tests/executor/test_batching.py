@@ -1,6 +1,6 @@
 """The queues of dynamic batching, with times that are made up."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.executor.batching import Queues
@@ -58,6 +58,7 @@ def test_a_discarded_request_no_longer_counts():
     assert waiting.next_due_s() == 17
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("pq"), st.integers(0, 5), st.floats(0, 3))),
     st.integers(1, 6),
