@@ -4,7 +4,8 @@ CPU time of the engine alone: wire decoding, dispatcher, traversal, wire encodin
     python bench/engine.py [requests]
 
 The pool is in memory and answers at once with what it was sent, decoding it as the real one does; no
-socket, no thread. Prints microseconds a request, the best of five rounds (docs/performance.md).
+socket, no thread. Prints microseconds a request, the best of many short rounds: what the code costs
+when nothing else has the machine's caches (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gatewayd.pb import DataContentProto
 from gatewayd.request import Answer, Call, Request, Response
 from gatewayd.wire import decode_answer, decode_request, encode_request, encode_response
 
-ROUNDS = 5
+ROUNDS = 60
 LENGTHS = (1, 2, 4, 8)
 
 
@@ -53,13 +54,13 @@ def message(documents: int) -> bytes:
 
 
 def microseconds(function: Callable[[], Any], times: int) -> float:
-    best = float("inf")
+    best, each = float("inf"), max(1, times // ROUNDS)
     for _ in range(ROUNDS):
         begun = time.process_time()
-        for _ in range(times):
+        for _ in range(each):
             function()
         best = min(best, time.process_time() - begun)
-    return best / times * 1e6
+    return best / each * 1e6
 
 
 def main() -> None:

@@ -298,7 +298,7 @@ class _Run:
             self._log_floating(node, type(failure.value).__name__)
         elif self._result is not None:
             self._fail(failure)
-        elif not failure.check(CancelledError):  # those are the calls that this run has cancelled
+        elif not failure.check(GatewayError, CancelledError):  # those come of this run's own cancelling
             self._dispatcher.log.failure(
                 "request {request_id}: an error after its end", failure, request_id=self._request_id
             )
