@@ -12,6 +12,7 @@ kernel reset the connection, and the answer would be lost on its way.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
@@ -274,7 +275,10 @@ class GatewayRequest(Request):
             parts.append(body)
         self.startedWriting = 1
         self.code = status
-        self.channel.writeSequence(parts)
+        if len(body) <= _JOINED_BYTES:
+            self.channel.write(b"".join(parts))
+        else:
+            self.channel.writeSequence(parts)
         self.finish()
 
 
@@ -363,6 +367,10 @@ _CORS = (
 )
 
 
+# Up to here copying a body is cheaper than twisted's look at each piece.
+_JOINED_BYTES = 64 * 1024
+
+
 @lru_cache(maxsize=64)
 def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %s\r\nServer: gatewayd\r\nDate: " % (status, HTTPStatus(status).phrase.encode())
@@ -379,6 +387,11 @@ def _origin_form(target: bytes) -> bytes:
     return b"/" + rest.partition(b"/")[2]
 
 
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return bytes(datetimeToString(second))
+
+
 def _head(status: int, content_type: bytes, length: int) -> list[bytes]:
     """The response's head, without the blank line that ends it."""
-    return [_status_line(status), datetimeToString(), _length_prefix(content_type), b"%d\r\n" % length]
+    return [_status_line(status), _date(int(time.time())), _length_prefix(content_type), b"%d\r\n" % length]
