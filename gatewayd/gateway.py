@@ -64,6 +64,8 @@ class Gateway:
 
         Blocks for a moment while gRPC binds its ports.
         """
+        for warning in self.flow.warnings:
+            log.warn("{warning}", warning=warning)
         self._bridge.start()
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))

@@ -8,7 +8,6 @@ Deliberately thin: everything that loads gRPC is imported when the service start
 from __future__ import annotations
 
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -28,8 +27,8 @@ class GatewayService(Service):
     """
     Serves one Flow on one reactor.
 
-    A start that fails (a port is taken) is told on standard error and ends the process with code 1;
-    SIGTERM and SIGINT stop it in order and end it with 0.
+    A start that fails (a port is taken) is told in the log, which is the terminal with ``-n``, and ends
+    the process with code 1; SIGTERM and SIGINT stop it in order and end it with 0.
     """
 
     def __init__(self, flow: FlowConfig, reactor: Any) -> None:
@@ -47,7 +46,6 @@ class GatewayService(Service):
             gateway.start()
         except ConfigError as error:
             log.critical("the gateway cannot start: {error}", error=error)
-            print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201
             # Not an Exception: twistd would print its traceback, and there is no bug to look for.
             raise SystemExit(1) from None
         self._gateway = gateway

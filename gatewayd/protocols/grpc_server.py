@@ -7,6 +7,9 @@ the loop thread.
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from typing import Any
 
 import grpc
@@ -70,7 +73,7 @@ class GrpcServer:
         try:
             bound: int = server.add_insecure_port(f"{self._gateway.host}:{port}")
         except RuntimeError as error:
-            raise PortTaken("gRPC", self._gateway.host, port, str(error)) from error
+            raise PortTaken("grpc", self._gateway.host, port, _reason(self._gateway.host, port)) from error
         await server.start()
         self._server = server
         return bound
@@ -98,3 +101,14 @@ class GrpcServer:
             "grpc.so_reuseport": 0,
             **self._gateway.grpc_server_options,
         }
+
+
+def _reason(host: str, port: int) -> str:
+    """Why gRPC could not bind: it logs that, but its exception doesn't say."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((host.strip("[]"), port))
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    return os.strerror(errno.EADDRINUSE)

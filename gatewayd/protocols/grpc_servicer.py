@@ -174,9 +174,17 @@ class _CallStream:
             response = answer.result()
         except (Exception, asyncio.CancelledError) as error:
             # Clients of the reference learn from this which of their requests it was.
-            await self._context.write(wire.encode_request_id(request.request_id))
+            await self._send(wire.encode_request_id(request.request_id))
             await _abort(self._context, error, request)
-        await self._context.write(wire.encode_response(response))
+        await self._send(wire.encode_response(response))
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._context.write(message)
+        except Exception as error:
+            # gRPC fails a write only when the client has left, some time before it cancels this method.
+            log.debug("a client left while it was written to: {error!r}", error=error)
+            raise asyncio.CancelledError from error
 
     async def _check(self, reader: asyncio.Task[None]) -> None:
         error = reader.exception()

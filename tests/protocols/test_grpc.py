@@ -1,0 +1,420 @@
+"""The gRPC port over a real socket, with grpcio's own client and a dispatcher that tests command."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import attrs
+import grpc
+import pytest
+import pytest_twisted
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from gatewayd import wire
+from gatewayd.bridge import Bridge
+from gatewayd.config import GatewayConfig
+from gatewayd.errors import BadRequest, PortTaken, TimedOut, Unreachable
+from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
+from gatewayd.protocols.grpc_server import GrpcServer
+from gatewayd.protocols.grpc_servicer import Servicer
+from gatewayd.request import Request
+from tests.protocols.harness import FakeDispatcher, until
+
+SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
+CALL = "/jina.JinaRPC/Call"
+DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
+STATUS = "/jina.JinaInfoRPC/_status"
+DOWN = Unreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses")
+
+
+@attrs.define
+class Port:
+    """A gateway's gRPC port, the dispatcher behind it, and a channel to it."""
+
+    server: GrpcServer
+    dispatcher: FakeDispatcher
+    channel: grpc.Channel
+    address: str
+
+
+@pytest_twisted.async_yield_fixture()
+async def port() -> AsyncIterator[Port]:
+    bridge = Bridge(reactor)
+    bridge.start()
+    gateway = GatewayConfig(host="127.0.0.1", max_message_bytes=1_000_000)
+    dispatcher = FakeDispatcher()
+    servicer = Servicer(bridge, dispatcher, lambda: {"jina": {"jina": "3.14.1"}, "envs": {}}, prefetch=1000)
+    server = GrpcServer(bridge, servicer, gateway)
+    address = f"127.0.0.1:{server.listen(0)}"
+    server.set_serving()
+    channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    yield Port(server, dispatcher, channel, address)
+    await deferToThread(channel.close)
+    await server.stop(0)
+    await bridge.stop()
+
+
+def message(request_id: str, **more: Any) -> bytes:
+    return wire.encode_request(Request(request_id, "/tag", **more))
+
+
+def ids(answers: list[bytes]) -> list[str]:
+    return [DataRequestProto.FromString(answer).header.request_id for answer in answers]
+
+
+async def unary(port: Port, method: str, body: bytes, **more: Any) -> bytes:
+    return await deferToThread(lambda: port.channel.unary_unary(method)(body, timeout=10, **more))
+
+
+async def fails(port: Port, method: str, body: bytes) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        await unary(port, method, body)
+    return caught.value
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_single_request_is_answered_with_its_documents_untouched(port: Port) -> None:
+    documents = b"\x0a\x09\x0a\x07\x0a\x02d0\x22\x01x\x98\x06\x01"  # with a field that nobody knows
+
+    answer = await unary(port, SINGLE, message("r1", documents=documents))
+
+    assert wire.decode_request(answer).documents == documents
+    assert ids([answer]) == ["r1"]
+    assert DataRequestProto.FromString(answer).header.HasField("target_executor")
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_bytes_at_all_are_an_empty_request(port: Port) -> None:
+    answer = DataRequestProto.FromString(await unary(port, SINGLE, b""))
+
+    assert port.dispatcher.requests == [Request("", "")]
+    assert answer.data.HasField("docs")
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_are_no_request_are_an_invalid_argument(port: Port) -> None:
+    error = await fails(port, SINGLE, b"\xff\xff\xff")
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "not a DataRequestProto" in error.details()
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (DOWN, grpc.StatusCode.UNAVAILABLE),
+        (TimedOut("exec_x", ["127.0.0.1:1"]), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (BadRequest("no such thing"), grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_each_kind_of_error_has_its_code_and_the_whole_explanation(
+    port: Port, raised: Exception, code: grpc.StatusCode
+) -> None:
+    def refuse(_: Request) -> None:
+        raise raised
+
+    port.dispatcher.behaviour = refuse
+    error = await fails(port, SINGLE, message("r1"))
+
+    assert (error.code(), error.details()) == (code, str(raised))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bug_is_told_by_the_request_id_alone(port: Port, caught_failures: list[Failure]) -> None:
+    def broken(_: Request) -> None:
+        raise LookupError("a secret of the inside")
+
+    port.dispatcher.behaviour = broken
+    error = await fails(port, SINGLE, message("r1"))
+
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "'r1'" in error.details()
+    assert "secret" not in error.details()
+    assert [failure.type for failure in caught_failures] == [LookupError]
+    caught_failures.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_over_the_limit_is_refused_and_the_port_lives(port: Port) -> None:
+    error = await fails(port, SINGLE, message("r1", documents=bytes(1_000_001)))
+
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "1000000" in error.details()
+    assert ids([await unary(port, SINGLE, message("r2"))]) == ["r2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_cancels_cancels_its_request(port: Port) -> None:
+    port.dispatcher.held = True
+    call = port.channel.unary_unary(SINGLE).future(message("r1"))
+    await until(lambda: "r1" in port.dispatcher.waiting)
+
+    call.cancel()
+
+    await until(lambda: port.dispatcher.cancelled == ["r1"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_clients_deadline_cancels_its_request(port: Port) -> None:
+    port.dispatcher.held = True
+    call = port.channel.unary_unary(SINGLE).future(message("r1"), timeout=0.3)
+
+    await until(lambda: port.dispatcher.cancelled == ["r1"])
+    assert (await deferToThread(call.code)) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest_twisted.ensureDeferred
+async def test_dry_run_takes_one_empty_document_through_and_answers_nothing(port: Port) -> None:
+    assert await unary(port, DRY_RUN, b"") == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_failed_dry_run_is_a_status_not_an_error(port: Port) -> None:
+    port.dispatcher.dry_run_error = DOWN
+
+    status = StatusProto.FromString(await unary(port, DRY_RUN, b""))
+
+    assert status.code == StatusProto.ERROR
+    assert status.description == str(DOWN)
+    assert status.exception.name == "InternalNetworkError"
+
+
+@pytest_twisted.ensureDeferred
+async def test_status_tells_both_maps(port: Port) -> None:
+    assert JinaInfoProto.FromString(await unary(port, STATUS, b"")).jina["jina"] == "3.14.1"
+
+
+@pytest_twisted.ensureDeferred
+async def test_methods_of_executors_are_not_served(port: Port) -> None:
+    for method in (
+        "/jina.JinaDataRequestRPC/process_data",
+        "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery",
+    ):
+        error = await fails(port, method, b"")
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+# -- Call ------------------------------------------------------------------------------------------------
+
+
+class Requests:
+    """A client's side of a stream, fed by the test."""
+
+    def __init__(self, *first: bytes) -> None:
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.taken = 0
+        for one in first:
+            self.send(one)
+
+    def send(self, one: bytes) -> None:
+        self._queue.put(one)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (one := self._queue.get()) is not None:
+            self.taken += 1
+            yield one
+
+
+def stream(port: Port, requests: Requests, *metadata: tuple[str, str]) -> Any:
+    return port.channel.stream_stream(CALL)(iter(requests), metadata=metadata, timeout=20)
+
+
+@pytest_twisted.ensureDeferred
+async def test_answers_of_a_stream_come_as_they_are_ready(port: Port) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"))
+    answers = stream(port, requests)
+    await until(lambda: len(port.dispatcher.waiting) == 2)
+
+    port.dispatcher.settle("r2")
+    first = await deferToThread(next, answers)
+    port.dispatcher.settle("r1")
+    requests.end()
+
+    assert ids([first, *await deferToThread(list, answers)]) == ["r2", "r1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_answers_come_in_order_when_the_client_asks_for_it(port: Port) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"))
+    requests.end()
+    answers = stream(port, requests, ("__results_in_order__", "true"))
+    await until(lambda: len(port.dispatcher.waiting) == 2)
+
+    port.dispatcher.settle("r2")
+    port.dispatcher.settle("r1")
+
+    assert ids(await deferToThread(list, answers)) == ["r1", "r2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_prefetch_bounds_what_is_in_flight(port: Port) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"), message("r3"))
+    requests.end()
+    answers = stream(port, requests, ("__prefetch__", "1"))
+    for number in (1, 2, 3):
+        await until(lambda number=number: len(port.dispatcher.requests) == number)
+        assert len(port.dispatcher.waiting) == 1
+        port.dispatcher.settle(f"r{number}")
+
+    assert ids(await deferToThread(list, answers)) == ["r1", "r2", "r3"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_empty_stream_ends_well(port: Port) -> None:
+    requests = Requests()
+    requests.end()
+
+    assert await deferToThread(list, stream(port, requests)) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_network_failure_names_its_request_and_ends_the_stream(port: Port) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"))
+    answers = stream(port, requests, ("__results_in_order__", "true"))
+    await until(lambda: len(port.dispatcher.waiting) == 2)
+
+    port.dispatcher.settle("r1")
+    port.dispatcher.waiting.pop("r2").errback(DOWN)
+
+    assert ids([await deferToThread(next, answers)]) == ["r1"]
+    marker = DataRequestProto.FromString(await deferToThread(next, answers))
+    assert (marker.header.request_id, marker.header.HasField("exec_endpoint")) == ("r2", False)
+    with pytest.raises(grpc.RpcError) as caught:
+        await deferToThread(next, answers)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    requests.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_a_stream_cancels_what_is_in_flight(port: Port) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"))
+    answers = stream(port, requests)
+    await until(lambda: len(port.dispatcher.waiting) == 2)
+
+    answers.cancel()
+    requests.end()
+
+    await until(lambda: sorted(port.dispatcher.cancelled) == ["r1", "r2"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_garbage_in_a_stream_ends_that_stream_only(port: Port) -> None:
+    requests = Requests(b"\xff\xff\xff")
+    with pytest.raises(grpc.RpcError) as caught:
+        await deferToThread(list, stream(port, requests))
+    requests.end()
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert ids([await unary(port, SINGLE, message("r2"))]) == ["r2"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_does_not_read_is_not_read_from(port: Port) -> None:
+    """Answers of 100 kB fill the connection's window; reading stops long before 400 were taken."""
+    big = bytes(100_000)
+    requests = Requests(*[message(f"r{number}", documents=big) for number in range(400)])
+    answers = stream(port, requests, ("__prefetch__", "4"))
+    await until(lambda: len(port.dispatcher.requests) >= 4)
+
+    def taken() -> int:
+        return sum(request.request_id != "another client" for request in port.dispatcher.requests)
+
+    seen = -1
+    while seen != taken():  # until nothing moves any more, while others are served
+        seen = taken()
+        for _ in range(20):
+            await unary(port, SINGLE, message("another client"))
+    assert seen < 200
+
+    requests.end()
+    assert len(await deferToThread(list, answers)) == 400
+
+
+# -- health, reflection, start and stop ------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_health_knows_each_service_and_nothing_else(port: Port) -> None:
+    stub = health_pb2_grpc.HealthStub(port.channel)
+
+    def ask(service: str) -> str:
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        except grpc.RpcError as error:
+            return error.code().name
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+    services = ("", "jina.JinaRPC", "jina.JinaInfoRPC", "grpc.health.v1.Health", "nope")
+    assert [await deferToThread(ask, service) for service in services] == [
+        "SERVING",
+        "SERVING",
+        "SERVING",
+        "NOT_FOUND",
+        "NOT_FOUND",
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_reflection_lists_the_services_and_describes_the_true_types(port: Port) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(port.channel)
+
+    def ask(**question: str) -> Any:
+        request = reflection_pb2.ServerReflectionRequest(**question)
+        return next(stub.ServerReflectionInfo(iter([request]), timeout=10))
+
+    services = (await deferToThread(ask, list_services="")).list_services_response.service
+    files = (await deferToThread(ask, file_containing_symbol="jina.JinaRPC")).file_descriptor_response
+    unknown = (await deferToThread(ask, file_containing_symbol="nope")).error_response
+
+    assert sorted(service.name for service in services) == [
+        "grpc.reflection.v1alpha.ServerReflection",
+        "jina.JinaGatewayDryRunRPC",
+        "jina.JinaInfoRPC",
+        "jina.JinaRPC",
+        "jina.JinaSingleDataRequestRPC",
+    ]
+    assert len(files.file_descriptor_proto) == 5
+    assert (unknown.error_code, unknown.error_message) == (5, "not found")
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_lets_a_request_finish_and_takes_no_new_one(port: Port) -> None:
+    port.dispatcher.held = True
+    call = port.channel.unary_unary(SINGLE).future(message("r1"))
+    await until(lambda: "r1" in port.dispatcher.waiting)
+
+    stopped = port.server.stop(10)
+    error = await fails(port, SINGLE, message("r2"))
+    port.dispatcher.settle("r1")
+
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert ids([await deferToThread(call.result)]) == ["r1"]
+    await stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_that_is_taken_is_an_error_that_names_it(port: Port) -> None:
+    number = int(port.address.rpartition(":")[2])
+    bridge = Bridge(reactor)
+    bridge.start()
+    servicer = Servicer(bridge, port.dispatcher, lambda: {}, prefetch=1)
+    try:
+        with pytest.raises(PortTaken, match=rf"gateway\.port: cannot listen on 127\.0\.0\.1:{number}"):
+            GrpcServer(bridge, servicer, GatewayConfig(host="127.0.0.1")).listen(number)
+    finally:
+        await bridge.stop()

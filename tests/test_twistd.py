@@ -1,0 +1,183 @@
+"""The whole thing as a process: ``twistd gateway`` starts, serves, drains and ends, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import ROOT, Child, Gateway, environment
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+REC = [{"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}]
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    gateway = Gateway({"executors": REC})
+    yield gateway
+    gateway.stop()
+
+
+def post(port: int, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/post", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        os.sched_yield()
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TWISTD, *arguments], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_it_serves_what_the_flow_file_says(gateway: Gateway) -> None:
+    answer = post(gateway.ports["http"], {"data": [{"id": "d0", "text": "hi"}], "execEndpoint": "/tag"})
+
+    assert answer["data"][0]["text"] == "hiA"
+    assert [route["executor"] for route in answer["routes"]] == ["gateway", "exec_a"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_code_0_and_leaves_no_process(gateway: Gateway, number: int) -> None:
+    executors = children(gateway.pid)
+    assert executors
+
+    os.kill(gateway.pid, number)
+
+    assert gateway.stop() == 0
+    assert not [pid for pid in executors if alive(pid)]
+    assert "Traceback" not in gateway.output
+
+
+def test_what_is_under_way_at_sigterm_is_answered(gateway: Gateway) -> None:
+    body = json.dumps({"data": [{"id": "d0"}], "execEndpoint": "/sleep", "parameters": {"t": 1.0}}).encode()
+    with socket.create_connection(("127.0.0.1", gateway.ports["http"]), timeout=20) as client:
+        client.sendall(
+            b"POST /post HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        wait(lambda: "Rec /sleep" in gateway.output)
+        os.kill(gateway.pid, signal.SIGTERM)
+        answer = client.recv(1 << 16)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert gateway.stop() == 0
+
+
+def test_executors_end_when_their_gateway_is_killed(gateway: Gateway) -> None:
+    executors = children(gateway.pid)
+
+    gateway.kill()
+
+    wait(lambda: not [pid for pid in executors if alive(pid)])
+
+
+def test_a_killed_executor_is_replaced(gateway: Gateway) -> None:
+    (executor,) = children(gateway.pid)
+
+    os.kill(executor, signal.SIGKILL)
+
+    gateway.line("serves at", count=2)
+    gateway.line("connected to", count=2)
+    answer = post(gateway.ports["http"], {"data": [{"id": "d0", "text": "hi"}], "execEndpoint": "/tag"})
+    assert answer["data"][0]["text"] == "hiA"
+
+
+def test_a_mistake_in_the_flow_file_ends_it_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text("jtype: Flow\ngateway:\n  protocl: http\n")
+
+    ended = run("-n", "--pidfile=", "gateway", "--config", "flow.yml", cwd=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert "flow.yml:3:3: gateway.protocl: unknown key of the gateway; did you mean protocol?" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
+def test_a_taken_port_ends_it_with_an_error_that_names_port_and_key(tmp_path: Path, protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "flow.yml").write_text(
+            f"jtype: Flow\ngateway: {{host: 127.0.0.1, protocol: {protocol}, port: {port}}}\n"
+        )
+        ended = run("-n", "--pidfile=", "gateway", "--config", "flow.yml", cwd=tmp_path)
+
+    assert ended.returncode == 1
+    assert f"gateway.port: cannot listen on 127.0.0.1:{port} for {protocol}" in ended.stdout
+    assert "Address already in use" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_it_becomes_a_daemon_with_a_pid_file_and_a_log(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text("jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http}\n")
+
+    started = run("gateway", "--config", "flow.yml", cwd=tmp_path)
+    pid = int((tmp_path / "twistd.pid").read_text())
+    try:
+        wait(lambda: "ready" in (tmp_path / "twistd.log").read_text())
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait(lambda: not alive(pid))
+
+    assert started.returncode == 0
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_help_explains_the_options(tmp_path: Path) -> None:
+    ended = run("gateway", "--help", cwd=tmp_path)
+
+    assert ended.returncode == 0
+    assert "--config" in ended.stdout
+    assert "Flow file" in ended.stdout
+
+
+def test_an_executor_that_cannot_start_is_told_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from gatewayd import Executor\n\n\nclass Broken(Executor):\n"
+        "    def __init__(self, **kwargs):\n        raise LookupError('no model here')\n"
+    )
+    (tmp_path / "flow.yml").write_text(
+        "jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http}\n"
+        "executors: [{name: broken, uses: Broken, py_modules: broken.py}]\n"
+    )
+    command = [*TWISTD, "-n", "--pidfile=", "gateway", "--config", "flow.yml"]
+    gateway = Child(command, cwd=tmp_path)
+    try:
+        gateway.line("LookupError: no model here")
+        gateway.line(r"broken\.py")
+        assert not [line for line in gateway.output.splitlines() if line.endswith("#info] ready")]
+    finally:
+        assert gateway.stop() == 0
