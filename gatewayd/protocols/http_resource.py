@@ -40,7 +40,8 @@ from gatewayd.errors import (
     codes_for,
 )
 from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.http_site import GatewayRequest, problem
+from gatewayd.protocols.http_answer import problem
+from gatewayd.protocols.http_site import GatewayRequest
 from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
 from gatewayd.request import Request
 
@@ -199,7 +200,7 @@ class HttpApi(Resource):
         request: Request | None = None
         try:
             request = await self._decode(http_request, route, request_id)
-            response = await self._needs.dispatcher.dispatch(request, timeout_s=request.timeout_s)
+            response = await self._needs.dispatcher.dispatch(request)
             if len(response.documents) > OFFLOAD_BYTES:
                 body = await self._needs.offload(jsoncodec.encode_http, response)
             else:

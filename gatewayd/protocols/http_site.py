@@ -11,10 +11,7 @@ kernel reset the connection, and the answer would be lost on its way.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterable
-from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -26,11 +23,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-JSON = b"application/json"
+from gatewayd.protocols.http_answer import JSON, PIECE_BYTES, LargeBody, head, problem
 
 log = Logger()
 
@@ -42,7 +39,7 @@ class SiteLimits:
 
     ``body_bytes`` bounds one body, ``idle_s`` the silence between requests or within one, ``head_s``
     the time from a request's first byte to the end of its headers, ``linger_s`` how long the rest of
-    a refused request is read and dropped. The header sizes are those of nginx, doubled.
+    a refused request is read and dropped. ``head_bytes`` is twice what nginx allows.
     """
 
     body_bytes: int
@@ -51,11 +48,6 @@ class SiteLimits:
     linger_s: float = 2.0
     head_bytes: int = 64 * 1024
     headers: int = 200
-
-
-def problem(detail: object) -> bytes:
-    """The JSON body of an error: ``{"detail": ...}``."""
-    return json.dumps({"detail": detail}, separators=(",", ":")).encode()
 
 
 class GatewayChannel(HTTPChannel):
@@ -70,6 +62,7 @@ class GatewayChannel(HTTPChannel):
         limits = self.site.limits
         self.totalHeadersSize = self.MAX_LENGTH = limits.head_bytes
         self.maxHeaders = limits.headers
+        self.abortTimeout = limits.linger_s  # type: ignore[assignment]
         self.site.channels.add(self)
         super().connectionMade()
 
@@ -137,8 +130,8 @@ class GatewayChannel(HTTPChannel):
         self._stop_deadline()
         self.setTimeout(None)
         body = problem(detail)
-        head = [*_head(int(status), JSON, len(body)), b"Connection: close\r\n\r\n"]
-        self.transport.writeSequence([*head, body])
+        parts = [*head(int(status), JSON, len(body)), b"Connection: close\r\n\r\n"]
+        self.transport.writeSequence([*parts, body])
         if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
         else:
@@ -263,7 +256,7 @@ class GatewayRequest(Request):
         self._work = None
         if self._disconnected:
             return
-        parts = _head(status, content_type, len(body))
+        parts = head(status, content_type, len(body))
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         for name, value in self.channel.site.headers_for(self):
@@ -271,15 +264,16 @@ class GatewayRequest(Request):
         if not self.channel.persistent:
             parts.append(b"Connection: close\r\n")
         parts.append(b"\r\n")
-        if self.method != b"HEAD":
-            parts.append(body)
+        if self.method == b"HEAD":
+            body = b""
         self.startedWriting = 1
         self.code = status
-        if len(body) <= _JOINED_BYTES:
-            self.channel.write(b"".join(parts))
+        if len(body) <= PIECE_BYTES:
+            self.channel.write(b"".join((*parts, body)))
+            self.finish()
         else:
-            self.channel.writeSequence(parts)
-        self.finish()
+            self.channel.write(b"".join(parts))
+            LargeBody(self, body).begin()
 
 
 class GatewaySite(Site):
@@ -367,31 +361,7 @@ _CORS = (
 )
 
 
-# Up to here copying a body is cheaper than twisted's look at each piece.
-_JOINED_BYTES = 64 * 1024
-
-
-@lru_cache(maxsize=64)
-def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %s\r\nServer: gatewayd\r\nDate: " % (status, HTTPStatus(status).phrase.encode())
-
-
-@lru_cache(maxsize=8)
-def _length_prefix(content_type: bytes) -> bytes:
-    return b"\r\nContent-Type: %s\r\nContent-Length: " % content_type
-
-
 def _origin_form(target: bytes) -> bytes:
     """The path of an absolute request target (RFC 9112 section 3.2.2), or of ``*``."""
     _, _, rest = target.partition(b"://")
     return b"/" + rest.partition(b"/")[2]
-
-
-@lru_cache(maxsize=2)
-def _date(second: int) -> bytes:
-    return bytes(datetimeToString(second))
-
-
-def _head(status: int, content_type: bytes, length: int) -> list[bytes]:
-    """The response's head, without the blank line that ends it."""
-    return [_status_line(status), _date(int(time.time())), _length_prefix(content_type), b"%d\r\n" % length]

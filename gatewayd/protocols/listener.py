@@ -17,8 +17,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.config.model import GatewayConfig, Protocol
+from gatewayd.protocols.http_answer import problem
 from gatewayd.protocols.http_resource import HttpApi
-from gatewayd.protocols.http_site import GatewayRequest, GatewaySite, SiteLimits, problem
+from gatewayd.protocols.http_site import GatewayRequest, GatewaySite, SiteLimits
 from gatewayd.protocols.needs import Dispatcher, Needs
 from gatewayd.protocols.websocket import PATHS, WebSocketListener
 

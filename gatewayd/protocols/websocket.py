@@ -210,7 +210,7 @@ class WebSocketSession(WebSocketServerProtocol):
                 request = await needs.offload(frames.decode, payload)
             else:
                 request = frames.decode(payload)
-            response = await needs.dispatcher.dispatch(request, timeout_s=request.timeout_s)
+            response = await needs.dispatcher.dispatch(request)
             if frames.slow and len(response.documents) > OFFLOAD_BYTES:
                 answer = await needs.offload(frames.encode, response)
             else:

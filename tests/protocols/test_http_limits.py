@@ -205,3 +205,25 @@ async def test_what_outlasts_the_grace_period_is_cut_off_and_cancelled():
         await gateway.site.close_all(0.05)
         assert await busy == b""
         assert len(gateway.dispatcher.cancelled) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_download_outlives_the_idle_timeout_but_a_stalled_one_does_not():
+    def slowly(port, pauses):
+        body = json.dumps({"data": [{"text": "x" * 12_000_000}]}).encode()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+            client.settimeout(10)
+            client.connect(("127.0.0.1", port))
+            client.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            found = 0
+            for pause in pauses:
+                found += len(client.recv(2_000_000))
+                time.sleep(pause)
+            return found + len(read_all(client))
+
+    async with served(limits=SiteLimits(body_bytes=20_000_000, idle_s=0.4, linger_s=0.1)) as gateway:
+        assert await in_thread(slowly, gateway.port, [0.1] * 15) > 12_000_000
+        stalled = await in_thread(slowly, gateway.port, [0.0, 2.0])
+        assert 0 < stalled < 12_000_000
+        await until(lambda: not gateway.site.channels)

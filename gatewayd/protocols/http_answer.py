@@ -1,0 +1,87 @@
+# mypy: disable-error-code="no-untyped-call"
+"""The bytes of an HTTP answer: its head, the body of an error, and large bodies piece by piece."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import lru_cache
+from http.client import responses
+from typing import Any, Final
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.web.http import datetimeToString
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+JSON: Final = b"application/json"
+
+# A body up to here is written at once, a larger one in pieces of this size.
+PIECE_BYTES: Final = 128 * 1024
+
+
+def problem(detail: object) -> bytes:
+    """The JSON body of an error: ``{"detail": ...}``."""
+    return json.dumps({"detail": detail}, separators=(",", ":")).encode()
+
+
+@implementer(IPushProducer)
+class LargeBody:
+    """
+    Writes an answer's body piece by piece, as fast as the client reads.
+
+    Each piece that leaves is a sign of life, so that a download may take longer than the idle timeout,
+    but a client that stops reading is still closed by it.
+    """
+
+    def __init__(self, http_request: Any, body: bytes) -> None:
+        self._http_request = http_request
+        self._body = body
+        self._position = 0
+        self._paused = False
+
+    def begin(self) -> None:
+        self._http_request.registerProducer(self, True)
+        self._http_request.channel.setTimeout(self._http_request.site.limits.idle_s)
+        self.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        channel = self._http_request.channel
+        channel.resetTimeout()
+        while not self._paused and self._position < len(self._body):
+            piece = self._body[self._position : self._position + PIECE_BYTES]
+            self._position += len(piece)
+            channel.write(piece)
+        if not self._paused and self._position >= len(self._body):
+            self._paused = True
+            channel.setTimeout(None)
+            self._http_request.unregisterProducer()
+            self._http_request.finish()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        self._paused = True
+
+
+def head(status: int, content_type: bytes, length: int) -> list[bytes]:
+    """The response's head, without the blank line that ends it."""
+    if status == 204:  # must not have a Content-Length (RFC 9110 section 8.6)
+        return [_status_line(status), _date(int(time.time())), b"\r\nContent-Type: %s\r\n" % content_type]
+    return [_status_line(status), _date(int(time.time())), _length_prefix(content_type), b"%d\r\n" % length]
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %s\r\nServer: gatewayd\r\nDate: " % (status, responses.get(status, "").encode())
+
+
+@lru_cache(maxsize=8)
+def _length_prefix(content_type: bytes) -> bytes:
+    return b"\r\nContent-Type: %s\r\nContent-Length: " % content_type
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return bytes(datetimeToString(second))
