@@ -150,9 +150,9 @@ class Gateway:
 
     def _replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
         self._addresses[deployment, shard, replica] = address
-        self._pool.replica_up(deployment, address)
+        self._pool.replica_up(deployment, address, shard)
 
     def _replica_down(self, deployment: str, shard: int, replica: int) -> None:
         address = self._addresses.pop((deployment, shard, replica), None)
         if address is not None:
-            self._pool.replica_down(deployment, address)
+            self._pool.replica_down(deployment, address, shard)

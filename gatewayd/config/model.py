@@ -38,10 +38,11 @@ class PoolLimits:
     max_queued: int = 4000
     queue_timeout_s: float = 5.0
     balancing: Literal["least_in_flight", "round_robin"] = "least_in_flight"
-    connect_timeout_s: float = 1.0
+    connect_timeout_s: float = 0.8
     eject_after_failures: int = 5
     eject_s: float = 5.0
     retry_budget: float = 0.2
+    dns_refresh_s: float = 30.0
     max_executor_message_bytes: int = 1 << 30
 
 
@@ -109,7 +110,8 @@ class DeploymentConfig:
     external: ``host:port``, one per replica; otherwise gatewayd starts ``shards * replicas``
     processes of ``executor`` on ``host`` (ports from ``ports``, or free ones where that is empty).
     ``when`` filters the documents that go in. ``polling`` maps an endpoint (or ``"*"``) to how its
-    requests meet the shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request whose
+    requests meet the shards, between which and their caller ``uses_before`` and ``uses_after`` stand; without
+    shards they are not started. ``idempotent`` says per endpoint (or ``"*"``) whether a request whose
     connection broke may be sent again.
     """
 
@@ -127,14 +129,14 @@ class DeploymentConfig:
     replicas: int = 1
     shards: int = 1
     polling: Mapping[str, Polling] = attrs.field(factory=dict)
-    uses_before: str | None = None
-    uses_after: str | None = None
     timeout_send_s: float | None = None
     retries: int | None = None
     compression: Compression | None = None
     idempotent: Mapping[str, bool] = attrs.field(factory=dict)
     timeout_ready_s: float = 600.0
     executor: ExecutorConfig = ExecutorConfig()
+    uses_before: ExecutorConfig | None = None
+    uses_after: ExecutorConfig | None = None
 
 
 @attrs.frozen

@@ -74,7 +74,8 @@ class Health:
     One replica's recent failures, and whether it is ejected for them.
 
     As Envoy's outlier detection: ``threshold`` failures in a row eject for ``base_s``, doubled with
-    each ejection up to 32 times; after that time a probe decides whether it returns.
+    each ejection up to 32 times. After that time a probe decides whether it returns, on probation:
+    the next failure ejects it again, the next success makes up for everything.
     """
 
     threshold: int
@@ -83,24 +84,30 @@ class Health:
     ejections: int = 0
     ejected: bool = False
 
-    def succeeded(self) -> None:
-        """An answer, or a probe's: whatever was held against the replica is forgotten."""
+    @property
+    def spotless(self) -> bool:
+        """Whether there is nothing to forgive."""
+        return not self.failures and not self.ejected
+
+    def forgive(self) -> None:
+        """An answer, or a new process behind the address: nothing is held against the replica."""
         self.failures = 0
         self.ejections = 0
         self.ejected = False
 
-    def failed(self) -> float | None:
-        """A failure. Returns the seconds until the probe when this one ejects the replica."""
+    def failed(self) -> bool:
+        """A failure; True when it is one too many."""
         self.failures += 1
-        if self.ejected or self.failures < self.threshold:
-            return None
+        return not self.ejected and self.failures >= self.threshold
+
+    def eject(self) -> float:
+        """Leave it out, or leave it out longer. Returns the seconds until the probe."""
         self.ejected = True
-        return self._pause_s()
-
-    def probe_failed(self) -> float:
-        """The replica stays ejected. Returns the seconds until the next probe."""
+        pause_s = self.base_s * float(2 ** min(self.ejections, 5))
         self.ejections += 1
-        return self._pause_s()
+        return pause_s
 
-    def _pause_s(self) -> float:
-        return self.base_s * float(2 ** min(self.ejections, 5))
+    def returned(self) -> None:
+        """The probe was answered."""
+        self.ejected = False
+        self.failures = self.threshold - 1

@@ -10,6 +10,7 @@ reference asks reflection first, which costs a round trip and fails on executors
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
 
@@ -34,6 +35,12 @@ EVERY_ENDPOINT: Final = ("/default",)
 State = Literal["connecting", "ready", "failed"]
 Metadata = tuple[tuple[str, str], ...]
 
+# How long a server may take to end a stream that it has answered.
+_STREAM_END_S: Final = 0.5
+
+_BROKEN: Final = ("Stream removed", "Received RST_STREAM", "RST_STREAM")
+_NOT_REACHED: Final = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
+
 _COMPRESSIONS: Final = {
     "none": grpc.Compression.NoCompression,
     "gzip": grpc.Compression.Gzip,
@@ -57,12 +64,20 @@ class CallError(Exception):
 
 @attrs.frozen
 class ChannelSettings:
-    """How every call through one channel is made. ``metadata`` goes out before the endpoint's."""
+    """
+    How every call through one channel is made. ``metadata`` goes out before the endpoint's.
+
+    ``host`` is the name that the address was resolved from: it stays the call's authority, and what the
+    server's certificate must say. ``roots`` are PEM certificates, None for those that gRPC brings.
+    """
 
     tls: bool = False
+    host: str | None = None
+    roots: bytes | None = attrs.field(default=None, repr=False)
     compression: str = "none"
     metadata: Metadata = ()
     max_message_bytes: int = 1 << 30
+    connect_timeout_s: float = 0.8
     reconnect_s: float = 0.1
 
 
@@ -141,12 +156,20 @@ class _Stubs:
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", reconnect_ms),
             ("grpc.max_reconnect_backoff_ms", reconnect_ms),
+            # Despite its name, what gRPC allows one attempt: TCP, TLS and the server's first frame.
+            ("grpc.min_reconnect_backoff_ms", round(self._settings.connect_timeout_s * 1000)),
             # Shared subchannels would share their backoff, too: a new channel has to connect at once.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
         ]
+        if self._settings.host is not None:
+            port = self._address.rpartition(":")[2]
+            options.append(("grpc.default_authority", f"{self._settings.host}:{port}"))
         if self._settings.tls:
-            self._channel = grpc.aio.secure_channel(self._address, grpc.ssl_channel_credentials(), options)
+            if self._settings.host is not None:
+                options.append(("grpc.ssl_target_name_override", self._settings.host))
+            credentials = grpc.ssl_channel_credentials(self._settings.roots)
+            self._channel = grpc.aio.secure_channel(self._address, credentials, options)
         else:
             self._channel = grpc.aio.insecure_channel(self._address, options)
         self._single = self._channel.unary_unary(SINGLE)
@@ -195,7 +218,13 @@ class _Stubs:
             raise CallError("INTERNAL", "the executor ended its stream without an answer")
         # Remembered only now: until it has answered one, nothing says that Call is there.
         self._unary_is_missing = True
-        return answer, _has_error_flag(await call.trailing_metadata())
+        try:
+            trailing = await asyncio.wait_for(call.trailing_metadata(), _STREAM_END_S)
+        except TimeoutError:
+            # We have ended our half; a server that keeps its own open has said all we asked for.
+            call.cancel()
+            trailing = None
+        return answer, _has_error_flag(trailing)
 
     async def endpoints(self, timeout_s: float) -> tuple[str, ...]:
         try:
@@ -214,6 +243,9 @@ class _Stubs:
             if state is grpc.ChannelConnectivity.SHUTDOWN:
                 return
             name = _STATES[state]
+            if name == "ready":
+                # Another process may listen there now.
+                self._unary_is_missing = False
             # A failed channel flaps to connecting with every try; it stays failed until it is ready.
             if name != told and not (told == "failed" and name == "connecting"):
                 told = name
@@ -235,7 +267,11 @@ def _has_error_flag(trailing: Sequence[tuple[str, str | bytes]] | None) -> bool:
 
 
 def _translated(error: grpc.aio.AioRpcError) -> CallError:
-    details = error.details() or ""
-    # gRPC tells the two only by its text; with no connection nothing has been sent.
-    reached = not details.startswith(("failed to connect to all addresses", "DNS resolution failed"))
-    return CallError(error.code().name, details, reached=reached)
+    code, details = error.code().name, error.details() or ""
+    # A connection that breaks under a call ends it with a code that depends on how it broke (INTERNAL for
+    # a stream that was reset, UNKNOWN for what is no HTTP/2); only the text is always the same.
+    if code in ("INTERNAL", "UNKNOWN") and details.startswith(_BROKEN):
+        code = "UNAVAILABLE"
+    # gRPC tells these only by its text, too; with no connection nothing has been sent.
+    reached = not details.startswith(_NOT_REACHED)
+    return CallError(code, details, reached=reached)

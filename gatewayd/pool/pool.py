@@ -10,26 +10,53 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred
+import attrs
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
 from gatewayd.pool.channel import Channel, ChannelSettings, State
-from gatewayd.pool.replicas import Channel as AnyChannel
-from gatewayd.pool.replicas import Clock, ReplicaRules, ReplicaSet, Room
+from gatewayd.pool.decisions import Decisions
+from gatewayd.pool.names import Name, NamedReplicas, Resolve, resolver
+from gatewayd.pool.replica import Channel as AnyChannel
+from gatewayd.pool.replica import Clock
+from gatewayd.pool.replicas import ReplicaRules, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
+from gatewayd.pool.room import Room
+from gatewayd.pool.roots import read_roots
+from gatewayd.pool.shards import AFTER, BEFORE, Offload, Shards, around
 from gatewayd.request import Answer, Call
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], AnyChannel]
+
+
+@attrs.frozen
+class ReplicaState:
+    """
+    One replica as it is now. ``name`` is the address as the Flow file has it, ``address`` what is called.
+
+    ``endpoints`` is None while the executor has not told. ``failures`` counts those in a row.
+    """
+
+    name: str
+    address: str
+    shard: int
+    state: State
+    ejected: bool
+    in_flight: int
+    failures: int
+    endpoints: tuple[str, ...] | None
 
 
 class Pool:
     """
     Sends calls to Deployments by name.
 
-    ``connect(address, settings, on_state)`` opens a channel; tests pass their own.
+    ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
+    pass their own. ``counters`` holds every decision ever made, by (decision, Deployment).
     """
 
     def __init__(
@@ -38,78 +65,167 @@ class Pool:
         deployments: Sequence[DeploymentConfig],
         *,
         connect: Connect,
+        resolve: Resolve,
         clock: Clock,
         dice: random.Random,
+        offload: Offload = maybeDeferred,
     ) -> None:
         self.counters: Counter[tuple[str, str]] = Counter()
-        room = Room(gateway.pool.max_in_flight)
-        self._sets: dict[str, ReplicaSet] = {}
+        self.room = Room(gateway.pool.max_in_flight)
+        self._gateway = gateway
+        self._connect = connect
+        self._clock = clock
+        self._dice = dice
+        self._deployments: dict[str, ReplicaSet | Shards] = {}
+        self._sets: dict[tuple[str, int], ReplicaSet] = {}
+        self._names: list[NamedReplicas] = []
+        self._roots = read_roots() if any(deployment.tls for deployment in deployments) else None
         for deployment in deployments:
-            settings = _settings(gateway, deployment)
-            self._sets[deployment.name] = replicas = ReplicaSet(
-                deployment.name,
-                _rules(gateway, deployment),
-                connect=_connector(connect, settings),
-                balancer=_balancer(gateway, dice),
-                budget=RetryBudget(gateway.pool.retry_budget, gateway.pool.max_in_flight_per_replica),
-                room=room,
-                clock=clock,
-                dice=dice,
-                counters=self.counters,
-            )
-            for address in deployment.addresses:
-                replicas.add(address)
+            self._deployments[deployment.name] = self._built(deployment, offload)
+            self._add_addresses(deployment, resolve)
 
     @classmethod
     def over(
-        cls, bridge: Bridge, gateway: GatewayConfig, deployments: Sequence[DeploymentConfig], clock: Clock
+        cls, bridge: Bridge, gateway: GatewayConfig, deployments: Sequence[DeploymentConfig], reactor: Any
     ) -> Pool:
         """A pool whose channels are real ones."""
 
         def connect(address: str, settings: ChannelSettings, on_state: Callable[[State], None]) -> Channel:
             return Channel(bridge, address, settings, on_state)
 
-        return cls(gateway, deployments, connect=connect, clock=clock, dice=random.Random())
+        return cls(
+            gateway,
+            deployments,
+            connect=connect,
+            resolve=resolver(reactor),
+            clock=reactor,
+            dice=random.Random(),
+            offload=bridge.offload,
+        )
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """
         Get the answer of a Deployment; ``timeout_s`` is what is left of the client's deadline.
 
-        Fails with NetworkError or Overloaded. Cancelling the Deferred cancels the call.
+        Fails with NetworkError, Overloaded or Draining. Cancelling the Deferred cancels the call.
         """
-        return self._sets[deployment].send(call, timeout_s)
+        return self._deployments[deployment].send(call, timeout_s)
 
     def serves(self, deployment: str, endpoint: str) -> bool:
         """Whether the Deployment binds ``endpoint``; True while that isn't known."""
-        return self._sets[deployment].serves(endpoint)
+        return self._deployments[deployment].serves(endpoint)
 
-    def replica_up(self, deployment: str, address: str) -> None:
-        """An executor of ``deployment`` listens at ``address`` now."""
-        self._sets[deployment].add(address)
+    def replica_up(self, deployment: str, address: str, shard: int = 0) -> None:
+        """
+        An executor listens at ``address`` now.
 
-    def replica_down(self, deployment: str, address: str) -> None:
+        ``deployment`` may also be one of those that stand around shards (see ``shards.around``).
+        """
+        self._sets[deployment, shard].add(address)
+
+    def replica_down(self, deployment: str, address: str, shard: int = 0) -> None:
         """The executor at ``address`` is gone for good; another address may take its place."""
-        self._sets[deployment].remove(address)
+        self._sets[deployment, shard].remove(address)
 
-    def states(self) -> Mapping[str, Mapping[str, State]]:
-        """Deployment -> address -> state of the connection."""
-        return {
-            name: {replica.address: replica.state for replica in replicas.replicas}
-            for name, replicas in self._sets.items()
-        }
+    def states(self) -> Mapping[str, tuple[ReplicaState, ...]]:
+        """Every Deployment's replicas, shard after shard."""
+        found: dict[str, tuple[ReplicaState, ...]] = {}
+        for (name, shard), replicas in self._sets.items():
+            found[name] = found.get(name, ()) + tuple(
+                ReplicaState(
+                    replica.label,
+                    replica.address,
+                    shard,
+                    replica.state,
+                    replica.health.ejected,
+                    replica.in_flight,
+                    replica.health.failures,
+                    replica.endpoints,
+                )
+                for replica in replicas.replicas
+            )
+        return found
+
+    def waiting(self) -> Mapping[str, int]:
+        """How many requests wait for room or a connection, by Deployment."""
+        total: Counter[str] = Counter()
+        for (name, _), replicas in self._sets.items():
+            total[name] += replicas.waiting
+        return total
 
     def close(self) -> None:
-        """Close every channel; calls under way fail."""
+        """Close every channel; calls under way fail with Draining."""
+        for name in self._names:
+            name.close()
         for replicas in self._sets.values():
             replicas.close()
 
+    # -- building ------------------------------------------------------------------------------------
 
-def _settings(gateway: GatewayConfig, deployment: DeploymentConfig) -> ChannelSettings:
+    def _built(self, deployment: DeploymentConfig, offload: Offload) -> ReplicaSet | Shards:
+        if deployment.external or deployment.shards < 2:
+            return self._replica_set(deployment)
+        shards = [self._replica_set(deployment, index) for index in range(deployment.shards)]
+        extras = {extra.name.rpartition("/")[2]: self._replica_set(extra) for extra in around(deployment)}
+        return Shards(
+            deployment.name,
+            shards,
+            before=extras.get(BEFORE),
+            after=extras.get(AFTER),
+            polling=deployment.polling,
+            clock=self._clock,
+            offload=offload,
+            decisions=Decisions(deployment.name, self.counters, self._clock.seconds),
+        )
+
+    def _replica_set(self, deployment: DeploymentConfig, shard: int = 0) -> ReplicaSet:
+        limits, name = self._gateway.pool, deployment.name
+        settings = _settings(self._gateway, deployment, self._roots)
+
+        def connect(address: str, host: str | None, on_state: Callable[[State], None]) -> AnyChannel:
+            own = settings if host is None else attrs.evolve(settings, host=host)
+            return self._connect(address, own, on_state)
+
+        replicas = ReplicaSet(
+            name,
+            _rules(self._gateway, deployment),
+            connect=connect,
+            balancer=_balancer(self._gateway, self._dice),
+            budget=RetryBudget(limits.retry_budget, limits.max_in_flight_per_replica),
+            room=self.room,
+            clock=self._clock,
+            dice=self._dice,
+            decisions=Decisions(
+                f"{name}/shard-{shard}" if deployment.shards > 1 and not deployment.external else name,
+                self.counters,
+                self._clock.seconds,
+            ),
+        )
+        self._sets[name, shard] = replicas
+        return replicas
+
+    def _add_addresses(self, deployment: DeploymentConfig, resolve: Resolve) -> None:
+        for address in deployment.addresses:
+            replicas = self._sets[deployment.name, 0]
+            name = Name.of(address)
+            if name is None:
+                replicas.add(address)
+                continue
+            refresh_s = self._gateway.pool.dns_refresh_s
+            named = NamedReplicas(name, replicas, resolve, self._clock, refresh_s)
+            self._names.append(named)
+            replicas.on_outage(named.hasten)
+            named.start()
+
+
+def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: bytes | None) -> ChannelSettings:
     return ChannelSettings(
         tls=deployment.tls,
+        roots=roots,
         compression=deployment.compression or gateway.compression,
         metadata=tuple(deployment.grpc_metadata.items()),
         max_message_bytes=gateway.pool.max_executor_message_bytes,
+        connect_timeout_s=gateway.pool.connect_timeout_s,
     )
 
 
@@ -118,7 +234,7 @@ def _rules(gateway: GatewayConfig, deployment: DeploymentConfig) -> ReplicaRules
     timeout_s = gateway.timeout_send_s if deployment.timeout_send_s is None else deployment.timeout_send_s
     retries = gateway.retries if deployment.retries is None else deployment.retries
     return ReplicaRules(
-        timeout_s=timeout_s,
+        timeout_s=timeout_s if timeout_s is not None and timeout_s > 0 else None,
         connect_timeout_s=limits.connect_timeout_s,
         queue_timeout_s=limits.queue_timeout_s,
         max_in_flight=limits.max_in_flight_per_replica,
@@ -127,12 +243,6 @@ def _rules(gateway: GatewayConfig, deployment: DeploymentConfig) -> ReplicaRules
         eject_s=limits.eject_s,
         retry=RetryPolicy(retries, deployment.idempotent),
     )
-
-
-def _connector(
-    connect: Connect, settings: ChannelSettings
-) -> Callable[[str, Callable[[State], None]], AnyChannel]:
-    return lambda address, on_state: connect(address, settings, on_state)
 
 
 def _balancer(gateway: GatewayConfig, dice: random.Random) -> Balancer:

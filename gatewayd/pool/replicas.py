@@ -1,57 +1,41 @@
 """
-The interchangeable replicas of a Deployment: who there is, who is well, and who gets the next call.
+The interchangeable replicas of a Deployment (or of one of its shards): who gets the next call.
 
-What becomes of one request is in ``sending.py``. Everything here is on the reactor thread. Time, dice
-and channels are passed in.
+What becomes of one request is in ``sending.py``, what is known of one replica in ``replica.py``.
+Everything here is on the reactor thread. Time, dice and channels are passed in.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Collection
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
 from gatewayd.pool.balancing import Balancer, Health
-from gatewayd.pool.channel import CallError, State
+from gatewayd.pool.channel import State
+from gatewayd.pool.decisions import Decisions
+from gatewayd.pool.replica import Channel, Clock, Replica
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
+from gatewayd.pool.room import Room
 from gatewayd.pool.sending import Sending
 from gatewayd.request import Answer, Call
 
-log = Logger()
-
-_PROBE_TIMEOUT_S = 1.0
-
-
-class Channel(Protocol):
-    """What is needed of pool.channel.Channel."""
-
-    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
-    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]: ...
-    def close(self) -> Deferred[None]: ...
-
-
-class Timer(Protocol):
-    """The part of Timer that is used here."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """The part of IReactorTime that is used here."""
-
-    def seconds(self) -> float: ...
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer: ...
+# What may be called, best first; see _rank.
+_WAIT_FOR = 4
+_NOBODY = 99
 
 
 @attrs.frozen
 class ReplicaRules:
-    """How the replicas of one Deployment are treated; seconds, counts (config PoolLimits)."""
+    """
+    How the replicas of one Deployment are treated; seconds, counts (config PoolLimits).
+
+    ``timeout_s`` bounds one call, None for no bound. ``connect_timeout_s`` is what one request, over all
+    its tries, waits for connections: with every replica down it is answered a little later than that.
+    """
 
     timeout_s: float | None
     connect_timeout_s: float
@@ -63,52 +47,11 @@ class ReplicaRules:
     retry: RetryPolicy
 
 
-class Room:
-    """How many calls the whole gateway may have under way; sets that wait are told when there is room."""
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._waiting: dict[Callable[[], None], None] = {}  # a set that keeps order
-
-    def take(self) -> bool:
-        if self._free <= 0:
-            return False
-        self._free -= 1
-        return True
-
-    def give(self) -> None:
-        self._free += 1
-        if self._waiting:
-            tell = next(iter(self._waiting))
-            del self._waiting[tell]
-            tell()
-
-    def when_free(self, tell: Callable[[], None]) -> None:
-        self._waiting[tell] = None
-
-
-class Replica:
-    """One address that answers for the set."""
-
-    __slots__ = ("address", "channel", "discovery", "endpoints", "health", "in_flight", "probe", "state")
-
-    def __init__(self, address: str, health: Health) -> None:
-        self.address = address
-        self.channel: Channel
-        self.endpoints: tuple[str, ...] | None = None
-        self.health = health
-        self.in_flight = 0
-        self.probe: Timer | None = None
-        self.discovery: Timer | None = None
-        self.state: State = "connecting"
-
-
 class ReplicaSet:
     """
     Sends calls to whichever replica is best.
 
-    ``connect(address, on_state)`` opens a channel. ``counters`` are shared by the pool, keyed by
-    (decision, Deployment).
+    ``connect(address, host, on_state)`` opens a channel; ``host`` is as in ``add``.
     """
 
     def __init__(
@@ -116,13 +59,13 @@ class ReplicaSet:
         deployment: str,
         rules: ReplicaRules,
         *,
-        connect: Callable[[str, Callable[[State], None]], Channel],
+        connect: Callable[[str, str | None, Callable[[State], None]], Channel],
         balancer: Balancer,
         budget: RetryBudget,
         room: Room,
         clock: Clock,
         dice: random.Random,
-        counters: Counter[tuple[str, str]],
+        decisions: Decisions,
     ) -> None:
         self.deployment = deployment
         self.rules = rules
@@ -130,12 +73,20 @@ class ReplicaSet:
         self.dice = dice
         self.budget = budget
         self.room = room
+        self.decisions = decisions
+        self.closed = False
+        self.why_empty = "no replica is running"
         self._connect = connect
         self._balancer = balancer
-        self._counters = counters
         self._replicas: dict[str, Replica] = {}
-        self._waiting: deque[Sending] = deque()
+        self._fit: tuple[Replica, ...] = ()
+        self._endpoints: frozenset[str] | None = None
+        # Those who take any replica, in order of arrival, and those who have tried some already. Where one
+        # of the first finds no place, none behind it does.
+        self._waiting: OrderedDict[Sending, None] = OrderedDict()
+        self._picky: dict[Sending, None] = {}
         self._serving = False
+        self._on_outage: list[Callable[[], None]] = []
 
     # -- who there is --------------------------------------------------------------------------------
 
@@ -143,40 +94,74 @@ class ReplicaSet:
     def replicas(self) -> tuple[Replica, ...]:
         return tuple(self._replicas.values())
 
-    def add(self, address: str) -> None:
-        """A replica listens at ``address``, or will."""
-        if address in self._replicas:
+    @property
+    def out(self) -> bool:
+        """Whether no replica is connected, so that waiting longer has little sense."""
+        return not self._fit and not any(replica.state == "ready" for replica in self._replicas.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room or for a connection."""
+        return len(self._waiting) + len(self._picky)
+
+    def labels(self) -> tuple[str, ...]:
+        return tuple(replica.label for replica in self._replicas.values())
+
+    def label(self, address: str) -> str:
+        """What to call a replica that may be gone by now."""
+        replica = self._replicas.get(address)
+        return address if replica is None else replica.label
+
+    def on_outage(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` whenever a change leaves no replica connected."""
+        self._on_outage.append(tell)
+
+    def add(self, address: str, host: str | None = None) -> None:
+        """A replica listens at ``address``, or will; ``host`` is the name that it was resolved from."""
+        if address in self._replicas or self.closed:
             return
-        replica = Replica(address, Health(self.rules.eject_after_failures, self.rules.eject_s))
+        health = Health(self.rules.eject_after_failures, self.rules.eject_s)
+        label = address if host is None else f"{host}:{address.rpartition(':')[2]}"
+        replica = Replica(address, label, health, self.clock, self.decisions, self)
         self._replicas[address] = replica
-        replica.channel = self._connect(address, lambda state: self._state_changed(replica, state))
-        self.count("added")
-        self._serve_waiting()
+        replica.channel = self._connect(address, host, replica.state_changed)
+        self.decisions.replica("added", replica.label)
+        self.changed()
 
     def remove(self, address: str) -> None:
-        """The replica is gone: what it has under way fails and is tried elsewhere."""
+        """The replica is gone: what it has under way fails, and is tried elsewhere."""
+        if replica := self._taken_out(address):
+            replica.close()
+            self.changed()
+
+    def retire(self, address: str) -> None:
+        """Send nothing more to the replica; what it has under way may finish."""
+        if replica := self._taken_out(address):
+            replica.leave()
+            self.changed()
+
+    def _taken_out(self, address: str) -> Replica | None:
         replica = self._replicas.pop(address, None)
         if replica is not None:
-            for timer in (replica.probe, replica.discovery):
-                if timer is not None:
-                    timer.cancel()
-            replica.probe = replica.discovery = None
-            self.count("removed")
-            replica.channel.close().addErrback(self._log_failure, "closing the channel to {address}", address)
+            self.decisions.replica("removed", replica.label)
+            # Before its calls fail: their places must not be given to those who wait.
+            self._look()
+        return replica
 
     def close(self) -> None:
-        for address in list(self._replicas):
-            self.remove(address)
+        """Close every channel. Whatever is under way or waits fails with Draining."""
+        self.closed = True
+        for sending in (*self._picky, *self._waiting):
+            sending.closed()
+        for replica in self.replicas:
+            replica.close()
+        self._replicas.clear()
+        self._fit = ()
 
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while none has told what it binds."""
-        known = False
-        for replica in self._replicas.values():
-            if replica.endpoints is not None:
-                known = True
-                if endpoint in replica.endpoints or "/default" in replica.endpoints:
-                    return True
-        return not known
+        known = self._endpoints
+        return known is None or endpoint in known or "/default" in known
 
     # -- sending -------------------------------------------------------------------------------------
 
@@ -184,7 +169,7 @@ class ReplicaSet:
         """
         Get an answer from one of the replicas.
 
-        Fails with a NetworkError that names every address that was tried, or with Overloaded.
+        Fails with a NetworkError that names every address that was tried, with Overloaded or Draining.
         ``timeout_s`` bounds everything: waiting, tries and pauses.
         """
         self.budget.earn()
@@ -192,66 +177,66 @@ class ReplicaSet:
         sending.begin()
         return sending.answer
 
-    def pick(self, tried: set[str]) -> Replica | None:
+    def pick(self, tried: Collection[str]) -> Replica | None:
         """
-        The best replica with room: one that wasn't tried yet, is connected, and isn't ejected.
+        The best replica, or None if that has no room, or is not connected yet.
 
-        Each of these wishes is given up, the last first, rather than give none at all.
+        The best is one that wasn't tried yet, is connected, and isn't ejected. These wishes are given up
+        one by one, the last first.
         """
-        limit = self.rules.max_in_flight
+        fit = self._fit
+        if fit and not tried:
+            replica = fit[0] if len(fit) == 1 else self._balancer.pick(fit)
+            if replica.in_flight < self.rules.max_in_flight:
+                return replica
         best: list[Replica] = []
-        best_rank = 99
+        best_rank = _NOBODY
         for replica in self._replicas.values():
-            if replica.in_flight >= limit:
-                continue
-            rank = 0 if replica.state == "ready" else 1 if replica.state == "connecting" else 2
-            if replica.health.ejected:
-                rank += 3
-            if replica.address in tried:
-                rank += 6
+            rank = _rank(replica, tried)
             if rank < best_rank:
                 best_rank = rank
                 best = [replica]
             elif rank == best_rank:
                 best.append(replica)
-        if not best:
+        if best_rank == _WAIT_FOR:
             return None
-        return best[0] if len(best) == 1 else self._balancer.pick(best)
+        limit = self.rules.max_in_flight
+        roomy = [replica for replica in best if replica.in_flight < limit]
+        if not roomy:
+            return None
+        return roomy[0] if len(roomy) == 1 else self._balancer.pick(roomy)
 
-    def untried(self, tried: set[str]) -> bool:
-        """Whether some replica is left that was not tried."""
-        return any(address not in tried for address in self._replicas)
+    def fresh(self, tried: Collection[str]) -> bool:
+        """Whether some replica is left that was not tried, and may answer."""
+        return any(
+            replica.address not in tried and replica.state != "failed" for replica in self._replicas.values()
+        )
 
-    def wait(self, sending: Sending) -> bool:
+    def nobody_waits(self) -> bool:
+        return not self._waiting and not self._picky
+
+    def wait(self, sending: Sending, *, picky: bool) -> bool:
         """Queue up for a replica with room; False when the queue is full."""
-        if len(self._waiting) >= self.rules.max_queued:
+        if self.waiting >= self.rules.max_queued:
             return False
-        self._waiting.append(sending)
+        if picky:
+            self._picky[sending] = None
+        else:
+            self._waiting[sending] = None
         return True
 
     def leave(self, sending: Sending) -> None:
-        self._waiting.remove(sending)
+        """Not waiting any more. Asking twice changes nothing."""
+        self._picky.pop(sending, None)
+        self._waiting.pop(sending, None)
 
     def released(self, replica: Replica) -> None:
         """A call to ``replica`` ended: somebody else may have its place."""
-        replica.in_flight -= 1
+        replica.call_ended()
+        # Ours first: those of other Deployments have waited for the gateway, ours for this replica, too.
         self.room.give()
-        if self._waiting:
+        if self._waiting or self._picky:
             self._serve_waiting()
-
-    def nobody_waits(self) -> bool:
-        return not self._waiting
-
-    def _serve_waiting(self) -> None:
-        # A call can fail at once and come back here; the loop below then goes on by itself.
-        if self._serving:
-            return
-        self._serving = True
-        try:
-            while self._waiting and self._waiting[0].try_now():
-                self._waiting.popleft().go()
-        finally:
-            self._serving = False
 
     def take_room(self) -> bool:
         if self.room.take():
@@ -259,90 +244,53 @@ class ReplicaSet:
         self.room.when_free(self._serve_waiting)
         return False
 
-    # -- what is learnt of a replica -----------------------------------------------------------------
-
-    def succeeded(self, replica: Replica) -> None:
-        health = replica.health
-        if health.failures or health.ejected:
-            self._restore(replica)
-
-    def failed(self, replica: Replica, error: CallError) -> None:
-        # A refusal is the executor's own word; only silence and lost connections are held against it.
-        if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"):
-            pause_s = replica.health.failed()
-            if pause_s is not None and self._replicas.get(replica.address) is replica:
-                self.count("ejected")
-                log.warn(
-                    "{deployment}: {address} ejected for {pause_s} s: {failures} failures, the last {error}",
-                    deployment=self.deployment,
-                    address=replica.address,
-                    pause_s=pause_s,
-                    failures=replica.health.failures,
-                    error=str(error),
-                )
-                replica.probe = self.clock.callLater(pause_s, self._probe, replica)
-
-    def _probe(self, replica: Replica) -> None:
-        replica.probe = None
-
-        def alive(endpoints: tuple[str, ...]) -> None:
-            replica.endpoints = endpoints
-            self._restore(replica)
-
-        def dead(failure: Failure) -> None:
-            failure.trap(CallError, CancelledError)
-            if self._replicas.get(replica.address) is replica and replica.health.ejected:
-                replica.probe = self.clock.callLater(replica.health.probe_failed(), self._probe, replica)
-
-        replica.channel.endpoints(_PROBE_TIMEOUT_S).addCallbacks(alive, dead).addErrback(
-            self._log_failure, "probing {address}", replica.address
-        )
-
-    def _restore(self, replica: Replica) -> None:
-        if replica.health.ejected:
-            self.count("restored")
-            log.info("{deployment}: {address} is back", deployment=self.deployment, address=replica.address)
-        if replica.probe is not None:
-            replica.probe.cancel()
-            replica.probe = None
-        replica.health.succeeded()
-        self._serve_waiting()
-
-    def _state_changed(self, replica: Replica, state: State) -> None:
-        if self._replicas.get(replica.address) is not replica:
+    def _serve_waiting(self) -> None:
+        # A call can fail at once and come back here; the loops below then go on by themselves.
+        if self._serving:
             return
-        was, replica.state = replica.state, state
-        if state == "ready":
-            self.count("connected")
-            log.info(
-                "{deployment}: connected to {address}", deployment=self.deployment, address=replica.address
-            )
-            # A new process behind the address may bind other endpoints, and has done nothing wrong yet.
-            self._discover(replica)
-            self._restore(replica)
-        elif was == "ready":
-            self.count("lost")
-            log.warn("{deployment}: lost {address}", deployment=self.deployment, address=replica.address)
+        self._serving = True
+        try:
+            for sending in tuple(self._picky):
+                if sending in self._picky and sending.try_now():
+                    sending.go()
+            while self._waiting:
+                sending = next(iter(self._waiting))
+                if not sending.try_now():
+                    break
+                sending.go()
+        finally:
+            self._serving = False
 
-    def _discover(self, replica: Replica) -> None:
-        replica.discovery = None
+    # -- what is learnt of the replicas --------------------------------------------------------------
 
-        def learnt(endpoints: tuple[str, ...]) -> None:
-            replica.endpoints = endpoints
+    def changed(self) -> None:
+        """A replica came, went, or is in another state."""
+        if self.closed:
+            return
+        self._look()
+        if self._waiting or self._picky:
+            self._serve_waiting()
+            if self.out:
+                for sending in (*self._picky, *self._waiting):
+                    sending.hurry()
+        if self.out:
+            for tell in self._on_outage:
+                tell()
 
-        def failed(failure: Failure) -> None:
-            failure.trap(CallError, CancelledError)
-            if self._replicas.get(replica.address) is replica and replica.state == "ready":
-                # Until it answers, the executor is called for every endpoint, as is right.
-                replica.discovery = self.clock.callLater(1.0, self._discover, replica)
+    def _look(self) -> None:
+        self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)
+        told = [replica.endpoints for replica in self._replicas.values() if replica.endpoints is not None]
+        self._endpoints = frozenset().union(*told) if told else None
 
-        replica.channel.endpoints(_PROBE_TIMEOUT_S).addCallbacks(learnt, failed).addErrback(
-            self._log_failure, "discovering the endpoints of {address}", replica.address
-        )
+    def may_eject(self, replica: Replica) -> bool:
+        """Never the last one that is fit."""
+        return any(other is not replica for other in self._fit)
 
-    def _log_failure(self, failure: Failure, what: str, address: str) -> None:
-        if not failure.check(CancelledError):
-            log.failure(what, failure=failure, address=address)
 
-    def count(self, decision: str) -> None:
-        self._counters[decision, self.deployment] += 1
+def _rank(replica: Replica, tried: Collection[str]) -> int:
+    was_tried = replica.address in tried
+    if replica.state == "ready":
+        return 2 * was_tried + replica.health.ejected
+    if replica.state == "connecting":
+        return _WAIT_FOR
+    return _WAIT_FOR + 1 + was_tried

@@ -13,11 +13,12 @@ from typing import Final
 
 import attrs
 
-# The connection or the replica is to blame, not the request. An executor that shuts down cancels what
-# it didn't finish; a connection that breaks within a message ends it as INTERNAL.
-_LOST: Final = frozenset({"UNAVAILABLE", "CANCELLED", "INTERNAL", "NOT_FOUND"})
-# Sent again only by those who ask for it: the executor may be at work on the first one still.
-_ON_REQUEST: Final = frozenset({"DEADLINE_EXCEEDED", "UNKNOWN"})
+# The connection is to blame, not the request: what channel.py calls UNAVAILABLE. An executor that shuts
+# down, or a proxy, cancels what it didn't finish; NOT_FOUND is a proxy without an executor behind it.
+_LOST: Final = frozenset({"UNAVAILABLE", "CANCELLED", "NOT_FOUND"})
+# Sent again only by those who ask for it: the executor may be at work on the first one still, or has
+# said that it failed.
+_ON_REQUEST: Final = frozenset({"DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"})
 
 # As gRPC's doc/connection-backoff.md grows it, at a smaller scale: four tries end within 0.5 s, so that
 # an outage is told to the client well within a second.

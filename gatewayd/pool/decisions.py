@@ -1,0 +1,67 @@
+"""
+What the pool decides, counted and told.
+
+Every decision is a counter. Those that only an operator's attention is worth are logged each time;
+those that a request can cause are logged at most once a second for each Deployment, with the number
+of times, so that an outage never floods the log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from twisted.logger import Logger
+
+log = Logger()
+
+_QUIET_S: Final = 1.0
+
+
+class Decisions:
+    """
+    One Deployment's decisions. ``counters`` are the pool's, keyed by (decision, Deployment).
+
+    ``seconds`` is a monotonic clock.
+    """
+
+    def __init__(
+        self, deployment: str, counters: Counter[tuple[str, str]], seconds: Callable[[], float]
+    ) -> None:
+        self.deployment = deployment
+        self._counters = counters
+        self._seconds = seconds
+        self._told: dict[str, tuple[float, int]] = {}  # decision -> when last, and the count then
+
+    def count(self, decision: str) -> None:
+        """What happens with every request: counted only."""
+        self._counters[decision, self.deployment] += 1
+
+    def request(self, decision: str, why: str = "") -> None:
+        """What happened to one request; ``why`` is shown for the one that is logged."""
+        key = decision, self.deployment
+        self._counters[key] = count = self._counters[key] + 1
+        now = self._seconds()
+        last, before = self._told.get(decision, (now - _QUIET_S, 0))
+        if now - last >= _QUIET_S:
+            self._told[decision] = now, count
+            log.info(
+                "{deployment}: {decision} {times} time(s); the last: {why}",
+                deployment=self.deployment,
+                decision=decision,
+                times=count - before,
+                why=why,
+            )
+
+    def replica(self, decision: str, address: str, why: str = "") -> None:
+        """What became of one replica."""
+        self._counters[decision, self.deployment] += 1
+        log.info(
+            "{deployment}: {address} {decision}{separator}{why}",
+            deployment=self.deployment,
+            address=address,
+            decision=decision,
+            separator=": " if why else "",
+            why=why,
+        )

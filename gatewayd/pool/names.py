@@ -1,0 +1,194 @@
+"""
+Replicas behind host names: every address that a name stands for is a replica of its own.
+
+Names are looked up at the start, every ``refresh_s``, and when no replica can be reached. What has
+disappeared from the answer gets no more calls, what it has under way may finish. A lookup that fails
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHostResolution, IResolutionReceiver
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from gatewayd.pool.replica import Clock, Timer
+from gatewayd.pool.replicas import ReplicaSet
+
+log = Logger()
+
+# After a lookup that failed, or when no replica can be reached, the next one comes no sooner.
+_AGAIN_S: Final = 1.0
+
+Resolve = Callable[[str], Deferred[Sequence[str]]]
+
+
+class NameResolver(Protocol):
+    """The part of IReactorPluggableNameResolver that is used here."""
+
+    nameResolver: Any
+
+
+def resolver(reactor: NameResolver) -> Resolve:
+    """Looks names up with whatever ``reactor`` uses: threads that call getaddrinfo, by default."""
+
+    def resolve(host: str) -> Deferred[Sequence[str]]:
+        receiver = _Receiver()
+        reactor.nameResolver.resolveHostName(receiver, host, 0, [IPv4Address, IPv6Address])
+        return receiver.addresses
+
+    return resolve
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """Collects what the resolver says, in its order."""
+
+    def __init__(self) -> None:
+        self.addresses: Deferred[Sequence[str]] = Deferred()
+        self._found: list[str] = []
+
+    def resolutionBegan(self, resolution: IHostResolution) -> None:
+        """Nothing to do yet."""
+
+    def addressResolved(self, address: Any) -> None:
+        self._found.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        self.addresses.callback(tuple(dict.fromkeys(self._found)))
+
+
+@attrs.frozen
+class Name:
+    """``host:port`` of a Flow file, where host is a name."""
+
+    host: str
+    port: str
+
+    @classmethod
+    def of(cls, address: str) -> Name | None:
+        """None for addresses that need no lookup."""
+        host, _, port = address.rpartition(":")
+        bare = host.strip("[]")
+        try:
+            ipaddress.ip_address(bare.partition("%")[0])
+        except ValueError:
+            # Both families of localhost are one machine: one replica, and gRPC tries them in turn.
+            local = bare.lower().rstrip(".")
+            return None if local == "localhost" or local.endswith(".localhost") else cls(bare, port)
+        return None
+
+    @property
+    def label(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class NamedReplicas:
+    """Keeps one name's replicas in a set as the name's addresses change."""
+
+    def __init__(
+        self, name: Name, replicas: ReplicaSet, resolve: Resolve, clock: Clock, refresh_s: float
+    ) -> None:
+        self._name = name
+        self._replicas = replicas
+        self._resolve = resolve
+        self._clock = clock
+        self._refresh_s = refresh_s
+        self._timer: Timer | None = None
+        self._asking: Deferred[Any] | None = None
+        self._asked_s = 0.0
+        self._current: frozenset[str] = frozenset()
+        self._closed = False
+
+    def start(self) -> None:
+        """Look the name up, now and from time to time."""
+        self._timer = None
+        self._asked_s = self._clock.seconds()
+        asking = self._asking = self._resolve(self._name.host)
+        asking.addCallbacks(self._found, self._not_found).addErrback(self._unforeseen)
+
+    def hasten(self) -> None:
+        """No replica can be reached: maybe there are others by now."""
+        if self._closed or self._asking is not None:
+            return
+        pause_s = max(0.0, self._asked_s + _AGAIN_S - self._clock.seconds())
+        self._schedule(pause_s)
+
+    def close(self) -> None:
+        """Look nothing up any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self, pause_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.callLater(pause_s, self.start)
+
+    def _found(self, found: Sequence[str]) -> None:
+        self._asking = None
+        if self._closed:
+            return
+        if not found:
+            self._failed("the name has no address")
+            return
+        addresses = frozenset(self._dialled(host) for host in self._usable(found))
+        for address in sorted(addresses - self._current):
+            self._replicas.add(address, self._name.host)
+        for address in sorted(self._current - addresses):
+            self._replicas.retire(address)
+        if addresses != self._current:
+            log.info(
+                "{deployment}: {name} is {addresses}",
+                deployment=self._replicas.deployment,
+                name=self._name.host,
+                addresses=", ".join(sorted(addresses)),
+            )
+        self._current = addresses
+        self._schedule(self._refresh_s)
+
+    def _usable(self, found: Sequence[str]) -> Sequence[str]:
+        """One family: the other one's addresses are the same machines once more."""
+        if self._current and self._replicas.out:
+            # The family that we chose leads nowhere.
+            return found
+        version = _version(found[0])
+        return [host for host in found if _version(host) == version]
+
+    def _dialled(self, host: str) -> str:
+        return f"[{host}]:{self._name.port}" if ":" in host else f"{host}:{self._name.port}"
+
+    def _not_found(self, failure: Failure) -> None:
+        failure.trap(OSError, CancelledError)
+        self._failed(str(failure.value))
+
+    def _failed(self, why: str) -> None:
+        self._asking = None
+        if self._closed:
+            return
+        self._replicas.decisions.count("not resolved")
+        self._replicas.why_empty = f"DNS resolution failed for {self._name.label}: {why}"
+        log.warn(
+            "{deployment}: {name} cannot be looked up: {why}",
+            deployment=self._replicas.deployment,
+            name=self._name.host,
+            why=why,
+        )
+        self._schedule(_AGAIN_S if not self._current else min(self._refresh_s, 5 * _AGAIN_S))
+
+    def _unforeseen(self, failure: Failure) -> None:
+        log.failure("looking up {name}", failure=failure, name=self._name.host)
+        self._failed("an error of ours, which is in the log")
+
+
+def _version(host: str) -> int:
+    return 6 if ":" in host else 4

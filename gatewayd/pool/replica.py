@@ -1,0 +1,293 @@
+"""
+One address that answers for a Deployment: its connection, its health, and what it serves.
+
+    connecting ──> ready <──> connecting          ejected: ready, but left out after failures,
+        │            ^                            until a probe is answered
+        └─> failed ──┘
+
+``failed`` means that connecting was tried and failed; the channel keeps trying, and says ``ready``
+when it got through. The set that owns the replica hears of every change through ``Owner``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.pool.balancing import Health
+from gatewayd.pool.channel import CallError, State
+from gatewayd.pool.decisions import Decisions
+from gatewayd.request import Answer, Call
+
+log = Logger()
+
+PROBE_TIMEOUT_S: Final = 1.0
+# A replica that clients gave up on is looked at no more often than this.
+_SUSPICION_S: Final = 1.0
+_DISCOVERY_FIRST_S: Final = 1.0
+_DISCOVERY_CEILING_S: Final = 30.0
+# Silence, lost connections and nonsense; every other code is the executor's own word.
+_HELD_AGAINST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"})
+
+
+class Channel(Protocol):
+    """What is needed of pool.channel.Channel."""
+
+    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
+    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]: ...
+    def close(self) -> Deferred[None]: ...
+
+
+class Timer(Protocol):
+    """The part of IDelayedCall that is used here."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """The part of IReactorTime that is used here."""
+
+    def seconds(self) -> float: ...
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer: ...
+
+
+class Owner(Protocol):
+    """Who hears of a replica's changes."""
+
+    def changed(self) -> None:
+        """A state, an ejection or what is served is another one now."""
+
+    def may_eject(self, replica: Replica) -> bool:
+        """Whether others are left to do its work."""
+
+
+class Replica:
+    """
+    One address. ``label`` is what errors and logs call it: the address as the Flow file has it.
+
+    ``successes`` only ever grows: whoever remembers it can tell whether the replica has answered since.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_decisions",
+        "_discovery",
+        "_discovery_pause_s",
+        "_leaving",
+        "_owner",
+        "_probe",
+        "_probing",
+        "_suspected_s",
+        "address",
+        "channel",
+        "endpoints",
+        "health",
+        "in_flight",
+        "label",
+        "state",
+        "successes",
+    )
+
+    def __init__(
+        self, address: str, label: str, health: Health, clock: Clock, decisions: Decisions, owner: Owner
+    ) -> None:
+        self.address = address
+        self.label = label
+        self.channel: Channel
+        self.endpoints: tuple[str, ...] | None = None
+        self.health = health
+        self.in_flight = 0
+        self.state: State = "connecting"
+        self.successes = 0
+        self._clock = clock
+        self._closed = False
+        self._decisions = decisions
+        self._discovery: Timer | None = None
+        self._discovery_pause_s = _DISCOVERY_FIRST_S
+        self._leaving = False
+        self._owner = owner
+        self._probe: Timer | None = None
+        self._probing = False
+        self._suspected_s = -_SUSPICION_S
+
+    @property
+    def fit(self) -> bool:
+        """Whether it is connected and not ejected."""
+        return self.state == "ready" and not self.health.ejected
+
+    # -- its calls -----------------------------------------------------------------------------------
+
+    def call_ended(self) -> None:
+        self.in_flight -= 1
+        if self._leaving and not self.in_flight:
+            self.close()
+
+    def succeeded(self) -> None:
+        """It has answered a call."""
+        self.successes += 1
+        if not self.health.spotless:
+            self._restore()
+
+    def failed(self, error: CallError) -> None:
+        """A call to it failed, for no fault of the client's."""
+        if error.code in _HELD_AGAINST and self.health.failed():
+            self._eject(f"{self.health.failures} failures in a row, the last {error}")
+
+    def given_up(self, successes: int) -> None:
+        """A client lost patience; ``successes`` is what it was when its call began."""
+        # Clients may be impatient for reasons of their own, so that proves nothing: look.
+        now = self._clock.seconds()
+        if successes == self.successes and self.fit and now - self._suspected_s >= _SUSPICION_S:
+            self._suspected_s = now
+            self._begin_probe(self._suspicion_confirmed)
+
+    # -- its connection ------------------------------------------------------------------------------
+
+    def state_changed(self, state: State) -> None:
+        """The channel's word."""
+        if self._closed or state == self.state:
+            return
+        was, self.state = self.state, state
+        if state == "ready":
+            self._decisions.replica("connected", self.label)
+            # A new process behind the address may bind other endpoints, and has done nothing wrong yet.
+            self._discovery_pause_s = _DISCOVERY_FIRST_S
+            self._discover()
+            if self.health.spotless:
+                self._owner.changed()
+            else:
+                self._restore()
+            return
+        if was == "ready":
+            self._decisions.replica("lost", self.label)
+        self._owner.changed()
+
+    def leave(self) -> None:
+        """Close when the calls under way have ended."""
+        self._leaving = True
+        if not self.in_flight:
+            self.close()
+
+    def close(self) -> None:
+        """Calls under way fail."""
+        if self._closed:
+            return
+        self._closed = True
+        for timer in (self._probe, self._discovery):
+            if timer is not None:
+                timer.cancel()
+        self._probe = self._discovery = None
+        self.channel.close().addErrback(self._unforeseen, "closing the channel to {address}")
+
+    # -- ejection ------------------------------------------------------------------------------------
+
+    def _eject(self, why: str) -> None:
+        if self._closed or not self._owner.may_eject(self):
+            return
+        pause_s = self.health.eject()
+        self._decisions.replica("ejected", self.label, f"for {pause_s:g} s after {why}")
+        self._set_probe(pause_s)
+        self._owner.changed()
+
+    def _restore(self) -> None:
+        if self.health.ejected:
+            self._decisions.replica("restored", self.label)
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        self.health.forgive()
+        self._owner.changed()
+
+    def _set_probe(self, pause_s: float) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+        self._probe = self._clock.callLater(pause_s, self._probe_now)
+
+    def _probe_now(self) -> None:
+        self._probe = None
+        self._begin_probe(self._probe_failed)
+
+    def _begin_probe(self, failed: Callable[[CallError], None]) -> None:
+        if self._probing:
+            return
+        self._probing = True
+        self._decisions.count("probed")
+
+        def alive(endpoints: tuple[str, ...]) -> None:
+            self._probing = False
+            self._learnt(endpoints)
+            if self.health.ejected and not self._closed:
+                self.health.returned()
+                self._decisions.replica("restored", self.label, "a probe was answered")
+                self._owner.changed()
+
+        def dead(failure: Failure) -> None:
+            self._probing = False
+            error = _as_call_error(failure)
+            if not self._closed:
+                failed(error)
+
+        probe = self.channel.endpoints(PROBE_TIMEOUT_S)
+        probe.addCallbacks(alive, dead).addErrback(self._unforeseen, "probing {address}")
+
+    def _probe_failed(self, error: CallError) -> None:
+        if self.health.ejected:
+            self._set_probe(self.health.eject())
+
+    def _suspicion_confirmed(self, error: CallError) -> None:
+        if self.health.ejected:
+            # Ejected while this probe was under way: its timer's probe did not start a second one.
+            if self._probe is None:
+                self._set_probe(self.health.eject())
+        else:
+            self._eject(f"clients gave up on it and a probe found {error}")
+
+    # -- discovery -----------------------------------------------------------------------------------
+
+    def _discover(self) -> None:
+        if self._discovery is not None:
+            self._discovery.cancel()
+            self._discovery = None
+        asked = self.channel.endpoints(PROBE_TIMEOUT_S)
+        asked.addCallbacks(self._learnt, self._not_learnt)
+        asked.addErrback(self._unforeseen, "discovering the endpoints of {address}")
+
+    def _discover_again(self) -> None:
+        self._discovery = None
+        if self.state == "ready":
+            self._discover()
+
+    def _learnt(self, endpoints: tuple[str, ...]) -> None:
+        if endpoints != self.endpoints and not self._closed:
+            self.endpoints = endpoints
+            self._decisions.count("discovered")
+            self._owner.changed()
+
+    def _not_learnt(self, failure: Failure) -> None:
+        _as_call_error(failure)
+        # Until it answers, the executor is called for every endpoint, as is right.
+        if not self._closed and self.state == "ready" and self._discovery is None:
+            self._discovery = self._clock.callLater(self._discovery_pause_s, self._discover_again)
+            self._discovery_pause_s = min(_DISCOVERY_CEILING_S, self._discovery_pause_s * 2)
+
+    def _unforeseen(self, failure: Failure, what: str) -> None:
+        if not failure.check(CancelledError):
+            log.failure(what, failure=failure, address=self.label)
+
+
+def _as_call_error(failure: Failure) -> CallError:
+    """Why a probe failed. Raises what no network can cause."""
+    if failure.check(CallError):
+        error = failure.value
+        assert isinstance(error, CallError)
+        return error
+    if failure.check(DecodeError):
+        return CallError("INTERNAL", f"the list of endpoints is no message: {failure.value}")
+    failure.trap(CancelledError)
+    return CallError("UNAVAILABLE", "the connection was closed")

@@ -1,0 +1,159 @@
+"""Channels that answer by hand, and a pool over them: what the tests of the pool are made with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from gatewayd.config import DeploymentConfig, GatewayConfig
+from gatewayd.config.model import PoolLimits
+from gatewayd.pool.channel import CallError, ChannelSettings
+from gatewayd.pool.pool import Pool
+from gatewayd.request import Answer, Call
+
+CALL = Call((b"",), "/x")
+ANSWER = Answer(b"documents")
+LOST = CallError("UNAVAILABLE", "Stream removed")
+REFUSED = CallError("UNAVAILABLE", "failed to connect to all addresses", reached=False)
+LATE = CallError("DEADLINE_EXCEEDED", "Deadline Exceeded")
+
+
+class FakeChannel:
+    """Records calls; the test answers them."""
+
+    def __init__(self, address: str, settings: ChannelSettings, on_state: Callable[[Any], None]) -> None:
+        self.address = address
+        self.settings = settings
+        self.told = on_state
+        self.calls: list[tuple[Call, float | None, Deferred[Answer]]] = []
+        self.asked: list[Deferred[tuple[str, ...]]] = []
+        self.cancelled = 0
+        self.closed = False
+
+    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+        answer: Deferred[Answer] = Deferred(self._cancelled)
+        self.calls.append((call, timeout_s, answer))
+        return answer
+
+    def _cancelled(self, answer: Deferred[Answer]) -> None:
+        self.cancelled += 1
+        self.calls = [entry for entry in self.calls if entry[2] is not answer]
+
+    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]:
+        asked: Deferred[tuple[str, ...]] = Deferred()
+        self.asked.append(asked)
+        return asked
+
+    def close(self) -> Deferred[None]:
+        assert not self.closed
+        self.closed = True
+        calls, self.calls = self.calls, []
+        for _, _, answer in calls:
+            answer.cancel()
+        done: Deferred[None] = Deferred()
+        done.callback(None)
+        return done
+
+    def answer(self, answer: Answer = ANSWER) -> None:
+        """Answer the oldest call."""
+        self.calls.pop(0)[2].callback(answer)
+
+    def fail(self, error: Exception = LOST) -> None:
+        """Fail the oldest call."""
+        self.calls.pop(0)[2].errback(error)
+
+    def tell(self, endpoints: tuple[str, ...] | Exception = ("/default",)) -> None:
+        """Answer the oldest question for endpoints."""
+        asked = self.asked.pop(0)
+        if isinstance(endpoints, Exception):
+            asked.errback(endpoints)
+        else:
+            asked.callback(endpoints)
+
+
+class Setup:
+    """A pool over fake channels, and what happens in it."""
+
+    def __init__(
+        self,
+        *deployments: DeploymentConfig,
+        gateway: GatewayConfig | None = None,
+        seed: int = 1,
+        ready: bool = True,
+        **limits: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.channels: dict[str, FakeChannel] = {}
+        self.opened: list[FakeChannel] = []
+        self.lookups: list[tuple[str, Deferred[Any]]] = []
+        self.pool = Pool(
+            gateway or GatewayConfig(pool=PoolLimits(**limits)),
+            deployments,
+            connect=self._connect,
+            resolve=self._resolve,
+            clock=self.clock,
+            dice=random.Random(seed),
+        )
+        if ready:
+            for channel in self.opened:
+                channel.told("ready")
+
+    def _connect(
+        self, address: str, settings: ChannelSettings, on_state: Callable[[Any], None]
+    ) -> FakeChannel:
+        channel = self.channels[address] = FakeChannel(address, settings, on_state)
+        self.opened.append(channel)
+        return channel
+
+    def _resolve(self, host: str) -> Deferred[Any]:
+        looked_up: Deferred[Any] = Deferred()
+        self.lookups.append((host, looked_up))
+        return looked_up
+
+    def send(self, call: Call = CALL, timeout_s: float | None = None, to: str = "a") -> Sent:
+        return Sent(self.pool.send(to, call, timeout_s))
+
+    def count(self, decision: str, deployment: str = "a") -> int:
+        return self.pool.counters[decision, deployment]
+
+    def advance(self, seconds: float) -> None:
+        """In steps, as a reactor would."""
+        self.clock.pump([0.01] * round(seconds / 0.01))
+
+    @property
+    def in_flight(self) -> int:
+        return sum(replica.in_flight for replicas in self.pool.states().values() for replica in replicas)
+
+    def replica(self, address: str) -> Any:
+        return next(
+            replica
+            for replicas in self.pool.states().values()
+            for replica in replicas
+            if replica.address == address
+        )
+
+
+class Sent:
+    """What became of one request."""
+
+    def __init__(self, deferred: Deferred[Answer]) -> None:
+        self.deferred = deferred
+        self.results: list[Any] = []
+        deferred.addCallbacks(self.results.append, lambda failure: self.results.append(failure.value))
+
+    @property
+    def result(self) -> Any:
+        assert len(self.results) == 1, self.results
+        return self.results[0]
+
+    @property
+    def done(self) -> bool:
+        return bool(self.results)
+
+
+def external(*addresses: str, **settings: Any) -> DeploymentConfig:
+    return DeploymentConfig("a", external=True, addresses=addresses, **settings)
