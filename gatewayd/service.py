@@ -35,6 +35,7 @@ class GatewayService(Service):
         self._flow = flow
         self._reactor = reactor
         self._gateway: Gateway | None = None
+        self._stopping = False
 
     def startService(self) -> None:
         from gatewayd.gateway import Gateway
@@ -67,8 +68,9 @@ class GatewayService(Service):
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
 
     def _stop_reactor(self, name: str) -> None:
-        if self._gateway is not None:
-            log.info("{name}: stopping; what is under way may finish", name=name)
-            self._reactor.stop()
-        else:
+        if self._stopping:
             log.info("{name}: already stopping", name=name)
+            return
+        self._stopping = True
+        log.info("{name}: stopping; what is under way may finish", name=name)
+        self._reactor.stop()
