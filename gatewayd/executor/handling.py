@@ -21,13 +21,13 @@ from typing import Any
 import attrs
 from docarray import DocumentArray
 
+from gatewayd.docarrays import data_of, documents_of
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted
-from gatewayd.executor.docarrays import data_of, documents_of
 from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.executor.structs import parameters_of, with_result
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
+from gatewayd.structs import parameters_of, with_result
 from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,15 @@ def parameters_of(data: bytes) -> dict[str, Any]:
         raise ValueError(f"the parameters are no google.protobuf.Struct: {error}") from error
 
 
+def struct_of(parameters: Mapping[str, Any], where: str = "parameters") -> bytes:
+    """
+    A serialised Struct of a mapping of JSON values and arrays; ``where`` names it in errors.
+
+    Raises TypeError naming the place of a value that has no JSON form.
+    """
+    return _struct(parameters, where).SerializeToString()
+
+
 def with_result(data: bytes, runtime_name: str, result: Mapping[str, Any]) -> bytes:
     """
     The parameters ``data`` with ``result`` at ``__results__[runtime_name]``.
