@@ -23,12 +23,17 @@ from gatewayd.dispatch.topology import Topology
 from gatewayd.errors import Draining, PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
+from gatewayd.pool.shards import around
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
 from gatewayd.protocols.listener import build_site
 from gatewayd.status import status_maps
+from gatewayd.tls import Identity, WebTls, load_identity
 
 log = Logger()
+
+# Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
+_BACKLOG = 1024
 
 
 class Gateway:
@@ -49,23 +54,26 @@ class Gateway:
         )
         self._supervisor = Supervisor(
             reactor,
-            flow.deployments,
+            [each for deployment in flow.deployments for each in (deployment, *around(deployment))],
             on_up=self._replica_up,
             on_down=self._replica_down,
             base_dir=flow.base_dir,
         )
         self._addresses: dict[tuple[str, int, int], str] = {}
+        self._identity: Identity | None = None  # with one, every port speaks TLS only
         self._grpc: list[GrpcServer] = []
         self._web: list[tuple[Any, Any]] = []  # Twisted's listening port, and the site behind it
 
     def start(self) -> None:
         """
-        Listen and start the executors. Raises PortTaken: the process is then to end.
+        Listen and start the executors. Raises ConfigError: the process is then to end.
 
-        Blocks for a moment while gRPC binds its ports.
+        Blocks for a moment while the certificate is read and gRPC binds its ports.
         """
         for warning in self.flow.warnings:
             log.warn("{warning}", warning=warning)
+        settings = self.flow.gateway
+        self._identity = load_identity(settings.ssl_certfile, settings.ssl_keyfile)
         self._bridge.start()
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))
@@ -100,6 +108,7 @@ class Gateway:
                 self._bridge,
                 Servicer(self._bridge, self._dispatcher, self._status, self.flow.gateway.prefetch),
                 self.flow.gateway,
+                self._identity,
             )
             port = server.listen(listener.port)
             self._grpc.append(server)
@@ -114,7 +123,11 @@ class Gateway:
         )
         host = self.flow.gateway.host
         try:
-            listening = self._reactor.listenTCP(listener.port, site, interface=host)
+            if self._identity is None:
+                listening = self._reactor.listenTCP(listener.port, site, backlog=_BACKLOG, interface=host)
+            else:
+                tls = WebTls(self._identity)
+                listening = self._reactor.listenSSL(listener.port, site, tls, interface=host)
         except CannotListenError as error:
             raise PortTaken(
                 "+".join(listener.protocols), host, listener.port, str(error.socketError)
@@ -130,7 +143,11 @@ class Gateway:
         host = self.flow.gateway.host
         for listener, port in zip(self.flow.gateway.listeners, self.ports, strict=True):
             log.info(
-                "{protocols} on {host}:{port}", protocols="+".join(listener.protocols), host=host, port=port
+                "{protocols} on {host}:{port}{tls}",
+                protocols="+".join(listener.protocols),
+                host=host,
+                port=port,
+                tls=" with TLS" if self._identity else "",
             )
 
     def _ready(self, _: None) -> None:
@@ -141,7 +158,11 @@ class Gateway:
             if "http" in listener.protocols:
                 host = self.flow.gateway.host
                 log.info(
-                    "try: curl -s http://{host}:{port}/post -H 'content-type: application/json' -d '{{}}'",
+                    "try: curl {options} {scheme}://{host}:{port}/post "
+                    "-H 'content-type: application/json' -d '{{}}'",
+                    # Whether the certificate is one for this name is not known here.
+                    options="-sk" if self._identity else "-s",
+                    scheme="https" if self._identity else "http",
                     host="localhost" if host in ("0.0.0.0", "::", "") else host,
                     port=port,
                 )

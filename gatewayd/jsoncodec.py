@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -58,7 +57,7 @@ def decode_request(
     documents = _data(fields["data"], problems) if fields.get("data") is not None else b""
 
     target = fields["targetExecutor"] if "targetExecutor" in fields else fields.get("target_executor")
-    pattern = _pattern(target, ("body", "targetExecutor"), problems) if target is not None else ""
+    pattern = as_text(target, ("body", "targetExecutor"), problems) if target is not None else ""
 
     struct = Struct()
     if fields.get("parameters") is not None:
@@ -215,15 +214,6 @@ def _list_of_documents(values: list[Any], loc: Loc, problems: Problems) -> bytes
     content = DataContentProto()
     fill_documents(content, values, loc, problems)
     return b"" if problems.entries else content.SerializeToString()
-
-
-def _pattern(value: object, loc: Loc, problems: Problems) -> str:
-    pattern = as_text(value, loc, problems)
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        problems.add(loc, f"value is not a valid regular expression: {error}", "value_error.regex")
-    return pattern
 
 
 def encode_http(response: Response) -> bytes:

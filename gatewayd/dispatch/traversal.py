@@ -22,7 +22,6 @@ base. Order of the graph would be the same every time, but the golden answers sh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -31,9 +30,9 @@ import attrs
 from google.protobuf.message import DecodeError
 
 from gatewayd.dispatch.parameters import Parameters
+from gatewayd.dispatch.target import compile_target
 from gatewayd.dispatch.topology import START, Condition, Node, Topology
 from gatewayd.documents import document_ids, merge, select, sort_like
-from gatewayd.errors import BadRequest
 from gatewayd.pb import RouteProto, StatusProto
 from gatewayd.request import Answer, Call, Request, Response, Route
 from gatewayd.wire import Malformed, encode_call, encode_route
@@ -112,7 +111,7 @@ class Traversal:
         self._topology = topology
         self._request = request
         self._serves = serves
-        self._target = _compile(request.target) if request.target else None
+        self._target = compile_target(request.target) if request.target else None
         self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
         self._parameters = Parameters(request.parameters)
         self._state = bytearray(count)
@@ -261,7 +260,7 @@ class Traversal:
         return None
 
     def _skips(self, node: Node) -> bool:
-        if self._target is not None and self._target.match(node.name) is None:
+        if self._target is not None and not self._target.matches(node.name):
             return True
         return not self._serves(node.name, self._request.endpoint)
 
@@ -304,15 +303,6 @@ def _prepare(documents: tuple[bytes, ...], condition: Condition | None, merging:
 def _restore_order(documents: bytes, asked: bytes) -> tuple[bytes, ...]:
     """Branches with conditions shuffle the documents: put them back as they were asked for."""
     return (sort_like(documents, document_ids(asked)),)
-
-
-def _compile(target: str) -> re.Pattern[str]:
-    try:
-        return re.compile(target)
-    except (re.error, OverflowError, RecursionError) as error:
-        text = f"is not a regular expression: {error}"
-        problem = {"loc": ["body", "targetExecutor"], "msg": text, "type": "value_error.regex"}
-        raise BadRequest(f"targetExecutor {text}", [problem]) from error
 
 
 def _gateway_routes(routes: Sequence[bytes]) -> Iterator[Route]:
