@@ -87,7 +87,7 @@ class Child:
                 if len(found) >= count:
                     return found
                 left = deadline - time.monotonic()
-                if self._ended or not self._news.wait(left) and left <= 0:
+                if self._ended or (not self._news.wait(left) and left <= 0):
                     raise AssertionError(
                         f"no line like {pattern!r} ({len(found)} of {count}) from {self.command}:\n"
                         + "".join(self._lines)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.golden_replay.flows import flow
+from tests.golden_replay.flows import EXECUTORS, flow
 from tests.golden_replay.speaking import http_exchange
-from tests.processes import ROOT, ExecutorProcess, Gateway, free_ports
+from tests.processes import ExecutorProcess, Gateway, free_ports
 
 # The tests come grouped by topology; a few gateways at a time keep the memory low.
 _KEPT = 3
@@ -19,15 +19,15 @@ _SKIPPED = {"method": "POST", "path": "/post", "json": {"execEndpoint": "/nobody
 
 @pytest.fixture(scope="session")
 def executor_ports() -> Iterator[dict[str, int]]:
-    """Where exec_a, exec_b, exec_c and echo listen; nobody listens at exec_x."""
-    modules = [ROOT / "tests" / "executors.py"]
+    """Where the executors of the recordings listen; nobody does at exec_x."""
     running: list[ExecutorProcess] = []
     try:
-        for name, uses in (("exec_a", "Rec"), ("exec_b", "Rec"), ("exec_c", "Rec"), ("echo", "Echo")):
-            running.append(ExecutorProcess(name, uses, modules))
-        names = ("exec_a", "exec_b", "exec_c", "echo")
-        ports = {name: one.port for name, one in zip(names, running, strict=True)}
-        yield {**ports, "exec_x": free_ports(1)[0]}
+        ports = {"exec_x": free_ports(1)[0]}
+        for key in ("exec_a", "exec_b", "exec_c", "echo", "slow"):
+            name, uses = ("exec_a" if key == "slow" else key), ("Echo" if key == "echo" else "Rec")
+            running.append(ExecutorProcess(name, uses, [EXECUTORS]))
+            ports[key] = running[-1].port
+        yield ports
     finally:
         for one in running:
             one.stop()
