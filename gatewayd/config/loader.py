@@ -25,6 +25,7 @@ from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, L
 from gatewayd.config.problems import Place, Report, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
+from gatewayd.tls import UnusableIdentity, load_identity
 
 
 def load_flow(
@@ -148,7 +149,20 @@ def _gateway(
             pool = PoolLimits(**_fields(pool_layer))
     fields = _fields(layer)
     fields["env"] = {**env, **fields.get("env", {})}
+    _check_certificate(layer, fields)
     return GatewayConfig(listeners=listeners, pool=pool, **fields)
+
+
+def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
+    """Refuse files that TLS cannot be served with now, and make their names absolute: a daemon moves."""
+    files = {
+        name: os.path.abspath(fields[name]) for name in ("ssl_certfile", "ssl_keyfile") if fields.get(name)
+    }
+    fields.update(files)
+    try:
+        load_identity(files.get("ssl_certfile"), files.get("ssl_keyfile"))
+    except UnusableIdentity as error:
+        layer[error.setting].place.refuse(error.reason)
 
 
 def _fields(layer: Layer) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
-from gatewayd.errors import PortTaken
+from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
 from gatewayd.protocols.grpc_servicer import SERVICES, Servicer
+from gatewayd.tls import Identity, UnusableIdentity
 
 _START_TIMEOUT_S = 10.0
 
@@ -33,10 +34,14 @@ class GrpcServer:
     # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
     _names = ("", *SERVICES, reflection.SERVICE_NAME)
 
-    def __init__(self, bridge: Bridge, servicer: Servicer, gateway: GatewayConfig) -> None:
+    def __init__(
+        self, bridge: Bridge, servicer: Servicer, gateway: GatewayConfig, identity: Identity | None = None
+    ) -> None:
+        """With an ``identity`` the port speaks TLS only."""
         self._bridge = bridge
         self._servicer = servicer
         self._gateway = gateway
+        self._identity = identity
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
 
@@ -44,7 +49,8 @@ class GrpcServer:
         """
         Bind and serve; returns the port that was bound.
 
-        Blocks until gRPC has bound it: to be called while the service starts. Raises PortTaken.
+        Blocks until gRPC has bound it: to be called while the service starts. Raises PortTaken, or
+        UnusableIdentity.
         """
         return self._bridge.run_on_loop(lambda: self._listen_on_loop(port), _START_TIMEOUT_S)
 
@@ -71,12 +77,30 @@ class GrpcServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
-            bound: int = server.add_insecure_port(f"{self._gateway.host}:{port}")
+            bound = self._bind(server, f"{self._gateway.host}:{port}")
         except RuntimeError as error:
-            raise PortTaken("grpc", self._gateway.host, port, _reason(self._gateway.host, port)) from error
+            raise self._refusal(port) from error
         await server.start()
         self._server = server
         return bound
+
+    def _bind(self, server: Any, address: str) -> int:
+        if self._identity is None:
+            return int(server.add_insecure_port(address))
+        # TLS 1.2 and 1.3 with ALPN h2, and no certificates of clients: gRPC's defaults.
+        pair = (self._identity.key_pem, self._identity.chain_pem)
+        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+    def _refusal(self, port: int) -> ConfigError:
+        """Why gRPC could not bind: it logs that, but its exception doesn't say."""
+        host = self._gateway.host
+        reason = _bind_error(host, port)
+        if reason is None and self._identity is not None:
+            # gRPC brings a TLS library of its own, which knows fewer kinds of keys than OpenSSL.
+            return UnusableIdentity(
+                "ssl_certfile", f"gRPC refuses {self._identity.certfile} with {self._identity.keyfile}"
+            )
+        return PortTaken("grpc", host, port, reason or os.strerror(errno.EADDRINUSE))
 
     async def _set_serving_on_loop(self) -> None:
         for name in self._names:
@@ -103,12 +127,12 @@ class GrpcServer:
         }
 
 
-def _reason(host: str, port: int) -> str:
-    """Why gRPC could not bind: it logs that, but its exception doesn't say."""
+def _bind_error(host: str, port: int) -> str | None:
+    """What the system says to a socket that is bound there; None where it can be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
             probe.bind((host.strip("[]"), port))
     except OSError as error:
         return os.strerror(error.errno) if error.errno else str(error)
-    return os.strerror(errno.EADDRINUSE)
+    return None
