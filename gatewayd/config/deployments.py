@@ -108,8 +108,25 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     return DeploymentConfig(
         name="",
         executor=executor_config(values, draft.place, draft.folder),
+        **_around(draft, values),
         **{**fields, **where},
     )
+
+
+def _around(draft: Draft, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The executors around the shards: they share the modules, the workspace and the environment."""
+    shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
+    found: dict[str, Any] = {}
+    for name in ("uses_before", "uses_after"):
+        uses = values.get(name)
+        if uses is None:
+            continue
+        if values.get("external") or values.get("shards", 1) < 2:
+            draft.place.inside(name).warn("ignored: it stands around shards, and there are none")
+            continue
+        place = draft.place.inside(name)
+        found[name] = executor_config({**shared, "uses": uses}, place, draft.folder)
+    return found
 
 
 def _field(name: str) -> str:
@@ -165,6 +182,10 @@ def _local(draft: Draft) -> dict[str, Any]:
             raise Refused(inside=("host",), message=message) from None
     ports: tuple[int, ...] = values.get("port", ())
     count = values.get("replicas", 1) * values.get("shards", 1)
+    if len(ports) == 1 and values.get("shards", 1) > 1:
+        # The reference gives it to the process that stands before the shards, which we do without.
+        draft.place.inside("port").warn("ignored: with shards, every replica gets a free port")
+        ports = ()
     if any(ports):
         if len(ports) != count:
             raise Refused(

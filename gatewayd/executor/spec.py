@@ -44,7 +44,13 @@ class ExecutorSpec:
 
     @property
     def runtime_name(self) -> str:
-        """How the replica is called in logs and results: ``a/rep-0`` or ``a/shard-0/rep-0``."""
+        """
+        How the replica is called in logs and results: ``a/rep-0`` or ``a/shard-0/rep-0``.
+
+        One that stands around shards has its number in its name already: ``a/uses_before-0``.
+        """
+        if "/" in self.deployment:
+            return self.deployment
         return f"{self.route_name}/rep-{self.replica}"
 
     @classmethod

@@ -106,6 +106,7 @@ class NamedReplicas:
         self._asking: Deferred[Any] | None = None
         self._asked_s = 0.0
         self._current: frozenset[str] = frozenset()
+        self._both = False  # whether addresses of both families are used
         self._closed = False
 
     def start(self) -> None:
@@ -159,7 +160,9 @@ class NamedReplicas:
     def _usable(self, found: Sequence[str]) -> Sequence[str]:
         """One family: the other one's addresses are the same machines once more."""
         if self._current and self._replicas.out:
-            # The family that we chose leads nowhere.
+            # The family that we chose leads nowhere. There is no way back: it may be broken for good.
+            self._both = True
+        if self._both:
             return found
         version = _version(found[0])
         return [host for host in found if _version(host) == version]

@@ -17,6 +17,8 @@ from twisted.logger import Logger
 log = Logger()
 
 _VARIABLES: Final = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE")
+# No certificate; empty bytes might be taken for "none given".
+_NONE: Final = b"\n"
 # Debian and Alpine, Fedora and RHEL, SUSE, FreeBSD and macOS: where Go's crypto/x509 looks.
 _SYSTEM: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -44,7 +46,7 @@ def read_roots(environment: Mapping[str, str] = os.environ) -> bytes | None:
                     path=name,
                     error=error,
                 )
-                return b""
+                return _NONE
     for name in _SYSTEM:
         try:
             return Path(name).read_bytes()
