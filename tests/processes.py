@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -47,15 +48,25 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Child:
-    """One process; what it prints (stdout and stderr together) is kept, and can be waited for."""
+    """
+    One process; what it prints (stdout and stderr together) is kept, and can be waited for.
+
+    ``group``: it has children of its own, which ``kill`` ends too.
+    """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        group: bool = False,
     ) -> None:
         self.command = list(command)
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
+        self._group = group
         self._process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
@@ -63,6 +74,7 @@ class Child:
             stderr=subprocess.STDOUT,
             env=environment() if env is None else dict(env),
             cwd=cwd,
+            start_new_session=group,
             text=True,
             errors="replace",
         )
@@ -101,6 +113,9 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
+        if self._group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 

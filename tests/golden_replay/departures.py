@@ -214,6 +214,14 @@ HTTP_ON_WEBSOCKET_PORT: dict[str, Departure] = {
     ),
 }
 
+# /status has every key of the reference, and those that its documentation shows but it does not send.
+MORE_STATUS_KEYS = {
+    "jina-vcs-tag",
+    "JINA_AUTH_TOKEN",
+    "JINA_DISABLE_HEALTHCHECK_LOGS",
+    "JINA_HUBBLE_REGISTRY",
+}
+
 _EMPTY = Departure(
     "an empty message is an empty request",
     {

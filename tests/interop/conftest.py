@@ -26,8 +26,8 @@ def jina_python() -> str:
     path = os.environ.get("GATEWAYD_JINA_PYTHON", str(ROOT / ".venv-jina" / "bin" / "python"))
     if not Path(path).exists():
         pytest.fail(
-            f"there is no {path}: run the suite with `make test-interop`, which installs the real Jina there, "
-            "or name an interpreter that has it in GATEWAYD_JINA_PYTHON",
+            f"there is no {path}: run the suite with `make test-interop`, which installs the real Jina "
+            "there, or name an interpreter that has it in GATEWAYD_JINA_PYTHON",
             pytrace=False,
         )
     return path
@@ -38,14 +38,15 @@ def cli(jina_python: str) -> Iterator[Callable[..., Child]]:
     """Starts ``jina ...``, the real command line."""
     started: list[Child] = []
 
-    def start(*arguments: object) -> Child:
+    def start(*arguments: object, **variables: str) -> Child:
         command = [jina_python, "-m", "jina", *(str(one) for one in arguments)]
-        started.append(Child(command, env=environment(**PLAIN), cwd=SIDE))
+        started.append(Child(command, env=environment(**PLAIN, **variables), cwd=SIDE, group=True))
         return started[-1]
 
     yield start
     for child in started:
-        child.stop(5.0)
+        child.kill()
+        child.stop()
 
 
 class JinaClient:
@@ -119,16 +120,13 @@ def theirs(cli: Callable[..., Child]) -> Theirs:
     """The real Jina's executors: exec_a, b and c; two replicas r0, r1; exec_s with shards behind its head."""
     them = Theirs()
     names = ("exec_a", "exec_b", "exec_c", "r0", "r1", "exec_s")
-    module = SIDE / "executors.py"
     for name, port in zip(names, free_ports(len(names)), strict=True):
         them.ports[name] = port
-        common = ("--py-modules", module, "--name", name, "--port", port, "--host", "127.0.0.1")
         if name == "exec_s":
-            polling = '{"/search": "ALL", "*": "ANY"}'
-            child = cli("deployment", "--uses", "Shard", "--shards", 2, "--polling", polling, *common)
+            them.processes[name] = cli("deployment", "--uses", "shards.yml", SHARDS_PORT=str(port))
         else:
-            child = cli("executor", "--uses", "Rec", *common)
-        them.processes[name] = child
+            at = ("--name", name, "--port", port, "--host", "127.0.0.1")
+            them.processes[name] = cli("executor", "--uses", "Rec", "--py-modules", "executors.py", *at)
     return them
 
 

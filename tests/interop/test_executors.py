@@ -40,9 +40,8 @@ def test_one_executor(served, theirs):
     assert texts(answer) == ["xA"]
     assert answer["data"][0]["tags"] == {"A": 1.0}
     assert [route["executor"] for route in answer["routes"]] == ["gateway", "exec_a"]
-    assert post(port, "/results", [DOC])["parameters"]["__results__"] == {
-        "exec_a/rep-0": {"n": 1.0, "who": "A"}
-    }
+    # Started by hand, it is called what it was named, without a number of its replica.
+    assert post(port, "/results", [DOC])["parameters"]["__results__"] == {"exec_a": {"n": 1.0, "who": "A"}}
 
 
 def test_an_exception_is_told_with_its_traceback(served, theirs):

@@ -11,7 +11,6 @@ import json
 import sys
 from collections import Counter
 
-import numpy as np
 from docarray import Document, DocumentArray
 from jina import Client
 
@@ -24,7 +23,7 @@ def documents(wanted):
     if wanted is None:
         return None
     if isinstance(wanted, dict):
-        return DocumentArray([Document(id="large", tensor=np.zeros(wanted["bytes"], dtype=np.uint8))])
+        return DocumentArray([Document(id="large", blob=bytes(wanted["bytes"]))])
     return (Document(id=f"d{number:05}", text="x") for number in range(wanted))
 
 
@@ -42,7 +41,7 @@ def shown(result):
         whole["texts"] = dict(Counter(doc.text for doc in result))
         whole["in order"] = [doc.id for doc in result] == sorted(doc.id for doc in result)
         whole["tags"] = [doc.tags for doc in result[:4]]
-        whole["tensor bytes"] = sum(0 if doc.tensor is None else doc.tensor.nbytes for doc in result)
+        whole["blob bytes"] = sum(len(doc.blob or b"") for doc in result)
         return whole
     return [
         {
@@ -63,12 +62,8 @@ def run(command):
         args[name] = lambda response, name=name: called.update([name])
     if command.get("callback raises"):
         args["on_done"] = lambda response: 1 / 0
-    client = Client(
-        host=command.get("host", "127.0.0.1"),
-        port=command["port"],
-        protocol=command["protocol"],
-        asyncio=command.get("asyncio", False),
-    )
+    where = {key: command[key] for key in ("host", "port", "protocol") if key in command}
+    client = Client(**{"host": "127.0.0.1", **where}, asyncio=command.get("asyncio", False))
     inputs = command.get("inputs", 0)
     if "metadata" in args:
         args["metadata"] = tuple(tuple(pair) for pair in args["metadata"])
