@@ -53,7 +53,10 @@ class GatewayConfig:
 
     ``timeout_send_s`` bounds one call to an executor, None for no bound; ``retries`` is the number of
     further tries after a first one, -1 for automatic. ``prefetch`` bounds the requests in flight on
-    one stream, 0 for no limit. ``expose_endpoints`` maps an exec endpoint to its HTTP route.
+    one stream, 0 for no limit. ``max_buffered_bytes`` bounds the sum of all requests that are held,
+    on all listeners together. ``compress_above_bytes`` is the size from which an answer is compressed
+    for a client that accepts it, 0 for never; a ping interval or timeout of 0 is never, too.
+    ``expose_endpoints`` maps an exec endpoint to its HTTP route.
     """
 
     name: str = "gateway"
@@ -66,7 +69,15 @@ class GatewayConfig:
     retries: int = -1
     prefetch: int = 1000
     max_message_bytes: int = 100 * 1000 * 1000
+    max_buffered_bytes: int = 1 << 30
+    compress_above_bytes: int = 4096
     grace_period_s: float = 10.0
+    http_idle_timeout_s: float = 75.0
+    http_head_timeout_s: float = 30.0
+    http_max_head_bytes: int = 64 * 1024
+    websocket_ping_interval_s: float = 20.0
+    websocket_ping_timeout_s: float = 20.0
+    websocket_close_timeout_s: float = 30.0
     title: str | None = None
     description: str | None = None
     cors: bool = False
