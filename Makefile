@@ -9,6 +9,11 @@ SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o
 .PHONY: run test test-interop lint format types proto proto-check bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
+	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
+	@echo "  curl -s localhost:12346/index -H 'content-type: application/json' \\"
+	@echo "    -d '{\"data\": [{\"id\": \"1\", \"text\": \"a red apple\"}, {\"id\": \"2\", \"text\": \"a green pear\"}]}'"
+	@echo "  curl -s localhost:12346/search -H 'content-type: application/json' \\"
+	@echo "    -d '{\"data\": [{\"text\": \"apples\"}], \"parameters\": {\"limit\": 1}}'"
 	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
 
 test: $(VENV)/.test  ## every test that needs nothing but Python

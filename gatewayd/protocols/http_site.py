@@ -285,6 +285,7 @@ class GatewaySite(Site):
 
     protocol = GatewayChannel  # type: ignore[assignment]
     requestFactory = GatewayRequest
+    noisy = False  # the gateway says itself what listens where
 
     def __init__(self, resource: Resource, limits: SiteLimits, reactor: Any, *, cors: bool) -> None:
         super().__init__(resource, timeout=limits.idle_s, reactor=reactor, parsePOSTFormSubmission=False)
