@@ -228,7 +228,7 @@ class _Stubs:
 
     async def endpoints(self, timeout_s: float) -> tuple[str, ...]:
         try:
-            answer = await self._discovery(b"", timeout=timeout_s, wait_for_ready=True)
+            answer = await self._discovery(b"", timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return EVERY_ENDPOINT
@@ -237,9 +237,10 @@ class _Stubs:
 
     async def _watch(self) -> None:
         told: State | None = None
+        asked_s = float("-inf")
+        loop = asyncio.get_running_loop()
         while True:
-            # Asking for the state with True is also what keeps an idle channel connected.
-            state = self._channel.get_state(True)
+            state = self._channel.get_state(False)
             if state is grpc.ChannelConnectivity.SHUTDOWN:
                 return
             name = _STATES[state]
@@ -250,6 +251,15 @@ class _Stubs:
             if name != told and not (told == "failed" and name == "connecting"):
                 told = name
                 self._bridge.tell_reactor(self._on_state, name)
+            if state is grpc.ChannelConnectivity.IDLE:
+                # gRPC forgets its backoff with each success: a server that greets and hangs up, again and
+                # again, would keep us busy.
+                pause_s = asked_s + self._settings.reconnect_s - loop.time()
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
+                asked_s = loop.time()
+                # Nothing but a call would connect it otherwise. The answer is the state it was in.
+                state = self._channel.get_state(True)
             await self._channel.wait_for_state_change(state)
 
 

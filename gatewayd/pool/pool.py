@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, GatewayConfig
+from gatewayd.config.around import AFTER, BEFORE, around
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
 from gatewayd.pool.channel import Channel, ChannelSettings, State
 from gatewayd.pool.decisions import Decisions
@@ -27,7 +28,7 @@ from gatewayd.pool.replicas import ReplicaRules, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.room import Room
 from gatewayd.pool.roots import read_roots
-from gatewayd.pool.shards import AFTER, BEFORE, Offload, Shards, around
+from gatewayd.pool.shards import Offload, Shards
 from gatewayd.request import Answer, Call
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], AnyChannel]

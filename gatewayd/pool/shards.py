@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd import wire
-from gatewayd.config import DeploymentConfig
+from gatewayd.config.around import around as around
 from gatewayd.documents import merge
 from gatewayd.errors import GatewayError, TimedOut
 from gatewayd.pb import Struct
@@ -38,40 +38,11 @@ _POLLING: Final = {"/search": "all", "/index": "any", "_jina_dry_run_": "all"}
 # Fewer bytes are merged sooner than handed to another thread. By feel, as in dispatcher.py.
 _OFFLOAD_BYTES: Final = 64 * 1024
 
-BEFORE: Final = "uses_before-0"
-AFTER: Final = "uses_after-0"
-
 
 class Offload(Protocol):
     """Runs a pure function where it does not hold up the reactor thread."""
 
     def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
-
-
-def around(deployment: DeploymentConfig) -> tuple[DeploymentConfig, ...]:
-    """
-    The executors that stand around the shards of a Deployment, as Deployments of one replica.
-
-    They are named as the reference names them in results: ``a/uses_before-0``.
-    """
-    extras = ((BEFORE, deployment.uses_before), (AFTER, deployment.uses_after))
-    if deployment.external or deployment.shards < 2:
-        # Where there are no shards the reference has no head, and starts neither.
-        return ()
-    return tuple(
-        attrs.evolve(
-            deployment,
-            name=f"{deployment.name}/{part}",
-            executor=executor,
-            shards=1,
-            replicas=1,
-            ports=(),
-            uses_before=None,
-            uses_after=None,
-        )
-        for part, executor in extras
-        if executor is not None
-    )
 
 
 class Shards:

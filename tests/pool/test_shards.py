@@ -9,11 +9,11 @@ from google.protobuf.json_format import MessageToDict
 from twisted.internet.defer import CancelledError
 
 from gatewayd.config import DeploymentConfig
+from gatewayd.config.around import around
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.errors import Unreachable
 from gatewayd.pb import DataContentProto, DataRequestProto, Struct
 from gatewayd.pool.channel import CallError
-from gatewayd.pool.shards import around
 from gatewayd.request import Answer, Call
 from gatewayd.wire import encode_call
 from tests.pool.fakes import Sent, Setup

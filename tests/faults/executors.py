@@ -1,0 +1,32 @@
+"""The executors of the fault suite: they keep a book of what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from gatewayd import Executor, requests
+
+
+class Counted(Executor):
+    """Writes the id of every document into the file that the variable BOOK names, then answers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._book = os.open(os.environ["BOOK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    @requests(on="/count")
+    async def count(self, docs, **kwargs):
+        os.write(self._book, b"".join(f"{os.getpid()} {doc.id}\n".encode() for doc in docs))
+
+    @requests(on="/linger")
+    async def linger(self, docs, **kwargs):
+        """As count, but long enough under way to be caught there by whatever happens."""
+        await self.count(docs)
+        await asyncio.sleep(0.02)
+
+    @requests(on="/slow")
+    def slow(self, docs, **kwargs):
+        """One at a time, ten milliseconds each: a capacity of 100 requests a second."""
+        time.sleep(0.01)
