@@ -1,0 +1,126 @@
+"""
+What a Client raises.
+
+    BadClient                     the call cannot be made as it was asked for
+    ├── BadClientInput            ... because of ``inputs``
+    ├── BadClientCallback         a callback of the user raised
+    └── RequestRefused            the gateway refused the request (also a ValueError)
+    BadServer                     an executor failed; holds its traceback
+    BadServerFlow                 the gateway answered something that it should not have
+    └── BrokenAnswer              over HTTP (also a ValueError)
+    NetworkError                  no answer at all (a ConnectionError)
+    ├── Unreachable               nobody listens, or the connection was lost
+    ├── TimedOut                  no answer in time (also a TimeoutError)
+    └── NotFound                  the executor is not behind its address
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BadClient(Exception):
+    """The call cannot be made as it was asked for."""
+
+
+class BadClientInput(BadClient):
+    """``inputs`` is nothing that documents can be made of."""
+
+
+class BadClientCallback(BadClient):
+    """A callback of the user raised; its exception is the ``__cause__``."""
+
+
+class RequestRefused(BadClient, ValueError):
+    """
+    The gateway found a mistake in the request.
+
+    ``status`` is the HTTP status, or WebSocket's close code; ``body`` what the gateway said to it.
+    """
+
+    def __init__(self, message: str, status: int, body: str) -> None:
+        self.status = status
+        self.body = body
+        super().__init__(message)
+
+
+class BadServer(Exception):
+    """
+    An executor failed. ``str(error)`` ends with the executor's own traceback.
+
+    ``header`` is the answer's HeaderProto, ``request_id`` its request. ``executor`` is the class that
+    failed, ``name`` and ``args_text`` tell its exception, ``stacks`` are the lines of its traceback;
+    each is empty where the answer doesn't say. ``response`` is the whole answer.
+    """
+
+    def __init__(self, header: Any, response: Any = None) -> None:
+        # The header comes first, and is what args[0] holds, as in the reference.
+        super().__init__(header)
+        exception = header.status.exception
+        self.header = header
+        self.response = response
+        self.request_id: str = header.request_id
+        self.description: str = header.status.description
+        self.executor: str = exception.executor
+        self.name: str = exception.name
+        self.args_text: tuple[str, ...] = tuple(exception.args)
+        self.stacks: tuple[str, ...] = tuple(exception.stacks)
+
+    def __str__(self) -> str:
+        where = f"{self.executor}: " if self.executor else ""
+        what = self.description or self.name or "the executor failed and did not say why"
+        text = f"{where}{what} (request {self.request_id})"
+        if self.stacks:
+            text += "\n\nThe executor's traceback:\n" + "".join(self.stacks).rstrip()
+        return text
+
+
+class BadServerFlow(Exception):
+    """
+    The gateway ended the call with a status that no other class here stands for.
+
+    ``code`` is gRPC's status name, None over other protocols.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class BrokenAnswer(BadServerFlow, ValueError):
+    """
+    The gateway answered with a server error, or with what is no answer.
+
+    ``status`` is the HTTP status, ``body`` what came with it, cut where it is long.
+    """
+
+    def __init__(self, message: str, status: int, body: str) -> None:
+        self.status = status
+        self.body = body
+        super().__init__(message)
+
+
+class NetworkError(ConnectionError):
+    """
+    The gateway, or an executor behind it, could not be reached or did not answer.
+
+    ``code`` is gRPC's status name, the HTTP status, or WebSocket's close code; None where the
+    connection was never made. ``details`` is the text that came with it.
+    """
+
+    def __init__(self, details: str, code: str | int | None = None) -> None:
+        self.details = details
+        self.code = code
+        super().__init__(details)
+
+
+class Unreachable(NetworkError):
+    """Nobody listens, or the connection was lost; or that is what the gateway says of an executor."""
+
+
+class TimedOut(NetworkError, TimeoutError):
+    """No answer within the client's ``timeout``, or within the gateway's for one of its executors."""
+
+
+class NotFound(NetworkError):
+    """Something answers at an executor's address, but it is not the executor."""

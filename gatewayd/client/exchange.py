@@ -1,0 +1,212 @@
+"""
+One ``post`` under way: its requests go to the loop, its answers come back.
+
+    caller's thread      Exchange.send, finish, cancel            arrivals in the caller's inbox
+                              │                                       ▲
+    loop thread            Outbox ── a transport takes, sends ── deliver
+
+A transport fails or ends with the whole exchange. What was not answered by then can be sent again:
+the Outbox keeps it until it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import attrs
+
+from gatewayd.client.errors import BadServerFlow, TimedOut, Unreachable
+from gatewayd.client.loop import LoopThread
+from gatewayd.client.requesting import Message
+from gatewayd.client.response import Response
+
+Read = Callable[[], Response]
+Deliver = Callable[[str, Read], None]
+
+
+@attrs.frozen
+class Arrived:
+    """An answer; ``read`` decodes it, which is left to the caller's thread."""
+
+    request_id: str
+    read: Read
+
+
+@attrs.frozen
+class Ended:
+    """Nothing more arrives. ``error`` says why, unless everything was answered."""
+
+    error: Exception | None
+
+
+@attrs.frozen
+class Options:
+    """How the calls of one ``post`` are made. ``timeout_s`` bounds one attempt, None for no bound."""
+
+    metadata: tuple[tuple[str, str], ...] = ()
+    credentials: Any = None
+    timeout_s: float | None = None
+    compression: Any = None
+    headers: dict[str, str] = attrs.field(factory=dict, repr=False)
+    auth: Any = attrs.field(default=None, repr=False)
+    cookies: dict[str, str] = attrs.field(factory=dict, repr=False)
+    streamed: bool = True
+
+
+@attrs.frozen
+class Retries:
+    """
+    How often to try, and how long to wait between: up to ``max_backoff_s``, growing, and random.
+
+    The random part keeps clients that failed together from coming back together.
+    """
+
+    max_attempts: int = 1
+    initial_backoff_s: float = 0.5
+    max_backoff_s: float = 0.1
+    multiplier: float = 1.5
+
+    def ceiling_s(self, failures: int) -> float:
+        """The longest wait after so many failures, from 1."""
+        grown = self.initial_backoff_s * self.multiplier ** min(failures - 1, 100)
+        return float(min(grown, self.max_backoff_s))
+
+    def deserved(self, error: Exception, failures: int) -> bool:
+        """May the same be tried again? The codes are those of the reference's retry policy."""
+        passing = isinstance(error, Unreachable | TimedOut) or (
+            isinstance(error, BadServerFlow) and getattr(error, "code", None) == "INTERNAL"
+        )
+        return passing and failures < self.max_attempts
+
+
+class Outbox:
+    """What there is to send, and what was sent and not answered. Loop thread only."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Message] = deque()
+        self._sent: dict[str, Message] = {}
+        self._finished = False
+        self._news = asyncio.Event()
+        self.answers = 0
+
+    def put(self, message: Message) -> None:
+        self._waiting.append(message)
+        self._news.set()
+
+    def finish(self) -> None:
+        self._finished = True
+        self._news.set()
+
+    async def take(self) -> Message | None:
+        """The next one to send, or None at the end."""
+        while not self._waiting:
+            if self._finished:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        message = self._waiting.popleft()
+        self._sent[message.request_id] = message
+        return message
+
+    def answered(self, request_id: str) -> bool:
+        """False for what was not asked, or was answered already."""
+        known = self._sent.pop(request_id, None) is not None
+        self.answers += known
+        return known
+
+    def rewind(self) -> None:
+        """Everything unanswered is to be sent again, in its order."""
+        self._waiting.extendleft(reversed(self._sent.values()))
+        self._sent.clear()
+
+    def check_complete(self) -> None:
+        """Raises Unreachable if the server has ended the conversation too early."""
+        missing = len(self._sent) + len(self._waiting)
+        if missing or not self._finished:
+            raise Unreachable(f"the gateway ended the conversation; {missing} requests were not answered")
+
+
+Work = Callable[[Outbox, Deliver], Coroutine[Any, Any, None]]
+
+
+class Exchange:
+    """The caller's end. ``put`` is called on the loop thread, and must only pass on what it gets."""
+
+    def __init__(self, loop: LoopThread, work: Work, put: Callable[[Arrived | Ended], None]) -> None:
+        self._loop = loop
+        self._put = put
+        # An Event of asyncio belongs to no loop until it is waited on, so this may be made here.
+        self._outbox = Outbox()
+        self._running = loop.start(self._run(work))
+
+    def send(self, message: Message) -> None:
+        self._loop.tell(self._outbox.put, message)
+
+    def finish(self) -> None:
+        self._loop.tell(self._outbox.finish)
+
+    def cancel(self) -> None:
+        """Give up on what is not answered; without effect when all is."""
+        self._running.cancel()
+
+    async def _run(self, work: Work) -> None:
+        error: Exception | None = None
+        try:
+            await work(self._outbox, self._deliver)
+        except asyncio.CancelledError:
+            error = Unreachable("the client was closed")
+            raise
+        except Exception as failure:
+            error = failure
+        finally:
+            self._put(Ended(error))
+
+    def _deliver(self, request_id: str, read: Read) -> None:
+        # Answers to what was not asked, or asked twice after a lost connection, end here.
+        if self._outbox.answered(request_id):
+            self._put(Arrived(request_id, read))
+
+
+async def run_stream(
+    stream: Callable[[Outbox, Deliver], Awaitable[None]], outbox: Outbox, deliver: Deliver, retries: Retries
+) -> None:
+    """One conversation for all requests; a broken one is begun again with what was not answered."""
+    failures = 0
+    while True:
+        before = outbox.answers
+        try:
+            return await stream(outbox, deliver)
+        except Exception as error:
+            failures = 1 if outbox.answers > before else failures + 1
+            if not retries.deserved(error, failures):
+                raise
+        await asyncio.sleep(random.uniform(0, retries.ceiling_s(failures)))
+        outbox.rewind()
+
+
+async def run_singles(
+    single: Callable[[Message], Awaitable[Read]], outbox: Outbox, deliver: Deliver, retries: Retries
+) -> None:
+    """One call for each request, all at the same time; the first that fails for good ends the others."""
+
+    async def persist(message: Message) -> None:
+        failures = 0
+        while True:
+            try:
+                return deliver(message.request_id, await single(message))
+            except Exception as error:
+                failures += 1
+                if not retries.deserved(error, failures):
+                    raise
+            await asyncio.sleep(random.uniform(0, retries.ceiling_s(failures)))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            while message := await outbox.take():
+                group.create_task(persist(message))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__

@@ -1,0 +1,185 @@
+"""
+gRPC: ``Call``, one stream for all requests of a post, or ``process_single_data`` for each.
+
+Messages go through as bytes. A lost connection is replaced by a new channel: gRPC's own would make
+the next calls fail at once until its backoff is over, and a retry would fail with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from gatewayd import wire
+from gatewayd.client.errors import BadClient, BadServerFlow, NotFound, TimedOut, Unreachable
+from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles, run_stream
+from gatewayd.client.requesting import Message
+from gatewayd.client.response import Response
+from gatewayd.client.target import Certificates, Target
+from gatewayd.pb import StatusProto
+from gatewayd.request import Request
+
+STREAM: Final = "/jina.JinaRPC/Call"
+SINGLE: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
+DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
+
+# Messages of any size, keepalive of the reference's clients (spec wire.md, Options).
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 9999),
+    ("grpc.keepalive_timeout_ms", 4999),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A channel of ours is a connection of its own; see the module's docstring.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+_COMPRESSIONS: Final = {
+    "none": grpc.Compression.NoCompression,
+    "nocompression": grpc.Compression.NoCompression,
+    "deflate": grpc.Compression.Deflate,
+    "gzip": grpc.Compression.Gzip,
+}
+
+
+def compression_named(name: Any) -> grpc.Compression | None:
+    """NoCompression, Deflate or Gzip in any case, or gRPC's own value. Raises ValueError."""
+    if name is None or isinstance(name, grpc.Compression):
+        return name
+    found = _COMPRESSIONS.get(str(name).lower())
+    if found is None:
+        raise ValueError(f"compression: {name!r} is not one of NoCompression, Deflate, Gzip")
+    return found
+
+
+class _Connection:
+    """A channel and how many calls are using it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.users = 0
+
+
+class GrpcTransport:
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._connection: _Connection | None = None
+
+    def encode(self, request: Request) -> bytes:
+        return wire.encode_request(request)
+
+    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
+        if options.streamed:
+            await run_stream(partial(self._stream, options), outbox, deliver, retries)
+        else:
+            await run_singles(partial(self._single, options), outbox, deliver, retries)
+
+    async def is_ready(self, options: Options) -> bool:
+        async with self._channel() as channel:
+            answer = await channel.unary_unary(DRY_RUN)(b"", **_arguments(options))
+            return StatusProto.FromString(answer).code == 0
+
+    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+        raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.channel.close()
+
+    async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
+        async with self._channel() as channel:
+            call = channel.stream_stream(STREAM)(**_arguments(options))
+            writer = asyncio.create_task(_write(call, outbox))
+            try:
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    response = Response(message)
+                    # Before a call fails, its gateway names the request that failed in an answer
+                    # that holds nothing else; the failure itself follows.
+                    if not response.empty:
+                        deliver(response.request_id, response.itself)
+                outbox.check_complete()
+            finally:
+                writer.cancel()
+                call.cancel()
+
+    async def _single(self, options: Options, message: Message) -> Read:
+        async with self._channel() as channel:
+            answer = await channel.unary_unary(SINGLE)(message.payload, **_arguments(options))
+        return lambda: Response(answer)
+
+    @contextlib.asynccontextmanager
+    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        """Lend the channel for one call, and translate what gRPC raises."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = _Connection(self._connect())
+        connection.users += 1
+        try:
+            yield connection.channel
+        except grpc.aio.AioRpcError as error:
+            failure = _failure(error)
+            if isinstance(failure, Unreachable) and self._connection is connection:
+                self._connection = None
+            raise failure from error
+        except grpc.aio.UsageError as error:
+            raise Unreachable("the client was closed") from error
+        finally:
+            connection.users -= 1
+            if not connection.users and self._connection is not connection:
+                await connection.channel.close()
+
+    def _connect(self) -> grpc.aio.Channel:
+        options = (*_OPTIONS, ("grpc.enable_http_proxy", int(self._target.proxy)))
+        if not self._target.tls:
+            return grpc.aio.insecure_channel(self._target.address, options=options)
+        try:
+            credentials = _credentials(self._target.certificates)
+        except OSError as error:
+            raise BadClient(f"the TLS files cannot be read: {error}") from error
+        return grpc.aio.secure_channel(self._target.address, credentials, options=options)
+
+
+async def _write(call: Any, outbox: Outbox) -> None:
+    # A call that is over tells its reader why; here there is nothing more to do then.
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        while message := await outbox.take():
+            await call.write(message.payload)
+        await call.done_writing()
+
+
+def _arguments(options: Options) -> dict[str, Any]:
+    return {
+        "metadata": options.metadata or None,
+        "timeout": options.timeout_s,
+        "compression": compression_named(options.compression),
+        "credentials": options.credentials,
+    }
+
+
+def _failure(error: grpc.aio.AioRpcError) -> Exception:
+    code, details = error.code().name, error.details() or ""
+    if code == "UNAVAILABLE":
+        return Unreachable(details, code)
+    if code == "DEADLINE_EXCEEDED":
+        return TimedOut(details, code)
+    if code == "NOT_FOUND":
+        return NotFound(details, code)
+    return BadServerFlow(f"gRPC error: {code} {details}", code)
+
+
+def _credentials(certificates: Certificates) -> grpc.ChannelCredentials:
+    ca, key, own = certificates.contents()
+    if ca is None and "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" not in os.environ:
+        # gRPC brings a list of authorities and doesn't look at the system's, Python's ssl does.
+        known = ssl.create_default_context().get_ca_certs(binary_form=True)
+        ca = "".join(ssl.DER_cert_to_PEM_cert(one) for one in known).encode() or None
+    return grpc.ssl_channel_credentials(ca, key, own)

@@ -1,0 +1,109 @@
+"""HTTP: one ``POST /post`` with JSON for each request, as many at a time as there are connections."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import orjson
+
+from gatewayd.client import jsonform
+from gatewayd.client.errors import (
+    BadClient,
+    BadServerFlow,
+    BrokenAnswer,
+    NetworkError,
+    RequestRefused,
+    TimedOut,
+    Unreachable,
+)
+from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles
+from gatewayd.client.http_session import SessionOf, requested
+from gatewayd.client.requesting import Message
+from gatewayd.client.response import Response
+from gatewayd.client.target import Target
+from gatewayd.request import Request
+
+# How much of an unexpected body is kept in an error.
+_SHOWN: Final = 2000
+
+
+class HttpTransport:
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._session = SessionOf(target)
+
+    def encode(self, request: Request) -> bytes:
+        return jsonform.encode(request)
+
+    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
+        await run_singles(partial(self._single, options), outbox, deliver, retries)
+
+    async def is_ready(self, options: Options) -> bool:
+        return await dry_run(self._session, self._target, options)
+
+    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+        url = self._target.url("/graphql")
+        async with requested(self._session.get(), "POST", url, options, orjson.dumps(body)) as answer:
+            content = await answer.read()
+            check_status(answer.status, url, content)
+            found: dict[str, Any] = _object(content)
+            found["headers"] = dict(answer.headers)
+        if errors := found.get("errors"):
+            messages = "".join(f"{error.get('message')}. " for error in errors)
+            raise NetworkError(f"GraphQL mutation returned the following errors: {messages}")
+        return found
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _single(self, options: Options, message: Message) -> Read:
+        url = self._target.url("/post")
+        async with requested(self._session.get(), "POST", url, options, message.payload) as answer:
+            body = await answer.read()
+            check_status(answer.status, url, body)
+        return lambda: Response(jsonform.decode(body))
+
+
+async def dry_run(session: SessionOf, target: Target, options: Options) -> bool:
+    """``GET /dry_run``. Raises errors.py's tree."""
+    url = target.url("/dry_run")
+    async with requested(session.get(), "GET", url, options) as answer:
+        body = await answer.read()
+        check_status(answer.status, url, body)
+    return bool(_object(body).get("code") == 0)
+
+
+def check_status(status: int, url: str, body: bytes) -> None:
+    """Raises what an HTTP status means (spec client.md, Errors raised), unless it is success."""
+    if status < 300:
+        return
+    if status == 404:
+        raise BadClient(f"no such endpoint {url}")
+    text = body.decode("utf-8", "replace")
+    shown = text[:_SHOWN]
+    if status == 503:
+        raise Unreachable(_description(body) or shown, status)
+    if status == 504:
+        raise TimedOut(_description(body) or shown, status)
+    if status >= 500:
+        raise BrokenAnswer(f"HTTP status {status}: {_description(body) or shown}", status, shown)
+    raise RequestRefused(f"the gateway refused the request (HTTP status {status}): {shown}", status, text)
+
+
+def _description(body: bytes) -> str:
+    """What a gateway says in ``header.status`` of a failure; empty where the body is not such."""
+    try:
+        return str(orjson.loads(body)["header"]["status"]["description"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadServerFlow(f"the gateway's answer is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadServerFlow("the gateway's answer is not a JSON object")
+    return found

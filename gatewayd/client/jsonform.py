@@ -1,0 +1,114 @@
+"""
+Requests to and answers from HTTP's JSON, with a DataRequestProto at this end of it.
+
+JSON knows fewer types than documents have: arrays come back with the widest type of their kind
+(float64, int64), NaN and infinity as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from gatewayd.client.errors import BadClientInput, BadServerFlow
+from gatewayd.documents import parse
+from gatewayd.errors import GatewayError
+from gatewayd.jsondocs import fill_documents, read_document
+from gatewayd.jsonvalues import Problems, read_struct
+from gatewayd.pb import DataContentProto, HeaderProto, RouteProto, StatusProto, Struct
+from gatewayd.request import Request
+from gatewayd.structs import struct_of
+from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, field
+
+_UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def encode(request: Request) -> bytes:
+    """The body of ``POST /post``. Raises BadClientInput for documents that have no JSON form."""
+    header = {"request_id": request.request_id, "exec_endpoint": request.endpoint}
+    body: dict[str, Any] = {
+        "header": header,
+        "parameters": read_struct(Struct.FromString(request.parameters)),
+        "exec_endpoint": request.endpoint,
+    }
+    if request.target:
+        header["target_executor"] = body["target_executor"] = request.target
+    try:
+        if request.documents:
+            body["data"] = [_sparse(read_document(one)) for one in parse(request.documents).docs.docs]
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except (GatewayError, orjson.JSONEncodeError) as error:
+        raise BadClientInput(f"the documents have no JSON form: {error}") from error
+
+
+def decode(body: bytes) -> bytes:
+    """The DataRequestProto that an answer's body means. Raises BadServerFlow."""
+    try:
+        answer = orjson.loads(body)
+        return b"".join(_parts(answer))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BadServerFlow(f"the gateway's answer is not the JSON of a response: {error}") from error
+
+
+def status_of(value: Mapping[str, Any] | None) -> StatusProto:
+    """A status object, or null. Raises TypeError or ValueError if it is neither."""
+    status = StatusProto()
+    if value:
+        code: Any = value.get("code") or 0
+        status.code = StatusProto.StatusCode.Value(code) if isinstance(code, str) else int(code)  # type: ignore[assignment]
+        status.description = value.get("description") or ""
+        if exception := value.get("exception"):
+            status.exception.name = exception.get("name") or ""
+            status.exception.args.extend(exception.get("args") or ())
+            status.exception.stacks.extend(exception.get("stacks") or ())
+            status.exception.executor = exception.get("executor") or ""
+    return status
+
+
+def _parts(answer: dict[str, Any]) -> list[bytes]:
+    found = answer["header"]
+    header = HeaderProto(
+        request_id=_either(found, "requestId", "request_id") or "",
+        exec_endpoint=_either(found, "execEndpoint", "exec_endpoint") or "",
+        target_executor=_either(found, "targetExecutor", "target_executor") or "",
+    )
+    if found.get("status"):
+        header.status.CopyFrom(status_of(found["status"]))
+    parts = [*field(HEADER, header.SerializeToString())]
+    if answer.get("parameters") is not None:
+        parts += field(PARAMETERS, struct_of(answer["parameters"]))
+    for route in answer.get("routes") or ():
+        parts += field(ROUTE, _route(route).SerializeToString())
+    content = DataContentProto()
+    problems = Problems()
+    fill_documents(content, answer.get("data") or [], ("data",), problems)
+    if problems.entries:
+        raise ValueError(str(problems.entries[0]))
+    parts += field(DATA, content.SerializeToString())
+    return parts
+
+
+def _route(value: Mapping[str, Any]) -> RouteProto:
+    route = RouteProto(executor=value.get("executor") or "")
+    for target, camel, snake in (
+        (route.start_time, "startTime", "start_time"),
+        (route.end_time, "endTime", "end_time"),
+    ):
+        if text := _either(value, camel, snake):
+            passed = datetime.fromisoformat(text) - _UNIX
+            target.seconds = passed.days * 86400 + passed.seconds
+            target.nanos = passed.microseconds * 1000
+    if value.get("status"):
+        route.status.CopyFrom(status_of(value["status"]))
+    return route
+
+
+def _either(value: Mapping[str, Any], camel: str, snake: str) -> Any:
+    return value[camel] if camel in value else value.get(snake)
+
+
+def _sparse(found: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in found.items() if value is not None}

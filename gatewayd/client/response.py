@@ -1,0 +1,104 @@
+"""
+One answer, as the user sees it.
+
+What is expensive to read (documents, parameters) is read when it is asked for, in the thread that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from gatewayd import wire
+from gatewayd.client.errors import BadServerFlow
+from gatewayd.pb import HeaderProto, RouteProto, StatusProto
+
+
+class Response:
+    """
+    The answer to one request.
+
+    ``header``, ``routes`` and ``status`` are the protobuf messages of the wire contract; ``docs`` is a
+    DocumentArray, made once; ``parameters`` a dict, in which all numbers are floats.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        """``message`` is a DataRequestProto. Raises BadServerFlow if it is none."""
+        try:
+            header, self._parameters, self._routes, self._data = wire.split(message)
+            self.header = HeaderProto.FromString(header)
+        except (wire.Malformed, DecodeError) as error:
+            raise BadServerFlow(f"the gateway's answer cannot be read: {error}") from error
+
+    def itself(self) -> Response:
+        """What has been read already (see Arrived)."""
+        return self
+
+    @property
+    def request_id(self) -> str:
+        return self.header.request_id
+
+    @property
+    def status(self) -> StatusProto:
+        """``status.code`` is 0 for success and 1 when an executor failed."""
+        return self.header.status
+
+    @property
+    def failed(self) -> bool:
+        """Did an executor fail? Then ``status`` says which and how."""
+        return self.header.status.code != 0
+
+    @cached_property
+    def docs(self) -> Any:
+        """The documents. Raises BadServerFlow if they cannot be read."""
+        from gatewayd.docarrays import documents_of
+
+        try:
+            return documents_of(self._data or b"")
+        except wire.Malformed as error:
+            raise BadServerFlow(f"the answer's documents cannot be read: {error}") from error
+
+    @property
+    def data(self) -> Content:
+        return Content(self)
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What was sent, and under ``__results__`` what executors returned that is no documents."""
+        from gatewayd.structs import parameters_of
+
+        try:
+            return parameters_of(self._parameters or b"")
+        except ValueError as error:
+            raise BadServerFlow(f"the answer's parameters cannot be read: {error}") from error
+
+    @cached_property
+    def routes(self) -> Sequence[RouteProto]:
+        """Who handled the request and when: the gateway, then every executor. Raises BadServerFlow."""
+        try:
+            return [RouteProto.FromString(route) for route in self._routes]
+        except DecodeError as error:
+            raise BadServerFlow(f"the answer's routes cannot be read: {error}") from error
+
+    @property
+    def empty(self) -> bool:
+        """Nothing but a header: what a gateway sends before it ends a call for a network failure."""
+        return self._data is None and self._parameters is None and not self._routes
+
+    def __repr__(self) -> str:
+        failed = f" failed: {self.status.description!r}" if self.failed else ""
+        return f"<Response {self.request_id} to {self.header.exec_endpoint or '/'}{failed}>"
+
+
+class Content:
+    """``response.data.docs``, for code that was written for the reference."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    @property
+    def docs(self) -> Any:
+        return self._response.docs

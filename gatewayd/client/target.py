@@ -1,0 +1,161 @@
+"""
+Where a Client connects: host, port, protocol and TLS, from keywords or from one address.
+
+``Client(host="wss://example.org")`` says three of them at once; what is said twice is refused, even
+when both say the same, because one of them will be forgotten when the other is changed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+Protocol = Literal["grpc", "http", "websocket"]
+
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("grpc", "http", "websocket")
+
+# An address's scheme: the protocol, and whether it is spoken over TLS.
+_SCHEMES: Final[dict[str, tuple[Protocol, bool]]] = {
+    "grpc": ("grpc", False),
+    "grpcs": ("grpc", True),
+    "http": ("http", False),
+    "https": ("http", True),
+    "ws": ("websocket", False),
+    "wss": ("websocket", True),
+    "websocket": ("websocket", False),
+}
+
+
+@attrs.frozen
+class Certificates:
+    """
+    Files in PEM form, read when a connection is made.
+
+    ``ca`` holds the authorities to trust instead of the system's; ``own`` and ``key`` are what the
+    client shows of itself.
+    """
+
+    ca: str | None = None
+    own: str | None = None
+    key: str | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For HTTP and WebSocket. Raises OSError (ssl.SSLError is one) for files that can't be used."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.own is not None:
+            context.load_cert_chain(self.own, self.key)
+        return context
+
+    def contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """For gRPC: authorities, key, certificate. Raises OSError."""
+        ca, key, own = (
+            None if name is None else Path(name).read_bytes() for name in (self.ca, self.key, self.own)
+        )
+        return ca, key, own
+
+
+@attrs.frozen
+class Target:
+    """``proxy`` says whether the environment's proxy settings (``HTTPS_PROXY`` and such) are used."""
+
+    host: str
+    port: int
+    protocol: Protocol
+    tls: bool = False
+    certificates: Certificates = Certificates()
+    proxy: bool = False
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def url(self, path: str) -> str:
+        """The URL of a path, for HTTP and the HTTP side of WebSocket."""
+        return f"{'https' if self.tls else 'http'}://{self.address}{path}"
+
+
+def parse_target(
+    host: str | None,
+    port: int | str | None,
+    protocol: str | None,
+    tls: bool | None,
+    certificates: Certificates,
+    *,
+    proxy: bool = False,
+) -> Target:
+    """
+    The target that a Client's keywords mean; None where a keyword was not given.
+
+    Raises ValueError for what is unknown, out of range or said twice.
+    """
+    address = _split("0.0.0.0" if host is None else host)
+    said_protocol: Protocol | None = None
+    said_tls: bool | None = None
+    if address.scheme:
+        if address.scheme not in _SCHEMES:
+            raise ValueError(f"host: {address.scheme!r} is not one of {', '.join(_SCHEMES)} ({host})")
+        said_protocol, said_tls = _SCHEMES[address.scheme]
+    asked_protocol = None if protocol is None else _protocol(protocol)
+    _only_once("port", address.port, port)
+    _only_once("protocol", said_protocol, asked_protocol)
+    # tls=False beside a scheme without TLS is what the default of other clients looks like.
+    _only_once("tls", said_tls or None, tls or None)
+    if said_tls is False and said_protocol is not None and tls:
+        raise ValueError(f"You can't have two definitions of tls: {host} has none, tls={tls}")
+
+    files = certificates != Certificates()
+    secure = bool(said_tls or tls or (files and said_tls is None and tls is None))
+    if files and not secure:
+        raise ValueError("certificates are given, but the connection is without TLS: pass tls=True")
+    if certificates.key is not None and certificates.own is None:
+        raise ValueError("tls_keyfile: a key needs its certificate, tls_certfile")
+    chosen = address.port if port is None else _port(port)
+    return Target(
+        host=address.hostname or "0.0.0.0",
+        port=(443 if secure else 80) if chosen is None else chosen,
+        protocol=said_protocol or asked_protocol or "grpc",
+        tls=secure,
+        certificates=certificates,
+        proxy=proxy,
+    )
+
+
+def _split(host: str) -> SplitResult:
+    text = host.rstrip("/")
+    try:
+        split = urlsplit(text if "://" in text else f"//{text}")
+        _ = split.port  # only now looked at: raises ValueError
+    except ValueError as error:
+        if text.count(":") > 1 and "://" not in text and not text.startswith("["):
+            return _split(f"[{text}]")  # a bare IPv6 address
+        raise ValueError(f"host: {host!r} is no address: {error}") from None
+    if split.path or split.query or split.fragment:
+        raise ValueError(f"host: {host!r} has a path; a gateway's address is scheme://host:port")
+    return split
+
+
+def _protocol(name: str) -> Protocol:
+    found = name.lower()
+    if found not in PROTOCOLS:
+        raise ValueError(f"protocol: {name!r} is not one of {', '.join(PROTOCOLS)}")
+    return found
+
+
+def _port(port: int | str) -> int:
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise ValueError(f"port: {port!r} is no port number") from None
+    if not 0 < number < 65536:
+        raise ValueError(f"port: {number} is not between 1 and 65535")
+    return number
+
+
+def _only_once(name: str, said: object, asked: object) -> None:
+    if said is not None and asked is not None:
+        raise ValueError(f"You can't have two definitions of {name}: {said} in host, {name}={asked}")

@@ -1,0 +1,148 @@
+"""
+WebSocket: one connection for each post, with the subprotocol ``bytes``.
+
+Requests and answers are serialised DataRequestProtos in binary frames. One zero byte ends the input;
+the server then answers what it still has, and closes (spec websocket.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from http.cookies import SimpleCookie
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import WSMsgType
+from google.protobuf.message import DecodeError
+
+from gatewayd import wire
+from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
+from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stream
+from gatewayd.client.http_session import SessionOf, authorization, translated
+from gatewayd.client.response import Response
+from gatewayd.client.target import Target
+from gatewayd.pb import StatusProto
+from gatewayd.request import Request
+
+_END_OF_INPUT: Final = b"\x00"
+
+# Close codes of RFC 6455, section 7.4.1: what was wrong with the request, and what passes.
+_REFUSALS: Final = (1002, 1003, 1007, 1008, 1009)
+_NORMAL: Final = 1000
+_NETWORK: Final = (None, 1001, 1006, 1011, 1012, 1013)
+
+# A server that doesn't answer the closing handshake is left after so many seconds.
+_CLOSE_S: Final = 2.0
+
+
+class WebSocketTransport:
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._session = SessionOf(target)
+
+    def encode(self, request: Request) -> bytes:
+        return wire.encode_request(request)
+
+    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
+        await run_stream(partial(self._stream, options), outbox, deliver, retries)
+
+    async def is_ready(self, options: Options) -> bool:
+        with translated():
+            async with asyncio.timeout(options.timeout_s), self._connect("/dry_run", options) as socket:
+                await socket.send_bytes(b"")
+                frame = await socket.receive()
+                if frame.type is not WSMsgType.BINARY:
+                    return False
+                try:
+                    return StatusProto.FromString(frame.data).code == 0
+                except DecodeError:
+                    return False
+
+    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+        raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
+        with translated():
+            async with asyncio.timeout(options.timeout_s), self._connect("/", options) as socket:
+                writer = asyncio.create_task(_write(socket, outbox))
+                try:
+                    await _read(socket, deliver)
+                    outbox.check_complete()
+                finally:
+                    writer.cancel()
+
+    def _connect(self, path: str, options: Options) -> Any:
+        headers = dict(options.headers)
+        if options.cookies:
+            headers["Cookie"] = SimpleCookie(options.cookies).output(header="", sep=";").strip()
+        return _connected(
+            self._session.get().ws_connect(
+                self._target.url(path),
+                protocols=("bytes",),
+                headers=headers,
+                auth=authorization(options),
+                max_msg_size=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+            ),
+            self._target.url(path),
+        )
+
+
+@contextlib.asynccontextmanager
+async def _connected(connecting: Any, url: str) -> Any:
+    try:
+        socket = await connecting
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status in (403, 404):
+            raise BadClient(f"no such endpoint {url}") from error
+        if error.status >= 500:
+            raise Unreachable(f"the WebSocket handshake was answered with {error.status}") from error
+        raise RequestRefused(
+            f"the WebSocket handshake was answered with {error.status}", error.status, error.message
+        ) from error
+    try:
+        yield socket
+    finally:
+        await socket.close()
+
+
+async def _write(socket: aiohttp.ClientWebSocketResponse, outbox: Outbox) -> None:
+    # A connection that is over tells its reader why; here there is nothing more to do then.
+    with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+        while message := await outbox.take():
+            await socket.send_bytes(message.payload)
+        await socket.send_bytes(_END_OF_INPUT)
+
+
+async def _read(socket: aiohttp.ClientWebSocketResponse, deliver: Deliver) -> None:
+    """Deliver answers until the server closes. Raises what its close code means."""
+    while True:
+        frame = await socket.receive()
+        if frame.type is WSMsgType.BINARY:
+            response = Response(frame.data)
+            deliver(response.request_id, response.itself)
+        elif frame.type is WSMsgType.CLOSE:
+            return _check_closing(frame.data, frame.extra or "")
+        elif frame.type in (WSMsgType.CLOSED, WSMsgType.CLOSING):
+            return _check_closing(socket.close_code, "the connection was lost")
+        elif frame.type is WSMsgType.ERROR:
+            raise Unreachable(f"the connection was lost: {frame.data}") from socket.exception()
+        else:
+            raise BadServerFlow(f"the gateway answered with a {frame.type.name} frame; binary was asked for")
+
+
+def _check_closing(code: int | None, reason: str) -> None:
+    if code == _NORMAL:
+        return
+    if code in _REFUSALS:
+        raise RequestRefused(f"the gateway refused the request (close code {code}): {reason}", code, reason)
+    if code in _NETWORK:
+        # A timeout has no close code of its own; these are the words of spec websocket.md.
+        kind = TimedOut if " timed out" in reason else Unreachable
+        raise kind(reason or f"the gateway closed the connection (close code {code})", code)
+    raise BadServerFlow(f"the gateway closed the connection with code {code}: {reason}")
