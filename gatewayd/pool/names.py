@@ -27,6 +27,8 @@ log = Logger()
 
 # After a lookup that failed, or when no replica can be reached, the next one comes no sooner.
 _AGAIN_S: Final = 1.0
+# How often a name is looked up while none of its addresses can be reached.
+_OUTAGE_S: Final = 2.0
 
 Resolve = Callable[[str], Deferred[Sequence[str]]]
 
@@ -155,7 +157,8 @@ class NamedReplicas:
                 addresses=", ".join(sorted(addresses)),
             )
         self._current = addresses
-        self._schedule(self._refresh_s)
+        # While none of them can be reached, nothing changes that would have us look again.
+        self._schedule(min(self._refresh_s, _OUTAGE_S) if self._replicas.out else self._refresh_s)
 
     def _usable(self, found: Sequence[str]) -> Sequence[str]:
         """One family: the other one's addresses are the same machines once more."""

@@ -174,6 +174,11 @@ class Sending:
 
     def _waited_too_long(self) -> None:
         self._timer = None
+        if self._out_since is not None and not self._set.out and not self._over():
+            # A replica came back meanwhile, and was full: from now on the wait is for room.
+            self._spend_allowance()
+            self._set_waiting_timer()
+            return
         self._stop_waiting()
         decision = "unreachable" if self._set.out else "refused"
         self._set.decisions.request(decision, "it waited too long")

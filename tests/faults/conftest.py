@@ -81,12 +81,12 @@ class Clients:
         self.outcomes.append(outcome)
         return outcome
 
-    async def work(self, count: int, until: Callable[[], bool]) -> None:
+    async def work(self, count: int, until: Callable[[], bool], timeout_s: float = 20.0) -> None:
         """``count`` clients, each asking again as soon as it was answered, while ``until`` is False."""
 
         async def one() -> None:
             while not until():
-                await self.ask()
+                await self.ask(timeout_s)
 
         await asyncio.gather(*(one() for _ in range(count)))
 
@@ -135,6 +135,13 @@ class Bench:
             },
             protocols=("grpc",),
         )
+        self.children.append(child)
+        return child
+
+    def supervised(self, replicas: int) -> Gateway:
+        """A gateway that starts its executors itself."""
+        executor = {"name": "a", "uses": "Counted", "py_modules": [str(EXECUTORS)], "replicas": replicas}
+        child = Gateway({"executors": [executor]}, protocols=("grpc",))
         self.children.append(child)
         return child
 

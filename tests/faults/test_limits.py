@@ -57,8 +57,8 @@ def test_ten_times_too_much_leaves_goodput_and_memory_as_they_are(bench: Bench) 
             median, late, worst = (refused[int(len(refused) * share)] * 1000 for share in (0.5, 0.95, 0.9999))
             report(
                 f"overload: {sent / seconds:.0f} requests/s asked of {capacity:.0f}, goodput {goodput:.0f}/s "
-                f"({goodput / capacity:.0%}), refused {len(refused)} in {median:.1f} ms (median), {late:.1f} ms "
-                f"(95 %), {worst:.1f} ms (worst), memory {before_mb:.0f} -> {peak_mb:.0f} MB"
+                f"({goodput / capacity:.0%}), refused {len(refused)} in {median:.1f} ms (median), "
+                f"{late:.1f} ms (95 %), {worst:.1f} ms (worst), memory {before_mb:.0f} -> {peak_mb:.0f} MB"
             )
             assert set(clients.codes()) == {"OK", "RESOURCE_EXHAUSTED"}
             assert goodput >= 0.9 * capacity

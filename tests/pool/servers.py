@@ -126,6 +126,20 @@ def _quietly(behave: Callable[[socket.socket], None], connection: socket.socket)
         behave(connection)
 
 
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A port where connecting takes forever: the kernel drops what a full backlog has no place for."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 def says_nothing(connection: socket.socket) -> None:
     """Accepts, reads, and never speaks HTTP/2."""
     while connection.recv(1 << 16):

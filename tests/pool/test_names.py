@@ -16,6 +16,9 @@ def resolved(*addresses: str, **limits: float) -> Setup:
     setup.lookups.pop(0)[1].callback(addresses)
     for channel in setup.opened:
         channel.told("ready")
+    # The first answer is verified once, because nothing was connected yet.
+    setup.advance(2.01)
+    setup.lookups.pop(0)[1].callback(addresses)
     return setup
 
 
@@ -97,6 +100,19 @@ def test_an_outage_has_the_name_looked_up_at_once() -> None:
     setup.lookups.pop(0)[1].callback(("10.0.0.9",))
 
     assert [state.address for state in setup.pool.states()["a"]] == ["10.0.0.9:1"]
+
+
+def test_during_an_outage_the_name_is_looked_up_again_and_again() -> None:
+    setup = resolved("10.0.0.1", dns_refresh_s=1000.0)
+    setup.channels["10.0.0.1:1"].told("failed")
+    looked_up = 0
+    for _ in range(100):
+        setup.advance(0.1)
+        while setup.lookups:
+            looked_up += 1
+            setup.lookups.pop(0)[1].callback(("10.0.0.1",))
+
+    assert 4 <= looked_up <= 8
 
 
 def test_a_name_without_an_address_is_told_within_a_second() -> None:

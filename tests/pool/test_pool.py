@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
@@ -430,6 +432,21 @@ def test_those_who_wait_for_room_hear_of_an_outage_within_a_second() -> None:
     assert isinstance(waiting.result, Unreachable)
 
 
+def test_those_who_waited_through_a_short_outage_may_wait_on_for_room() -> None:
+    setup = Setup(external(A, retries=0), max_in_flight_per_replica=1)
+    setup.send()
+    waiting, behind = setup.send(), setup.send()
+    setup.channels[A].told("connecting")
+    setup.channels[A].fail(LOST)
+    setup.advance(0.1)
+    setup.channels[A].told("ready")
+    setup.advance(2.0)
+    setup.channels[A].answer()
+    setup.channels[A].answer()
+
+    assert waiting.result == behind.result == ANSWER
+
+
 def test_a_call_that_was_lost_late_may_still_wait_for_the_new_connection() -> None:
     setup = Setup(external(A))
     sent = setup.send()
@@ -598,7 +615,8 @@ def test_discovery_is_tried_again_and_refreshed_with_every_connection() -> None:
 # -- invariants ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(100))
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
 def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed: int) -> None:
     dice = random.Random(seed)
     limits = PoolLimits(
