@@ -30,6 +30,8 @@ def test_a_recorded_exchange_goes_as_recorded(gateway_for, flow, case):
         answer, headers = http_exchange(port, case["request"])
         if "headers" in recorded:
             answer["headers"] = {key: headers.get(key) for key in recorded["headers"]}
+        if case["request"]["path"] == "/openapi.json":
+            answer["json"] = {"paths": sorted(answer["json"]["paths"])}
         return answer
 
     check_each(again, recorded, case["name"], HTTP)
@@ -42,6 +44,9 @@ def test_the_http_routes_of_a_websocket_port_answer_as_recorded(gateway_for):
         answer, _ = http_exchange(port, {"method": method, "path": path})
         received = {**recorded, "status": answer["status"], "content_type": answer["content_type"]}
         received["body"] = answer.get("json", answer.get("text"))
+        if path == "/openapi.json":
+            info = {key: received["body"]["info"][key] for key in ("title", "version")}
+            received["body"] = {"paths": sorted(received["body"]["paths"]), "info": info}
         if path == "/status":
             received["body"] = {
                 key: sorted(value.keys() - MORE_STATUS_KEYS) for key, value in received["body"].items()
