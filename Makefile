@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
 SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-interop lint format types proto proto-check bench clean
+.PHONY: run test test-interop lint format types proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -42,6 +42,9 @@ proto: $(VENV)/.dev  ## regenerate gatewayd/pb from proto/
 proto-check: $(VENV)/.dev  ## is gatewayd/pb what proto/ says?
 	@scratch=$$(mktemp -d) && $(BIN)/python proto/generate.py $$scratch && \
 	for file in $$scratch/*; do diff -u gatewayd/pb/$$(basename $$file) $$file || exit 1; done; rm -r $$scratch
+
+assets:  ## fetch the documentation pages' scripts from npm again, as pinned in gatewayd/assets/fetch.py
+	$(PYTHON) gatewayd/assets/fetch.py
 
 bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in the same run
 	$(BIN)/python -m bench

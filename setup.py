@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=[*find_packages(include=["gatewayd", "gatewayd.*"]), "twisted.plugins"],
-    package_data={"gatewayd": ["py.typed"], "gatewayd.pb": ["*.pyi"]},
+    package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},
     install_requires=[
         "twisted[tls]>=24.7",
         "autobahn>=24.4",
@@ -31,6 +31,7 @@ setup(
         "numpy",
         "attrs>=23.1",
         "orjson>=3.9",
+        "graphql-core>=3.2,<3.4",
         "regex>=2023.8.8",
         "pyyaml>=6.0",
         "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
@@ -42,6 +43,8 @@ setup(
             "hypothesis>=6.100",
             "websockets>=12",
             "treq>=24.9",
+            "openapi-spec-validator>=0.7.1",
+            "schemathesis>=4.0",
         ],
         "dev": [
             "mypy>=1.11",

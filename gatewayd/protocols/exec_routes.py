@@ -1,0 +1,77 @@
+"""Which HTTP paths hand their body to executors, from the gateway's settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import ConfigError
+
+
+@attrs.frozen
+class ExecRoute:
+    """
+    A path that hands its body to executors.
+
+    ``endpoint`` is the exec endpoint, None where the body names it. ``status`` answers a success.
+    ``tags`` and ``options`` (those of ``expose_endpoints``, by their names there) are for OpenAPI.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    endpoint: str | None
+    status: int = 200
+    tags: tuple[str, ...] = ()
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def exec_routes(gateway: GatewayConfig) -> tuple[ExecRoute, ...]:
+    """
+    The paths of an HTTP gateway that hand bodies to executors; a path and method is in one of them only.
+
+    Raises ConfigError for an exposed endpoint that cannot be a path.
+    """
+    found: list[ExecRoute] = []
+    if not gateway.no_debug_endpoints:
+        found.append(ExecRoute("/post", ("POST",), None, tags=("Debug",)))
+    if not gateway.no_crud_endpoints:
+        found += [
+            ExecRoute(path, (method,), path, tags=("CRUD",))
+            for path, method in (
+                ("/index", "POST"),
+                ("/search", "POST"),
+                ("/delete", "DELETE"),
+                ("/update", "PUT"),
+            )
+        ]
+    taken = {(route.path, method) for route in found for method in route.methods}
+    for endpoint, options in gateway.expose_endpoints.items():
+        route = _exposed(endpoint, options)
+        # What came first counts, as in the reference.
+        free = tuple(method for method in route.methods if (route.path, method) not in taken)
+        taken.update((route.path, method) for method in free)
+        if free:
+            found.append(attrs.evolve(route, methods=free))
+    return tuple(found)
+
+
+def _exposed(endpoint: str, options: Mapping[str, Any]) -> ExecRoute:
+    path = options.get("http_path") or endpoint
+    if not path.startswith("/") or set(path) & set("<>|"):
+        raise ConfigError(
+            f"gateway.expose_endpoints: {path!r} cannot be the path of {endpoint!r}; "
+            "a path starts with / and has no <, > or |"
+        )
+    methods = tuple(dict.fromkeys(method.upper() for method in options.get("methods") or ["POST"]))
+    tags = options.get("tags") or ("Customized",)
+    return ExecRoute(
+        path,
+        methods,
+        endpoint,
+        status=int(options.get("status_code") or 200),
+        tags=(tags,) if isinstance(tags, str) else tuple(str(tag) for tag in tags),
+        options=options,
+    )

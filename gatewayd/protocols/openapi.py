@@ -1,0 +1,190 @@
+"""
+The OpenAPI 3.1 document of an HTTP port, from the gateway's settings (golden: openapi_paths.json).
+
+Paths, tags, names of schemas and the documented answers are the reference's; what stands in them is
+made from ``exec_routes``, by which the port itself is built, and ``json_schemas``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from gatewayd import __version__
+from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
+from gatewayd.protocols.json_schemas import Schema, ref, referred, with_references
+
+_TITLE: Final = "gatewayd"
+_DESCRIPTION: Final = (
+    "The HTTP side of a Flow of executors. Title and description are set by the keys of the same names "
+    "in the gateway's part of the Flow file."
+)
+_TAGS: Final = {
+    "Debug": "For finding out what a Flow does; switched off by no_debug_endpoints.",
+    "CRUD": "For the usual endpoints of a search; switched off by no_crud_endpoints.",
+}
+_SUMMARIES: Final = {
+    "/post": "Send documents to an endpoint of the executors",
+    "/index": "Index documents",
+    "/search": "Search with documents",
+    "/update": "Update documents",
+    "/delete": "Delete documents",
+}
+_FAILURES: Final = (
+    "An executor that fails still answers with this status: header.status then tells of it. Where an "
+    "executor cannot be reached the answer is 503, where it is too slow 504."
+)
+
+
+def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
+    """
+    The document as an object to be written as JSON.
+
+    ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run whatever the
+    settings say. Raises ConfigError for exposed endpoints that cannot be paths.
+    """
+    routes = exec_routes(gateway) if full else ()
+    debug = not (full and gateway.no_debug_endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    if debug:
+        paths["/dry_run"] = {"get": _dry_run()}
+        paths["/status"] = {"get": _status()}
+    operations = _Operations()
+    for route in routes:
+        if route.options.get("include_in_schema", True):
+            item = paths.setdefault(_literal(route.path), {})
+            item.update((method.lower(), operations.of(route, method)) for method in route.methods)
+    if full and gateway.expose_graphql_endpoint:
+        paths["/graphql"] = _graphql()
+    paths["/"] = {"get": _health()}
+
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": gateway.title or _TITLE,
+            "description": gateway.description or _DESCRIPTION,
+            "version": __version__,
+        },
+        "paths": paths,
+        "components": {"schemas": with_references(referred(paths))},
+    }
+    used = {
+        tag for item in paths.values() for operation in item.values() for tag in operation.get("tags", ())
+    }
+    if tags := [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]:
+        document["tags"] = tags
+    return document
+
+
+class _Operations:
+    """Describes the routes of one document, each with an id of its own."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def of(self, route: ExecRoute, method: str) -> dict[str, Any]:
+        given = route.options
+        model = "JinaRequestModel" if route.endpoint is None else "JinaEndpointRequestModel"
+        description = given.get("response_description") or "What the Flow answers."
+        found = _operation(
+            given.get("summary") or _SUMMARIES.get(route.path) or f"Send documents to {route.endpoint}",
+            tags=route.tags,
+            description=given.get("description") or _FAILURES,
+            operationId=self._id(given, route.path, method),
+            requestBody={"required": True, "content": _json(ref(model))},
+            responses={
+                str(route.status): _answer(str(description), ref("JinaResponseModel")),
+                "422": _answer("The body is not what it should be.", ref("HTTPValidationError")),
+            },
+        )
+        if given.get("deprecated"):
+            found["deprecated"] = True
+        return found
+
+    def _id(self, given: Mapping[str, Any], path: str, method: str) -> str:
+        plain = "".join(letter if letter.isalnum() else "_" for letter in path.strip("/"))
+        name = str(given.get("operation_id") or given.get("name") or f"{plain}_{method.lower()}")
+        candidate, number = name, 2
+        while candidate in self._ids:
+            candidate, number = f"{name}_{number}", number + 1
+        self._ids.add(candidate)
+        return candidate
+
+
+def _health() -> dict[str, Any]:
+    return _operation(
+        "Whether the gateway is there",
+        operationId="health",
+        responses={"200": _answer("It is.", ref("JinaHealthModel"))},
+    )
+
+
+def _status() -> dict[str, Any]:
+    return _operation(
+        "Versions and environment of the gateway",
+        tags=("Debug",),
+        operationId="status",
+        responses={"200": _answer("Two maps of texts.", ref("JinaInfoModel"))},
+    )
+
+
+def _dry_run() -> dict[str, Any]:
+    return _operation(
+        "Whether a request gets through the whole Flow",
+        operationId="dry_run",
+        responses={"200": _answer("code is 0 if it does.", ref("StatusProto"))},
+    )
+
+
+def _graphql() -> dict[str, Any]:
+    answer = {
+        "type": "object",
+        "properties": {
+            "data": {"type": ["object", "null"]},
+            "errors": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    query = {"type": "string", "description": "A GraphQL document."}
+    variables = {"type": ["object", "null"]}
+    name = {"type": ["string", "null"]}
+    asked = {
+        "type": "object",
+        "properties": {"query": query, "variables": variables, "operationName": name},
+        "required": ["query"],
+    }
+    return {
+        "get": _operation(
+            "A GraphQL query, or a page to write one",
+            operationId="graphql_get",
+            parameters=[{"name": "query", "in": "query", "schema": query}],
+            responses={
+                "200": {"description": "The answer, or the page for browsers."},
+                "404": {"description": "There is no GraphQL here."},
+            },
+        ),
+        "post": _operation(
+            "A GraphQL query or mutation",
+            operationId="graphql_post",
+            requestBody={"required": True, "content": _json(asked)},
+            responses={"200": _answer("The answer; errors are in it.", answer)},
+        ),
+    }
+
+
+def _operation(summary: str, *, tags: Iterable[str] = (), **more: Any) -> dict[str, Any]:
+    listed = {"tags": list(tags)} if tags else {}
+    return {**listed, "summary": summary, **more}
+
+
+def _answer(description: str, schema: Schema) -> dict[str, Any]:
+    return {"description": description, "content": _json(schema)}
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _literal(path: str) -> str:
+    """Braces in our paths stand for themselves; in OpenAPI's they name parameters."""
+    return path.replace("{", "%7B").replace("}", "%7D")

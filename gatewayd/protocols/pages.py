@@ -1,0 +1,114 @@
+"""
+The pages that document a port, and the files they show, all of them from gatewayd itself.
+
+Nothing is loaded from the internet, which each page's Content-Security-Policy makes sure of, and no
+page has a script in it. The files' addresses carry a version: browsers may keep them for good.
+"""
+
+from __future__ import annotations
+
+import html
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final
+
+import attrs
+import orjson
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.openapi import openapi
+
+_ASSETS: Final = files("gatewayd") / "assets"
+_FOREVER: Final = ((b"Cache-Control", b"public, max-age=31536000, immutable"),)
+_NEVER: Final = ((b"Cache-Control", b"no-cache"),)
+_TYPES: Final = {
+    "js": b"text/javascript; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+    "png": b"image/png",
+    "txt": b"text/plain; charset=utf-8",
+}
+_HTML: Final = b"text/html; charset=utf-8"
+
+# Styles are written by the scripts themselves; Redoc searches in a worker that it makes of a text.
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'self'"
+)
+_PAGE_HEADERS: Final = (
+    *_NEVER,
+    (b"Content-Security-Policy", _POLICY),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+)
+
+
+@attrs.frozen
+class Page:
+    """What GET answers on one path, always with 200."""
+
+    path: str
+    content_type: bytes
+    body: bytes = attrs.field(repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = _PAGE_HEADERS
+
+
+def documentation(gateway: GatewayConfig, *, full: bool) -> tuple[Page, ...]:
+    """
+    /openapi.json, the pages made of it, and their files. Reads files the first time.
+
+    ``full`` as in ``openapi``. Raises ConfigError as that does.
+    """
+    document = openapi(gateway, full=full)
+    title = document["info"]["title"]
+    return (
+        Page("/openapi.json", b"application/json", orjson.dumps(document), _NEVER),
+        Page("/docs", _HTML, _page("docs.html", title)),
+        Page("/docs/oauth2-redirect", _HTML, _page("oauth2-redirect.html", title)),
+        Page("/redoc", _HTML, _page("redoc.html", title)),
+        *_files(("swagger-ui-dist", "redoc")),
+    )
+
+
+def graphiql(gateway: GatewayConfig) -> tuple[Page, ...]:
+    """The page to write GraphQL in, for the path /graphql, and after it its files."""
+    page = Page("/graphql", _HTML, _page("graphiql.html", gateway.title or "gatewayd"))
+    return (page, *_files(("react-dom", "react", "graphiql")))
+
+
+def _page(name: str, title: str) -> bytes:
+    text = (_ASSETS / "pages" / name).read_text("utf-8").replace("{title}", html.escape(title))
+    for folder, versioned in _folders().items():
+        text = text.replace(f"assets/{folder}/", f"assets/{versioned}/")
+    return text.encode()
+
+
+@lru_cache
+def _files(packages: tuple[str, ...]) -> tuple[Page, ...]:
+    """The files of packages, and those of our own that the pages with them need."""
+    own = {"swagger-ui-dist": "docs", "redoc": "redoc", "graphiql": "graphiql"}
+    wanted = [(package, "") for package in packages]
+    wanted += [("pages", own[package] + ".") for package in packages if package in own]
+    found = []
+    for package, prefix in wanted:
+        versioned = _folders()[package]
+        folder = _ASSETS / ("pages" if package == "pages" else versioned)
+        for file in sorted(folder.iterdir(), key=lambda file: file.name):
+            kind = _TYPES.get(file.name.rpartition(".")[2])
+            if kind is not None and file.name.startswith(prefix):
+                path = f"/docs/assets/{versioned}/{file.name}"
+                found.append(Page(path, kind, file.read_bytes(), _FOREVER))
+    return tuple(found)
+
+
+@lru_cache
+def _folders() -> dict[str, str]:
+    """The folders' names by those in the pages: with a version, or a hash where there is none."""
+    found = {}
+    for folder in _ASSETS.iterdir():
+        name, _, version = folder.name.rpartition("-")
+        if name and version[:1].isdigit():
+            found[name] = folder.name
+    own = b"".join(file.read_bytes() for file in (_ASSETS / "pages").iterdir())
+    return {**found, "pages": f"pages-{sha256(own).hexdigest()[:16]}"}
