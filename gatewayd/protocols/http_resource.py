@@ -1,26 +1,22 @@
 """
 The HTTP paths, mounted with Klein, each of them one Request to the dispatcher.
 
-``routes`` says which paths there are, from the gateway's settings alone. ``HttpApi`` registers them
-with Klein. Klein finds a path by werkzeug's matcher, which costs more than all else this file does;
-none of our paths has variables, so ``HttpApi.render`` looks the plain cases up in a table made from
-Klein's own map, and leaves to Klein what is not in it: encoded paths, unknown ones, wrong methods.
+``exec_routes`` says which of them hand their body to executors, from the gateway's settings alone.
+``HttpApi`` registers all with Klein. Klein finds a path by werkzeug's matcher, which costs more than
+all else this file does; none of our paths has variables, so ``HttpApi.render`` looks the plain cases up
+in a table made from Klein's own map, and leaves to Klein what is not in it: encoded paths, unknown
+ones, wrong methods.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import attrs
 import orjson
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -29,77 +25,16 @@ from werkzeug.routing import RequestRedirect
 
 from gatewayd import jsoncodec
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import (
-    BadRequest,
-    ConfigError,
-    Draining,
-    GatewayError,
-    NetworkError,
-    Overloaded,
-    TooLarge,
-    codes_for,
-)
+from gatewayd.errors import GatewayError
 from gatewayd.protocols.dry_run import failure_status
+from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
 from gatewayd.protocols.http_answer import problem
-from gatewayd.protocols.http_site import GatewayRequest
-from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
-from gatewayd.request import Request
+from gatewayd.protocols.http_exchange import exchange, give_up
+from gatewayd.protocols.http_request import GatewayRequest
+from gatewayd.protocols.needs import Needs
+from gatewayd.protocols.pages import Page, documentation
 
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
-
-log = Logger()
-
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-
-
-@attrs.frozen
-class ExecRoute:
-    """
-    A path that hands its body to executors.
-
-    ``endpoint`` is the exec endpoint, None where the body names it. ``status`` answers a success.
-    """
-
-    path: str
-    methods: tuple[str, ...]
-    endpoint: str | None
-    status: int = 200
-
-
-def exec_routes(gateway: GatewayConfig) -> tuple[ExecRoute, ...]:
-    """
-    The paths of an HTTP gateway that hand bodies to executors; of two with the same path and method
-    the first counts.
-
-    Raises ConfigError for an exposed endpoint that cannot be a path.
-    """
-    found: list[ExecRoute] = []
-    if not gateway.no_debug_endpoints:
-        found.append(ExecRoute("/post", ("POST",), None))
-    if not gateway.no_crud_endpoints:
-        found += [
-            ExecRoute(path, (method,), path)
-            for path, method in (
-                ("/index", "POST"),
-                ("/search", "POST"),
-                ("/update", "PUT"),
-                ("/delete", "DELETE"),
-            )
-        ]
-    for endpoint, options in gateway.expose_endpoints.items():
-        path = options.get("http_path") or endpoint
-        methods = options.get("methods") or ["POST"]
-        if not path.startswith("/") or set(path) & set("<>|"):
-            raise ConfigError(
-                f"gateway.expose_endpoints: {path!r} cannot be the path of {endpoint!r}; "
-                "a path starts with / and has no <, > or |"
-            )
-        found.append(
-            ExecRoute(
-                path, tuple(m.upper() for m in methods), endpoint, int(options.get("status_code") or 200)
-            )
-        )
-    return tuple(found)
 
 
 class HttpApi(Resource):
@@ -115,6 +50,7 @@ class HttpApi(Resource):
     def __init__(self, gateway: GatewayConfig, needs: Needs, *, full: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._needs = needs
+        self._compress_above_bytes = gateway.compress_above_bytes
         # Any: Klein's types know requests as IRequest, and handlers by what they return to be rendered.
         self._app: Any = Klein()
         self._app.url_map.merge_slashes = False
@@ -139,6 +75,8 @@ class HttpApi(Resource):
     # -- which paths there are ------------------------------------------------------------------------
 
     def _mount(self, gateway: GatewayConfig, full: bool) -> None:
+        for page in documentation(gateway, full=full):
+            self._add(page.path, ("GET",), _shows(page))
         self._add("/", ("GET",), self._health)
         if not full or not gateway.no_debug_endpoints:
             self._add("/status", ("GET",), self._status_page)
@@ -159,7 +97,8 @@ class HttpApi(Resource):
             self._app.route(path, methods=free, endpoint=endpoint)(lambda http_request: handler(http_request))
 
     def _serves(self, route: ExecRoute) -> Handler:
-        return lambda http_request: _begin(http_request, self._exchange(http_request, route))
+        above = self._compress_above_bytes
+        return lambda http_request: _begin(http_request, exchange(self._needs, http_request, route, above))
 
     def _plain_paths(self) -> Iterator[tuple[tuple[bytes, bytes], Handler]]:
         """(method, path) and what Klein would run for it."""
@@ -182,56 +121,15 @@ class HttpApi(Resource):
         return _begin(http_request, self._try_out(http_request))
 
     async def _try_out(self, http_request: GatewayRequest) -> None:
-        request_id = _request_id(http_request)
         status = b""
         try:
             await self._needs.dispatcher.dry_run()
         except GatewayError as error:
             status = failure_status(error)
         except Exception as error:
-            _give_up(http_request, request_id, error)
+            give_up(http_request, error)
             return
         http_request.respond(200, jsoncodec.encode_status(status))
-
-    async def _exchange(self, http_request: GatewayRequest, route: ExecRoute) -> None:
-        """One request from its body to its answer."""
-        request_id = _request_id(http_request)
-        headers = [(b"X-Request-ID", request_id.encode())]
-        request: Request | None = None
-        try:
-            request = await self._decode(http_request, route, request_id)
-            response = await self._needs.dispatcher.dispatch(request)
-            if len(response.documents) > OFFLOAD_BYTES:
-                body = await self._needs.offload(jsoncodec.encode_http, response)
-            else:
-                body = jsoncodec.encode_http(response)
-            http_request.respond(route.status, body, headers=headers)
-        except NetworkError as error:
-            assert request is not None  # only dispatch raises it
-            http_request.respond(
-                codes_for(error).http, await self._encode_failure(request, error), headers=headers
-            )
-        except Exception as error:
-            _give_up(http_request, request_id, error)
-
-    async def _decode(self, http_request: GatewayRequest, route: ExecRoute, request_id: str) -> Request:
-        body = http_request.body
-        content_type = http_request.header(b"content-type")
-        options: dict[str, Any] = {
-            "content_type": None if content_type is None else content_type.decode("latin-1"),
-            "endpoint": route.endpoint,
-            "request_id": request_id,
-        }
-        if len(body) <= OFFLOAD_BYTES:
-            return jsoncodec.decode_request(body, **options)
-        decoded: Request = await self._needs.offload(jsoncodec.decode_request, body, **options)
-        return decoded
-
-    async def _encode_failure(self, request: Request, error: NetworkError) -> bytes:
-        if len(request.documents) <= OFFLOAD_BYTES:
-            return jsoncodec.encode_network_error(request, error)
-        body: bytes = await self._needs.offload(jsoncodec.encode_network_error, request, error)
-        return body
 
     # -- what is on no path ---------------------------------------------------------------------------
 
@@ -258,41 +156,16 @@ class HttpApi(Resource):
         return bare if bare != path and bare in self._paths else None
 
 
+def _shows(page: Page) -> Handler:
+    return lambda http_request: http_request.respond(200, page.body, page.content_type, page.headers)
+
+
 def _begin(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
     """Start ``work``, which a client that hangs up cancels."""
     running = Deferred.fromCoroutine(work)
     if not running.called:
         http_request.work_begun(running)
     return running
-
-
-def _give_up(http_request: GatewayRequest, request_id: str, error: Exception) -> None:
-    """Answer with an error that is not of the network."""
-    headers = [(b"X-Request-ID", request_id.encode())]
-    status = codes_for(error).http
-    if isinstance(error, TooLarge):
-        body = problem(str(error))
-    elif isinstance(error, BadRequest):
-        body = jsoncodec.encode_bad_request(error)
-    elif isinstance(error, GatewayError):
-        body = problem(str(error))
-        if isinstance(error, Overloaded):
-            headers.append((b"Retry-After", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    elif isinstance(error, CancelledError):
-        # Mostly the client left, and this goes nowhere; else the gateway gave up on all of its work.
-        status, body = 503, problem(str(Draining()))
-    else:
-        log.failure("request {request_id} to {path} failed", request_id=request_id, path=http_request.path)
-        body = problem(f"internal error; the log has it as request {request_id}")
-    http_request.respond(status, body, headers=headers)
-
-
-def _request_id(http_request: GatewayRequest) -> str:
-    """The client's own id for its request if it sent a usable one, else a new one of 32 hex digits."""
-    given = http_request.header(b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return os.urandom(16).hex()
 
 
 def _is_preflight(http_request: GatewayRequest) -> bool:

@@ -13,23 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
-from io import BytesIO
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from gatewayd.protocols.http_answer import JSON, PIECE_BYTES, LargeBody, head, problem
-
-log = Logger()
+from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.http_answer import JSON, head, problem
+from gatewayd.protocols.http_request import GatewayRequest
 
 
 @attrs.frozen
@@ -39,7 +37,8 @@ class SiteLimits:
 
     ``body_bytes`` bounds one body, ``idle_s`` the silence between requests or within one, ``head_s``
     the time from a request's first byte to the end of its headers, ``linger_s`` how long the rest of
-    a refused request is read and dropped. ``head_bytes`` is twice what nginx allows.
+    a refused request is read and dropped. ``head_bytes`` bounds a request's head, twice what nginx
+    allows.
     """
 
     body_bytes: int
@@ -48,6 +47,16 @@ class SiteLimits:
     linger_s: float = 2.0
     head_bytes: int = 64 * 1024
     headers: int = 200
+
+    @classmethod
+    def of(cls, gateway: GatewayConfig) -> SiteLimits:
+        """Those that a gateway's settings ask for."""
+        return cls(
+            body_bytes=gateway.max_message_bytes,
+            idle_s=gateway.http_idle_timeout_s,
+            head_s=gateway.http_head_timeout_s,
+            head_bytes=gateway.http_max_head_bytes,
+        )
 
 
 class GatewayChannel(HTTPChannel):
@@ -96,6 +105,8 @@ class GatewayChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         if self.length is not None and self.length > self.site.limits.body_bytes:
             self.refuse_body()
+        elif self.length and not self.site.buffers.has_room(self.length):
+            self.refuse_for_now()
         elif not self.refused:
             super().allHeadersReceived()
 
@@ -121,16 +132,24 @@ class GatewayChannel(HTTPChannel):
             f"the body is larger than {limit} bytes; the limit is gateway.max_message_bytes",
         )
 
-    def refuse(self, status: HTTPStatus, detail: object) -> None:
-        """Answer the request that is being read with an error, then close."""
+    def refuse_for_now(self) -> None:
+        """There is no room for the body of the current request."""
+        detail = self.site.buffers.full()
+        self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail, b"Retry-After: 1\r\n")
+
+    def refuse(self, status: HTTPStatus, detail: object, headers: bytes = b"") -> None:
+        """Answer the request that is being read with an error, then close; ``headers`` are whole lines."""
         if self.refused:
             return
         self.refused = True
+        if self.requests:
+            headers += self.requests[-1].shown_id
+            self.requests[-1].release()
         self.persistent = 0
         self._stop_deadline()
         self.setTimeout(None)
         body = problem(detail)
-        parts = [*head(int(status), JSON, len(body)), b"Connection: close\r\n\r\n"]
+        parts = [*head(int(status), JSON, len(body)), headers, b"Connection: close\r\n\r\n"]
         self.transport.writeSequence([*parts, body])
         if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
@@ -168,114 +187,6 @@ class GatewayChannel(HTTPChannel):
             self._deadline = None
 
 
-class GatewayRequest(Request):
-    """
-    One HTTP request; ``http_request`` elsewhere.
-
-    Answer it with ``respond``. Whoever works for it says so with ``work_begun``: that work is
-    cancelled when the client hangs up.
-    """
-
-    channel: GatewayChannel
-    site: GatewaySite
-    content: Any
-    _work: Deferred[Any] | None = None
-
-    def gotLength(self, length: int | None) -> None:
-        self.content = BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self.content.tell() + len(data) > self.channel.site.limits.body_bytes:
-            # Only a chunked body gets here: a Content-Length was refused before.
-            self.content = BytesIO()
-            self.channel.refuse_body()
-        elif not self.channel.refused:
-            self.content.write(data)
-
-    def getRequestHostname(self) -> bytes:
-        # Klein hands this to werkzeug, which raises on a Host header that is no IDNA name. Nothing here
-        # depends on the name the client used.
-        return b"gateway"
-
-    @property
-    def body(self) -> bytes:
-        """The whole body; taking it copies nothing."""
-        return bytes(self.content.getvalue())
-
-    def header(self, name: bytes) -> bytes | None:
-        """The last value of a request header; ``name`` in lower case."""
-        values = self.requestHeaders.getRawHeaders(name)
-        return values[-1] if values else None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client hung up, so that an answer has nowhere to go."""
-        return bool(self._disconnected)
-
-    def work_begun(self, work: Deferred[Any]) -> None:
-        """Cancel ``work`` if the client hangs up before it is done."""
-        self._work = work
-
-    def connectionLost(self, reason: Failure) -> None:
-        work, self._work = self._work, None
-        super().connectionLost(reason)
-        if work is not None:
-            work.cancel()
-
-    def finish(self) -> None:
-        # Klein finishes once more what an error handler has answered.
-        if not self.finished and not self._disconnected:
-            super().finish()
-
-    def process(self) -> None:
-        # twisted.web's own prepares headers that ``respond`` writes better, and may answer in HTML.
-        self.site = self.channel.site
-        if not self.path.startswith(b"/"):
-            self.path = _origin_form(self.path)
-        self.prepath = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
-        try:
-            self.site.resource.render(self)
-        except Exception:
-            log.failure("{method} {path} failed", method=self.method, path=self.path)
-            self.respond(500, problem("Internal Server Error"))
-
-    def respond(
-        self,
-        status: int,
-        body: bytes,
-        content_type: bytes = JSON,
-        headers: Iterable[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """
-        Write the whole answer and finish; nothing happens when the client is gone.
-
-        ``headers`` are further ones; their values must hold no line ends, as those of a request do not.
-        An answer to HEAD is written without its body.
-        """
-        self._work = None
-        if self._disconnected:
-            return
-        parts = head(status, content_type, len(body))
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in self.channel.site.headers_for(self):
-            parts += (name, b": ", value, b"\r\n")
-        if not self.channel.persistent:
-            parts.append(b"Connection: close\r\n")
-        parts.append(b"\r\n")
-        if self.method == b"HEAD":
-            body = b""
-        self.startedWriting = 1
-        self.code = status
-        if len(body) <= PIECE_BYTES:
-            self.channel.write(b"".join((*parts, body)))
-            self.finish()
-        else:
-            self.channel.write(b"".join(parts))
-            LargeBody(self, body).begin()
-
-
 class GatewaySite(Site):
     """
     All connections to one listener.
@@ -287,9 +198,12 @@ class GatewaySite(Site):
     requestFactory = GatewayRequest
     noisy = False  # the gateway says itself what listens where
 
-    def __init__(self, resource: Resource, limits: SiteLimits, reactor: Any, *, cors: bool) -> None:
+    def __init__(
+        self, resource: Resource, limits: SiteLimits, buffers: Buffers, reactor: Any, *, cors: bool
+    ) -> None:
         super().__init__(resource, timeout=limits.idle_s, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits
+        self.buffers = buffers
         self._clock = reactor
         self.channels: set[GatewayChannel] = set()
         self.draining = False
@@ -360,9 +274,3 @@ _CORS = (
     (b"Access-Control-Allow-Origin", b"*"),
     (b"Access-Control-Allow-Credentials", b"true"),
 )
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path of an absolute request target (RFC 9112 section 3.2.2), or of ``*``."""
-    _, _, rest = target.partition(b"://")
-    return b"/" + rest.partition(b"/")[2]

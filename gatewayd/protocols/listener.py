@@ -17,9 +17,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.config.model import GatewayConfig, Protocol
+from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.http_answer import problem
+from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.http_resource import HttpApi
-from gatewayd.protocols.http_site import GatewayRequest, GatewaySite, SiteLimits
+from gatewayd.protocols.http_site import GatewaySite, SiteLimits
 from gatewayd.protocols.needs import Dispatcher, Needs
 from gatewayd.protocols.websocket import PATHS, WebSocketListener
 
@@ -43,6 +45,7 @@ class Upgradable(Resource):
         if http_request.path not in _PATHS:
             http_request.respond(403, problem("Forbidden"))
         else:
+            http_request.release()
             http_request.channel.leave_site()
             self._upgrade.render(http_request)
         return NOT_DONE_YET
@@ -55,12 +58,13 @@ class ListenerSite(GatewaySite):
         self,
         root: Resource,
         limits: SiteLimits,
+        buffers: Buffers,
         reactor: Any,
         *,
         cors: bool,
         websockets: WebSocketListener | None,
     ) -> None:
-        super().__init__(root, limits, reactor, cors=cors)
+        super().__init__(root, limits, buffers, reactor, cors=cors)
         self.websockets = websockets
 
     def close_all(self, grace_s: float) -> Deferred[None]:
@@ -83,17 +87,20 @@ def build_site(
     offload: Callable[..., Deferred[Any]],
     reactor: Any,
     *,
+    buffers: Buffers | None = None,
     limits: SiteLimits | None = None,
 ) -> ListenerSite:
     """
     The factory for a port that speaks ``protocols``: http, websocket or both.
 
     ``status`` makes the maps of /status; ``offload(function, *args, **kwargs)`` runs a pure function in
-    a pool thread; ``limits`` replace those made from ``gateway``. Raises ConfigError for exposed
+    a pool thread; ``buffers`` are those of all listeners of the gateway, and of this one alone if left
+    out; ``limits`` replace those made from ``gateway``. Raises ConfigError for exposed
     endpoints that cannot be paths.
     """
-    needs = Needs(dispatcher=dispatcher, status=status, offload=offload, reactor=reactor)
-    limits = limits or SiteLimits(body_bytes=gateway.max_message_bytes)
+    buffers = buffers or Buffers(gateway.max_buffered_bytes)
+    needs = Needs(dispatcher=dispatcher, status=status, offload=offload, reactor=reactor, buffers=buffers)
+    limits = limits or SiteLimits.of(gateway)
     full = "http" in protocols
     api = HttpApi(gateway, needs, full=full)
     websockets = None
@@ -103,4 +110,4 @@ def build_site(
             needs, prefetch=gateway.prefetch, max_message_bytes=gateway.max_message_bytes
         )
         root = Upgradable(api, websockets)
-    return ListenerSite(root, limits, reactor, cors=full and gateway.cors, websockets=websockets)
+    return ListenerSite(root, limits, buffers, reactor, cors=full and gateway.cors, websockets=websockets)

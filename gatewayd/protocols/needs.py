@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.protocols.buffers import Buffers
 from gatewayd.request import Request, Response
 
 # Above this a JSON body is decoded, or an answer encoded, in a pool thread: at about 100 MB/s it would
@@ -29,10 +30,11 @@ class Needs:
     What HTTP and WebSocket are given.
 
     ``status`` makes the two maps of /status at the time of the call; ``offload(function, *args,
-    **kwargs)`` runs a pure function in a pool thread.
+    **kwargs)`` runs a pure function in a pool thread. ``buffers`` count the bytes held for clients.
     """
 
     dispatcher: Dispatcher
     status: Callable[[], Mapping[str, Mapping[str, str]]]
     offload: Callable[..., Deferred[Any]]
     reactor: Any
+    buffers: Buffers

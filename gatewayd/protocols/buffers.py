@@ -1,0 +1,40 @@
+"""How much memory the requests of all clients may hold together."""
+
+from __future__ import annotations
+
+
+class Buffers:
+    """
+    A count of held bytes, bounded.
+
+    Who keeps bytes of a client takes them first and gives them back when they are let go. One object
+    serves every listener of a gateway; reactor thread only.
+    """
+
+    __slots__ = ("held_bytes", "limit_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def has_room(self, count: int) -> bool:
+        """Whether ``take(count)`` would succeed now."""
+        return self.held_bytes + count <= self.limit_bytes
+
+    def take(self, count: int) -> bool:
+        """Hold ``count`` bytes more; False, and nothing is held, where there is no room."""
+        if self.held_bytes + count > self.limit_bytes:
+            return False
+        self.held_bytes += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Hold ``count`` bytes less."""
+        self.held_bytes -= count
+
+    def full(self) -> str:
+        """What to tell a client that found no room."""
+        return (
+            f"the gateway holds as many bytes of requests as it may ({self.limit_bytes}, "
+            "gateway.max_buffered_bytes); try again later"
+        )

@@ -1,0 +1,187 @@
+# mypy: disable-error-code="no-untyped-call"
+"""One HTTP request on a connection: its body as it arrives, its id, and the writing of its answer."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from gatewayd.errors import Overloaded
+from gatewayd.protocols.http_answer import JSON, PIECE_BYTES, LargeBody, head, problem
+
+if TYPE_CHECKING:
+    from gatewayd.protocols.http_site import GatewayChannel, GatewaySite
+
+log = Logger()
+
+_SHOWABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class GatewayRequest(Request):
+    """
+    One HTTP request; ``http_request`` elsewhere.
+
+    Answer it with ``respond``. Whoever works for it says so with ``work_begun``: that work is
+    cancelled when the client hangs up.
+    """
+
+    channel: GatewayChannel
+    site: GatewaySite
+    content: Any
+    _work: Deferred[Any] | None = None
+    _id: str | None = None
+    _held_bytes = 0
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        channel = self.channel
+        if channel.refused:
+            return
+        if self._held_bytes + len(data) > channel.site.limits.body_bytes:
+            # Only a chunked body gets here: a Content-Length was refused before.
+            channel.refuse_body()
+        elif not channel.site.buffers.take(len(data)):
+            channel.refuse_for_now()
+        else:
+            self._held_bytes += len(data)
+            self.content.write(data)
+
+    def hold(self, count: int) -> None:
+        """Hold ``count`` bytes more until this request is answered. Raises Overloaded."""
+        buffers = self.site.buffers
+        if not buffers.take(count):
+            raise Overloaded(buffers.full())
+        self._held_bytes += count
+
+    def release(self) -> None:
+        """Let go of the body."""
+        held, self._held_bytes = self._held_bytes, 0
+        if held:
+            self.channel.site.buffers.give_back(held)
+            self.content = BytesIO()
+
+    def getRequestHostname(self) -> bytes:
+        # Klein hands this to werkzeug, which raises on a Host header that is no IDNA name. Nothing here
+        # depends on the name the client used.
+        return b"gateway"
+
+    @property
+    def body(self) -> bytes:
+        """The whole body; taking it copies nothing."""
+        return bytes(self.content.getvalue())
+
+    def header(self, name: bytes) -> bytes | None:
+        """The last value of a request header; ``name`` in lower case."""
+        values = self.requestHeaders.getRawHeaders(name)
+        return values[-1] if values else None
+
+    @property
+    def request_id(self) -> str:
+        """The client's own id for its request if it sent a usable one, else a new one of 32 hex digits."""
+        if self._id is None:
+            self._id = self.given_id or os.urandom(16).hex()
+        return self._id
+
+    @request_id.setter
+    def request_id(self, value: str) -> None:
+        self._id = value
+
+    @property
+    def given_id(self) -> str | None:
+        """The header X-Request-ID; None without a usable one."""
+        given = self.header(b"x-request-id")
+        return given.decode() if given is not None and _SHOWABLE_ID.fullmatch(given) else None
+
+    @property
+    def shown_id(self) -> bytes:
+        """An answer's header that names the request; nothing where no header can hold its id."""
+        value = self.request_id.encode()
+        return b"X-Request-ID: %s\r\n" % value if _SHOWABLE_ID.fullmatch(value) else b""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client hung up, so that an answer has nowhere to go."""
+        return bool(self._disconnected)
+
+    def work_begun(self, work: Deferred[Any]) -> None:
+        """Cancel ``work`` if the client hangs up before it is done."""
+        self._work = work
+
+    def connectionLost(self, reason: Failure) -> None:
+        work, self._work = self._work, None
+        self.release()
+        super().connectionLost(reason)
+        if work is not None:
+            work.cancel()
+
+    def finish(self) -> None:
+        # Klein finishes once more what an error handler has answered.
+        if not self.finished and not self._disconnected:
+            self.release()
+            super().finish()
+
+    def process(self) -> None:
+        # twisted.web's own prepares headers that ``respond`` writes better, and may answer in HTML.
+        self.site = self.channel.site
+        if not self.path.startswith(b"/"):
+            self.path = _origin_form(self.path)
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            self.site.resource.render(self)
+        except Exception:
+            log.failure("{method} {path} failed", method=self.method, path=self.path)
+            self.respond(500, problem("Internal Server Error"))
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = JSON,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """
+        Write the whole answer and finish; nothing happens when the client is gone.
+
+        The request's id is always among the headers; ``headers`` are further ones. Their values must hold
+        no line ends, as those of a request do not.
+        An answer to HEAD is written without its body.
+        """
+        self._work = None
+        if self._disconnected:
+            return
+        parts = [*head(status, content_type, len(body)), self.shown_id]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in self.channel.site.headers_for(self):
+            parts += (name, b": ", value, b"\r\n")
+        if not self.channel.persistent:
+            parts.append(b"Connection: close\r\n")
+        parts.append(b"\r\n")
+        if self.method == b"HEAD":
+            body = b""
+        self.startedWriting = 1
+        self.code = status
+        if len(body) <= PIECE_BYTES:
+            self.channel.write(b"".join((*parts, body)))
+            self.finish()
+        else:
+            self.channel.write(b"".join(parts))
+            LargeBody(self, body).begin()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path of an absolute request target (RFC 9112 section 3.2.2), or of ``*``."""
+    _, _, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2]
