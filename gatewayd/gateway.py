@@ -24,6 +24,7 @@ from gatewayd.errors import Draining, PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
 from gatewayd.pool.shards import around
+from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
 from gatewayd.protocols.listener import build_site
@@ -59,6 +60,7 @@ class Gateway:
             on_down=self._replica_down,
             base_dir=flow.base_dir,
         )
+        self._buffers = Buffers(flow.gateway.max_buffered_bytes)
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._identity: Identity | None = None  # with one, every port speaks TLS only
         self._grpc: list[GrpcServer] = []
@@ -120,6 +122,7 @@ class Gateway:
             self._status,
             self._bridge.offload,
             self._reactor,
+            buffers=self._buffers,
         )
         host = self.flow.gateway.host
         try:
