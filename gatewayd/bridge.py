@@ -119,11 +119,9 @@ class Bridge:
 
         Cancelling the future (which a cancelled task that awaits it does) cancels the Deferred.
         """
-        future: asyncio.Future[T] = self._loop.create_future()
-        errand = _Errand(future)
-        future.add_done_callback(lambda _: self._asker_done(errand))
+        errand: _Errand[T] = _Errand(self)
         self._to_reactor.post(self._begin_work, errand, start, args, kwargs)
-        return future
+        return errand
 
     def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
@@ -215,7 +213,7 @@ class Bridge:
         try:
             work = start(*args, **kwargs)
         except Exception:
-            self._to_loop.post(_deliver, errand.future, Failure())
+            self._to_loop.post(_deliver, errand, Failure())
             return
         errand.work = work
         work.addBoth(self._report, errand)
@@ -223,14 +221,9 @@ class Bridge:
     def _report(self, result: T | Failure, errand: _Errand[T]) -> None:
         errand.work = None
         if not errand.asker_left:
-            self._to_loop.post(_deliver, errand.future, result)
+            self._to_loop.post(_deliver, errand, result)
         elif isinstance(result, Failure) and not result.check(CancelledError):
             log.debug("work on the reactor failed after its asker left: {error}", error=result.value)
-
-    def _asker_done(self, errand: _Errand[Any]) -> None:
-        # Loop thread; the mailbox keeps order, so _begin_work runs before _release does.
-        if errand.future.cancelled():
-            self._to_reactor.post(self._release, errand)
 
     def _release(self, errand: _Errand[Any]) -> None:
         errand.asker_left = True
@@ -257,15 +250,22 @@ class _Job(Generic[T]):
         self.bridge._task_done(self, task)
 
 
-class _Errand(Generic[T]):
-    """Work that the loop asked of the reactor."""
+class _Errand(asyncio.Future[T]):
+    """Work that the loop asked of the reactor: the future that the loop waits for."""
 
-    __slots__ = ("asker_left", "future", "work")
-
-    def __init__(self, future: asyncio.Future[T]) -> None:
-        self.future = future  # loop thread only
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(loop=bridge._loop)
+        self.bridge = bridge
         self.work: Deferred[Any] | None = None  # reactor thread only
         self.asker_left = False  # reactor thread only
+
+    def cancel(self, msg: object = None) -> bool:
+        """Loop thread: by the asker, or by the cancelling of a task that waits."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            # The mailbox keeps order: _begin_work has run by then.
+            self.bridge._to_reactor.post(self.bridge._release, self)
+        return cancelled
 
 
 class _Mailbox:
