@@ -28,5 +28,5 @@ class Counted(Executor):
 
     @requests(on="/slow")
     def slow(self, docs, **kwargs):
-        """One at a time, ten milliseconds each: a capacity of 100 requests a second."""
-        time.sleep(0.01)
+        """One at a time, 25 milliseconds each: a capacity of 40 requests a second."""
+        time.sleep(0.025)

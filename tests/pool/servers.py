@@ -157,7 +157,10 @@ def resets_under_calls(connection: socket.socket) -> None:
     connection.sendall(SETTINGS_FRAME)
     received = b""
     while b"process_single_data" not in received and len(received) < 200:
-        received += connection.recv(1 << 16)
+        data = connection.recv(1 << 16)
+        if not data:
+            break
+        received += data
     resets(connection)
 
 
