@@ -12,18 +12,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gatewayd.client.client import Client
+    from gatewayd.client.flow import Flow
     from gatewayd.executor.binding import dynamic_batching, monitor, requests
     from gatewayd.executor.executor import Executor
 
 _HOMES = {
     "Client": "gatewayd.client.client",
     "Executor": "gatewayd.executor.executor",
+    "Flow": "gatewayd.client.flow",
     "requests": "gatewayd.executor.binding",
     "dynamic_batching": "gatewayd.executor.binding",
     "monitor": "gatewayd.executor.binding",
 }
 
-__all__ = ["Client", "Executor", "__version__", "dynamic_batching", "monitor", "requests"]
+__all__ = ["Client", "Executor", "Flow", "__version__", "dynamic_batching", "monitor", "requests"]
 
 
 def __getattr__(name: str) -> Any:

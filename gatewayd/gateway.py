@@ -1,9 +1,9 @@
 """
 Builds the parts of a running gateway from its config, starts them in order, and drains them on stop.
 
-Start: bridge, pool, dispatcher, ports, executors. Stop goes outside in: take nothing new, let what is
-under way finish within the grace period, then close the client connections, the executors, the
-channels to them, and the loop thread.
+Start: bridge, pool, dispatcher, ports; the processes of the executors are started by the service. Stop
+goes outside in: take nothing new, let what is under way finish within the grace period, then close the
+client connections, the executors, the channels to them, and the loop thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from gatewayd.dispatch.topology import Topology
 from gatewayd.errors import Draining, PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
-from gatewayd.pool.shards import around
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
@@ -44,7 +43,8 @@ class Gateway:
     ``ports`` holds the port that each of the config's listeners got, in their order, once started.
     """
 
-    def __init__(self, flow: FlowConfig, reactor: Any) -> None:
+    def __init__(self, flow: FlowConfig, reactor: Any, supervisor: Supervisor) -> None:
+        """Tell ``replica_up`` and ``replica_down`` what ``supervisor`` tells; ``stop`` stops it too."""
         self.flow = flow
         self.ports: list[int] = []
         self._reactor = reactor
@@ -53,13 +53,7 @@ class Gateway:
         self._dispatcher = Dispatcher(
             Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
         )
-        self._supervisor = Supervisor(
-            reactor,
-            [each for deployment in flow.deployments for each in (deployment, *around(deployment))],
-            on_up=self._replica_up,
-            on_down=self._replica_down,
-            base_dir=flow.base_dir,
-        )
+        self._supervisor = supervisor
         self._buffers = Buffers(flow.gateway.max_buffered_bytes)
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._identity: Identity | None = None  # with one, every port speaks TLS only
@@ -68,7 +62,7 @@ class Gateway:
 
     def start(self) -> None:
         """
-        Listen and start the executors. Raises ConfigError: the process is then to end.
+        Listen. Raises ConfigError: the process is then to end.
 
         Blocks for a moment while the certificate is read and gRPC binds its ports.
         """
@@ -80,7 +74,6 @@ class Gateway:
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))
         self._announce()
-        self._supervisor.start()
         self._supervisor.ready().addCallbacks(self._ready, lambda failure: failure.trap(Draining))
 
     async def stop(self) -> None:
@@ -172,11 +165,11 @@ class Gateway:
 
     # -- executors -----------------------------------------------------------------------------------
 
-    def _replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
+    def replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
         self._addresses[deployment, shard, replica] = address
         self._pool.replica_up(deployment, address, shard)
 
-    def _replica_down(self, deployment: str, shard: int, replica: int) -> None:
+    def replica_down(self, deployment: str, shard: int, replica: int) -> None:
         address = self._addresses.pop((deployment, shard, replica), None)
         if address is not None:
             self._pool.replica_down(deployment, address, shard)

@@ -8,19 +8,24 @@ Deliberately thin: everything that loads gRPC is imported when the service start
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from gatewayd.config import FlowConfig
-from gatewayd.errors import ConfigError
+from gatewayd.errors import ConfigError, Draining
 
 if TYPE_CHECKING:
+    from gatewayd.executor.supervisor import Down, Supervisor, Up
     from gatewayd.gateway import Gateway
 
 log = Logger()
+
+Report = Callable[[Mapping[str, object]], None]
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class GatewayService(Service):
@@ -28,28 +33,53 @@ class GatewayService(Service):
     Serves one Flow on one reactor.
 
     A start that fails (a port is taken) is told in the log, which is the terminal with ``-n``, and ends
-    the process with code 1; SIGTERM and SIGINT stop it in order and end it with 0.
+    the process with code 1; SIGTERM and SIGINT, or those of them in ``signals``, stop it in order and
+    end it with 0.
+
+    ``report`` is told how the start goes: ``{"event": "listening", "ports": [...]}``, for each replica
+    ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
+    or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
+    started again all the same.
     """
 
-    def __init__(self, flow: FlowConfig, reactor: Any) -> None:
+    def __init__(
+        self,
+        flow: FlowConfig,
+        reactor: Any,
+        *,
+        report: Report | None = None,
+        signals: tuple[signal.Signals, ...] = _SIGNALS,
+    ) -> None:
         self._flow = flow
         self._reactor = reactor
+        self._report: Report = report if report is not None else lambda event: None
+        self._signals = signals
         self._gateway: Gateway | None = None
         self._stopping = False
 
     def startService(self) -> None:
-        from gatewayd.gateway import Gateway
-
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._take_signals)
-        gateway = Gateway(self._flow, self._reactor)
+        gateway: Gateway
+        # The reactor does not run yet: by the time that it tells anything, the gateway is there.
+        supervisor = self._start_executors(
+            on_up=lambda *up: gateway.replica_up(*up), on_down=lambda *down: gateway.replica_down(*down)
+        )
+        from gatewayd.gateway import Gateway
+
+        gateway = Gateway(self._flow, self._reactor, supervisor)
         try:
             gateway.start()
         except ConfigError as error:
             log.critical("the gateway cannot start: {error}", error=error)
+            self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
             # Not an Exception: twistd would print its traceback, and there is no bug to look for.
             raise SystemExit(1) from None
         self._gateway = gateway
+        self._report({"event": "listening", "ports": gateway.ports})
+        supervisor.ready().addCallbacks(
+            lambda _: self._report({"event": "ready"}), lambda failure: failure.trap(Draining)
+        )
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -58,10 +88,38 @@ class GatewayService(Service):
         gateway, self._gateway = self._gateway, None
         return Deferred.fromCoroutine(gateway.stop())
 
+    def _start_executors(self, on_up: Up, on_down: Down) -> Supervisor:
+        """
+        Half a second of imports each: they go on beside the gateway's own.
+
+        If the gateway cannot start, the executors end with this process.
+        """
+        from gatewayd.config.around import around
+        from gatewayd.executor.supervisor import Supervisor
+
+        def up(deployment: str, shard: int, replica: int, address: str) -> None:
+            on_up(deployment, shard, replica, address)
+            self._report({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
+
+        def failed(replica: str, error: str) -> None:
+            self._report({"event": "failed", "kind": "replica", "replica": replica, "error": error})
+
+        flow = self._flow
+        supervisor = Supervisor(
+            self._reactor,
+            [each for deployment in flow.deployments for each in (deployment, *around(deployment))],
+            on_up=up,
+            on_down=on_down,
+            on_failed=failed,
+            base_dir=flow.base_dir,
+        )
+        supervisor.start()
+        return supervisor
+
     def _take_signals(self) -> None:
         # twistd lets the process die of the signal it was stopped by; whoever watches a service wants
         # to see that it ended as it should.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._signals:
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _frame: object) -> None:

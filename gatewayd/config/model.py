@@ -85,6 +85,10 @@ class GatewayConfig:
     no_crud_endpoints: bool = False
     expose_endpoints: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     expose_graphql_endpoint: bool = False
+    graphql_max_query_bytes: int = 256 * 1024
+    graphql_max_depth: int = 32
+    graphql_max_fields: int = 1000
+    graphql_max_root_fields: int = 50
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()
@@ -97,7 +101,8 @@ class ExecutorConfig:
 
     ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
     or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
-    ``py_modules`` are absolute paths. ``workspace`` is the base folder, absolute too.
+    ``py_modules`` are absolute paths. ``workspace`` is the base folder, absolute too. ``carried`` is what
+    a Flow in Python sends by value (``carrying.py``); a class in it takes the place of ``uses``.
     """
 
     uses: str | None = None
@@ -110,6 +115,7 @@ class ExecutorConfig:
     env: Mapping[str, str] = attrs.field(factory=dict)
     output_array_type: Literal["numpy", "list"] | None = None
     exit_on_exceptions: tuple[str, ...] = ()
+    carried: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

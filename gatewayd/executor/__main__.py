@@ -36,13 +36,20 @@ def main() -> int:
     """Run one replica; the exit code. 0 after a graceful stop, 1 if it could not start or had to end."""
     # Ctrl-C reaches the whole process group; the supervisor decides when its executors stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        # What every executor needs, while the supervisor is still busy with its own start.
+        import gatewayd.executor.loading
+        import gatewayd.executor.runtime  # noqa: F401
+    except Exception:
+        _report({"event": "failed", "error": traceback.format_exc()})
+        return 1
     line = sys.stdin.buffer.readline()
     # The executor's own child processes must not hold our pipes open, nor its code read them.
     lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.set_inheritable(REPORT_FD, False)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         from gatewayd.executor.spec import ExecutorSpec
 

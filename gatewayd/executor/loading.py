@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 import yaml
 
+from gatewayd.carrying import Carried, unpack
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
@@ -42,7 +43,8 @@ def load(spec: ExecutorSpec) -> Executor:
         batching = dict(config.uses_dynamic_batching)
     for path in config.py_modules:
         import_file(Path(base_dir, path))
-    cls = find_class(config.uses, config.py_modules)
+    carried = _carried(config)
+    cls: type[Executor] = carried.cls or find_class(config.uses, config.py_modules)
     runtime_args = {
         "name": spec.runtime_name,
         "workspace": str(Path(base_dir, config.workspace)) if config.workspace else None,
@@ -55,7 +57,7 @@ def load(spec: ExecutorSpec) -> Executor:
     }
     try:
         executor = cls(
-            **config.uses_with,
+            **{**config.uses_with, **carried.uses_with},
             metas=dict(config.uses_metas),
             requests=dict(config.uses_requests),
             runtime_args=runtime_args,
@@ -68,6 +70,15 @@ def load(spec: ExecutorSpec) -> Executor:
             f"{_where(cls)}: {cls.__name__}.__init__ must call super().__init__(**kwargs); it did not"
         )
     return executor
+
+
+def _carried(config: ExecutorConfig) -> Carried:
+    if config.carried is None:
+        return Carried()
+    try:
+        return unpack(config.carried)
+    except Exception as error:  # what it needs is imported now
+        raise LoadError(f"uses: {config.uses or 'uses_with'} cannot be received: {error!r}") from error
 
 
 def import_file(path: Path) -> ModuleType:

@@ -104,7 +104,8 @@ class ReplicaStatus:
 
 class Replica:
     """
-    Keeps one replica running. ``on_up(address)`` and ``on_down()`` are called in turn, up first.
+    Keeps one replica running. ``on_up(address)`` and ``on_down()`` are called in turn, up first;
+    ``on_failed(error)`` each time its process could not start or ended by itself.
 
     ``environment`` is that of the process, whole. ``dice`` is asked once per restart.
     """
@@ -120,6 +121,7 @@ class Replica:
         dice: Callable[[], float],
         on_up: Callable[[str], None],
         on_down: Callable[[], None],
+        on_failed: Callable[[str], None],
     ) -> None:
         self.spec = spec
         self._reactor = reactor
@@ -129,6 +131,7 @@ class Replica:
         self._dice = dice
         self._on_up = on_up
         self._on_down = on_down
+        self._on_failed = on_failed
         self._state: State = "stopped"
         self._process: _Process | None = None
         self._address: str | None = None
@@ -240,6 +243,7 @@ class Replica:
             error=self._error,
         )
         self._set_timer(self._reactor.callLater(delay_s, self._again))
+        self._on_failed(self._error or cause)
 
     def _again(self) -> None:
         self._timer = None

@@ -27,8 +27,9 @@ class Supervisor:
     Starts, watches, restarts and stops executor processes.
 
     ``on_up(deployment, shard, replica, address)`` is called each time a replica begins to serve,
-    ``on_down(deployment, shard, replica)`` when its process has ended. ``base_dir`` is what relative
-    paths and modules of the Flow are looked up in.
+    ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(replica, error)`` tells
+    each failed start of a replica that has never served, by its runtime name. ``base_dir`` is what
+    relative paths and modules of the Flow are looked up in.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Supervisor:
         on_up: Up,
         on_down: Down,
         *,
+        on_failed: Callable[[str, str], None] | None = None,
         base_dir: str = ".",
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff | None = None,
@@ -53,16 +55,18 @@ class Supervisor:
                 for replica in range(deployment.replicas):
                     key = (deployment.name, shard, replica)
                     self._never_up.add(key)
+                    spec = ExecutorSpec.of(deployment, shard, replica, base_dir)
                     self._replicas.append(
                         Replica(
                             reactor,
-                            ExecutorSpec.of(deployment, shard, replica, base_dir),
+                            spec,
                             environment={**environment, **deployment.executor.env},
                             timeout_ready_s=deployment.timeout_ready_s,
                             backoff=backoff or Backoff(),
                             dice=dice,
                             on_up=self._upward(on_up, key),
                             on_down=self._downward(on_down, key),
+                            on_failed=self._failure(on_failed, key, spec.runtime_name),
                         )
                     )
 
@@ -110,3 +114,12 @@ class Supervisor:
 
     def _downward(self, on_down: Down, key: tuple[str, int, int]) -> Callable[[], None]:
         return lambda: on_down(*key)
+
+    def _failure(
+        self, on_failed: Callable[[str, str], None] | None, key: tuple[str, int, int], name: str
+    ) -> Callable[[str], None]:
+        def failed(error: str) -> None:
+            if on_failed is not None and key in self._never_up:
+                on_failed(name, error)
+
+        return failed

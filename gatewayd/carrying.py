@@ -1,0 +1,162 @@
+"""
+How what a script or a notebook defines gets into an executor's process.
+
+A process that is spawned knows nothing of its parent's objects. A class that it can import goes by
+name (``module:Class``). Everything else goes by value, with cloudpickle: classes of ``__main__`` (a
+script is never run a second time, so it needs no ``if __name__ == "__main__"``), of a notebook, of a
+function; and values in ``uses_with`` that JSON does not have.
+"""
+
+from __future__ import annotations
+
+import base64
+import dis
+import importlib.machinery
+import inspect
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from types import CodeType, ModuleType
+from typing import Any
+
+import attrs
+
+
+class CannotCarry(Exception):
+    """Something that no other process can be given; ``str(error)`` says what and why."""
+
+
+@attrs.frozen
+class Carried:
+    """What came by value: the class, None where it goes by name, and entries for ``uses_with``."""
+
+    cls: type | None = None
+    uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def importable_name(cls: type) -> str | None:
+    """``module:Class`` if a new process that has our ``sys.path`` can import it from there, else None."""
+    module = sys.modules.get(cls.__module__)
+    if module is None or cls.__module__ == "__main__" or "<" in cls.__qualname__:
+        return None
+    found: Any = module
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not cls or not _is_found(module):
+        return None
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def pack(carried: Carried) -> str:
+    """ASCII text that ``unpack`` takes in another process of this Python. Raises CannotCarry."""
+    import cloudpickle
+
+    module = None if carried.cls is None else sys.modules.get(carried.cls.__module__)
+    # Of a module that can't be imported elsewhere (a test's, an exec'd one), what the class uses goes too.
+    by_value = module is not None and module.__name__ != "__main__" and not _is_found(module)
+    if by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return base64.b64encode(cloudpickle.dumps((carried.cls, dict(carried.uses_with)))).decode()
+    except Exception as error:  # whatever a __reduce__ of the user's raises
+        raise CannotCarry(_explained(carried, error)) from error
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def unpack(text: str) -> Carried:
+    """The inverse of ``pack``. Raises whatever the import of a module that is needed raises."""
+    cls, uses_with = pickle.loads(base64.b64decode(text))
+    return Carried(cls, uses_with)
+
+
+def own_path() -> list[str]:
+    """The folders of ``sys.path`` that a new process would not have by itself, absolute."""
+    fresh = {os.path.realpath(folder) for folder in _standard_path()}
+    folders = (os.path.abspath(folder or os.curdir) for folder in sys.path)
+    return [folder for folder in dict.fromkeys(folders) if os.path.realpath(folder) not in fresh]
+
+
+def _standard_path() -> Iterator[str]:
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
+        yield paths[name]
+    yield os.path.join(paths["platstdlib"], "lib-dynload")
+    yield os.path.join(
+        sys.base_prefix, sys.platlibdir, f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    )
+
+
+def _is_found(module: ModuleType) -> bool:
+    """Whether an import by its name, in a new process, leads to the same file."""
+    path: list[str] | None = None
+    spec = None
+    for index, _ in enumerate(parts := module.__name__.split(".")):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: index + 1]), path)
+        if spec is None:
+            return False
+        path = list(spec.submodule_search_locations or ())
+    file = getattr(module, "__file__", None)
+    return spec is not None and file is not None and spec.origin == file
+
+
+def _explained(carried: Carried, error: Exception) -> str:
+    """Which part cannot be carried, found by trying them one by one."""
+    for name, value in carried.uses_with.items():
+        if (reason := _refusal(value)) is not None:
+            return f"uses_with: {name} (a {type(value).__name__}) cannot be sent to another process: {reason}"
+    cls = carried.cls
+    if cls is None:
+        return str(error)
+    for method, name, value in _used(cls):
+        if (reason := _refusal(value)) is not None:
+            return (
+                f"{cls.__name__}.{method} uses {name} (a {type(value).__name__}), which cannot be sent to "
+                f"the executor's process: {reason}. Make it in {cls.__name__}.__init__, or move the class "
+                "into a module that can be imported"
+            )
+    return (
+        f"{cls.__name__} cannot be sent to the executor's process: {error!r}. Move it into a module that "
+        "can be imported"
+    )
+
+
+def _refusal(value: object) -> str | None:
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:
+        return str(error)
+    return None
+
+
+def _used(cls: type) -> Iterator[tuple[str, str, object]]:
+    """What the methods of a class refer to outside it: method, name, value. Class attributes too."""
+    for attribute, value in vars(cls).items():
+        function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else None
+        code = getattr(function, "__code__", None)
+        if function is None or code is None:
+            if not attribute.startswith("__"):
+                yield attribute, attribute, value
+            continue
+        closure = inspect.getclosurevars(function)
+        for name in _global_names(code):
+            if name in function.__globals__ and function.__globals__[name] is not cls:
+                yield attribute, name, function.__globals__[name]
+        for name, captured in closure.nonlocals.items():
+            if captured is not cls and name != "__class__":
+                yield attribute, name, captured
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield str(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)

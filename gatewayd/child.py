@@ -1,0 +1,149 @@
+"""
+``python -m gatewayd.child``: the gateway of a Flow that was written in Python, as a process of its own.
+
+It is the service that twistd runs, told by its parent instead of a command line. One line of JSON comes
+on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "carried": {...},
+"log_level": ...}``, where ``carried`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
+what goes there by value. Lines of JSON go back on what was standard output (see ``service.py``).
+
+It lives as long as its parent: when standard input ends, or the parent does, it stops in order. Ctrl-C
+reaches it too, but it is the parent that decides what that means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import IO, Any
+
+import attrs
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, textFileLogObserver
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from gatewayd.config import FlowConfig, flow_from_mapping
+from gatewayd.errors import ConfigError
+from gatewayd.service import GatewayService
+
+
+def main() -> int:
+    """Serve until the parent is done with it; the exit code, 1 if the gateway cannot start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what anything here prints is for the terminal
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    told: Mapping[str, Any] = json.loads(line)
+    report = _Reports(answers)
+    try:
+        flow = _with_carried(flow_from_mapping(told["flow"], base_dir=told["base_dir"]), told["carried"])
+    except ConfigError as error:
+        report({"event": "failed", "kind": "ConfigError", "error": str(error)})
+        return 1
+    os.environ.update(flow.gateway.env)
+    globalLogBeginner.beginLoggingTo([_observer(told["log_level"], report)], redirectStandardIO=False)
+    return _serve(flow, told["parent"], report)
+
+
+def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    service = GatewayService(flow, reactor, report=report, signals=(signal.SIGTERM,))
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    service.startService()
+    reactor.addReader(_Ending(0, reactor))
+    # Somebody whom the parent forked may hold our standard input open, but not the parent's life.
+    with contextlib.suppress(OSError, AttributeError):
+        reactor.addReader(_Ending(os.pidfd_open(parent), reactor))
+    if os.getppid() != parent:
+        reactor.callWhenRunning(reactor.stop)
+    reactor.run()
+    return 0
+
+
+def _with_carried(flow: FlowConfig, carried: Mapping[str, str]) -> FlowConfig:
+    """``flow`` with what goes to its executors by value."""
+    deployments = list(flow.deployments)
+    for key, packed in carried.items():
+        index, _, role = key.partition(".")
+        deployment = deployments[int(index)]
+        role = role or "executor"
+        config = attrs.evolve(getattr(deployment, role), carried=packed)
+        deployments[int(index)] = attrs.evolve(deployment, **{role: config})
+    return attrs.evolve(flow, deployments=tuple(deployments))
+
+
+@implementer(IReadDescriptor)
+class _Ending:
+    """A descriptor that becomes readable when the parent is done with us or gone."""
+
+    def __init__(self, descriptor: int, reactor: Any) -> None:
+        self._descriptor = descriptor
+        self._reactor = reactor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> None:
+        self._reactor.removeReader(self)
+        self._ended()
+
+    def connectionLost(self, reason: object) -> None:
+        # A pipe whose other end was closed is told so, without anything to read.
+        self._ended()
+
+    def _ended(self) -> None:
+        with contextlib.suppress(ReactorNotRunning):  # its twin was faster
+            self._reactor.stop()
+
+    def logPrefix(self) -> str:
+        return "parent"
+
+
+class _Reports:
+    """Writes the service's reports until ``ready``; then nobody reads them any more."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.done = False
+
+    def __call__(self, event: Mapping[str, object]) -> None:
+        if self.done:
+            return
+        # A parent that has gone cannot be told; its end is noticed elsewhere.
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(json.dumps(event) + "\n")
+        self.done = event["event"] == "ready"
+
+
+def _observer(level: str, report: _Reports) -> Any:
+    """
+    What a user of the Flow sees on standard error: what executors print, and all from ``level`` up.
+
+    Until the Flow is ready, failures are for the parent to tell.
+    """
+    text = textFileLogObserver(sys.stderr)
+    least = LogLevel.levelWithName(level)
+
+    def observe(event: LogEvent) -> None:
+        namespace = event.get("log_namespace")
+        found = event.get("log_level", LogLevel.info)
+        told_by_parent = namespace in ("gatewayd.executor.replica", "gatewayd.service")
+        if namespace == "gatewayd.executor.replica" and "line" in event:
+            sys.stderr.write(formatEvent(event) + "\n")
+            sys.stderr.flush()
+        elif found >= least and (report.done or found < LogLevel.error or not told_by_parent):
+            text(event)
+
+    return observe
+
+
+if __name__ == "__main__":
+    sys.exit(main())

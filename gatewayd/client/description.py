@@ -1,0 +1,321 @@
+"""
+What a Flow in Python says, as the map that a Flow file would hold, and what of it no file can hold.
+
+Nothing is decided here: the map goes to ``gatewayd.config``, in this process to be checked and in the
+gateway's to be served. Classes and objects leave the map on the way (``carrying.py``).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, NoReturn
+
+import attrs
+import yaml
+
+from gatewayd.carrying import CannotCarry, Carried, importable_name, pack
+from gatewayd.config import FlowConfig, flow_from_mapping
+from gatewayd.config.document import parse
+from gatewayd.config.files import read_text
+from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, SECTIONS, Section
+from gatewayd.config.loader import load_flow_text
+from gatewayd.config.problems import Place, Report, Source
+from gatewayd.config.sections import gather, read, spread
+from gatewayd.config.substitution import Variables, substitute
+from gatewayd.errors import ConfigError
+
+# Where a class may stand, and the field of DeploymentConfig that comes of it.
+_ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
+_FILES: Final = (".yml", ".yaml", ".jaml")
+
+
+class FlowError(ConfigError, ValueError):
+    """Something in a Flow that cannot be used; ``str(error)`` says where, and what is accepted."""
+
+
+class FlowTopologyError(FlowError):
+    """Executors that cannot be joined as asked."""
+
+
+@attrs.frozen
+class Description:
+    """
+    A Flow as it was written: ``with``, ``gateway`` and the list of executors, in the words of Flow files.
+
+    ``uses`` may be a class, and ``uses_with`` may hold any object. Files are named by absolute paths;
+    modules are found in ``base_dir``.
+    """
+
+    with_: Mapping[str, Any] = attrs.field(factory=dict)
+    gateway: Mapping[str, Any] = attrs.field(factory=dict)
+    executors: tuple[Any, ...] = ()
+    base_dir: str = "."
+
+    def config(self) -> FlowConfig:
+        """All of it, checked. Raises FlowError."""
+        mapping, _ = self.portable(pack_all=False)
+        try:
+            return flow_from_mapping(mapping, base_dir=self.base_dir)
+        except ConfigError as error:
+            raise FlowError(str(error)) from None
+
+    def portable(self, *, pack_all: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
+        """
+        The map, with nothing in it that JSON does not have, and what goes by value beside it.
+
+        See ``gatewayd/child.py`` for the second. Raises FlowError for what cannot be sent.
+        """
+        carried: dict[str, str] = {}
+        items = []
+        index = 0
+        for item in self.executors:
+            if isinstance(item, Mapping):
+                if item.get("name") == "gateway":  # the loader leaves it out, too
+                    items.append(dict(item))
+                    continue
+                item, parts = _parted(item)
+                for role, part in parts if pack_all else ():
+                    key = str(index) if role == "executor" else f"{index}.{role}"
+                    try:
+                        carried[key] = pack(part)
+                    except CannotCarry as error:
+                        raise FlowError(f"Flow: executors[{index}].{error}") from error.__cause__
+            items.append(item)
+            index += 1
+        return self._whole(items), carried
+
+    def for_file(self) -> dict[str, Any]:
+        """The map as a Flow file holds it. Raises FlowError for what no file can hold."""
+        return self._whole([_written(item) if isinstance(item, Mapping) else item for item in self.executors])
+
+    def _whole(self, executors: list[Any]) -> dict[str, Any]:
+        sections = {"with": dict(self.with_), "gateway": dict(self.gateway), "executors": executors}
+        whole = {"jtype": "Flow", "version": "1", **{key: value for key, value in sections.items() if value}}
+        plain: dict[str, Any] = _plain(whole)
+        return plain
+
+
+def checked_with(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of ``Flow(...)``. Raises FlowError for unknown ones and values that are not accepted."""
+    report = Report()
+    dealt = spread(_plain(settings), Place(Source("Flow()", report)))
+    for layer in (dealt.flow, dealt.gateway, dealt.executors):
+        read(layer)
+    _raise(report)
+    return {word: value for word, value in settings.items() if value is not None}
+
+
+def checked_gateway(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of ``config_gateway(...)``, as ``checked_with``; aliases by their key's own name."""
+    return _checked(GATEWAY, "Flow.config_gateway()", settings)
+
+
+def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None) -> dict[str, Any]:
+    """
+    Keywords of ``add(...)``, as ``checked_gateway``.
+
+    Files are looked for in the current folder, then in that of the calling code.
+    """
+    plain, _ = _parted(settings)
+    _checked(EXECUTOR, "Flow.add()", plain)
+    named: dict[str, Any] = {
+        _name(EXECUTOR, word): value for word, value in settings.items() if value is not None
+    }
+    name, needs = named.get("name"), named.get("needs")
+    if name == "gateway" or (name is not None and not str(name).isidentifier()):
+        raise FlowError(f"name: {name} is invalid, please follow the python variable name conventions")
+    if name is not None and name in ([needs] if isinstance(needs, str) else needs or ()):
+        raise FlowTopologyError("the income/output of a deployment can not be itself")
+    folders = [Path.cwd()] if caller_folder is None else [Path.cwd(), caller_folder]
+    files: dict[str, Any] = _with_absolute_files(named, folders)
+    return files
+
+
+def read_source(
+    source: str | Path | IO[str] | Mapping[str, Any], context: Mapping[str, Any] | None
+) -> Description:
+    """
+    The Flow that a file, an open stream, YAML text or a map describes; variables are put in now.
+
+    A text is YAML when it has several lines or begins with ``jtype`` or ``!``, else the name of a file.
+    Raises FileNotFoundError, or FlowError with all problems of it.
+    """
+    if isinstance(source, Mapping):
+        return _described(dict(source), Path.cwd())
+    if isinstance(source, str | Path) and not _is_yaml(source):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"can not find {source}")
+        report = Report()
+        text = read_text(path, Place(Source(str(path), report)))
+        _raise(report)
+        return _from_text(text or "", str(path), path.absolute().parent, context)
+    text = source.read() if not isinstance(source, str | Path) else str(source)
+    name = getattr(source, "name", None) or "<text>"
+    return _from_text(text, str(name), Path.cwd(), context)
+
+
+def _is_yaml(source: str | Path) -> bool:
+    return isinstance(source, str) and ("\n" in source or source.startswith(("jtype", "!", "{")))
+
+
+def _from_text(text: str, name: str, folder: Path, context: Mapping[str, Any] | None) -> Description:
+    import os
+
+    try:
+        # Once for its problems, which have lines and columns only while it is a text.
+        load_flow_text(text, base_dir=folder, context=context, name=name)
+    except ConfigError as error:
+        raise FlowError(str(error)) from None
+    source = Source(name, Report())
+    value = substitute(parse(text, source), source, Variables(os.environ, context or {}))
+    _restore_texts(value, source)
+    return _described(value, folder)
+
+
+def _restore_texts(value: Any, source: Source) -> None:
+    """Give texts back to keys that take texts: ``007`` of a variable became 7."""
+    for path, text in source.texts.items():
+        names = [step for step in path[-2:] if isinstance(step, str)]
+        keys = [key for section in SECTIONS for name in names if (key := section.find(name))]
+        if keys and all(key.kind.literal for key in keys) and "uses_with" not in path:
+            parent = value
+            for step in path[:-1]:
+                parent = parent[step]
+            if isinstance(parent[path[-1]], int | float):
+                parent[path[-1]] = text
+
+
+def _described(value: Mapping[str, Any], folder: Path) -> Description:
+    executors = value.get("executors") or value.get("deployments") or []
+    return Description(
+        with_=dict(value.get("with") or {}),
+        gateway=dict(value.get("gateway") or {}),
+        executors=tuple(_with_absolute_files(item, [folder]) for item in executors),
+        base_dir=str(folder),
+    )
+
+
+def _checked(section: Section, title: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    report = Report()
+    read(gather(section, _plain(settings), Place(Source(title, report))))
+    _raise(report)
+    return {_name(section, word): value for word, value in settings.items() if value is not None}
+
+
+def _name(section: Section, word: str) -> str:
+    key = section.find(word)
+    return word if key is None else key.name
+
+
+def _raise(report: Report) -> None:
+    try:
+        report.raise_problems()
+    except ConfigError as error:
+        raise FlowError(str(error)) from None
+
+
+def _with_absolute_files(item: Any, folders: list[Path]) -> Any:
+    if isinstance(item, str):
+        return _absolute(item, folders)
+    if not isinstance(item, Mapping):
+        return item
+    result = dict(item)
+    for key in _ROLES:
+        value = result.get(key)
+        if isinstance(value, str) and value.endswith(_FILES) and "\n" not in value:
+            result[key] = _absolute(value, folders)
+    modules = result.get("py_modules")
+    if modules is not None:
+        listed = [modules] if isinstance(modules, str | Path) else modules
+        result["py_modules"] = [_absolute(str(module), folders) for module in listed]
+    return result
+
+
+def _absolute(name: str, folders: list[Path]) -> str:
+    candidates = [(folder / Path(name).expanduser()).absolute() for folder in folders]
+    return str(next((path for path in candidates if path.exists()), candidates[0]))
+
+
+def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Carried]]]:
+    """One executor without classes and objects, and these by their role."""
+    plain = dict(item)
+    found: dict[str, Carried] = {}
+    for key, role in _ROLES.items():
+        if isinstance(cls := item.get(key), type):
+            name = _checked_class(cls, key) and importable_name(cls)
+            plain[key] = name or cls.__name__
+            if name is None:
+                found[role] = Carried(cls=cls)
+    with_ = item.get("uses_with")
+    if isinstance(with_, Mapping):
+        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
+        plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
+        if objects:
+            found["executor"] = attrs.evolve(found.get("executor", Carried()), uses_with=objects)
+    return plain, list(found.items())
+
+
+def _checked_class(cls: type, key: str) -> bool:
+    from gatewayd.executor.executor import Executor
+
+    if not issubclass(cls, Executor):
+        raise FlowError(
+            f"{key}: {cls.__qualname__} is not an Executor; does it inherit from gatewayd.Executor?"
+        )
+    return True
+
+
+def _written(item: Mapping[str, Any]) -> dict[str, Any]:
+    plain, parts = _parted(item)
+    for role, part in parts:
+        if part.uses_with:
+            refuse_to_write(f"uses_with: {', '.join(part.uses_with)}", "is no plain value")
+        cls = part.cls
+        assert cls is not None
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        if cls.__module__ != "__main__" or script is None or "." in cls.__qualname__:
+            refuse_to_write(cls.__qualname__, "is defined where no other process can import it")
+        if role == "executor":
+            modules = [] if plain.get("py_modules") is None else list(plain["py_modules"])
+            plain["py_modules"] = [*modules, str(Path(script).absolute())]
+    return plain
+
+
+def refuse_to_write(what: str, why: str) -> NoReturn:
+    raise FlowError(f"this Flow cannot be written to a file: {what} {why}. Move it into a module")
+
+
+def _is_plain(value: Any) -> bool:
+    match value:
+        case None | bool() | int() | float() | str() | Path():
+            return True
+        case list() | tuple():
+            return all(map(_is_plain, value))
+        case dict():
+            return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return False
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(item) for item in value]
+        case Path():
+            return str(value)
+    return value
+
+
+def to_yaml(mapping: Mapping[str, Any]) -> str:
+    """As a Flow file."""
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+
+
+def words() -> Iterator[str]:
+    """Every keyword of ``Flow(...)``: what ``with`` of a Flow file may hold."""
+    for section in (FLOW, GATEWAY, EXECUTOR):
+        yield from section.words()

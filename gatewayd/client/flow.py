@@ -1,0 +1,346 @@
+"""
+Describes a Flow in Python and runs it.
+
+    f = Flow().config_gateway(protocol="http", port=12345).add(uses=MyExecutor)
+    with f:
+        f.post("/", inputs=docs)
+
+A Flow never changes: each method that adds something returns another one. ``with`` starts the gateway
+and its executors as processes of their own (``running.py``) and ends them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+import attrs
+
+from gatewayd.client.description import (
+    Description,
+    FlowError,
+    FlowTopologyError,
+    checked_executor,
+    checked_gateway,
+    checked_with,
+    read_source,
+    to_yaml,
+)
+from gatewayd.client.running import PortAlreadyUsed, RunningGateway, RuntimeFailToStart
+from gatewayd.client.startup import startup
+from gatewayd.config import FlowConfig
+
+if TYPE_CHECKING:
+    from gatewayd.executor.executor import Executor
+
+__all__ = ["Flow", "FlowError", "FlowTopologyError", "PortAlreadyUsed", "RuntimeFailToStart"]
+
+_EVERYWHERE: Final = ("0.0.0.0", "::", "")
+# How often a stop event of block() is looked at besides the gateway's process.
+_LOOK_S: Final = 0.2
+
+
+class Flow:
+    """
+    A gateway and the executors behind it.
+
+    The keywords are those of ``with`` in a Flow file: name, workspace, env are the Flow's own; all
+    others go to the gateway, and to every executor that does not set them itself. ``asyncio=True``
+    gives ``post`` and its relatives the asynchronous client. Raises FlowError (a ValueError) for
+    keywords and values that are not accepted.
+    """
+
+    def __init__(self, *, asyncio: bool = False, **settings: Any) -> None:
+        self._description = Description(with_=checked_with(settings), base_dir=str(Path.cwd()))
+        self._asyncio = asyncio
+        self._running: RunningGateway | None = None
+        self._client: Any = None
+
+    # -- describing ----------------------------------------------------------------------------------
+
+    def config_gateway(self, **settings: Any) -> Flow:
+        """
+        A copy of this Flow with settings of the gateway, such as ``protocol``, ``port``, ``cors``.
+
+        The keywords are those of ``gateway`` in a Flow file; what is set twice has the later value.
+        """
+        gateway = {**self._description.gateway, **checked_gateway(settings)}
+        return self._changed(gateway=gateway)
+
+    def add(
+        self,
+        *,
+        uses: type[Executor] | str | Mapping[str, Any] | None = None,
+        name: str | None = None,
+        needs: str | Iterable[str] | None = None,
+        **settings: Any,
+    ) -> Flow:
+        """
+        A copy of this Flow with one more executor, behind the last one or those it ``needs``.
+
+        ``uses`` is a class, ``module:Class``, an executor's config.yml, or that file's content;
+        without it, requests pass through. Further keywords are those of an executor in a Flow file,
+        such as ``replicas``, ``uses_with``, ``py_modules``, ``external``, ``host`` and ``port``.
+        """
+        if needs is not None and not isinstance(needs, str):
+            needs = list(needs)
+        return self._added({"name": name, "uses": uses, "needs": needs, **settings})
+
+    def needs(self, needs: Iterable[str], name: str = "joiner", **settings: Any) -> Flow:
+        """A copy with an executor that waits for several others, at least two, and joins their answers."""
+        wanted = [needs] if isinstance(needs, str) else list(needs)
+        if len(wanted) < 2:
+            raise FlowTopologyError(
+                "no need to wait for a single service, need len(needs) > 1 for adding a joiner; "
+                f"found {wanted}"
+            )
+        return self._added({"name": name, "method": "needs", "needs": wanted, **settings})
+
+    def needs_all(self, name: str = "joiner", **settings: Any) -> Flow:
+        """A copy with an executor that waits for all others that nobody waits for."""
+        return self._added({"name": name, "method": "needs_all", **settings})
+
+    def expose_endpoint(self, exec_endpoint: str, path: str | None = None, **settings: Any) -> Flow:
+        """
+        A copy whose HTTP gateway serves an executors' endpoint at ``path`` (the same if omitted).
+
+        Further keywords: methods (a list, default POST), summary, description, tags, status_code.
+        """
+        route = dict(settings) if path is None else {"http_path": path, **settings}
+        exposed = {**self._description.gateway.get("expose_endpoints", {}), exec_endpoint: route}
+        return self.config_gateway(expose_endpoints=exposed)
+
+    @classmethod
+    def load_config(
+        cls,
+        source: str | Path | IO[str] | Mapping[str, Any],
+        *,
+        context: Mapping[str, Any] | None = None,
+        asyncio: bool = False,
+    ) -> Flow:
+        """
+        The Flow of a file, an open stream, YAML text or a map.
+
+        ``context`` gives ``${{ CONTEXT.x }}``; ``${{ ENV.X }}`` is the environment now. Raises
+        FileNotFoundError, or FlowError with every problem of it, one a line.
+        """
+        flow = cls(asyncio=asyncio)
+        flow._description = read_source(source, context)
+        return flow
+
+    def save_config(self, filename: str | Path) -> None:
+        """Write a file for ``load_config``. Raises FlowError for classes that no file can name."""
+        Path(filename).write_text(self.to_yaml(), encoding="utf-8")
+
+    def to_yaml(self) -> str:
+        """The text that ``save_config`` writes."""
+        return to_yaml(self._description.for_file())
+
+    @property
+    def config(self) -> FlowConfig:
+        """All that this Flow means, checked. Raises FlowError with every problem."""
+        return self._description.config()
+
+    def plot(self, output: str | Path | None = None) -> Flow:
+        """
+        Draw the Flow: into the file ``output`` (SVG), and below a notebook's cell, as ``self`` is.
+
+        Raises ValueError for a file that is not to be called ``.svg``.
+        """
+        if output is not None:
+            if Path(output).suffix != ".svg":
+                raise ValueError(f"plot draws SVG; {output} must end with .svg")
+            Path(output).write_text(self._repr_svg_(), encoding="utf-8")
+        return self
+
+    def _repr_svg_(self) -> str:
+        from gatewayd.client.plot import svg
+
+        return svg(self.config)
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """
+        Start the gateway and the executors, and return when all of them serve.
+
+        Raises RuntimeFailToStart with the traceback of the executor that cannot start, FlowError for
+        what cannot be used; then everything has ended again. The caller is to ``close`` it.
+        """
+        if self._running is not None:
+            raise RuntimeError("this Flow runs already")
+        flow = self.config
+        mapping, carried = self._description.portable()
+        message = {"flow": mapping, "carried": carried, "base_dir": self._description.base_dir}
+        with startup(flow) as show:
+            self._running = RunningGateway(message, flow.gateway.grace_period_s, show)
+        return self
+
+    def close(self) -> None:
+        """Finish what is under way, and end all processes. Does nothing on a Flow that does not run."""
+        running, self._running = self._running, None
+        client, self._client = self._client, None
+        try:
+            if client is not None and not self._asyncio:
+                client.close()
+        finally:
+            if running is not None:
+                running.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def block(self, stop_event: Any = None) -> None:
+        """
+        Serve until Ctrl-C, SIGTERM (in the main thread) or ``stop_event`` (an Event), then return.
+
+        Raises RuntimeError if the gateway ends by itself.
+        """
+        running = self._is_running()
+        try:
+            with _terminated_as_interrupted():
+                while (code := running.wait(_LOOK_S if stop_event is not None else None)) is None:
+                    if stop_event is not None and stop_event.is_set():
+                        return
+        except KeyboardInterrupt:
+            return
+        raise RuntimeError(f"the gateway ended by itself, with exit code {code}; see what it wrote")
+
+    # -- asking --------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """Where the gateway listens."""
+        return self.config.gateway.host
+
+    @property
+    def protocol(self) -> str | list[str]:
+        """What clients speak: one, or a list in the order of the ports."""
+        found = ["+".join(listener.protocols) for listener in self.config.gateway.listeners]
+        return found[0] if len(found) == 1 else found
+
+    @property
+    def port(self) -> int | list[int] | None:
+        """The port, or a list in the order of the protocols. None where a free one is yet to be chosen."""
+        ports = (
+            self._running.ports
+            if self._running is not None
+            else [listener.port for listener in self.config.gateway.listeners]
+        )
+        if not all(ports):
+            return None
+        return ports[0] if len(ports) == 1 else list(ports)
+
+    @property
+    def client(self) -> Any:
+        """
+        A Client of this running Flow, for the first of its protocols.
+
+        With TLS it trusts the Flow's own certificate, and that alone.
+        """
+        running = self._is_running()
+        if self._client is None:
+            from gatewayd.client.client import Client
+
+            gateway = self.config.gateway
+            host = "127.0.0.1" if gateway.host in _EVERYWHERE else gateway.host
+            tls = {"tls_ca_certfile": gateway.ssl_certfile} if gateway.ssl_certfile else {}
+            protocol = gateway.listeners[0].protocols[0]
+            keywords: dict[str, Any] = {**tls, "asyncio": self._asyncio}
+            self._client = Client(host, running.ports[0], protocol, bool(tls), **keywords)
+        return self._client
+
+    def post(self, on: str, inputs: Any = None, **keywords: Any) -> Any:
+        """Send documents to ``on`` and return the answers: see ``Client.post``."""
+        return self.client.post(on, inputs, **keywords)
+
+    def index(self, inputs: Any = None, **keywords: Any) -> Any:
+        """``post`` to /index."""
+        return self.client.index(inputs, **keywords)
+
+    def search(self, inputs: Any = None, **keywords: Any) -> Any:
+        """``post`` to /search."""
+        return self.client.search(inputs, **keywords)
+
+    def update(self, inputs: Any = None, **keywords: Any) -> Any:
+        """``post`` to /update."""
+        return self.client.update(inputs, **keywords)
+
+    def delete(self, inputs: Any = None, **keywords: Any) -> Any:
+        """``post`` to /delete."""
+        return self.client.delete(inputs, **keywords)
+
+    def is_flow_ready(self, **keywords: Any) -> Any:
+        """Whether the gateway and all executors answer. False when the Flow does not run."""
+        return self._running is not None and self.client.is_flow_ready(**keywords)
+
+    dry_run = is_flow_ready
+
+    def profiling(self, show_table: bool = True) -> Any:
+        """Where the time of one request goes, in milliseconds: see ``Client.profiling``."""
+        return self.client.profiling(show_table=show_table)
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many executors it has."""
+        return len(self._description.executors)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        state = "runs" if self._running is not None else "does not run"
+        return f"<Flow with {len(self)} executor(s), {state}>"
+
+    def _is_running(self) -> RunningGateway:
+        if self._running is None:
+            raise RuntimeError("this Flow does not run: use it in `with flow:`, or call flow.start()")
+        return self._running
+
+    def _added(self, settings: Mapping[str, Any]) -> Flow:
+        given = {key: value for key, value in settings.items() if value is not None}
+        item = checked_executor(given, caller_folder=_caller_folder())
+        return self._changed(executors=(*self._description.executors, item))
+
+    def _changed(self, **parts: Any) -> Flow:
+        other = type(self)(asyncio=self._asyncio)
+        other._description = attrs.evolve(self._description, **parts)
+        return other
+
+
+def _caller_folder() -> Path | None:
+    """The folder of the file that calls us; None in an interactive session."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    file = None if frame is None else frame.f_globals.get("__file__")
+    return None if file is None else Path(file).absolute().parent
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, so that what a container's stop sends is as clean as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,61 @@
+"""What a terminal shows while a Flow starts: how many replicas serve, and at last where clients connect."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gatewayd.config import FlowConfig
+from gatewayd.config.around import around
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gatewayd.client.running import Event
+
+
+@contextmanager
+def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
+    """Gives what is to be called with each event of the start. Silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda event: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    ports: list[int] = []
+    served = 0
+    total = _replicas(flow)
+    began = time.monotonic()
+    with console.status("Flow starts: the gateway") as status:
+
+        def show(event: Event) -> None:
+            nonlocal served
+            if event["event"] == "listening":
+                ports.extend(event["ports"])
+            elif event["event"] == "up":
+                served += 1
+            status.update(f"Flow starts: {served} of {total} replicas serve")
+
+        yield show
+    where = ", ".join(
+        f"{'+'.join(listener.protocols)} on port {port}"
+        for listener, port in zip(flow.gateway.listeners, ports, strict=True)
+    )
+    console.print(
+        f"[green]Flow is ready[/green]: {where} [dim]({time.monotonic() - began:.1f} s)[/dim]",
+        highlight=False,
+    )
+
+
+def _replicas(flow: FlowConfig) -> int:
+    started = [
+        each
+        for deployment in flow.deployments
+        if not deployment.external
+        for each in (deployment, *around(deployment))
+    ]
+    return sum(each.replicas * each.shards for each in started)
