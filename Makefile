@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
 SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-interop lint format types proto proto-check assets bench clean
+.PHONY: run test test-interop test-wstest lint format types proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -24,6 +24,26 @@ test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clien
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
+
+# Autobahn|Testsuite was never ported to Python 3: it needs an interpreter of Python 2.7.
+WSTEST_PYTHON ?= $(shell for each in python2.7 pypy2.7 pypy $(HOME)/.pyenv/versions/2.7.*/bin/python2.7; do \
+	$$each -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null && echo $$each && break; done)
+WSTEST_CASES ?= *
+
+test-wstest: $(VENV)/.test  ## Autobahn's WebSocket test suite; some minutes (WSTEST_CASES='1.* 7.*' for a part)
+	@if [ -z "$(WSTEST_PYTHON)" ]; then \
+		echo "NOT RUN: the suite needs Python 2.7, and there is none here (WSTEST_PYTHON=/path/to/python2.7)"; \
+	else \
+		$(MAKE) --no-print-directory .venv-wstest/.installed && \
+		$(BIN)/python -m tests.wstest .venv-wstest/py27/bin/wstest $(foreach case,$(WSTEST_CASES),'$(case)'); \
+	fi
+
+.venv-wstest/.installed:
+	$(PYTHON) -m venv .venv-wstest/tools
+	.venv-wstest/tools/bin/pip install --quiet 'virtualenv<20.22'  # the last that knows Python 2.7
+	.venv-wstest/tools/bin/virtualenv --quiet -p "$$(command -v $(WSTEST_PYTHON))" .venv-wstest/py27
+	.venv-wstest/py27/bin/pip install --quiet autobahntestsuite==25.10.1
+	@touch $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,7 +70,7 @@ bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) .venv-jina build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-jina .venv-wstest build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -23,7 +23,8 @@ from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.http_resource import HttpApi
 from gatewayd.protocols.http_site import GatewaySite, SiteLimits
 from gatewayd.protocols.needs import Dispatcher, Needs
-from gatewayd.protocols.websocket import PATHS, WebSocketListener
+from gatewayd.protocols.websocket import PATHS
+from gatewayd.protocols.websocket_listener import WebSocketListener
 
 _PATHS = frozenset(path.encode() for path in PATHS)
 
@@ -106,8 +107,6 @@ def build_site(
     websockets = None
     root: Resource = api
     if "websocket" in protocols:
-        websockets = WebSocketListener(
-            needs, prefetch=gateway.prefetch, max_message_bytes=gateway.max_message_bytes
-        )
+        websockets = WebSocketListener(needs, gateway)
         root = Upgradable(api, websockets)
     return ListenerSite(root, limits, buffers, reactor, cors=full and gateway.cors, websockets=websockets)

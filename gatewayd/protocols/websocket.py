@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from io import BytesIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.errors import Draining, GatewayError, NetworkError
+from gatewayd.errors import Draining, GatewayError, NetworkError, Overloaded
+from gatewayd.protocols.deflate import deflated
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.frames import (
     JSON_FRAMES,
@@ -35,21 +36,17 @@ from gatewayd.protocols.frames import (
     negotiate,
     truncated,
 )
-from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
+from gatewayd.protocols.needs import OFFLOAD_BYTES
 from gatewayd.protocols.stream import Window
+
+if TYPE_CHECKING:
+    from gatewayd.protocols.websocket_listener import WebSocketListener
 
 DRY_RUN: Final = "/dry_run"
 PATHS: Final = ("/", DRY_RUN)
 
-# How often a silent client is asked for a sign of life, and how long it may take: uvicorn's values,
-# which is what clients of the reference live with.
-_PING_S: Final = 20.0
-# How long a client may take to answer our close frame. What was sent before it may still be on its way
-# to a slow client, and dropping the connection would lose it.
-_CLOSE_S: Final = 30.0
-_HANDSHAKE_S: Final = 10.0
-# After the grace period, for the close frames to go out.
-_LAST_S: Final = 1.0
+_COMPRESSED: Final = 4  # RSV1
+_BUG: Final = "internal error; the gateway's log tells more"
 
 log = Logger()
 
@@ -78,9 +75,11 @@ class WebSocketSession(WebSocketServerProtocol):
         self._message = BytesIO()
         self._unwritten = 0  # answers handed to a transport that is full
         self._client_behind = False
+        self._heard = False  # whether anything came since the last look
         self._paused = False
         self._consuming = False
         self._end: tuple[int, str] | None = None  # the close code and reason to end with
+        self._descriptor = -1
 
     # -- told by Autobahn -----------------------------------------------------------------------------
 
@@ -96,6 +95,7 @@ class WebSocketSession(WebSocketServerProtocol):
         # The HTTP connection this was, until the upgrade, had registered itself.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
+        self._descriptor = self.transport.fileno()
         self.factory.session_opened(self)
         if self._trial:
             self._start(self._try_out())
@@ -106,14 +106,24 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def onMessageFrameData(self, payload: bytes) -> None:
         # Autobahn keeps a list of pieces; many tiny fragments make one far larger than the message.
-        if not self.failedByMe:
+        if self.failedByMe:
+            return
+        if self.factory.needs.buffers.take(len(payload)):
             self._message.write(payload)
+        else:
+            self._close_for(Overloaded(self.factory.needs.buffers.full()))
 
     def onMessageEnd(self) -> None:
-        message, self._message = self._message, BytesIO()
         self.message_data = []
+        message = self._take_message()
         if not self.failedByMe:
-            self.onMessage(message.getvalue(), self.message_is_binary)
+            self.onMessage(message, self.message_is_binary)
+
+    def _take_message(self) -> bytes:
+        """What has come of the current message, which then counts as held no more."""
+        message, self._message = self._message.getvalue(), BytesIO()
+        self.factory.needs.buffers.give_back(len(message))
+        return message
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._end is not None or self._trial or self.state != self.STATE_OPEN:
@@ -135,10 +145,14 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self._abandon()
+        self.factory.hangups.unwatch(self._descriptor)
         self.factory.session_closed(self)
 
     def onAutoPingTimeout(self) -> None:
-        if self._paused:  # the answer may lie among what is not being read
+        # While reading is paused, the pong may lie among what is not being read; and within a large
+        # frame that arrives slowly no client can send one.
+        if self._paused or self._heard:
+            self._heard = False
             self.autoPingTimeoutCall = self.factory.reactor.callLater(
                 self.autoPingTimeout, self.onAutoPingTimeout
             )
@@ -148,6 +162,7 @@ class WebSocketSession(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         # Autobahn's own formats and colours a debug line, shown or not; so does its sendData, where
         # that was a third of the cost of an answer.
+        self._heard = True
         self._dataReceived(data)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
@@ -191,7 +206,7 @@ class WebSocketSession(WebSocketServerProtocol):
         self._close(1001, str(Draining()))
 
     def abort(self) -> None:
-        """End the connection without a word."""
+        """End the connection without a word, as its client did or because it is late."""
         self.dropConnection(abort=True)
 
     # -- requests -------------------------------------------------------------------------------------
@@ -209,6 +224,7 @@ class WebSocketSession(WebSocketServerProtocol):
     async def _exchange(self, ticket: int, payload: bytes) -> None:
         """One request from its frame to its answer's."""
         needs, frames = self.factory.needs, self._frames
+        needs.buffers.take(len(payload))  # there is room: a moment ago the message held as much
         try:
             if frames.slow and len(payload) > OFFLOAD_BYTES:
                 request = await needs.offload(frames.decode, payload)
@@ -219,18 +235,33 @@ class WebSocketSession(WebSocketServerProtocol):
                 answer = await needs.offload(frames.encode, response)
             else:
                 answer = frames.encode(response)
+            compressed = await self._deflated(answer)
         except GatewayError as error:
-            self._close(close_code(error), close_reason(error))
+            self._close_for(error)
         except CancelledError:
-            self._close(1001, str(Draining()))  # goes nowhere when it was the client who left
+            self._close_for(Draining())  # goes nowhere when it was the client who left
         except Exception:
             log.failure("a request over WebSocket failed")
-            self._close(1011, "internal error; the gateway's log tells more")
+            self._close(1011, _BUG)
         else:
-            for ready in self._window.answered(ticket, answer):
-                self._send_answer(ready)
+            for _ in self._window.answered(ticket, answer):
+                self.send_payload(answer, frames.binary, compressed)
                 self._unwritten += 1
             self._settle()
+        finally:
+            needs.buffers.give_back(len(payload))
+
+    async def _deflated(self, payload: bytes) -> bytes | None:
+        """``payload`` compressed, None where it is to go out as it is."""
+        agreed = self._perMessageCompress
+        if agreed is None or not 0 < self.factory.compress_above_bytes <= len(payload):
+            return None
+        if len(payload) <= OFFLOAD_BYTES:
+            return deflated(payload, agreed.server_max_window_bits)
+        found: bytes | None = await self.factory.needs.offload(
+            deflated, payload, agreed.server_max_window_bits
+        )
+        return found
 
     async def _try_out(self) -> None:
         """The whole conversation of /dry_run."""
@@ -243,21 +274,27 @@ class WebSocketSession(WebSocketServerProtocol):
         except GatewayError as error:
             status = failure_status(error)
         except CancelledError:
-            self._close(1001, str(Draining()))
+            self._close_for(Draining())
             return
-        self._send_answer(self._frames.encode_status(status))
+        except Exception:
+            log.failure("a dry run over WebSocket failed")
+            self._close(1011, _BUG)
+            return
+        self.send_payload(self._frames.encode_status(status), self._frames.binary)
         self._close(1000, "")
 
-    def _send_answer(self, payload: bytes) -> None:
-        if self.state != self.STATE_OPEN:
-            return
-        if 0 < self.maxMessagePayloadSize < len(payload):
-            # The limit is for what clients send; Autobahn's sendMessage holds answers to it as well.
-            self.beginMessage(isBinary=self._frames.binary)
-            self.sendMessageFrame(payload)
-            self.endMessage()
-        else:
-            self.sendMessage(payload, isBinary=self._frames.binary)
+    def send_payload(self, payload: bytes, binary: bool, compressed: bytes | None = None) -> None:
+        """
+        Send one message in one frame; ``compressed`` goes in its place if there is such a thing.
+
+        Autobahn's own sendMessage would hold answers to the limit that is for clients' messages.
+        """
+        if self.state == self.STATE_OPEN:
+            opcode = self.MESSAGE_TYPE_BINARY if binary else self.MESSAGE_TYPE_TEXT
+            if compressed is None:
+                self.sendFrame(opcode, payload)
+            else:
+                self.sendFrame(opcode, compressed, rsv=_COMPRESSED)
 
     # -- what follows from all that -------------------------------------------------------------------
 
@@ -275,14 +312,19 @@ class WebSocketSession(WebSocketServerProtocol):
         elif not self._paused:
             self._paused = True
             self.transport.pauseProducing()
+            self.factory.hangups.watch(self._descriptor, self.abort)
 
     def _read_on(self) -> None:
         if not self._paused:
             return
         self._paused = False
+        self.factory.hangups.unwatch(self._descriptor)
         self.transport.resumeProducing()
         if self.data and not self._consuming:
             self.consumeData()
+
+    def _close_for(self, error: GatewayError) -> None:
+        self._close(close_code(error), close_reason(error))
 
     def _close(self, code: int, reason: str) -> None:
         """Send a close frame, and give up on what is under way."""
@@ -295,75 +337,7 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def _abandon(self) -> None:
         """Cancel what is under way: nobody will read the answers."""
+        self._take_message()
         work, self._work = self._work, set()
         for each in work:
             each.cancel()
-
-
-class WebSocketListener(WebSocketServerFactory):
-    """
-    All WebSocket connections of one listener.
-
-    ``prefetch`` bounds the requests under way on each, 0 for no bound.
-    """
-
-    protocol = WebSocketSession  # type: ignore[assignment]
-
-    def __init__(self, needs: Needs, *, prefetch: int, max_message_bytes: int) -> None:
-        super().__init__(server="gatewayd", reactor=needs.reactor)
-        self.needs = needs
-        self.prefetch = prefetch
-        self._sessions: set[WebSocketSession] = set()
-        self._empty: list[Deferred[None]] = []
-        self.setProtocolOptions(
-            webStatus=False,
-            failByDrop=False,
-            maxMessagePayloadSize=max_message_bytes,
-            openHandshakeTimeout=_HANDSHAKE_S,
-            closeHandshakeTimeout=_CLOSE_S,
-            autoPingInterval=_PING_S,
-            autoPingTimeout=_PING_S,
-        )
-
-    @property
-    def open_sessions(self) -> int:
-        """How many connections are open, or not yet closed."""
-        return len(self._sessions)
-
-    def session_opened(self, session: WebSocketSession) -> None:
-        self._sessions.add(session)
-
-    def session_closed(self, session: WebSocketSession) -> None:
-        self._sessions.discard(session)
-        if not self._sessions:
-            waiting, self._empty = self._empty, []
-            for waiter in waiting:
-                waiter.callback(None)
-
-    def close_all(self, grace_s: float) -> Deferred[None]:
-        """
-        Close every connection with 1001, after its pending answers or after ``grace_s``.
-
-        Fires when none is left.
-        """
-        for session in tuple(self._sessions):
-            session.drain()
-        if not self._sessions:
-            return succeed(None)
-        left: Deferred[None] = Deferred()
-        self._empty.append(left)
-        calls = [
-            self.reactor.callLater(grace_s, self._each, WebSocketSession.close_now),
-            self.reactor.callLater(grace_s + _LAST_S, self._each, WebSocketSession.abort),
-        ]
-
-        def closed(_: None) -> None:
-            for call in calls:
-                if call.active():
-                    call.cancel()
-
-        return left.addCallback(closed)
-
-    def _each(self, act: Any) -> None:
-        for session in tuple(self._sessions):
-            act(session)

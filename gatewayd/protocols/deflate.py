@@ -1,0 +1,37 @@
+"""
+permessage-deflate (RFC 7692) for WebSocket answers, and when to agree to it.
+
+Each answer is compressed by itself, never with reference to one before: that costs some of the saving,
+but large answers can be compressed in a pool thread in any order, and an idle connection holds no
+compressor. Clients may refer back; their messages are inflated by Autobahn, which stops at the limit
+for messages.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+
+_TAIL_BYTES: Final = 4  # 00 00 ff ff, which the receiver puts back (RFC 7692 section 7.2.1)
+
+
+def accept_deflate(offers: Iterable[Any]) -> Any:
+    """The first offer of permessage-deflate, accepted; None without one."""
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer):
+            return PerMessageDeflateOfferAccept(offer)
+    return None
+
+
+def deflated(payload: bytes, window_bits: int) -> bytes | None:
+    """
+    The payload of a frame with RSV1 set; None where compressing saves nothing.
+
+    ``window_bits`` is what the client can go back, 9 to 15.
+    """
+    stream = zlib.compressobj(1, zlib.DEFLATED, -window_bits)
+    found = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
+    return found[:-_TAIL_BYTES] if len(found) - _TAIL_BYTES < len(payload) else None

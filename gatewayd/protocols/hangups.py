@@ -1,0 +1,83 @@
+"""
+Notices clients that hang up while nothing is read from them.
+
+Twisted learns of an end only by reading. A connection that is paused (its window is full) would keep
+executors busy for a client that has gone. Linux tells of the end without reading (EPOLLRDHUP), so the
+paused sockets are put into an epoll of their own, which the reactor watches as one more descriptor.
+Elsewhere, nothing is noticed before the reading goes on.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+
+@implementer(IReadDescriptor)
+class HangUps:
+    """
+    The paused connections of one listener. Reactor thread only.
+
+    Takes up a file descriptor from the first ``watch`` to ``close``.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll: Any = None
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def watch(self, descriptor: int, hung_up: Callable[[], None]) -> None:
+        """Call ``hung_up`` once when the peer of this socket ends the connection."""
+        if not hasattr(select, "EPOLLRDHUP"):
+            return
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        if not self._watched:
+            self._reactor.addReader(self)
+        self._watched[descriptor] = hung_up
+        self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets are told in any case
+
+    def unwatch(self, descriptor: int) -> None:
+        """Forget a socket, which may be closed by now, or never have been watched."""
+        if self._watched.pop(descriptor, None) is not None:
+            with suppress(OSError):  # a socket that is closed has left the epoll by itself
+                self._epoll.unregister(descriptor)
+            self._rest()
+
+    def close(self) -> None:
+        """Forget all."""
+        self._watched.clear()
+        if self._epoll is not None:
+            self._rest()
+            self._epoll.close()
+            self._epoll = None
+
+    def _rest(self) -> None:
+        if not self._watched:
+            self._reactor.removeReader(self)
+
+    # -- called by the reactor ------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Of the epoll itself: readable when there is news."""
+        return int(self._epoll.fileno()) if self._epoll is not None else -1
+
+    def doRead(self) -> None:
+        """Tell whose peers have gone."""
+        gone = [self._watched[fd] for fd, _ in self._epoll.poll(0) if fd in self._watched]
+        for hung_up in gone:
+            hung_up()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends."""
+        self._watched.clear()
+
+    def logPrefix(self) -> str:
+        """What Twisted's own messages call this."""
+        return "hang-ups"

@@ -1,0 +1,76 @@
+"""
+An echo on the gateway's own WebSocket port: what Autobahn|Testsuite wants to talk to.
+
+Everything but the last step is the gateway's: its factory with its options, its resource tree, its
+session with window, buffers and compression. Only a message is sent back instead of being a request.
+
+    python -m tests.wstest.echo          prints the port and serves until it is killed
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.threads import deferToThread
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import Draining
+from gatewayd.protocols.listener import ListenerSite, build_site
+from gatewayd.protocols.websocket import WebSocketSession
+from gatewayd.request import Request, Response
+
+reactor: Any = _reactor
+
+
+class EchoSession(WebSocketSession):
+    """Sends each message back as it came: text as text, and compressed where that was agreed on."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.state == self.STATE_OPEN:
+            self._start(self._echo(self._window.admit(), payload, isBinary))
+            self._settle()
+
+    async def _echo(self, ticket: int, payload: bytes, binary: bool) -> None:
+        compressed = await self._deflated(payload)
+        self._window.answered(ticket, payload)
+        self.send_payload(payload, binary, compressed)
+        self._unwritten += 1
+        self._settle()
+
+
+class Nobody:
+    """A dispatcher that is never asked."""
+
+    def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
+        return fail(Draining())
+
+    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+        return fail(Draining())
+
+
+def echo_site(**settings: Any) -> ListenerSite:
+    """
+    The factory of a port of HTTP and WebSocket that echoes; ``settings`` are the gateway's.
+
+    The window holds one message, because the suite wants its echoes in order.
+    """
+    gateway = GatewayConfig(**{"prefetch": 1, "compress_above_bytes": 1, **settings})
+    site = build_site(("http", "websocket"), gateway, Nobody(), lambda: {}, deferToThread, reactor)
+    assert site.websockets is not None
+    site.websockets.protocol = EchoSession  # type: ignore[assignment]
+    return site
+
+
+def main() -> None:
+    """Serve on a free port, which is the first line that is printed."""
+    port = reactor.listenTCP(0, echo_site(), interface="127.0.0.1").getHost().port
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
