@@ -30,6 +30,7 @@ IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"
 
 # A folder, and the other folders that it may import.
 FOLDERS = {
+    "client": {"config", "executor"},
     "config": set(),
     "dispatch": {"config"},
     "executor": {"config"},
@@ -71,14 +72,14 @@ def test_imports_point_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_only_the_bridge_crosses_between_threads(path: Path) -> None:
-    # An executor's process has no reactor: its loop and its worker thread are its own affair.
-    if name(path) == "bridge.py" or name(path).startswith("executor/"):
+    # The processes of an executor and of a client have no reactor: their loops and threads are their own.
+    if name(path) == "bridge.py" or name(path).startswith(("executor/", "client/")):
         return
     crossings = {"call_soon_threadsafe", "run_coroutine_threadsafe", "deferToThread", "deferToThreadPool"}
     source = path.read_text()
     assert not [word for word in crossings if word in source]
 
 
-def test_the_reactor_is_imported_in_one_place() -> None:
+def test_the_reactor_is_imported_only_where_a_process_begins() -> None:
     importers = [name(path) for path in MODULES if "import reactor" in path.read_text()]
-    assert importers == ["plugin.py"]
+    assert importers == ["child.py", "plugin.py"]
