@@ -32,11 +32,16 @@ setup(
         "numpy",
         "attrs>=23.1",
         "orjson>=3.9",
-        "graphql-core>=3.2,<3.4",
+        "graphql-core>=3.3,<3.4",
         "regex>=2023.8.8",
         "pyyaml>=6.0",
+        # What a script or a notebook defines goes to its executors' processes with it.
+        "cloudpickle>=3.0",
+        "click>=8.1",
+        "rich>=13",
         "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
     ],
+    entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},
     extras_require={
         "test": [
             "pytest>=8",

@@ -49,6 +49,8 @@ class Gateway:
         self.ports: list[int] = []
         self._reactor = reactor
         self._bridge = Bridge(reactor)
+        # Long queries keep a loop busy, and gRPC's calls must not wait for them.
+        self._queries = Bridge(reactor, "graphql loop") if flow.gateway.expose_graphql_endpoint else None
         self._pool = Pool.over(self._bridge, flow.gateway, flow.deployments, reactor)
         self._dispatcher = Dispatcher(
             Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
@@ -71,6 +73,8 @@ class Gateway:
         settings = self.flow.gateway
         self._identity = load_identity(settings.ssl_certfile, settings.ssl_keyfile)
         self._bridge.start()
+        if self._queries is not None:
+            self._queries.start()
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))
         self._announce()
@@ -93,6 +97,8 @@ class Gateway:
         await self._supervisor.stop(left_s)
         self._pool.close()
         await self._bridge.stop()
+        if self._queries is not None:
+            await self._queries.stop()
         log.info("stopped")
 
     # -- ports ---------------------------------------------------------------------------------------
@@ -116,6 +122,7 @@ class Gateway:
             self._bridge.offload,
             self._reactor,
             buffers=self._buffers,
+            loop=self._queries,
         )
         host = self.flow.gateway.host
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -52,7 +53,11 @@ def decode_request(
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer.
     """
-    fields = _fields(body, content_type)
+    return build_request(_fields(body, content_type), endpoint=endpoint, request_id=request_id)
+
+
+def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id: str) -> Request:
+    """As ``decode_request``, of a body's fields as JSON values. Raises BadRequest."""
     problems = Problems()
     documents = _data(fields["data"], problems) if fields.get("data") is not None else b""
 
@@ -240,7 +245,7 @@ def encode_http(response: Response) -> bytes:
                 }
                 for route in response.routes
             ],
-            "data": _documents(response.documents),
+            "data": read_documents(response.documents),
         }
     )
 
@@ -256,7 +261,7 @@ def encode_websocket(response: Response) -> bytes:
     if response.parameters is not None:
         frame["parameters"] = _parameters(response.parameters)
     frame["routes"] = [_sparse_route(route) for route in response.routes]
-    frame["data"] = _documents(response.documents)
+    frame["data"] = read_documents(response.documents)
     return _dumps(frame, orjson.OPT_UTC_Z)
 
 
@@ -286,7 +291,7 @@ def encode_network_error(request: Request, error: GatewayError) -> bytes:
             },
             "parameters": _parameters(request.parameters) if request.parameters else None,
             "routes": None,
-            "data": _documents(request.documents),
+            "data": read_documents(request.documents),
         }
     )
 
@@ -309,7 +314,8 @@ def _dumps(value: object, option: int = 0) -> bytes:
         raise Unwritable(f"the answer has no JSON form: {error}") from error
 
 
-def _documents(serialised: bytes) -> list[dict[str, object]]:
+def read_documents(serialised: bytes) -> list[dict[str, object]]:
+    """Serialised documents as JSON values, arrays as numpy's. Raises GatewayError where they have no form."""
     if not serialised:
         return []
     return [read_document(document) for document in parse(serialised).docs.docs]

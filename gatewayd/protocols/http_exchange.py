@@ -122,7 +122,7 @@ def give_up(http_request: GatewayRequest, error: Exception) -> None:
 
 async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, asked: Media) -> Request:
     """Raises BadRequest, Overloaded."""
-    body = await _content(needs, http_request)
+    body = await content(needs, http_request)
     if asked.form is Form.PROTOBUF:
         return _decode_protobuf(body, http_request, route)
     content_type = http_request.header(b"content-type")
@@ -137,8 +137,8 @@ async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, 
     return decoded
 
 
-async def _content(needs: Needs, http_request: GatewayRequest) -> bytes:
-    """The body, without its content coding."""
+async def content(needs: Needs, http_request: GatewayRequest) -> bytes:
+    """The body, without its content coding. Raises BadRequest, Overloaded."""
     coding = (http_request.header(b"content-encoding") or b"identity").strip().lower()
     body = http_request.body
     if coding in (b"identity", b""):

@@ -31,8 +31,8 @@ from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
 from gatewayd.protocols.http_answer import problem
 from gatewayd.protocols.http_exchange import exchange, give_up
 from gatewayd.protocols.http_request import GatewayRequest
-from gatewayd.protocols.needs import Needs
-from gatewayd.protocols.pages import Page, documentation
+from gatewayd.protocols.needs import Loop, Needs
+from gatewayd.protocols.pages import Page, documentation, graphiql
 
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
 
@@ -84,7 +84,21 @@ class HttpApi(Resource):
         if full:
             for route in exec_routes(gateway):
                 self._add(route.path, route.methods, self._serves(route))
+            if gateway.expose_graphql_endpoint and self._needs.loop is not None:
+                self._mount_graphql(gateway, self._needs.loop)
         self._app.handle_errors(HTTPException)(self._unmatched)
+
+    def _mount_graphql(self, gateway: GatewayConfig, loop: Loop) -> None:
+        # Most gateways don't serve it, and need not wait for its library to load.
+        from gatewayd.protocols.graphql_http import GraphqlApi
+
+        page, *files = graphiql(gateway)
+        for file in files:
+            self._add(file.path, ("GET",), _shows(file))
+        api = GraphqlApi(gateway, self._needs, loop, page)
+        self._add(
+            page.path, ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
+        )
 
     def _add(self, path: str, methods: tuple[str, ...], handler: Handler) -> None:
         taken = {

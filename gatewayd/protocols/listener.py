@@ -22,7 +22,7 @@ from gatewayd.protocols.http_answer import problem
 from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.http_resource import HttpApi
 from gatewayd.protocols.http_site import GatewaySite, SiteLimits
-from gatewayd.protocols.needs import Dispatcher, Needs
+from gatewayd.protocols.needs import Dispatcher, Loop, Needs
 from gatewayd.protocols.websocket import PATHS
 from gatewayd.protocols.websocket_listener import WebSocketListener
 
@@ -90,17 +90,20 @@ def build_site(
     *,
     buffers: Buffers | None = None,
     limits: SiteLimits | None = None,
+    loop: Loop | None = None,
 ) -> ListenerSite:
     """
     The factory for a port that speaks ``protocols``: http, websocket or both.
 
     ``status`` makes the maps of /status; ``offload(function, *args, **kwargs)`` runs a pure function in
     a pool thread; ``buffers`` are those of all listeners of the gateway, and of this one alone if left
-    out; ``limits`` replace those made from ``gateway``. Raises ConfigError for exposed
-    endpoints that cannot be paths.
+    out; ``limits`` replace those made from ``gateway``; GraphQL runs on ``loop``, without which it is not
+    served. Raises ConfigError for exposed endpoints that cannot be paths.
     """
     buffers = buffers or Buffers(gateway.max_buffered_bytes)
-    needs = Needs(dispatcher=dispatcher, status=status, offload=offload, reactor=reactor, buffers=buffers)
+    needs = Needs(
+        dispatcher=dispatcher, status=status, offload=offload, reactor=reactor, buffers=buffers, loop=loop
+    )
     limits = limits or SiteLimits.of(gateway)
     full = "http" in protocols
     api = HttpApi(gateway, needs, full=full)

@@ -1,0 +1,232 @@
+"""
+/graphql: what HTTP clients ask, and the answers in GraphQL's form (spec graphql.md).
+
+graphql-core wants an asyncio loop to run several fields at once, and takes long for long queries:
+parsing, validation and execution all run on a loop of their own, so that neither the reactor nor gRPC
+waits for them. Every ``docs`` field asks the reactor for one dispatch. A client that leaves cancels all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import attrs
+import orjson
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSyntaxError,
+    OperationType,
+    execute,
+    get_operation_ast,
+    parse,
+    validate,
+)
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import Draining, GatewayError
+from gatewayd.protocols.graphql_limits import QueryLimits, check_size
+from gatewayd.protocols.graphql_schema import SCHEMA
+from gatewayd.protocols.http_exchange import content, give_up
+from gatewayd.protocols.http_request import GatewayRequest
+from gatewayd.protocols.needs import Loop, Needs
+from gatewayd.protocols.pages import Page
+from gatewayd.request import Request, Response
+
+log = Logger()
+
+_TEXT: Final = b"text/plain; charset=utf-8"
+_JSON: Final = b"application/json"
+_NO_QUERY: Final = "No GraphQL query found in the request"
+_NO_JSON: Final = "Unable to parse request body as JSON"
+
+# Queries that clients send again and again are short; what is kept is bounded by both numbers.
+_CACHED_QUERIES: Final = 256
+_CACHED_QUERY_LENGTH: Final = 4096
+
+
+class _Refused(Exception):
+    """The HTTP request holds no query that could be executed: 400 with this text."""
+
+
+@attrs.frozen
+class Question:
+    """What a client asks; values may still be anything that JSON holds."""
+
+    query: Any
+    variables: Any = None
+    operation: Any = None
+
+
+@attrs.frozen
+class Answer:
+    """The HTTP answer."""
+
+    status: int
+    content_type: bytes
+    body: bytes = attrs.field(repr=False)
+
+
+class GraphqlApi:
+    """Serves /graphql of one port. Reactor thread only, but for what ``_Execution`` does."""
+
+    def __init__(self, gateway: GatewayConfig, needs: Needs, loop: Loop, page: Page) -> None:
+        self._needs = needs
+        self._loop = loop
+        self._page = page
+        self._queries = _Queries(
+            QueryLimits(
+                query_bytes=gateway.graphql_max_query_bytes,
+                depth=gateway.graphql_max_depth,
+                fields=gateway.graphql_max_fields,
+                root_fields=gateway.graphql_max_root_fields,
+            )
+        )
+
+    async def answer(self, http_request: GatewayRequest) -> None:
+        """Execute what ``http_request`` asks, or show the page to write queries in."""
+        try:
+            if http_request.method == b"POST":
+                body: bytes | Question = await content(self._needs, http_request)
+            else:
+                body = _question_of_url(http_request.args or {})
+                if body.query is None and b"text/html" in (http_request.header(b"accept") or b""):
+                    page = self._page
+                    http_request.respond(200, page.body, page.content_type, page.headers)
+                    return
+            execution = _Execution(self._needs, self._loop, self._queries, http_request.request_id)
+            answer = await self._loop.on_loop(execution.answer, body)
+        except Exception as error:
+            give_up(http_request, error)
+            return
+        http_request.respond(answer.status, answer.body, answer.content_type)
+
+
+class _Queries:
+    """Texts as documents that may be executed, or the errors in them. Loop thread only."""
+
+    def __init__(self, limits: QueryLimits) -> None:
+        self._limits = limits
+        self._known = lru_cache(_CACHED_QUERIES)(self._prepared)
+
+    def prepared(self, query: str) -> DocumentNode | list[GraphQLError]:
+        return self._known(query) if len(query) <= _CACHED_QUERY_LENGTH else self._prepared(query)
+
+    def _prepared(self, query: str) -> DocumentNode | list[GraphQLError]:
+        limit = self._limits.query_bytes
+        if len(query.encode("utf-8", "surrogatepass")) > limit:
+            text = f"the query is larger than {limit} bytes (gateway.graphql_max_query_bytes)"
+            return [GraphQLError(f"{text}; send documents as variables")]
+        try:
+            document = parse(query)
+            return check_size(document, self._limits) or validate(SCHEMA, document) or document
+        except GraphQLSyntaxError as error:
+            return [error]
+        except RecursionError:
+            return [GraphQLError("the query is nested too deeply")]
+
+
+class _Execution:
+    """
+    One query's. Loop thread only.
+
+    It is graphql-core's context value, and so a ``graphql_schema.Asker``.
+    """
+
+    def __init__(self, needs: Needs, loop: Loop, queries: _Queries, request_id: str) -> None:
+        self.failures: list[GraphQLError] = []
+        self._needs = needs
+        self._loop = loop
+        self._queries = queries
+        self._request_id = request_id
+        self._asked = 0
+
+    async def answer(self, asked: bytes | Question) -> Answer:
+        """What is answered to a body, or to what a URL asks."""
+        try:
+            if isinstance(asked, bytes):
+                result = await self._execute(_question_of_body(asked), mutations=True)
+            else:
+                result = await self._execute(asked, mutations=False)
+        except _Refused as refused:
+            return Answer(400, _TEXT, str(refused).encode())
+        formatted: dict[str, Any] = {"data": result.data}
+        if errors := [*(result.errors or ()), *self.failures]:
+            formatted["errors"] = [error.formatted for error in errors]
+        # An argument that is shown in an error can be of any size and kind.
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+        return Answer(200, _JSON, orjson.dumps(formatted, default=str, option=options))
+
+    async def _execute(self, question: Question, *, mutations: bool) -> ExecutionResult:
+        query, variables, operation = question.query, question.variables, question.operation
+        if not query or not isinstance(query, str):
+            raise _Refused(_NO_QUERY)
+        if not isinstance(variables, dict | None):
+            raise _Refused("variables must be an object")
+        if not isinstance(operation, str | None):
+            raise _Refused("operationName must be a text")
+        document = self._queries.prepared(query)
+        if isinstance(document, list):
+            return ExecutionResult(data=None, errors=document)
+        chosen = get_operation_ast(document, operation or None)
+        if chosen is not None and chosen.operation is OperationType.MUTATION and not mutations:
+            raise _Refused("mutations are not allowed when using GET")
+        result: Any = execute(
+            SCHEMA, document, context_value=self, variable_values=variables, operation_name=operation or None
+        )
+        found: ExecutionResult = await result if inspect.isawaitable(result) else result
+        return found
+
+    # -- for the schema -------------------------------------------------------------------------------
+
+    def request_id(self) -> str:
+        """The HTTP request's id for its first Request; others are numbered."""
+        self._asked += 1
+        return self._request_id if self._asked == 1 else f"{self._request_id}.{self._asked}"
+
+    def dispatch(self, request: Request) -> Awaitable[Response]:
+        return self._loop.on_reactor(self._needs.dispatcher.dispatch, request)
+
+    def explain(self, error: Exception) -> str:
+        if isinstance(error, GatewayError):
+            return str(error)
+        if isinstance(error, CancelledError):
+            return str(Draining())
+        self._loop.tell_reactor(_log_bug, Failure(error), self._request_id)
+        return f"internal error; the log has it as request {self._request_id}"
+
+
+def _log_bug(failure: Failure, request_id: str) -> None:
+    log.failure("request {request_id} to /graphql failed", failure=failure, request_id=request_id)
+
+
+def _question_of_body(body: bytes) -> Question:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise _Refused(_NO_JSON) from None
+    if not isinstance(fields, dict):
+        raise _Refused(_NO_JSON)
+    return Question(fields.get("query"), fields.get("variables"), fields.get("operationName"))
+
+
+def _question_of_url(arguments: Mapping[bytes, list[bytes]]) -> Question:
+    found = {
+        name: arguments[name][-1].decode("utf-8", "replace")
+        for name in (b"query", b"variables", b"operationName")
+        if arguments.get(name)
+    }
+    variables: Any = None
+    if found.get(b"variables"):
+        try:
+            variables = orjson.loads(found[b"variables"])
+        except orjson.JSONDecodeError:
+            variables = found[b"variables"]  # which is no object, and refused as such
+    return Question(found.get(b"query"), variables, found.get(b"operationName"))

@@ -1,0 +1,96 @@
+"""
+How large a GraphQL document may be, found out before it costs anything.
+
+Validation compares fields with one another, so its time grows with the square of their number: these
+bounds are checked on what the parser gives, with fragments counted wherever they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    SelectionSetNode,
+)
+
+
+@attrs.frozen
+class QueryLimits:
+    """
+    ``query_bytes`` bounds the text; ``fields`` all selections of an operation, ``root_fields`` those that
+    become requests, and ``depth`` how deep they lie in one another.
+    """
+
+    query_bytes: int = 256 * 1024
+    depth: int = 32
+    fields: int = 1000
+    root_fields: int = 50
+
+
+@attrs.frozen
+class _Size:
+    fields: int = 0
+    depth: int = 0
+    roots: int = 0
+
+
+def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError]:
+    """What is too large in ``document``; nothing if all of it may be executed."""
+    fragments = {
+        node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
+    }
+    measured = _Measured(fragments)
+    errors: list[GraphQLError] = []
+    for node in document.definitions:
+        if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode):
+            size = measured.selections(node.selection_set)
+            for found, limit, what, key in (
+                (size.depth, limits.depth, "levels of fields", "graphql_max_depth"),
+                (size.fields, limits.fields, "fields", "graphql_max_fields"),
+                (
+                    size.roots if isinstance(node, OperationDefinitionNode) else 0,
+                    limits.root_fields,
+                    "fields at its root",
+                    "graphql_max_root_fields",
+                ),
+            ):
+                if found > limit:
+                    text = f"the query has {found} {what}; the limit is {limit} (gateway.{key})"
+                    errors.append(GraphQLError(text, nodes=[node]))
+    return errors
+
+
+class _Measured:
+    """Sizes of selections; each fragment is measured once, however often it is used."""
+
+    def __init__(self, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._sizes: dict[str, _Size] = {}
+
+    def selections(self, selected: SelectionSetNode | None) -> _Size:
+        fields = depth = roots = 0
+        for node in selected.selections if selected is not None else ():
+            if isinstance(node, FieldNode):
+                inner = self.selections(node.selection_set)
+                size = _Size(inner.fields + 1, inner.depth + 1, 1)
+            elif isinstance(node, FragmentSpreadNode):
+                size = self._fragment(node.name.value)
+            else:
+                size = self.selections(node.selection_set)  # type: ignore[attr-defined]
+            fields, depth, roots = fields + size.fields, max(depth, size.depth), roots + size.roots
+        return _Size(fields, depth, roots)
+
+    def _fragment(self, name: str) -> _Size:
+        if name not in self._sizes:
+            # Validation refuses a fragment that uses itself; here it is merely not followed.
+            self._sizes[name] = _Size()
+            if name in self._fragments:
+                self._sizes[name] = self.selections(self._fragments[name].selection_set)
+        return self._sizes[name]

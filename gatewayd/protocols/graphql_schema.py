@@ -1,0 +1,224 @@
+"""
+GraphQL queries and mutations as Requests: the schema, and the one field that it consists of.
+
+Types, names and defaults are the reference's (golden: graphql.json); their fields are made from
+``jsonfields``. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+from graphql import (
+    GraphQLArgument,
+    GraphQLError,
+    GraphQLField,
+    GraphQLFloat,
+    GraphQLInputField,
+    GraphQLInputObjectType,
+    GraphQLInt,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLResolveInfo,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLString,
+)
+
+from gatewayd import jsoncodec
+from gatewayd.jsonfields import DOCUMENT, SCORE, Kind
+from gatewayd.pb import StatusProto
+from gatewayd.request import Request, Response
+
+
+class Asker(Protocol):
+    """What a query is executed with, as graphql-core's context value."""
+
+    dispatch: Callable[[Request], Awaitable[Response]]
+    request_id: Callable[[], str]  # of the next Request
+    explain: Callable[[Exception], str]  # what the client is told of an error
+    failures: list[GraphQLError]  # of executors, which leave the data as it is
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def _parse_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        # The words of the reference's parser.
+        raise TypeError(f"the JSON object must be str, bytes or bytearray, not {type(value).__name__}")
+    return orjson.loads(value)
+
+
+def _parse_base64(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a blob is a text in base64, not {type(value).__name__}")
+    return value
+
+
+_BASE64: Final = GraphQLScalarType("Base64", parse_value=_parse_base64)
+_ARRAY: Final = GraphQLScalarType("NdArray")
+_JSON: Final = GraphQLScalarType(
+    "JSONScalar",
+    description="Any JSON value in answers; in arguments a text that holds a JSON object.",
+    parse_value=_parse_json,
+)
+
+_SCALARS: Final[Mapping[Kind, Any]] = {
+    "text": GraphQLString,
+    "unsigned": GraphQLInt,
+    "number": GraphQLFloat,
+    "numbers": GraphQLList(GraphQLNonNull(GraphQLFloat)),
+    "blob": _BASE64,
+    "array": _ARRAY,
+    "object": _JSON,
+}
+
+
+def _many(of: Any) -> GraphQLList[Any]:
+    return GraphQLList(GraphQLNonNull(of))
+
+
+def _reads(name: str) -> Callable[[Mapping[str, Any], GraphQLResolveInfo[Any]], Any]:
+    return lambda source, _info: source[name]
+
+
+def _scores(source: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
+    return None if source is None else [{"name": name, "score": score} for name, score in source.items()]
+
+
+def _reads_scores(name: str) -> Callable[[Mapping[str, Any], GraphQLResolveInfo[Any]], Any]:
+    return lambda source, _info: _scores(source[name])
+
+
+# -- answers ------------------------------------------------------------------------------------------
+
+_SCORE_FIELDS: Final = {
+    _camel(field.name): GraphQLField(_SCALARS[field.kind], resolve=_reads(field.name)) for field in SCORE
+}
+_SCORE_INTERFACE: Final = GraphQLInterfaceType(
+    "Namedscoreinterface",
+    {name: GraphQLField(field.type) for name, field in _SCORE_FIELDS.items()},
+    resolve_type=lambda *_: "Namedscore",
+)
+_SCORE: Final = GraphQLObjectType("Namedscore", _SCORE_FIELDS, interfaces=[_SCORE_INTERFACE])
+_SCORE_ITEM: Final = GraphQLObjectType(
+    "Namescoreitem",
+    {"name": GraphQLField(GraphQLNonNull(GraphQLString)), "score": GraphQLField(GraphQLNonNull(_SCORE))},
+)
+
+
+def _document_fields() -> dict[str, GraphQLField]:
+    types = {**_SCALARS, "scores": _many(_SCORE_ITEM), "documents": _many(_DOCUMENT)}
+    return {
+        _camel(field.name): GraphQLField(
+            types[field.kind],
+            resolve=_reads_scores(field.name) if field.kind == "scores" else _reads(field.name),
+        )
+        for field in DOCUMENT
+    }
+
+
+_DOCUMENT: Final = GraphQLObjectType("StrawberryDocument", _document_fields)
+
+
+# -- arguments ----------------------------------------------------------------------------------------
+
+
+def _input(kind: Any, name: str | None = None) -> GraphQLInputField:
+    return GraphQLInputField(kind, default_value=None, out_name=name)
+
+
+_SCORE_INPUT: Final = GraphQLInputObjectType(
+    "Namedscoreinput", {_camel(field.name): _input(_SCALARS[field.kind], field.name) for field in SCORE}
+)
+_SCORE_ITEM_INPUT: Final = GraphQLInputObjectType(
+    "Namescoreiteminput",
+    {
+        "name": GraphQLInputField(GraphQLNonNull(GraphQLString)),
+        "score": GraphQLInputField(GraphQLNonNull(_SCORE_INPUT)),
+    },
+)
+
+
+def _document_input_fields() -> dict[str, GraphQLInputField]:
+    types = {**_SCALARS, "scores": _many(_SCORE_ITEM_INPUT), "documents": _many(_DOCUMENT_INPUT)}
+    return {_camel(field.name): _input(types[field.kind], field.name) for field in DOCUMENT}
+
+
+def _to_json(values: dict[str, Any]) -> dict[str, Any]:
+    """An input document in the form that HTTP's JSON has."""
+    for field in DOCUMENT:
+        items: Iterable[Mapping[str, Any]] | None = values.get(field.name)
+        if field.kind == "scores" and items is not None:
+            values[field.name] = {item["name"]: item["score"] for item in items}
+    return values
+
+
+_DOCUMENT_INPUT: Final = GraphQLInputObjectType(
+    "StrawberryDocumentInput", _document_input_fields, out_type=_to_json
+)
+
+
+# -- the field ----------------------------------------------------------------------------------------
+
+
+async def _resolve_docs(
+    _root: None,
+    info: GraphQLResolveInfo[Any],
+    *,
+    data: list[dict[str, Any]] | None,
+    target: str | None,
+    parameters: Any,
+    endpoint: str,
+) -> list[dict[str, object]]:
+    asker: Asker = info.context
+    fields = {"data": data, "targetExecutor": target, "parameters": parameters}
+    try:
+        request = jsoncodec.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
+        response = await asker.dispatch(request)
+        documents = jsoncodec.read_documents(response.documents)
+    except Exception as error:
+        raise GraphQLError(asker.explain(error)) from None
+    if response.status:
+        asker.failures.append(_failure(response.status, info))
+    return documents
+
+
+def _failure(status: bytes, info: GraphQLResolveInfo[Any]) -> GraphQLError:
+    """What an executor raised; the documents are answered all the same."""
+    found = StatusProto.FromString(status)
+    return GraphQLError(
+        found.description,
+        nodes=info.field_nodes,
+        path=info.path.as_list(),
+        extensions={"executor": found.exception.executor, "exception": found.exception.name},
+    )
+
+
+def _docs() -> GraphQLField:
+    return GraphQLField(
+        GraphQLNonNull(_many(_DOCUMENT)),
+        args={
+            "data": GraphQLArgument(_many(_DOCUMENT_INPUT), default_value=None),
+            "targetExecutor": GraphQLArgument(GraphQLString, default_value=None, out_name="target"),
+            "parameters": GraphQLArgument(_JSON, default_value=None),
+            "execEndpoint": GraphQLArgument(
+                GraphQLNonNull(GraphQLString), default_value="/search", out_name="endpoint"
+            ),
+        },
+        resolve=_resolve_docs,
+    )
+
+
+SCHEMA: Final = GraphQLSchema(
+    query=GraphQLObjectType("Query", {"docs": _docs()}),
+    mutation=GraphQLObjectType("Mutation", {"docs": _docs()}),
+    types=[_SCORE_INTERFACE],
+)
