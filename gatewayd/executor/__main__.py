@@ -21,11 +21,14 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gatewayd.executor.executor import Executor
     from gatewayd.executor.spec import ExecutorSpec
+
+Report = Callable[[dict[str, str]], None]
 
 REPORT_FD = 3
 # How long close() may take, by feel. A supervisor loses its patience earlier; this is for when it is gone.
@@ -61,7 +64,17 @@ def main() -> int:
     # What has been imported by now stays: the collector need not look at it again and again.
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(executor, spec, lifeline))
+        return runner.run(_serve(executor, spec, lifeline, _report))
+
+
+def serve_alone(executor: Executor, spec: ExecutorSpec, report: Report) -> int:
+    """
+    Serve an executor in this process, without a supervisor, until SIGTERM or Ctrl-C; the exit code.
+
+    ``report`` is told what a supervisor would be.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(executor, spec, None, report))
 
 
 def _load(spec: ExecutorSpec) -> Executor:
@@ -78,7 +91,7 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int) -> int:
+async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int | None, report: Report) -> int:
     from gatewayd.executor.runtime import Runtime
 
     stopping = asyncio.Event()
@@ -92,14 +105,18 @@ async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int) -> int:
     try:
         address = await runtime.start()
     except RuntimeError:
-        _report({"event": "failed", "error": traceback.format_exc()})
+        report({"event": "failed", "error": traceback.format_exc()})
         return 1
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_reader(lifeline, stopping.set)
-    _report({"event": "ready", "address": address})
+    if lifeline is None:
+        loop.add_signal_handler(signal.SIGINT, stopping.set)
+    else:
+        loop.add_reader(lifeline, stopping.set)
+    report({"event": "ready", "address": address})
     await stopping.wait()
-    loop.remove_reader(lifeline)
+    if lifeline is not None:
+        loop.remove_reader(lifeline)
     # Nobody handles SIGALRM: it ends a process that hangs in close().
     signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)
     await runtime.stop()

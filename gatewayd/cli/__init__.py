@@ -1,0 +1,180 @@
+"""
+The command ``gatewayd``: its sub-commands, their options and help.
+
+What a sub-command does is in a module of its own, imported when it runs: ``gatewayd --help`` loads
+nothing but this. Exit codes: 0 it went well, 1 it did not (and stderr says why), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from gatewayd import __version__
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_file = click.argument("flow", type=click.Path(path_type=Path), default="flow.yml")
+_context = click.option(
+    "--context", "-c", "variables", metavar="NAME=VALUE", multiple=True,
+    help="A variable for ${{ CONTEXT.NAME }} in the Flow file. May be given several times.",
+)  # fmt: skip
+_url = click.argument("url")
+_timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
+    metavar="SECONDS", help="How long to wait for the answer.",
+)  # fmt: skip
+_ca = click.option(
+    "--ca", "ca_file", type=click.Path(exists=True, dir_okay=False),
+    help="PEM file of authorities to trust instead of the system's (with grpcs, https, wss).",
+)  # fmt: skip
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="gatewayd")
+def main() -> None:
+    """
+    Serve machine-learning executors behind one gateway: gRPC, HTTP and WebSocket.
+
+    A Flow file says which executors there are and how requests travel through them. To begin:
+
+    \b
+      gatewayd new my-flow       make a small project
+      cd my-flow
+      gatewayd check             say what its flow.yml will do
+      gatewayd serve             serve it, until Ctrl-C
+    """
+
+
+@main.command()
+@_file
+@_context
+def serve(flow: Path, variables: tuple[str, ...]) -> None:
+    """
+    Serve a Flow in the foreground, until Ctrl-C.
+
+    FLOW is a Flow file, flow.yml if omitted. The same as twistd -n gateway --config FLOW; use twistd
+    itself for a daemon, a log file or another reactor.
+    """
+    from gatewayd.cli.serving import serve_flow
+
+    serve_flow(flow, variables)
+
+
+@main.command()
+@click.option("--uses", help="module:Class, a class in --py-modules, or an executor's config.yml.")
+@click.option("--name", default="executor0", show_default=True, help="How it signs and is called in logs.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; a free one if omitted."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True,
+    help="Address to listen on. 0.0.0.0 lets other machines in: calls to executors are not encrypted.",
+)  # fmt: skip
+@click.option(
+    "--py-modules", multiple=True, help="A Python file to import first. May be given several times."
+)
+@click.option(
+    "--uses-with", multiple=True, metavar="NAME=VALUE",
+    help="An argument of the class; the value is read as YAML. May be given several times.",
+)  # fmt: skip
+@click.option("--workspace", help="Base folder of its files.")
+@click.option("--output-array-type", type=click.Choice(["numpy", "list"]), help="Convert arrays in answers.")
+@click.option("--exit-on-exceptions", multiple=True, help="An exception class that stops the executor.")
+def executor(**settings: object) -> None:
+    """
+    Serve one executor alone, on this or another machine.
+
+    A Flow calls it as an external executor: {external: true, host: ..., port: ...}. It answers gRPC
+    health checks and reflection.
+    """
+    from gatewayd.cli.serving import serve_executor
+
+    sys.exit(serve_executor(settings))
+
+
+@main.command()
+@_file
+@_context
+def check(flow: Path, variables: tuple[str, ...]) -> None:
+    """
+    Check a Flow file and say what it will do; nothing is started.
+
+    Exits with 1 if the file cannot be used, after telling every problem of it.
+    """
+    from gatewayd.cli.checking import check_flow
+
+    sys.exit(check_flow(flow, variables))
+
+
+@main.command()
+@_file
+@_context
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write; FLOW's name with .svg.")
+def plot(flow: Path, variables: tuple[str, ...], output: Path | None) -> None:
+    """Draw a Flow as an SVG picture."""
+    from gatewayd.cli.checking import plot_flow
+
+    sys.exit(plot_flow(flow, variables, output))
+
+
+@main.command()
+@_url
+@_timeout
+@_ca
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def status(url: str, timeout: float, ca_file: str | None, as_json: bool) -> None:
+    """
+    Show versions, platform and environment of a running gateway or executor.
+
+    URL is such as grpc://localhost:12345, http://localhost:12346 or wss://example.org.
+    """
+    from gatewayd.cli.asking import show_status
+
+    sys.exit(show_status(url, timeout, ca_file, as_json))
+
+
+@main.command()
+@_url
+@_timeout
+@_ca
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing; only the exit code tells.")
+def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
+    """
+    Is it ready? Asks a gateway and all executors behind it, or one executor.
+
+    URL is such as grpc://localhost:12345, http://localhost:12346 or wss://example.org. Exits with 0 if
+    it is ready, with 1 if not.
+    """
+    from gatewayd.cli.asking import ping_url
+
+    sys.exit(ping_url(url, timeout, ca_file, quiet))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def new(folder: Path) -> None:
+    """Make a project to start from: a Flow file, an executor, a test and a README."""
+    from gatewayd.cli.scaffold import make_project
+
+    sys.exit(make_project(folder))
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """
+    Print what makes SHELL complete this command when Tab is pressed.
+
+    \b
+      bash:  gatewayd completion bash >> ~/.bashrc
+      zsh:   gatewayd completion zsh >> ~/.zshrc
+      fish:  gatewayd completion fish > ~/.config/fish/completions/gatewayd.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "gatewayd", "_GATEWAYD_COMPLETE").source())

@@ -1,0 +1,130 @@
+"""``gatewayd status`` and ``gatewayd ping``: questions to what runs already, a gateway or an executor."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import grpc
+from google.protobuf.message import Message
+
+from gatewayd.cli.output import fail, say, table
+from gatewayd.client.target import Certificates, Target, parse_target
+
+
+def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
+    """Print what it tells of itself; the exit code."""
+    target = _target(url, ca_file)
+    try:
+        told = (
+            _status_grpc(target, timeout_s) if target.protocol == "grpc" else _status_web(target, timeout_s)
+        )
+    except (OSError, ValueError, grpc.RpcError) as error:
+        return fail(f"{url} does not tell its status: {_reason(error)}")
+    if as_json:
+        say(json.dumps(told, indent=2))
+        return 0
+    for title, section in told.items():
+        say(title, bold=True)
+        rows = [(key, str(value)) for key, value in section.items() if value != "(unset)"]
+        for line in table(rows) if rows else ["(nothing is set)"]:
+            say(f"  {line}")
+    return 0
+
+
+def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
+    """0 if it is ready."""
+    target = _target(url, ca_file)
+    began = time.monotonic()
+    problem = _ping_grpc(target, timeout_s) if target.protocol == "grpc" else _ping_web(target, timeout_s)
+    took_ms = (time.monotonic() - began) * 1000
+    if problem is None:
+        if not quiet:
+            say(f"{url} is ready ({took_ms:.0f} ms)")
+        return 0
+    if not quiet:
+        fail(f"{url} is not ready: {problem}")
+    return 1
+
+
+def _target(url: str, ca_file: str | None) -> Target:
+    try:
+        return parse_target(url, None, None, None, Certificates(ca_file))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="URL") from error
+
+
+def _channel(target: Target) -> grpc.Channel:
+    # An address with a port of its own is never a proxy's business.
+    options = [("grpc.enable_http_proxy", 0)]
+    if not target.tls:
+        return grpc.insecure_channel(target.address, options)
+    roots, _, _ = target.certificates.contents()
+    return grpc.secure_channel(target.address, grpc.ssl_channel_credentials(roots), options)
+
+
+def _status_grpc(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+    from gatewayd.pb import JinaInfoProto
+
+    told = _unary(target, "/jina.JinaInfoRPC/_status", JinaInfoProto, timeout_s)
+    return {"jina": dict(told.jina), "envs": dict(told.envs)}
+
+
+def _status_web(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+    context = target.certificates.context() if target.tls else None
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    with opener.open(target.url("/status"), timeout=timeout_s) as answer:
+        told: Mapping[str, Mapping[str, str]] = json.load(answer)
+    if not isinstance(told, dict) or "jina" not in told:
+        raise ValueError("this is no gateway")
+    return told
+
+
+def _ping_grpc(target: Target, timeout_s: float) -> str | None:
+    """Why it is not ready. A gateway has a dry run; what has none is asked as an executor."""
+    from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+    from gatewayd.pb import StatusProto
+
+    try:
+        told = _unary(target, "/jina.JinaGatewayDryRunRPC/dry_run", StatusProto, timeout_s)
+        return None if told.code == StatusProto.SUCCESS else told.description or "the dry run failed"
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            return _reason(error)
+    try:
+        health = _unary(target, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s)
+    except grpc.RpcError as error:
+        return _reason(error)
+    serving = health.status == HealthCheckResponse.SERVING
+    return None if serving else HealthCheckResponse.ServingStatus.Name(health.status)
+
+
+def _ping_web(target: Target, timeout_s: float) -> str | None:
+    from gatewayd.client.client import SyncClient
+
+    ca_file = target.certificates.ca
+    with SyncClient(target.host, target.port, target.protocol, target.tls, tls_ca_certfile=ca_file) as client:
+        if client.is_flow_ready(timeout=timeout_s):
+            return None
+    return "nobody answers there, or the dry run of its executors failed"
+
+
+def _unary(target: Target, method: str, answer: type[Message], timeout_s: float) -> Any:
+    with _channel(target) as channel:
+        call = channel.unary_unary(method, response_deserializer=answer.FromString)
+        return call(b"", timeout=timeout_s)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, grpc.RpcError):
+        return f"{error.details()} ({error.code().name})"
+    reason = getattr(error, "reason", None)
+    return str(reason if isinstance(error, urllib.error.URLError) and reason else error)

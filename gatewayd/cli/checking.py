@@ -1,0 +1,109 @@
+"""``gatewayd check`` and ``gatewayd plot``: what a Flow file means, without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from gatewayd.cli.output import fail, note, say, table, warn
+from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
+from gatewayd.errors import ConfigError
+
+
+def check_flow(flow: Path, variables: Sequence[str]) -> int:
+    """Tell every problem, or what the Flow will do; the exit code."""
+    try:
+        found = load_flow(flow, context=_context(variables))
+    except ConfigError as error:
+        return fail(f"{flow} cannot be used:\n{error}")
+    for warning in found.warnings:
+        warn(warning)
+    for title, lines in _sections(found):
+        say(title, bold=True)
+        for line in lines:
+            say(f"  {line}")
+    return 0
+
+
+def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
+    """Draw it; the exit code."""
+    from gatewayd.client.plot import svg
+
+    target = output if output is not None else flow.with_suffix(".svg")
+    if target.suffix != ".svg":
+        raise click.BadParameter(f"{target} must end with .svg", param_hint="--output")
+    try:
+        picture = svg(load_flow(flow, context=_context(variables)))
+        target.write_text(picture, encoding="utf-8")
+    except (ConfigError, OSError) as error:
+        return fail(str(error))
+    note(f"drawn: {target}")
+    return 0
+
+
+def _context(variables: Sequence[str]) -> Mapping[str, str]:
+    context = {}
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{variable}: expected NAME=VALUE", param_hint="--context")
+        context[name] = value
+    return context
+
+
+def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
+    gateway = flow.gateway
+    tls = " with TLS" if gateway.ssl_certfile else ""
+    yield (
+        f"Flow {flow.name or ''}".rstrip(),
+        [
+            f"{'+'.join(listener.protocols)}{tls} on {gateway.host}:{listener.port or '(a free port)'}"
+            for listener in gateway.listeners
+        ],
+    )
+    if not flow.deployments:
+        yield "No executors: requests are answered as they are", []
+        return
+    yield "A request's way", _way(flow)
+    rows = [("name", "runs", "processes", "where")]
+    rows += [_row(each) for each in flow.deployments]
+    yield "Executors", table(rows)
+    limit_s = gateway.timeout_send_s
+    yield (
+        "Limits",
+        [
+            f"a call to an executor: {'no limit' if limit_s is None else f'{limit_s:g} s'}",
+            f"a client's message: {gateway.max_message_bytes:,} bytes",
+            f"requests in flight on one stream: {gateway.prefetch or 'no limit'}",
+        ],
+    )
+
+
+def _way(flow: FlowConfig) -> list[str]:
+    lines = []
+    answering = next((each.name for each in reversed(flow.deployments) if not each.floating), None)
+    for each in flow.deployments:
+        notes = []
+        if each.when is not None:
+            notes.append("only documents that match its condition")
+        if each.floating:
+            notes.append("floating: the answer does not wait for it")
+        if each.name == answering:
+            notes.append("gives the answer")
+        lines.append(f"{', '.join(each.needs)} -> {each.name}" + (f"  ({'; '.join(notes)})" if notes else ""))
+    return lines
+
+
+def _row(deployment: DeploymentConfig) -> tuple[str, str, str, str]:
+    if deployment.external:
+        return deployment.name, "(external)", "none here", ", ".join(deployment.addresses)
+    ports = ", ".join(str(port) for port in deployment.ports if port) or "free ports"
+    count = deployment.replicas * deployment.shards
+    return (
+        deployment.name,
+        deployment.executor.uses or "(pass-through)",
+        f"{count}" if deployment.shards == 1 else f"{count} in {deployment.shards} shards",
+        f"{deployment.host}, {ports if count > 1 else ports.replace('free ports', 'a free port')}",
+    )

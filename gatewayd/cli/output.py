@@ -1,0 +1,46 @@
+"""How the command speaks: results on stdout, all else on stderr, colours only where a person reads them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, Any
+
+import click
+
+
+def _coloured(stream: IO[str]) -> bool:
+    # https://no-color.org
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def say(text: str, **style: Any) -> None:
+    """A line of the result."""
+    click.echo(click.style(text, **style) if _coloured(sys.stdout) else text)
+
+
+def note(text: str) -> None:
+    """A line for who watches."""
+    click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Something that may not be what was meant."""
+    word = click.style("warning:", fg="yellow") if _coloured(sys.stderr) else "warning:"
+    click.echo(f"{word} {text}", err=True)
+
+
+def fail(text: str) -> int:
+    """Say why it did not go well; the exit code for that."""
+    word = click.style("gatewayd:", fg="red") if _coloured(sys.stderr) else "gatewayd:"
+    click.echo(f"{word} {text}", err=True)
+    return 1
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,71 @@
+"""``gatewayd serve`` and ``gatewayd executor``: what runs until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from gatewayd.cli.output import fail, note
+
+
+def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
+    """Become ``twistd -n gateway``."""
+    from twisted.scripts.twistd import run
+
+    options = [part for variable in variables for part in ("--context", variable)]
+    sys.argv = ["twistd", "-n", "--pidfile=", "gateway", "--config", str(flow), *options]
+    run()
+    sys.exit(0)
+
+
+def serve_executor(settings: Mapping[str, Any]) -> int:
+    """Serve one executor in this process until SIGTERM or Ctrl-C; the exit code."""
+    import yaml
+
+    from gatewayd.config import flow_from_mapping
+    from gatewayd.errors import ConfigError
+
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    arguments: dict[str, Any] = {}
+    for assignment in given.pop("uses_with"):
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise click.BadParameter("expected NAME=VALUE", param_hint="--uses-with")
+        arguments[name] = yaml.safe_load(value)
+    item = {key: value for key, value in given.items() if value not in (None, [], 0)}
+    try:
+        flow = flow_from_mapping({"executors": [{**item, "uses_with": arguments}]}, base_dir=Path.cwd())
+    except ConfigError as error:
+        return fail(str(error).replace("Flow: executors[0].", "--"))
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+    from gatewayd.executor.__main__ import serve_alone
+    from gatewayd.executor.loading import LoadError, load
+    from gatewayd.executor.spec import ExecutorSpec
+
+    (deployment,) = flow.deployments
+    os.environ.update(deployment.executor.env)
+    spec = ExecutorSpec.of(deployment, 0, 0, flow.base_dir)
+    try:
+        loaded = load(spec)
+    except LoadError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        return fail(str(error))
+    gc.freeze()
+
+    def report(event: Mapping[str, str]) -> None:
+        if event["event"] == "ready":
+            note(f"{spec.runtime_name} serves at {event['address']}; Ctrl-C stops it")
+        else:
+            fail(event["error"])
+
+    return serve_alone(loaded, spec, report)
