@@ -86,8 +86,8 @@ async def converse_async(
     try:
         while len(window) or not feeding.done():
             arrival = await inbox.get()
-            if arrival is None:
-                continue  # the input is at its end: look again whether everything is answered
+            if arrival is None or (arrival == Ended(None) and not len(window)):
+                continue  # the input or the exchange is at its end: look again whether all is done
             for response in window.answered(*_answer(arrival)):
                 if not window.full:
                     room.set()

@@ -13,6 +13,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -58,6 +59,11 @@ def compression_named(name: Any) -> grpc.Compression | None:
     if found is None:
         raise ValueError(f"compression: {name!r} is not one of NoCompression, Deflate, Gzip")
     return found
+
+
+# The process in which gRPC was first used here. Its threads don't survive a fork, and a child that
+# uses it again waits for them for ever.
+_home: int | None = None
 
 
 class _Connection:
@@ -138,6 +144,15 @@ class GrpcTransport:
                 await connection.channel.close()
 
     def _connect(self) -> grpc.aio.Channel:
+        global _home
+        if _home is None:
+            _home = os.getpid()
+        if _home != os.getpid():
+            raise BadClient(
+                "this process was forked from one that has used gRPC, which doesn't work in both: "
+                "start processes by spawning (multiprocessing.get_context('spawn')), post over gRPC in "
+                "children only, or use http or websocket"
+            )
         options = (*_OPTIONS, ("grpc.enable_http_proxy", int(self._target.proxy)))
         if not self._target.tls:
             return grpc.aio.insecure_channel(self._target.address, options=options)
@@ -179,7 +194,16 @@ def _failure(error: grpc.aio.AioRpcError) -> Exception:
 def _credentials(certificates: Certificates) -> grpc.ChannelCredentials:
     ca, key, own = certificates.contents()
     if ca is None and "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" not in os.environ:
-        # gRPC brings a list of authorities and doesn't look at the system's, Python's ssl does.
-        known = ssl.create_default_context().get_ca_certs(binary_form=True)
-        ca = "".join(ssl.DER_cert_to_PEM_cert(one) for one in known).encode() or None
+        ca = _system_roots()
     return grpc.ssl_channel_credentials(ca, key, own)
+
+
+def _system_roots() -> bytes | None:
+    """
+    What OpenSSL trusts, in PEM; None where that is not in a file, which leaves gRPC's own list.
+
+    gRPC doesn't look at the system's authorities, so one that an operator has installed would be
+    unknown to it, though HTTP and WebSocket know it. SSL_CERT_FILE names another file.
+    """
+    found = ssl.get_default_verify_paths().cafile
+    return None if found is None else Path(found).read_bytes()

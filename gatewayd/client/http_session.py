@@ -6,6 +6,7 @@ aiohttp comes with docarray in any case, speaks both protocols, and is what the 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -49,13 +50,22 @@ class SessionOf:
             await session.close()
 
 
-def authorization(options: Options) -> aiohttp.BasicAuth | None:
-    """``auth`` is aiohttp's, or a pair of user name and password. Raises BadClient."""
-    if options.auth is None or isinstance(options.auth, aiohttp.BasicAuth):
-        return options.auth
-    if isinstance(options.auth, tuple | list) and len(options.auth) == 2:
-        return aiohttp.BasicAuth(*options.auth)
-    raise BadClient("auth: give (user, password), or aiohttp.BasicAuth")
+def headers_of(options: Options) -> dict[str, str]:
+    """
+    The user's headers, with ``auth`` among them: a pair of user name and password, or aiohttp's own.
+
+    Raises BadClient.
+    """
+    headers = dict(options.headers)
+    auth = options.auth
+    if isinstance(auth, aiohttp.BasicAuth):
+        headers["Authorization"] = auth.encode()
+    elif isinstance(auth, tuple | list) and len(auth) == 2:
+        pair = f"{auth[0]}:{auth[1]}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    elif auth is not None:
+        raise BadClient("auth: give a pair of user name and password, or aiohttp.BasicAuth")
+    return headers
 
 
 @contextlib.contextmanager
@@ -80,7 +90,7 @@ async def requested(
     session: aiohttp.ClientSession, method: str, url: str, options: Options, body: bytes | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """One HTTP request with the options of its post. Raises errors.py's tree."""
-    headers = dict(options.headers)
+    headers = headers_of(options)
     if body is not None:
         headers.setdefault("Content-Type", "application/json")
     with translated():
@@ -89,7 +99,6 @@ async def requested(
             url,
             data=body,
             headers=headers,
-            auth=authorization(options),
             cookies=options.cookies or None,
             timeout=aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30.0),
         ) as answer:

@@ -66,5 +66,5 @@ def _serialised(documents: list[Any]) -> bytes:
 
     try:
         return data_of(DocumentArray(documents))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:  # docarray's, for fields of a wrong type
         raise BadClientInput(f"the documents cannot be sent: {error}") from error

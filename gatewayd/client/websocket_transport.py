@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from gatewayd import wire
 from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
 from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stream
-from gatewayd.client.http_session import SessionOf, authorization, translated
+from gatewayd.client.http_session import SessionOf, headers_of, translated
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
 from gatewayd.pb import StatusProto
@@ -77,7 +77,7 @@ class WebSocketTransport:
                     writer.cancel()
 
     def _connect(self, path: str, options: Options) -> Any:
-        headers = dict(options.headers)
+        headers = headers_of(options)
         if options.cookies:
             headers["Cookie"] = SimpleCookie(options.cookies).output(header="", sep=";").strip()
         return _connected(
@@ -85,7 +85,6 @@ class WebSocketTransport:
                 self._target.url(path),
                 protocols=("bytes",),
                 headers=headers,
-                auth=authorization(options),
                 max_msg_size=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             ),

@@ -1,0 +1,254 @@
+"""The examples of the user's document as scripts: run as they are, but for the import and the port."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Child, environment, free_ports
+
+FOO = """
+from docarray import Document, DocumentArray
+from gatewayd import Client, Executor, Flow, requests
+
+
+class FooExecutor(Executor):
+    @requests
+    def foo(self, docs: DocumentArray, **kwargs):
+        docs.append(Document(text='foo was called'))
+
+
+"""
+GRPC = FOO + """
+f = Flow().config_gateway(protocol='grpc', port=12345).add(uses=FooExecutor)
+with f:
+    client = Client(port=12345)
+    docs = client.post(on='/')
+    print(docs.texts)
+"""
+HTTP = FOO + """
+f = Flow().config_gateway(protocol='http', port=12345).add(uses=FooExecutor)
+with f:
+    client = Client(port=12345, protocol='http')
+    docs = client.post(on='/')
+    print(docs.texts)
+"""
+WEBSOCKET = FOO + """
+f = Flow().config_gateway(protocol='websocket', port=12345).add(uses=FooExecutor)
+with f:
+    client = Client(port=12345, protocol='websocket')
+    docs = client.post(on='/')
+    print(docs.texts)
+"""
+BLOCKING = """
+from gatewayd import Flow
+flow = Flow().config_gateway(protocol=['grpc', 'http', 'websocket'])
+with flow:
+    print('ports', *flow.port, flush=True)
+    flow.block()
+print('closed')
+"""
+STATUS = """
+from gatewayd import Flow
+
+with Flow().config_gateway(protocol=['grpc'], port=12345) as f:
+    print('ready', flush=True)
+    f.block()
+"""
+BROKEN = """
+from gatewayd import Executor, Flow, requests
+
+
+class Broken(Executor):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        raise OSError('the model is not there')
+
+
+with Flow().add(uses=Broken, name='model'):
+    print('never')
+"""
+NOT_CARRIED = """
+import threading
+from gatewayd import Executor, Flow, requests
+
+guard = threading.Lock()
+
+
+class Guarded(Executor):
+    @requests
+    def foo(self, docs, **kwargs):
+        with guard:
+            pass
+
+
+Flow().add(uses=Guarded).start()
+"""
+RAISES = FOO + """
+f = Flow().add(uses=FooExecutor)
+with f:
+    print('gateway', f._running.pid, flush=True)
+    raise KeyError('mine')
+"""
+KILLED = FOO + """
+f = Flow().add(uses=FooExecutor)
+f.start()
+print('gateway', f._running.pid, flush=True)
+f.block()
+"""
+
+
+def run(folder: Path, text: str, port: int = 0) -> subprocess.CompletedProcess[str]:
+    script = folder / "example.py"
+    script.write_text(text.replace("12345", str(port)))
+    return subprocess.run(
+        [sys.executable, str(script)], env=environment(), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The processes below one, itself first."""
+    found = [pid]
+    for one in found:
+        path = Path(f"/proc/{one}/task/{one}/children")
+        if path.exists():
+            found += [int(word) for word in path.read_text().split()]
+    return found
+
+
+def assert_gone(pids: list[int], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.02)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("example", [GRPC, HTTP, WEBSOCKET], ids=["grpc", "http", "websocket"])
+def test_an_example_of_the_document_prints_what_it_says(example, tmp_path):
+    done = run(tmp_path, example, free_ports(1)[0])
+
+    assert done.stdout == "['foo was called']\n", done.stderr
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(text: str, port: int = 0) -> Child:
+        script = tmp_path / "example.py"
+        script.write_text(text.replace("12345", str(port)))
+        started.append(Child([sys.executable, str(script)], cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_blocked_flow_ends_cleanly_on_a_signal(start, number):
+    child = start(BLOCKING)
+    child.line(r"^ports \d+ \d+ \d+$")
+    below = children(child.pid)
+
+    os.kill(child.pid, number)
+
+    child.line("^closed$")
+    assert_gone(below[1:])
+    assert child.stop() == 0
+    assert "Traceback" not in child.output
+
+
+def test_the_status_of_a_blocked_flow_can_be_asked(start):
+    port = free_ports(1)[0]
+    start(STATUS, port).line("^ready$")
+
+    told = subprocess.run(
+        [sys.executable, "-m", "gatewayd", "status", f"grpc://127.0.0.1:{port}"],
+        env=environment(), capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+    assert "jina-proto" in told.stdout, told.stderr
+
+
+def test_an_executor_that_fails_is_told_with_its_own_traceback(tmp_path):
+    done = run(tmp_path, BROKEN)
+
+    assert done.returncode == 1
+    assert "RuntimeFailToStart: model/rep-0 cannot start" in done.stderr
+    assert "raise OSError('the model is not there')" in done.stderr
+    assert "never" not in done.stdout
+
+
+def test_what_cannot_be_sent_to_a_process_is_named(tmp_path):
+    done = run(tmp_path, NOT_CARRIED)
+
+    assert done.returncode == 1
+    assert "Guarded.foo uses guard (a lock), which cannot be sent" in done.stderr
+
+
+def test_an_exception_in_the_with_block_leaves_nothing_behind(start):
+    child = start(RAISES)
+    (match,) = child.line(r"^gateway (\d+)$")
+    below = children(int(match[1]))
+
+    child.line("KeyError: 'mine'")
+
+    assert_gone(below)
+
+
+def test_a_killed_script_leaves_nothing_behind(start):
+    child = start(KILLED)
+    (match,) = child.line(r"^gateway (\d+)$")
+    below = children(int(match[1]))
+    assert len(below) >= 2
+
+    child.kill()
+
+    assert_gone(below)
+
+
+def test_a_module_beside_the_script_and_a_closure_are_carried(tmp_path):
+    (tmp_path / "beside.py").write_text("WORD = 'beside'\n")
+    done = run(
+        tmp_path,
+        textwrap.dedent(
+            """
+            import beside
+            from gatewayd import Executor, Flow, requests
+            from docarray import Document
+
+            def make(word):
+                class Made(Executor):
+                    def __init__(self, table=None, **kwargs):
+                        super().__init__(**kwargs)
+                        self.table = table
+
+                    @requests(on='/say')
+                    def say(self, docs, **kwargs):
+                        for doc in docs:
+                            doc.text = f'{word} {beside.WORD} {self.table[1]}'
+                return Made
+
+            with Flow().add(uses=make('inner'), uses_with={'table': {1: 'one'}}) as f:
+                print(f.post('/say', Document()).texts)
+                print(f.post('/other', Document(text='same')).texts)
+            """
+        ),
+    )
+
+    assert done.stdout == "['inner beside one']\n['same']\n", done.stderr

@@ -1,0 +1,238 @@
+"""Threads, loops, forks, interrupts, and that connections end with their client."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gatewayd.client.client import Client
+from gatewayd.client.errors import Unreachable
+from tests.client.forwarder import Forwarder
+from tests.processes import PROTOCOLS, Child, environment
+
+
+def run_python(code: str, *arguments: object, timeout_s: float = 60) -> str:
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), *(str(one) for one in arguments)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout_s)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Unclosed" not in done.stderr, done.stderr
+    assert "never awaited" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_many_threads_may_use_one_client(client):
+    def post(number):
+        texts = [f"{number}-{index}" for index in range(20)]
+        got = client.post("/tag", texts, request_size=3, results_in_order=True)
+        return got.texts == [f"{text}A" for text in texts]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(post, range(40)))
+
+
+def test_all_clients_share_one_thread(gateway):
+    clients = [Client(host="127.0.0.1", port=gateway.ports[name], protocol=name) for name in PROTOCOLS]
+    for client in clients:
+        assert client.post("/tag", "x").texts == ["xA"]
+
+    assert [thread.name for thread in threading.enumerate()].count("gatewayd client") == 1
+
+
+def test_a_waiting_client_works_inside_a_running_loop(client):
+    async def cell():
+        return client.post("/tag", "x").texts
+
+    assert asyncio.run(cell()) == ["xA"]
+
+
+def test_an_asynchronous_client_may_be_used_in_one_loop_after_the_other(gateway, protocol):
+    client = Client(host="127.0.0.1", port=gateway.ports[protocol], protocol=protocol, asyncio=True)
+
+    async def post():
+        return [docs.texts async for docs in client.post("/tag", "x")]
+
+    assert [asyncio.run(post()) for _ in range(3)] == [[["xA"]]] * 3
+    asyncio.run(client.close())
+
+
+def test_an_asynchronous_client_does_many_things_at_once(gateway, protocol):
+    async def main():
+        async with Client(
+            host="127.0.0.1", port=gateway.ports[protocol], protocol=protocol, asyncio=True
+        ) as client:
+
+            async def post(number):
+                return [
+                    docs.texts async for docs in client.post("/asleep", str(number), parameters={"t": 0.3})
+                ]
+
+            begin = time.monotonic()
+            found = await asyncio.gather(*(post(number) for number in range(10)))
+            assert time.monotonic() - begin < 2.5
+            return found
+
+    assert asyncio.run(main()) == [[[str(number)]] for number in range(10)]
+
+
+def until(condition, what, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ending", ["close", "with", "garbage"])
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_connections_end_with_their_client(gateway, protocol, ending):
+    with Forwarder(gateway.ports[protocol]) as wire:
+        client = Client(host="127.0.0.1", port=wire.port, protocol=protocol)
+        if ending == "with":
+            with client:
+                client.post("/tag", "x")
+        else:
+            client.post("/tag", "x")
+            assert wire.alive
+            if ending == "close":
+                client.close()
+        if ending == "garbage":
+            del client
+            gc.collect()
+        until(lambda: not wire.alive, "the connection is still open")
+
+
+def test_closing_ends_a_post_that_is_under_way(gateway, protocol):
+    client = Client(host="127.0.0.1", port=gateway.ports[protocol], protocol=protocol)
+    failures = []
+
+    def post():
+        try:
+            client.post("/asleep", "x", parameters={"t": 3})
+        except Exception as error:
+            failures.append(error)
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    until(lambda: client._link._held is not None, "the post has not begun")
+    time.sleep(0.2)
+    client.close()
+    poster.join(15)
+
+    assert [type(error) for error in failures] == [Unreachable]
+    assert client.post("/tag", "x").texts == ["xA"]
+    client.close()
+
+
+FORKED = """
+    import os, sys, json
+    from gatewayd import Client
+    ports = json.loads(sys.argv[1])
+    clients = [Client(host="127.0.0.1", port=port, protocol=name) for name, port in ports.items()]
+    assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
+    child = os.fork()
+    if not child:
+        try:
+            assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
+    print("fine")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("protocol", ["http", "websocket"])
+def test_a_forked_child_gets_connections_of_its_own(gateway, protocol):
+    assert "fine" in run_python(FORKED, json.dumps({protocol: gateway.ports[protocol]}))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_told_that_grpc_does_not_work_in_both(gateway):
+    code = FORKED.replace(
+        """            assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
+            os._exit(0)
+""",
+        """            try:
+                clients[0].post("/tag", "x")
+            except Exception as error:
+                print(type(error).__name__, error, flush=True)
+            os._exit(0)
+""",
+    )
+    shown = run_python(code, json.dumps({"grpc": gateway.ports["grpc"]}))
+    assert "BadClient this process was forked from one that has used gRPC" in shown
+    assert "fine" in shown
+
+
+INTERRUPTED = """
+    import sys
+    from gatewayd import Client
+    client = Client(host="127.0.0.1", port=int(sys.argv[2]), protocol=sys.argv[1])
+    assert client.is_flow_ready()
+    print("ready", flush=True)
+    try:
+        client.post("/asleep", "x", parameters={"t": 8})
+    except KeyboardInterrupt:
+        print("interrupted", client.post("/tag", "x").texts, flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_post_and_leaves_the_client_usable(gateway, protocol):
+    child = Child(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED), protocol, str(gateway.ports[protocol])]
+    )
+    try:
+        child.line("^ready")
+        time.sleep(0.3)
+        os.kill(child.pid, signal.SIGINT)
+        child.line(r"^interrupted \['xA'\]")
+    finally:
+        child.stop()
+    assert "Traceback" not in child.output
+
+
+def test_importing_costs_little_and_brings_nothing_that_is_not_used():
+    seen = json.loads(
+        run_python(
+            """
+            import json, sys, time
+            begin = time.perf_counter()
+            import gatewayd
+            from gatewayd import Client
+            Client()
+            took = time.perf_counter() - begin
+            print(json.dumps([took, sorted(sys.modules)]))
+            """
+        )
+    )
+
+    assert seen[0] < 0.5
+    assert not {"twisted", "docarray", "grpc", "aiohttp", "rich", "numpy"} & set(seen[1])
+
+
+def test_a_process_that_posts_never_imports_twisted(gateway):
+    run_python(
+        """
+        import json, sys
+        from gatewayd import Client
+        for protocol, port in json.loads(sys.argv[1]).items():
+            client = Client(host="127.0.0.1", port=port, protocol=protocol)
+            assert client.post("/tag", "x").texts == ["xA"]
+        assert "twisted" not in sys.modules
+        """,
+        json.dumps(gateway.ports),
+    )
