@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -174,6 +175,20 @@ def test_it_becomes_a_daemon_with_a_pid_file_and_a_log(tmp_path: Path) -> None:
 
     assert started.returncode == 0
     assert not (tmp_path / "twistd.pid").exists()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    unit = (ROOT / "conf" / "gatewayd.service").read_text()
+    # What the unit's own comment installs is not here.
+    unit = unit.replace("/opt/gatewayd/venv/bin/twistd", sys.executable)
+    (tmp_path / "gatewayd.service").write_text(unit)
+
+    ended = subprocess.run(
+        ["systemd-analyze", "verify", str(tmp_path / "gatewayd.service")], capture_output=True, text=True
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_help_explains_the_options(tmp_path: Path) -> None:
