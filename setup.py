@@ -29,6 +29,9 @@ setup(
         "protobuf>=4.25",
         "pyopenssl>=25.1",
         "docarray>=0.21,<0.30",
+        # The client's HTTP and WebSocket, and its progress bar; docarray brings both, in any version.
+        "aiohttp>=3.11",
+        "rich",
         "numpy",
         "attrs>=23.1",
         "orjson>=3.9",

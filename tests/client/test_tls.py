@@ -52,6 +52,7 @@ def test_a_scheme_says_tls_too(secure, files, protocol):
 
 def test_the_systems_authorities_are_trusted_without_naming_them(secure, files, protocol, monkeypatch):
     # What an operator does who has no trust store to add to.
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(files.roots))
     with Client(host="localhost", port=secure.ports[protocol], protocol=protocol, tls=True) as client:
         assert client.post("/tag", "x").texts == ["xA"]
