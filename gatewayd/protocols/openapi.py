@@ -33,7 +33,8 @@ _SUMMARIES: Final = {
 }
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
-    "executor cannot be reached the answer is 503, where it is too slow 504."
+    "executor cannot be reached the answer is 503, where it is too slow 504. Instead of JSON the body and "
+    "the answer can be the messages of gRPC, as application/x-protobuf."
 )
 
 

@@ -66,7 +66,8 @@ BETTER: dict[str, Any] = {
         "errors": [
             {
                 "message": "Variable '$t' has invalid value: Expected value of type 'JSONScalar', but "
-                "encountered error 'the JSON object must be str, bytes or bytearray, not dict'; found: {'a': 2}.",
+                "encountered error 'the JSON object must be str, bytes or bytearray, not dict'; "
+                "found: {'a': 2}.",
                 "locations": [{"line": 1, "column": 9}],
             }
         ],

@@ -1,0 +1,96 @@
+"""The documentation pages as a person sees them, in a browser that reaches nothing but the gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser import Browser, find_chromium
+from tests.processes import ROOT, Gateway
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="there is no Chromium (Debian: apt-get install chromium)"
+)
+
+REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
+TITLE = "Pictures & <words>"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    settings = {"expose_graphql_endpoint": True, "title": TITLE}
+    gateway = Gateway({"gateway": settings, "executors": [REC]}, protocols=["http"])
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def origin(gateway: Gateway) -> str:
+    return f"http://127.0.0.1:{gateway.ports['http']}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = find_chromium()
+    assert path is not None
+    browser = Browser(path)
+    yield browser
+    browser.stop()
+
+
+def test_swagger_ui_tries_an_endpoint_and_shows_its_answer(browser: Browser, origin: str) -> None:
+    browser.open(f"{origin}/docs")
+    browser.until("document.querySelectorAll('.opblock').length >= 8")
+    assert browser.evaluate("document.title") == f"{TITLE} - Swagger UI"
+    assert TITLE in browser.evaluate("document.querySelector('.info .title').innerText")
+
+    block = "[id^=operations-Debug-post_post]"
+    browser.click(f"{block} .opblock-summary-control")
+    browser.click(f"{block} .try-out__btn")
+    body = json.dumps({"data": [{"text": "hi"}], "execEndpoint": "/tag"})
+    browser.until(f"document.querySelector('{block} textarea') !== null")
+    browser.evaluate(
+        f"""(() => {{
+          const area = document.querySelector('{block} textarea');
+          // React sees a change only if its own setter is passed by.
+          const set = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, 'value').set;
+          set.call(area, {json.dumps(body)});
+          area.dispatchEvent(new Event('input', {{ bubbles: true }}));
+        }})()"""
+    )
+    browser.click(f"{block} .execute")
+
+    status = f"document.querySelector('{block} .live-responses-table tbody .response-col_status')?.innerText"
+    assert browser.until(status).startswith("200")
+    shown = browser.until(
+        f"document.querySelector('{block} .live-responses-table tbody .highlight-code')?.innerText"
+    )
+    assert '"text": "hiA"' in shown
+    assert all(url.startswith((origin, "data:")) for url in browser.answered()), browser.answered()
+    assert not browser.complaints()
+
+
+def test_redoc_shows_the_same_operations(browser: Browser, origin: str) -> None:
+    browser.open(f"{origin}/redoc")
+
+    text = browser.until("document.querySelector('.api-content')?.innerText")
+
+    assert TITLE in text
+    assert "Send documents to an endpoint of the executors" in text
+    assert all(url.startswith((origin, "data:", "blob:")) for url in browser.answered()), browser.answered()
+    # Redoc's own logo is on the internet, where the page may not go.
+    assert all("logo-mini.svg" in complaint for complaint in browser.complaints()), browser.complaints()
+
+
+def test_graphiql_runs_a_query_and_shows_its_answer(browser: Browser, origin: str) -> None:
+    browser.open(f"{origin}/graphql")
+    browser.click(".graphiql-execute-button")
+
+    shown = browser.until("document.querySelector('.result-window .CodeMirror')?.CodeMirror.getValue()")
+
+    assert json.loads(shown)["data"]["docs"][0]["text"] == "helloA"
+    assert browser.evaluate("document.title") == f"{TITLE} - GraphiQL"
+    assert all(url.startswith((origin, "data:", "blob:")) for url in browser.answered()), browser.answered()
+    assert not browser.complaints()
