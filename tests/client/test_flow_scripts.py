@@ -24,27 +24,36 @@ class FooExecutor(Executor):
 
 
 """
-GRPC = FOO + """
+GRPC = (
+    FOO
+    + """
 f = Flow().config_gateway(protocol='grpc', port=12345).add(uses=FooExecutor)
 with f:
     client = Client(port=12345)
     docs = client.post(on='/')
     print(docs.texts)
 """
-HTTP = FOO + """
+)
+HTTP = (
+    FOO
+    + """
 f = Flow().config_gateway(protocol='http', port=12345).add(uses=FooExecutor)
 with f:
     client = Client(port=12345, protocol='http')
     docs = client.post(on='/')
     print(docs.texts)
 """
-WEBSOCKET = FOO + """
+)
+WEBSOCKET = (
+    FOO
+    + """
 f = Flow().config_gateway(protocol='websocket', port=12345).add(uses=FooExecutor)
 with f:
     client = Client(port=12345, protocol='websocket')
     docs = client.post(on='/')
     print(docs.texts)
 """
+)
 BLOCKING = """
 from gatewayd import Flow
 flow = Flow().config_gateway(protocol=['grpc', 'http', 'websocket'])
@@ -89,25 +98,36 @@ class Guarded(Executor):
 
 Flow().add(uses=Guarded).start()
 """
-RAISES = FOO + """
+RAISES = (
+    FOO
+    + """
 f = Flow().add(uses=FooExecutor)
 with f:
     print('gateway', f._running.pid, flush=True)
     raise KeyError('mine')
 """
-KILLED = FOO + """
+)
+KILLED = (
+    FOO
+    + """
 f = Flow().add(uses=FooExecutor)
 f.start()
 print('gateway', f._running.pid, flush=True)
 f.block()
 """
+)
 
 
 def run(folder: Path, text: str, port: int = 0) -> subprocess.CompletedProcess[str]:
     script = folder / "example.py"
     script.write_text(text.replace("12345", str(port)))
     return subprocess.run(
-        [sys.executable, str(script)], env=environment(), cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, str(script)],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -119,6 +139,18 @@ def children(pid: int) -> list[int]:
         if path.exists():
             found += [int(word) for word in path.read_text().split()]
     return found
+
+
+def wait_until_blocked(pid: int, timeout_s: float = 20.0) -> None:
+    """``block`` has begun when it has taken SIGTERM."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def assert_gone(pids: list[int], timeout_s: float = 20.0) -> None:
@@ -163,12 +195,13 @@ def start(tmp_path):
 def test_a_blocked_flow_ends_cleanly_on_a_signal(start, number):
     child = start(BLOCKING)
     child.line(r"^ports \d+ \d+ \d+$")
+    wait_until_blocked(child.pid)
     below = children(child.pid)
 
     os.kill(child.pid, number)
 
     child.line("^closed$")
-    assert_gone(below[1:])
+    assert_gone(below)
     assert child.stop() == 0
     assert "Traceback" not in child.output
 

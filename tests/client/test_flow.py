@@ -1,0 +1,197 @@
+"""Flows described in Python: what they mean, what is refused, and how they are written and drawn."""
+
+import io
+import threading
+from xml.etree import ElementTree
+
+import pytest
+from docarray import Document, DocumentArray
+
+from gatewayd import Executor, Flow, requests
+from gatewayd.client.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
+from gatewayd.config import Listener
+from tests.processes import free_ports
+
+
+class Here(Executor):
+    """A class of a module that no other process can import by its name."""
+
+    @requests
+    def here(self, docs: DocumentArray, **kwargs):
+        for doc in docs:
+            doc.text += "here"
+
+
+DIAMOND = (
+    Flow()
+    .config_gateway(host="127.0.0.1", protocol=["grpc", "http"], port=[0, 0])
+    .add(name="a")
+    .add(name="b", needs="a", replicas=2)
+    .add(name="c", needs="a", when={"tags__k": {"$eq": 1}})
+    .needs(["b", "c"], name="d")
+)
+
+
+def test_adding_leaves_the_original_as_it_was():
+    first = Flow(name="first")
+    second = first.add(name="a")
+    third = second.config_gateway(protocol="http")
+
+    assert (len(first), len(second), len(third)) == (0, 1, 1)
+    assert first.config.deployments == ()
+    assert second.protocol == "grpc"
+    assert third.protocol == "http"
+
+
+def test_executors_follow_each_other_unless_they_say_what_they_need():
+    flow = Flow().add().add().add(needs="executor0").needs_all()
+
+    assert {each.name: each.needs for each in flow.config.deployments} == {
+        "executor0": ("gateway",),
+        "executor1": ("executor0",),
+        "executor2": ("executor0",),
+        "joiner": ("executor1", "executor2"),
+    }
+
+
+def test_settings_of_the_flow_go_to_the_gateway_and_the_executors():
+    config = Flow(protocol="http", port=1, timeout_send=100, replicas=3).add(name="a").config
+
+    assert config.gateway.listeners == (Listener(("http",), 1),)
+    assert config.gateway.timeout_send_s == 0.1
+    assert config.deployments[0].replicas == 3
+
+
+def test_an_endpoint_is_exposed_under_a_path():
+    flow = Flow().expose_endpoint("/foo", "/hello", methods=["GET"]).expose_endpoint("/bar")
+
+    assert flow.config.gateway.expose_endpoints == {
+        "/foo": {"http_path": "/hello", "methods": ["GET"]},
+        "/bar": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Flow(potr=1), "did you mean port"),
+        (lambda: Flow().config_gateway(protocol="htpp"), "'htpp'"),
+        (lambda: Flow().add(replcas=2), "did you mean replicas"),
+        (lambda: Flow().add(replicas=0), "an integer from 1"),
+        (lambda: Flow().add(name="a-b"), "a-b is invalid"),
+        (lambda: Flow().add(uses=dict), "does it inherit from gatewayd.Executor"),
+        (
+            lambda: Flow().config_gateway(protocol=["grpc", "http"], port=1).config,
+            "as much protocols as ports",
+        ),
+        (lambda: Flow().add(needs="nobody").config, "no executor is called 'nobody'"),
+        (lambda: Flow.load_config("jtype: Flow\ngateway: {porrt: 1}"), "<text>:2:11: gateway.porrt"),
+    ],
+)
+def test_a_mistake_is_a_value_error_that_says_what_is_right(wrong, message):
+    with pytest.raises(ValueError) as raised:
+        wrong()
+
+    assert isinstance(raised.value, FlowError)
+    assert message in str(raised.value)
+
+
+def test_a_joiner_of_one_and_an_executor_that_needs_itself_are_refused():
+    with pytest.raises(FlowTopologyError):
+        Flow().add(name="a").needs(["a"])
+    with pytest.raises(FlowTopologyError):
+        Flow().add(name="a", needs="a")
+
+
+def test_a_flow_that_was_saved_means_the_same(tmp_path):
+    path = tmp_path / "flow.yml"
+
+    DIAMOND.save_config(path)
+
+    for source in (path, str(path), path.read_text(), io.StringIO(path.read_text())):
+        loaded = Flow.load_config(source).config
+        assert loaded.deployments == DIAMOND.config.deployments
+        assert loaded.gateway == DIAMOND.config.gateway
+
+
+def test_variables_keep_their_text_where_a_text_is_wanted(monkeypatch):
+    monkeypatch.setenv("PIN", "007")
+    text = "jtype: Flow\nexecutors: [{name: a, env: {PIN: '${{ ENV.PIN }}'}, replicas: '${{ CONTEXT.n }}'}]"
+
+    (deployment,) = Flow.load_config(text, context={"n": 2}).config.deployments
+
+    assert deployment.executor.env == {"PIN": "007"}
+    assert deployment.replicas == 2
+
+
+def test_a_missing_file_is_not_found():
+    with pytest.raises(FileNotFoundError, match=r"can not find nope\.yml"):
+        Flow.load_config("nope.yml")
+
+
+def test_a_class_that_no_file_can_name_is_not_written():
+    class Local(Executor):
+        pass
+
+    with pytest.raises(FlowError, match="Local"):
+        Flow().add(uses=Local).to_yaml()
+
+
+def test_a_plot_is_svg_with_every_executor_and_line(tmp_path):
+    path = tmp_path / "flow.svg"
+
+    assert DIAMOND.plot(path) is DIAMOND
+
+    root = ElementTree.fromstring(path.read_text())
+    name = "{http://www.w3.org/2000/svg}"
+    texts = [element.text for element in root.iter(f"{name}text")]
+    assert {"gateway", "a", "b", "c", "d", "answer"} <= set(texts)
+    lines = [element for element in root.iter(f"{name}path") if element.get("marker-end")]
+    assert len(lines) == 6
+    with pytest.raises(ValueError, match=r"must end with \.svg"):
+        DIAMOND.plot("flow.gif")
+
+
+def test_a_flow_that_does_not_run_says_how_to_start_it():
+    assert not DIAMOND.is_flow_ready()
+    with pytest.raises(RuntimeError, match="with flow"):
+        DIAMOND.post("/")
+
+
+def test_a_running_flow_answers_by_itself_and_in_threads():
+    flow = DIAMOND.add(name="last", uses=Here)
+    answers: list[list[str]] = []
+
+    with flow:
+        assert flow.is_flow_ready()
+        assert all(port > 0 for port in flow.port)
+        asking = [
+            threading.Thread(target=lambda: answers.append(flow.post("/x", Document(text="")).texts))
+            for _ in range(3)
+        ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+
+    assert answers == [["here"]] * 3
+    assert flow.port is None
+
+
+def test_a_port_that_is_taken_is_told():
+    (port,) = free_ports(1)
+    with Flow(host="127.0.0.1", port=port), pytest.raises(PortAlreadyUsed, match=str(port)):
+        Flow(host="127.0.0.1", port=port).start()
+
+
+def test_a_stop_event_ends_a_block():
+    stop = threading.Event()
+    with Flow(host="127.0.0.1") as flow:
+        threading.Timer(0.1, stop.set).start()
+        flow.block(stop_event=stop)
+
+
+def test_a_module_that_is_not_there_is_told_by_the_executor():
+    with pytest.raises(RuntimeFailToStart, match="ModuleNotFoundError") as raised:
+        Flow(host="127.0.0.1").add(name="a", uses="nowhere.Nothing").start()
+    assert raised.value.replica == "a/rep-0"

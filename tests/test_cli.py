@@ -1,0 +1,178 @@
+"""The command ``gatewayd``, as a process: what it prints and its exit codes."""
+
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.processes import Child, Gateway, environment, free_ports
+
+COMMAND = [sys.executable, "-m", "gatewayd"]
+
+
+def run(*arguments, cwd=None, **env):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(**env), cwd=cwd, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """What ``gatewayd new`` made, on free ports."""
+    folder = tmp_path_factory.mktemp("cli") / "my-flow"
+    done = run("new", folder)
+    assert done.returncode == 0, done.stderr
+    text = (folder / "flow.yml").read_text()
+    ports = free_ports(3)
+    (folder / "flow.yml").write_text(text.replace("[12345, 12346, 12347]", str(ports)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    running = Gateway({"executors": [{"name": "a"}]})
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def start(*arguments, cwd=None):
+        started.append(Child([*COMMAND, *map(str, arguments)], cwd=cwd))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.stop()
+
+
+def test_help_names_every_command_and_is_quick():
+    began = time.monotonic()
+    done = run("--help")
+    took_s = time.monotonic() - began
+
+    for name in ("serve", "executor", "check", "status", "ping", "plot", "new", "completion"):
+        assert f"  {name} " in done.stdout
+    # 0.12 s on an idle machine; the bound is for a busy one.
+    assert took_s < 2
+
+
+def test_help_loads_neither_twisted_nor_grpc():
+    text = (
+        "import sys, gatewayd.cli; print({'twisted', 'grpc', 'yaml', 'docarray', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", text], env=environment(), capture_output=True, text=True)
+
+    assert done.stdout == "set()\n"
+
+
+def test_check_says_what_a_flow_will_do(project):
+    done = run("check", project / "flow.yml")
+
+    assert done.returncode == 0, done.stderr
+    assert "gateway -> shout" in done.stdout
+    assert "Shout" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_check_tells_every_problem_and_fails(tmp_path):
+    path = tmp_path / "flow.yml"
+    path.write_text("jtype: Flow\ngateway:\n  porrt: 1\nexecutors:\n  - replicas: 0\n")
+
+    done = run("check", path)
+
+    assert done.returncode == 1
+    assert "flow.yml:3:3: gateway.porrt: unknown key" in done.stderr
+    assert "flow.yml:5:5: executors[0].replicas" in done.stderr
+    assert done.stdout == ""
+
+
+def test_variables_of_the_command_line_reach_the_file(tmp_path):
+    path = tmp_path / "flow.yml"
+    path.write_text("jtype: Flow\ngateway: {port: '${{ CONTEXT.port }}'}\n")
+
+    assert ":4321" in run("check", path, "--context", "port=4321").stdout
+    assert run("check", path, "--context", "port").returncode == 2
+
+
+def test_plot_writes_svg_beside_the_flow(project):
+    assert run("plot", project / "flow.yml").returncode == 0
+
+    assert ElementTree.parse(project / "flow.svg").getroot().tag.endswith("svg")
+    assert run("plot", project / "flow.yml", "-o", "x.png").returncode == 2
+
+
+def test_a_new_project_serves_and_answers_and_passes_its_own_test(project, start):
+    start("serve", cwd=project).line("ready")
+    port = (project / "flow.yml").read_text().split("port: [")[1].split(",")[1].strip()
+
+    assert run("ping", f"http://127.0.0.1:{port}").returncode == 0
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        env=environment(), cwd=project, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout
+
+
+def test_new_does_not_write_into_a_folder_with_files(project):
+    done = run("new", project)
+
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+
+
+@pytest.mark.parametrize(("scheme", "protocol"), [("grpc", "grpc"), ("http", "http"), ("ws", "websocket")])
+def test_a_running_gateway_is_ready_and_tells_its_status(gateway, scheme, protocol):
+    url = f"{scheme}://127.0.0.1:{gateway.ports[protocol]}"
+
+    ready, told = run("ping", url), run("status", url, "--json")
+
+    assert (ready.returncode, told.returncode) == (0, 0), ready.stderr + told.stderr
+    assert "is ready" in ready.stdout
+    assert '"jina-proto"' in told.stdout
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http", "ws"])
+def test_where_nobody_listens_ping_and_status_exit_with_1(scheme):
+    url = f"{scheme}://127.0.0.1:{free_ports(1)[0]}"
+
+    assert run("ping", url).returncode == 1
+    assert run("status", url).returncode == 1
+    quiet = run("ping", "-q", url)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (1, "", "")
+
+
+def test_an_unknown_scheme_is_wrong_usage():
+    assert run("ping", "ftp://127.0.0.1:1").returncode == 2
+
+
+def test_an_executor_serves_alone_until_it_is_told_to_stop(project, start):
+    child = start(
+        "executor", "--uses", "Shout", "--py-modules", "executors.py", "--uses-with", "mark=?", cwd=project
+    )
+    (match,) = child.line(r"serves at 127\.0\.0\.1:(\d+)")
+    url = f"grpc://127.0.0.1:{match[1]}"
+
+    assert run("ping", url).returncode == 0
+    assert run("status", url).returncode == 0
+    assert child.stop() == 0
+
+
+def test_an_executor_that_cannot_be_loaded_says_why():
+    done = run("executor", "--uses", "nowhere:Nothing")
+
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert run("executor", "--name", "a-b").returncode == 1
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_is_shell_text_that_calls_the_command(shell):
+    done = run("completion", shell)
+
+    assert "_GATEWAYD_COMPLETE" in done.stdout
