@@ -9,6 +9,7 @@ for messages.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable
 from typing import Any, Final
@@ -16,6 +17,33 @@ from typing import Any, Final
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
 _TAIL_BYTES: Final = 4  # 00 00 ff ff, which the receiver puts back (RFC 7692 section 7.2.1)
+
+
+_PARAMETER: Final = re.compile(
+    r"((server|client)_no_context_takeover|(server_max_window_bits=|client_max_window_bits(=|$))"
+    r'("?(9|1[0-5])"?)?)'
+)
+
+
+def usable_offers(header: str) -> str:
+    """
+    The members of a Sec-WebSocket-Extensions header that can be accepted.
+
+    RFC 7692 section 5.1 wants the others declined; Autobahn refuses the connection for them.
+    """
+    return ", ".join(offer for each in header.split(",") if _is_usable(offer := each.strip()))
+
+
+def _is_usable(offer: str) -> bool:
+    name, *parameters = (part.strip() for part in offer.split(";"))
+    keys = [parameter.partition("=")[0] for parameter in parameters]
+    return (
+        name == "permessage-deflate"
+        and len(keys) == len(set(keys))
+        and all(_PARAMETER.fullmatch(parameter) for parameter in parameters)
+        and "server_max_window_bits=" not in parameters
+        and "client_max_window_bits=" not in parameters
+    )
 
 
 def accept_deflate(offers: Iterable[Any]) -> Any:

@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.config.model import GatewayConfig, Protocol
 from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.deflate import usable_offers
 from gatewayd.protocols.http_answer import problem
 from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.http_resource import HttpApi
@@ -26,6 +27,7 @@ from gatewayd.protocols.needs import Dispatcher, Loop, Needs
 from gatewayd.protocols.websocket import PATHS
 from gatewayd.protocols.websocket_listener import WebSocketListener
 
+_EXTENSIONS = b"sec-websocket-extensions"
 _PATHS = frozenset(path.encode() for path in PATHS)
 
 
@@ -46,10 +48,18 @@ class Upgradable(Resource):
         if http_request.path not in _PATHS:
             http_request.respond(403, problem("Forbidden"))
         else:
+            _decline_unknown_extensions(http_request)
             http_request.release()
             http_request.channel.leave_site()
             self._upgrade.render(http_request)
         return NOT_DONE_YET
+
+
+def _decline_unknown_extensions(http_request: GatewayRequest) -> None:
+    headers = http_request.requestHeaders
+    offers = b", ".join(headers.getRawHeaders(_EXTENSIONS, ()))
+    if offers:
+        headers.setRawHeaders(_EXTENSIONS, [usable_offers(offers.decode("latin-1")).encode("latin-1")])
 
 
 class ListenerSite(GatewaySite):

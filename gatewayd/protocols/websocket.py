@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
@@ -48,6 +48,10 @@ PATHS: Final = ("/", DRY_RUN)
 _COMPRESSED: Final = 4  # RSV1
 _BUG: Final = "internal error; the gateway's log tells more"
 
+# How long a client that broke the rules may take to answer our close frame, and any client to end the
+# connection when we have.
+_PATIENCE_S: Final = 2.0
+
 log = Logger()
 
 
@@ -64,7 +68,7 @@ class WebSocketSession(WebSocketServerProtocol):
     transport: Any
     # Copied by Autobahn from the factory's options.
     autoPingTimeout: float
-    maxMessagePayloadSize: int
+    closeHandshakeTimeout: float
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +84,9 @@ class WebSocketSession(WebSocketServerProtocol):
         self._consuming = False
         self._end: tuple[int, str] | None = None  # the close code and reason to end with
         self._descriptor = -1
+        self._patience_s = _PATIENCE_S
+        self._dropped = False
+        self._late: Any = None  # an IDelayedCall
 
     # -- told by Autobahn -----------------------------------------------------------------------------
 
@@ -145,8 +152,30 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self._abandon()
+        if self._late is not None and self._late.active():
+            self._late.cancel()
         self.factory.hangups.unwatch(self._descriptor)
         self.factory.session_closed(self)
+
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        # Autobahn's, for clients that break the rules: what they announced may never come.
+        self.closeHandshakeTimeout = min(self.closeHandshakeTimeout, _PATIENCE_S)
+        super()._fail_connection(code, reason)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        # Autobahn's, which resets the connection in some cases, and our close frame would be lost on its
+        # way. So this side is closed when all is written, and what the client still sends is dropped.
+        self._dropped = True
+        if self._patience_s <= 0:
+            self.transport.abortConnection()
+            return
+        self._late = self.factory.reactor.callLater(self._patience_s, self.transport.abortConnection)
+        self._read_on()
+        if ISSLTransport.providedBy(self.transport):  # TLS has no half-close
+            self.transport.loseConnection()
+        else:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
 
     def onAutoPingTimeout(self) -> None:
         # While reading is paused, the pong may lie among what is not being read; and within a large
@@ -163,7 +192,8 @@ class WebSocketSession(WebSocketServerProtocol):
         # Autobahn's own formats and colours a debug line, shown or not; so does its sendData, where
         # that was a third of the cost of an answer.
         self._heard = True
-        self._dataReceived(data)
+        if not self._dropped:
+            self._dataReceived(data)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.transport.write(data)
@@ -207,7 +237,11 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def abort(self) -> None:
         """End the connection without a word, as its client did or because it is late."""
-        self.dropConnection(abort=True)
+        self._patience_s = 0.0
+        if self._dropped:
+            self.transport.abortConnection()
+        else:
+            self.dropConnection(abort=True)
 
     # -- requests -------------------------------------------------------------------------------------
 
