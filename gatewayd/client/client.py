@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio as aio
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any, Final, Literal, Self, Unpack, overload
 
 from gatewayd.client.conversation import converse, converse_async
@@ -149,9 +150,10 @@ class SyncClient(_Connected):
 
     def is_flow_ready(self, *, timeout: float | None = READY_TIMEOUT_S, **keywords: Any) -> bool:
         """Does a dry run through all executors succeed within ``timeout`` seconds? Any failure is False."""
+        call = options(timeout=timeout, **keywords)
         try:
             loop, transport = self._link.get()
-            return loop.run(transport.is_ready(options(timeout=timeout, **keywords)))
+            return loop.run(transport.is_ready(call))
         except Exception:
             return False
 
@@ -247,13 +249,11 @@ class AsyncClient(_Connected):
             posting.window(self._prefetch),
             posting.callbacks,
         )
-        try:
-            with progress(posting.show_progress, posting.inputs, posting.request_size) as answered:
+        with progress(posting.show_progress, posting.inputs, posting.request_size) as answered:
+            async with aclosing(responses):
                 async for response in responses:
                     answered(response)
                     yield response if posting.return_responses else response.docs
-        finally:
-            await responses.aclose()
 
     def index(self, inputs: Any = None, **keywords: Any) -> AsyncIterator[Any]:
         """``post`` to ``/index``."""
@@ -278,10 +278,10 @@ class AsyncClient(_Connected):
         **keywords: Any,
     ) -> bool:
         """As SyncClient.is_flow_ready."""
+        call = options(timeout=timeout, **keywords)
         try:
             loop, transport = self._link.get()
-            asked = loop.start(transport.is_ready(options(timeout=timeout, **keywords)))
-            return await aio.wrap_future(asked)
+            return await aio.wrap_future(loop.start(transport.is_ready(call)))
         except Exception:
             return False
 
@@ -324,9 +324,10 @@ class AsyncClient(_Connected):
         await self.close()
 
 
-async def _messages(maker: RequestMaker, posting: Posting) -> AsyncIterator[Message]:
-    async for batch in async_batches(posting.inputs, posting.request_size):
-        yield maker.message(batch)
+async def _messages(maker: RequestMaker, posting: Posting) -> AsyncGenerator[Message, None]:
+    async with aclosing(async_batches(posting.inputs, posting.request_size)) as found:
+        async for batch in found:
+            yield maker.message(batch)
 
 
 @overload

@@ -74,7 +74,7 @@ def _tell(callbacks: Callbacks, response: Response) -> None:
 
 
 async def converse_async(
-    messages: AsyncIterator[Message], begin: Begin, window: Window, callbacks: Callbacks
+    messages: AsyncGenerator[Message, None], begin: Begin, window: Window, callbacks: Callbacks
 ) -> AsyncGenerator[Response, None]:
     """As ``converse``; callbacks may be coroutine functions."""
     inbox = _Inbox()
@@ -99,6 +99,7 @@ async def converse_async(
     finally:
         feeding.cancel()
         await asyncio.wait([feeding])
+        await messages.aclose()
         if inbox.exchange is not None:
             inbox.exchange.cancel()
 

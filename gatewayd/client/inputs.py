@@ -8,7 +8,7 @@ to send it, never before, so an endless generator needs the memory of one batch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ def batches(inputs: Any, size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-async def async_batches(inputs: Any, size: int) -> AsyncIterator[list[Any]]:
+async def async_batches(inputs: Any, size: int) -> AsyncGenerator[list[Any], None]:
     """As ``batches``, for inputs that may be awaitable or iterated asynchronously."""
     inputs = _called(inputs)
     if inspect.isawaitable(inputs):

@@ -12,7 +12,7 @@ from gatewayd.client.client import Client
 from tests.processes import PROTOCOLS, ROOT, Gateway
 
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
-FLOW = {"executors": [REC]}
+FLOW = {"gateway": {"expose_graphql_endpoint": True}, "executors": [REC]}
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,9 @@ class Forwarder:
         """Is any connection open?"""
         return self._alive > 0
 
+    def drop_no_more(self) -> None:
+        self._dropped = 0
+
     def cut(self) -> None:
         """End every connection that is open now, as a broken network would."""
         for one in self._open:

@@ -12,6 +12,7 @@ from docarray.score import NamedScore
 
 from gatewayd.client.client import Client
 from gatewayd.client.errors import BadClient, BadClientCallback, BadServer
+from tests.client.conftest import Waiting
 
 # inputs, and the texts of what comes back from /tag.
 INPUTS = {
@@ -256,3 +257,16 @@ def test_progress_is_shown_on_standard_error(either, capsys):
     shown = capsys.readouterr()
     assert "2/2" in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("kind", [Client, Waiting])
+def test_graphql_is_answered_by_the_executors(gateway, kind):
+    with kind(host="127.0.0.1", port=gateway.ports["http"], protocol="http") as client:
+        query = """
+            mutation($inputs: [StrawberryDocumentInput!]) {
+                docs(data: $inputs, execEndpoint: "/tag") { text }
+            }
+        """
+        answer = client.mutate(query, variables={"inputs": [{"text": "x"}]})
+
+    assert answer["data"] == {"docs": [{"text": "xA"}]}
