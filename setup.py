@@ -41,7 +41,6 @@ setup(
         # What a script or a notebook defines goes to its executors' processes with it.
         "cloudpickle>=3.0",
         "click>=8.1",
-        "rich>=13",
         "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
     ],
     entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},

@@ -26,7 +26,6 @@ from gatewayd.pool.pool import Pool
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
-from gatewayd.protocols.listener import build_site
 from gatewayd.status import status_maps
 from gatewayd.tls import Identity, WebTls, load_identity
 
@@ -114,6 +113,9 @@ class Gateway:
             port = server.listen(listener.port)
             self._grpc.append(server)
             return port
+        # Half of all that a gateway imports, and nothing that one for gRPC alone would need.
+        from gatewayd.protocols.listener import build_site
+
         site = build_site(
             listener.protocols,
             self.flow.gateway,
