@@ -397,8 +397,13 @@ async def test_stopping_lets_a_request_finish_and_takes_no_new_one(port: Port) -
     port.dispatcher.held = True
     call = port.channel.unary_unary(SINGLE).future(message("r1"))
     await until(lambda: "r1" in port.dispatcher.waiting)
+    states: list[grpc.ChannelConnectivity] = []
+    port.channel.subscribe(states.append)
+    await until(lambda: grpc.ChannelConnectivity.READY in states)
 
     stopped = port.server.stop(10)
+    # Until the server's goodbye has arrived, a call may still be on its way.
+    await until(lambda: states[-1] is not grpc.ChannelConnectivity.READY)
     error = await fails(port, SINGLE, message("r2"))
     port.dispatcher.settle("r1")
 
