@@ -18,6 +18,7 @@ import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL
 
@@ -36,13 +37,15 @@ class Identity:
     """
     A certificate chain, the gateway's own first, and its key: both PEM, checked, and one pair.
 
-    ``certfile`` and ``keyfile`` say where they came from.
+    ``certfile`` and ``keyfile`` say where they came from. ``key_kind`` names the kind of key where gRPC's
+    clients in Python and C++ end a handshake with it (BoringSSL offers neither Ed25519 nor P-521).
     """
 
     certfile: str
     keyfile: str
     chain_pem: bytes
     key_pem: bytes = attrs.field(repr=False)
+    key_kind: str | None = None
 
 
 class UnusableIdentity(ConfigError):
@@ -84,8 +87,9 @@ def load_identity(certfile: str | None, keyfile: str | None, now: datetime | Non
     chain_pem = _read("ssl_certfile", certfile)
     key_pem = _read("ssl_keyfile", keyfile)
     chain = _certificates(certfile, chain_pem, now or datetime.now(UTC))
-    _check_pair(certfile, chain, keyfile, _private_key(keyfile, key_pem))
-    identity = Identity(certfile, keyfile, chain_pem, key_pem)
+    key = _private_key(keyfile, key_pem)
+    _check_pair(certfile, chain, keyfile, key)
+    identity = Identity(certfile, keyfile, chain_pem, key_pem, _unusual(key))
     _context(identity)
     return identity
 
@@ -150,6 +154,14 @@ def _check_pair(certfile: str, chain: Sequence[x509.Certificate], keyfile: str, 
             "of the file; the gateway's own certificate must be the first",
         )
     raise UnusableIdentity("ssl_keyfile", f"{keyfile} is not the key of the certificate in {certfile}")
+
+
+def _unusual(key: PrivateKeyTypes) -> str | None:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return None if key.curve.name in ("secp256r1", "secp384r1") else key.curve.name
+    return type(key).__name__.removesuffix("PrivateKey").strip("_")
 
 
 def _public_bytes(key: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 _PEM = serialization.Encoding.PEM
@@ -79,7 +79,7 @@ def make(
             ),
             critical=True,
         )
-        .sign(signer, hashes.SHA256())
+        .sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )
     return Party(certificate, key)
 

@@ -19,12 +19,17 @@ PURE = [
     "documents.py",
     "conditions.py",
     "jsoncodec.py",
+    "jsonfields.py",
     "dispatch/topology.py",
     "dispatch/traversal.py",
     "dispatch/parameters.py",
     "pool/balancing.py",
     "pool/retry.py",
     "protocols/stream.py",
+    "protocols/exec_routes.py",
+    "protocols/json_schemas.py",
+    "protocols/openapi.py",
+    "protocols/graphql_limits.py",
 ]
 IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"}
 

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from gatewayd.config import flow_from_mapping
 from gatewayd.tls import UnusableIdentity, WebTls, load_identity
 from tests.certificates import Party, make, write_files
 
@@ -150,3 +151,25 @@ def test_a_key_too_weak_for_openssl_is_refused(paths: tuple[Path, Path]) -> None
     paths[1].write_bytes(weak.key_pem())
 
     assert "ee key too small" in refusal(*paths).reason
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (rsa.generate_private_key(65537, 2048), None),
+        (ec.generate_private_key(ec.SECP384R1()), None),
+        (ec.generate_private_key(ec.SECP521R1()), "secp521r1"),
+        (ed25519.Ed25519PrivateKey.generate(), "Ed25519"),
+    ],
+    ids=["RSA", "P-384", "P-521", "Ed25519"],
+)
+def test_keys_that_grpc_clients_do_not_know_are_warned_of(
+    paths: tuple[Path, Path], key: object, kind: str | None
+) -> None:
+    party = make("localhost", key=key)
+    paths[0].write_bytes(party.pem)
+    paths[1].write_bytes(party.key_pem())
+
+    flow = flow_from_mapping({"gateway": {"ssl_certfile": str(paths[0]), "ssl_keyfile": str(paths[1])}})
+
+    assert [f"of the kind {kind};" in warning for warning in flow.warnings] == ([True] if kind else [])

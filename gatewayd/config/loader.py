@@ -160,9 +160,15 @@ def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
     }
     fields.update(files)
     try:
-        load_identity(files.get("ssl_certfile"), files.get("ssl_keyfile"))
+        identity = load_identity(files.get("ssl_certfile"), files.get("ssl_keyfile"))
     except UnusableIdentity as error:
         layer[error.setting].place.refuse(error.reason)
+        return
+    if identity is not None and identity.key_kind is not None:
+        layer["ssl_keyfile"].place.warn(
+            f"gRPC's clients in Python and C++ know no keys of the kind {identity.key_kind}; "
+            "RSA and the curves P-256 and P-384 are known to all"
+        )
 
 
 def _fields(layer: Layer) -> dict[str, Any]:
