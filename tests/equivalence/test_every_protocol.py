@@ -1,0 +1,170 @@
+"""One table of questions over every protocol of one gateway: the same answers, the same refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from gatewayd.errors import BadRequest, Overloaded, TimedOut, Unreachable
+from tests.equivalence.asking import WAYS, Answered, Question, Refused, refusal
+from tests.processes import ROOT, Gateway, external, free_ports
+
+EXECUTORS = str(ROOT / "tests" / "executors.py")
+BOTH = ("gateway", "exec_a", "exec_b")
+SHARED = {"t": 1.5, "l": [1.0, "a", None]}
+KEYWORDS = ["docs_map", "docs_matrix", "tracing_context"]
+ONE = ({"id": "d0"},)
+TWO = ({"id": "d0", "text": "x", "tags": {"n": 2.0}}, {"id": "d1", "text": "é"})
+
+
+def rec(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "uses": "Rec", "py_modules": [EXECUTORS], **more}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """A chain of two executors."""
+    running = Gateway({"executors": [rec("exec_a"), rec("exec_b")]})
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Gateway]:
+    """A gateway that makes one call at a time, and lets nobody wait."""
+    limits = {"max_in_flight": 1, "max_in_flight_per_replica": 1, "max_queued": 0}
+    running = Gateway({"gateway": {"pool": limits}, "executors": [rec("exec_a")]})
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def broken() -> Iterator[Gateway]:
+    """A gateway whose executor is not there."""
+    running = Gateway({"executors": [external("exec_x", free_ports(1)[0])]})
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+ANSWERED = {
+    "two documents": (
+        Question("/tag", TWO),
+        Answered(
+            documents=(
+                ("d0", "xAB", {"n": 2.0, "A": 2.0, "B": 2.0}),
+                ("d1", "éAB", {"A": 2.0, "B": 2.0}),
+            ),
+            parameters={},
+            routes=BOTH,
+            status="",
+        ),
+    ),
+    "no documents": (
+        Question("/tag"),
+        Answered(documents=(), parameters={}, routes=BOTH, status=""),
+    ),
+    "documents that executors make": (
+        Question("/new"),
+        Answered((("nB", "new B", {}),), {}, BOTH, ""),
+    ),
+    "parameters, some for one executor": (
+        Question("/params", (), {"t": 1.5, "l": [1, "a", None], "exec_b__u": {"k": True}}),
+        Answered(
+            documents=(
+                ("<made>", "B", {"params": {**SHARED, "u": {"k": True}}, "kwargs": KEYWORDS}),
+                ("<made>", "A", {"params": SHARED, "kwargs": KEYWORDS}),
+            ),
+            parameters={**SHARED, "exec_b__u": {"k": True}},
+            routes=BOTH,
+            status="",
+        ),
+    ),
+    "results": (
+        Question("/results", ONE),
+        Answered(
+            documents=(("d0", "", {}),),
+            parameters={
+                "__results__": {
+                    "exec_a/rep-0": {"n": 1.0, "who": "A"},
+                    "exec_b/rep-0": {"n": 1.0, "who": "B"},
+                }
+            },
+            routes=BOTH,
+            status="",
+        ),
+    ),
+    "an executor that raises": (
+        Question("/raise", ONE),
+        Answered((("d0", "", {}),), {}, ("gateway", "exec_a"), "ValueError('boom', 1)"),
+    ),
+    "one executor only": (
+        Question("/tag", ONE, target="exec_b"),
+        Answered((("d0", "B", {"B": 1.0}),), {}, BOTH, ""),
+    ),
+    "an endpoint that nobody serves": (
+        Question("/nobody", ONE),
+        Answered((("d0", "", {}),), {}, BOTH, ""),
+    ),
+    "a thousand documents": (
+        Question("/identity", tuple({"id": f"d{n}", "text": "x" * 100} for n in range(1000))),
+        Answered(tuple((f"d{n}", "x" * 100, {}) for n in range(1000)), {}, BOTH, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ANSWERED)
+def test_the_answer_is_the_same(gateway: Gateway, name: str, way: str) -> None:
+    question, expected = ANSWERED[name]
+    assert WAYS[way](gateway, question) == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_target_that_is_no_expression_is_refused_alike(gateway: Gateway, way: str) -> None:
+    check(way, WAYS[way](gateway, Question("/tag", target="(")), BadRequest, "is not a regular expression")
+
+
+# JSON over WebSocket has no place for a deadline: no headers, and no such field.
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "websocket json"])
+def test_a_deadline_of_the_clients_own_is_kept_alike(gateway: Gateway, way: str) -> None:
+    question = Question("/asleep", ({"id": "d0"},), {"t": 30}, timeout_s=0.3)
+    check(way, WAYS[way](gateway, question), TimedOut, "exec_a")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_executor_that_is_not_there_is_told_alike(broken: Gateway, way: str) -> None:
+    check(way, WAYS[way](broken, Question("/tag", ONE)), Unreachable, "127.0.0.1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_gateway_without_room_refuses_alike(narrow: Gateway, way: str) -> None:
+    sleeper = Question("/asleep", ONE, {"t": 30}).as_protobuf()
+    deadline = time.monotonic() + 10
+    with grpc.insecure_channel(f"127.0.0.1:{narrow.ports['grpc']}") as channel:
+        sleep = channel.unary_unary("/jina.JinaSingleDataRequestRPC/process_single_data").future
+        sleeping = sleep(sleeper)
+        # Until the sleeper has the only place, a question may be answered, and the sleeper be refused.
+        while isinstance(found := WAYS[way](narrow, Question("/tag", ONE)), Answered):
+            assert time.monotonic() < deadline
+            sleeping = sleep(sleeper) if sleeping.done() else sleeping
+        sleeping.cancel()
+    check(way, found, Overloaded, "")
+    while not isinstance(WAYS[way](narrow, Question("/tag", ONE)), Answered):
+        assert time.monotonic() < deadline
+
+
+def check(way: str, found: Answered | Refused, error: type[Exception], text: str) -> None:
+    """The protocol's code for ``error``, and a text that holds ``text``."""
+    assert isinstance(found, Refused), found
+    assert found.code == refusal(error)[way.partition(" ")[0]]
+    assert text in found.text
