@@ -29,7 +29,7 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One page. ``events`` holds what the browser has told so far."""
+    """One page at a time. ``events`` holds what the browser has told of it so far."""
 
     def __init__(self, path: str) -> None:
         self._profile = tempfile.TemporaryDirectory(prefix="gatewayd-browser-", ignore_cleanup_errors=True)
@@ -43,10 +43,6 @@ class Browser:
             (match,) = self._process.line(r"DevTools listening on (ws://\S+)")
             connection = websockets.sync.client.connect(match[1], max_size=None, proxy=None)
             self._socket = self._open.enter_context(connection)
-            target = self.command("Target.createTarget", url="about:blank")["targetId"]
-            self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-            for domain in ("Page", "Network", "Log", "Runtime"):
-                self.command(f"{domain}.enable")
         except BaseException:
             self.stop()
             raise
@@ -64,10 +60,18 @@ class Browser:
                 assert "error" not in heard, heard
                 result: dict[str, Any] = heard["result"]
                 return result
-            self.events.append(heard)
+            # A page that was left may still have something to say.
+            if heard.get("sessionId") == self._session:
+                self.events.append(heard)
 
     def open(self, url: str) -> None:
+        """Show ``url`` in a page of its own."""
         self.events.clear()
+        self._session = None
+        target = self.command("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.command(f"{domain}.enable")
         self.command("Page.navigate", url=url)
 
     def evaluate(self, script: str) -> Any:
