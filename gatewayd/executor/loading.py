@@ -164,6 +164,10 @@ def _subclasses(cls: type[Executor]) -> Iterator[type[Executor]]:
 
 
 def _where(cls: type) -> str:
+    """The file that a class is written in."""
+    if cls.__module__ == "__main__":  # that of another process
+        codes = (getattr(value, "__code__", None) for value in vars(cls).values())
+        return next((code.co_filename for code in codes if code is not None), "a Flow in Python")
     return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
 
 

@@ -10,6 +10,7 @@ from docarray import Document, DocumentArray
 from gatewayd import Executor, Flow, requests
 from gatewayd.client.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from gatewayd.config import Listener
+from tests.certificates import make
 from tests.processes import free_ports
 
 
@@ -195,3 +196,17 @@ def test_a_module_that_is_not_there_is_told_by_the_executor():
     with pytest.raises(RuntimeFailToStart, match="ModuleNotFoundError") as raised:
         Flow(host="127.0.0.1").add(name="a", uses="nowhere.Nothing").start()
     assert raised.value.replica == "a/rep-0"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
+def test_a_flow_with_tls_is_asked_over_tls(protocol, tmp_path):
+    party = make("localhost")
+    (tmp_path / "flow.crt").write_bytes(party.pem)
+    (tmp_path / "flow.key").write_bytes(party.key_pem())
+    flow = Flow(host="127.0.0.1", protocol=protocol).config_gateway(
+        ssl_certfile=str(tmp_path / "flow.crt"), ssl_keyfile=str(tmp_path / "flow.key")
+    )
+
+    with flow:
+        assert flow.client.tls
+        assert flow.post("/", Document(text="same")).texts == ["same"]
