@@ -58,8 +58,6 @@ def test_a_class_that_went_by_value_keeps_its_endpoints_and_its_super():
     )
     expected = ["HELLO", "['/greet', '/shout', '_jina_dry_run_']", "{1, 2}"]
     assert done.stdout.splitlines() == expected, done.stderr
-        done.stderr
-    )
 
 
 def test_what_a_method_uses_and_cannot_go_is_named():

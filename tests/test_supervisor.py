@@ -219,6 +219,19 @@ def test_a_replica_that_cannot_start_says_why():
     assert ready == []
 
 
+def test_only_a_replica_that_has_never_served_is_told_as_failed():
+    failed = []
+    setup = Setup(DeploymentConfig("a"), on_failed=lambda *what: failed.append(what))
+    setup.processes[0].report(event="failed", error="Traceback ...")
+    setup.processes[0].exit(1)
+    assert failed == [("a/rep-0", "Traceback ...")]
+
+    setup.reactor.advance(2.0)
+    setup.processes[1].report(event="ready", address="127.0.0.1:1")
+    setup.processes[1].exit(1)
+    assert len(failed) == 1
+
+
 def test_the_last_lines_of_stderr_are_kept_as_the_reason():
     setup = Setup(ONE)
     setup.processes[0].protocol.childDataReceived(2, b"loading\nMemory")
