@@ -174,17 +174,18 @@ async def test_the_port_serves_a_few_http_paths(step):
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
         connection.request(step["method"], step["path"], b"{}" if step["method"] == "POST" else None)
         answer = connection.getresponse()
-        found = answer.status, json.loads(answer.read())
+        html = answer.headers["content-type"].startswith("text/html")
+        found = answer.status, None if html else json.loads(answer.read())
         connection.close()
         return found
 
-    if step["path"] in ("/openapi.json", "/docs", "/redoc"):
-        pytest.skip("not served yet")
     # The settings of the HTTP gateway have no say here.
     async with served(("websocket",), no_debug_endpoints=True, cors=True) as gateway:
         status, body = await in_thread(ask)
         assert status == step["status"]
-        if step["path"] != "/status":
+        if step["path"] == "/openapi.json":
+            assert sorted(body["paths"]) == step["body"]["paths"]
+        elif step["path"] not in ("/status", "/docs"):
             assert body == step["body"]
 
 
