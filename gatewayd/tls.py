@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from zope.interface import implementer  # type: ignore[import-untyped]
 
 from gatewayd.errors import ConfigError
 
@@ -57,6 +59,7 @@ class UnusableIdentity(ConfigError):
         super().__init__(f"gateway.{setting}: {reason}")
 
 
+@implementer(IOpenSSLContextFactory)
 class WebTls:
     """What ``listenSSL`` is given for a port of HTTP and WebSocket. Reactor thread only."""
 
