@@ -221,9 +221,7 @@ async def test_head_has_the_headers_of_get_and_options_names_the_methods():
         assert (status, headers["allow"]) == (405, "OPTIONS, POST")
 
 
-@pytest.mark.parametrize(
-    "path", ["/nope", "//post", "/post/x", "/%ff", "/docs/x", "/graphql", "/p%C3%B6st"]
-)
+@pytest.mark.parametrize("path", ["/nope", "//post", "/post/x", "/%ff", "/docs/x", "/graphql", "/p%C3%B6st"])
 @pytest_twisted.ensureDeferred
 async def test_an_unknown_path_is_404(path):
     async with served() as gateway:
