@@ -20,7 +20,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import FlowConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
-from gatewayd.errors import Draining, PortTaken
+from gatewayd.errors import PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.buffers import Buffers
@@ -77,7 +77,6 @@ class Gateway:
         for listener in self.flow.gateway.listeners:
             self.ports.append(self._listen(listener))
         self._announce()
-        self._supervisor.ready().addCallbacks(self._ready, lambda failure: failure.trap(Draining))
 
     async def stop(self) -> None:
         """Fires when everything has ended; takes little longer than the grace period at most."""
@@ -106,7 +105,13 @@ class Gateway:
         if listener.protocols == ("grpc",):
             server = GrpcServer(
                 self._bridge,
-                Servicer(self._bridge, self._dispatcher, self._status, self.flow.gateway.prefetch),
+                Servicer(
+                    self._bridge,
+                    self._dispatcher,
+                    self._status,
+                    self.flow.gateway.prefetch,
+                    self._buffers,
+                ),
                 self.flow.gateway,
                 self._identity,
             )
@@ -155,7 +160,8 @@ class Gateway:
                 tls=" with TLS" if self._identity else "",
             )
 
-    def _ready(self, _: None) -> None:
+    def ready(self) -> None:
+        """Every executor has served once: tell health checkers, and whoever reads the log."""
         for server in self._grpc:
             server.set_serving()
         log.info("ready")

@@ -18,23 +18,26 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from uuid import uuid4
 
 import grpc
 import grpc.aio
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd import wire
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, GatewayError, codes_for
+from gatewayd.errors import BadRequest, GatewayError, Overloaded, codes_for
 from gatewayd.pb import DataContentProto, JinaInfoProto
+from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.needs import Dispatcher
 from gatewayd.protocols.stream import Window
 from gatewayd.request import Request, Response
+
+T = TypeVar("T")
 
 log = Logger()
 
@@ -52,6 +55,7 @@ class Servicer:
 
     ``prefetch`` bounds the requests in flight of one Call, 0 for no bound. ``status`` makes the maps
     of ``_status``; it runs on the loop thread, too, and so must touch nothing of the reactor's.
+    ``buffers`` count the bytes of the requests under way; without them nothing does.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class Servicer:
         dispatcher: Dispatcher,
         status: Callable[[], Mapping[str, Mapping[str, str]]],
         prefetch: int,
+        buffers: Buffers | None = None,
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
         self._status = status
         self._prefetch = prefetch
+        self._buffers = buffers  # reactor thread only
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler a service, from bytes to bytes."""
@@ -114,7 +120,17 @@ class Servicer:
         return self._bridge.on_reactor(self._dispatch, request, timeout_s)
 
     def _dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
-        return self._dispatcher.dispatch(request, timeout_s=timeout_s)
+        buffers, size = self._buffers, len(request.documents)
+        if buffers is None:
+            return self._dispatcher.dispatch(request, timeout_s=timeout_s)
+        if not buffers.take(size):
+            return fail(Overloaded(buffers.full()))
+
+        def let_go(result: T) -> T:
+            buffers.give_back(size)
+            return result
+
+        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(let_go)
 
 
 class _CallStream:

@@ -44,11 +44,13 @@ class FakeDispatcher:
     held: bool = False
     dry_run_error: Exception | None = None
     requests: list[Request] = attrs.Factory(list)
+    timeouts: list[float | None] = attrs.Factory(list)
     waiting: dict[str, Deferred[Response]] = attrs.Factory(dict)
     cancelled: list[str] = attrs.Factory(list)
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         self.requests.append(request)
+        self.timeouts.append(timeout_s)
         if not self.held:
             try:
                 found = self.behaviour(request)
