@@ -77,9 +77,8 @@ class GatewayService(Service):
             raise SystemExit(1) from None
         self._gateway = gateway
         self._report({"event": "listening", "ports": gateway.ports})
-        supervisor.ready().addCallbacks(
-            lambda _: self._report({"event": "ready"}), lambda failure: failure.trap(Draining)
-        )
+        # Not before the signals are ours: whoever reads "ready" may send one.
+        self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -115,6 +114,13 @@ class GatewayService(Service):
         )
         supervisor.start()
         return supervisor
+
+    def _tell_when_ready(self, gateway: Gateway, supervisor: Supervisor) -> None:
+        def ready(_: None) -> None:
+            gateway.ready()
+            self._report({"event": "ready"})
+
+        supervisor.ready().addCallbacks(ready, lambda failure: failure.trap(Draining))
 
     def _take_signals(self) -> None:
         # twistd lets the process die of the signal it was stopped by; whoever watches a service wants
