@@ -20,7 +20,7 @@ setup(
     package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},
     install_requires=[
         "twisted[tls]>=24.7",
-        "autobahn>=24.4",
+        "autobahn>=26.10",
         "klein>=24.8",
         # Measured: from 1.80 on, a call costs a third more CPU than up to 1.78 (docs/performance.md).
         "grpcio>=1.57,<1.79",
