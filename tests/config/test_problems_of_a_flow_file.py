@@ -60,7 +60,7 @@ executors:
         ),
         (
             "jtype: Flow\ngateway: {ssl_certfile: a.pem}\n",
-            "a.pem is given without gateway.ssl_keyfile: you can't pass a ssl_keyfile without a ssl_certfile and",
+            "a.pem is given without gateway.ssl_keyfile: you can't pass a ssl_keyfile without a ssl_certfile",
         ),
         (
             "jtype: Flow\ngateway: {ssl_certfile: /nowhere/a.pem, ssl_keyfile: /nowhere/b.pem}\n",
