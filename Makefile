@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
 SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-interop test-wstest lint format types proto proto-check assets bench clean
+.PHONY: run test test-interop test-wstest lint format types docs proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -49,8 +49,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev  ## gatewayd strictly; examples as their authors' own checker would see them
 	$(BIN)/mypy
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls examples
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/; its links are checked
+	$(BIN)/python docs/tools/generate.py
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/tools/check_site.py site
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -70,7 +76,7 @@ bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) .venv-jina .venv-wstest build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-jina .venv-wstest build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,6 +92,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/pip install --quiet '.[test,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet '.[docs]'
 	@touch $@
 
 # The real Jina pins versions that nothing else wants, so it lives in a venv of its own.

@@ -63,5 +63,6 @@ setup(
             # What proto/generate.py was last run with: CI compares its output to the letter.
             "grpcio-tools==1.78.2",
         ],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     },
 )

@@ -11,6 +11,7 @@ compared by the character n-grams they share, which forgives typing errors and w
 import sqlite3
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from docarray import Document, DocumentArray
@@ -48,8 +49,8 @@ class HashEncoder(Executor):
                     hashed = zlib.crc32(padded[start : start + length])
                     # The highest bit is the sign: what collides then cancels out on average.
                     vector[hashed % self.dimensions] += 1.0 if hashed >> 31 else -1.0
-        length = np.linalg.norm(vector)
-        return vector / length if length else vector
+        norm = np.linalg.norm(vector)
+        return vector / norm if norm else vector
 
 
 class SqliteIndexer(Executor):
@@ -96,7 +97,7 @@ class SqliteIndexer(Executor):
         self._version = None
 
     @requests(on="/search")
-    def search(self, docs: DocumentArray, parameters: dict, **kwargs):
+    def search(self, docs: DocumentArray, parameters: dict[str, Any], **kwargs):
         limit = parameters.get("limit", 10)
         if not isinstance(limit, int | float) or limit < 1:
             raise ValueError(f"parameters.limit must be a number from 1, not {limit!r}")
@@ -162,4 +163,4 @@ def _to_bytes(doc: Document) -> bytes:
     stored = Document(doc, copy=True)
     stored.embedding = None
     stored.matches = DocumentArray()
-    return stored.to_protobuf().SerializeToString()
+    return bytes(stored.to_protobuf().SerializeToString())

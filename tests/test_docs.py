@@ -1,0 +1,113 @@
+"""The documentation is true: its examples run, its links lead somewhere, its reference is the program's."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.doc_pages import Page, blocks_of
+from tests.processes import ROOT, environment
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_EXAMPLES = [
+    page for page in PAGES if any(block.language in ("python", "yaml", "sh") for block in blocks_of(page))
+]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md"]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[Path, Future[None]]]:
+    """The examples of every page, run two pages at a time."""
+
+    def run(page: Path, folder: Path) -> None:
+        running = Page(page, folder)
+        try:
+            running.run()
+        finally:
+            running.close()
+
+    with ThreadPoolExecutor(2) as two:
+        yield {page: two.submit(run, page, tmp_path_factory.mktemp(page.stem)) for page in WITH_EXAMPLES}
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name)
+def test_the_examples_of_a_page_do_what_it_says(page: Path, ran: Mapping[Path, Future[None]]) -> None:
+    ran[page].result()
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_first_ones() -> None:
+    """The site has a menu; who reads the files follows links."""
+    reached, ahead = set(), [ROOT / "README.md", ROOT / "docs" / "index.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached:
+            reached.add(page)
+            ahead += [
+                found
+                for target in links(page)
+                if (found := (page.parent / target.partition("#")[0]).resolve()).suffix == ".md"
+            ]
+    decisions = ROOT / "docs" / "decisions"
+    assert [name(page) for page in PAGES if page not in reached and decisions not in page.parents] == []
+
+
+def test_the_reference_is_what_the_program_goes_by() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "tools" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    stale = [file for file, text in generate.pages().items() if (generate.FOLDER / file).read_text() != text]
+
+    assert stale == [], "run python docs/tools/generate.py"
+
+
+def test_the_site_builds_without_a_warning_and_asks_nobody_else(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the site is built with the extra docs (make docs)")
+    pytest.importorskip("material", reason="the site is built with the extra docs (make docs)")
+    site = tmp_path / "site"
+    for command in (
+        ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
+        ["docs/tools/check_site.py", str(site)],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def links(page: Path) -> list[str]:
+    """The targets of a page's links, but for those that lead out of the project."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`\n]*`", "`code`", text)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as MkDocs makes them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
