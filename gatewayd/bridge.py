@@ -19,7 +19,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -30,6 +30,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 log = Logger()
+
+# What a task may take to end once it is cancelled, by feel: a process that is told to stop has to end.
+_PATIENCE_S: Final = 5.0
 
 
 class Bridge:
@@ -58,7 +61,11 @@ class Bridge:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Cancel what still runs on the loop, end the loop, and wait for its thread."""
+        """
+        Cancel what still runs on the loop, end the loop, and wait for its thread.
+
+        A loop that is stuck is left behind after a few seconds, and that is logged.
+        """
         self._stopped = True
         if self._thread is None:
             return
@@ -66,12 +73,14 @@ class Bridge:
         ended: Deferred[None] = Deferred()
 
         def wait() -> None:
-            thread.join()
+            thread.join(_PATIENCE_S)
             self._reactor.callFromThread(ended.callback, None)
 
         self._to_loop.post(self._cancel_all)
         self._reactor.callInThread(wait)
         await ended
+        if thread.is_alive():
+            log.error("the {name} does not end; it is left behind", name=self._name)
 
     def on_loop(
         self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
