@@ -7,6 +7,7 @@ twistd becomes a daemon.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -67,4 +68,7 @@ def makeService(options: Options) -> GatewayService:
     """The service of one Flow, on the reactor that twistd runs."""
     from twisted.internet import reactor
 
-    return GatewayService(options.flow, reactor)
+    # Some of gRPC's own settings are read when it is loaded: by then they have to be there.
+    os.environ.update(options.flow.gateway.env)
+    twistd = options.parent
+    return GatewayService(options.flow, reactor, daemon=twistd is not None and not twistd["nodaemon"])

@@ -36,6 +36,9 @@ class GatewayService(Service):
     the process with code 1; SIGTERM and SIGINT, or those of them in ``signals``, stop it in order and
     end it with 0.
 
+    With ``daemon`` the ConfigError itself is raised: twistd's first process, which waits on the terminal,
+    is told of Exceptions, and without them it would wait for ever.
+
     ``report`` is told how the start goes: ``{"event": "listening", "ports": [...]}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
@@ -49,11 +52,13 @@ class GatewayService(Service):
         *,
         report: Report | None = None,
         signals: tuple[signal.Signals, ...] = _SIGNALS,
+        daemon: bool = False,
     ) -> None:
         self._flow = flow
         self._reactor = reactor
         self._report: Report = report if report is not None else lambda event: None
         self._signals = signals
+        self._daemon = daemon
         self._gateway: Gateway | None = None
         self._stopping = False
 
@@ -67,12 +72,14 @@ class GatewayService(Service):
         )
         from gatewayd.gateway import Gateway
 
-        gateway = Gateway(self._flow, self._reactor, supervisor)
         try:
+            gateway = Gateway(self._flow, self._reactor, supervisor)
             gateway.start()
         except ConfigError as error:
             log.critical("the gateway cannot start: {error}", error=error)
             self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+            if self._daemon:
+                raise
             # Not an Exception: twistd would print its traceback, and there is no bug to look for.
             raise SystemExit(1) from None
         self._gateway = gateway

@@ -177,6 +177,76 @@ def test_it_becomes_a_daemon_with_a_pid_file_and_a_log(tmp_path: Path) -> None:
     assert not (tmp_path / "twistd.pid").exists()
 
 
+def test_a_daemon_that_cannot_start_says_so_on_the_terminal_and_leaves_no_pid_file(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "flow.yml").write_text(
+            f"jtype: Flow\ngateway: {{host: 127.0.0.1, protocol: http, port: {port}}}\n"
+        )
+        ended = run("gateway", "--config", "flow.yml", cwd=tmp_path)
+
+    assert ended.returncode == 1
+    assert "PortTaken" in ended.stderr
+    assert f"cannot listen on 127.0.0.1:{port}" in (tmp_path / "twistd.log").read_text()
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_the_environment_of_the_flow_file_is_that_of_the_gateway(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text(
+        "jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http, env: {JINA_LOG_LEVEL: of the file}}\n"
+    )
+    gateway = Child([*TWISTD, "-n", "--pidfile=", "gateway", "--config", "flow.yml"], cwd=tmp_path)
+    try:
+        (found,) = gateway.line(r"http on 127\.0\.0\.1:(\d+)")
+        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/status", timeout=20) as answer:
+            assert json.load(answer)["envs"]["JINA_LOG_LEVEL"] == "of the file"
+    finally:
+        gateway.stop()
+
+
+def test_it_serves_and_stops_under_python_O(tmp_path: Path) -> None:
+    executors = json.dumps(REC)
+    (tmp_path / "flow.yml").write_text(
+        f"jtype: Flow\ngateway: {{host: 127.0.0.1, protocol: [grpc, http], port: [0, 0]}}\n"
+        f"executors: {executors}\n"
+    )
+    gateway = Child(
+        [*TWISTD, "-n", "--pidfile=", "gateway", "--config", "flow.yml"],
+        cwd=tmp_path,
+        env=environment(PYTHONOPTIMIZE="1"),
+    )
+    try:
+        (found,) = gateway.line(r"http on 127\.0\.0\.1:(\d+)")
+        gateway.line("#info] ready")
+        answer = post(int(found[1]), {"data": [{"id": "d0", "text": "hi"}], "execEndpoint": "/tag"})
+        assert answer["data"][0]["text"] == "hiA"
+        os.kill(gateway.pid, signal.SIGTERM)
+        gateway.line("#info] stopped", timeout_s=20)
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_an_executor_that_is_still_loading_ends_when_its_gateway_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import threading\nfrom gatewayd import Executor\n\n\nclass Endless(Executor):\n"
+        "    def __init__(self, **kwargs):\n        print('loading', flush=True)\n"
+        "        threading.Event().wait()\n"
+    )
+    (tmp_path / "flow.yml").write_text(
+        "jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http}\n"
+        "executors: [{name: endless, uses: Endless, py_modules: endless.py}]\n"
+    )
+    gateway = Child([*TWISTD, "-n", "--pidfile=", "gateway", "--config", "flow.yml"], cwd=tmp_path)
+    try:
+        gateway.line("endless/rep-0: loading")
+        executors = children(gateway.pid)
+        assert executors
+    finally:
+        gateway.kill()
+
+    wait(lambda: not [pid for pid in executors if alive(pid)])
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = (ROOT / "conf" / "gatewayd.service").read_text()
