@@ -48,6 +48,9 @@ class FakeProcess:
     def loseConnection(self):
         pass
 
+    def closeChildFD(self, descriptor):
+        pass
+
     @property
     def spec(self):
         return ExecutorSpec.from_line(self.written)
@@ -404,3 +407,17 @@ def _runs(pid):
     except FileNotFoundError:
         return False
     return state != "Z"  # ended, though whoever inherited it has not looked yet
+
+
+def test_a_replica_that_reported_ready_but_has_exited_is_never_told_to_be_up():
+    setup = Setup(ONE)
+    (process,) = setup.processes
+    reason = Failure(ProcessTerminated(3))
+    process.exited = True
+
+    process.protocol.processExited(reason)
+    process.serve()  # its report was still in the pipe
+    process.protocol.processEnded(reason)
+
+    assert setup.events == []
+    assert setup.only.state == "waiting"

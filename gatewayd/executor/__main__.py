@@ -20,6 +20,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ def main() -> int:
     os.dup2(null, 0)
     os.close(null)
     os.set_inheritable(REPORT_FD, False)
+    threading.Thread(target=_outlive_nobody, args=(lifeline,), name="lifeline", daemon=True).start()
     try:
         from gatewayd.executor.spec import ExecutorSpec
 
@@ -64,7 +66,20 @@ def main() -> int:
     # What has been imported by now stays: the collector need not look at it again and again.
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(executor, spec, lifeline, _report))
+        return runner.run(_serve(executor, spec, _report))
+
+
+def _outlive_nobody(lifeline: int) -> None:
+    """
+    A thread of its own: the supervisor may be gone while ``__init__`` or a method holds up everything else.
+
+    SIGTERM ends a process that still loads at once, and one that serves in order; SIGALRM, which nobody
+    handles, ends one that does not come to that.
+    """
+    while os.read(lifeline, 1 << 16):
+        pass
+    signal.alarm(CLOSE_LIMIT_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve_alone(executor: Executor, spec: ExecutorSpec, report: Report) -> int:
@@ -74,7 +89,7 @@ def serve_alone(executor: Executor, spec: ExecutorSpec, report: Report) -> int:
     ``report`` is told what a supervisor would be.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(executor, spec, None, report))
+        return runner.run(_serve(executor, spec, report, alone=True))
 
 
 def _load(spec: ExecutorSpec) -> Executor:
@@ -91,7 +106,7 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int | None, report: Report) -> int:
+async def _serve(executor: Executor, spec: ExecutorSpec, report: Report, *, alone: bool = False) -> int:
     from gatewayd.executor.runtime import Runtime
 
     stopping = asyncio.Event()
@@ -109,14 +124,10 @@ async def _serve(executor: Executor, spec: ExecutorSpec, lifeline: int | None, r
         return 1
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    if lifeline is None:
+    if alone:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    else:
-        loop.add_reader(lifeline, stopping.set)
     report({"event": "ready", "address": address})
     await stopping.wait()
-    if lifeline is not None:
-        loop.remove_reader(lifeline)
     # Nobody handles SIGALRM: it ends a process that hangs in close().
     signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)
     await runtime.stop()

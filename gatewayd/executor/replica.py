@@ -136,6 +136,7 @@ class Replica:
         self._process: _Process | None = None
         self._address: str | None = None
         self._timer: DelayedCall | None = None  # the deadline, the delay, or the end of the grace
+        self._has_exited = False
         self._ready_at_s = 0.0
         self._failures = 0
         self._restarts = 0
@@ -177,7 +178,7 @@ class Replica:
         """The process said that it serves, or why it cannot."""
         if event.get("event") == "failed":
             self._error = str(event.get("error"))
-        elif event.get("event") == "ready" and self._state == "starting":
+        elif event.get("event") == "ready" and self._state == "starting" and not self._has_exited:
             self._set_timer(None)
             self._state = "ready"
             self._error = None
@@ -187,7 +188,8 @@ class Replica:
             self._on_up(self._address)
 
     def exited(self) -> None:
-        """The process is gone, though its last words may still be on their way."""
+        """The process is gone, though its last words, "ready" among them, may still be on their way."""
+        self._has_exited = True
         if self._address is not None:
             self._address = None
             self._on_down()
@@ -207,6 +209,7 @@ class Replica:
 
     def _spawn(self) -> None:
         self._state = "starting"
+        self._has_exited = False
         name = self.spec.runtime_name
         process = _Process(self, self._reactor)
         try:
@@ -330,6 +333,7 @@ class _Process(ProcessProtocol):
         self._over(reason)
         transport: Any = self.transport
         transport.loseConnection()
+        transport.closeChildFD(REPORT)
 
     def _over(self, reason: Failure) -> None:
         if self._is_over:
