@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig
@@ -421,3 +422,16 @@ def test_a_replica_that_reported_ready_but_has_exited_is_never_told_to_be_up():
 
     assert setup.events == []
     assert setup.only.state == "waiting"
+
+
+def test_output_beyond_a_thousand_lines_a_second_is_counted_instead_of_logged():
+    setup = Setup(ONE)
+    (process,) = setup.processes
+    with capturedLogs() as events:
+        process.protocol.childDataReceived(1, b"x\n" * 32_768)
+        setup.reactor.advance(1.0)
+        process.protocol.childDataReceived(1, b"later\n")
+
+    lines = [event["line"] for event in events if "line" in event]
+    assert lines == ["x"] * 1000 + ["later"]
+    assert [event["count"] for event in events if "count" in event] == [31_768]
