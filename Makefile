@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
-SOURCES := setup.py pyproject.toml $(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
+SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets -type f) \
+	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
 .PHONY: run test test-interop test-wstest lint format types docs proto proto-check assets bench clean
 
@@ -82,7 +83,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
+# What setuptools left in build/ would be installed again, modules that are gone included.
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	rm -rf build
 	$(BIN)/pip install --quiet .
 	@touch $@
 
