@@ -1,0 +1,107 @@
+"""
+Header blocks of HTTP/2 (RFC 7541): what we send is literal, what we read we have mostly seen before.
+
+Sent are only literals that no table remembers: such a block can be made once and sent on any connection,
+whatever its peer thinks of tables. Read are blocks that soon have nothing new for the table, because a
+server repeats itself with every answer. For as long as the table doesn't change, equal bytes mean equal
+fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Generic, TypeVar
+
+from hpack import Decoder, HPACKError
+
+T = TypeVar("T")
+
+Field = tuple[bytes, bytes]
+
+_MAX_REMEMBERED: Final = 64
+_MAX_REMEMBERED_BYTES: Final = 128
+
+
+class Unreadable(Exception):
+    """A block that cannot be decoded; the table is of no use any more, and so is the connection."""
+
+
+def encode(fields: Iterable[Field]) -> bytes:
+    """A part of a header block: literals without indexing, without Huffman (RFC 7541 section 6.2.2)."""
+    return b"".join(b"\0" + _length(name) + name + _length(value) + value for name, value in fields)
+
+
+def _length(text: bytes) -> bytes:
+    # An integer with a prefix of 7 bits (section 5.1); the eighth would say that the text is Huffman's.
+    rest = len(text)
+    if rest < 127:
+        return bytes((rest,))
+    encoded = bytearray((127,))
+    rest -= 127
+    while rest >= 128:
+        encoded.append(rest & 127 | 128)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+class Blocks(Generic[T]):
+    """
+    Decodes the blocks of one connection, each into what ``read`` makes of its fields.
+
+    ``limit_bytes`` bounds the fields of a block, as SETTINGS_MAX_HEADER_LIST_SIZE counts them.
+    """
+
+    def __init__(self, read: Callable[[Sequence[Field]], T], limit_bytes: int) -> None:
+        self._read = read
+        self._decoder = Decoder(limit_bytes)
+        self._known: dict[bytes, T] = {}
+
+    def decode(self, block: bytes) -> T:
+        """Every block has to pass through here, in order. Raises Unreadable."""
+        known = self._known.get(block)
+        if known is not None:
+            return known
+        try:
+            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except HPACKError as error:
+            raise Unreadable(str(error)) from error
+        made = self._read(fields)
+        changed = _changes_table(block)
+        if changed or len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        if not changed and len(block) <= _MAX_REMEMBERED_BYTES:
+            self._known[block] = made
+        return made
+
+
+def _changes_table(block: bytes) -> bool:
+    """Whether a block, which could be decoded, adds to the table or changes its size (section 6)."""
+    at, end = 0, len(block)
+    while at < end:
+        kind = block[at]
+        if kind & 0x80:
+            at, _ = _integer(block, at, 7)
+        elif kind & 0x60:
+            return True
+        else:
+            at, index = _integer(block, at, 4)
+            for _ in range(1 if index else 2):
+                at, size = _integer(block, at, 7)
+                at += size
+    return False
+
+
+def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
+    """The inverse of ``_length``: where it ends, and what it is."""
+    most = (1 << bits) - 1
+    number = block[at] & most
+    at += 1
+    if number == most:
+        shift, more = 0, True
+        while more:
+            number += (block[at] & 127) << shift
+            more = block[at] > 127
+            shift += 7
+            at += 1
+    return at, number

@@ -1,0 +1,447 @@
+"""
+An HTTP/2 connection to one address that comes back whenever it is lost. Reactor thread only.
+
+    connecting ──(the server's settings)──> ready ──(lost, or GOAWAY)──> connecting
+        │                                     ^
+        └──(refused, or silent for too long)──┴── failed: tries go on, streams fail at once
+
+``Link`` owns the tries, the streams that wait for one to succeed, and what is left of connections that
+their servers want to end. A connection proves that it lives by what it receives, or by an answered ping.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import attrs
+from OpenSSL import SSL
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from gatewayd.pool.clocks import Timer
+from gatewayd.pool.http2 import Broken, Connection, Stream
+
+log = Logger()
+
+State = Literal["connecting", "ready", "failed"]
+
+# One millisecond less than executors allow between pings (spec wire.md, Options).
+KEEPALIVE_S: Final = 9.999
+KEEPALIVE_TIMEOUT_S: Final = 4.999
+# How long a connection that we end may take to send what is still to be sent.
+_GOODBYE_S: Final = 0.5
+# Those who lost the same executor at the same time don't come back as one.
+_JITTER: Final = 0.2
+
+_CLOSED: Final = "the connection was closed"
+_TIMED_OUT: Final = "connection attempt timed out before receiving SETTINGS frame"
+
+
+@attrs.frozen
+class LinkSettings:
+    """
+    How to connect to ``address``, which is ``host:port``.
+
+    ``tls_name`` is what the server's certificate must say, None for no TLS; ``roots`` are PEM certificates,
+    None for those of the platform.
+    """
+
+    address: str
+    tls_name: str | None
+    roots: bytes | None
+    connect_timeout_s: float
+    reconnect_s: float
+
+
+class Link:
+    """
+    Connects at once, and again until it is closed. ``on_state`` is called with each change.
+
+    ``read`` makes of a header block's fields what streams are given.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: LinkSettings,
+        read: Callable[[Any], Any],
+        on_state: Callable[[State], None],
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.read = read
+        self.keepalive_s = KEEPALIVE_S
+        self._on_state = on_state
+        self._dice = dice
+        self._endpoint = _endpoint(reactor, settings)
+        self._state: State = "connecting"
+        self._why = ""
+        self._closing: Deferred[None] | None = None
+        self._connecting: Deferred[Any] | None = None
+        self._timer: Timer | None = None  # of a try, or until the next one
+        self._began_s = 0.0
+        self._trying: Session | None = None
+        self._ready: Session | None = None
+        self._sessions: set[Session] = set()  # all that have a transport
+        self._waiting: OrderedDict[Stream, None] = OrderedDict()
+        on_state("connecting")
+        self._connect()
+
+    # -- streams -------------------------------------------------------------------------------------
+
+    def start(self, stream: Stream) -> None:
+        """Send a request now, or when there is a connection. ``on_broken`` may come at once."""
+        if self._ready is not None:
+            self._ready.connection.start(stream)
+        elif self._closing is not None:
+            stream.on_broken(Broken(_CLOSED, reached=False))
+        elif self._state == "failed":
+            stream.on_broken(Broken(self._why, reached=False))
+        else:
+            self._waiting[stream] = None
+
+    def cancel(self, stream: Stream) -> None:
+        """No answer is wanted any more. Asking twice changes nothing."""
+        if stream in self._waiting:
+            del self._waiting[stream]
+        elif stream.connection is not None:
+            stream.connection.cancel(stream)
+
+    def close(self) -> Deferred[None]:
+        """Break every stream. Fires when nothing is left of the connection."""
+        if self._closing is None:
+            self._closing = Deferred()
+            self._ready = self._trying = None
+            self._stop_timer()
+            if self._connecting is not None:
+                self._connecting.cancel()
+            for session in tuple(self._sessions):
+                session.end(_CLOSED)
+            self._break_waiting(_CLOSED)
+            self._look_closed()
+        closed: Deferred[None] = Deferred()
+        self._closing.addCallback(_tell, closed)
+        return closed
+
+    # -- tries ---------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        settings = self.settings
+        self._began_s = self.reactor.seconds()
+        session = self._trying = Session(self)
+        self._timer = self.reactor.callLater(settings.connect_timeout_s, self._took_too_long, session)
+        connecting = self._connecting = self._endpoint.connect(Factory.forProtocol(lambda: session))
+        connecting.addCallbacks(lambda _: None, self._refused, errbackArgs=(session,))
+        connecting.addErrback(lambda failure: log.failure("connecting", failure=failure))
+
+    def _refused(self, failure: Failure, session: Session) -> None:
+        if session is self._trying:
+            error = failure.value
+            number = error.osError if isinstance(error, ConnectError) else None
+            text = os.strerror(number) if isinstance(number, int) else str(error)
+            self._try_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
+        elif self._closing is None:
+            # Given up before; whatever it says comes too late.
+            log.debug("a try to connect ended late: {error}", error=failure.value)
+
+    def _took_too_long(self, session: Session) -> None:
+        self._timer = None
+        if self._connecting is not None and session not in self._sessions:
+            self._trying = None
+            self._connecting.cancel()
+            text = os.strerror(errno.ETIMEDOUT)
+            self._try_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
+        else:
+            session.abort(_TIMED_OUT)
+
+    def _try_failed(self, code: str, why: str) -> None:
+        self._trying = None
+        self._stop_timer()
+        address = _in_grpcs_words(self.settings.address)
+        self._why = f"failed to connect to all addresses; last error: {code}: {address}: {why}"
+        self._connect_again()
+        self._set_state("failed")
+        self._break_waiting(self._why)
+
+    def _connect_again(self) -> None:
+        pause_s = self.settings.reconnect_s * (1 + _JITTER * (2 * self._dice() - 1))
+        left_s = self._began_s + pause_s - self.reactor.seconds()
+        self._timer = self.reactor.callLater(max(0.0, left_s), self._connect)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _set_state(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self._on_state(state)
+
+    def _break_waiting(self, why: str) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for stream in waiting:
+            stream.on_broken(Broken(why, reached=False))
+
+    # -- what a session says -------------------------------------------------------------------------
+
+    def session_opened(self, session: Session) -> bool:
+        """There is a transport; False when nobody wants it any more."""
+        if session is not self._trying:
+            return False
+        self._sessions.add(session)
+        return True
+
+    def session_ready(self, session: Session) -> None:
+        if session is not self._trying:
+            return
+        self._trying = None
+        self._stop_timer()
+        self._ready = session
+        self._set_state("ready")
+        while self._waiting and self._ready is session:
+            stream, _ = self._waiting.popitem(last=False)
+            session.connection.start(stream)
+
+    def session_leaving(self, session: Session, impatient: bool) -> None:
+        """Its server takes no more streams. ``impatient``: we have asked it too often whether it lives."""
+        if impatient:
+            self.keepalive_s *= 2
+        if session is self._ready:
+            self._ready = None
+            for stream in session.connection.take_waiting():
+                self._waiting[stream] = None
+            self._connect_again()
+            self._set_state("connecting")
+
+    def session_failed(self, session: Session, why: str) -> None:
+        """It is of no use any more; its streams are told next."""
+        if session is self._trying:
+            self._try_failed("UNAVAILABLE", why)
+        elif session is self._ready:
+            self._ready = None
+            self._connect_again()
+            self._set_state("connecting")
+
+    def session_closed(self, session: Session) -> None:
+        """Its transport is gone."""
+        self._sessions.discard(session)
+        self._look_closed()
+
+    def _look_closed(self) -> None:
+        if self._closing is not None and not self._sessions and not self._closing.called:
+            self._closing.callback(None)
+
+
+def _tell(_: None, waiter: Deferred[None]) -> None:
+    waiter.callback(None)
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Session(Protocol):
+    """One transport and the HTTP/2 connection over it."""
+
+    transport: Any
+
+    def __init__(self, link: Link) -> None:
+        self.connection = Connection(self, link.read)
+        self._link = link
+        self._over = False  # the link and the streams know
+        self._heard_s = 0.0
+        self._timer: Timer | None = None
+
+    # -- Twisted's ------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        if not self._link.session_opened(self):
+            self._over = True
+            self.transport.abortConnection()
+            return
+        self.transport.setTcpNoDelay(True)
+        if self._link.settings.tls_name is None:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        if not self._over:
+            if self.transport.negotiatedProtocol != b"h2":
+                self.abort("TLS handshake failed: the server does not speak HTTP/2")
+            else:
+                self._begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard_s = self._link.reactor.seconds()
+        self.connection.receive(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self._stop_timer()
+        if not self._over:
+            self._end(_why_lost(reason.value))
+        self._link.session_closed(self)
+
+    def pauseProducing(self) -> None:
+        self.connection.pause()
+
+    def resumeProducing(self) -> None:
+        self.connection.resume()
+
+    def stopProducing(self) -> None:
+        self.connection.pause()
+
+    # -- the link's -----------------------------------------------------------------------------------
+
+    def abort(self, why: str) -> None:
+        """Hang up at once."""
+        if not self._over:
+            self._end(why)
+        self.transport.abortConnection()
+
+    def end(self, why: str) -> None:
+        """Break the streams, say goodbye, and hang up."""
+        if not self.connection.ready:
+            self.abort(why)
+            return
+        if not self._over:
+            self.transport.write(self.connection.goodbye())
+            self._end(why)
+        self._hang_up()
+
+    # -- the connection's (http2.Owner) ---------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def on_ready(self) -> None:
+        self._keep_alive()
+        self._link.session_ready(self)
+
+    def on_leaving(self, code: int, debug: bytes) -> None:
+        self._link.session_leaving(self, debug == b"too_many_pings")
+
+    def on_idle(self) -> None:
+        self.end(_CLOSED)
+
+    def on_failed(self, why: str) -> None:
+        log.warn("{address} broke the rules of HTTP/2: {why}", address=self._link.settings.address, why=why)
+        self._over = True
+        self._link.session_failed(self, why)
+        self._hang_up()
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.transport.write(self.connection.begin())
+
+    def _end(self, why: str) -> None:
+        self._over = True
+        self._stop_timer()
+        # The link first: whoever is told by a stream may start another one at once.
+        self._link.session_failed(self, why)
+        self.connection.lost(why)
+
+    def _hang_up(self) -> None:
+        self._stop_timer()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._timer = self._link.reactor.callLater(_GOODBYE_S, self.transport.abortConnection)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _keep_alive(self) -> None:
+        link = self._link
+        self.connection.calm()
+        now = link.reactor.seconds()
+        left_s = self._heard_s + link.keepalive_s - now
+        if left_s > 0:
+            self._timer = link.reactor.callLater(left_s, self._keep_alive)
+        else:
+            self.connection.ping()
+            self._timer = link.reactor.callLater(KEEPALIVE_TIMEOUT_S, self._check_alive, now)
+
+    def _check_alive(self, asked_s: float) -> None:
+        if self._heard_s < asked_s:
+            self.abort("keepalive watchdog timeout")
+        else:
+            self._keep_alive()
+
+
+def _why_lost(error: BaseException | None) -> str:
+    """In gRPC's words, where it has some."""
+    if isinstance(error, ConnectionDone):
+        return "Socket closed"
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return f"TLS handshake failed: {error.args[0][-1][-1]}"
+    number = getattr(error, "osError", None)
+    if number is None and error is not None and isinstance(error.__cause__, OSError):
+        number = error.__cause__.errno
+    return f"recvmsg:{os.strerror(number)}" if isinstance(number, int) else f"Socket closed: {error}"
+
+
+def _in_grpcs_words(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if host.startswith("["):
+        return f"ipv6:%5B{host[1:-1]}%5D:{port}"
+    return f"ipv4:{'127.0.0.1' if host.endswith('localhost') else host}:{port}"
+
+
+def _endpoint(reactor: Any, settings: LinkSettings) -> Any:
+    host, _, port = settings.address.rpartition(":")
+    # Our own timer comes first: it is the one that knows of TLS and settings, too.
+    timeout_s = settings.connect_timeout_s + 1.0
+    endpoint: Any = HostnameEndpoint(reactor, host.strip("[]"), int(port), timeout_s, attemptDelay=0.1)
+    if settings.tls_name is None:
+        return endpoint
+    roots = None if settings.roots is None else _trust(settings.roots)
+    try:
+        tls = ssl.optionsForClientTLS(settings.tls_name, trustRoot=roots, acceptableProtocols=[b"h2"])
+    except UnicodeError as error:
+        return _Unusable(f"{settings.tls_name!r} can be no certificate's name: {error}")
+    return wrapClientTLS(tls, endpoint)
+
+
+class _Unusable:
+    """An endpoint that nothing can be connected to."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def connect(self, factory: Factory) -> Deferred[Any]:
+        return fail(ConnectError(string=self._why))
+
+
+@lru_cache(maxsize=4)
+def _trust(pem: bytes) -> Any:
+    # A system's list takes a while to read, and every channel has the same.
+    return ssl.trustRootFromCertificates(_certificates(pem))
+
+
+def _certificates(pem: bytes) -> Sequence[ssl.Certificate]:
+    end = b"-----END CERTIFICATE-----"
+    found = []
+    for part in pem.split(end)[:-1]:
+        begin = part.find(b"-----BEGIN CERTIFICATE-----")
+        if begin < 0:
+            continue
+        try:
+            found.append(ssl.Certificate.loadPEM(part[begin:] + end))
+        except (ValueError, SSL.Error) as error:
+            log.warn("a certificate among those to be trusted cannot be read: {error}", error=error)
+    return found
