@@ -56,7 +56,7 @@ types: $(VENV)/.dev  ## gatewayd strictly; examples as their authors' own checke
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; its links are checked
 	$(BIN)/python docs/tools/generate.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python docs/tools/check_site.py site
 
 format: $(VENV)/.dev
