@@ -50,8 +50,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev  ## gatewayd strictly; examples as their authors' own checker would see them
+types: $(VENV)/.dev  ## gatewayd, and what its types are to those who use it: with types of their own, and without
 	$(BIN)/mypy
+	$(BIN)/mypy examples/typed
 	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls examples
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; its links are checked

@@ -29,6 +29,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -224,9 +225,14 @@ class Page:
         assert self._python.stdout is not None
         self._python.stdin.write(json.dumps([text, place]) + "\n")
         self._python.stdin.flush()
-        output, problem = json.loads(self._python.stdout.readline())
+        late = threading.Timer(_TIMEOUT_S, self._python.kill)
+        late.start()
+        line = self._python.stdout.readline()
+        late.cancel()
+        assert line, f"Python ended, or took longer than {_TIMEOUT_S} s"
+        output, problem = json.loads(line)
         assert problem is None, problem
-        return output
+        return str(output)
 
     def _shell(self, text: str) -> str:
         done = subprocess.run(

@@ -57,7 +57,7 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
-def test_every_page_can_be_reached_from_the_first_ones() -> None:
+def test_every_page_can_be_reached_by_links_from_readme_or_index() -> None:
     """The site has a menu; who reads the files follows links."""
     reached, ahead = set(), [ROOT / "README.md", ROOT / "docs" / "index.md"]
     while ahead:
@@ -71,6 +71,13 @@ def test_every_page_can_be_reached_from_the_first_ones() -> None:
             ]
     decisions = ROOT / "docs" / "decisions"
     assert [name(page) for page in PAGES if page not in reached and decisions not in page.parents] == []
+
+
+def test_the_example_with_types_runs() -> None:
+    command = [sys.executable, "examples/typed/greeting.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.splitlines() == ["['Good day, Ada!', 'Good day, Alan!']", "7"], done.stderr
 
 
 def test_the_reference_is_what_the_program_goes_by() -> None:

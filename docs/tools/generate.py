@@ -119,7 +119,7 @@ def _default(key: Key) -> str:
 
 
 def _command_line() -> Iterator[str]:
-    yield "What `--help` says, of every command. [The command](../guide/command.md) tells what they are for.\n"
+    yield "What `--help` says, of each command. [The command](../guide/command.md) tells what they are for.\n"
     yield f"## gatewayd\n\n{_help(cli.main)}\n"
     yield _table(
         ("Command", "Does"),
