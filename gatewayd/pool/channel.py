@@ -1,29 +1,41 @@
 """
-One address: gRPC calls to an executor as Deferreds that can be cancelled.
+One address: gRPC calls to an executor as Deferreds that can be cancelled. Reactor thread only.
 
-The reactor's half (``Channel``) is what the pool sees; the loop's half (``_Stubs``) owns the
-``grpc.aio`` channel and is touched by the loop thread alone. gRPC's errors become ``CallError`` here
-and go no further. Executors are reached by ``process_single_data``; one that doesn't implement it is
-asked by ``Call`` (spec wire.md, How a gateway learns what an executor serves: the
-reference asks reflection first, which costs a round trip and fails on executors without it).
+``Channel`` is what the pool sees; it makes calls (``grpc_call.py``) over a connection that comes back when
+it is lost (``transport.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md).
+Executors are reached by ``process_single_data``; one that doesn't implement it is asked by ``Call`` (spec
+wire.md, How a gateway learns what an executor serves: the reference asks reflection first, which costs a
+round trip and fails on executors without it).
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
-import grpc
-import grpc.aio
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
+import gatewayd
 from gatewayd import wire
-from gatewayd.bridge import Bridge
 from gatewayd.pb import EndpointsProto
+from gatewayd.pool.clocks import Timer
+from gatewayd.pool.deadlines import Deadlines
+from gatewayd.pool.grpc_call import (
+    AnswerHead,
+    CallError,
+    IllegalMetadata,
+    RequestHead,
+    Unary,
+    compress,
+    expand,
+    prefix,
+)
+from gatewayd.pool.transport import Link, LinkSettings, State
 from gatewayd.request import Answer, Call
+
+__all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
 SINGLE: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 LISTED: Final = "/jina.JinaDataRequestRPC/process_data"
@@ -33,37 +45,23 @@ DISCOVERY: Final = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 # What an executor without discovery is taken to serve: everything (spec wire.md).
 EVERY_ENDPOINT: Final = ("/default",)
 
-State = Literal["connecting", "ready", "failed"]
 Metadata = tuple[tuple[str, str], ...]
+T = TypeVar("T")
 
 # How long a server may take to end a stream that it has answered.
 _STREAM_END_S: Final = 0.5
-
-# How often a connection is looked at where gRPC cannot be waited for.
-_LOOK_AGAIN_S: Final = 0.1
-
-_BROKEN: Final = ("Stream removed", "Received RST_STREAM", "RST_STREAM")
-_NOT_REACHED: Final = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
-
-_COMPRESSIONS: Final = {
-    "none": grpc.Compression.NoCompression,
-    "gzip": grpc.Compression.Gzip,
-    "deflate": grpc.Compression.Deflate,
-}
+# Compressing more than this takes longer than a thread of the pool costs.
+_OFFLOAD_BYTES: Final = 1 << 15
+# gRPC's timers and ours are not the same: a server that gave up this little early was out of time, too.
+_NEARLY_LATE_S: Final = 0.05
+_MAX_HEADS: Final = 256
+_TOO_LATE: Final = "Deadline Exceeded"
 
 
-class CallError(Exception):
-    """
-    A call that brought no answer: gRPC's status name and text.
+class Offload(Protocol):
+    """Runs a pure function where it does not hold up the reactor thread."""
 
-    ``reached`` is False when the request surely never got to the executor's server.
-    """
-
-    def __init__(self, code: str, details: str, *, reached: bool = True) -> None:
-        self.code = code
-        self.details = details
-        self.reached = reached
-        super().__init__(f"{code}: {details}")
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
 
 
 @attrs.frozen
@@ -72,7 +70,7 @@ class ChannelSettings:
     How every call through one channel is made. ``metadata`` goes out before the endpoint's.
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and what the
-    server's certificate must say. ``roots`` are PEM certificates, None for those that gRPC brings.
+    server's certificate must say. ``roots`` are PEM certificates, None for those of the platform.
     """
 
     tls: bool = False
@@ -87,20 +85,42 @@ class ChannelSettings:
 
 class Channel:
     """
-    The reactor's half. ``on_state`` is called on the reactor with each change of the connection.
+    ``on_state`` is called with each change of the connection.
 
     The channel connects at once and reconnects by itself until it is closed.
     """
 
     def __init__(
-        self, bridge: Bridge, address: str, settings: ChannelSettings, on_state: Callable[[State], None]
+        self,
+        reactor: Any,
+        address: str,
+        settings: ChannelSettings,
+        on_state: Callable[[State], None],
+        offload: Offload = maybeDeferred,
     ) -> None:
         self.address = address
-        self._bridge = bridge
-        self._settings = settings
-        self._stubs = _Stubs(bridge, address, settings, on_state)
-        self._metadata: dict[str, Metadata] = {}
-        bridge.tell_loop(self._stubs.open)
+        self.settings = settings
+        self.clock = reactor
+        self.offload = offload
+        self.deadlines = Deadlines(reactor)
+        self.unary_is_missing = False
+        self._on_state = on_state
+        host, _, port = address.rpartition(":")
+        name = settings.host or host.strip("[]")
+        self._authority = address if settings.host is None else f"{settings.host}:{port}"
+        self._heads: dict[tuple[str, str], RequestHead] = {}
+        self.link = Link(
+            reactor,
+            LinkSettings(
+                address,
+                name if settings.tls else None,
+                settings.roots,
+                settings.connect_timeout_s,
+                settings.reconnect_s,
+            ),
+            AnswerHead.of,
+            self._state_changed,
+        )
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """
@@ -108,187 +128,216 @@ class Channel:
 
         ``timeout_s`` becomes the call's gRPC deadline.
         """
-        metadata = self._metadata.get(call.endpoint)
-        if metadata is None:
-            metadata = self._settings.metadata
-            if call.endpoint:
-                metadata = (*metadata, ("endpoint", call.endpoint))
-            # Endpoints come from clients: remember those of a Flow, not whatever a scanner makes up.
-            if len(self._metadata) < 256:
-                self._metadata[call.endpoint] = metadata
-        answer = self._bridge.on_loop(self._stubs.call, call, timeout_s, metadata)
-        return answer.addCallback(_decode)
+        if call.listed:
+            path, message = LISTED, wire.encode_call_list(call.messages)
+        else:
+            path, message = STREAM if self.unary_is_missing else SINGLE, call.messages[0]
+        deadline_s = None if timeout_s is None else self.clock.seconds() + timeout_s
+        exchange = _Exchange(self, path, call.endpoint, message, deadline_s, _answer)
+        exchange.begin()
+        return exchange.answer
 
     def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]:
         """Ask which endpoints the executor binds. Fails with CallError."""
-        return self._bridge.on_loop(self._stubs.endpoints, timeout_s)
+        exchange = _Exchange(self, DISCOVERY, "", b"", self.clock.seconds() + timeout_s, _endpoints)
+        exchange.begin()
+        return exchange.answer
 
     def close(self) -> Deferred[None]:
         """End the connection; calls under way fail."""
-        return self._bridge.on_loop(self._stubs.close)
+        closed = self.link.close()
+        self.deadlines.close()
+        return closed
+
+    def head(self, path: str, endpoint: str) -> RequestHead:
+        """Raises IllegalMetadata."""
+        head = self._heads.get((path, endpoint))
+        if head is None:
+            settings = self.settings
+            metadata = () if path == DISCOVERY else settings.metadata
+            if endpoint:
+                metadata = (*metadata, ("endpoint", endpoint))
+            head = RequestHead.of(
+                path,
+                tls=settings.tls,
+                authority=self._authority,
+                agent=f"gatewayd/{gatewayd.__version__}",
+                compression=settings.compression,
+                metadata=metadata,
+            )
+            # Endpoints come from clients: remember those of a Flow, not whatever a scanner makes up.
+            if len(self._heads) < _MAX_HEADS:
+                self._heads[path, endpoint] = head
+        return head
+
+    def _state_changed(self, state: State) -> None:
+        if state == "ready":
+            # Another process may listen there now.
+            self.unary_is_missing = False
+        self._on_state(state)
 
 
-def _decode(reply: tuple[bytes, bool]) -> Answer:
-    message, is_error = reply
+def _answer(message: bytes, is_error: bool) -> Answer:
     return wire.decode_answer(message, is_error=is_error)
 
 
-class _Stubs:
-    """The loop's half: everything here runs on the loop thread."""
+def _endpoints(message: bytes, is_error: bool) -> tuple[str, ...]:
+    return tuple(EndpointsProto.FromString(message).endpoints)
+
+
+class _Exchange(Unary):
+    """A call on its channel, from the Deferred that somebody waits for to the Deferred's answer."""
+
+    __slots__ = (
+        "_channel",
+        "_deadline_s",
+        "_decode",
+        "_endpoint",
+        "_path",
+        "_patience",
+        "_request",
+        "_successor",
+        "_tick",
+        "answer",
+    )
 
     def __init__(
-        self, bridge: Bridge, address: str, settings: ChannelSettings, on_state: Callable[[State], None]
+        self,
+        channel: Channel,
+        path: str,
+        endpoint: str,
+        message: bytes,
+        deadline_s: float | None,
+        decode: Callable[[bytes, bool], Any],
+        answer: Deferred[Any] | None = None,
     ) -> None:
-        self._bridge = bridge
-        self._address = address
-        self._settings = settings
-        self._on_state = on_state
-        self._compression = _COMPRESSIONS[settings.compression]
-        self._channel: Any = None
-        self._watcher: Any = None
-        self._unary_is_missing = False
+        Unary.__init__(self, b"", b"", b"", channel.settings.max_message_bytes, stream=path is STREAM)
+        self._channel = channel
+        self._path = path
+        self._endpoint = endpoint
+        self._request = message
+        self._deadline_s = deadline_s
+        self._decode = decode
+        self._patience: Timer | None = None
+        self._successor: _Exchange | None = None
+        self._tick = 0
+        self.answer: Deferred[Any] = Deferred(self._left) if answer is None else answer
 
-    def open(self) -> None:
-        reconnect_ms = round(self._settings.reconnect_s * 1000)
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", self._settings.max_message_bytes),
-            # One millisecond less than executors allow between pings (spec wire.md, Options).
-            ("grpc.keepalive_time_ms", 9999),
-            ("grpc.keepalive_timeout_ms", 4999),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.initial_reconnect_backoff_ms", reconnect_ms),
-            ("grpc.max_reconnect_backoff_ms", reconnect_ms),
-            # Despite its name, what gRPC allows one attempt: TCP, TLS and the server's first frame.
-            ("grpc.min_reconnect_backoff_ms", round(self._settings.connect_timeout_s * 1000)),
-            # Shared subchannels would share their backoff, too: a new channel has to connect at once.
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_http_proxy", 0),
-        ]
-        if self._settings.host is not None:
-            port = self._address.rpartition(":")[2]
-            options.append(("grpc.default_authority", f"{self._settings.host}:{port}"))
-        if self._settings.tls:
-            if self._settings.host is not None:
-                options.append(("grpc.ssl_target_name_override", self._settings.host))
-            credentials = grpc.ssl_channel_credentials(self._settings.roots)
-            self._channel = grpc.aio.secure_channel(self._address, credentials, options)
+    def begin(self) -> None:
+        """Send it, now or when it is compressed and there is a connection."""
+        deadline_s, channel = self._deadline_s, self._channel
+        if deadline_s is not None:
+            self._tick = channel.deadlines.add(self, deadline_s)
+        compression = channel.settings.compression
+        message = self._request
+        if compression == "none" or not message:
+            self._send(message, compressed=False)
+        elif len(message) <= _OFFLOAD_BYTES:
+            self._send_compressed(compress(message, compression))
         else:
-            self._channel = grpc.aio.insecure_channel(self._address, options)
-        self._single = self._channel.unary_unary(SINGLE)
-        self._listed = self._channel.unary_unary(LISTED)
-        self._stream = self._channel.stream_stream(STREAM)
-        self._discovery = self._channel.unary_unary(DISCOVERY)
-        self._watcher = self._bridge.spawn_on_loop(self._watch())
+            compressing = channel.offload(compress, message, compression)
+            compressing.addCallback(self._send_compressed).addErrback(self._broken)
 
-    async def close(self) -> None:
-        self._watcher.cancel()
-        await self._channel.close()
+    def too_late(self) -> None:
+        """The deadline has passed."""
+        self.give_up(CallError("DEADLINE_EXCEEDED", _TOO_LATE))
 
-    async def call(self, call: Call, timeout_s: float | None, metadata: Metadata) -> tuple[bytes, bool]:
-        """The answer's bytes, and whether its trailing metadata say that the executor raised."""
+    def _send_compressed(self, compressed: bytes) -> None:
+        smaller = len(compressed) < len(self._request)
+        self._send(compressed if smaller else self._request, compressed=smaller)
+
+    def _send(self, content: bytes, *, compressed: bool) -> None:
+        if self.over:  # cancelled, or too late, while it was compressed
+            return
+        channel, left_s = self._channel, None
+        if self._deadline_s is not None:
+            left_s = self._deadline_s - channel.clock.seconds()
         try:
-            if call.listed:
-                return await self._unary(
-                    self._listed, wire.encode_call_list(call.messages), timeout_s, metadata
-                )
-            if not self._unary_is_missing:
-                try:
-                    return await self._unary(self._single, call.messages[0], timeout_s, metadata)
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                        raise
-            return await self._streamed(call.messages[0], timeout_s, metadata)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error) from None
+            self.block = channel.head(self._path, self._endpoint).block(left_s)
+        except IllegalMetadata as error:
+            self.over = True
+            self.failed(CallError("INVALID_ARGUMENT", str(error)))
+            return
+        self.lead = prefix(len(content), compressed=compressed)
+        self.body = content
+        channel.link.start(self)
 
-    async def _unary(
-        self, stub: Any, message: bytes, timeout_s: float | None, metadata: Metadata
-    ) -> tuple[bytes, bool]:
-        call = stub(message, timeout=timeout_s, metadata=metadata, compression=self._compression)
-        answer: bytes = await call
-        return answer, _has_error_flag(await call.trailing_metadata())
+    # -- Unary's --------------------------------------------------------------------------------------
 
-    async def _streamed(
-        self, message: bytes, timeout_s: float | None, metadata: Metadata
-    ) -> tuple[bytes, bool]:
-        async def only() -> AsyncIterator[bytes]:
-            yield message
+    def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
+        self._stop_timers()
+        if self._path is STREAM:
+            # Remembered only now: until it has answered one, nothing says that Call is there.
+            self._channel.unary_is_missing = True
+        if not compressed:
+            self._deliver(message, is_error)
+            return
+        limit_bytes = self.limit_bytes
+        if len(message) <= _OFFLOAD_BYTES:
+            expanding = maybeDeferred(expand, message, encoding, limit_bytes)
+        else:
+            expanding = self._channel.offload(expand, message, encoding, limit_bytes)
+        expanding.addCallback(self._deliver, is_error).addErrback(self._broken)
 
-        call = self._stream(only(), timeout=timeout_s, metadata=metadata, compression=self._compression)
-        answer = await call.read()
-        if answer is grpc.aio.EOF:
-            raise CallError("INTERNAL", "the executor ended its stream without an answer")
-        # Remembered only now: until it has answered one, nothing says that Call is there.
-        self._unary_is_missing = True
+    def failed(self, error: CallError) -> None:
+        self._stop_timers()
+        if error.code == "UNIMPLEMENTED" and self._path is SINGLE:
+            successor = self._successor = _Exchange(
+                self._channel,
+                STREAM,
+                self._endpoint,
+                self._request,
+                self._deadline_s,
+                self._decode,
+                self.answer,
+            )
+            successor.begin()
+            return
+        if error.code == "UNIMPLEMENTED" and self._path is DISCOVERY:
+            self.answer.callback(EVERY_ENDPOINT)
+            return
+        late_s = self._deadline_s
+        if (
+            error.code == "CANCELLED"
+            and late_s is not None
+            and self._channel.clock.seconds() >= late_s - _NEARLY_LATE_S
+        ):
+            # How servers end what took too long, where their clock was the faster one.
+            error = CallError("DEADLINE_EXCEEDED", _TOO_LATE)
+        self.answer.errback(error)
+
+    def reset(self) -> None:
+        self._channel.link.cancel(self)
+
+    def first(self) -> None:
+        self._patience = self._channel.clock.callLater(_STREAM_END_S, self.enough)
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _deliver(self, message: bytes, is_error: bool) -> None:
+        answer = self.answer
+        if answer.called:  # cancelled while it was expanded
+            return
         try:
-            trailing = await asyncio.wait_for(call.trailing_metadata(), _STREAM_END_S)
-        except TimeoutError:
-            # We have ended our half; a server that keeps its own open has said all we asked for.
-            call.cancel()
-            trailing = None
-        return answer, _has_error_flag(trailing)
+            decoded = self._decode(message, is_error)
+        except Exception as error:
+            # Without the frames, which hold whole messages.
+            answer.errback(error.with_traceback(None))
+            return
+        answer.callback(decoded)
 
-    async def endpoints(self, timeout_s: float) -> tuple[str, ...]:
-        try:
-            answer = await self._discovery(b"", timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                return EVERY_ENDPOINT
-            raise _translated(error) from None
-        return tuple(EndpointsProto.FromString(answer).endpoints)
+    def _broken(self, failure: Failure) -> None:
+        if not self.answer.called:
+            self.answer.errback(failure)
 
-    async def _watch(self) -> None:
-        told: State | None = None
-        asked_s = float("-inf")
-        loop = asyncio.get_running_loop()
-        while True:
-            state = self._channel.get_state(False)
-            if state is grpc.ChannelConnectivity.SHUTDOWN:
-                return
-            name = _STATES[state]
-            if name == "ready":
-                # Another process may listen there now.
-                self._unary_is_missing = False
-            # A failed channel flaps to connecting with every try; it stays failed until it is ready.
-            if name != told and not (told == "failed" and name == "connecting"):
-                told = name
-                self._bridge.tell_reactor(self._on_state, name)
-            if state is grpc.ChannelConnectivity.IDLE:
-                # gRPC forgets its backoff with each success: a server that greets and hangs up, again and
-                # again, would keep us busy.
-                pause_s = asked_s + self._settings.reconnect_s - loop.time()
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
-                asked_s = loop.time()
-                # Nothing but a call would connect it otherwise. The answer is the state it was in.
-                state = self._channel.get_state(True)
-            await self._channel.wait_for_state_change(state)
-            if sys.flags.optimize:
-                # python -O leaves out the waiting in gRPC's method, which is part of an assert there.
-                await asyncio.sleep(_LOOK_AGAIN_S)
+    def _stop_timers(self) -> None:
+        if self._tick:
+            self._channel.deadlines.remove(self, self._tick)
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
 
-
-_STATES: Final[dict[Any, State]] = {
-    grpc.ChannelConnectivity.IDLE: "connecting",
-    grpc.ChannelConnectivity.CONNECTING: "connecting",
-    grpc.ChannelConnectivity.READY: "ready",
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE: "failed",
-}
-
-
-def _has_error_flag(trailing: Sequence[tuple[str, str | bytes]] | None) -> bool:
-    # Its presence is what counts (spec wire.md, gRPC metadata).
-    return any(key == "is-error" for key, _ in trailing or ())
-
-
-def _translated(error: grpc.aio.AioRpcError) -> CallError:
-    code, details = error.code().name, error.details() or ""
-    # A connection that breaks under a call ends it with a code that depends on how it broke (INTERNAL for
-    # a stream that was reset, UNKNOWN for what is no HTTP/2); only the text is always the same.
-    if code in ("INTERNAL", "UNKNOWN") and details.startswith(_BROKEN):
-        code = "UNAVAILABLE"
-    # gRPC tells these only by its text, too; with no connection nothing has been sent.
-    reached = not details.startswith(_NOT_REACHED)
-    return CallError(code, details, reached=reached)
+    def _left(self, _: Deferred[Any]) -> None:
+        exchange = self._successor or self
+        exchange._stop_timers()
+        exchange.over = True
+        exchange.reset()

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.pool.replica import Clock, Timer
+from gatewayd.pool.clocks import Clock, Timer
 from gatewayd.pool.replicas import ReplicaSet
 
 log = Logger()

@@ -20,10 +20,10 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.around import AFTER, BEFORE, around
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
 from gatewayd.pool.channel import Channel, ChannelSettings, State
+from gatewayd.pool.clocks import Clock
 from gatewayd.pool.decisions import Decisions
 from gatewayd.pool.names import Name, NamedReplicas, Resolve, resolver
 from gatewayd.pool.replica import Channel as AnyChannel
-from gatewayd.pool.replica import Clock
 from gatewayd.pool.replicas import ReplicaRules, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.room import Room
@@ -92,7 +92,7 @@ class Pool:
         """A pool whose channels are real ones."""
 
         def connect(address: str, settings: ChannelSettings, on_state: Callable[[State], None]) -> Channel:
-            return Channel(bridge, address, settings, on_state)
+            return Channel(reactor, address, settings, on_state, bridge.offload)
 
         return cls(
             gateway,

@@ -12,7 +12,7 @@ when it got through. The set that owns the replica hears of every change through
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.pool.balancing import Health
 from gatewayd.pool.channel import CallError, State
+from gatewayd.pool.clocks import Clock, Timer
 from gatewayd.pool.decisions import Decisions
 from gatewayd.request import Answer, Call
 
@@ -41,19 +42,6 @@ class Channel(Protocol):
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
     def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]: ...
     def close(self) -> Deferred[None]: ...
-
-
-class Timer(Protocol):
-    """The part of IDelayedCall that is used here."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """The part of IReactorTime that is used here."""
-
-    def seconds(self) -> float: ...
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer: ...
 
 
 class Owner(Protocol):

@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.pool.balancing import Balancer, Health
 from gatewayd.pool.channel import State
+from gatewayd.pool.clocks import Clock
 from gatewayd.pool.decisions import Decisions
-from gatewayd.pool.replica import Channel, Clock, Replica
+from gatewayd.pool.replica import Channel, Replica
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.room import Room
 from gatewayd.pool.sending import Sending

@@ -26,7 +26,8 @@ from gatewayd.request import Answer, Call
 from gatewayd.wire import Malformed
 
 if TYPE_CHECKING:
-    from gatewayd.pool.replica import Replica, Timer
+    from gatewayd.pool.clocks import Timer
+    from gatewayd.pool.replica import Replica
     from gatewayd.pool.replicas import ReplicaSet
 
 log = Logger()

@@ -23,8 +23,8 @@ from gatewayd.config.around import around as around
 from gatewayd.documents import merge
 from gatewayd.errors import GatewayError, TimedOut
 from gatewayd.pb import Struct
+from gatewayd.pool.clocks import Clock
 from gatewayd.pool.decisions import Decisions
-from gatewayd.pool.replica import Clock
 from gatewayd.pool.replicas import ReplicaSet
 from gatewayd.request import Answer, Call
 

@@ -40,8 +40,8 @@ class Bench:
         self.servers.append(executor)
         return await self.bridge.on_loop(executor.start, *args)
 
-    def channel(self, port: int, **settings: Any) -> Channel:
-        channel = Channel(self.bridge, f"127.0.0.1:{port}", ChannelSettings(**settings), self.states.append)
+    def channel(self, port: int, at: str = "127.0.0.1", **settings: Any) -> Channel:
+        channel = Channel(reactor, f"{at}:{port}", ChannelSettings(**settings), self.states.append)
         self.channels.append(channel)
         return channel
 

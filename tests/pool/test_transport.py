@@ -1,0 +1,289 @@
+"""The channel's connection over real sockets: what it survives, and how soon it notices."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+
+from gatewayd.pool import transport
+from gatewayd.pool.channel import SINGLE
+from gatewayd.request import Call
+from tests.pool.peer import SETTINGS, frame
+from tests.pool.servers import ALL, Executor, listening
+from tests.pool.test_channel import CALL, Bench, error_of
+
+
+@pytest_twisted.async_yield_fixture()
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+def threaded_echo() -> Iterator[int]:
+    """The port of a server of gRPC's synchronous kind that sends every message back."""
+
+    class Echo(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(lambda message, context: message)
+
+    options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
+    server.add_generic_rpc_handlers((Echo(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None).wait()
+
+
+def scripted(*steps: bytes | int) -> Callable[[socket.socket], None]:
+    """Sends bytes; a number waits for so many bytes first. Then reads until the client hangs up."""
+
+    def behave(connection: socket.socket) -> None:
+        for step in steps:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+                continue
+            while step > 0 and (data := connection.recv(min(step, 1 << 16))):
+                step -= len(data)
+        while connection.recv(1 << 16):
+            pass
+
+    return behave
+
+
+def document(size: int) -> bytes:
+    return b"\x22" + _varint(size + 1 + len(_varint(size))) + b"\x12" + _varint(size) + b"d" * size
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*encoded, number))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hundred_megabytes_go_both_ways_again_and_again_in_the_same_memory(
+    bench: Bench, threaded_echo: int
+) -> None:
+    channel = bench.channel(threaded_echo)
+    message = document(100_000_000)
+    used = []
+    for _ in range(3):
+        answer = await channel.call(Call((message,), "/x"), 60.0)
+        assert len(answer.documents) > 100_000_000
+        del answer
+        gc.collect()
+        used.append(resident_bytes())
+
+    assert used[2] - used[0] < 150_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_beyond_the_limit_fails_and_the_connection_lives(
+    bench: Bench, threaded_echo: int
+) -> None:
+    channel = bench.channel(threaded_echo, max_message_bytes=1000)
+    error = await error_of(channel.call(Call((document(3_000_000),), "/x"), 10.0))
+    await channel.call(Call((document(10),), "/x"), 10.0)
+
+    assert (error.code, error.reached) == ("RESOURCE_EXHAUSTED", True)
+    assert bench.states == ["connecting", "ready"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_calls_at_once_are_answered_each_with_its_own(
+    bench: Bench, threaded_echo: int
+) -> None:
+    channel = bench.channel(threaded_echo)
+    sizes = [1 + at % 40 * 997 for at in range(1000)]
+    calls = [channel.call(Call((document(size),), "/x"), 30.0) for size in sizes]
+    answers = await gatherResults(calls)
+
+    assert [len(answer.documents) for answer in answers] == [
+        len(document(size)) - 1 - len(_varint(size + 1 + len(_varint(size)))) for size in sizes
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_of_a_thousand_calls_cancelled_leave_the_others_alone(bench: Bench) -> None:
+    executor = Executor(SINGLE)
+    executor.hold = asyncio.Event()
+    channel = bench.channel(await bench.serve(executor))
+    calls = [channel.call(CALL, 30.0) for _ in range(200)]
+    await bench.until(lambda: len(executor.seen) == 200)
+    for call in calls[::2]:
+        call.addErrback(lambda failure: None).cancel()
+    bench.bridge.tell_loop(executor.hold.set)
+    for call in calls[1::2]:
+        assert not (await call).failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_falls_silent_is_noticed_by_its_pings(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "KEEPALIVE_S", 0.1)
+    monkeypatch.setattr(transport, "KEEPALIVE_TIMEOUT_S", 0.1)
+    with listening(scripted(SETTINGS)) as port:
+        error = await error_of(bench.channel(port).call(CALL, 5.0))
+
+    assert (error.code, error.details) == ("UNAVAILABLE", "keepalive watchdog timeout")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_answers_pings_is_left_in_peace(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, threaded_echo: int
+) -> None:
+    monkeypatch.setattr(transport, "KEEPALIVE_S", 0.02)
+    monkeypatch.setattr(transport, "KEEPALIVE_TIMEOUT_S", 1.0)
+    channel = bench.channel(threaded_echo)
+    pings = []
+    await bench.until(lambda: bench.states[-1] == "ready")
+    ping = channel.link._ready.connection.ping
+    channel.link._ready.connection.ping = lambda: (pings.append(1), ping())
+    await bench.until(lambda: len(pings) > 1)
+
+    assert not (await channel.call(CALL, 5.0)).failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_asked_too_often_whether_it_lives_is_asked_less(bench: Bench) -> None:
+    goaway = frame(7, 0, 0, b"\0\0\0\0" + b"\0\0\0\x0b" + b"too_many_pings")
+    with listening(scripted(SETTINGS, goaway)) as port:
+        channel = bench.channel(port)
+        await bench.until(lambda: channel.link.keepalive_s > 2 * transport.KEEPALIVE_S)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_goes_away_finishes_what_it_has_and_new_calls_find_another(bench: Bench) -> None:
+    old = Executor(*ALL)
+    old.hold = asyncio.Event()
+    port = await bench.serve(old)
+    channel = bench.channel(port)
+    under_way = channel.call(CALL, 10.0)
+    await bench.until(lambda: old.seen)
+    stopping = bench.bridge.on_loop(old.stop, 5.0)
+    await bench.until(lambda: bench.states[-1] != "ready")
+    new = Executor(*ALL)
+    await bench.serve(new, f"127.0.0.1:{port}")
+    await bench.until(lambda: bench.states[-1] == "ready")
+    await channel.call(CALL, 5.0)
+    assert not under_way.called
+
+    bench.bridge.tell_loop(old.hold.set)
+    assert not (await under_way).failed
+    assert len(new.seen) == 1
+    await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_greets_and_hangs_up_is_not_besieged(bench: Bench) -> None:
+    came = []
+
+    def greet(connection: socket.socket) -> None:
+        came.append(1)
+        connection.sendall(SETTINGS)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with listening(greet) as port:
+        bench.channel(port, reconnect_s=0.1)
+        took_s = await bench.until(lambda: len(came) >= 5)
+
+    assert took_s > 0.25
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_connection_is_told_in_the_references_words(bench: Bench) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        error = await error_of(bench.channel(port).call(CALL, 5.0))
+
+    assert error.details == (
+        "failed to connect to all addresses; last error: UNKNOWN: "
+        f"ipv4:127.0.0.1:{port}: Failed to connect to remote host: Connection refused"
+    )
+    assert (error.code, error.reached) == ("UNAVAILABLE", False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_localhost_is_whichever_family_answers(bench: Bench, threaded_echo: int) -> None:
+    channel = bench.channel(threaded_echo, "localhost")
+
+    assert not (await channel.call(CALL, 5.0)).failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_dies_under_a_call_is_a_lost_connection(bench: Bench) -> None:
+    with listening(scripted(SETTINGS, 400)) as port:
+        call = bench.channel(port).call(Call((b"x" * 5000,), "/x"), 5.0)
+        await bench.until(lambda: bench.states[-1] == "ready")
+    error = await error_of(call)
+
+    assert error.code == "UNAVAILABLE"
+
+
+@pytest_twisted.ensureDeferred
+async def test_closing_ends_calls_under_way_and_waiting_ones_and_every_socket(bench: Bench) -> None:
+    executor = Executor(SINGLE)
+    executor.hold = asyncio.Event()
+    port = await bench.serve(executor)
+    under_way = bench.channel(port)
+    call = under_way.call(CALL, None)
+    await bench.until(lambda: executor.seen)
+    with listening(lambda connection: threading.Event().wait(0.2)) as silent:
+        waiting_channel = bench.channel(silent)
+        waiting = waiting_channel.call(CALL, None)
+        closing = [under_way.close(), waiting_channel.close()]
+        assert [(await error_of(each)).code for each in (call, waiting)] == ["UNAVAILABLE"] * 2
+        await gatherResults(closing)
+    assert (await error_of(under_way.call(CALL, 1.0))).reached is False
+    assert not [
+        reader
+        for reader in reactor.getReaders()
+        if f"port={port}" in repr(getattr(reader, "getPeer", lambda: "")())
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_that_metadata_cannot_carry_fails_its_own_call(bench: Bench) -> None:
+    channel = bench.channel(await bench.serve(Executor(*ALL)))
+
+    assert (await error_of(channel.call(Call((b"",), "/a\nb"), 5.0))).code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+@pytest_twisted.ensureDeferred
+async def test_compressed_answers_are_expanded(bench: Bench, compression: str) -> None:
+    class Compressing(Executor):
+        def service(self, details: Any) -> Any:
+            async def respond(message: bytes, context: Any) -> bytes:
+                context.set_compression(getattr(grpc.Compression, compression.title()))
+                return message
+
+            return grpc.unary_unary_rpc_method_handler(respond)
+
+    channel = bench.channel(await bench.serve(Compressing(*ALL)), compression=compression)
+    for size in (10_000, 5_000_000):
+        answer = await channel.call(Call((document(size),), "/x"), 10.0)
+        assert answer.documents.endswith(b"d" * size)
