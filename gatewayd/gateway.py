@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -33,6 +32,7 @@ log = Logger()
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
 _BACKLOG = 1024
+_LAST_WORDS_S = 1.0
 
 
 class Gateway:
@@ -83,14 +83,14 @@ class Gateway:
         grace_s = self.flow.gateway.grace_period_s
         started = self._reactor.seconds()
         self._dispatcher.close()
-        closing: list[Deferred[Any]] = [server.stop(grace_s) for server in self._grpc]
+        over = self._reactor.callLater(grace_s, self._grace_over)
+        # The connections stay a moment longer, for the refusals of what didn't finish.
+        closing: list[Deferred[Any]] = [server.stop(grace_s + _LAST_WORDS_S) for server in self._grpc]
         for port, site in self._web:
-            closing += [port.stopListening(), site.close_all(grace_s)]
-        closing.append(self._dispatcher.drain())
-        try:
-            await DeferredList(closing, consumeErrors=True).addTimeout(grace_s, self._reactor)
-        except DeferredTimeout:
-            log.warn("the grace period of {grace_s} s is over; what was under way is lost", grace_s=grace_s)
+            closing += [port.stopListening(), site.close_all(grace_s + _LAST_WORDS_S)]
+        await DeferredList([*closing, self._dispatcher.drain()], consumeErrors=True)
+        if over.active():
+            over.cancel()
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._supervisor.stop(left_s)
         self._pool.close()
@@ -98,6 +98,14 @@ class Gateway:
         if self._queries is not None:
             await self._queries.stop()
         log.info("stopped")
+
+    def _grace_over(self) -> None:
+        log.warn(
+            "the grace period of {grace_s} s is over; refused are {count} requests that were under way",
+            grace_s=self.flow.gateway.grace_period_s,
+            count=self._dispatcher.in_flight,
+        )
+        self._dispatcher.abandon()
 
     # -- ports ---------------------------------------------------------------------------------------
 

@@ -118,6 +118,27 @@ def _finishes_what_is_under_way(gateway: Gateway) -> None:
     assert gateway.stop() == 0
 
 
+def test_what_is_not_answered_within_the_grace_period_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW.replace("1.0", "60.0"))
+    executor = {"name": "slow", "uses": "Slow", "py_modules": str(tmp_path / "slow.py")}
+    gateway = Gateway({"gateway": {"grace_period": 1}, "executors": [executor]})
+    try:
+        with socket.create_connection(("127.0.0.1", gateway.ports["http"]), timeout=20) as client:
+            client.sendall(
+                b'POST /post HTTP/1.1\r\nhost: x\r\ncontent-length: 25\r\n\r\n{"execEndpoint": "/slow"}'
+            )
+            gateway.line("begun", timeout_s=20)
+            os.kill(gateway.pid, signal.SIGTERM)
+            answer = client.recv(1 << 16)
+    finally:
+        code = gateway.stop()
+
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert code == 0
+    assert "grace period of 1.0 s is over" in gateway.output
+    assert "Unhandled" not in gateway.output
+
+
 def test_executors_end_when_their_gateway_is_killed(gateway: Gateway) -> None:
     executors = children(gateway.pid)
 

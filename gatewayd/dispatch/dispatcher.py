@@ -121,13 +121,13 @@ class Dispatcher:
         self.offload_bytes = offload_bytes
         self.wall_clock = wall_clock
         self._closed = False
-        self._in_flight = 0
+        self._runs: set[_Run] = set()
         self._drained: list[Deferred[None]] = []
 
     @property
     def in_flight(self) -> int:
         """Requests not yet answered, and answered ones whose floating calls are still under way."""
-        return self._in_flight
+        return len(self._runs)
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         """
@@ -145,8 +145,9 @@ class Dispatcher:
             return fail(Failure())
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
-        self._in_flight += 1
-        return _Run(self, traversal, request.request_id, timeout_s).begin()
+        run = _Run(self, traversal, request.request_id, timeout_s)
+        self._runs.add(run)
+        return run.begin()
 
     def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
         """
@@ -167,13 +168,18 @@ class Dispatcher:
         self._tell_drained()
         return drained
 
-    def run_ended(self) -> None:
+    def abandon(self) -> None:
+        """Fail what is in flight with Draining, and cancel its calls, floating ones too."""
+        for run in tuple(self._runs):
+            run.abandon()
+
+    def run_ended(self, run: _Run) -> None:
         """Told by each run when its result has been given and its last call has ended."""
-        self._in_flight -= 1
+        self._runs.discard(run)
         self._tell_drained()
 
     def _tell_drained(self) -> None:
-        if not self._in_flight:
+        if not self._runs:
             waiting, self._drained = self._drained, []
             for each in waiting:
                 each.callback(None)
@@ -314,6 +320,14 @@ class _Run:
         if self._result is not None:
             self._stop().errback(failure)
 
+    def abandon(self) -> None:
+        """End at once, whatever is waited for."""
+        self._fail(Failure(Draining()))
+        self._stopped = True
+        for call in list(self._calls.values()):
+            call.cancel()
+        self._end_if_idle()
+
     def _cancelled(self, result: Deferred[Response]) -> None:
         if self._result is not None:
             self._stop()  # Deferred.cancel itself then fails the result
@@ -342,7 +356,7 @@ class _Run:
     def _end_if_idle(self) -> None:
         if self._result is None and not self._calls and not self._performing and not self._ended:
             self._ended = True
-            self._dispatcher.run_ended()
+            self._dispatcher.run_ended(self)
 
     def _log_floating(self, node: Node, reason: str) -> None:
         self._dispatcher.log.warn(

@@ -38,7 +38,9 @@ CLOSE_LIMIT_S = 60
 
 def main() -> int:
     """Run one replica; the exit code. 0 after a graceful stop, 1 if it could not start or had to end."""
-    # Ctrl-C reaches the whole process group; the supervisor decides when its executors stop.
+    # Ctrl-C, and whatever else ends a whole process group, is for the supervisor: it stops its executors
+    # in order. Should it be gone, the end of standard input tells.
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:

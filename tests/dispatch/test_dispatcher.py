@@ -364,3 +364,13 @@ def test_each_executor_gets_its_own_parameters() -> None:
     results(build(pool, *DIAMOND).dispatch(attrs.evolve(REQUEST, parameters=struct(k=1, a__k=2))))
     sent = {each.deployment: decode_answer(each.call.messages[0]).parameters for each in pool.sent}
     assert sent == {"a": struct(k=2), "b": struct(k=1)}
+
+
+def test_abandoning_refuses_what_is_in_flight_and_cancels_its_calls() -> None:
+    dispatcher = build(FakePool(), *CHAIN)
+    ended = results(dispatcher.dispatch(REQUEST))
+
+    dispatcher.abandon()
+
+    assert [type(error) for error in ended] == [Draining]
+    assert dispatcher.in_flight == 0
