@@ -235,14 +235,20 @@ class Page:
         return str(output)
 
     def _shell(self, text: str) -> str:
-        done = subprocess.run(
+        shell = subprocess.Popen(
             ["bash", "-ec", text],
             env=self._environment, cwd=self._folder, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=_TIMEOUT_S,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
-        assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        try:
+            printed, told = shell.communicate(timeout=_TIMEOUT_S)
+        finally:
+            if shell.poll() is None:  # too late: what bash has started ends with it
+                os.killpg(shell.pid, signal.SIGTERM)
+                shell.communicate()
+        assert shell.returncode == 0, f"exit code {shell.returncode}\n{printed}{told}"
         self._port_files()  # it may have made some
-        return done.stdout
+        return printed
 
     def _check(self, block: Block, output: str) -> None:
         if block.output is None:
