@@ -71,6 +71,11 @@ class NetworkError(GatewayError):
         return "{" + ", ".join(f"'{address}'" for address in self.addresses) + "}"
 
     def explanation(self) -> str:
+        if not self.addresses:
+            return (
+                f"{self.details} |Gateway: Communication error with deployment {self.deployment}: its "
+                "executors are starting, or cannot start; the gateway's log tells which."
+            )
         return (
             f"{self.details} |Gateway: Communication error with deployment {self.deployment} at "
             f"address(es) {self.address_set}. Head or worker(s) may be down."

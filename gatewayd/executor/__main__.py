@@ -62,13 +62,26 @@ def main() -> int:
 
         spec = ExecutorSpec.from_line(line)
         executor = _load(spec)
-    except Exception:
-        _report({"event": "failed", "error": traceback.format_exc()})
+    except Exception as error:
+        _report({"event": "failed", "error": _told(error)})
         return 1
     # What has been imported by now stays: the collector need not look at it again and again.
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(executor, spec, _report))
+
+
+def _told(error: Exception) -> str:
+    """The traceback without the frames of gatewayd and of the import system: the mistake is elsewhere."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    told: traceback.TracebackException | None
+    told = whole = traceback.TracebackException.from_exception(error)
+    while told is not None:
+        told.stack = traceback.StackSummary.from_list(
+            [frame for frame in told.stack if not frame.filename.startswith((own, "<frozen"))]
+        )
+        told = told.__cause__ or told.__context__
+    return "".join(whole.format())
 
 
 def _outlive_nobody(lifeline: int) -> None:

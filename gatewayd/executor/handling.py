@@ -33,6 +33,10 @@ from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, spl
 log = logging.getLogger(__name__)
 
 
+# What a user's method may end with. exit() in a library must not take the other requests along.
+_RAISED = (Exception, SystemExit)
+
+
 @attrs.frozen
 class Handled:
     """
@@ -178,7 +182,7 @@ class Handling:
             documents, keywords = self._decoded(cut)
             returned = await _call(self._executor, bound, documents, keywords)
             return Handled(self._answer(cut[0], documents, returned))
-        except Exception as error:
+        except _RAISED as error:
             return self._failure(cut[0], error)
 
     def _plainly(self, bound: _Bound, cut: list[_Message]) -> Handled:
@@ -186,7 +190,7 @@ class Handling:
             documents, keywords = self._decoded(cut)
             returned = _call(self._executor, bound, documents, keywords)
             return Handled(self._answer(cut[0], documents, returned))
-        except Exception as error:
+        except _RAISED as error:
             return self._failure(cut[0], error)
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
@@ -238,7 +242,7 @@ class Handling:
     def _signed(self, message: _Message) -> _Message:
         return attrs.evolve(message, routes=(*message.routes, self._route))
 
-    def _failure(self, message: _Message, error: Exception) -> Handled:
+    def _failure(self, message: _Message, error: BaseException) -> Handled:
         """The request as it was received, with what was raised as its status."""
         header = HeaderProto.FromString(message.header)
         name = type(error).__name__
@@ -313,10 +317,10 @@ class Handling:
                 returned = await _call(self._executor, bound, documents, keywords)
             else:
                 returned = await self._in_thread(_caught, self._executor, bound, documents, keywords)
-                if isinstance(returned, Exception):
+                if isinstance(returned, _RAISED):
                     raise returned
             outcomes = _dealt(batch, documents, returned)
-        except Exception as error:
+        except _RAISED as error:
             outcomes = [error] * len(batch.items)
         for waiting, outcome in zip(batch.items, outcomes, strict=True):
             if not waiting.done.done():
@@ -334,7 +338,7 @@ def _caught(executor: Executor, bound: _Bound, documents: Any, keywords: dict[st
     # As a value: a StopIteration that a future raises would never reach the waiting task.
     try:
         return _call(executor, bound, documents, keywords)
-    except Exception as error:
+    except _RAISED as error:
         return error
 
 

@@ -241,11 +241,13 @@ class Replica:
         self._failures += 1
         self._state = "waiting"
         delay_s = self._backoff.delay_s(self._failures, self._dice())
+        last = self._error.strip().rpartition("\n")[2] if self._error else ""
         log.error(
             "{replica} {what} ({cause}); next start in {delay_s:.1f} s\n{error}",
             replica=self.spec.runtime_name,
             what=what,
-            cause=cause,
+            # The line that tells most, first; the whole story below it.
+            cause=last or cause,
             delay_s=delay_s,
             error=self._error,
         )

@@ -294,3 +294,22 @@ def test_a_request_given_up_while_it_waits_is_left_out_of_its_batch():
     asyncio.run(converse())
 
     assert [count for count, *_ in executor.calls] == [3]
+
+
+class Leaving(Executor):
+    @requests(on="/plain")
+    def plain(self, **kwargs):
+        raise SystemExit(3)
+
+    @requests(on="/async")
+    async def waiting(self, **kwargs):
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("endpoint", ["/plain", "/async"])
+def test_a_method_that_exits_fails_its_request_and_no_other(endpoint):
+    (first, failed), (_, other_failed) = run(Leaving(), message(endpoint, "a"), message("/nowhere", "b"))
+
+    assert failed
+    assert first.header.status.description == "SystemExit(3)"
+    assert not other_failed
