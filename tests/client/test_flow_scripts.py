@@ -285,12 +285,3 @@ def test_a_module_beside_the_script_and_a_closure_are_carried(tmp_path):
     )
 
     assert done.stdout == "['inner beside one']\n['same']\n", done.stderr
-
-
-def test_the_example_of_the_flow_page_runs(tmp_path):
-    page = (ROOT / "docs" / "flow.md").read_text()
-    example = page.split("```python\n")[1].split("```")[0]
-
-    done = run(tmp_path, example)
-
-    assert done.stdout == "['HELLO']\n", done.stderr
