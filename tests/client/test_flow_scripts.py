@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, Child, environment, free_ports
+from tests.processes import Child, environment, free_ports
 
 FOO = """
 from docarray import Document, DocumentArray
