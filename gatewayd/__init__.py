@@ -32,3 +32,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gatewayd' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    # What is loaded on demand is not in the module yet; completion in a shell is to offer it.
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """The command ``gatewayd``, as a process: what it prints and its exit codes."""
 
+import json
 import subprocess
 import sys
 import time
@@ -148,7 +149,43 @@ def test_where_nobody_listens_ping_and_status_exit_with_1(scheme):
 
 
 def test_an_unknown_scheme_is_wrong_usage():
-    assert run("ping", "ftp://127.0.0.1:1").returncode == 2
+    done = run("ping", "ftp://127.0.0.1:1")
+
+    assert done.returncode == 2
+    assert "the scheme 'ftp'" in done.stderr
+
+
+@pytest.mark.parametrize(("scheme", "protocol"), [("grpc", "grpc"), ("http", "http"), ("ws", "websocket")])
+def test_ping_tells_which_executor_is_missing(scheme, protocol):
+    port = free_ports(1)[0]
+    flow = {"executors": [{"name": "gone", "external": True, "host": "127.0.0.1", "port": port}]}
+    gateway = Gateway(flow)
+    try:
+        done = run("ping", f"{scheme}://127.0.0.1:{gateway.ports[protocol]}")
+    finally:
+        gateway.stop()
+
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+
+
+def test_status_has_one_order_over_every_protocol(gateway):
+    told = [
+        json.loads(run("status", "--json", f"{scheme}://127.0.0.1:{gateway.ports[scheme]}").stdout)
+        for scheme in ("grpc", "http")
+    ]
+
+    assert [list(each["jina"]) for each in told[:1]] == [list(each["jina"]) for each in told[1:]]
+    assert list(told[0]["envs"]) == list(told[1]["envs"])
+
+
+def test_what_cannot_be_read_or_written_is_named_with_the_reason(project, tmp_path):
+    folder = run("check", tmp_path)
+    picture = run("plot", project / "flow.yml", "-o", tmp_path / "nowhere" / "x.svg")
+
+    assert (folder.returncode, picture.returncode) == (1, 1)
+    assert "is a folder" in folder.stderr
+    assert f"{tmp_path / 'nowhere' / 'x.svg'} cannot be written: No such file" in picture.stderr
 
 
 def test_an_executor_serves_alone_until_it_is_told_to_stop(project, start):

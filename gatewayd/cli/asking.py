@@ -14,7 +14,9 @@ import grpc
 from google.protobuf.message import Message
 
 from gatewayd.cli.output import fail, say, table
+from gatewayd.client.causes import explained
 from gatewayd.client.target import Certificates, Target, parse_target
+from gatewayd.status import status_maps
 
 
 def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
@@ -25,7 +27,7 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
             _status_grpc(target, timeout_s) if target.protocol == "grpc" else _status_web(target, timeout_s)
         )
     except (OSError, ValueError, grpc.RpcError) as error:
-        return fail(f"{url} does not tell its status: {_reason(error)}")
+        return fail(f"{url} does not tell its status: {_reason(error, target)}")
     if as_json:
         say(json.dumps(told, indent=2))
         return 0
@@ -72,7 +74,14 @@ def _status_grpc(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, 
     from gatewayd.pb import JinaInfoProto
 
     told = _unary(target, "/jina.JinaInfoRPC/_status", JinaInfoProto, timeout_s)
-    return {"jina": dict(told.jina), "envs": dict(told.envs)}
+    # Maps of protobuf have no order: the keys get that of HTTP's answer.
+    jina, envs = status_maps()
+    return {"jina": _ordered(told.jina, jina), "envs": _ordered(told.envs, envs)}
+
+
+def _ordered(told: Mapping[str, str], like: Mapping[str, str]) -> dict[str, str]:
+    known = {key: told[key] for key in like if key in told}
+    return {**known, **{key: told[key] for key in sorted(told.keys() - known.keys())}}
 
 
 def _status_web(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
@@ -98,23 +107,27 @@ def _ping_grpc(target: Target, timeout_s: float) -> str | None:
         return None if told.code == StatusProto.SUCCESS else told.description or "the dry run failed"
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-            return _reason(error)
+            return _reason(error, target)
     try:
         health = _unary(target, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s)
     except grpc.RpcError as error:
-        return _reason(error)
+        return _reason(error, target)
     serving = health.status == HealthCheckResponse.SERVING
     return None if serving else HealthCheckResponse.ServingStatus.Name(health.status)
 
 
 def _ping_web(target: Target, timeout_s: float) -> str | None:
-    from gatewayd.client.client import SyncClient
+    from gatewayd.client import errors
+    from gatewayd.client.link import Link
+    from gatewayd.client.posting import options
 
-    ca_file = target.certificates.ca
-    with SyncClient(target.host, target.port, target.protocol, target.tls, tls_ca_certfile=ca_file) as client:
-        if client.is_flow_ready(timeout=timeout_s):
-            return None
-    return "nobody answers there, or the dry run of its executors failed"
+    loop, transport = Link(target).get()
+    try:
+        return loop.run(transport.unready(options(timeout=timeout_s)))
+    except (errors.BadClient, errors.BadServerFlow, errors.NetworkError) as error:
+        return str(error)
+    finally:
+        loop.run(loop.closed(transport))
 
 
 def _unary(target: Target, method: str, answer: type[Message], timeout_s: float) -> Any:
@@ -123,8 +136,9 @@ def _unary(target: Target, method: str, answer: type[Message], timeout_s: float)
         return call(b"", timeout=timeout_s)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, target: Target) -> str:
     if isinstance(error, grpc.RpcError):
-        return f"{error.details()} ({error.code().name})"
+        return f"{explained(error.details() or '', target)} ({error.code().name})"
     reason = getattr(error, "reason", None)
-    return str(reason if isinstance(error, urllib.error.URLError) and reason else error)
+    told = reason if isinstance(error, urllib.error.URLError) and reason else error
+    return explained(str(told), target, told if isinstance(told, BaseException) else None)

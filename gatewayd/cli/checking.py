@@ -14,6 +14,8 @@ from gatewayd.errors import ConfigError
 
 def check_flow(flow: Path, variables: Sequence[str]) -> int:
     """Tell every problem, or what the Flow will do; the exit code."""
+    if flow.is_dir():
+        return fail(_folder(flow))
     try:
         found = load_flow(flow, context=_context(variables))
     except ConfigError as error:
@@ -34,13 +36,21 @@ def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
     target = output if output is not None else flow.with_suffix(".svg")
     if target.suffix != ".svg":
         raise click.BadParameter(f"{target} must end with .svg", param_hint="--output")
+    if flow.is_dir():
+        return fail(_folder(flow))
     try:
         picture = svg(load_flow(flow, context=_context(variables)))
         target.write_text(picture, encoding="utf-8")
-    except (ConfigError, OSError) as error:
-        return fail(str(error))
+    except ConfigError as error:
+        return fail(f"{flow} cannot be used:\n{error}")
+    except OSError as error:
+        return fail(f"{target} cannot be written: {error.strerror or error}")
     note(f"drawn: {target}")
     return 0
+
+
+def _folder(path: Path) -> str:
+    return f"{path} is a folder; name the Flow file, such as {path / 'flow.yml'}"
 
 
 def _context(variables: Sequence[str]) -> Mapping[str, str]:

@@ -45,7 +45,7 @@ class Shout(Executor):
 '''
 
 _TEST: Final = '''\
-"""Run with: python -m pytest"""
+"""Run with: pip install pytest; python -m pytest"""
 
 from pathlib import Path
 
@@ -72,14 +72,18 @@ _README: Final = """\
 
 A Flow with one executor, served over gRPC, HTTP and WebSocket.
 
+    gatewayd check             # what flow.yml will do
     gatewayd serve             # flow.yml, until Ctrl-C
     curl -s localhost:12346/post -H 'Content-Type: application/json' -d '{{"data": [{{"text": "hello"}}]}}'
+
+    pip install pytest         # once
+    python -m pytest           # its tests
 
 | file | holds |
 | --- | --- |
 | flow.yml | which executors there are, and on which ports they are served |
 | executors.py | what the executors do |
-| test_flow.py | a test of both: `python -m pytest` |
+| test_flow.py | tests of both |
 """
 
 

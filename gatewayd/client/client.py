@@ -8,6 +8,7 @@ are thin: keywords become a Posting, inputs become messages, and conversation.py
 from __future__ import annotations
 
 import asyncio as aio
+import difflib
 import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -38,6 +39,25 @@ _WITHOUT_EFFECT: Final = {
 }
 
 
+_KEYWORDS: Final = (
+    "host", "port", "protocol", "tls", "asyncio", "prefetch", "proxy",
+    "tls_ca_certfile", "tls_certfile", "tls_keyfile", "tls_server_name",
+)  # fmt: skip
+
+# What other libraries call the same: too far from our names for difflib.
+_ELSEWHERE: Final = {
+    "ca": "tls_ca_certfile",
+    "cafile": "tls_ca_certfile",
+    "verify": "tls_ca_certfile",
+    "cert": "tls_certfile",
+    "key": "tls_keyfile",
+    "ssl": "tls",
+    "https": "tls",
+    "url": "host",
+    "address": "host",
+}
+
+
 class _Connected:
     """What both Clients are: an address and how to reach it."""
 
@@ -53,11 +73,12 @@ class _Connected:
         tls_ca_certfile: str | None = None,
         tls_certfile: str | None = None,
         tls_keyfile: str | None = None,
+        tls_server_name: str | None = None,
         **without_effect: Any,
     ) -> None:
         if unknown := sorted(without_effect.keys() - _WITHOUT_EFFECT):
-            raise TypeError(f"Client() has no keyword {', '.join(unknown)}")
-        certificates = Certificates(tls_ca_certfile, tls_certfile, tls_keyfile)
+            raise TypeError(f"Client() has no keyword {', '.join(map(_with_nearest, unknown))}")
+        certificates = Certificates(tls_ca_certfile, tls_certfile, tls_keyfile, tls_server_name)
         self._target = parse_target(host, port, protocol, tls, certificates, proxy=bool(proxy))
         self._prefetch = prefetch
         self._link = Link(self._target)
@@ -83,6 +104,13 @@ class _Connected:
     def __repr__(self) -> str:
         secure = " with TLS" if self.tls else ""
         return f"<{type(self).__name__} of {self._target.address} over {self.protocol}{secure}>"
+
+
+def _with_nearest(name: str) -> str:
+    begun = [keyword for keyword in _KEYWORDS if keyword.startswith(name)]
+    nearest = begun or difflib.get_close_matches(name, _KEYWORDS, n=1, cutoff=0.5)
+    found = _ELSEWHERE.get(name.lower()) or (nearest[0] if nearest else None)
+    return f"{name} (did you mean {found}?)" if found else name
 
 
 class SyncClient(_Connected):
@@ -153,7 +181,7 @@ class SyncClient(_Connected):
         call = options(timeout=timeout, **keywords)
         try:
             loop, transport = self._link.get()
-            return loop.run(transport.is_ready(call))
+            return loop.run(transport.unready(call)) is None
         except Exception:
             return False
 
@@ -281,7 +309,7 @@ class AsyncClient(_Connected):
         call = options(timeout=timeout, **keywords)
         try:
             loop, transport = self._link.get()
-            return await aio.wrap_future(loop.start(transport.is_ready(call)))
+            return await aio.wrap_future(loop.start(transport.unready(call))) is None
         except Exception:
             return False
 
@@ -371,7 +399,8 @@ def Client(
     grpc, http or websocket. Further keywords: ``prefetch``, how many requests of a post may wait for
     their answers; ``proxy``, whether the environment's proxy settings count; ``tls_ca_certfile``,
     PEM file of authorities to trust instead of the system's; ``tls_certfile`` and ``tls_keyfile``,
-    what the client shows of itself. Nothing is connected before it is needed.
+    what the client shows of itself; ``tls_server_name``, the name that the gateway's certificate has
+    where it is not ``host``. Nothing is connected before it is needed.
 
     Raises ValueError for what is unknown or contradictory.
     """

@@ -247,7 +247,7 @@ class Flow:
         """
         A Client of this running Flow, for the first of its protocols.
 
-        With TLS it trusts the Flow's own certificate, and that alone.
+        With TLS it trusts the Flow's own certificate, and that alone, whatever names it has.
         """
         running = self._is_running()
         if self._client is None:
@@ -255,7 +255,7 @@ class Flow:
 
             gateway = self.config.gateway
             host = "127.0.0.1" if gateway.host in _EVERYWHERE else gateway.host
-            tls = {"tls_ca_certfile": gateway.ssl_certfile} if gateway.ssl_certfile else {}
+            tls = _trusting(gateway.ssl_certfile, host) if gateway.ssl_certfile else {}
             protocol = gateway.listeners[0].protocols[0]
             keywords: dict[str, Any] = {**tls, "asyncio": self._asyncio}
             self._client = Client(host, running.ports[0], protocol, bool(tls), **keywords)
@@ -318,6 +318,12 @@ class Flow:
         other = type(self)(asyncio=self._asyncio)
         other._description = attrs.evolve(self._description, **parts)
         return other
+
+
+def _trusting(certfile: str, host: str) -> dict[str, str | None]:
+    from gatewayd.client.certificate import server_name
+
+    return {"tls_ca_certfile": certfile, "tls_server_name": server_name(certfile, host)}
 
 
 def _caller_folder() -> Path | None:

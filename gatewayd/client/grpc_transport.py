@@ -20,11 +20,13 @@ import grpc
 import grpc.aio
 
 from gatewayd import wire
+from gatewayd.client.causes import explained
 from gatewayd.client.errors import BadClient, BadServerFlow, NotFound, TimedOut, Unreachable
 from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles, run_stream
 from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Certificates, Target
+from gatewayd.client.transport import DRY_RUN_FAILED
 from gatewayd.pb import StatusProto
 from gatewayd.request import Request
 
@@ -88,10 +90,11 @@ class GrpcTransport:
         else:
             await run_singles(partial(self._single, options), outbox, deliver, retries)
 
-    async def is_ready(self, options: Options) -> bool:
+    async def unready(self, options: Options) -> str | None:
         async with self._channel() as channel:
             answer = await channel.unary_unary(DRY_RUN)(b"", **_arguments(options))
-            return StatusProto.FromString(answer).code == 0
+        status = StatusProto.FromString(answer)
+        return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
     async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
         raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
@@ -132,7 +135,7 @@ class GrpcTransport:
         try:
             yield connection.channel
         except grpc.aio.AioRpcError as error:
-            failure = _failure(error)
+            failure = _failure(error, self._target)
             if isinstance(failure, Unreachable) and self._connection is connection:
                 self._connection = None
             raise failure from error
@@ -153,13 +156,18 @@ class GrpcTransport:
                 "start processes by spawning (multiprocessing.get_context('spawn')), post over gRPC in "
                 "children only, or use http or websocket"
             )
-        options = (*_OPTIONS, ("grpc.enable_http_proxy", int(self._target.proxy)))
+        options: tuple[tuple[str, int | str], ...] = (
+            *_OPTIONS,
+            ("grpc.enable_http_proxy", int(self._target.proxy)),
+        )
         if not self._target.tls:
             return grpc.aio.insecure_channel(self._target.address, options=options)
         try:
             credentials = _credentials(self._target.certificates)
         except OSError as error:
             raise BadClient(f"the TLS files cannot be read: {error}") from error
+        if name := self._target.certificates.server_name:
+            options = (*options, ("grpc.ssl_target_name_override", name))
         return grpc.aio.secure_channel(self._target.address, credentials, options=options)
 
 
@@ -180,10 +188,10 @@ def _arguments(options: Options) -> dict[str, Any]:
     }
 
 
-def _failure(error: grpc.aio.AioRpcError) -> Exception:
+def _failure(error: grpc.aio.AioRpcError, target: Target) -> Exception:
     code, details = error.code().name, error.details() or ""
     if code == "UNAVAILABLE":
-        return Unreachable(details, code)
+        return Unreachable(explained(details, target), code)
     if code == "DEADLINE_EXCEEDED":
         return TimedOut(details, code)
     if code == "NOT_FOUND":

@@ -13,32 +13,33 @@ from typing import Any
 
 import aiohttp
 
+from gatewayd.client.causes import explained
 from gatewayd.client.errors import BadClient, BadServerFlow, TimedOut, Unreachable
 from gatewayd.client.exchange import Options
 from gatewayd.client.target import Target
 
 
 class SessionOf:
-    """A target's session: made on the loop when it is first used, closed with its connections."""
+    """A ``target``'s session: made on the loop when it is first used, closed with its connections."""
 
     def __init__(self, target: Target) -> None:
-        self._target = target
+        self.target = target
         self._session: aiohttp.ClientSession | None = None
 
     def get(self) -> aiohttp.ClientSession:
         """Raises BadClient for TLS files that cannot be used."""
         if self._session is None:
             context: Any = True
-            if self._target.tls:
+            if self.target.tls:
                 try:
-                    context = self._target.certificates.context()
+                    context = self.target.certificates.context()
                 except OSError as error:
                     raise BadClient(f"the TLS files cannot be used: {error}") from error
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),
                 # Every post says its own cookies; one must not see another's.
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self._target.proxy,
+                trust_env=self.target.proxy,
                 # Time is limited where it is asked for only: an executor may well take an hour.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
             )
@@ -69,7 +70,7 @@ def headers_of(options: Options) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
+def translated(target: Target) -> Iterator[None]:
     """aiohttp's exceptions as errors.py's."""
     try:
         yield
@@ -80,26 +81,35 @@ def translated() -> Iterator[None]:
     except aiohttp.InvalidURL as error:
         raise BadClient(f"no URL: {error}") from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        raise Unreachable(str(error) or "the gateway closed the connection") from error
+        seen = str(error) or "the gateway closed the connection"
+        raise Unreachable(explained(seen, target, _ssl_error(error))) from error
     except aiohttp.ClientError as error:
-        raise BadServerFlow(f"the gateway's answer is no HTTP: {error}") from error
+        raise BadServerFlow(explained(f"the gateway's answer is no HTTP: {error}", target)) from error
+
+
+def _ssl_error(error: Exception) -> BaseException:
+    """What is inside aiohttp's exception for a certificate; others as they are."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return error.certificate_error
+    return error
 
 
 @contextlib.asynccontextmanager
 async def requested(
-    session: aiohttp.ClientSession, method: str, url: str, options: Options, body: bytes | None = None
+    session: SessionOf, method: str, url: str, options: Options, body: bytes | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """One HTTP request with the options of its post. Raises errors.py's tree."""
     headers = headers_of(options)
     if body is not None:
         headers.setdefault("Content-Type", "application/json")
-    with translated():
-        async with session.request(
+    with translated(session.target):
+        async with session.get().request(
             method,
             url,
             data=body,
             headers=headers,
             cookies=options.cookies or None,
             timeout=aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30.0),
+            server_hostname=session.target.certificates.server_name,
         ) as answer:
             yield answer

@@ -22,6 +22,7 @@ from gatewayd.client.http_session import SessionOf, requested
 from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
+from gatewayd.client.transport import DRY_RUN_FAILED
 from gatewayd.request import Request
 
 # How much of an unexpected body is kept in an error.
@@ -39,12 +40,12 @@ class HttpTransport:
     async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
         await run_singles(partial(self._single, options), outbox, deliver, retries)
 
-    async def is_ready(self, options: Options) -> bool:
+    async def unready(self, options: Options) -> str | None:
         return await dry_run(self._session, self._target, options)
 
     async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
         url = self._target.url("/graphql")
-        async with requested(self._session.get(), "POST", url, options, orjson.dumps(body)) as answer:
+        async with requested(self._session, "POST", url, options, orjson.dumps(body)) as answer:
             content = await answer.read()
             check_status(answer.status, url, content)
             found: dict[str, Any] = _object(content)
@@ -59,19 +60,20 @@ class HttpTransport:
 
     async def _single(self, options: Options, message: Message) -> Read:
         url = self._target.url("/post")
-        async with requested(self._session.get(), "POST", url, options, message.payload) as answer:
+        async with requested(self._session, "POST", url, options, message.payload) as answer:
             body = await answer.read()
             check_status(answer.status, url, body)
         return lambda: Response(jsonform.decode(body))
 
 
-async def dry_run(session: SessionOf, target: Target, options: Options) -> bool:
-    """``GET /dry_run``. Raises errors.py's tree."""
+async def dry_run(session: SessionOf, target: Target, options: Options) -> str | None:
+    """``GET /dry_run``: why it failed, None if it did not. Raises errors.py's tree."""
     url = target.url("/dry_run")
-    async with requested(session.get(), "GET", url, options) as answer:
+    async with requested(session, "GET", url, options) as answer:
         body = await answer.read()
         check_status(answer.status, url, body)
-    return bool(_object(body).get("code") == 0)
+    status = _object(body)
+    return None if status.get("code") == 0 else str(status.get("description") or DRY_RUN_FAILED)
 
 
 def check_status(status: int, url: str, body: bytes) -> None:

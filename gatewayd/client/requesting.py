@@ -47,9 +47,11 @@ def request_maker(
     parameters: Mapping[str, Any] | None,
     encode: Callable[[Request], bytes],
 ) -> RequestMaker:
-    """Raises BadClient where ``parameters`` hold what has no JSON form."""
+    """Raises BadClient where ``parameters`` hold what has no JSON form, or are no mapping."""
     from gatewayd.structs import struct_of
 
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise BadClientInput(f"parameters: give a dict; found a value of type {type(parameters).__name__}")
     try:
         # Executors of the reference look for __results__ and take a request without it for a
         # malformed one, so the reference's client sends it where there is nothing else.

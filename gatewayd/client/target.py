@@ -36,16 +36,20 @@ class Certificates:
     Files in PEM form, read when a connection is made.
 
     ``ca`` holds the authorities to trust instead of the system's; ``own`` and ``key`` are what the
-    client shows of itself.
+    client shows of itself. ``server_name`` is the name that the gateway's certificate is to have; None
+    for the host that is connected to.
     """
 
     ca: str | None = None
     own: str | None = None
     key: str | None = None
+    server_name: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """For HTTP and WebSocket. Raises OSError (ssl.SSLError is one) for files that can't be used."""
         context = ssl.create_default_context(cafile=self.ca)
+        # As gRPC does: what is named is trusted, also where it is no root but the gateway's own.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.own is not None:
             context.load_cert_chain(self.own, self.key)
         return context
@@ -98,7 +102,7 @@ def parse_target(
     said_tls: bool | None = None
     if address.scheme:
         if address.scheme not in _SCHEMES:
-            raise ValueError(f"host: {address.scheme!r} is not one of {', '.join(_SCHEMES)} ({host})")
+            raise ValueError(f"{host}: the scheme {address.scheme!r} is not one of {', '.join(_SCHEMES)}")
         said_protocol, said_tls = _SCHEMES[address.scheme]
     asked_protocol = None if protocol is None else _protocol(protocol)
     _only_once("port", address.port, port)

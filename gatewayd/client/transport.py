@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gatewayd.client.exchange import Deliver, Options, Outbox, Retries
 from gatewayd.client.target import Target
 from gatewayd.request import Request
+
+# Of a gateway that does not say why.
+DRY_RUN_FAILED: Final = "the dry run of its executors failed"
 
 
 class Transport(Protocol):
@@ -21,8 +24,8 @@ class Transport(Protocol):
     async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
         """Send what the outbox holds until it ends, and deliver all answers. Raises errors.py's tree."""
 
-    async def is_ready(self, options: Options) -> bool:
-        """Does a dry run through all executors succeed? Raises errors.py's tree."""
+    async def unready(self, options: Options) -> str | None:
+        """Why a dry run through all executors failed; None if it succeeded. Raises errors.py's tree."""
 
     async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
         """Post a GraphQL query. Raises errors.py's tree; BadClient where there is no GraphQL."""

@@ -23,6 +23,7 @@ from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stre
 from gatewayd.client.http_session import SessionOf, headers_of, translated
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
+from gatewayd.client.transport import DRY_RUN_FAILED
 from gatewayd.pb import StatusProto
 from gatewayd.request import Request
 
@@ -48,17 +49,20 @@ class WebSocketTransport:
     async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
         await run_stream(partial(self._stream, options), outbox, deliver, retries)
 
-    async def is_ready(self, options: Options) -> bool:
-        with translated():
+    async def unready(self, options: Options) -> str | None:
+        with translated(self._target):
             async with asyncio.timeout(options.timeout_s), self._connect("/dry_run", options) as socket:
                 await socket.send_bytes(b"")
                 frame = await socket.receive()
+                if frame.type is WSMsgType.CLOSE:
+                    _check_closing(frame.data, frame.extra or "")
                 if frame.type is not WSMsgType.BINARY:
-                    return False
+                    return f"it answered a dry run with a {frame.type.name} frame"
                 try:
-                    return StatusProto.FromString(frame.data).code == 0
+                    status = StatusProto.FromString(frame.data)
                 except DecodeError:
-                    return False
+                    return "it answered a dry run with what is no StatusProto"
+                return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
     async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
         raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
@@ -67,7 +71,7 @@ class WebSocketTransport:
         await self._session.close()
 
     async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
-        with translated():
+        with translated(self._target):
             async with asyncio.timeout(options.timeout_s), self._connect("/", options) as socket:
                 writer = asyncio.create_task(_write(socket, outbox))
                 try:
@@ -86,6 +90,7 @@ class WebSocketTransport:
                 protocols=("bytes",),
                 headers=headers,
                 max_msg_size=0,
+                server_hostname=self._target.certificates.server_name,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             ),
             self._target.url(path),
@@ -101,8 +106,9 @@ async def _connected(connecting: Any, url: str) -> Any:
             raise BadClient(f"no such endpoint {url}") from error
         if error.status >= 500:
             raise Unreachable(f"the WebSocket handshake was answered with {error.status}") from error
+        doubt = "; does it speak websocket?" if error.status < 300 else ""
         raise RequestRefused(
-            f"the WebSocket handshake was answered with {error.status}", error.status, error.message
+            f"the WebSocket handshake was answered with {error.status}{doubt}", error.status, error.message
         ) from error
     try:
         yield socket

@@ -1,0 +1,71 @@
+"""
+What may be behind a connection that was not made or was lost at once, and what to do about it.
+
+Libraries tell what they saw; who reads it wants to know which keyword to change. The texts of gRPC are
+those of its C core and have no codes, so a text that is not known gets no hint.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+import aiohttp
+
+from gatewayd.client.target import Target
+
+# How a gateway's own words begin: what stands before them it saw of an executor, not we of the gateway.
+_GATEWAY: Final = "|Gateway:"
+
+_REFUSED: Final = ("connection refused", "connect call failed")
+_UNKNOWN_NAME: Final = ("dns resolution failed", "name or service not known", "domain name not found")
+_UNTRUSTED: Final = ("certificate_verify_failed", "certificate verify failed", "unable to get local issuer")
+_OTHER_NAME: Final = ("hostname mismatch", "ip address mismatch", "hostname verification", "peer name")
+_NO_TLS: Final = ("wrong_version_number", "wrong version number", "ssl handshake failed", "[ssl:")
+_NO_HTTP2: Final = ("http1.x server", "http/1", "http2 settings", "socket closed", "connection reset")
+_CUT: Final = (
+    "server disconnected",
+    "connection reset",
+    "closed the connection",
+    "expected http/",
+    "closing transport",
+)
+
+
+def explained(details: str, target: Target, cause: BaseException | None = None) -> str:
+    """``details``, followed by what it most likely means for a Client of ``target``."""
+    if _GATEWAY in details:
+        return details
+    hint = _hint(details.lower(), target, cause)
+    return f"{details}: {hint}" if hint and details else hint or details
+
+
+def _hint(text: str, target: Target, cause: BaseException | None) -> str:
+    if isinstance(cause, aiohttp.ClientConnectorDNSError) or _any(text, _UNKNOWN_NAME):
+        return f"there is no host of the name {target.host}"
+    if target.tls:
+        if _any(text, _OTHER_NAME):
+            return (
+                f"the gateway's certificate is not for {target.certificates.server_name or target.host}; "
+                "connect to a name that it has, or name one with tls_server_name="
+            )
+        if _any(text, _UNTRUSTED) or isinstance(cause, ssl.SSLCertVerificationError):
+            given = target.certificates.ca
+            return (
+                f"the gateway's certificate is not of an authority in {given} (tls_ca_certfile)"
+                if given
+                else "the authority of the gateway's certificate is unknown here; "
+                "name its PEM file with tls_ca_certfile="
+            )
+    if _any(text, _REFUSED):
+        return f"nobody listens on {target.address}"
+    if target.tls and _any(text, _NO_TLS):
+        return f"does {target.address} speak TLS?"
+    if _any(text, _NO_HTTP2 if target.protocol == "grpc" else _CUT):
+        other = "" if target.tls else " Does it need TLS (tls=True)?"
+        return f"does {target.address} speak {target.protocol}?{other}"
+    return ""
+
+
+def _any(text: str, parts: tuple[str, ...]) -> bool:
+    return any(part in text for part in parts)

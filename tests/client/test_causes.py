@@ -1,0 +1,89 @@
+"""What a Client says of a connection that cannot be made: the likely cause, and the keyword to change."""
+
+from __future__ import annotations
+
+import pytest
+
+import gatewayd
+from gatewayd.client.causes import explained
+from gatewayd.client.certificate import server_name
+from gatewayd.client.client import Client
+from gatewayd.client.errors import BadClientInput, Unreachable
+from gatewayd.client.target import Certificates, parse_target
+from tests.certificates import make
+from tests.processes import Gateway, free_ports
+
+TARGET = parse_target("127.0.0.1", 1, "grpc", None, Certificates())
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    party = make("localhost")
+    (folder / "own.pem").write_bytes(party.pem)
+    (folder / "own.key").write_bytes(party.key_pem())
+    gateway = Gateway(
+        {"gateway": {"ssl_certfile": str(folder / "own.pem"), "ssl_keyfile": str(folder / "own.key")}}
+    )
+    yield gateway, str(folder / "own.pem")
+    gateway.stop()
+
+
+def test_an_unknown_authority_names_the_keyword_for_it(secure, protocol):
+    gateway, _ = secure
+    with Client("localhost", gateway.ports[protocol], protocol, tls=True) as client:
+        with pytest.raises(Unreachable, match="tls_ca_certfile="):
+            client.post("/", ["x"])
+
+
+def test_a_name_that_the_certificate_lacks_is_told(secure, protocol):
+    gateway, file = secure
+    where = ("localhost", gateway.ports[protocol], protocol)
+    with Client(*where, tls=True, tls_ca_certfile=file, tls_server_name="other.example") as client:
+        with pytest.raises(Unreachable, match="not for other.example"):
+            client.post("/", ["x"])
+
+
+def test_a_port_that_wants_tls_is_guessed(secure, protocol):
+    gateway, _ = secure
+    with Client("localhost", gateway.ports[protocol], protocol) as client:
+        with pytest.raises(Unreachable, match=r"Does it need TLS"):
+            client.post("/", ["x"])
+
+
+def test_where_nobody_listens_that_is_said(protocol):
+    port = free_ports(1)[0]
+    with Client("127.0.0.1", port, protocol) as client:
+        with pytest.raises(Unreachable, match=f"nobody listens on 127.0.0.1:{port}"):
+            client.post("/", ["x"])
+
+
+def test_what_a_gateway_says_of_an_executor_is_not_taken_for_the_gateways_own_trouble():
+    told = "Connection refused |Gateway: Communication error with deployment x"
+    assert explained(told, TARGET) == told
+
+
+def test_the_hosts_own_name_is_expected_where_the_certificate_has_it(tmp_path):
+    (tmp_path / "own.pem").write_bytes(make("localhost").pem)
+
+    assert server_name(str(tmp_path / "own.pem"), "127.0.0.1") is None
+    assert server_name(str(tmp_path / "own.pem"), "10.0.0.1") == "localhost"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("ca", "tls_ca_certfile"), ("prot", "protocol"), ("prefetsch", "prefetch")]
+)
+def test_an_unknown_keyword_names_the_one_that_was_meant(given, meant):
+    with pytest.raises(TypeError, match=f"did you mean {meant}"):
+        Client(**{given: "x"})
+
+
+@pytest.mark.parametrize("parameters", [5, "x", [1]])
+def test_parameters_that_are_no_dict_are_refused(gateway, parameters):
+    with Client(port=gateway.ports["grpc"]) as client:
+        with pytest.raises(BadClientInput, match="parameters: give a dict"):
+            client.post("/", parameters=parameters)
+
+
+def test_the_package_lists_what_it_offers():
+    assert {"Client", "Executor", "Flow", "requests"} <= set(dir(gatewayd))
