@@ -14,12 +14,12 @@ import inspect
 import json
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
-from docarray import DocumentArray
+from docarray import Document, DocumentArray
 
 from gatewayd.docarrays import data_of, documents_of
 from gatewayd.executor.batching import Batch, Queues
@@ -115,7 +115,7 @@ class Handling:
             endpoint: _Bound(
                 function,
                 accepted(function),
-                inspect.iscoroutinefunction(function),
+                inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
                 Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
             )
             for endpoint, function in executor.requests.items()
@@ -180,7 +180,7 @@ class Handling:
     async def _on_loop(self, bound: _Bound, cut: list[_Message]) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
-            returned = await _call(self._executor, bound, documents, keywords)
+            returned = await _awaited(_call(self._executor, bound, documents, keywords))
             return Handled(self._answer(cut[0], documents, returned))
         except _RAISED as error:
             return self._failure(cut[0], error)
@@ -314,7 +314,7 @@ class Handling:
             documents = DocumentArray([one for waiting in batch.items for one in waiting.documents])
             keywords = {"parameters": json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
             if bound.is_coroutine:
-                returned = await _call(self._executor, bound, documents, keywords)
+                returned = await _awaited(_call(self._executor, bound, documents, keywords))
             else:
                 returned = await self._in_thread(_caught, self._executor, bound, documents, keywords)
                 if isinstance(returned, _RAISED):
@@ -328,10 +328,30 @@ class Handling:
 
 
 def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
-    if bound.keywords is None:
-        return bound.function(executor, docs=documents, **keywords)
-    taken = {key: value for key, value in {"docs": documents, **keywords}.items() if key in bound.keywords}
-    return bound.function(executor, **taken)
+    given = {"docs": documents, **keywords}
+    if bound.keywords is not None:
+        given = {key: value for key, value in given.items() if key in bound.keywords}
+    returned = bound.function(executor, **given)
+    return _gathered(returned) if inspect.isgenerator(returned) else returned
+
+
+async def _awaited(returned: Any) -> Any:
+    if inspect.isasyncgen(returned):
+        return _gathered([one async for one in returned])
+    return await returned
+
+
+def _gathered(yielded: Iterable[object]) -> Any:
+    """What a generator yields, Documents or DocumentArrays, as one answer: it replaces the documents."""
+    answer = DocumentArray()
+    for one in yielded:
+        if isinstance(one, DocumentArray):
+            answer.extend(one)
+        elif isinstance(one, Document):
+            answer.append(one)
+        else:
+            raise TypeError(f"A generator must yield Document / DocumentArray, but yields {one!r}")
+    return answer
 
 
 def _caught(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:

@@ -313,3 +313,35 @@ def test_a_method_that_exits_fails_its_request_and_no_other(endpoint):
     assert failed
     assert first.header.status.description == "SystemExit(3)"
     assert not other_failed
+
+
+class Yielding(Executor):
+    @requests(on="/plain")
+    def plain(self, docs, **kwargs):
+        yield docs[0]
+        yield DocumentArray([Document(text="more")])
+
+    @requests(on="/async")
+    async def waiting(self, docs, **kwargs):
+        yield docs[0]
+        await asyncio.sleep(0)
+        yield Document(text="more")
+
+    @requests(on="/wrong")
+    def wrong(self, **kwargs):
+        yield 5
+
+
+@pytest.mark.parametrize("endpoint", ["/plain", "/async"])
+def test_what_a_generator_yields_is_one_answer(endpoint):
+    ((answer, failed),) = run(Yielding(), message(endpoint, "a", "b"))
+
+    assert not failed
+    assert texts(answer) == ["a", "more"]
+
+
+def test_a_generator_of_anything_else_fails():
+    ((answer, failed),) = run(Yielding(), message("/wrong", "a"))
+
+    assert failed
+    assert "must yield Document / DocumentArray, but yields 5" in answer.header.status.description
