@@ -33,7 +33,7 @@ from gatewayd.client.description import (
     to_yaml,
 )
 from gatewayd.client.running import PortAlreadyUsed, RunningGateway, RuntimeFailToStart
-from gatewayd.client.startup import startup
+from gatewayd.client.startup import addresses, startup
 from gatewayd.config import FlowConfig
 
 if TYPE_CHECKING:
@@ -183,15 +183,20 @@ class Flow:
         return self
 
     def close(self) -> None:
-        """Finish what is under way, and end all processes. Does nothing on a Flow that does not run."""
+        """
+        Finish what is under way, and end all processes. Does nothing on a Flow that does not run.
+
+        Requests that other threads post with ``flow.client`` have the gateway's grace period to be answered.
+        """
         running, self._running = self._running, None
         client, self._client = self._client, None
         try:
-            if client is not None and not self._asyncio:
-                client.close()
-        finally:
             if running is not None:
                 running.close()
+        finally:
+            # Only now: its requests may be among those that the gateway finishes.
+            if client is not None and not self._asyncio:
+                client.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -205,9 +210,11 @@ class Flow:
         """
         Serve until Ctrl-C, SIGTERM (in the main thread) or ``stop_event`` (an Event), then return.
 
-        Raises RuntimeError if the gateway ends by itself.
+        Says on standard error what listens where.         Raises RuntimeError if the gateway ends by itself.
         """
         running = self._is_running()
+        where = "\n".join(f"  {address}" for address in addresses(self.config, running.ports))
+        sys.stderr.write(f"Flow serves, until Ctrl-C:\n{where}\n")
         try:
             with _terminated_as_interrupted():
                 while (code := running.wait(_LOOK_S if stop_event is not None else None)) is None:

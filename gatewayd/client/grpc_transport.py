@@ -156,10 +156,8 @@ class GrpcTransport:
                 "start processes by spawning (multiprocessing.get_context('spawn')), post over gRPC in "
                 "children only, or use http or websocket"
             )
-        options: tuple[tuple[str, int | str], ...] = (
-            *_OPTIONS,
-            ("grpc.enable_http_proxy", int(self._target.proxy)),
-        )
+        proxy = ("grpc.enable_http_proxy", int(self._target.proxy))
+        options: tuple[tuple[str, int | str], ...] = (*_OPTIONS, proxy)
         if not self._target.tls:
             return grpc.aio.insecure_channel(self._target.address, options=options)
         try:

@@ -22,8 +22,8 @@ from gatewayd.config.graph import START
 _FONT: Final = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', sans-serif"
 # Wide enough for any of the font's letters, on average, at 14 px.
 _LETTER_PX: Final = 7.6
-_BOX_HEIGHT: Final = 52
-_GAP_X: Final = 64
+BOX_HEIGHT: Final = 52
+GAP_X: Final = 64
 _GAP_Y: Final = 24
 _MARGIN: Final = 24
 
@@ -48,7 +48,7 @@ _STYLE: Final = f"""
 
 
 @attrs.frozen
-class _Box:
+class Box:
     """One node: its lines of text and where its left upper corner is."""
 
     title: str
@@ -61,15 +61,8 @@ class _Box:
 
 def svg(flow: FlowConfig) -> str:
     """The picture, an XML document whose size is its content's."""
-    boxes, width, height = _placed(flow)
-    answering = next((each.name for each in reversed(flow.deployments) if not each.floating), START)
-    lines = [
-        _line(boxes[need], boxes[each.name], each.floating)
-        for each in flow.deployments
-        for need in each.needs
-        if need in boxes
-    ]
-    lines.append(_line(boxes[answering], boxes[""], False))
+    boxes, width, height = placed(flow)
+    lines = [_line(*tie) for tie in ties(flow, boxes)]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -104,7 +97,19 @@ def layers(deployments: Sequence[DeploymentConfig]) -> list[list[DeploymentConfi
     return result
 
 
-def _placed(flow: FlowConfig) -> tuple[dict[str, _Box], float, float]:
+def ties(flow: FlowConfig, boxes: dict[str, Box]) -> list[tuple[Box, Box, bool]]:
+    """From where to where lines go, and whether to something floating."""
+    answering = next((each.name for each in reversed(flow.deployments) if not each.floating), START)
+    found = [
+        (boxes[need], boxes[each.name], each.floating)
+        for each in flow.deployments
+        for need in each.needs
+        if need in boxes
+    ]
+    return [*found, (boxes[answering], boxes[""], False)]
+
+
+def placed(flow: FlowConfig) -> tuple[dict[str, Box], float, float]:
     """Boxes by name, ``""`` being the answer, and the size of all."""
     gateway = flow.gateway
     listens = ", ".join(
@@ -116,17 +121,17 @@ def _placed(flow: FlowConfig) -> tuple[dict[str, _Box], float, float]:
         columns.append([(each.name, each.name, _detail(each), _kind(each)) for each in layer])
     columns.append([("", "answer", "", "end")])
     tallest = max(len(column) for column in columns)
-    height = 2 * _MARGIN + tallest * _BOX_HEIGHT + (tallest - 1) * _GAP_Y
-    boxes: dict[str, _Box] = {}
+    height = 2 * _MARGIN + tallest * BOX_HEIGHT + (tallest - 1) * _GAP_Y
+    boxes: dict[str, Box] = {}
     x: float = _MARGIN
     for column in columns:
         width = max(_width(title, detail) for _, title, detail, _ in column)
-        y = (height - len(column) * _BOX_HEIGHT - (len(column) - 1) * _GAP_Y) / 2
+        y = (height - len(column) * BOX_HEIGHT - (len(column) - 1) * _GAP_Y) / 2
         for name, title, detail, kind in column:
-            boxes[name] = _Box(title, detail, kind, x, y, width)
-            y += _BOX_HEIGHT + _GAP_Y
-        x += width + _GAP_X
-    return boxes, x - _GAP_X + _MARGIN, height
+            boxes[name] = Box(title, detail, kind, x, y, width)
+            y += BOX_HEIGHT + _GAP_Y
+        x += width + GAP_X
+    return boxes, x - GAP_X + _MARGIN, height
 
 
 def _width(title: str, detail: str) -> float:
@@ -149,9 +154,9 @@ def _kind(deployment: DeploymentConfig) -> str:
     return "external" if deployment.external else "own"
 
 
-def _drawn(box: _Box) -> str:
+def _drawn(box: Box) -> str:
     middle = box.x + box.width / 2
-    first = box.y + (_BOX_HEIGHT / 2 + 5 if not box.detail else 22)
+    first = box.y + (BOX_HEIGHT / 2 + 5 if not box.detail else 22)
     detail = (
         f'<text class="small" text-anchor="middle" x="{middle:.1f}" y="{box.y + 39:.1f}">'
         f"{escape(box.detail)}</text>"
@@ -160,15 +165,15 @@ def _drawn(box: _Box) -> str:
     )
     return (
         f'<g class="{box.kind}"><rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" '
-        f'height="{_BOX_HEIGHT}" rx="8"/>'
+        f'height="{BOX_HEIGHT}" rx="8"/>'
         f'<text text-anchor="middle" x="{middle:.1f}" y="{first:.1f}">{escape(box.title)}</text>{detail}</g>'
     )
 
 
-def _line(start: _Box, end: _Box, floating: bool) -> str:
-    x1, y1 = start.x + start.width, start.y + _BOX_HEIGHT / 2
-    x2, y2 = end.x, end.y + _BOX_HEIGHT / 2
-    bend = min(_GAP_X, x2 - x1) * 0.6
+def _line(start: Box, end: Box, floating: bool) -> str:
+    x1, y1 = start.x + start.width, start.y + BOX_HEIGHT / 2
+    x2, y2 = end.x, end.y + BOX_HEIGHT / 2
+    bend = min(GAP_X, x2 - x1) * 0.6
     style = ' class="floating"' if floating else ""
     return (
         f'<path{style} marker-end="url(#tip)" d="M{x1:.1f} {y1:.1f} '

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gatewayd.config import FlowConfig
 from gatewayd.config.around import around
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from gatewayd.client.running import Event
 
 
+_SCHEMES: Final = {"grpc": "grpc", "http": "http", "websocket": "ws"}
+
+
+def addresses(flow: FlowConfig, ports: Sequence[int]) -> list[str]:
+    """What listens where, such as ``grpcs://0.0.0.0:12345``; ``ports`` are those of the listeners."""
+    tls = "s" if flow.gateway.ssl_certfile else ""
+    host = f"[{flow.gateway.host}]" if ":" in flow.gateway.host else flow.gateway.host
+    return [
+        f"{_SCHEMES[protocol]}{tls}://{host}:{port}"
+        for listener, port in zip(flow.gateway.listeners, ports, strict=True)
+        for protocol in listener.protocols
+    ]
+
+
 @contextmanager
 def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
     """Gives what is to be called with each event of the start. Silent where stderr is no terminal."""
@@ -24,6 +38,7 @@ def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
         yield lambda event: None
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(stderr=True)
     ports: list[int] = []
@@ -41,13 +56,11 @@ def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
             status.update(f"Flow starts: {served} of {total} replicas serve")
 
         yield show
-    where = ", ".join(
-        f"{'+'.join(listener.protocols)} on port {port}"
-        for listener, port in zip(flow.gateway.listeners, ports, strict=True)
-    )
+    where = escape(", ".join(addresses(flow, ports)))
     console.print(
         f"[green]Flow is ready[/green]: {where} [dim]({time.monotonic() - began:.1f} s)[/dim]",
         highlight=False,
+        soft_wrap=True,
     )
 
 

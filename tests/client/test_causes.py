@@ -31,31 +31,39 @@ def secure(tmp_path_factory):
 
 def test_an_unknown_authority_names_the_keyword_for_it(secure, protocol):
     gateway, _ = secure
-    with Client("localhost", gateway.ports[protocol], protocol, tls=True) as client:
-        with pytest.raises(Unreachable, match="tls_ca_certfile="):
-            client.post("/", ["x"])
+    with (
+        Client("localhost", gateway.ports[protocol], protocol, tls=True) as client,
+        pytest.raises(Unreachable, match="tls_ca_certfile="),
+    ):
+        client.post("/", ["x"])
 
 
 def test_a_name_that_the_certificate_lacks_is_told(secure, protocol):
     gateway, file = secure
     where = ("localhost", gateway.ports[protocol], protocol)
-    with Client(*where, tls=True, tls_ca_certfile=file, tls_server_name="other.example") as client:
-        with pytest.raises(Unreachable, match="not for other.example"):
-            client.post("/", ["x"])
+    with (
+        Client(*where, tls=True, tls_ca_certfile=file, tls_server_name="other.example") as client,
+        pytest.raises(Unreachable, match=r"not for other\.example"),
+    ):
+        client.post("/", ["x"])
 
 
 def test_a_port_that_wants_tls_is_guessed(secure, protocol):
     gateway, _ = secure
-    with Client("localhost", gateway.ports[protocol], protocol) as client:
-        with pytest.raises(Unreachable, match=r"Does it need TLS"):
-            client.post("/", ["x"])
+    with (
+        Client("localhost", gateway.ports[protocol], protocol) as client,
+        pytest.raises(Unreachable, match=r"Does it need TLS"),
+    ):
+        client.post("/", ["x"])
 
 
 def test_where_nobody_listens_that_is_said(protocol):
     port = free_ports(1)[0]
-    with Client("127.0.0.1", port, protocol) as client:
-        with pytest.raises(Unreachable, match=f"nobody listens on 127.0.0.1:{port}"):
-            client.post("/", ["x"])
+    with (
+        Client("127.0.0.1", port, protocol) as client,
+        pytest.raises(Unreachable, match=f"nobody listens on 127.0.0.1:{port}"),
+    ):
+        client.post("/", ["x"])
 
 
 def test_what_a_gateway_says_of_an_executor_is_not_taken_for_the_gateways_own_trouble():
@@ -80,9 +88,11 @@ def test_an_unknown_keyword_names_the_one_that_was_meant(given, meant):
 
 @pytest.mark.parametrize("parameters", [5, "x", [1]])
 def test_parameters_that_are_no_dict_are_refused(gateway, parameters):
-    with Client(port=gateway.ports["grpc"]) as client:
-        with pytest.raises(BadClientInput, match="parameters: give a dict"):
-            client.post("/", parameters=parameters)
+    with (
+        Client(port=gateway.ports["grpc"]) as client,
+        pytest.raises(BadClientInput, match="parameters: give a dict"),
+    ):
+        client.post("/", parameters=parameters)
 
 
 def test_the_package_lists_what_it_offers():

@@ -2,6 +2,9 @@
 
 import io
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -185,11 +188,35 @@ def test_a_port_that_is_taken_is_told():
         Flow(host="127.0.0.1", port=port).start()
 
 
-def test_a_stop_event_ends_a_block():
+def test_a_block_says_what_listens_where_and_a_stop_event_ends_it(capsys):
     stop = threading.Event()
-    with Flow(host="127.0.0.1") as flow:
-        threading.Timer(0.1, stop.set).start()
+    stop.set()
+    with Flow(host="127.0.0.1", protocol=["grpc", "websocket"]) as flow:
+        grpc_port, web_port = flow.port
         flow.block(stop_event=stop)
+
+    said = capsys.readouterr().err
+    assert f"grpc://127.0.0.1:{grpc_port}" in said
+    assert f"ws://127.0.0.1:{web_port}" in said
+
+
+class Slow(Executor):
+    @requests
+    def slow(self, docs, parameters, **kwargs):
+        Path(parameters["begun"]).touch()
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
+def test_a_request_of_another_thread_is_answered_before_a_flow_is_closed(protocol, tmp_path):
+    begun = tmp_path / "begun"
+    with Flow(host="127.0.0.1", protocol=protocol).add(uses=Slow) as flow, ThreadPoolExecutor() as threads:
+        asked = threads.submit(flow.post, "/", ["x"], parameters={"begun": str(begun)})
+        deadline = time.monotonic() + 20
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        flow.close()
+        assert asked.result(10).texts == ["x"]
 
 
 def test_a_module_that_is_not_there_is_told_by_the_executor():
