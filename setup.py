@@ -46,12 +46,14 @@ setup(
     ],
     entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},
     extras_require={
+        "png": ["pillow>=10.1"],
         "test": [
             "pytest>=8",
             "pytest-twisted>=1.14",
             "hypothesis>=6.100",
             "websockets>=12",
             "treq>=24.9",
+            "pillow>=10.1",
             "h2>=4.1",
             "openapi-spec-validator>=0.7.1",
             "schemathesis>=4.0",

@@ -93,6 +93,16 @@ def test_check_tells_every_problem_and_fails(tmp_path):
     assert done.stdout == ""
 
 
+def test_check_names_a_file_of_code_that_is_not_there(tmp_path):
+    path = tmp_path / "flow.yml"
+    path.write_text("jtype: Flow\nexecutors:\n  - {name: a, uses: A, py_modules: nowhere.py}\n")
+
+    done = run("check", path)
+
+    assert done.returncode == 1
+    assert f"a: py_modules: there is no file {tmp_path / 'nowhere.py'}" in done.stderr
+
+
 def test_variables_of_the_command_line_reach_the_file(tmp_path):
     path = tmp_path / "flow.yml"
     path.write_text("jtype: Flow\ngateway: {port: '${{ CONTEXT.port }}'}\n")
@@ -101,11 +111,16 @@ def test_variables_of_the_command_line_reach_the_file(tmp_path):
     assert run("check", path, "--context", "port").returncode == 2
 
 
+def test_plot_writes_png_where_the_name_says_so(project, tmp_path):
+    assert run("plot", project / "flow.yml", "-o", tmp_path / "x.png").returncode == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_plot_writes_svg_beside_the_flow(project):
     assert run("plot", project / "flow.yml").returncode == 0
 
     assert ElementTree.parse(project / "flow.svg").getroot().tag.endswith("svg")
-    assert run("plot", project / "flow.yml", "-o", "x.png").returncode == 2
+    assert run("plot", project / "flow.yml", "-o", "x.gif").returncode == 2
 
 
 def test_a_new_project_serves_and_answers_and_passes_its_own_test(project, start):

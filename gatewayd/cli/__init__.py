@@ -102,7 +102,8 @@ def check(flow: Path, variables: tuple[str, ...]) -> None:
     """
     Check a Flow file and say what it will do; nothing is started.
 
-    Exits with 1 if the file cannot be used, after telling every problem of it.
+    Exits with 1 if the file cannot be used, after telling every problem of it. Executors' code is not
+    imported: only the files of py_modules are looked for.
     """
     from gatewayd.cli.checking import check_flow
 
@@ -112,9 +113,14 @@ def check(flow: Path, variables: tuple[str, ...]) -> None:
 @main.command()
 @_file
 @_context
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write; FLOW's name with .svg.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="File to write, .svg or .png; FLOW's name with .svg.",
+)
 def plot(flow: Path, variables: tuple[str, ...], output: Path | None) -> None:
-    """Draw a Flow as an SVG picture."""
+    """Draw a Flow as a picture."""
     from gatewayd.cli.checking import plot_flow
 
     sys.exit(plot_flow(flow, variables, output))

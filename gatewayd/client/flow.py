@@ -149,14 +149,14 @@ class Flow:
 
     def plot(self, output: str | Path | None = None) -> Flow:
         """
-        Draw the Flow: into the file ``output`` (SVG), and below a notebook's cell, as ``self`` is.
+        Draw the Flow: into the file ``output``, and below a notebook's cell, as ``self`` is.
 
-        Raises ValueError for a file that is not to be called ``.svg``.
+        Raises ValueError for a file that is not to be called ``.svg`` or ``.png``.
         """
         if output is not None:
-            if Path(output).suffix != ".svg":
-                raise ValueError(f"plot draws SVG; {output} must end with .svg")
-            Path(output).write_text(self._repr_svg_(), encoding="utf-8")
+            from gatewayd.client.plot import picture
+
+            Path(output).write_bytes(picture(self.config, Path(output).suffix))
         return self
 
     def _repr_svg_(self) -> str:
@@ -210,7 +210,7 @@ class Flow:
         """
         Serve until Ctrl-C, SIGTERM (in the main thread) or ``stop_event`` (an Event), then return.
 
-        Says on standard error what listens where.         Raises RuntimeError if the gateway ends by itself.
+        Says on standard error what listens where. Raises RuntimeError if the gateway ends by itself.
         """
         running = self._is_running()
         where = "\n".join(f"  {address}" for address in addresses(self.config, running.ports))

@@ -59,6 +59,21 @@ class Box:
     width: float
 
 
+def picture(flow: FlowConfig, suffix: str) -> bytes:
+    """
+    The content of a picture's file, by how its name ends: ``.svg``, or ``.png`` (drawn with Pillow).
+
+    Raises ValueError for another ending, and for PNG without Pillow.
+    """
+    if suffix == ".svg":
+        return svg(flow).encode()
+    if suffix == ".png":
+        from gatewayd.client.plot_png import png
+
+        return png(flow)
+    raise ValueError(f"a Flow is drawn as .svg or .png, not as {suffix or 'a file without an ending'}")
+
+
 def svg(flow: FlowConfig) -> str:
     """The picture, an XML document whose size is its content's."""
     boxes, width, height = placed(flow)

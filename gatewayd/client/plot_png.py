@@ -19,13 +19,11 @@ _WHITE: Final = "#ffffff"
 
 
 def png(flow: FlowConfig) -> bytes:
-    """The picture. Raises RuntimeError where Pillow is not installed."""
+    """The picture. Raises ValueError where Pillow is not installed."""
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
-        raise RuntimeError(
-            "a PNG is drawn with Pillow: pip install 'gatewayd[png]', or plot to .svg"
-        ) from error
+        raise ValueError("a PNG needs Pillow: pip install 'gatewayd[png]', or plot to .svg") from error
     boxes, width, height = placed(flow)
     image = Image.new("RGB", (round(width * _SCALE), round(height * _SCALE)), _WHITE)
     draw = ImageDraw.Draw(image)
@@ -42,13 +40,8 @@ def png(flow: FlowConfig) -> bytes:
 def _draw_box(draw: Any, box: Box, large: Any, small: Any) -> None:
     filled = box.kind == "end"
     corners = [box.x, box.y, box.x + box.width, box.y + BOX_HEIGHT]
-    draw.rounded_rectangle(
-        [each * _SCALE for each in corners],
-        8 * _SCALE,
-        fill=_TEAL if filled else _WHITE,
-        outline=_TEAL,
-        width=3,
-    )
+    scaled = [each * _SCALE for each in corners]
+    draw.rounded_rectangle(scaled, 8 * _SCALE, fill=_TEAL if filled else _WHITE, outline=_TEAL, width=3)
     middle = (box.x + box.width / 2) * _SCALE
     title_y = box.y + (17 if box.detail else BOX_HEIGHT / 2)
     draw.text((middle, title_y * _SCALE), box.title, _WHITE if filled else _INK, large, anchor="mm")

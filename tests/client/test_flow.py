@@ -152,7 +152,7 @@ def test_a_plot_is_svg_with_every_executor_and_line(tmp_path):
     assert {"gateway", "a", "b", "c", "d", "answer"} <= set(texts)
     lines = [element for element in root.iter(f"{name}path") if element.get("marker-end")]
     assert len(lines) == 6
-    with pytest.raises(ValueError, match=r"must end with \.svg"):
+    with pytest.raises(ValueError, match=r"drawn as \.svg or \.png"):
         DIAMOND.plot("flow.gif")
 
 
