@@ -54,7 +54,7 @@ class NetworkError(GatewayError):
     A call to a Deployment failed below the level of its Executor.
 
     ``details`` is gRPC's own text; ``str(error)`` is the whole explanation, worded as clients of the
-    reference know it (shared/spec grpc.md, Failures). ``code`` is the gRPC status name.
+    reference know it (spec grpc.md, Failures). ``code`` is the gRPC status name.
     """
 
     code = "UNKNOWN"
@@ -190,7 +190,7 @@ class Codes:
 
 # 1008 policy violation, 1009 too big, 1011 internal error, 1013 try again later, 1001 going away:
 # RFC 6455 section 7.4.1 and the IANA registry. 1011 for network errors is what the reference's
-# client turns into a ConnectionError (shared/spec websocket.md).
+# client turns into a ConnectionError (spec websocket.md).
 _TABLE: Final[dict[type[BaseException], Codes]] = {
     TooLarge: Codes(413, "RESOURCE_EXHAUSTED", 1009),
     BadRequest: Codes(422, "INVALID_ARGUMENT", 1008),

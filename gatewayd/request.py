@@ -3,7 +3,7 @@ What moves through the gateway: Request, Call, Answer, Route, Response.
 
 All are frozen values. Whatever the gateway has no business reading stays serialised: ``documents`` is
 the content of field 4 of a DataRequestProto, ``parameters`` a ``google.protobuf.Struct``, ``status`` a
-``StatusProto``, each as the bytes that came from the wire (shared/spec wire.md). Empty bytes are the
+``StatusProto``, each as the bytes that came from the wire (spec wire.md). Empty bytes are the
 empty message, and a status of no bytes is success.
 """
 

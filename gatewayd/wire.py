@@ -113,7 +113,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def encode_response(response: Response) -> bytes:
-    """The DataRequestProto that a client gets (shared/spec grpc.md, Answer)."""
+    """The DataRequestProto that a client gets (spec grpc.md, Answer)."""
     header = HeaderProto(request_id=response.request_id, exec_endpoint=response.endpoint, target_executor="")
     if response.status:
         header.status.ParseFromString(response.status)
