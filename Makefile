@@ -7,7 +7,7 @@ FLOW ?= conf/flow.yml
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets -type f) \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-interop test-wstest lint format types docs proto proto-check assets bench clean
+.PHONY: run test test-faults test-interop test-wstest lint format types docs proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
