@@ -100,7 +100,7 @@ def test_check_names_a_file_of_code_that_is_not_there(tmp_path):
     done = run("check", path)
 
     assert done.returncode == 1
-    assert f"a: py_modules: there is no file {tmp_path / 'nowhere.py'}" in done.stderr
+    assert f"py_modules: can not find nowhere.py, looked for {tmp_path / 'nowhere.py'}" in done.stderr
 
 
 def test_variables_of_the_command_line_reach_the_file(tmp_path):

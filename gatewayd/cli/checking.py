@@ -20,8 +20,6 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         found = load_flow(flow, context=_context(variables))
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
-    if missing := _missing(found):
-        return fail(f"{flow} cannot be used:\n" + "\n".join(missing))
     for warning in found.warnings:
         warn(warning)
     for title, lines in _sections(found):
@@ -48,20 +46,6 @@ def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
         raise click.BadParameter(str(error), param_hint="--output") from error
     note(f"drawn: {target}")
     return 0
-
-
-def _missing(flow: FlowConfig) -> list[str]:
-    """The files of ``py_modules`` that are not there, as an executor looks for them."""
-    missing = []
-    for deployment in flow.deployments:
-        if deployment.external:
-            continue
-        for module in deployment.executor.py_modules:
-            path = Path(flow.base_dir, module)
-            file = path / "__init__.py" if path.is_dir() else path
-            if not file.is_file():
-                missing.append(f"{deployment.name}: py_modules: there is no file {file}")
-    return missing
 
 
 def _folder(path: Path) -> str:
