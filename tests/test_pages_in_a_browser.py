@@ -86,6 +86,7 @@ def test_redoc_shows_the_same_operations(browser: Browser, origin: str) -> None:
 
 def test_graphiql_runs_a_query_and_shows_its_answer(browser: Browser, origin: str) -> None:
     browser.open(f"{origin}/graphql")
+    browser.until("document.querySelector('.graphiql-query-editor .CodeMirror')?.CodeMirror.getValue()")
     browser.click(".graphiql-execute-button")
 
     shown = browser.until("document.querySelector('.result-window .CodeMirror')?.CodeMirror.getValue()")

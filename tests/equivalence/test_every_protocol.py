@@ -138,7 +138,8 @@ def test_a_target_that_is_no_expression_is_refused_alike(gateway: Gateway, way: 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "websocket json"])
 def test_a_deadline_of_the_clients_own_is_kept_alike(gateway: Gateway, way: str) -> None:
     question = Question("/asleep", ({"id": "d0"},), {"t": 30}, timeout_s=0.3)
-    check(way, WAYS[way](gateway, question), TimedOut, "exec_a")
+    # A close frame's reason has no room for the whole text, and the short one names no Deployment.
+    check(way, WAYS[way](gateway, question), TimedOut, "" if way.startswith("websocket") else "exec_a")
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -88,14 +88,15 @@ async def test_a_hundred_megabytes_go_both_ways_again_and_again_in_the_same_memo
     channel = bench.channel(threaded_echo)
     message = document(100_000_000)
     used = []
-    for _ in range(3):
+    for _ in range(5):
         answer = await channel.call(Call((message,), "/x"), 60.0)
         assert len(answer.documents) > 100_000_000
         del answer
         gc.collect()
         used.append(resident_bytes())
 
-    assert used[2] - used[0] < 150_000_000
+    # What the allocator keeps settles with the second message; a leak would add one with each of three.
+    assert used[4] - used[1] < 250_000_000
 
 
 @pytest_twisted.ensureDeferred
