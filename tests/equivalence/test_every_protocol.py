@@ -41,6 +41,8 @@ def narrow() -> Iterator[Gateway]:
     limits = {"max_in_flight": 1, "max_in_flight_per_replica": 1, "max_queued": 0}
     running = Gateway({"gateway": {"pool": limits}, "executors": [rec("exec_a")]})
     try:
+        # Where nobody may wait, nobody may come before the executor is connected.
+        running.line(r"exec_a: \S+ connected")
         yield running
     finally:
         running.stop()
