@@ -24,7 +24,8 @@ from typing import Any
 
 import attrs
 
-from tests.processes import ROOT, Child, Gateway, environment, external, free_ports
+from tests.paths import ROOT
+from tests.processes import Child, Gateway, environment, external, free_ports
 
 JINA = os.environ.get("GATEWAYD_JINA_PYTHON", str(ROOT / ".venv-jina" / "bin" / "python"))
 

@@ -40,7 +40,8 @@ import yaml
 from gatewayd.config import load_flow
 from gatewayd.errors import ConfigError
 from tests import certificates
-from tests.processes import ROOT, Child, environment, free_ports
+from tests.paths import ROOT
+from tests.processes import Child, environment, free_ports
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<rest>.*)$")
 _MARK: Final = re.compile(r"^\s*<!-- (?P<what>not run|refused|stays|end)(: (?P<text>.*))? -->$")

@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.paths import ROOT
+
 DEADLINE_S = 60.0
 PROTOCOLS = ("grpc", "http", "websocket")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "gatewayd"
+from tests.paths import ROOT
+
+PACKAGE = ROOT / "gatewayd"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "pb" not in path.parts)
 
 # What decides and waits for nothing: no reactor, no loop, no gRPC, no threads, no clock.

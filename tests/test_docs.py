@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.doc_pages import Page, blocks_of
-from tests.processes import ROOT, environment
+from tests.paths import ROOT
+from tests.processes import environment
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_EXAMPLES = [

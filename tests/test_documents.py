@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from gatewayd.documents import UnreadableDocuments, count, document_ids, merge, 
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto
 from gatewayd.request import Response
 from gatewayd.wire import NO_DOCUMENTS
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 PICKLED = DataContentProto(docs_bytes=b"\x80\x04.").SerializeToString()
 
 

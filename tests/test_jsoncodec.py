@@ -7,7 +7,6 @@ import json
 import math
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from gatewayd import jsoncodec
 from gatewayd.errors import BadRequest, GatewayError, Unreachable
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
 from gatewayd.request import Request, Response, Route
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 CRUD = {"/index", "/search", "/update", "/delete"}
 HEX_ID = re.compile(r"[0-9a-f]{32}")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.browser import Browser, find_chromium
-from tests.processes import ROOT, Gateway
+from tests.paths import ROOT
+from tests.processes import Gateway
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="there is no Chromium (Debian: apt-get install chromium)"

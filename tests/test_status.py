@@ -1,12 +1,10 @@
 import json
 import uuid
-from pathlib import Path
 
 from gatewayd.status import status_maps
+from tests.paths import GOLDEN
 
-RECORDED = json.loads((Path(__file__).parent / "golden" / "status.json").read_text())["http GET /status"][
-    "json"
-]
+RECORDED = json.loads((GOLDEN / "status.json").read_text())["http GET /status"]["json"]
 
 
 def test_every_recorded_key_is_there_and_every_value_is_text():

@@ -22,8 +22,9 @@ from gatewayd.errors import Draining
 from gatewayd.executor.replica import Backoff
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.executor.supervisor import Supervisor
+from tests.paths import ROOT
 
-EXECUTORS = str(Path(__file__).parent / "executors.py")
+EXECUTORS = str(ROOT / "tests" / "executors.py")
 SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 STEADY = Backoff(first_s=1.0, factor=2.0, ceiling_s=5.0, jitter=0.0, stable_s=10.0)
@@ -110,6 +111,7 @@ import json, os, sys
 from twisted.internet import reactor
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.executor.supervisor import Supervisor
+from tests.paths import ROOT
 
 several = DeploymentConfig("rec", replicas=2, executor=ExecutorConfig())
 supervisor = Supervisor(reactor, [several], lambda *up: None, lambda *down: None)
@@ -347,7 +349,7 @@ async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypa
         [deployment],
         lambda *up: ups.append(up),
         lambda *down: downs.append(down),
-        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
         supervisor.start()
@@ -375,7 +377,7 @@ async def test_a_class_that_is_missing_is_reported_with_its_file():
         [deployment],
         lambda *up: None,
         lambda *down: None,
-        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
         supervisor.start()
@@ -389,7 +391,7 @@ async def test_a_class_that_is_missing_is_reported_with_its_file():
 
 
 def test_executors_end_when_their_supervisor_is_killed():
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "-c", SUPERVISING], stdout=subprocess.PIPE, env=environment
     ) as supervising:

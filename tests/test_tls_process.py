@@ -22,7 +22,8 @@ from gatewayd import wire
 from gatewayd.pb import DataRequestProto
 from gatewayd.request import Request
 from tests.certificates import Files, make, write_files
-from tests.processes import ROOT, Gateway, environment
+from tests.paths import ROOT
+from tests.processes import Gateway, environment
 
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
 TWISTD = "from twisted.scripts.twistd import run; run()"

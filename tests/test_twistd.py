@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, Child, Gateway, environment
+from tests.paths import ROOT
+from tests.processes import Child, Gateway, environment
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 SLOW = """

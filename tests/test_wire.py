@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +21,11 @@ from gatewayd.pb import (
     Struct,
 )
 from gatewayd.request import Answer, Request, Response, Route
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden" / "grpc"
-MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
-RECORDED = sorted(GOLDEN.glob("*.bin"), key=lambda path: path.name)
+CALLS = GOLDEN / "grpc"
+MANIFEST = json.loads((CALLS / "manifest.json").read_text())
+RECORDED = sorted(CALLS.glob("*.bin"), key=lambda path: path.name)
 
 
 def parses(message: bytes) -> bool:
@@ -109,7 +109,7 @@ def test_a_recorded_answer_can_be_written_byte_for_byte(message: bytes) -> None:
 
 def test_a_broken_call_yields_the_recorded_bytes_before_it_ends() -> None:
     assert wire.encode_request_id("req-0001")[2:] == b"\x0a\x08req-0001"
-    recorded = (GOLDEN / "30_resp1.bin").read_bytes()
+    recorded = (CALLS / "30_resp1.bin").read_bytes()
     request_id = DataRequestProto.FromString(recorded).header.request_id
     assert wire.encode_request_id(request_id) == recorded
 

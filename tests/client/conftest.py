@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gatewayd.client.client import Client
-from tests.processes import PROTOCOLS, ROOT, Gateway
+from tests.paths import ROOT
+from tests.processes import PROTOCOLS, Gateway
 
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
 FLOW = {"gateway": {"expose_graphql_endpoint": True}, "executors": [REC]}

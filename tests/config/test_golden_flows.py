@@ -10,10 +10,11 @@ import pytest
 
 from gatewayd.config import FlowConfig, graph_description, load_flow, load_flow_text
 from gatewayd.errors import ConfigError
+from tests.paths import GOLDEN
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "flow_configs.json").read_text())
-CONTEXT = GOLDEN["context for the ctx case"]
-CASES = {case["name"]: case for case in GOLDEN["cases"] if not case["name"].startswith("Client ")}
+RECORDED = json.loads((GOLDEN / "flow_configs.json").read_text())
+CONTEXT = RECORDED["context for the ctx case"]
+CASES = {case["name"]: case for case in RECORDED["cases"] if not case["name"].startswith("Client ")}
 
 # Cases whose YAML was not kept with the result.
 TEXTS = {
@@ -59,7 +60,7 @@ def load(case: dict[str, Any], folder: Path) -> FlowConfig:
     text = TEXTS.get(case["name"], case["yaml"])
     if text == "nofile.yml":
         return load_flow(text)
-    return load_flow_text(text, base_dir=folder, context=CONTEXT, environ=GOLDEN["environment"])
+    return load_flow_text(text, base_dir=folder, context=CONTEXT, environ=RECORDED["environment"])
 
 
 def described(flow: FlowConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -19,8 +18,8 @@ from gatewayd.request import Request, Response
 from gatewayd.wire import decode_request, encode_response
 from tests.dispatch import rec
 from tests.dispatch.fakes import FakePool, build, deployment
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = {
     case["name"]: case
     for file in ("http_topologies.json", "http_reduce.json")

@@ -11,7 +11,8 @@ import pytest
 
 from gatewayd.errors import BadRequest, Overloaded, TimedOut, Unreachable
 from tests.equivalence.asking import WAYS, Answered, Question, Refused, refusal
-from tests.processes import ROOT, Gateway, external, free_ports
+from tests.paths import ROOT
+from tests.processes import Gateway, external, free_ports
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 BOTH = ("gateway", "exec_a", "exec_b")

@@ -7,15 +7,14 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 
 import grpc
 import pytest
 
 from gatewayd.config import ExecutorConfig
 from gatewayd.executor.spec import ExecutorSpec
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 DEADLINE_S = 20.0
 

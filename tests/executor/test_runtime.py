@@ -1,7 +1,6 @@
 """A replica's process, spoken to over a real socket with gRPC's own client."""
 
 import json
-from pathlib import Path
 
 import grpc
 import pytest
@@ -15,8 +14,8 @@ from gatewayd.pb import (
     JinaInfoProto,
     StatusProto,
 )
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SERVICES = json.loads((GOLDEN / "grpc_services.json").read_text())["executor"]
 DIRECT = [
     case

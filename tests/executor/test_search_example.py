@@ -1,12 +1,13 @@
 """The demo's executors, called as a user's test would call them: without a gateway."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 from docarray import Document, DocumentArray
 
-SOURCE = Path(__file__).resolve().parents[2] / "examples" / "search" / "executors.py"
+from tests.paths import ROOT
+
+SOURCE = ROOT / "examples" / "search" / "executors.py"
 FRUIT = {"1": "a red apple", "2": "a green pear", "3": "yellow bananas"}
 
 

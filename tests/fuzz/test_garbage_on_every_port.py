@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests.equivalence.asking import WAYS, Answered, Question
-from tests.processes import ROOT, Gateway
+from tests.paths import ROOT
+from tests.processes import Gateway
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 ROUNDS = 600  # conversations with each port

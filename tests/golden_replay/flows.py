@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.processes import ROOT, external
+from tests.paths import ROOT
+from tests.processes import external
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,8 +12,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from gatewayd.pb import DataRequestProto, StatusProto
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 TIMEOUT_S = 20.0
 
 

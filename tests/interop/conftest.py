@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, Child, ExecutorProcess, Gateway, environment, external, free_ports
+from tests.paths import ROOT
+from tests.processes import Child, ExecutorProcess, Gateway, environment, external, free_ports
 
 SIDE = Path(__file__).parent / "jina_side"
 EXECUTORS = ROOT / "tests" / "executors.py"

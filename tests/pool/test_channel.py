@@ -23,7 +23,6 @@ from gatewayd.wire import Malformed
 from tests.pool.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
 
 CALL = Call((b"",), "/x")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Bench:

@@ -25,7 +25,8 @@ from gatewayd.protocols.graphql_limits import QueryLimits, check_size
 from gatewayd.protocols.listener import build_site
 from gatewayd.request import Request, Response
 from tests.golden_replay.speaking import load
-from tests.processes import ROOT, Gateway
+from tests.paths import ROOT
+from tests.processes import Gateway
 from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, reactor, status_maps, until
 
 GOLDEN = load("graphql.json")

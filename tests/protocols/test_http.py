@@ -3,7 +3,6 @@
 import http.client
 import json
 import socket
-from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -12,11 +11,10 @@ from twisted.internet.defer import Deferred
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, ConfigError, Draining, Overloaded, TimedOut, Unreachable
 from gatewayd.protocols.exec_routes import exec_routes
+from tests.paths import GOLDEN
 
 from . import harness
 from .harness import FakeDispatcher, answer_to, in_thread, served, until
-
-GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def call(port, method, path, body=None, headers=None):

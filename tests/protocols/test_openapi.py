@@ -29,7 +29,8 @@ from gatewayd.pb import DataContentProto, DocumentProto
 from gatewayd.protocols.openapi import openapi
 from gatewayd.protocols.pages import documentation, graphiql
 from tests.golden_replay.speaking import load
-from tests.processes import ROOT, Gateway
+from tests.paths import ROOT
+from tests.processes import Gateway
 from tests.protocols.harness import in_thread, served
 
 EXPOSED = {

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-from pathlib import Path
 
 import attrs
 import pytest
@@ -19,11 +18,12 @@ from gatewayd.errors import Overloaded, TimedOut, Unreachable
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.frames import truncated
 from gatewayd.request import Request
+from tests.paths import GOLDEN
 
 from .harness import FakeDispatcher, answer_to, asyncio_client, in_thread, reactor, served, until
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "websocket.json").read_text())
-CONVERSATIONS = {c["name"]: c for c in GOLDEN["conversations"]}
+RECORDED = json.loads((GOLDEN / "websocket.json").read_text())
+CONVERSATIONS = {c["name"]: c for c in RECORDED["conversations"]}
 DOWN = Unreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses; last error: refused")
 LATE = TimedOut("exec_a", ["127.0.0.1:1"])
 
@@ -167,7 +167,9 @@ async def test_the_subprotocol_chooses_the_mode_and_is_confirmed_where_offered(o
         await asyncio_client(conversation)
 
 
-@pytest.mark.parametrize("step", GOLDEN["http_on_websocket_port"], ids=lambda s: f"{s['method']} {s['path']}")
+@pytest.mark.parametrize(
+    "step", RECORDED["http_on_websocket_port"], ids=lambda s: f"{s['method']} {s['path']}"
+)
 @pytest_twisted.ensureDeferred
 async def test_the_port_serves_a_few_http_paths(step):
     def ask():

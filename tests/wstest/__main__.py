@@ -11,9 +11,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 REPORTS = ROOT / "build" / "wstest"
 
 # The suite's words for a case that went as RFC 6455 wants, or may, have it.
