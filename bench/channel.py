@@ -22,10 +22,10 @@ import grpc
 import grpc.aio
 from twisted.internet import defer
 
-from gatewayd import wire
 from gatewayd.bridge import Bridge
+from gatewayd.messages import wire
+from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.channel import SINGLE, Channel, ChannelSettings
-from gatewayd.request import Answer, Call
 
 # Concurrent calls, bytes of a document's text, calls a round.
 CASES = ((1, 64, 1500), (32, 64, 4000), (1, 1 << 20, 60), (32, 1 << 20, 120))

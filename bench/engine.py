@@ -22,9 +22,9 @@ from twisted.internet.task import Clock
 from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.messages.request import Answer, Call, Request, Response
+from gatewayd.messages.wire import decode_answer, decode_request, encode_request, encode_response
 from gatewayd.pb import DataContentProto
-from gatewayd.request import Answer, Call, Request, Response
-from gatewayd.wire import decode_answer, decode_request, encode_request, encode_response
 
 ROUNDS = 60
 LENGTHS = (1, 2, 4, 8)

@@ -15,13 +15,13 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "pb" not in path.part
 
 # What decides and waits for nothing: no reactor, no loop, no gRPC, no threads, no clock.
 PURE = [
-    "request.py",
-    "wire.py",
+    "messages/request.py",
+    "messages/wire.py",
     "errors.py",
-    "documents.py",
-    "conditions.py",
-    "jsoncodec.py",
-    "jsonfields.py",
+    "messages/documents.py",
+    "messages/conditions.py",
+    "messages/json_form/codec.py",
+    "messages/json_form/fields.py",
     "dispatch/topology.py",
     "dispatch/traversal.py",
     "dispatch/parameters.py",

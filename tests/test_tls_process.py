@@ -18,9 +18,9 @@ import grpc
 import pytest
 import websockets
 
-from gatewayd import wire
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
-from gatewayd.request import Request
 from tests.certificates import Files, make, write_files
 from tests.paths import ROOT
 from tests.processes import Gateway, environment

@@ -23,7 +23,7 @@ from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
 from gatewayd.client.transport import DRY_RUN_FAILED
-from gatewayd.request import Request
+from gatewayd.messages.request import Request
 
 # How much of an unexpected body is kept in an error.
 _SHOWN: Final = 2000

@@ -14,14 +14,14 @@ from typing import Any, Final
 import orjson
 
 from gatewayd.client.errors import BadClientInput, BadServerFlow
-from gatewayd.documents import parse
 from gatewayd.errors import GatewayError
-from gatewayd.jsondocs import fill_documents, read_document
-from gatewayd.jsonvalues import Problems, read_struct
+from gatewayd.messages.documents import parse
+from gatewayd.messages.json_form.documents import fill_documents, read_document
+from gatewayd.messages.json_form.values import Problems, read_struct
+from gatewayd.messages.request import Request
+from gatewayd.messages.structs import struct_of
+from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, field
 from gatewayd.pb import DataContentProto, HeaderProto, RouteProto, StatusProto, Struct
-from gatewayd.request import Request
-from gatewayd.structs import struct_of
-from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, field
 
 _UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

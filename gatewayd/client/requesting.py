@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from gatewayd.client.errors import BadClient, BadClientInput
-from gatewayd.request import Request
+from gatewayd.messages.request import Request
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ def request_maker(
     encode: Callable[[Request], bytes],
 ) -> RequestMaker:
     """Raises BadClient where ``parameters`` hold what has no JSON form, or are no mapping."""
-    from gatewayd.structs import struct_of
+    from gatewayd.messages.structs import struct_of
 
     if parameters is not None and not isinstance(parameters, Mapping):
         raise BadClientInput(f"parameters: give a dict; found a value of type {type(parameters).__name__}")
@@ -64,7 +64,7 @@ def request_maker(
 def _serialised(documents: list[Any]) -> bytes:
     from docarray import DocumentArray
 
-    from gatewayd.docarrays import data_of
+    from gatewayd.messages.document_arrays import data_of
 
     try:
         return data_of(DocumentArray(documents))

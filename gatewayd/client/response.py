@@ -12,8 +12,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from gatewayd import wire
 from gatewayd.client.errors import BadServerFlow
+from gatewayd.messages import wire
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 
@@ -54,7 +54,7 @@ class Response:
     @cached_property
     def docs(self) -> Any:
         """The documents. Raises BadServerFlow if they cannot be read."""
-        from gatewayd.docarrays import documents_of
+        from gatewayd.messages.document_arrays import documents_of
 
         try:
             return documents_of(self._data or b"")
@@ -68,7 +68,7 @@ class Response:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """What was sent, and under ``__results__`` what executors returned that is no documents."""
-        from gatewayd.structs import parameters_of
+        from gatewayd.messages.structs import parameters_of
 
         try:
             return parameters_of(self._parameters or b"")

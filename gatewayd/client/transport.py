@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from gatewayd.client.exchange import Deliver, Options, Outbox, Retries
 from gatewayd.client.target import Target
-from gatewayd.request import Request
+from gatewayd.messages.request import Request
 
 # Of a gateway that does not say why.
 DRY_RUN_FAILED: Final = "the dry run of its executors failed"

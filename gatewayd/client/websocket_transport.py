@@ -17,15 +17,15 @@ import aiohttp
 from aiohttp import WSMsgType
 from google.protobuf.message import DecodeError
 
-from gatewayd import wire
 from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
 from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stream
 from gatewayd.client.http_session import SessionOf, headers_of, translated
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
 from gatewayd.client.transport import DRY_RUN_FAILED
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
-from gatewayd.request import Request
 
 _END_OF_INPUT: Final = b"\x00"
 

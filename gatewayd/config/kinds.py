@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import attrs
 
-from gatewayd.conditions import BadCondition, compile_condition
 from gatewayd.config.problems import Path, suggestion
+from gatewayd.messages.conditions import BadCondition, compile_condition
 
 # "Wait for ever" of the reference's timeout_ready: a week, because timers refuse infinity.
 FOREVER_S: Final = 7 * 24 * 3600.0

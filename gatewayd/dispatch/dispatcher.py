@@ -28,8 +28,8 @@ from twisted.python.failure import Failure
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import Draining, GatewayError, TimedOut
+from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.pb import StatusProto
-from gatewayd.request import Answer, Call, Request, Response
 
 DRY_RUN_ENDPOINT = "_jina_dry_run_"
 

@@ -15,8 +15,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from gatewayd.messages.wire import Malformed
 from gatewayd.pb import Struct, Value
-from gatewayd.wire import Malformed
 
 RESULTS: Final = "__results__"
 _RESULTS_KEY: Final = RESULTS.encode()

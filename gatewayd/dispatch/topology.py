@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
-from gatewayd.conditions import compile_condition
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import ConfigError
+from gatewayd.messages.conditions import compile_condition
 from gatewayd.pb import DocumentProto
 
 START = "gateway"

@@ -32,10 +32,10 @@ from google.protobuf.message import DecodeError
 from gatewayd.dispatch.parameters import Parameters
 from gatewayd.dispatch.target import compile_target
 from gatewayd.dispatch.topology import START, Condition, Node, Topology
-from gatewayd.documents import document_ids, merge, select, sort_like
+from gatewayd.messages.documents import document_ids, merge, select, sort_like
+from gatewayd.messages.request import Answer, Call, Request, Response, Route
+from gatewayd.messages.wire import Malformed, encode_call, encode_route
 from gatewayd.pb import RouteProto, StatusProto
-from gatewayd.request import Answer, Call, Request, Response, Route
-from gatewayd.wire import Malformed, encode_call, encode_route
 
 # An executor may flag an error without a status. No bytes would read as success.
 _FAILED: Final = StatusProto(code=StatusProto.ERROR).SerializeToString()

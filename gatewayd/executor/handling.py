@@ -21,14 +21,14 @@ from typing import Any
 import attrs
 from docarray import Document, DocumentArray
 
-from gatewayd.docarrays import data_of, documents_of
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted
 from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.document_arrays import data_of, documents_of
+from gatewayd.messages.structs import parameters_of, with_result
+from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
-from gatewayd.structs import parameters_of, with_result
-from gatewayd.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from grpc_reflection.v1alpha import reflection
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.wire import Malformed
 from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
 from gatewayd.status import status_maps
-from gatewayd.wire import Malformed
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 import gatewayd
-from gatewayd import wire
+from gatewayd.messages import wire
+from gatewayd.messages.request import Answer, Call
 from gatewayd.pb import EndpointsProto
 from gatewayd.pool.clocks import Timer
 from gatewayd.pool.deadlines import Deadlines
@@ -33,7 +34,6 @@ from gatewayd.pool.grpc_call import (
     prefix,
 )
 from gatewayd.pool.transport import Link, LinkSettings, State
-from gatewayd.request import Answer, Call
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.around import AFTER, BEFORE, around
+from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
 from gatewayd.pool.channel import Channel, ChannelSettings, State
 from gatewayd.pool.clocks import Clock
@@ -29,7 +30,6 @@ from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.room import Room
 from gatewayd.pool.roots import read_roots
 from gatewayd.pool.shards import Offload, Shards
-from gatewayd.request import Answer, Call
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], AnyChannel]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Balancer, Health
 from gatewayd.pool.channel import State
 from gatewayd.pool.clocks import Clock
@@ -22,7 +23,6 @@ from gatewayd.pool.replica import Channel, Replica
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.room import Room
 from gatewayd.pool.sending import Sending
-from gatewayd.request import Answer, Call
 
 # What may be called, best first; see _rank.
 _WAIT_FOR = 4

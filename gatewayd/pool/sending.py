@@ -20,10 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.errors import CallFailed, Draining, NetworkError, NotFound, Overloaded, TimedOut, Unreachable
+from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.wire import Malformed
 from gatewayd.pool.channel import CallError
 from gatewayd.pool.retry import backoff_s
-from gatewayd.request import Answer, Call
-from gatewayd.wire import Malformed
 
 if TYPE_CHECKING:
     from gatewayd.pool.clocks import Timer

@@ -14,10 +14,11 @@ from typing import Final, Protocol
 
 import orjson
 
-from gatewayd import jsoncodec, wire
 from gatewayd.errors import BadRequest, GatewayError, NetworkError, codes_for
+from gatewayd.messages import wire
+from gatewayd.messages.json_form import codec
+from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
-from gatewayd.request import Request, Response
 
 UNSUPPORTED: Final = 1003  # RFC 6455 section 7.4.1, this one and the next
 INVALID: Final = 1007
@@ -61,13 +62,13 @@ class JsonFrames:
         """Raises BadRequest."""
         if len(payload) < 16 and payload.translate(None, _BLANKS) == b"[]":
             raise BadRequest("a frame holds one JSON object")
-        return jsoncodec.decode_request(
+        return codec.decode_request(
             payload, content_type=None, endpoint=None, request_id=os.urandom(16).hex()
         )
 
     def encode(self, response: Response) -> bytes:
         """Raises GatewayError for what has no JSON form."""
-        return jsoncodec.encode_websocket(response)
+        return codec.encode_websocket(response)
 
     def encode_status(self, status: bytes) -> bytes:
         """Unset fields are left out, so that success is ``{}``; codes are names here."""

@@ -32,13 +32,13 @@ from twisted.python.failure import Failure
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Draining, GatewayError
+from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.graphql_limits import QueryLimits, check_size
 from gatewayd.protocols.graphql_schema import SCHEMA
 from gatewayd.protocols.http_exchange import content, give_up
 from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.needs import Loop, Needs
 from gatewayd.protocols.pages import Page
-from gatewayd.request import Request, Response
 
 log = Logger()
 

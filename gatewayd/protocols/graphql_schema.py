@@ -2,7 +2,7 @@
 GraphQL queries and mutations as Requests: the schema, and the one field that it consists of.
 
 Types, names and defaults are the reference's (golden: graphql.json); their fields are made from
-``jsonfields``. Loop thread only.
+``json_form.fields``. Loop thread only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from graphql import (
     GraphQLString,
 )
 
-from gatewayd import jsoncodec
-from gatewayd.jsonfields import DOCUMENT, SCORE, Kind
+from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, Kind
+from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
-from gatewayd.request import Request, Response
 
 
 class Asker(Protocol):
@@ -181,9 +181,9 @@ async def _resolve_docs(
     asker: Asker = info.context
     fields = {"data": data, "targetExecutor": target, "parameters": parameters}
     try:
-        request = jsoncodec.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
+        request = codec.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
         response = await asker.dispatch(request)
-        documents = jsoncodec.read_documents(response.documents)
+        documents = codec.read_documents(response.documents)
     except Exception as error:
         raise GraphQLError(asker.explain(error)) from None
     if response.status:

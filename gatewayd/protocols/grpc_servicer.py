@@ -27,15 +27,15 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gatewayd import wire
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError, Overloaded, codes_for
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.needs import Dispatcher
 from gatewayd.protocols.stream import Window
-from gatewayd.request import Request, Response
 
 T = TypeVar("T")
 

@@ -17,7 +17,6 @@ import attrs
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from gatewayd import jsoncodec, wire
 from gatewayd.errors import (
     BadRequest,
     Draining,
@@ -27,6 +26,9 @@ from gatewayd.errors import (
     TooLarge,
     codes_for,
 )
+from gatewayd.messages import wire
+from gatewayd.messages.json_form import codec
+from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.exec_routes import ExecRoute
 from gatewayd.protocols.http_answer import JSON, problem
@@ -34,7 +36,6 @@ from gatewayd.protocols.http_coding import CODINGS, inflated, zipped
 from gatewayd.protocols.http_forms import Form, Media, accepts_gzip, answer_media, body_media
 from gatewayd.protocols.http_request import GatewayRequest
 from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
-from gatewayd.request import Request, Response
 
 log = Logger()
 
@@ -105,7 +106,7 @@ def give_up(http_request: GatewayRequest, error: Exception) -> None:
         if isinstance(error, UnknownCoding):
             headers.append((b"Accept-Encoding", b"gzip, deflate"))
     elif isinstance(error, BadRequest):
-        body = jsoncodec.encode_bad_request(error)
+        body = codec.encode_bad_request(error)
     elif isinstance(error, GatewayError):
         body = problem(str(error))
         if isinstance(error, Overloaded):
@@ -132,8 +133,8 @@ async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, 
         "request_id": http_request.request_id,
     }
     if len(body) <= OFFLOAD_BYTES:
-        return jsoncodec.decode_request(body, **options)
-    decoded: Request = await needs.offload(jsoncodec.decode_request, body, **options)
+        return codec.decode_request(body, **options)
+    decoded: Request = await needs.offload(codec.decode_request, body, **options)
     return decoded
 
 
@@ -171,16 +172,14 @@ def _timeout_s(header: bytes | None) -> float | None:
 async def _encode(needs: Needs, media: Media, response: Response) -> bytes:
     if media.form is Form.PROTOBUF:
         return wire.encode_response(response)
-    body: bytes = await _heavy(needs, len(response.documents), jsoncodec.encode_http, response)
+    body: bytes = await _heavy(needs, len(response.documents), codec.encode_http, response)
     return body
 
 
 async def _encode_failure(needs: Needs, media: Media, request: Request, error: NetworkError) -> bytes:
     """The request as it came, and what went wrong, in either form."""
     if media.form is Form.JSON:
-        body: bytes = await _heavy(
-            needs, len(request.documents), jsoncodec.encode_network_error, request, error
-        )
+        body: bytes = await _heavy(needs, len(request.documents), codec.encode_network_error, request, error)
         return body
     status = StatusProto(code=StatusProto.ERROR, description=str(error))
     status.exception.name = "InternalNetworkError"

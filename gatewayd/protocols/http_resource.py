@@ -23,9 +23,9 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
-from gatewayd import jsoncodec
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError
+from gatewayd.messages.json_form import codec
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
 from gatewayd.protocols.http_answer import problem
@@ -143,7 +143,7 @@ class HttpApi(Resource):
         except Exception as error:
             give_up(http_request, error)
             return
-        http_request.respond(200, jsoncodec.encode_status(status))
+        http_request.respond(200, codec.encode_status(status))
 
     # -- what is on no path ---------------------------------------------------------------------------
 

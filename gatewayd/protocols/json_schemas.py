@@ -2,7 +2,7 @@
 The JSON schemas of what HTTP takes and answers, for OpenAPI.
 
 Their names are those of the reference's OpenAPI, because clients are generated from it. A field of a
-document or request is described by its entry in ``jsonfields``.
+document or request is described by its entry in ``json_form.fields``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gatewayd.jsonfields import (
+from gatewayd.messages.json_form.fields import (
     DATA,
     DOCUMENT,
     ENDPOINT,

@@ -9,8 +9,8 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.request import Request, Response
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.messages.request import Answer, Call, Request
+from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto, StatusProto, Struct
-from gatewayd.request import Answer, Call, Request
-from gatewayd.wire import decode_answer
 
 
 @attrs.frozen(eq=False)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from google.protobuf.json_format import MessageToDict
 
+from gatewayd.messages.request import Answer
+from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataRequestProto, DocumentArrayProto, DocumentProto, StatusProto
-from gatewayd.request import Answer
-from gatewayd.wire import decode_answer
 
 
 def answer(name: str, endpoint: str, messages: Sequence[bytes]) -> Answer:

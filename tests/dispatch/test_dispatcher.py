@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from gatewayd.errors import BadRequest, Draining, TimedOut, Unreachable
-from gatewayd.request import Answer, Call, Request, Response
-from gatewayd.wire import Malformed, decode_answer
+from gatewayd.messages.request import Answer, Call, Request, Response
+from gatewayd.messages.wire import Malformed, decode_answer
 from tests.dispatch.fakes import (
     CHAIN,
     DIAMOND,

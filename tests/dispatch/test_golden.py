@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.config import DeploymentConfig
 from gatewayd.errors import BadRequest, TimedOut
+from gatewayd.messages.request import Request, Response
+from gatewayd.messages.wire import decode_request, encode_response
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
-from gatewayd.request import Request, Response
-from gatewayd.wire import decode_request, encode_response
 from tests.dispatch import rec
 from tests.dispatch.fakes import FakePool, build, deployment
 from tests.paths import GOLDEN

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.dispatch.parameters import EMPTY_RESULTS, Parameters, parse
-from gatewayd.wire import Malformed
+from gatewayd.messages.wire import Malformed
 from tests.dispatch.fakes import struct
 
 

@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig
 from gatewayd.errors import TimedOut, Unreachable
+from gatewayd.messages.request import Answer, Request, Response
+from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto
-from gatewayd.request import Answer, Request, Response
-from gatewayd.wire import decode_answer
 from tests.dispatch.fakes import FakePool, build, failed, ids
 
 REQUEST = Request("r", "/x", documents=b"\n\x06\n\x04\n\x02d0")

@@ -10,9 +10,9 @@ from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.topology import Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal, UnexpectedAnswer
 from gatewayd.errors import BadRequest
+from gatewayd.messages.request import Answer, Request
+from gatewayd.messages.wire import Malformed, decode_answer, decode_request
 from gatewayd.pb import RouteProto, StatusProto
-from gatewayd.request import Answer, Request
-from gatewayd.wire import Malformed, decode_answer, decode_request
 from tests.dispatch.fakes import CHAIN, DIAMOND, REQUEST, deployment, documents, failed, ids
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.processes import environment
 
-OURS = "import gatewayd, gatewayd.pb, gatewayd.wire; from gatewayd import Executor, requests"
+OURS = "import gatewayd, gatewayd.pb, gatewayd.messages.wire; from gatewayd import Executor, requests"
 DOCARRAY = "import docarray.proto; from docarray import Document, DocumentArray"
 JINA = "import jina; from jina import Client, DocumentArray"
 # Both can be used afterwards: a message of ours reads what docarray and Jina write.

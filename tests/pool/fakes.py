@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
+from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.channel import CallError, ChannelSettings
 from gatewayd.pool.pool import Pool
-from gatewayd.request import Answer, Call
 
 CALL = Call((b"",), "/x")
 ANSWER = Answer(b"documents")

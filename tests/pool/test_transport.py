@@ -17,9 +17,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
+from gatewayd.messages.request import Call
 from gatewayd.pool import transport
 from gatewayd.pool.channel import SINGLE
-from gatewayd.request import Call
 from tests.pool.peer import SETTINGS, frame
 from tests.pool.servers import ALL, Executor, listening
 from tests.pool.test_channel import CALL, Bench, error_of

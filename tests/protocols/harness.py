@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
+from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.listener import build_site
-from gatewayd.request import Request, Response, Route
 
 reactor: Any = _reactor
 

@@ -20,10 +20,10 @@ from twisted.internet.threads import deferToThread
 from gatewayd.bridge import Bridge
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Unreachable
+from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.graphql_limits import QueryLimits, check_size
 from gatewayd.protocols.listener import build_site
-from gatewayd.request import Request, Response
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway

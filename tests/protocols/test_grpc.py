@@ -16,14 +16,14 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from gatewayd import wire
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import BadRequest, PortTaken, TimedOut, Unreachable
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
-from gatewayd.request import Request
 from tests.protocols.harness import FakeDispatcher, until
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"

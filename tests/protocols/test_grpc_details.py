@@ -14,15 +14,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from gatewayd import wire
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import Unreachable
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc_server import GrpcServer
 from gatewayd.protocols.grpc_servicer import Servicer
-from gatewayd.request import Request
 from tests.protocols.harness import FakeDispatcher, answer_to, until
 from tests.protocols.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 

@@ -9,10 +9,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from gatewayd import wire
 from gatewayd.errors import Overloaded, Unreachable
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, StatusProto
-from gatewayd.request import Request
 
 from .harness import FakeDispatcher, answer_to, in_thread, served, until
 from .test_http import call

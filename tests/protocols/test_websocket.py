@@ -13,11 +13,11 @@ import pytest_twisted
 import websockets
 from twisted.internet.defer import Deferred
 
-from gatewayd import wire
 from gatewayd.errors import Overloaded, TimedOut, Unreachable
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.frames import truncated
-from gatewayd.request import Request
 from tests.paths import GOLDEN
 
 from .harness import FakeDispatcher, answer_to, asyncio_client, in_thread, reactor, served, until

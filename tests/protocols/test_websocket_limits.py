@@ -10,9 +10,9 @@ import pytest_twisted
 import websockets
 from twisted.internet.task import deferLater
 
-from gatewayd import wire
 from gatewayd.errors import BadRequest, Overloaded
-from gatewayd.request import Request
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
 
 from .frames_by_hand import BINARY, CLOSE, PING, TEXT, Talk, frame
 from .harness import FakeDispatcher, asyncio_client, in_thread, reactor, served, until

@@ -18,9 +18,9 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Draining
+from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.listener import ListenerSite, build_site
 from gatewayd.protocols.websocket import WebSocketSession
-from gatewayd.request import Request, Response
 
 reactor: Any = _reactor
 

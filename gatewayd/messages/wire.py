@@ -15,8 +15,8 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.errors import BadRequest
+from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.pb import HeaderProto, RouteProto
-from gatewayd.request import Answer, Request, Response, Route
 
 HEADER: Final = 0x0A  # field 1, length-delimited, and so on: number << 3 | 2
 PARAMETERS: Final = 0x12

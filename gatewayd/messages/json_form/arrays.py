@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from gatewayd.errors import GatewayError
-from gatewayd.jsonvalues import Loc, Problems
+from gatewayd.messages.json_form.values import Loc, Problems
 from gatewayd.pb import DenseNdArrayProto, NdArrayProto
 
 Array = np.ndarray[Any, np.dtype[Any]]

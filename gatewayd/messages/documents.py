@@ -14,8 +14,8 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.errors import GatewayError
+from gatewayd.messages.wire import NO_DOCUMENTS
 from gatewayd.pb import DataContentProto, DocumentProto
-from gatewayd.wire import NO_DOCUMENTS
 
 _MAX_UINT32: Final = 0xFFFFFFFF
 

@@ -11,7 +11,7 @@ from docarray.score import NamedScore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.conditions import BadCondition, compile_condition
+from gatewayd.messages.conditions import BadCondition, compile_condition
 from gatewayd.pb import DocumentProto
 
 

@@ -21,12 +21,12 @@ from typing import Any, Final, NoReturn
 import orjson
 from google.protobuf.message import DecodeError
 
-from gatewayd.documents import parse
 from gatewayd.errors import BadRequest, GatewayError
-from gatewayd.jsondocs import fill_documents, read_document
-from gatewayd.jsonvalues import Loc, Problems, as_dict, as_text, fill_struct, read_struct
+from gatewayd.messages.documents import parse
+from gatewayd.messages.json_form.documents import fill_documents, read_document
+from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct, read_struct
+from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, StatusProto, Struct
-from gatewayd.request import Request, Response, Route
 
 _BODY: Final = ("body",)
 _DATA: Final = ("body", "data")

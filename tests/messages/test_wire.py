@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatewayd import wire
 from gatewayd.errors import BadRequest, codes_for
+from gatewayd.messages import wire
+from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.pb import (
     DataContentProto,
     DataRequestListProto,
@@ -20,7 +21,6 @@ from gatewayd.pb import (
     StatusProto,
     Struct,
 )
-from gatewayd.request import Answer, Request, Response, Route
 from tests.paths import GOLDEN
 
 CALLS = GOLDEN / "grpc"

@@ -14,7 +14,7 @@ from docarray import DocumentArray
 from docarray.proto.docarray_pb2 import DocumentArrayProto
 from google.protobuf.message import DecodeError
 
-from gatewayd.wire import Malformed, field, split
+from gatewayd.messages.wire import Malformed, field, split
 
 _DOCS: Final = 0x0A  # DataContentProto.docs
 _DOCS_BYTES: Final = 0x12  # DataContentProto.docs_bytes

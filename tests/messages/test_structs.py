@@ -6,8 +6,8 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatewayd.messages.structs import parameters_of, with_result
 from gatewayd.pb import Struct
-from gatewayd.structs import parameters_of, with_result
 
 TEXT = st.text("ab_ \0é🙂", max_size=5)
 JSON = st.recursive(

@@ -11,11 +11,12 @@ from docarray.proto import docarray_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd import documents, jsoncodec
-from gatewayd.documents import UnreadableDocuments, count, document_ids, merge, select, sort_like
+from gatewayd.messages import documents
+from gatewayd.messages.documents import UnreadableDocuments, count, document_ids, merge, select, sort_like
+from gatewayd.messages.json_form import codec
+from gatewayd.messages.request import Response
+from gatewayd.messages.wire import NO_DOCUMENTS
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto
-from gatewayd.request import Response
-from gatewayd.wire import NO_DOCUMENTS
 from tests.paths import GOLDEN
 
 PICKLED = DataContentProto(docs_bytes=b"\x80\x04.").SerializeToString()
@@ -30,11 +31,11 @@ def content(*found: DocumentProto) -> bytes:
 
 def from_json(*found: dict[str, Any]) -> bytes:
     body = json.dumps({"data": found}).encode()
-    return jsoncodec.decode_request(body, content_type=None, endpoint="/", request_id="r").documents
+    return codec.decode_request(body, content_type=None, endpoint="/", request_id="r").documents
 
 
 def as_json(serialised: bytes) -> Any:
-    return json.loads(jsoncodec.encode_http(Response("r", "/", serialised)))["data"]
+    return json.loads(codec.encode_http(Response("r", "/", serialised)))["data"]
 
 
 def plain(*ids: str) -> bytes:

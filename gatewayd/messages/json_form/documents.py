@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from gatewayd.jsonarrays import fill_array, read_array
-from gatewayd.jsonvalues import (
+from gatewayd.messages.json_form.arrays import fill_array, read_array
+from gatewayd.messages.json_form.values import (
     MAX_LEVEL,
     Loc,
     Problems,
