@@ -23,8 +23,8 @@ from gatewayd.errors import PortTaken
 from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.grpc_server import GrpcServer
-from gatewayd.protocols.grpc_servicer import Servicer
+from gatewayd.protocols.grpc.server import GrpcServer
+from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.status import status_maps
 from gatewayd.tls import Identity, WebTls, load_identity
 
@@ -127,7 +127,7 @@ class Gateway:
             self._grpc.append(server)
             return port
         # Half of all that a gateway imports, and nothing that one for gRPC alone would need.
-        from gatewayd.protocols.listener import build_site
+        from gatewayd.protocols.web_port import build_site
 
         site = build_site(
             listener.protocols,

@@ -30,11 +30,11 @@ PURE = [
     "pool/headers.py",
     "pool/http2.py",
     "pool/retry.py",
-    "protocols/stream.py",
-    "protocols/exec_routes.py",
-    "protocols/json_schemas.py",
-    "protocols/openapi.py",
-    "protocols/graphql_limits.py",
+    "protocols/window.py",
+    "protocols/http/routes.py",
+    "protocols/http/schemas.py",
+    "protocols/http/openapi.py",
+    "protocols/graphql/limits.py",
 ]
 IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"}
 

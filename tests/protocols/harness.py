@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.request import Request, Response, Route
-from gatewayd.protocols.listener import build_site
+from gatewayd.protocols.web_port import build_site
 
 reactor: Any = _reactor
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 import pytest_twisted
 
-from .harness import in_thread, served, until
+from tests.protocols.harness import in_thread, served, until
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://x.y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -10,11 +10,10 @@ import websockets
 from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.listener import build_site
+from gatewayd.protocols.web_port import build_site
 from gatewayd.tls import WebTls, load_identity
 from tests.certificates import write_files
-
-from .harness import FakeDispatcher, asyncio_client, in_thread, reactor, status_maps
+from tests.protocols.harness import FakeDispatcher, asyncio_client, in_thread, reactor, status_maps
 
 
 @pytest.fixture(scope="module")

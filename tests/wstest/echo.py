@@ -19,8 +19,8 @@ from twisted.internet.threads import deferToThread
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Draining
 from gatewayd.messages.request import Request, Response
-from gatewayd.protocols.listener import ListenerSite, build_site
-from gatewayd.protocols.websocket import WebSocketSession
+from gatewayd.protocols.web_port import ListenerSite, build_site
+from gatewayd.protocols.websocket.session import WebSocketSession
 
 reactor: Any = _reactor
 

@@ -10,11 +10,10 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, ConfigError, Draining, Overloaded, TimedOut, Unreachable
-from gatewayd.protocols.exec_routes import exec_routes
+from gatewayd.protocols.http.routes import exec_routes
 from tests.paths import GOLDEN
-
-from . import harness
-from .harness import FakeDispatcher, answer_to, in_thread, served, until
+from tests.protocols import harness
+from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, served, until
 
 
 def call(port, method, path, body=None, headers=None):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 
 from gatewayd.errors import BadRequest, TooLarge
-from gatewayd.protocols.http_coding import inflated, zipped
-from gatewayd.protocols.http_forms import JSON, PROTOBUF, accepts_gzip, answer_media, body_media
+from gatewayd.protocols.http.coding import inflated, zipped
+from gatewayd.protocols.http.negotiation import JSON, PROTOBUF, accepts_gzip, answer_media, body_media
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from gatewayd.errors import BadRequest, PortTaken, TimedOut, Unreachable
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
-from gatewayd.protocols.grpc_server import GrpcServer
-from gatewayd.protocols.grpc_servicer import Servicer
+from gatewayd.protocols.grpc.server import GrpcServer
+from gatewayd.protocols.grpc.servicer import Servicer
 from tests.protocols.harness import FakeDispatcher, until
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"

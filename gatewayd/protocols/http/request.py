@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from gatewayd.errors import Overloaded
-from gatewayd.protocols.http_answer import JSON, PIECE_BYTES, LargeBody, head, problem
+from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head, problem
 
 if TYPE_CHECKING:
-    from gatewayd.protocols.http_site import GatewayChannel, GatewaySite
+    from gatewayd.protocols.http.site import GatewayChannel, GatewaySite
 
 log = Logger()
 

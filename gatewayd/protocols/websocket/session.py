@@ -25,9 +25,10 @@ from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from gatewayd.errors import Draining, GatewayError, NetworkError, Overloaded
-from gatewayd.protocols.deflate import deflated
+from gatewayd.protocols.backend import OFFLOAD_BYTES
 from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.frames import (
+from gatewayd.protocols.websocket.deflate import deflated
+from gatewayd.protocols.websocket.frames import (
     JSON_FRAMES,
     UNSUPPORTED,
     close_code,
@@ -36,11 +37,10 @@ from gatewayd.protocols.frames import (
     negotiate,
     truncated,
 )
-from gatewayd.protocols.needs import OFFLOAD_BYTES
-from gatewayd.protocols.stream import Window
+from gatewayd.protocols.window import Window
 
 if TYPE_CHECKING:
-    from gatewayd.protocols.websocket_listener import WebSocketListener
+    from gatewayd.protocols.websocket.listener import WebSocketListener
 
 DRY_RUN: Final = "/dry_run"
 PATHS: Final = ("/", DRY_RUN)

@@ -26,8 +26,8 @@ from gatewayd.messages.json_form.codec import decode_request
 from gatewayd.messages.json_form.documents import read_document
 from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, SCORE, TARGET
 from gatewayd.pb import DataContentProto, DocumentProto
-from gatewayd.protocols.openapi import openapi
-from gatewayd.protocols.pages import documentation, graphiql
+from gatewayd.protocols.http.openapi import openapi
+from gatewayd.protocols.http.pages import documentation, graphiql
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway

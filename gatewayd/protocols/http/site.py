@@ -26,8 +26,8 @@ from twisted.web.server import Request, Site
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.http_answer import JSON, head, problem
-from gatewayd.protocols.http_request import GatewayRequest
+from gatewayd.protocols.http.answer import JSON, head, problem
+from gatewayd.protocols.http.request import GatewayRequest
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ import attrs
 import orjson
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.openapi import openapi
+from gatewayd.protocols.http.openapi import openapi
 
 _ASSETS: Final = files("gatewayd") / "assets"
 _FOREVER: Final = ((b"Cache-Control", b"public, max-age=31536000, immutable"),)

@@ -2,7 +2,7 @@
 The OpenAPI 3.1 document of an HTTP port, from the gateway's settings (golden: openapi_paths.json).
 
 Paths, tags, names of schemas and the documented answers are the reference's; what stands in them is
-made from ``exec_routes``, by which the port itself is built, and ``json_schemas``.
+made from ``routes``, by which the port itself is built, and ``schemas``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
-from gatewayd.protocols.json_schemas import Schema, ref, referred, with_references
+from gatewayd.protocols.http.routes import ExecRoute, exec_routes
+from gatewayd.protocols.http.schemas import Schema, ref, referred, with_references
 
 _TITLE: Final = "gatewayd"
 _DESCRIPTION: Final = (

@@ -10,9 +10,8 @@ import tracemalloc
 import pytest
 import pytest_twisted
 
-from gatewayd.protocols.http_site import SiteLimits
-
-from .harness import FakeDispatcher, in_thread, served, until
+from gatewayd.protocols.http.site import SiteLimits
+from tests.protocols.harness import FakeDispatcher, in_thread, served, until
 
 
 def talk(port, *pieces, timeout=10):

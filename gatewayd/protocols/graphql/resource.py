@@ -33,12 +33,12 @@ from twisted.python.failure import Failure
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Draining, GatewayError
 from gatewayd.messages.request import Request, Response
-from gatewayd.protocols.graphql_limits import QueryLimits, check_size
-from gatewayd.protocols.graphql_schema import SCHEMA
-from gatewayd.protocols.http_exchange import content, give_up
-from gatewayd.protocols.http_request import GatewayRequest
-from gatewayd.protocols.needs import Loop, Needs
-from gatewayd.protocols.pages import Page
+from gatewayd.protocols.backend import Loop, Needs
+from gatewayd.protocols.graphql.limits import QueryLimits, check_size
+from gatewayd.protocols.graphql.schema import SCHEMA
+from gatewayd.protocols.http.exchange import content, give_up
+from gatewayd.protocols.http.pages import Page
+from gatewayd.protocols.http.request import GatewayRequest
 
 log = Logger()
 
@@ -137,7 +137,7 @@ class _Execution:
     """
     One query's. Loop thread only.
 
-    It is graphql-core's context value, and so a ``graphql_schema.Asker``.
+    It is graphql-core's context value, and so a ``schema.Asker``.
     """
 
     def __init__(self, needs: Needs, loop: Loop, queries: _Queries, request_id: str) -> None:

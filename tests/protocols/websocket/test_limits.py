@@ -13,9 +13,8 @@ from twisted.internet.task import deferLater
 from gatewayd.errors import BadRequest, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
-
-from .frames_by_hand import BINARY, CLOSE, PING, TEXT, Talk, frame
-from .harness import FakeDispatcher, asyncio_client, in_thread, reactor, served, until
+from tests.protocols.harness import FakeDispatcher, asyncio_client, in_thread, reactor, served, until
+from tests.protocols.websocket.frames_by_hand import BINARY, CLOSE, PING, TEXT, Talk, frame
 
 
 def request_bytes(request_id, documents=b""):

@@ -13,10 +13,9 @@ from gatewayd.errors import Overloaded, Unreachable
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, StatusProto
-
-from .harness import FakeDispatcher, answer_to, in_thread, served, until
-from .test_http import call
-from .test_http_limits import HEAD, read_all, talk
+from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, served, until
+from tests.protocols.http.test_http import call
+from tests.protocols.http.test_limits import HEAD, read_all, talk
 
 PROTOBUF = "application/x-protobuf"
 # One document d0, in a field that no DocumentArrayProto has besides: documents are not looked into.

@@ -9,10 +9,10 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.deflate import accept_deflate
-from gatewayd.protocols.hangups import HangUps
-from gatewayd.protocols.needs import Needs
-from gatewayd.protocols.websocket import WebSocketSession
+from gatewayd.protocols.backend import Needs
+from gatewayd.protocols.websocket.deflate import accept_deflate
+from gatewayd.protocols.websocket.hangups import HangUps
+from gatewayd.protocols.websocket.session import WebSocketSession
 
 _HANDSHAKE_S: Final = 10.0
 # After the grace period, for the close frames to go out.

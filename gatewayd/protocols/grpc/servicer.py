@@ -32,10 +32,10 @@ from gatewayd.errors import BadRequest, GatewayError, Overloaded, codes_for
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
+from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.needs import Dispatcher
-from gatewayd.protocols.stream import Window
+from gatewayd.protocols.window import Window
 
 T = TypeVar("T")
 

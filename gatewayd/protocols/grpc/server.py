@@ -22,7 +22,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
-from gatewayd.protocols.grpc_servicer import SERVICES, Servicer
+from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.tls import Identity, UnusableIdentity
 
 _START_TIMEOUT_S = 10.0

@@ -22,8 +22,8 @@ from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Unreachable
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
-from gatewayd.protocols.graphql_limits import QueryLimits, check_size
-from gatewayd.protocols.listener import build_site
+from gatewayd.protocols.graphql.limits import QueryLimits, check_size
+from gatewayd.protocols.web_port import build_site
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway

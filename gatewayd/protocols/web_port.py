@@ -17,15 +17,15 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.config.model import GatewayConfig, Protocol
+from gatewayd.protocols.backend import Dispatcher, Loop, Needs
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.deflate import usable_offers
-from gatewayd.protocols.http_answer import problem
-from gatewayd.protocols.http_request import GatewayRequest
-from gatewayd.protocols.http_resource import HttpApi
-from gatewayd.protocols.http_site import GatewaySite, SiteLimits
-from gatewayd.protocols.needs import Dispatcher, Loop, Needs
-from gatewayd.protocols.websocket import PATHS
-from gatewayd.protocols.websocket_listener import WebSocketListener
+from gatewayd.protocols.http.answer import problem
+from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.protocols.http.resource import HttpApi
+from gatewayd.protocols.http.site import GatewaySite, SiteLimits
+from gatewayd.protocols.websocket.deflate import usable_offers
+from gatewayd.protocols.websocket.listener import WebSocketListener
+from gatewayd.protocols.websocket.session import PATHS
 
 _EXTENSIONS = b"sec-websocket-extensions"
 _PATHS = frozenset(path.encode() for path in PATHS)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.protocols.stream import Window
+from gatewayd.protocols.window import Window
 
 
 def test_a_full_window_has_no_room_until_an_answer_is_written():

@@ -21,10 +21,10 @@ from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.grpc_server import GrpcServer
-from gatewayd.protocols.grpc_servicer import Servicer
+from gatewayd.protocols.grpc.server import GrpcServer
+from gatewayd.protocols.grpc.servicer import Servicer
+from tests.protocols.grpc.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 from tests.protocols.harness import FakeDispatcher, answer_to, until
-from tests.protocols.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 
 __all__ = ["port"]  # a fixture
 

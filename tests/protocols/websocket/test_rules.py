@@ -15,8 +15,18 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 
-from tests.protocols.frames_by_hand import BINARY, CLOSE, PING, PONG, TEXT, Frame, Talk, closing, frame
 from tests.protocols.harness import in_thread
+from tests.protocols.websocket.frames_by_hand import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    Talk,
+    closing,
+    frame,
+)
 from tests.wstest.echo import echo_site
 
 reactor: Any = _reactor

@@ -2,7 +2,7 @@
 One HTTP request that asks executors for something: from its body to its answer, in either form.
 
 JSON and protobuf bodies make the same Request, and a Response is written in the form that the client
-accepts (``http_forms``). Documents in protobuf are passed through as they are. What takes long, for
+accepts (``negotiation``). Documents in protobuf are passed through as they are. What takes long, for
 large bodies, is done in a pool thread.
 """
 
@@ -30,12 +30,12 @@ from gatewayd.messages import wire
 from gatewayd.messages.json_form import codec
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
-from gatewayd.protocols.exec_routes import ExecRoute
-from gatewayd.protocols.http_answer import JSON, problem
-from gatewayd.protocols.http_coding import CODINGS, inflated, zipped
-from gatewayd.protocols.http_forms import Form, Media, accepts_gzip, answer_media, body_media
-from gatewayd.protocols.http_request import GatewayRequest
-from gatewayd.protocols.needs import OFFLOAD_BYTES, Needs
+from gatewayd.protocols.backend import OFFLOAD_BYTES, Needs
+from gatewayd.protocols.http.answer import JSON, problem
+from gatewayd.protocols.http.coding import CODINGS, inflated, zipped
+from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answer_media, body_media
+from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.protocols.http.routes import ExecRoute
 
 log = Logger()
 

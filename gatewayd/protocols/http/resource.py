@@ -1,7 +1,7 @@
 """
 The HTTP paths, mounted with Klein, each of them one Request to the dispatcher.
 
-``exec_routes`` says which of them hand their body to executors, from the gateway's settings alone.
+``routes`` says which of them hand their body to executors, from the gateway's settings alone.
 ``HttpApi`` registers all with Klein. Klein finds a path by werkzeug's matcher, which costs more than
 all else this file does; none of our paths has variables, so ``HttpApi.render`` looks the plain cases up
 in a table made from Klein's own map, and leaves to Klein what is not in it: encoded paths, unknown
@@ -26,13 +26,13 @@ from werkzeug.routing import RequestRedirect
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError
 from gatewayd.messages.json_form import codec
+from gatewayd.protocols.backend import Loop, Needs
 from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.exec_routes import ExecRoute, exec_routes
-from gatewayd.protocols.http_answer import problem
-from gatewayd.protocols.http_exchange import exchange, give_up
-from gatewayd.protocols.http_request import GatewayRequest
-from gatewayd.protocols.needs import Loop, Needs
-from gatewayd.protocols.pages import Page, documentation, graphiql
+from gatewayd.protocols.http.answer import problem
+from gatewayd.protocols.http.exchange import exchange, give_up
+from gatewayd.protocols.http.pages import Page, documentation, graphiql
+from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.protocols.http.routes import ExecRoute, exec_routes
 
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
 
@@ -90,7 +90,7 @@ class HttpApi(Resource):
 
     def _mount_graphql(self, gateway: GatewayConfig, loop: Loop) -> None:
         # Most gateways don't serve it, and need not wait for its library to load.
-        from gatewayd.protocols.graphql_http import GraphqlApi
+        from gatewayd.protocols.graphql.resource import GraphqlApi
 
         page, *files = graphiql(gateway)
         for file in files:

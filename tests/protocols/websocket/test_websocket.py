@@ -17,10 +17,17 @@ from gatewayd.errors import Overloaded, TimedOut, Unreachable
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
-from gatewayd.protocols.frames import truncated
+from gatewayd.protocols.websocket.frames import truncated
 from tests.paths import GOLDEN
-
-from .harness import FakeDispatcher, answer_to, asyncio_client, in_thread, reactor, served, until
+from tests.protocols.harness import (
+    FakeDispatcher,
+    answer_to,
+    asyncio_client,
+    in_thread,
+    reactor,
+    served,
+    until,
+)
 
 RECORDED = json.loads((GOLDEN / "websocket.json").read_text())
 CONVERSATIONS = {c["name"]: c for c in RECORDED["conversations"]}

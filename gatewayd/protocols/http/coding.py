@@ -15,7 +15,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from gatewayd.errors import BadRequest, TooLarge
-from gatewayd.protocols.needs import OFFLOAD_BYTES
+from gatewayd.protocols.backend import OFFLOAD_BYTES
 
 # The codings that a body may have; zlib tells gzip from deflate by the first bytes.
 CODINGS: Final = (b"gzip", b"x-gzip", b"deflate")

@@ -1,0 +1,1 @@
+"""GraphQL over HTTP: the schema, its limits, and the path."""

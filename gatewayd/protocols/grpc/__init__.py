@@ -1,0 +1,1 @@
+"""gRPC: the port, its services and their methods."""

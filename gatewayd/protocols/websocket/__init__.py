@@ -1,0 +1,1 @@
+"""WebSocket: one connection, many requests under way."""
