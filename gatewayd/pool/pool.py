@@ -16,20 +16,20 @@ import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from gatewayd.bridge import Bridge
+from gatewayd.clocks import Clock
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.around import AFTER, BEFORE, around
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
-from gatewayd.pool.channel import Channel, ChannelSettings, State
-from gatewayd.pool.clocks import Clock
-from gatewayd.pool.decisions import Decisions
-from gatewayd.pool.names import Name, NamedReplicas, Resolve, resolver
+from gatewayd.pool.dns import Name, NamedReplicas, Resolve, resolver
+from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import Channel as AnyChannel
-from gatewayd.pool.replicas import ReplicaRules, ReplicaSet
+from gatewayd.pool.replica_set import ReplicaRules, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
-from gatewayd.pool.room import Room
 from gatewayd.pool.roots import read_roots
 from gatewayd.pool.shards import Offload, Shards
+from gatewayd.pool.slots import Room
+from gatewayd.rpc.channel import Channel, ChannelSettings, State
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], AnyChannel]
 

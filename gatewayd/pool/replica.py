@@ -19,11 +19,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.clocks import Clock, Timer
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Health
-from gatewayd.pool.channel import CallError, State
-from gatewayd.pool.clocks import Clock, Timer
-from gatewayd.pool.decisions import Decisions
+from gatewayd.pool.events import Decisions
+from gatewayd.rpc.channel import CallError, State
 
 log = Logger()
 

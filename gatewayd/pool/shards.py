@@ -18,15 +18,15 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.clocks import Clock
 from gatewayd.config.around import around as around
 from gatewayd.errors import GatewayError, TimedOut
 from gatewayd.messages import wire
 from gatewayd.messages.documents import merge
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pb import Struct
-from gatewayd.pool.clocks import Clock
-from gatewayd.pool.decisions import Decisions
-from gatewayd.pool.replicas import ReplicaSet
+from gatewayd.pool.events import Decisions
+from gatewayd.pool.replica_set import ReplicaSet
 
 log = Logger()
 

@@ -22,7 +22,7 @@ from tests.faults.conftest import (
     until,
     until_answered,
 )
-from tests.pool.servers import SETTINGS_FRAME, listening
+from tests.rpc.servers import SETTINGS_FRAME, listening
 
 pytestmark = pytest.mark.faults
 

@@ -14,7 +14,8 @@ import pytest
 
 from gatewayd.bridge import Bridge
 from tests.faults.conftest import FULL, Bench, Clients, report, run, until, until_answered
-from tests.pool.servers import (
+from tests.processes import free_ports
+from tests.rpc.servers import (
     DISCOVERY,
     SINGLE,
     Executor,
@@ -25,7 +26,6 @@ from tests.pool.servers import (
     says_nothing,
     talks_nonsense,
 )
-from tests.processes import free_ports
 
 pytestmark = pytest.mark.faults
 

@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.messages.request import Answer, Call
-from gatewayd.pool.channel import CallError, ChannelSettings
 from gatewayd.pool.pool import Pool
+from gatewayd.rpc.channel import CallError, ChannelSettings
 
 CALL = Call((b"",), "/x")
 ANSWER = Answer(b"documents")

@@ -13,8 +13,8 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.errors import CallFailed, Draining, Overloaded, TimedOut, Unreachable
 from gatewayd.messages.wire import Malformed
-from gatewayd.pool.channel import CallError
 from gatewayd.pool.retry import RetryBudget, RetryPolicy, backoff_s
+from gatewayd.rpc.channel import CallError
 from tests.pool.fakes import ANSWER, CALL, LATE, LOST, REFUSED, Setup, external
 
 A, B, C = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"

@@ -15,7 +15,7 @@ from gatewayd.errors import Unreachable
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import encode_call
 from gatewayd.pb import DataContentProto, DataRequestProto, Struct
-from gatewayd.pool.channel import CallError
+from gatewayd.rpc.channel import CallError
 from tests.pool.fakes import Sent, Setup
 
 SHARDS = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, Protocol
 
-from gatewayd.pool.clocks import Clock, Timer
+from gatewayd.clocks import Clock, Timer
 
 TICK_S: Final = 0.005
 

@@ -18,9 +18,9 @@ from twisted.internet.task import deferLater
 from gatewayd.bridge import Bridge
 from gatewayd.messages.request import Call
 from gatewayd.messages.wire import Malformed
-from gatewayd.pool.channel import DISCOVERY, LISTED, SINGLE, STREAM, CallError, Channel, ChannelSettings
 from gatewayd.pool.roots import read_roots
-from tests.pool.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
+from gatewayd.rpc.channel import DISCOVERY, LISTED, SINGLE, STREAM, CallError, Channel, ChannelSettings
+from tests.rpc.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
 
 CALL = Call((b"",), "/x")
 

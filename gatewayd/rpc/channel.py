@@ -1,8 +1,8 @@
 """
 One address: gRPC calls to an executor as Deferreds that can be cancelled. Reactor thread only.
 
-``Channel`` is what the pool sees; it makes calls (``grpc_call.py``) over a connection that comes back when
-it is lost (``transport.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md).
+``Channel`` is what the pool sees; it makes calls (``call.py``) over a connection that comes back when
+it is lost (``link.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md).
 Executors are reached by ``process_single_data``; one that doesn't implement it is asked by ``Call`` (spec
 wire.md, How a gateway learns what an executor serves: the reference asks reflection first, which costs a
 round trip and fails on executors without it).
@@ -18,12 +18,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 import gatewayd
+from gatewayd.clocks import Timer
 from gatewayd.messages import wire
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pb import EndpointsProto
-from gatewayd.pool.clocks import Timer
-from gatewayd.pool.deadlines import Deadlines
-from gatewayd.pool.grpc_call import (
+from gatewayd.rpc.call import (
     AnswerHead,
     CallError,
     IllegalMetadata,
@@ -33,7 +32,8 @@ from gatewayd.pool.grpc_call import (
     expand,
     prefix,
 )
-from gatewayd.pool.transport import Link, LinkSettings, State
+from gatewayd.rpc.deadlines import Deadlines
+from gatewayd.rpc.link import Link, LinkSettings, State
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 

@@ -31,8 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.pool.clocks import Timer
-from gatewayd.pool.http2 import Broken, Connection, Stream
+from gatewayd.clocks import Timer
+from gatewayd.rpc.http2 import Broken, Connection, Stream
 
 log = Logger()
 

@@ -7,7 +7,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from gatewayd.errors import Unreachable
-from gatewayd.pool.names import Name, resolver
+from gatewayd.pool.dns import Name, resolver
 from tests.pool.fakes import ANSWER, Setup, external
 
 

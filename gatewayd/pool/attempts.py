@@ -22,13 +22,13 @@ from twisted.python.failure import Failure
 from gatewayd.errors import CallFailed, Draining, NetworkError, NotFound, Overloaded, TimedOut, Unreachable
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed
-from gatewayd.pool.channel import CallError
 from gatewayd.pool.retry import backoff_s
+from gatewayd.rpc.channel import CallError
 
 if TYPE_CHECKING:
-    from gatewayd.pool.clocks import Timer
+    from gatewayd.clocks import Timer
     from gatewayd.pool.replica import Replica
-    from gatewayd.pool.replicas import ReplicaSet
+    from gatewayd.pool.replica_set import ReplicaSet
 
 log = Logger()
 

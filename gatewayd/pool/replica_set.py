@@ -1,7 +1,7 @@
 """
 The interchangeable replicas of a Deployment (or of one of its shards): who gets the next call.
 
-What becomes of one request is in ``sending.py``, what is known of one replica in ``replica.py``.
+What becomes of one request is in ``attempts.py``, what is known of one replica in ``replica.py``.
 Everything here is on the reactor thread. Time, dice and channels are passed in.
 """
 
@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.clocks import Clock
 from gatewayd.messages.request import Answer, Call
+from gatewayd.pool.attempts import Sending
 from gatewayd.pool.balancing import Balancer, Health
-from gatewayd.pool.channel import State
-from gatewayd.pool.clocks import Clock
-from gatewayd.pool.decisions import Decisions
+from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import Channel, Replica
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
-from gatewayd.pool.room import Room
-from gatewayd.pool.sending import Sending
+from gatewayd.pool.slots import Room
+from gatewayd.rpc.channel import State
 
 # What may be called, best first; see _rank.
 _WAIT_FOR = 4

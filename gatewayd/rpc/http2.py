@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from gatewayd.pool.headers import Blocks, Unreadable
+from gatewayd.rpc.headers import Blocks, Unreadable
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

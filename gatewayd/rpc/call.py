@@ -16,8 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
-from gatewayd.pool.headers import Field, encode
-from gatewayd.pool.http2 import Broken, Stream
+from gatewayd.rpc.headers import Field, encode
+from gatewayd.rpc.http2 import Broken, Stream
 
 _CODES: Final = (
     "OK",

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.pool.grpc_call import (
-    AnswerHead,
-    CallError,
-    IllegalMetadata,
-    RequestHead,
-    compress,
-    expand,
-    prefix,
-)
-from tests.pool.peer import Asked
+from gatewayd.rpc.call import AnswerHead, CallError, IllegalMetadata, RequestHead, compress, expand, prefix
+from tests.rpc.peer import Asked
 
 OK = AnswerHead.of([(b":status", b"200"), (b"content-type", b"application/grpc+proto")])
 DONE = AnswerHead.of([(b"grpc-status", b"0")])

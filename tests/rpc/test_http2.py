@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.pool.grpc_call import CallError
-from gatewayd.pool.headers import encode
-from gatewayd.pool.http2 import Limits
-from tests.pool.peer import SETTINGS, Asked, Memory, Peer, frame
+from gatewayd.rpc.call import CallError
+from gatewayd.rpc.headers import encode
+from gatewayd.rpc.http2 import Limits
+from tests.rpc.peer import SETTINGS, Asked, Memory, Peer, frame
 
 HEADERS = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
 TRAILERS = encode([(b"grpc-status", b"0")])

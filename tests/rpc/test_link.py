@@ -18,11 +18,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
 from gatewayd.messages.request import Call
-from gatewayd.pool import transport
-from gatewayd.pool.channel import SINGLE
-from tests.pool.peer import SETTINGS, frame
-from tests.pool.servers import ALL, Executor, listening
-from tests.pool.test_channel import CALL, Bench, error_of
+from gatewayd.rpc import link as transport
+from gatewayd.rpc.channel import SINGLE
+from tests.rpc.peer import SETTINGS, frame
+from tests.rpc.servers import ALL, Executor, listening
+from tests.rpc.test_channel import CALL, Bench, error_of
 
 
 @pytest_twisted.async_yield_fixture()

@@ -10,8 +10,8 @@ import h2.connection
 import h2.events
 import h2.settings
 
-from gatewayd.pool.grpc_call import AnswerHead, CallError, RequestHead, Unary, prefix
-from gatewayd.pool.http2 import Connection, Limits
+from gatewayd.rpc.call import AnswerHead, CallError, RequestHead, Unary, prefix
+from gatewayd.rpc.http2 import Connection, Limits
 
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 ANSWER = [(":status", "200"), ("content-type", "application/grpc")]

@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.pool.clocks import Clock, Timer
-from gatewayd.pool.replicas import ReplicaSet
+from gatewayd.clocks import Clock, Timer
+from gatewayd.pool.replica_set import ReplicaSet
 
 log = Logger()
 

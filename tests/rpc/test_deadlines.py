@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from gatewayd.pool.deadlines import TICK_S, Deadlines
+from gatewayd.rpc.deadlines import TICK_S, Deadlines
 
 
 class Waiter:

@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.pool.headers import Blocks, Unreadable, encode
+from gatewayd.rpc.headers import Blocks, Unreadable, encode
 
 NAMES = st.sampled_from([b":status", b"content-type", b"grpc-status", b"grpc-message", b"x", b"y" * 200])
 VALUES = st.one_of(st.sampled_from([b"200", b"0", b"application/grpc", b""]), st.binary(max_size=300))

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from gatewayd.pb import EndpointsProto
-from gatewayd.pool.channel import DISCOVERY, LISTED, SINGLE, STREAM
+from gatewayd.rpc.channel import DISCOVERY, LISTED, SINGLE, STREAM
 
 SETTINGS_FRAME = b"\0\0\0\4\0\0\0\0\0"
 
