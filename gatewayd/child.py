@@ -135,8 +135,8 @@ def _observer(level: str, report: _Reports) -> Any:
     def observe(event: LogEvent) -> None:
         namespace = event.get("log_namespace")
         found = event.get("log_level", LogLevel.info)
-        told_by_parent = namespace in ("gatewayd.executor.replica", "gatewayd.service")
-        if namespace == "gatewayd.executor.replica" and "line" in event:
+        told_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service")
+        if namespace == "gatewayd.supervisor.process" and "line" in event:
             sys.stderr.write(formatEvent(event) + "\n")
             sys.stderr.flush()
         elif found >= least and (report.done or found < LogLevel.error or not told_by_parent):

@@ -20,12 +20,12 @@ from gatewayd.config import FlowConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.errors import PortTaken
-from gatewayd.executor.supervisor import Supervisor
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc.server import GrpcServer
 from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.status import status_maps
+from gatewayd.supervisor.supervisor import Supervisor
 from gatewayd.tls import Identity, WebTls, load_identity
 
 log = Logger()

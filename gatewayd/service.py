@@ -19,8 +19,8 @@ from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 
 if TYPE_CHECKING:
-    from gatewayd.executor.supervisor import Down, Supervisor, Up
     from gatewayd.gateway import Gateway
+    from gatewayd.supervisor.supervisor import Down, Supervisor, Up
 
 log = Logger()
 
@@ -101,7 +101,7 @@ class GatewayService(Service):
         If the gateway cannot start, the executors end with this process.
         """
         from gatewayd.config.around import around
-        from gatewayd.executor.supervisor import Supervisor
+        from gatewayd.supervisor.supervisor import Supervisor
 
         def up(deployment: str, shard: int, replica: int, address: str) -> None:
             on_up(deployment, shard, replica, address)

@@ -2,7 +2,7 @@
 What a Flow in Python says, as the map that a Flow file would hold, and what of it no file can hold.
 
 Nothing is decided here: the map goes to ``gatewayd.config``, in this process to be checked and in the
-gateway's to be served. Classes and objects leave the map on the way (``carrying.py``).
+gateway's to be served. Classes and objects leave the map on the way (``by_value.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import IO, Any, Final, NoReturn
 import attrs
 import yaml
 
-from gatewayd.carrying import CannotCarry, Carried, importable_name, pack
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.config.document import parse
 from gatewayd.config.files import read_text
@@ -25,6 +24,7 @@ from gatewayd.config.problems import Place, Report, Source
 from gatewayd.config.sections import gather, read, spread
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.errors import ConfigError
+from gatewayd.executor.by_value import CannotCarry, Carried, importable_name, pack
 
 # Where a class may stand, and the field of DeploymentConfig that comes of it.
 _ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}

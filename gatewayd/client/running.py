@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from gatewayd.carrying import own_path
+from gatewayd.executor.by_value import own_path
 
 # After the grace period, for connections and executors to be closed. By feel.
 _PATIENCE_S: Final = 20.0

@@ -102,7 +102,7 @@ class ExecutorConfig:
     ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
     or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
     ``py_modules`` are absolute paths. ``workspace`` is the base folder, absolute too. ``carried`` is what
-    a Flow in Python sends by value (``carrying.py``); a class in it takes the place of ``uses``.
+    a Flow in Python sends by value (``by_value.py``); a class in it takes the place of ``uses``.
     """
 
     uses: str | None = None

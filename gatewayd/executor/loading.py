@@ -19,8 +19,8 @@ from typing import Any
 import attrs
 import yaml
 
-from gatewayd.carrying import Carried, unpack
 from gatewayd.config.model import ExecutorConfig
+from gatewayd.executor.by_value import Carried, unpack
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
 

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
-from gatewayd.executor.replica import Backoff, Reactor, Replica, ReplicaStatus
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.supervisor.process import Backoff, Reactor, Replica, ReplicaStatus
 
 Up = Callable[[str, int, int, str], None]
 Down = Callable[[str, int, int], None]

@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from gatewayd import Executor, requests
-from gatewayd.carrying import CannotCarry, Carried, importable_name, own_path, pack
 from gatewayd.executor.batching import Batch
+from gatewayd.executor.by_value import CannotCarry, Carried, importable_name, own_path, pack
 from tests.processes import environment
 
 UNPACK = """
 import sys
-from gatewayd.carrying import unpack
+from gatewayd.executor.by_value import unpack
 arrived = unpack(sys.argv[1])
 executor = arrived.cls()
 print(executor.shout([]))

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.errors import Draining
-from gatewayd.executor.replica import Backoff
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.executor.supervisor import Supervisor
+from gatewayd.supervisor.process import Backoff
+from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
@@ -110,7 +110,7 @@ SUPERVISING = """
 import json, os, sys
 from twisted.internet import reactor
 from gatewayd.config import DeploymentConfig, ExecutorConfig
-from gatewayd.executor.supervisor import Supervisor
+from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
 
 several = DeploymentConfig("rec", replicas=2, executor=ExecutorConfig())

@@ -1,0 +1,1 @@
+"""Executor processes, seen from the gateway: started, watched, restarted, stopped."""
