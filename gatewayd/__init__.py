@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gatewayd.client.client import Client
-    from gatewayd.client.flow import Flow
     from gatewayd.executor.binding import dynamic_batching, monitor, requests
     from gatewayd.executor.executor import Executor
+    from gatewayd.flow.flow import Flow
 
 _HOMES = {
     "Client": "gatewayd.client.client",
     "Executor": "gatewayd.executor.executor",
-    "Flow": "gatewayd.client.flow",
+    "Flow": "gatewayd.flow.flow",
     "requests": "gatewayd.executor.binding",
     "dynamic_batching": "gatewayd.executor.binding",
     "monitor": "gatewayd.executor.binding",

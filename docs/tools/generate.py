@@ -21,7 +21,7 @@ import click
 from gatewayd import cli, errors
 from gatewayd.config import keys
 from gatewayd.config.keys import IGNORED, NOT_YET, SUPPORTED, Key, Section
-from gatewayd.plugin import Options
+from gatewayd.service.plugin import Options
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "reference"
 

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import Message
 
 from gatewayd.cli.output import fail, say, table
-from gatewayd.client.causes import explained
+from gatewayd.client.hints import explained
 from gatewayd.client.target import Certificates, Target, parse_target
 from gatewayd.status import status_maps
 

@@ -31,7 +31,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
 
 def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
     """Draw it; the exit code."""
-    from gatewayd.client.plot import picture
+    from gatewayd.flow.plot import picture
 
     target = output if output is not None else flow.with_suffix(".svg")
     if flow.is_dir():

@@ -10,7 +10,7 @@ from typing import Any
 from gatewayd.client.exchange import Arrived, Deliver, Ended, Exchange, Options, Outbox, Retries
 from gatewayd.client.loop import LoopThread, loop_thread
 from gatewayd.client.target import Target
-from gatewayd.client.transport import Transport, make_transport
+from gatewayd.client.transports.base import Transport, make_transport
 
 
 class Link:

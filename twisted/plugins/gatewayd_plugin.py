@@ -2,7 +2,7 @@ from twisted.application.service import ServiceMaker
 
 gateway = ServiceMaker(
     "gatewayd",
-    "gatewayd.plugin",
+    "gatewayd.service.plugin",
     "Serves a Flow of executors over gRPC, HTTP and WebSocket.",
     "gateway",
 )

@@ -65,7 +65,7 @@ class Description:
         """
         The map, with nothing in it that JSON does not have, and what goes by value beside it.
 
-        See ``gatewayd/child.py`` for the second. Raises FlowError for what cannot be sent.
+        See ``gatewayd/service/child.py`` for the second. Raises FlowError for what cannot be sent.
         """
         carried: dict[str, str] = {}
         items = []

@@ -5,7 +5,7 @@ The process behind a started Flow: spawned, waited for until it serves, ended wi
        └────── "failed", or its end ──> RuntimeFailToStart
 
 The gateway gets one line of JSON on its standard input, which then stays open: that it ends is what
-tells the gateway to stop (see ``gatewayd/child.py``), so nothing is left behind however this process
+tells the gateway to stop (see ``gatewayd/service/child.py``), so nothing is left behind however this process
 ends. The executors know the same of the gateway.
 """
 
@@ -68,7 +68,7 @@ class RunningGateway:
         self._closing = threading.Lock()
         # Popen execs at once (vfork): no Python and no gRPC ever runs in a copy of this process.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gatewayd.child"],
+            [sys.executable, "-P", "-m", "gatewayd.service.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(),

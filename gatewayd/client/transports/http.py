@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import orjson
 
-from gatewayd.client import jsonform
 from gatewayd.client.errors import (
     BadClient,
     BadServerFlow,
@@ -18,11 +17,12 @@ from gatewayd.client.errors import (
     Unreachable,
 )
 from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles
-from gatewayd.client.http_session import SessionOf, requested
 from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
-from gatewayd.client.transport import DRY_RUN_FAILED
+from gatewayd.client.transports import json_form as jsonform
+from gatewayd.client.transports.base import DRY_RUN_FAILED
+from gatewayd.client.transports.session import SessionOf, requested
 from gatewayd.messages.request import Request
 
 # How much of an unexpected body is kept in an error.

@@ -14,7 +14,7 @@ from gatewayd.config.around import around
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gatewayd.client.running import Event
+    from gatewayd.flow.process import Event
 
 
 _SCHEMES: Final = {"grpc": "grpc", "http": "http", "websocket": "ws"}

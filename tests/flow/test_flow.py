@@ -11,8 +11,8 @@ import pytest
 from docarray import Document, DocumentArray
 
 from gatewayd import Executor, Flow, requests
-from gatewayd.client.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from gatewayd.config import Listener
+from gatewayd.flow.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from tests.certificates import make
 from tests.processes import free_ports
 

@@ -1,5 +1,5 @@
 """
-``python -m gatewayd.child``: the gateway of a Flow that was written in Python, as a process of its own.
+``python -m gatewayd.service.child``: the gateway of a Flow written in Python, in a process of its own.
 
 It is the service that twistd runs, told by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "carried": {...},
@@ -28,7 +28,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.errors import ConfigError
-from gatewayd.service import GatewayService
+from gatewayd.service.service import GatewayService
 
 
 def main() -> int:
@@ -135,7 +135,7 @@ def _observer(level: str, report: _Reports) -> Any:
     def observe(event: LogEvent) -> None:
         namespace = event.get("log_namespace")
         found = event.get("log_level", LogLevel.info)
-        told_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service")
+        told_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service.service")
         if namespace == "gatewayd.supervisor.process" and "line" in event:
             sys.stderr.write(formatEvent(event) + "\n")
             sys.stderr.flush()

@@ -19,7 +19,7 @@ from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 
 if TYPE_CHECKING:
-    from gatewayd.gateway import Gateway
+    from gatewayd.service.gateway import Gateway
     from gatewayd.supervisor.supervisor import Down, Supervisor, Up
 
 log = Logger()
@@ -70,7 +70,7 @@ class GatewayService(Service):
         supervisor = self._start_executors(
             on_up=lambda *up: gateway.replica_up(*up), on_down=lambda *down: gateway.replica_down(*down)
         )
-        from gatewayd.gateway import Gateway
+        from gatewayd.service.gateway import Gateway
 
         try:
             gateway = Gateway(self._flow, self._reactor, supervisor)

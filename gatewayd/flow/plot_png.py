@@ -7,8 +7,8 @@ from __future__ import annotations
 import io
 from typing import Any, Final
 
-from gatewayd.client.plot import BOX_HEIGHT, GAP_X, Box, placed, ties
 from gatewayd.config import FlowConfig
+from gatewayd.flow.plot import BOX_HEIGHT, GAP_X, Box, placed, ties
 
 # Drawn large, so that it is sharp on any screen.
 _SCALE: Final = 2

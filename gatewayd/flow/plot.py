@@ -68,7 +68,7 @@ def picture(flow: FlowConfig, suffix: str) -> bytes:
     if suffix == ".svg":
         return svg(flow).encode()
     if suffix == ".png":
-        from gatewayd.client.plot_png import png
+        from gatewayd.flow.plot_png import png
 
         return png(flow)
     raise ValueError(f"a Flow is drawn as .svg or .png, not as {suffix or 'a file without an ending'}")

@@ -36,13 +36,13 @@ class Transport(Protocol):
 def make_transport(target: Target) -> Transport:
     # Imported here, because nobody speaks all three and each brings a library of its own.
     if target.protocol == "grpc":
-        from gatewayd.client.grpc_transport import GrpcTransport
+        from gatewayd.client.transports.grpc import GrpcTransport
 
         return GrpcTransport(target)
     if target.protocol == "http":
-        from gatewayd.client.http_transport import HttpTransport
+        from gatewayd.client.transports.http import HttpTransport
 
         return HttpTransport(target)
-    from gatewayd.client.websocket_transport import WebSocketTransport
+    from gatewayd.client.transports.websocket import WebSocketTransport
 
     return WebSocketTransport(target)

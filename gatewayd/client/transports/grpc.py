@@ -19,13 +19,13 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from gatewayd.client.causes import explained
 from gatewayd.client.errors import BadClient, BadServerFlow, NotFound, TimedOut, Unreachable
 from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles, run_stream
+from gatewayd.client.hints import explained
 from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Certificates, Target
-from gatewayd.client.transport import DRY_RUN_FAILED
+from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto

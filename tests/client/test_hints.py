@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import gatewayd
-from gatewayd.client.causes import explained
 from gatewayd.client.certificate import server_name
 from gatewayd.client.client import Client
 from gatewayd.client.errors import BadClientInput, Unreachable
+from gatewayd.client.hints import explained
 from gatewayd.client.target import Certificates, parse_target
 from tests.certificates import make
 from tests.processes import Gateway, free_ports

@@ -13,9 +13,9 @@ from typing import Any
 
 import aiohttp
 
-from gatewayd.client.causes import explained
 from gatewayd.client.errors import BadClient, BadServerFlow, TimedOut, Unreachable
 from gatewayd.client.exchange import Options
+from gatewayd.client.hints import explained
 from gatewayd.client.target import Target
 
 

@@ -6,7 +6,7 @@ Describes a Flow in Python and runs it.
         f.post("/", inputs=docs)
 
 A Flow never changes: each method that adds something returns another one. ``with`` starts the gateway
-and its executors as processes of their own (``running.py``) and ends them.
+and its executors as processes of their own (``process.py``) and ends them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
-from gatewayd.client.description import (
+from gatewayd.config import FlowConfig
+from gatewayd.flow.description import (
     Description,
     FlowError,
     FlowTopologyError,
@@ -32,9 +33,8 @@ from gatewayd.client.description import (
     read_source,
     to_yaml,
 )
-from gatewayd.client.running import PortAlreadyUsed, RunningGateway, RuntimeFailToStart
-from gatewayd.client.startup import addresses, startup
-from gatewayd.config import FlowConfig
+from gatewayd.flow.process import PortAlreadyUsed, RunningGateway, RuntimeFailToStart
+from gatewayd.flow.startup import addresses, startup
 
 if TYPE_CHECKING:
     from gatewayd.executor.executor import Executor
@@ -154,13 +154,13 @@ class Flow:
         Raises ValueError for a file that is not to be called ``.svg`` or ``.png``.
         """
         if output is not None:
-            from gatewayd.client.plot import picture
+            from gatewayd.flow.plot import picture
 
             Path(output).write_bytes(picture(self.config, Path(output).suffix))
         return self
 
     def _repr_svg_(self) -> str:
-        from gatewayd.client.plot import svg
+        from gatewayd.flow.plot import svg
 
         return svg(self.config)
 

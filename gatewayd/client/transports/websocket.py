@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
 from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stream
-from gatewayd.client.http_session import SessionOf, headers_of, translated
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
-from gatewayd.client.transport import DRY_RUN_FAILED
+from gatewayd.client.transports.base import DRY_RUN_FAILED
+from gatewayd.client.transports.session import SessionOf, headers_of, translated
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto

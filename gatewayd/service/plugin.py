@@ -17,7 +17,7 @@ from twisted.python import usage
 from gatewayd import __version__
 from gatewayd.config import FlowConfig, load_flow
 from gatewayd.errors import ConfigError
-from gatewayd.service import GatewayService
+from gatewayd.service.service import GatewayService
 
 log = Logger()
 

@@ -1,0 +1,1 @@
+"""A Flow in Python: described, started as a process, plotted."""
