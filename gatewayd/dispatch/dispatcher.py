@@ -18,26 +18,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import uuid4
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.clocks import Clock, Timer
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import Draining, GatewayError, TimedOut
 from gatewayd.messages.request import Answer, Call, Request, Response
+from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
+from gatewayd.waiters import Waiters
 
 DRY_RUN_ENDPOINT = "_jina_dry_run_"
-
-# Work on fewer bytes than this costs less than a trip to another thread and back. Chosen by feel:
-# merging two parts of this size takes about a millisecond.
-OFFLOAD_BYTES = 64 * 1024
-
-T = TypeVar("T")
 
 
 class Pool(Protocol):
@@ -55,26 +52,6 @@ class Pool(Protocol):
     def serves(self, deployment: str, endpoint: str) -> bool:
         """Whether the Executor binds ``endpoint``; True while that is not known."""
         ...
-
-
-class Timer(Protocol):
-    """What ``callLater`` returns (twisted.internet.interfaces.IDelayedCall)."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """What is needed of a reactor (twisted.internet.interfaces.IReactorTime)."""
-
-    def seconds(self) -> float: ...
-
-    def callLater(self, delay: float, function: Callable[[], None], /) -> Timer: ...
-
-
-class Offload(Protocol):
-    """Runs a pure function where it does not hold up the reactor thread."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
 
 
 class DeadlineOver(TimedOut):
@@ -111,7 +88,7 @@ class Dispatcher:
         clock: Clock,
         offload: Offload,
         *,
-        offload_bytes: int = OFFLOAD_BYTES,
+        offload_bytes: int = SMALL_BYTES,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.topology = topology
@@ -122,7 +99,7 @@ class Dispatcher:
         self.wall_clock = wall_clock
         self._closed = False
         self._runs: set[_Run] = set()
-        self._drained: list[Deferred[None]] = []
+        self._drained: Waiters[None] = Waiters()
 
     @property
     def in_flight(self) -> int:
@@ -163,9 +140,8 @@ class Dispatcher:
 
     def drain(self) -> Deferred[None]:
         """Fires when nothing is in flight, floating calls included. Each caller gets its own."""
-        drained: Deferred[None] = Deferred(self._drained.remove)
-        self._drained.append(drained)
-        self._tell_drained()
+        drained = self._drained.wait()
+        self._check_drained()
         return drained
 
     def abandon(self) -> None:
@@ -176,13 +152,11 @@ class Dispatcher:
     def run_ended(self, run: _Run) -> None:
         """Told by each run when its result has been given and its last call has ended."""
         self._runs.discard(run)
-        self._tell_drained()
+        self._check_drained()
 
-    def _tell_drained(self) -> None:
+    def _check_drained(self) -> None:
         if not self._runs:
-            waiting, self._drained = self._drained, []
-            for each in waiting:
-                each.callback(None)
+            self._drained.fire(None)
 
 
 class _Run:
