@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Sized
 from typing import Any, Final
 
-from gatewayd.messages.json_form.values import read_struct, read_value
+from gatewayd.messages.structs import read_struct, read_value
 from gatewayd.pb import DocumentProto, Struct
 
 Condition = Callable[[DocumentProto], bool]

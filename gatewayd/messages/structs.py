@@ -19,7 +19,7 @@ def parameters_of(data: bytes) -> dict[str, Any]:
     if not data:
         return {}
     try:
-        return _dict(Struct.FromString(data))
+        return read_struct(Struct.FromString(data))
     except DecodeError as error:
         raise ValueError(f"the parameters are no google.protobuf.Struct: {error}") from error
 
@@ -46,19 +46,25 @@ def with_result(data: bytes, runtime_name: str, result: Mapping[str, Any]) -> by
     return parameters.SerializeToString()
 
 
-def _dict(struct: Struct) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in struct.fields.items()}
+def read_struct(struct: Struct) -> dict[str, Any]:
+    """A Struct as a dict; the parser that read it bounds its depth."""
+    return {key: read_value(value) for key, value in struct.fields.items()}
 
 
-def _plain(value: Value) -> Any:
+def read_value(value: Value) -> Any:
+    """A Struct's value as None, bool, float, str, list or dict; one that is not set is None."""
     kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return value.number_value
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
     if kind == "struct_value":
-        return _dict(value.struct_value)
+        return read_struct(value.struct_value)
     if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
-    if kind is None or kind == "null_value":
-        return None
-    return getattr(value, kind)
+        return [read_value(item) for item in value.list_value.values]
+    return None
 
 
 def _struct(mapping: Mapping[str, Any], where: str) -> Struct:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gatewayd.messages import documents
 from gatewayd.messages.documents import UnreadableDocuments, count, document_ids, merge, select, sort_like
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Response
 from gatewayd.messages.wire import NO_DOCUMENTS
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto
@@ -31,11 +31,11 @@ def content(*found: DocumentProto) -> bytes:
 
 def from_json(*found: dict[str, Any]) -> bytes:
     body = json.dumps({"data": found}).encode()
-    return codec.decode_request(body, content_type=None, endpoint="/", request_id="r").documents
+    return requests.decode_request(body, content_type=None, endpoint="/", request_id="r").documents
 
 
 def as_json(serialised: bytes) -> Any:
-    return json.loads(codec.encode_http(Response("r", "/", serialised)))["data"]
+    return json.loads(responses.encode_http(Response("r", "/", serialised)))["data"]
 
 
 def plain(*ids: str) -> bytes:

@@ -17,9 +17,9 @@ from gatewayd.client.errors import BadClientInput, BadServerFlow
 from gatewayd.errors import GatewayError
 from gatewayd.messages.documents import parse
 from gatewayd.messages.json_form.documents import fill_documents, read_document
-from gatewayd.messages.json_form.values import Problems, read_struct
+from gatewayd.messages.json_form.values import Problems
 from gatewayd.messages.request import Request
-from gatewayd.messages.structs import struct_of
+from gatewayd.messages.structs import read_struct, struct_of
 from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, field
 from gatewayd.pb import DataContentProto, HeaderProto, RouteProto, StatusProto, Struct
 

@@ -26,8 +26,8 @@ from gatewayd.messages.json_form.values import (
     as_text,
     as_unsigned,
     fill_struct,
-    read_struct,
 )
+from gatewayd.messages.structs import read_struct
 from gatewayd.pb import DataContentProto, DocumentProto, NamedScoreProto
 
 # How deep a document of a request lies: request, content, array, document; one more for the list of

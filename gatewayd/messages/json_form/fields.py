@@ -1,7 +1,7 @@
 """
 What a JSON body consists of: the one table of its fields, for everything that describes them.
 
-``documents`` and ``codec`` read and write exactly these (a test holds them to it); OpenAPI's schemas
+``documents`` and ``requests`` read and write exactly these (a test holds them to it); OpenAPI's schemas
 and GraphQL's types are made from them.
 """
 

@@ -1,5 +1,5 @@
 """
-JSON values to and from protobuf: scalars with the reference's coercions, and Structs.
+JSON values to protobuf: scalars with the reference's coercions, and Structs.
 
 What is wrong with a value is not raised but noted in ``Problems``, because a client is told of every
 mistake at once. The wording is that of the reference's validator (spec http.md, Errors), which
@@ -171,24 +171,3 @@ def _fill_list(target: ListValue, values: list[object], level: int) -> None:
         raise _TooDeep
     for value in values:
         _fill_value(target.values.add(), value, level + 1)
-
-
-def read_struct(struct: Struct) -> dict[str, object]:
-    """A Struct as a JSON object; its depth is bounded by the parser that read it."""
-    return {key: read_value(value) for key, value in struct.fields.items()}
-
-
-def read_value(value: Value) -> object:
-    """A Struct's value as JSON; one that holds nothing is null."""
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        return value.number_value
-    if kind == "string_value":
-        return value.string_value
-    if kind == "bool_value":
-        return value.bool_value
-    if kind == "struct_value":
-        return read_struct(value.struct_value)
-    if kind == "list_value":
-        return [read_value(item) for item in value.list_value.values]
-    return None

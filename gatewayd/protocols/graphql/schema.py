@@ -29,7 +29,7 @@ from graphql import (
     GraphQLString,
 )
 
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, Kind
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
@@ -181,9 +181,9 @@ async def _resolve_docs(
     asker: Asker = info.context
     fields = {"data": data, "targetExecutor": target, "parameters": parameters}
     try:
-        request = codec.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
+        request = requests.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
         response = await asker.dispatch(request)
-        documents = codec.read_documents(response.documents)
+        documents = responses.read_documents(response.documents)
     except Exception as error:
         raise GraphQLError(asker.explain(error)) from None
     if response.status:

@@ -27,7 +27,7 @@ from gatewayd.errors import (
     codes_for,
 )
 from gatewayd.messages import wire
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.backend import OFFLOAD_BYTES, Needs
@@ -106,7 +106,7 @@ def give_up(http_request: GatewayRequest, error: Exception) -> None:
         if isinstance(error, UnknownCoding):
             headers.append((b"Accept-Encoding", b"gzip, deflate"))
     elif isinstance(error, BadRequest):
-        body = codec.encode_bad_request(error)
+        body = responses.encode_bad_request(error)
     elif isinstance(error, GatewayError):
         body = problem(str(error))
         if isinstance(error, Overloaded):
@@ -133,8 +133,8 @@ async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, 
         "request_id": http_request.request_id,
     }
     if len(body) <= OFFLOAD_BYTES:
-        return codec.decode_request(body, **options)
-    decoded: Request = await needs.offload(codec.decode_request, body, **options)
+        return requests.decode_request(body, **options)
+    decoded: Request = await needs.offload(requests.decode_request, body, **options)
     return decoded
 
 
@@ -172,14 +172,16 @@ def _timeout_s(header: bytes | None) -> float | None:
 async def _encode(needs: Needs, media: Media, response: Response) -> bytes:
     if media.form is Form.PROTOBUF:
         return wire.encode_response(response)
-    body: bytes = await _heavy(needs, len(response.documents), codec.encode_http, response)
+    body: bytes = await _heavy(needs, len(response.documents), responses.encode_http, response)
     return body
 
 
 async def _encode_failure(needs: Needs, media: Media, request: Request, error: NetworkError) -> bytes:
     """The request as it came, and what went wrong, in either form."""
     if media.form is Form.JSON:
-        body: bytes = await _heavy(needs, len(request.documents), codec.encode_network_error, request, error)
+        body: bytes = await _heavy(
+            needs, len(request.documents), responses.encode_network_error, request, error
+        )
         return body
     status = StatusProto(code=StatusProto.ERROR, description=str(error))
     status.exception.name = "InternalNetworkError"

@@ -25,7 +25,7 @@ from werkzeug.routing import RequestRedirect
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Loop, Needs
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.http.answer import problem
@@ -143,7 +143,7 @@ class HttpApi(Resource):
         except Exception as error:
             give_up(http_request, error)
             return
-        http_request.respond(200, codec.encode_status(status))
+        http_request.respond(200, responses.encode_status(status))
 
     # -- what is on no path ---------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import orjson
 
 from gatewayd.errors import BadRequest, GatewayError, NetworkError, codes_for
 from gatewayd.messages import wire
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 
@@ -62,13 +62,13 @@ class JsonFrames:
         """Raises BadRequest."""
         if len(payload) < 16 and payload.translate(None, _BLANKS) == b"[]":
             raise BadRequest("a frame holds one JSON object")
-        return codec.decode_request(
+        return requests.decode_request(
             payload, content_type=None, endpoint=None, request_id=os.urandom(16).hex()
         )
 
     def encode(self, response: Response) -> bytes:
         """Raises GatewayError for what has no JSON form."""
-        return codec.encode_websocket(response)
+        return responses.encode_websocket(response)
 
     def encode_status(self, status: bytes) -> bytes:
         """Unset fields are left out, so that success is ``{}``; codes are names here."""

@@ -22,9 +22,9 @@ from schemathesis.specs.openapi.checks import (
 
 from gatewayd.assets.fetch import PACKAGES
 from gatewayd.config.model import GatewayConfig
-from gatewayd.messages.json_form.codec import decode_request
 from gatewayd.messages.json_form.documents import read_document
 from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, SCORE, TARGET
+from gatewayd.messages.json_form.requests import decode_request
 from gatewayd.pb import DataContentProto, DocumentProto
 from gatewayd.protocols.http.openapi import openapi
 from gatewayd.protocols.http.pages import documentation, graphiql

@@ -1,12 +1,9 @@
 """
-Requests, responses and errors to and from JSON, with no document objects in between.
+Requests from JSON, with no document objects in between.
 
-Inwards one JSON body becomes a Request, or a BadRequest that names every mistake in it, in the words
-of the reference (spec http.md). Outwards there are two forms of a Response: HTTP's (camelCase, every
-key present) and WebSocket's (snake_case, unset keys left out). JSON is orjson's; Python's json is
-asked only when orjson refuses a body, because clients know its messages.
-
-Non-finite numbers in arrays, tags and parameters are written as null: JSON has no other word for them.
+One JSON body becomes a Request, or a BadRequest that lists every mistake in it, in the words of the reference
+(spec http.md). orjson parses; Python's json is asked only for the bodies that orjson refuses, because clients
+know its messages.
 """
 
 from __future__ import annotations
@@ -14,19 +11,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import orjson
-from google.protobuf.message import DecodeError
 
-from gatewayd.errors import BadRequest, GatewayError
-from gatewayd.messages.documents import parse
-from gatewayd.messages.json_form.documents import fill_documents, read_document
-from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct, read_struct
-from gatewayd.messages.request import Request, Response, Route
-from gatewayd.pb import DataContentProto, StatusProto, Struct
+from gatewayd.errors import BadRequest
+from gatewayd.messages.json_form.documents import fill_documents
+from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct
+from gatewayd.messages.request import Request
+from gatewayd.pb import DataContentProto, Struct
 
 _BODY: Final = ("body",)
 _DATA: Final = ("body", "data")
@@ -34,12 +28,8 @@ _DATA: Final = ("body", "data")
 # A Struct in a request: the list of requests that a join may get, the request, the Struct.
 _PARAMETERS_LEVEL: Final = 3
 
-# How much of a body that is no JSON is shown to its sender.
+# How much of a body that is not JSON is shown to its sender.
 _MAX_SHOWN: Final = 10_000
-
-
-class Unwritable(GatewayError):
-    """An answer cannot be shown as JSON; the text says why."""
 
 
 def decode_request(
@@ -219,160 +209,3 @@ def _list_of_documents(values: list[Any], loc: Loc, problems: Problems) -> bytes
     content = DataContentProto()
     fill_documents(content, values, loc, problems)
     return b"" if problems.entries else content.SerializeToString()
-
-
-def encode_http(response: Response) -> bytes:
-    """
-    The body of a successful answer: every key present, camelCase around the documents.
-
-    Raises GatewayError where an executor's answer has no JSON form.
-    """
-    return _dumps(
-        {
-            "header": {
-                "requestId": response.request_id,
-                "status": _status(response.status),
-                "execEndpoint": response.endpoint,
-                "targetExecutor": "",
-            },
-            "parameters": _parameters(response.parameters),
-            "routes": [
-                {
-                    "executor": route.executor,
-                    "startTime": _time(route.start_time),
-                    "endTime": None if route.end_time is None else _time(route.end_time),
-                    "status": _status(route.status),
-                }
-                for route in response.routes
-            ],
-            "data": read_documents(response.documents),
-        }
-    )
-
-
-def encode_websocket(response: Response) -> bytes:
-    """The text frame (UTF-8) of an answer: snake_case, and what is unset is left out. Raises GatewayError."""
-    header: dict[str, object] = {"request_id": response.request_id}
-    if response.status:
-        header["status"] = _sparse_status(response.status)
-    header["exec_endpoint"] = response.endpoint
-    header["target_executor"] = ""
-    frame: dict[str, object] = {"header": header}
-    if response.parameters is not None:
-        frame["parameters"] = _parameters(response.parameters)
-    frame["routes"] = [_sparse_route(route) for route in response.routes]
-    frame["data"] = read_documents(response.documents)
-    return _dumps(frame, orjson.OPT_UTC_Z)
-
-
-def encode_network_error(request: Request, error: GatewayError) -> bytes:
-    """
-    The body of a 503, 504 or 500 answer: the request as it came, and what went wrong.
-
-    The exception has the name that clients of the reference look for.
-    """
-    status = {
-        "code": 1,
-        "description": str(error),
-        "exception": {
-            "name": "<class 'jina.excepts.InternalNetworkError'>",
-            "args": [],
-            "stacks": [],
-            "executor": "",
-        },
-    }
-    return _dumps(
-        {
-            "header": {
-                "requestId": request.request_id,
-                "status": status,
-                "execEndpoint": "",
-                "targetExecutor": "",
-            },
-            "parameters": _parameters(request.parameters) if request.parameters else None,
-            "routes": None,
-            "data": read_documents(request.documents),
-        }
-    )
-
-
-def encode_bad_request(error: BadRequest) -> bytes:
-    """The body of a 422 answer."""
-    problems = error.problems or ({"loc": ["body"], "msg": str(error), "type": "value_error"},)
-    return _dumps({"detail": list(problems)})
-
-
-def encode_status(status: bytes) -> bytes:
-    """The body of /dry_run; no bytes are success."""
-    return _dumps(_status(status) or {"code": 0, "description": "", "exception": None})
-
-
-def _dumps(value: object, option: int = 0) -> bytes:
-    try:
-        return orjson.dumps(value, option=option | orjson.OPT_SERIALIZE_NUMPY)
-    except orjson.JSONEncodeError as error:
-        raise Unwritable(f"the answer has no JSON form: {error}") from error
-
-
-def read_documents(serialised: bytes) -> list[dict[str, object]]:
-    """Serialised documents as JSON values, arrays as numpy's. Raises GatewayError where they have no form."""
-    if not serialised:
-        return []
-    return [read_document(document) for document in parse(serialised).docs.docs]
-
-
-def _parameters(serialised: bytes | None) -> dict[str, object] | None:
-    if not serialised:
-        return None if serialised is None else {}
-    try:
-        return read_struct(Struct.FromString(serialised))
-    except DecodeError as error:
-        raise Unwritable(f"the answer's parameters are malformed: {error}") from error
-
-
-def _parse_status(serialised: bytes) -> StatusProto:
-    try:
-        return StatusProto.FromString(serialised)
-    except DecodeError as error:
-        raise Unwritable(f"the answer's status is malformed: {error}") from error
-
-
-def _status(serialised: bytes) -> dict[str, object] | None:
-    if not serialised:
-        return None
-    status = _parse_status(serialised)
-    exception = status.exception
-    return {
-        "code": status.code,
-        "description": status.description,
-        "exception": {
-            "name": exception.name,
-            "args": list(exception.args),
-            "stacks": list(exception.stacks),
-            "executor": exception.executor,
-        }
-        if status.HasField("exception")
-        else None,
-    }
-
-
-def _sparse_status(serialised: bytes) -> dict[str, object]:
-    found = _status(serialised) or {}
-    exception = found.get("exception")
-    if isinstance(exception, dict):
-        found["exception"] = {key: value for key, value in exception.items() if value}
-    return {key: value for key, value in found.items() if value}
-
-
-def _sparse_route(route: Route) -> dict[str, object]:
-    found: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time)}
-    if route.end_time is not None:
-        found["end_time"] = _time(route.end_time)
-    if route.status:
-        found["status"] = _sparse_status(route.status)
-    return found
-
-
-def _time(seconds: float) -> datetime:
-    # orjson prints it as ISO 8601 with microseconds and +00:00, or Z with OPT_UTC_Z.
-    return datetime.fromtimestamp(seconds, UTC)

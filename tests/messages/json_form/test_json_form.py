@@ -1,4 +1,4 @@
-"""The JSON codec against what was captured from the reference, and against input nobody captured."""
+"""The JSON form against what was captured from the reference, and against input nobody captured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import BadRequest, GatewayError, Unreachable
-from gatewayd.messages.json_form import codec
+from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
 from tests.paths import GOLDEN
@@ -29,7 +29,7 @@ def load(name: str) -> Any:
     return json.loads((GOLDEN / name).read_text())
 
 
-def requests(*names: str) -> list[Any]:
+def recorded_requests(*names: str) -> list[Any]:
     """The golden cases that are a request for executors."""
     cases = [case for name in names for case in load(name)]
     return [
@@ -49,13 +49,13 @@ def decode(request: dict[str, Any]) -> Request:
         body = json.dumps(request["json"]).encode()
         content_type = "application/json"
     path = request["path"]
-    return codec.decode_request(
+    return requests.decode_request(
         body, content_type=content_type, endpoint=path if path in CRUD else None, request_id="r"
     )
 
 
 def decode_json(value: object, endpoint: str | None = "/x") -> Request:
-    return codec.decode_request(
+    return requests.decode_request(
         json.dumps(value).encode(), content_type="application/json", endpoint=endpoint, request_id="r"
     )
 
@@ -71,7 +71,7 @@ def problems_of(value: object, endpoint: str | None = None) -> list[Any]:
 
 
 def http(response: Response) -> Any:
-    return json.loads(codec.encode_http(response), parse_constant=pytest.fail)
+    return json.loads(responses.encode_http(response), parse_constant=pytest.fail)
 
 
 def echo(value: object) -> Any:
@@ -110,21 +110,21 @@ BETTER = {
     "case",
     [
         case
-        for case in requests("http_requests.json", "http_documents.json")
+        for case in recorded_requests("http_requests.json", "http_documents.json")
         if case.values[0]["response"]["status"] == 422
     ],
 )
 def test_a_refused_request_gets_the_detail_that_the_reference_gives(case: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as caught:
         decode(case["request"])
-    assert json.loads(codec.encode_bad_request(caught.value)) == case["response"]["json"]
+    assert json.loads(responses.encode_bad_request(caught.value)) == case["response"]["json"]
 
 
 @pytest.mark.parametrize(
     "case",
     [
         case
-        for case in requests("http_requests.json", "http_documents.json", "http_topologies.json")
+        for case in recorded_requests("http_requests.json", "http_documents.json", "http_topologies.json")
         if case.values[0]["response"]["status"] != 422
     ],
 )
@@ -152,7 +152,7 @@ def test_an_accepted_request_means_what_its_json_says(case: dict[str, Any]) -> N
     "case",
     [
         case
-        for case in requests("http_documents.json")
+        for case in recorded_requests("http_documents.json")
         if case.values[0]["executor"].startswith("/identity") and case.values[0]["response"]["status"] == 200
     ],
 )
@@ -326,7 +326,7 @@ def test_a_syntax_error_has_the_position_and_words_of_pythons_parser(
     text: str, position: int, message: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
-        codec.decode_request(text.encode(), content_type=None, endpoint=None, request_id="r")
+        requests.decode_request(text.encode(), content_type=None, endpoint=None, request_id="r")
     (problem,) = caught.value.problems
     assert (problem["loc"], problem["msg"]) == (["body", position], message)
     assert problem["ctx"]["doc"] == text  # type: ignore[index]
@@ -352,20 +352,20 @@ def test_a_syntax_error_has_the_position_and_words_of_pythons_parser(
 )
 def test_what_is_almost_json_is_refused_with_a_body_that_can_be_sent(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        codec.decode_request(body, content_type=None, endpoint=None, request_id="r")
-    assert json.loads(codec.encode_bad_request(caught.value))["detail"]
+        requests.decode_request(body, content_type=None, endpoint=None, request_id="r")
+    assert json.loads(responses.encode_bad_request(caught.value))["detail"]
 
 
 @pytest.mark.parametrize("body", [b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b'""', b"[]", b'[["data",[]]]'])
 def test_what_the_reference_takes_for_an_empty_object_is_taken(body: bytes) -> None:
-    found = codec.decode_request(body, content_type=None, endpoint=None, request_id="r")
+    found = requests.decode_request(body, content_type=None, endpoint=None, request_id="r")
     assert found == Request("r", "/")
 
 
 def test_numbers_that_only_a_byte_order_mark_keeps_from_orjson_are_read_alike() -> None:
     body = b'{"parameters":{"a":12345678901234567890123,"b":-5,"c":0.1}}'
-    plain = codec.decode_request(body, content_type=None, endpoint=None, request_id="r")
-    marked = codec.decode_request(b"\xef\xbb\xbf" + body, content_type=None, endpoint=None, request_id="r")
+    plain = requests.decode_request(body, content_type=None, endpoint=None, request_id="r")
+    marked = requests.decode_request(b"\xef\xbb\xbf" + body, content_type=None, endpoint=None, request_id="r")
     assert plain == marked
 
 
@@ -384,10 +384,10 @@ def test_numbers_that_only_a_byte_order_mark_keeps_from_orjson_are_read_alike() 
 )
 def test_a_body_is_json_when_its_type_says_so_or_is_absent(content_type: str | None, accepted: bool) -> None:
     if accepted:
-        codec.decode_request(b"{}", content_type=content_type, endpoint=None, request_id="r")
+        requests.decode_request(b"{}", content_type=content_type, endpoint=None, request_id="r")
     else:
         with pytest.raises(BadRequest):
-            codec.decode_request(b"{}", content_type=content_type, endpoint=None, request_id="r")
+            requests.decode_request(b"{}", content_type=content_type, endpoint=None, request_id="r")
 
 
 def test_camel_case_wins_even_when_it_is_null() -> None:
@@ -620,7 +620,7 @@ def test_an_array_without_a_json_form_is_an_error_that_says_so(dtype: str, shape
 def test_pickled_documents_are_never_opened() -> None:
     content = DataContentProto(docs_bytes=b"\x80\x04cos\nsystem\n.").SerializeToString()
     with pytest.raises(GatewayError, match="docs_bytes"):
-        codec.encode_http(Response("r", "/", content))
+        responses.encode_http(Response("r", "/", content))
 
 
 def test_non_finite_numbers_are_null_wherever_they_stand() -> None:
@@ -645,7 +645,7 @@ def test_whatever_an_executor_sends_gives_json_or_an_error_that_can_be_explained
         Response("r", "/", b"", status=noise),
         Response("r", "/", answer(DocumentProto(id="d")), routes=(Route("a", 1.0, status=noise),)),
     ):
-        for encode in (codec.encode_http, codec.encode_websocket):
+        for encode in (responses.encode_http, responses.encode_websocket):
             try:
                 found = encode(response)
             except GatewayError:
@@ -681,13 +681,15 @@ def test_a_failure_has_the_shape_of_the_references_websocket_answer() -> None:
     fine = frames[0]
     document = DocumentProto(id="d0", text="hi")
     routes = (Route("gateway", 1.5, 2.0), Route("exec_a", 1.5, 2.0, STATUS))
-    found = json.loads(codec.encode_websocket(Response("r", "/raise", answer(document), b"", routes, STATUS)))
+    found = json.loads(
+        responses.encode_websocket(Response("r", "/raise", answer(document), b"", routes, STATUS))
+    )
     assert like(found, failed)
 
     document.text = "hiA"
     document.tags.fields["A"].number_value = 1
     routes = (Route("gateway", 1.5, 2.0), Route("exec_a", 1.5, 2.0))
-    found = json.loads(codec.encode_websocket(Response("r", "/tag", answer(document), b"", routes)))
+    found = json.loads(responses.encode_websocket(Response("r", "/tag", answer(document), b"", routes)))
     assert like(found, fine)
 
 
@@ -706,7 +708,7 @@ def test_unset_things_are_null_over_http_and_absent_over_websocket() -> None:
         ],
         "data": [],
     }
-    assert json.loads(codec.encode_websocket(response)) == {
+    assert json.loads(responses.encode_websocket(response)) == {
         "header": {"request_id": "r", "exec_endpoint": "/", "target_executor": ""},
         "routes": [{"executor": "a", "start_time": "1970-01-01T00:00:01.500000Z"}],
         "data": [],
@@ -719,15 +721,15 @@ def test_a_network_error_shows_the_request_and_what_failed() -> None:
     error = Unreachable(
         "exec_x", ["127.0.0.1:<port>"], details=expected["header"]["status"]["description"].split(" |")[0]
     )
-    found = json.loads(codec.encode_network_error(decode(case["request"]), error))
+    found = json.loads(responses.encode_network_error(decode(case["request"]), error))
     expected["header"]["status"]["exception"]["stacks"] = []
     expected["parameters"] = {"p": 1.0}
     assert like(found, expected)
 
 
 def test_the_dry_run_of_a_healthy_flow_is_code_zero() -> None:
-    assert json.loads(codec.encode_status(b"")) == {"code": 0, "description": "", "exception": None}
-    assert json.loads(codec.encode_status(STATUS))["exception"]["name"] == "ValueError"
+    assert json.loads(responses.encode_status(b"")) == {"code": 0, "description": "", "exception": None}
+    assert json.loads(responses.encode_status(STATUS))["exception"]["name"] == "ValueError"
 
 
 # --- properties ----------------------------------------------------------------------------------
@@ -806,21 +808,21 @@ json_values = st.recursive(
 def test_any_json_is_a_request_or_a_refusal_that_says_where(value: object) -> None:
     body = json.dumps(value).encode()
     try:
-        request = codec.decode_request(body, content_type=None, endpoint=None, request_id="r")
+        request = requests.decode_request(body, content_type=None, endpoint=None, request_id="r")
     except BadRequest as refused:
-        detail = json.loads(codec.encode_bad_request(refused))["detail"]
+        detail = json.loads(responses.encode_bad_request(refused))["detail"]
         assert {problem["loc"][0] for problem in detail} == {"body"}
     else:
-        json.loads(codec.encode_http(Response("r", "/", request.documents, request.parameters)))
+        json.loads(responses.encode_http(Response("r", "/", request.documents, request.parameters)))
 
 
 @given(st.binary(max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
     try:
-        codec.decode_request(body, content_type=None, endpoint=None, request_id="r")
+        requests.decode_request(body, content_type=None, endpoint=None, request_id="r")
     except BadRequest as refused:
-        codec.encode_bad_request(refused)
+        responses.encode_bad_request(refused)
 
 
 def test_a_float32_is_shown_as_the_double_it_is() -> None:

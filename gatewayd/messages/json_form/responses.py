@@ -1,0 +1,182 @@
+"""
+Responses and errors to JSON, with no document objects in between.
+
+There are two forms of a Response: HTTP's (camelCase, every key present) and WebSocket's (snake_case, without
+the keys that are unset). Non-finite numbers in arrays, tags and parameters are written as null, since JSON
+cannot express them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import orjson
+from google.protobuf.message import DecodeError
+
+from gatewayd.errors import BadRequest, GatewayError
+from gatewayd.messages.documents import parse
+from gatewayd.messages.json_form.documents import read_document
+from gatewayd.messages.request import Request, Response, Route
+from gatewayd.messages.structs import read_struct
+from gatewayd.pb import StatusProto, Struct
+
+
+class Unwritable(GatewayError):
+    """An answer has no JSON form; the text says why."""
+
+
+def encode_http(response: Response) -> bytes:
+    """
+    The body of a successful answer: every key present, camelCase around the documents.
+
+    Raises GatewayError where an executor's answer has no JSON form.
+    """
+    return _dumps(
+        {
+            "header": {
+                "requestId": response.request_id,
+                "status": _status(response.status),
+                "execEndpoint": response.endpoint,
+                "targetExecutor": "",
+            },
+            "parameters": _parameters(response.parameters),
+            "routes": [
+                {
+                    "executor": route.executor,
+                    "startTime": _time(route.start_time),
+                    "endTime": None if route.end_time is None else _time(route.end_time),
+                    "status": _status(route.status),
+                }
+                for route in response.routes
+            ],
+            "data": read_documents(response.documents),
+        }
+    )
+
+
+def encode_websocket(response: Response) -> bytes:
+    """The text frame (UTF-8) of an answer: snake_case, and what is unset is left out. Raises GatewayError."""
+    header: dict[str, object] = {"request_id": response.request_id}
+    if response.status:
+        header["status"] = _sparse_status(response.status)
+    header["exec_endpoint"] = response.endpoint
+    header["target_executor"] = ""
+    frame: dict[str, object] = {"header": header}
+    if response.parameters is not None:
+        frame["parameters"] = _parameters(response.parameters)
+    frame["routes"] = [_sparse_route(route) for route in response.routes]
+    frame["data"] = read_documents(response.documents)
+    return _dumps(frame, orjson.OPT_UTC_Z)
+
+
+def encode_network_error(request: Request, error: GatewayError) -> bytes:
+    """
+    The body of a 503, 504 or 500 answer: the request as it came, and what went wrong.
+
+    The exception has the name that clients of the reference look for.
+    """
+    status = {
+        "code": 1,
+        "description": str(error),
+        "exception": {
+            "name": "<class 'jina.excepts.InternalNetworkError'>",
+            "args": [],
+            "stacks": [],
+            "executor": "",
+        },
+    }
+    return _dumps(
+        {
+            "header": {
+                "requestId": request.request_id,
+                "status": status,
+                "execEndpoint": "",
+                "targetExecutor": "",
+            },
+            "parameters": _parameters(request.parameters) if request.parameters else None,
+            "routes": None,
+            "data": read_documents(request.documents),
+        }
+    )
+
+
+def encode_bad_request(error: BadRequest) -> bytes:
+    """The body of a 422 answer."""
+    problems = error.problems or ({"loc": ["body"], "msg": str(error), "type": "value_error"},)
+    return _dumps({"detail": list(problems)})
+
+
+def encode_status(status: bytes) -> bytes:
+    """The body of /dry_run; no bytes are success."""
+    return _dumps(_status(status) or {"code": 0, "description": "", "exception": None})
+
+
+def _dumps(value: object, option: int = 0) -> bytes:
+    try:
+        return orjson.dumps(value, option=option | orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError as error:
+        raise Unwritable(f"the answer has no JSON form: {error}") from error
+
+
+def read_documents(serialised: bytes) -> list[dict[str, object]]:
+    """Serialised documents as JSON values, arrays as numpy's. Raises GatewayError where they have no form."""
+    if not serialised:
+        return []
+    return [read_document(document) for document in parse(serialised).docs.docs]
+
+
+def _parameters(serialised: bytes | None) -> dict[str, object] | None:
+    if not serialised:
+        return None if serialised is None else {}
+    try:
+        return read_struct(Struct.FromString(serialised))
+    except DecodeError as error:
+        raise Unwritable(f"the answer's parameters are malformed: {error}") from error
+
+
+def _parse_status(serialised: bytes) -> StatusProto:
+    try:
+        return StatusProto.FromString(serialised)
+    except DecodeError as error:
+        raise Unwritable(f"the answer's status is malformed: {error}") from error
+
+
+def _status(serialised: bytes) -> dict[str, object] | None:
+    if not serialised:
+        return None
+    status = _parse_status(serialised)
+    exception = status.exception
+    return {
+        "code": status.code,
+        "description": status.description,
+        "exception": {
+            "name": exception.name,
+            "args": list(exception.args),
+            "stacks": list(exception.stacks),
+            "executor": exception.executor,
+        }
+        if status.HasField("exception")
+        else None,
+    }
+
+
+def _sparse_status(serialised: bytes) -> dict[str, object]:
+    found = _status(serialised) or {}
+    exception = found.get("exception")
+    if isinstance(exception, dict):
+        found["exception"] = {key: value for key, value in exception.items() if value}
+    return {key: value for key, value in found.items() if value}
+
+
+def _sparse_route(route: Route) -> dict[str, object]:
+    found: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time)}
+    if route.end_time is not None:
+        found["end_time"] = _time(route.end_time)
+    if route.status:
+        found["status"] = _sparse_status(route.status)
+    return found
+
+
+def _time(seconds: float) -> datetime:
+    # orjson prints it as ISO 8601 with microseconds and +00:00, or Z with OPT_UTC_Z.
+    return datetime.fromtimestamp(seconds, UTC)
