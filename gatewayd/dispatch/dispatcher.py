@@ -1,5 +1,5 @@
 """
-Drives the Traversals: sends what they ask for, tells them the answers, keeps the deadlines.
+Drives the Traversals: sends their calls, passes them the answers, and keeps the deadlines.
 
 Every request is one ``_Run``. It ends in exactly one of four ways, after which nothing more is sent
 for it and every call the client was waiting for is cancelled:
@@ -7,7 +7,7 @@ for it and every call the client was waiting for is cancelled:
     answered     the Traversal is finished; its floating calls (and what follows them) carry on
     failed       a call failed below its Executor, or something unforeseen was raised
     timed out    the client's deadline passed
-    cancelled    whoever asked lost interest
+    cancelled    the caller cancelled it, because its client has gone
 
 Floating calls that are under way then belong to the Dispatcher: they are left to end by themselves,
 their failures are only logged, and ``drain`` waits for them.
@@ -111,14 +111,14 @@ class Dispatcher:
         Take one request to its Response. Cancel the Deferred to stop all that the client waits for.
 
         The deadline is the shorter of ``timeout_s`` and the request's own. Fails with BadRequest,
-        Draining, DeadlineOver, or what the pool failed with. An Executor that raised is no failure:
-        it is told in the Response's status.
+        Draining, DeadlineOver, or the pool's error. An Executor that raised is not a failure here: the
+        Response's status has its error.
         """
         if self._closed:
             return fail(Draining())
         try:
             traversal = Traversal(self.topology, request, self.pool.serves)
-        except Exception:  # BadRequest; anything else is a bug that only this request shall feel
+        except Exception:  # BadRequest; anything else is a bug, which must fail this request only
             return fail(Failure())
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
@@ -150,7 +150,7 @@ class Dispatcher:
             run.abandon()
 
     def run_ended(self, run: _Run) -> None:
-        """Told by each run when its result has been given and its last call has ended."""
+        """Called by each run when it has its result and its last call has ended."""
         self._runs.discard(run)
         self._check_drained()
 
@@ -195,7 +195,7 @@ class _Run:
         self._result: Deferred[Response] | None = Deferred(self._cancelled)  # None once it is given
 
     def begin(self) -> Deferred[Response]:
-        """Start, and give what the client waits with. Call it once."""
+        """Start; the Deferred fires with the Response. Call it once."""
         result = self._result
         assert result is not None
         if self._timeout_s is not None:
@@ -207,7 +207,7 @@ class _Run:
             self._timer = clock.callLater(self._timeout_s, self._timed_out)
         try:
             self._perform(self._traversal.begin(self._dispatcher.wall_clock()))
-        except Exception:  # Malformed parameters; or a bug, that must not leave its client waiting
+        except Exception:  # Malformed parameters; or a bug, which must not leave its client waiting
             self._fail(Failure())
         self._end_if_idle()
         return result
@@ -308,7 +308,7 @@ class _Run:
         self._end_if_idle()
 
     def _stop(self) -> Deferred[Response]:
-        """Send nothing more, cancel what the client was waiting for, and give what it waits with."""
+        """Send nothing more, cancel what the client waits for, and return the Deferred to fail."""
         self._stopped = True
         result = self._settle()
         self._steps.clear()

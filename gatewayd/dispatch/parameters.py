@@ -1,9 +1,9 @@
 """
 Which parameters each Executor gets, and which the client gets back.
 
-Parameters are serialised Structs. Most requests have none, or some that mean the same to every
-Executor: those bytes pass through as they came. They are parsed only where a key may be meant for one
-Executor (it holds ``__``, or is an Executor's name), or where results have been collected.
+Parameters are serialised Structs. Most requests have none, or only ones for every Executor:
+those bytes pass through unchanged. They are parsed only where a key may be meant for one Executor (it
+contains ``__``, or is an Executor's name), or where results have been collected.
 
 The rules are those of spec dispatch.md, Parameters and ``__results__``.
 """
@@ -32,7 +32,7 @@ class Parameters:
     """
     One request's parameters, as each Executor sees them.
 
-    Raises Malformed, from any method, where the bytes are no Struct.
+    Any method raises Malformed if the bytes are not a Struct.
     """
 
     __slots__ = ("_fields", "_maybe_scoped", "_raw")
@@ -46,7 +46,7 @@ class Parameters:
         """
         What the Deployment ``name`` gets.
 
-        ``name__key`` becomes ``key``, for this Deployment only; such keys of others are taken out. A
+        ``name__key`` becomes ``key``, for this Deployment only; those of other Deployments are removed. A
         map under the key ``name`` is spread out last, and stays. The key is split at its last ``__``.
         """
         if not self._raw or not (self._maybe_scoped or name.encode() in self._raw):
@@ -67,8 +67,8 @@ class Parameters:
         """
         What the client gets: its own parameters, and the ``__results__`` of all ``answers``.
 
-        Of equal names in ``__results__`` the later one counts. Where nobody gave any result, the
-        client's own ``__results__`` stay as they are.
+        Where two answers have the same name in ``__results__``, the later one counts. Without any
+        result the client's own ``__results__`` stay as they are.
         """
         collected = Struct()
         for answer in answers:
@@ -89,7 +89,7 @@ def parse(raw: bytes) -> Struct:
     try:
         return Struct.FromString(raw)
     except DecodeError as error:
-        raise Malformed(f"the parameters are no Struct: {error}") from error
+        raise Malformed(f"the parameters are not a Struct: {error}") from error
 
 
 def _scoped(fields: Mapping[str, Value], name: str) -> bytes | None:
@@ -98,7 +98,7 @@ def _scoped(fields: Mapping[str, Value], name: str) -> bytes | None:
     own: dict[str, Value] = {}
     for key, value in fields.items():
         executor, _, parameter = key.rpartition(_SEPARATOR)
-        # A leading or trailing "__" leaves one side empty: such keys belong to everybody.
+        # A leading or trailing "__" leaves one side empty: such keys are for every Executor.
         if not executor or not parameter or key.startswith(_SEPARATOR):
             shared[key] = value
         elif executor == name:

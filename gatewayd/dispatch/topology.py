@@ -52,9 +52,8 @@ class Topology:
     The nodes of a Flow.
 
     ``origins`` start with the request itself. ``route_order`` is depth first from each origin, every
-    node once, so that a join stands behind its first branch. ``answering`` is None when nothing but
-    floating Deployments, or nothing at all, stands behind the gateway: then a request is answered as
-    it came.
+    node once, so that a join stands behind its first branch. ``answering`` is None when the Flow has only
+    floating Deployments, or none at all: then a request is answered with itself.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -66,10 +65,10 @@ class Topology:
     @classmethod
     def from_deployments(cls, deployments: Sequence[DeploymentConfig]) -> Topology:
         """
-        Work out who follows whom. A Deployment that needs nothing needs the gateway.
+        Work out the order. A Deployment without ``needs`` needs the gateway.
 
-        Raises ConfigError for a name that stands twice or is unknown, for Deployments that need each
-        other in a circle, and for a ``when`` that is no query.
+        Raises ConfigError for a name that is used twice or unknown, for Deployments that need each
+        other in a circle, and for a ``when`` that is not a valid query.
         """
         needs = _needs(deployments)
         order = _sorted(needs)

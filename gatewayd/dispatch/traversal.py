@@ -1,9 +1,9 @@
 """
 One request's walk through a Topology.
 
-Ask ``begin()`` what to do first, then tell it each answer; every call returns the ``Step``s that
-became possible: a ``Send`` is a call to a Deployment, a ``Prepare`` some work on documents that may be
-too heavy for the reactor thread. No method waits, sends, or reads a clock.
+``begin()`` returns the first ``Step``s, and each later event the ones that it makes possible: a ``Send`` is a
+call to a Deployment, a ``Prepare`` some work on documents that may be too heavy for the reactor thread. No
+method waits, sends, or reads a clock.
 
 What a node goes through, and the record it leaves in the client's routes:
 
@@ -13,8 +13,8 @@ What a node goes through, and the record it leaves in the client's routes:
 
 PREPARING is for nodes with a ``when``, and for joins.
 
-A node hands its outcome to its successors: the answer; what it was given, if it was skipped; the
-failed part, if there was one, so that nothing behind a failed Executor runs.
+A node hands its outcome to its successors: its answer; its input, if it was skipped; the failed
+part, if there was one, so that nothing behind a failed Executor runs.
 
 The parts of a join are merged **in order of arrival**, as in the reference: the first to arrive is the
 base. Order of the graph would be the same every time, but the golden answers show arrival.
@@ -30,7 +30,7 @@ import attrs
 from google.protobuf.message import DecodeError
 
 from gatewayd.dispatch.parameters import Parameters
-from gatewayd.dispatch.target import compile_target
+from gatewayd.dispatch.target_pattern import compile_target_pattern
 from gatewayd.dispatch.topology import START, Condition, Node, Topology
 from gatewayd.messages.documents import document_ids, merge, select, sort_like
 from gatewayd.messages.request import Answer, Call, Request, Response, Route
@@ -40,18 +40,18 @@ from gatewayd.pb import RouteProto, StatusProto
 # An executor may flag an error without a status. No bytes would read as success.
 _FAILED: Final = StatusProto(code=StatusProto.ERROR).SerializeToString()
 
-# States of a node; a node waits until it is given one of these.
+# States of a node; 0 is waiting.
 _PREPARING: Final = 1
 _ASKED: Final = 2
 _DONE: Final = 3
 
 
 class UnexpectedAnswer(Exception):
-    """The node was not asked, or has answered before: a bug of whoever drives the Traversal."""
+    """The node was not called, or has answered before: a bug in the code that drives the Traversal."""
 
 
 class Send:
-    """Call ``node``'s Deployment, and tell ``answered`` what it says."""
+    """Call ``node``'s Deployment, and pass its answer to ``answered``."""
 
     __slots__ = ("call", "node")
 
@@ -62,7 +62,7 @@ class Send:
 
 class Prepare:
     """
-    Run ``work()``, which is pure and may take long, and tell ``prepared`` its result.
+    Run ``work()``, which is pure and may take long, and pass its result to ``prepared``.
 
     ``node`` is None when the work is on the final answer. ``size_bytes`` is how much it has to read.
     """
@@ -80,11 +80,11 @@ Step = Send | Prepare
 
 class Traversal:
     """
-    One request on its way. It is told what happened, in any order, and never waits.
+    The state of one request under way. Events may come in any order.
 
-    ``serves(deployment, endpoint)`` is asked when a node's turn comes; it says False only for an
+    ``serves(deployment, endpoint)`` is called when a node's turn comes; it is False only for an
     endpoint that the Executor is known not to bind. ``now`` is everywhere in seconds since the epoch,
-    UTC. Raises BadRequest for a target that is no regular expression, and for routes that are none.
+    UTC. Raises BadRequest for a target that is not a regular expression, and for malformed routes.
     """
 
     __slots__ = (
@@ -111,7 +111,7 @@ class Traversal:
         self._topology = topology
         self._request = request
         self._serves = serves
-        self._target = compile_target(request.target) if request.target else None
+        self._target = compile_target_pattern(request.target) if request.target else None
         self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
         self._parameters = Parameters(request.parameters)
         self._state = bytearray(count)
@@ -127,7 +127,7 @@ class Traversal:
 
     def begin(self, now: float) -> list[Step]:
         """
-        What to do first. Call it once.
+        The first steps. Call it once.
 
         With no node to wait for, the traversal is ``finished`` at once: the answer is the request.
         """
@@ -147,7 +147,7 @@ class Traversal:
         """
         Record what ``node``'s Deployment answered.
 
-        Raises UnexpectedAnswer if it was not asked or spoke twice.
+        Raises UnexpectedAnswer if it was not called, or answered before.
         """
         index = node.index
         if self._state[index] != _ASKED:
@@ -162,7 +162,7 @@ class Traversal:
         """
         Record the result of a ``Prepare``: of one node, or of the final one where ``node`` is None.
 
-        Raises UnexpectedAnswer if that work was not asked for, or was told before.
+        Raises UnexpectedAnswer if that work was not requested, or was recorded before.
         """
         if node is None:
             if self._outcome is None or not self._concluded or self.finished:
@@ -178,7 +178,7 @@ class Traversal:
         return [self._ask(node, parts, documents)]
 
     def response(self, now: float) -> Response:
-        """The client's answer, given out at ``now``. Only when ``finished``."""
+        """The client's answer at the time ``now``. Only when ``finished``."""
         request, outcome = self._request, self._outcome
         if outcome is None or not self.finished:
             raise UnexpectedAnswer("the final answer is not there yet")
@@ -230,7 +230,7 @@ class Traversal:
         return steps
 
     def _arrived(self, node: Node, part: Answer, now: float, steps: list[Step]) -> Answer | None:
-        """Take one part in. Returns the node's outcome if it is to have one without being called."""
+        """Record one part. Returns the node's outcome if it has one without being called."""
         index = node.index
         parts = [part]
         if node.parts > 1:
@@ -294,24 +294,24 @@ class Traversal:
 
 
 def _prepare(documents: tuple[bytes, ...], condition: Condition | None, merging: bool) -> tuple[bytes, ...]:
-    """What a node's call takes in: the parts' documents, first filtered, then merged into one."""
+    """The input of a node's call: the parts' documents, first filtered, then merged into one."""
     if condition is not None:
         documents = tuple([select(each, condition) for each in documents])
     return (merge(documents),) if merging else documents
 
 
 def _restore_order(documents: bytes, asked: bytes) -> tuple[bytes, ...]:
-    """Branches with conditions shuffle the documents: put them back as they were asked for."""
+    """Branches with conditions change the order of the documents: restore that of the request."""
     return (sort_like(documents, document_ids(asked)),)
 
 
 def _gateway_routes(routes: Sequence[bytes]) -> Iterator[Route]:
-    """Of the routes a request came with, those of gateways before this one: they stay in front."""
+    """Those of a request's routes that come from gateways before this one: they stay in front."""
     for each in routes:
         try:
             route = RouteProto.FromString(each)
         except DecodeError as error:
-            raise Malformed(f"a route is no RouteProto: {error}") from error
+            raise Malformed(f"a route is not a RouteProto: {error}") from error
         if route.executor == START:
             start = route.start_time.seconds + route.start_time.nanos / 1e9
             end = route.end_time.seconds + route.end_time.nanos / 1e9 if route.HasField("end_time") else None

@@ -43,7 +43,7 @@ _MAX_DEPTH: Final = 50
 
 
 class BadCondition(ValueError):
-    """A query that means nothing. ``str(error)`` starts with the path of the mistake in the query."""
+    """An invalid query. ``str(error)`` starts with the path of the mistake in the query."""
 
     def __init__(self, where: str, message: str) -> None:
         super().__init__(f"{where}: {message}" if where else message)
@@ -51,7 +51,7 @@ class BadCondition(ValueError):
 
 def compile_condition(query: object) -> Condition:
     """
-    A function that says whether a document matches; ``{}`` matches all.
+    A predicate of documents; ``{}`` matches all.
 
     Raises BadCondition, a ValueError.
     """
@@ -148,7 +148,7 @@ def _ordering(compare: Compare) -> Compare:
 
 
 def _is_in(value: Any, operand: Any) -> bool:
-    # A reference may name a field that is no list.
+    # A reference may name a field that is not a list.
     return isinstance(operand, list) and value in operand
 
 
@@ -156,7 +156,7 @@ def _matches_regex(value: Any, operand: Any) -> bool:
     if not isinstance(value, str) or operand is None:
         return False
     try:
-        # A pattern that comes from the document itself is compiled here, and may be none.
+        # A pattern from the document itself is compiled here, and may be invalid.
         return re.search(operand, value) is not None
     except (re.error, TypeError):
         return False
@@ -195,7 +195,7 @@ def _exists(field: str, where: str) -> Condition:
 
 def _reader(field: str, where: str) -> Read:
     """
-    A function that gives the value at a field's path, None where there is none.
+    A function that returns the value at a field's path, None where the document has no such field.
 
     ``tags__a__b`` goes into tags, ``scores__cos__value`` into scores, ``chunks__0__text`` into chunks.
     """

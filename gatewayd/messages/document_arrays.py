@@ -1,8 +1,8 @@
 """
-The data field of a request to and from docarray's ``DocumentArray``.
+A request's data field to and from docarray's ``DocumentArray``.
 
 docarray has message classes of its own, in protobuf's default pool (see ``gatewayd.pb``), so the
-field is opened by hand and its content given to docarray as bytes. One document costs about 60 us
+field is split by hand and its content passed to docarray as bytes. One document costs about 60 us
 there and back, a thousand with embeddings 45 ms.
 """
 
@@ -30,19 +30,19 @@ def documents_of(data: bytes) -> Any:
     """
     if not data:
         return DocumentArray()
-    # A DataContentProto has fields 1 and 2, both bytes, so the message splitter reads it too: it
-    # names field 1 the header and field 2 the parameters.
+    # A DataContentProto has fields 1 and 2, both bytes, so the splitter of messages can read it: it
+    # calls field 1 the header and field 2 the parameters.
     docs, docs_bytes, _, _ = split(data)
     if docs_bytes:
         docs = _unpickled(docs_bytes)
     try:
         return DocumentArray.from_protobuf(DocumentArrayProto.FromString(docs))
     except DecodeError as error:
-        raise Malformed(f"the documents are no DocumentArrayProto: {error}") from error
+        raise Malformed(f"the documents are not a DocumentArrayProto: {error}") from error
 
 
 def data_of(documents: Any, array_type: ArrayType = None) -> bytes:
-    """The DataContentProto of a DocumentArray, its arrays converted to ``array_type`` if one is given."""
+    """The DataContentProto of a DocumentArray, its arrays as ``array_type``, unless that is None."""
     return b"".join(field(_DOCS, documents.to_protobuf(ndarray_type=array_type).SerializeToString()))
 
 

@@ -1,9 +1,9 @@
 """
 What the dispatcher does with serialised documents: count, merge, filter, sort.
 
-Everything takes and gives the bytes of a DataContentProto. Documents are parsed, because what is
-done depends on their ids and fields, but arrays inside them stay the bytes they are. Where nothing
-is to be done the bytes are not even parsed.
+Every function takes and returns the bytes of a DataContentProto. Documents are parsed, because the result
+depends on their ids and fields, but arrays inside them stay bytes. Where there is nothing to do, nothing is
+parsed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _COLLECTIONS: Final = ("location", "scores", "evaluations")
 
 
 class UnreadableDocuments(GatewayError):
-    """Documents that the gateway would have to look into, and cannot; the text says why."""
+    """The gateway would have to read these documents, and cannot; the text says why."""
 
 
 def parse(documents: bytes) -> DataContentProto:
     """
     The message in ``documents``.
 
-    Raises UnreadableDocuments for what is no DataContentProto, and for ``docs_bytes``: that is a
-    Python pickle, and reading one would run whatever code its sender put there.
+    Raises UnreadableDocuments for anything but a DataContentProto, and for ``docs_bytes``: that is a
+    Python pickle, and loading one runs any code that its sender put there.
     """
     try:
         content = DataContentProto.FromString(documents)
@@ -50,7 +50,7 @@ def parse(documents: bytes) -> DataContentProto:
 
 
 def is_empty(documents: bytes) -> bool:
-    """Whether there are no documents, as far as that shows without parsing."""
+    """Whether there are no documents, as far as can be seen without parsing."""
     return not documents or documents == NO_DOCUMENTS
 
 
@@ -68,9 +68,9 @@ def merge(parts: Sequence[bytes]) -> bytes:
     """
     The documents of all parts in one, as a join without ``no_reduce`` gets them (spec dispatch.md).
 
-    The first part is the base: its documents stand first, in its order, and what they have is never
-    overwritten. A later document whose id is known gives that one the fields it lacks; any other is
-    appended. Documents without an id are never taken for the same.
+    The first part is the base: its documents come first, in its order, and their fields are never
+    overwritten. A later document with a known id fills in the fields which that one lacks; any other is
+    appended. Documents without an id are never merged.
 
     Raises UnreadableDocuments, unless at most one part has documents: that is passed on as it is.
     """
@@ -98,7 +98,7 @@ def select(documents: bytes, condition: Callable[[DocumentProto], bool]) -> byte
 
 def sort_like(documents: bytes, ids: Sequence[str]) -> bytes:
     """
-    The documents in the order in which their ids stand in ``ids``; unknown ones last, in their order.
+    The documents in the order of their ids in ``ids``; unknown ones last, in their order.
 
     Raises UnreadableDocuments.
     """
@@ -136,7 +136,7 @@ def _merge_into(
     """
     Merge ``others`` into ``base``, a repeated field whose documents are ``known`` by their ids.
 
-    ``adopt`` tells a document that is new here whose it is now.
+    ``adopt`` sets the owner of a document that is new here.
     """
     for other in others:
         same = known.get(other.id)
@@ -151,7 +151,7 @@ def _merge_into(
 
 
 def _as_it_is(added: DocumentProto) -> None:
-    """A document at the top belongs to nobody."""
+    """A document at the top has no owner."""
 
 
 def _fill(document: DocumentProto, other: DocumentProto) -> None:

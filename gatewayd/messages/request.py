@@ -1,7 +1,7 @@
 """
 What moves through the gateway: Request, Call, Answer, Route, Response.
 
-All are frozen values. Whatever the gateway has no business reading stays serialised: ``documents`` is
+All are frozen values. What the gateway does not need to read stays serialised: ``documents`` is
 the content of field 4 of a DataRequestProto, ``parameters`` a ``google.protobuf.Struct``, ``status`` a
 ``StatusProto``, each as the bytes that came from the wire (spec wire.md). Empty bytes are the
 empty message, and a status of no bytes is success.
@@ -15,11 +15,11 @@ import attrs
 @attrs.frozen
 class Request:
     """
-    What a client asks.
+    What a client sends.
 
     ``endpoint`` is the exec endpoint (``""`` when the client named none); ``target`` a regular
     expression over Deployment names, ``""`` for all. ``routes`` are serialised RouteProtos that came
-    with the request. ``timeout_s`` is what the client is willing to wait, None for no limit.
+    with the request. ``timeout_s`` is how long the client is willing to wait, None for no limit.
     """
 
     request_id: str
@@ -34,9 +34,9 @@ class Request:
 @attrs.frozen
 class Answer:
     """
-    What an Executor answered, or what the Executor before it passes on.
+    What an Executor answered, or what it passes on from the Executor before it.
 
-    ``failed`` says that the Executor raised; then ``status`` tells what, and ``documents`` are its
+    ``failed`` means that the Executor raised; then ``status`` has its error, and ``documents`` are its
     input documents. ``routes`` are the serialised RouteProtos of the answer.
     """
 
@@ -52,8 +52,8 @@ class Call:
     """
     What goes to one Deployment: serialised DataRequestProtos, and the endpoint for the call's metadata.
 
-    ``listed`` tells ``process_data`` with a DataRequestListProto of all messages (a join that must
-    not be merged) from ``process_single_data`` with the only message.
+    With ``listed`` the call is ``process_data`` with a DataRequestListProto of all messages (a join that
+    must not be merged); without it, ``process_single_data`` with the only message.
     """
 
     messages: tuple[bytes, ...]
@@ -79,7 +79,7 @@ class Route:
 @attrs.frozen
 class Response:
     """
-    What the client gets: routes start with the gateway's own.
+    What the client gets. ``routes`` start with the gateway's own.
 
     ``parameters`` is None only where the reference leaves the field out (an empty Flow asked without
     parameters).

@@ -1,7 +1,7 @@
 """
 Parameters and results: ``google.protobuf.Struct`` bytes to and from plain dicts.
 
-Numbers come out as floats, as they travel; nothing else is changed, so NaN and infinity pass too.
+Numbers become floats, as they do on the wire; NaN and infinity pass unchanged.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gatewayd.pb import ListValue, Struct, Value
 
 
 def parameters_of(data: bytes) -> dict[str, Any]:
-    """A dict of None, bool, float, str, list and dict. Raises ValueError if ``data`` is no Struct."""
+    """A dict of None, bool, float, str, list and dict. Raises ValueError if ``data`` is not a Struct."""
     if not data:
         return {}
     try:
         return read_struct(Struct.FromString(data))
     except DecodeError as error:
-        raise ValueError(f"the parameters are no google.protobuf.Struct: {error}") from error
+        raise ValueError(f"the parameters are not a google.protobuf.Struct: {error}") from error
 
 
 def struct_of(parameters: Mapping[str, Any], where: str = "parameters") -> bytes:
@@ -71,7 +71,7 @@ def _struct(mapping: Mapping[str, Any], where: str) -> Struct:
     struct = Struct()
     for key, item in mapping.items():
         if not isinstance(key, str):
-            raise TypeError(f"{where}: the key {key!r} is no text")
+            raise TypeError(f"{where}: the key {key!r} is not a string")
         _fill(struct.fields[key], item, f"{where}.{key}")
     return struct
 

@@ -1,9 +1,9 @@
 """
 Requests, answers and responses to and from the bytes of a DataRequestProto.
 
-The four fields are split by hand, because that is what makes pass-through cheap: the documents
-(field 4) are cut out of the message as one slice and put into the next one as they are, and
-parameters and routes are not parsed unless somebody needs them. Only the header is decoded.
+The four fields are split by hand, which makes pass-through cheap: the documents (field 4) are sliced out of
+the message and put into the next one unchanged, and parameters and routes are parsed only where they are
+needed. Only the header is decoded.
 Everything here is pure; the field numbers are those of proto/jina.proto.
 """
 
@@ -28,7 +28,7 @@ NO_DOCUMENTS: Final = b"\x0a\x00"
 
 
 class Malformed(BadRequest):
-    """The bytes are no protobuf message of the expected type."""
+    """The bytes are not a protobuf message of the expected type."""
 
 
 def decode_request(message: bytes) -> Request:
@@ -152,15 +152,15 @@ def _header(data: bytes) -> HeaderProto:
     try:
         return HeaderProto.FromString(data)
     except DecodeError as error:
-        raise Malformed(f"the header is no HeaderProto: {error}") from error
+        raise Malformed(f"the header is not a HeaderProto: {error}") from error
 
 
 def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes | None]:
     """
     Header, parameters, routes and data of a DataRequestProto, each still serialised.
 
-    None where the message has no such field. A field that stands twice is concatenated, which is how
-    protobuf merges messages. Unknown fields are passed over. Raises Malformed.
+    None where the message has no such field. A field that occurs twice is concatenated, which is how
+    protobuf merges messages. Unknown fields are skipped. Raises Malformed.
     """
     header = b""
     parameters: bytes | None = None
@@ -186,7 +186,7 @@ def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes
 
 
 def _skip(message: bytes, position: int) -> int:
-    """The position behind an unknown field, by the wire types of protobuf's encoding."""
+    """The position after an unknown field, by the wire types of protobuf's encoding."""
     tag, position = _varint(message, position)
     kind, number = tag & 7, tag >> 3
     if number == 0 or (1 <= number <= 4 and kind != 2):

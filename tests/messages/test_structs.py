@@ -60,7 +60,7 @@ def test_numpy_values_and_tuples_become_plain():
 
 @pytest.mark.parametrize(
     ("result", "place"),
-    [({"a": [1, object()]}, r"result of a/rep-0\.a\[1\]: a object"), ({1: "x"}, "the key 1 is no text")],
+    [({"a": [1, object()]}, r"result of a/rep-0\.a\[1\]: a object"), ({1: "x"}, "the key 1 is not a string")],
 )
 def test_what_cannot_be_sent_is_named_with_its_place(result, place):
     with pytest.raises(TypeError, match=place):

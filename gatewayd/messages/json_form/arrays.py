@@ -40,7 +40,7 @@ _DTYPE: Final = re.compile(
 
 
 class UnreadableArray(GatewayError):
-    """An array of a document cannot be shown as JSON; the text says why."""
+    """An array of a document has no JSON form; the text says why."""
 
 
 def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems) -> None:
@@ -72,7 +72,7 @@ def _to_numpy(value: list[Any]) -> Array:
         if max(lengths) * len(lengths) * 4 > _MAX_STRINGS_BYTES:
             raise ValueError(f"an array of strings may take {_MAX_STRINGS_BYTES} bytes at most")
         return np.array(value)
-    # With a float in it numpy would infer float64 anyway; told so, it needs one pass less.
+    # With a float in it numpy would infer float64 anyway; with the dtype it saves a pass.
     array: Array = np.array(value, dtype=np.float64 if float in kinds else None)
     if array.dtype.kind == "O":
         raise ValueError("an array holds integers of at most 64 bits")
@@ -103,7 +103,7 @@ def read_array(message: NdArrayProto) -> object:
     """
     What orjson (with OPT_SERIALIZE_NUMPY) prints as nested lists: an array, a list or a number.
 
-    None stands for no array: an empty message, or a framework we do not know. Non-finite numbers
+    None if there is no array: an empty message, or an unknown framework. Non-finite numbers
     are printed as null. Raises UnreadableArray.
     """
     if message.cls_name not in _FRAMEWORKS:
@@ -121,7 +121,7 @@ def read_array(message: NdArrayProto) -> object:
 
 @lru_cache(maxsize=64)
 def _dtype(name: str) -> np.dtype[Any]:
-    # An empty name stands with an empty buffer: zeros of numpy's default type.
+    # An empty name comes with an empty buffer: zeros of numpy's default type.
     if name and not _DTYPE.fullmatch(name):
         raise UnreadableArray(f"an array of dtype {name[:40]!r} has no JSON form")
     return np.dtype(name or "<f8")
@@ -177,7 +177,7 @@ def _check_dimensions(shape: Sequence[int]) -> None:
 
 
 def _check_room(shape: Sequence[int]) -> None:
-    # Lists of empty lists cost room too, so a zero among the sizes is no excuse.
+    # Lists of empty lists take memory as well, so a size of zero counts as one.
     if math.prod(size or 1 for size in shape) > _MAX_FILLED_ELEMENTS:
         raise UnreadableArray(f"an array of shape {tuple(shape)} is too large to be filled with zeros")
 
@@ -197,7 +197,7 @@ def _printable(array: Array) -> object:
 
 
 def _check_characters(array: Array) -> None:
-    """numpy stores strings as code points of 32 bits, and does not look whether they are any."""
+    """numpy stores strings as code points of 32 bits, and does not check that they are valid."""
     codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
     if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
-        raise UnreadableArray("an array of strings holds what is no Unicode character")
+        raise UnreadableArray("an array of strings holds an invalid Unicode character")

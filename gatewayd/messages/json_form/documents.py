@@ -2,7 +2,7 @@
 Documents to and from JSON: one DocumentProto stands for one object with snake_case keys.
 
 Reading applies the rules by which the reference builds a document (spec wire.md, Document encoding
-rules): a missing id is generated, a MIME type guessed, chunks and matches are told whose they are.
+rules): a missing id is generated, a MIME type guessed, chunks and matches get their owner's id and level.
 Writing shows what is there and changes nothing.
 """
 
@@ -41,7 +41,7 @@ _MAX_UINT32: Final = 0xFFFFFFFF
 
 
 def fill_documents(content: DataContentProto, values: list[Any], loc: Loc, problems: Problems) -> None:
-    """Append one document per value to ``content``; after a problem its state is of no use."""
+    """Append one document per value to ``content``; after a problem ``content`` is unusable."""
     _fill_children(content.docs.docs, values, loc, problems, _DOCUMENT_LEVEL)
 
 
@@ -141,7 +141,7 @@ def _fill(
 
 
 def _is_nothing(value: object) -> bool:
-    """Null, or what stands for an empty object: such a field is not written at all."""
+    """Null, or a form of the empty object: the field is not written."""
     return value is None or (not value and type(value) in (dict, list, str))
 
 
@@ -152,7 +152,7 @@ def new_id() -> str:
 
 @lru_cache(maxsize=256)
 def _known_mime_type(value: str) -> str:
-    """``value``, unless it is no known type but a known extension: ``png`` is image/png."""
+    """``value`` as a MIME type; one that is a known extension is looked up: ``png`` is image/png."""
     if not value or value in mimetypes.types_map.values():
         return value
     return mimetypes.guess_type(f"file.{value}")[0] or value

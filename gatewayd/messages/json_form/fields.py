@@ -1,5 +1,5 @@
 """
-What a JSON body consists of: the one table of its fields, for everything that describes them.
+The fields of a JSON body: the one table, for everything that describes them.
 
 ``documents`` and ``requests`` read and write exactly these (a test holds them to it); OpenAPI's schemas
 and GraphQL's types are made from them.
@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import attrs
 
-Kind = Literal[
+FieldKind = Literal[
     "text",
     "unsigned",  # an integer that fits uint32
     "number",  # finite as a 32-bit float
@@ -25,17 +25,17 @@ Kind = Literal[
 
 
 @attrs.frozen
-class Field:
+class FieldSpec:
     """A field of an object; each may be null. ``doc`` is a sentence for the client's author."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     doc: str
 
 
 @attrs.frozen
 class RequestField:
-    """A field of a request's body, with the other spelling that is read, too."""
+    """A field of a request's body, and the other spelling that is accepted."""
 
     name: str
     alias: str | None
@@ -44,36 +44,38 @@ class RequestField:
 
 # In the order in which answers have them.
 DOCUMENT: Final = (
-    Field("id", "text", "Identifies the document; made if missing."),
-    Field("parent_id", "text", "The id of the document that it is a chunk of."),
-    Field("granularity", "unsigned", "How deep it lies in chunks of chunks."),
-    Field("adjacency", "unsigned", "How deep it lies in matches of matches."),
-    Field("blob", "blob", "Raw bytes, in base64."),
-    Field("tensor", "array", "An n-dimensional array of numbers, as nested lists."),
-    Field("mime_type", "text", "The type of its content; guessed from uri if missing."),
-    Field("text", "text", "Its text. Of tensor, blob and text the first that is given counts."),
-    Field("weight", "number", "Its weight."),
-    Field("uri", "text", "Where its content is from."),
-    Field("tags", "object", "Anything; numbers come back as floats."),
-    Field("offset", "number", "Where it begins in what it was taken from."),
-    Field("location", "numbers", "Where it is in what it was taken from."),
-    Field("embedding", "array", "Its vector, as nested lists of numbers."),
-    Field("modality", "text", "What kind of data it is of."),
-    Field("evaluations", "scores", "Evaluations by name."),
-    Field("scores", "scores", "Scores by name."),
-    Field("chunks", "documents", "The documents that it consists of."),
-    Field("matches", "documents", "The documents that match it."),
+    FieldSpec("id", "text", "Identifies the document; made if missing."),
+    FieldSpec("parent_id", "text", "The id of the document that it is a chunk of."),
+    FieldSpec("granularity", "unsigned", "How deep it lies in chunks of chunks."),
+    FieldSpec("adjacency", "unsigned", "How deep it lies in matches of matches."),
+    FieldSpec("blob", "blob", "Raw bytes, in base64."),
+    FieldSpec("tensor", "array", "An n-dimensional array of numbers, as nested lists."),
+    FieldSpec("mime_type", "text", "The type of its content; guessed from uri if missing."),
+    FieldSpec("text", "text", "Its text. Of tensor, blob and text the first that is present counts."),
+    FieldSpec("weight", "number", "Its weight."),
+    FieldSpec("uri", "text", "Where its content is from."),
+    FieldSpec("tags", "object", "Anything; numbers come back as floats."),
+    FieldSpec("offset", "number", "Where it begins in what it was taken from."),
+    FieldSpec("location", "numbers", "Where it is in what it was taken from."),
+    FieldSpec("embedding", "array", "Its vector, as nested lists of numbers."),
+    FieldSpec("modality", "text", "What kind of data it is of."),
+    FieldSpec("evaluations", "scores", "Evaluations by name."),
+    FieldSpec("scores", "scores", "Scores by name."),
+    FieldSpec("chunks", "documents", "The documents that it consists of."),
+    FieldSpec("matches", "documents", "The documents that match it."),
 )
 
 SCORE: Final = (
-    Field("value", "number", "The score itself."),
-    Field("op_name", "text", "What made it."),
-    Field("description", "text", "What it means."),
-    Field("ref_id", "text", "The id of the document that it compares with."),
+    FieldSpec("value", "number", "The score itself."),
+    FieldSpec("op_name", "text", "What made it."),
+    FieldSpec("description", "text", "What it means."),
+    FieldSpec("ref_id", "text", "The id of the document that it compares with."),
 )
 
 DATA: Final = RequestField(
-    "data", None, "The documents: a list, or an object that holds it as docs. Nothing is no documents."
+    "data",
+    None,
+    "The documents: a list, or an object that holds it as docs. May be left out.",
 )
 TARGET: Final = RequestField(
     "targetExecutor",

@@ -39,7 +39,7 @@ def decode_request(
     A JSON body as a Request with ``request_id``.
 
     ``endpoint`` is the exec endpoint of the route; None (for /post and WebSocket) takes it from the
-    body. ``content_type`` is the header's value, None where there is none.
+    body. ``content_type`` is the header's value, None without that header.
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer.
     """
@@ -79,7 +79,7 @@ def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
     problems = Problems()
     value = None
     if body:
-        # A body of another type is bytes to the reference, and bytes are no object.
+        # To the reference a body of another type is bytes, which are not an object.
         value = _loads(body) if content_type is None or _is_json(content_type) else body
     if value is None:
         problems.add(_BODY, "field required", "value_error.missing")

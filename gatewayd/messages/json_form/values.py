@@ -1,9 +1,9 @@
 """
 JSON values to protobuf: scalars with the reference's coercions, and Structs.
 
-What is wrong with a value is not raised but noted in ``Problems``, because a client is told of every
-mistake at once. The wording is that of the reference's validator (spec http.md, Errors), which
-clients may show or match; a value that the reference chokes on (500) has a wording of our own.
+Mistakes are not raised but collected in ``Problems``, so that a client sees all of them at once. The wording
+is that of the reference's validator (spec http.md, Errors), which clients may show or match; a value on which
+the reference fails (500) has a wording of our own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _TooDeep(Exception):
 
 def as_dict(value: object) -> dict[str, Any] | None:
     """
-    The object that ``value`` stands for, or None if it stands for none.
+    ``value`` as an object, or None if it cannot be read as one.
 
     The reference accepts whatever Python's ``dict()`` does: an object, a list of pairs, an empty
     list, an empty string.
@@ -124,7 +124,7 @@ def fill_struct(target: Struct, value: object, level: int, loc: Loc, problems: P
     """
     Write a JSON object into ``target``, a message at nesting ``level`` (1 is the whole request).
 
-    Integers become doubles, which is all a Struct knows.
+    Integers become doubles, the only numbers of a Struct.
     """
     fields = as_dict(value)
     if fields is None:

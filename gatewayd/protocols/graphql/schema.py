@@ -30,7 +30,7 @@ from graphql import (
 )
 
 from gatewayd.messages.json_form import requests, responses
-from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, Kind
+from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, FieldKind
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 
@@ -70,7 +70,7 @@ _JSON: Final = GraphQLScalarType(
     parse_value=_parse_json,
 )
 
-_SCALARS: Final[Mapping[Kind, Any]] = {
+_SCALARS: Final[Mapping[FieldKind, Any]] = {
     "text": GraphQLString,
     "unsigned": GraphQLInt,
     "number": GraphQLFloat,

@@ -17,8 +17,8 @@ from gatewayd.messages.json_form.fields import (
     PARAMETERS,
     SCORE,
     TARGET,
-    Field,
-    Kind,
+    FieldKind,
+    FieldSpec,
     RequestField,
 )
 
@@ -38,7 +38,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 _NUMBER: Final[Schema] = {"type": "number", "minimum": -_FLOAT32, "maximum": _FLOAT32}
-_KINDS: Final[Mapping[Kind, Schema]] = {
+_KINDS: Final[Mapping[FieldKind, Schema]] = {
     "text": {"type": ["string", "null"]},
     "unsigned": {"type": ["integer", "null"], "minimum": 0, "maximum": 0xFFFFFFFF},
     "number": {**_NUMBER, "type": ["number", "null"]},
@@ -64,7 +64,7 @@ def _object(
     return schema
 
 
-def _fields(title: str, fields: Iterable[Field], **more: Any) -> Schema:
+def _fields(title: str, fields: Iterable[FieldSpec], **more: Any) -> Schema:
     described = {field.name: {**_KINDS[field.kind], "description": field.doc} for field in fields}
     return _object(title, described, **more)
 

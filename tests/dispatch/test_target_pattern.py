@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gatewayd.dispatch.target import compile_target
+from gatewayd.dispatch.target_pattern import compile_target_pattern
 from gatewayd.errors import BadRequest
 
 
@@ -22,18 +22,18 @@ from gatewayd.errors import BadRequest
     ],
 )
 def test_a_pattern_is_anchored_at_the_start_only(pattern: str, name: str, expected: bool) -> None:
-    assert compile_target(pattern).matches(name) is expected
+    assert compile_target_pattern(pattern).matches(name) is expected
 
 
 @pytest.mark.parametrize("pattern", ["[", "*a", "(?P<n", "x" * 1001])
 def test_what_is_no_pattern_is_refused_with_its_place(pattern: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        compile_target(pattern)
+        compile_target_pattern(pattern)
     assert caught.value.problems[0]["loc"] == ["body", "targetExecutor"]
 
 
 def test_a_pattern_made_to_take_forever_is_refused_soon() -> None:
     started = time.monotonic()
     with pytest.raises(BadRequest, match="takes too long"):
-        compile_target("(a|aa|a|a)+" * 20 + "$").matches("a" * 40 + "!")
+        compile_target_pattern("(a|aa|a|a)+" * 20 + "$").matches("a" * 40 + "!")
     assert time.monotonic() - started < 2

@@ -1,9 +1,9 @@
 """
 ``target_executor``: a client's regular expression over the names of Deployments.
 
-The pattern comes from whoever can reach the gateway, and Python's own ``re`` can be made to work on a
-twenty-letter name for hours while it holds up everybody else. The ``regex`` package reads the same
-language and gives up in time.
+Any client can send a pattern, and one that backtracks keeps Python's own ``re`` busy for hours on a name of
+twenty letters, with the reactor blocked meanwhile. The ``regex`` package reads the same language and takes a
+timeout.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import regex
 
 from gatewayd.errors import BadRequest
 
-# Names are short: an honest pattern takes microseconds.
+# Names are short: a pattern that does not backtrack takes microseconds.
 _TIMEOUT_S = 0.02
 _LONGEST = 1000
 
 
-class Target:
+class TargetPattern:
     """A compiled pattern. It matches from the start of a name, but not to its end (spec dispatch.md)."""
 
     __slots__ = ("_known", "_pattern")
@@ -41,12 +41,12 @@ class Target:
 
 
 @lru_cache(maxsize=256)
-def compile_target(pattern: str) -> Target:
-    """Raises BadRequest for what is no regular expression, or far too long for one."""
+def compile_target_pattern(pattern: str) -> TargetPattern:
+    """Raises BadRequest for a pattern that is not a regular expression, or longer than any name needs."""
     if len(pattern) > _LONGEST:
         raise _refused(f"is longer than {_LONGEST} characters")
     try:
-        return Target(regex.compile(pattern, cache_pattern=False))
+        return TargetPattern(regex.compile(pattern, cache_pattern=False))
     except (regex.error, OverflowError, RecursionError) as error:
         raise _refused(f"is not a regular expression: {error}") from error
 
