@@ -2,7 +2,7 @@
 The command ``gatewayd``: its sub-commands, their options and help.
 
 What a sub-command does is in a module of its own, imported when it runs: ``gatewayd --help`` loads
-nothing but this. Exit codes: 0 it went well, 1 it did not (and stderr says why), 2 wrong usage.
+nothing but this. Exit codes: 0 for success, 1 for a failure (stderr says why), 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def check(flow: Path, variables: tuple[str, ...]) -> None:
     """
     Check a Flow file and say what it will do; nothing is started.
 
-    Exits with 1 if the file cannot be used, after telling every problem of it. Executors' code is not
+    Exits with 1 if the file cannot be used, after printing every problem. Executors' code is not
     imported: only the files of py_modules are looked for.
     """
     from gatewayd.cli.checking import check_flow
@@ -146,7 +146,7 @@ def status(url: str, timeout: float, ca_file: str | None, as_json: bool) -> None
 @_url
 @_timeout
 @_ca
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing; only the exit code tells.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing; only the exit code counts.")
 def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
     """
     Is it ready? Asks a gateway and all executors behind it, or one executor.

@@ -1,4 +1,4 @@
-"""``gatewayd status`` and ``gatewayd ping``: questions to what runs already, a gateway or an executor."""
+"""``gatewayd status`` and ``gatewayd ping``: ask a running gateway or executor."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gatewayd.status import status_maps
 
 
 def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
-    """Print what it tells of itself; the exit code."""
+    """Print the status of what listens at ``url``. Returns the exit code."""
     target = _target(url, ca_file)
     try:
-        told = (
+        status = (
             _status_grpc(target, timeout_s) if target.protocol == "grpc" else _status_web(target, timeout_s)
         )
     except (OSError, ValueError, grpc.RpcError) as error:
-        return fail(f"{url} does not tell its status: {_reason(error, target)}")
+        return fail(f"{url} does not answer with its status: {_reason(error, target)}")
     if as_json:
-        say(json.dumps(told, indent=2))
+        say(json.dumps(status, indent=2))
         return 0
-    for title, section in told.items():
+    for title, section in status.items():
         say(title, bold=True)
         rows = [(key, str(value)) for key, value in section.items() if value != "(unset)"]
         for line in table(rows) if rows else ["(nothing is set)"]:
@@ -40,7 +40,7 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
 
 
 def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
-    """0 if it is ready."""
+    """0 if what listens at ``url`` is ready, else 1."""
     target = _target(url, ca_file)
     began = time.monotonic()
     problem = _ping_grpc(target, timeout_s) if target.protocol == "grpc" else _ping_web(target, timeout_s)
@@ -62,7 +62,7 @@ def _target(url: str, ca_file: str | None) -> Target:
 
 
 def _channel(target: Target) -> grpc.Channel:
-    # An address with a port of its own is never a proxy's business.
+    # An address with a port is called directly, whatever proxies the environment names.
     options = [("grpc.enable_http_proxy", 0)]
     if not target.tls:
         return grpc.insecure_channel(target.address, options)
@@ -73,15 +73,15 @@ def _channel(target: Target) -> grpc.Channel:
 def _status_grpc(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
     from gatewayd.pb import JinaInfoProto
 
-    told = _unary(target, "/jina.JinaInfoRPC/_status", JinaInfoProto, timeout_s)
-    # Maps of protobuf have no order: the keys get that of HTTP's answer.
+    status = _unary(target, "/jina.JinaInfoRPC/_status", JinaInfoProto, timeout_s)
+    # Maps of protobuf have no order: use that of HTTP's answer.
     jina, envs = status_maps()
-    return {"jina": _ordered(told.jina, jina), "envs": _ordered(told.envs, envs)}
+    return {"jina": _ordered(status.jina, jina), "envs": _ordered(status.envs, envs)}
 
 
-def _ordered(told: Mapping[str, str], like: Mapping[str, str]) -> dict[str, str]:
-    known = {key: told[key] for key in like if key in told}
-    return {**known, **{key: told[key] for key in sorted(told.keys() - known.keys())}}
+def _ordered(section: Mapping[str, str], like: Mapping[str, str]) -> dict[str, str]:
+    known = {key: section[key] for key in like if key in section}
+    return {**known, **{key: section[key] for key in sorted(section.keys() - known.keys())}}
 
 
 def _status_web(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
@@ -90,21 +90,21 @@ def _status_web(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, s
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
     with opener.open(target.url("/status"), timeout=timeout_s) as answer:
-        told: Mapping[str, Mapping[str, str]] = json.load(answer)
-    if not isinstance(told, dict) or "jina" not in told:
-        raise ValueError("this is no gateway")
-    return told
+        status: Mapping[str, Mapping[str, str]] = json.load(answer)
+    if not isinstance(status, dict) or "jina" not in status:
+        raise ValueError("this is not a gateway")
+    return status
 
 
 def _ping_grpc(target: Target, timeout_s: float) -> str | None:
-    """Why it is not ready. A gateway has a dry run; what has none is asked as an executor."""
+    """Why it is not ready, or None. A gateway has a dry run; anything else is checked as an executor."""
     from grpc_health.v1.health_pb2 import HealthCheckResponse
 
     from gatewayd.pb import StatusProto
 
     try:
-        told = _unary(target, "/jina.JinaGatewayDryRunRPC/dry_run", StatusProto, timeout_s)
-        return None if told.code == StatusProto.SUCCESS else told.description or "the dry run failed"
+        result = _unary(target, "/jina.JinaGatewayDryRunRPC/dry_run", StatusProto, timeout_s)
+        return None if result.code == StatusProto.SUCCESS else result.description or "the dry run failed"
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             return _reason(error, target)
@@ -140,5 +140,5 @@ def _reason(error: BaseException, target: Target) -> str:
     if isinstance(error, grpc.RpcError):
         return f"{explained(error.details() or '', target)} ({error.code().name})"
     reason = getattr(error, "reason", None)
-    told = reason if isinstance(error, urllib.error.URLError) and reason else error
-    return explained(str(told), target, told if isinstance(told, BaseException) else None)
+    cause = reason if isinstance(error, urllib.error.URLError) and reason else error
+    return explained(str(cause), target, cause if isinstance(cause, BaseException) else None)

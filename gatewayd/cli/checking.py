@@ -13,7 +13,7 @@ from gatewayd.errors import ConfigError
 
 
 def check_flow(flow: Path, variables: Sequence[str]) -> int:
-    """Tell every problem, or what the Flow will do; the exit code."""
+    """Print every problem, or what the Flow will do. Returns the exit code."""
     if flow.is_dir():
         return fail(_folder(flow))
     try:
@@ -30,7 +30,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
 
 
 def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
-    """Draw it; the exit code."""
+    """Write the picture. Returns the exit code."""
     from gatewayd.flow.plot import picture
 
     target = output if output is not None else flow.with_suffix(".svg")

@@ -88,7 +88,7 @@ A Flow with one executor, served over gRPC, HTTP and WebSocket.
 
 
 def make_project(folder: Path) -> int:
-    """Write the files into a folder that is new or empty; the exit code."""
+    """Write the files into a folder that is new or empty. Returns the exit code."""
     files = {
         "flow.yml": _FLOW,
         "executors.py": _EXECUTORS,
@@ -97,7 +97,7 @@ def make_project(folder: Path) -> int:
     }
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            return fail(f"{folder} is there already, and not empty")
+            return fail(f"{folder} exists already, and is not empty")
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``gatewayd serve`` and ``gatewayd executor``: what runs until it is told to stop."""
+"""``gatewayd serve`` and ``gatewayd executor``: what runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
 
 
 def serve_executor(settings: Mapping[str, Any]) -> int:
-    """Serve one executor in this process until SIGTERM or Ctrl-C; the exit code."""
+    """Serve one executor in this process until SIGTERM or Ctrl-C. Returns the exit code."""
     import yaml
 
     from gatewayd.config import flow_from_mapping

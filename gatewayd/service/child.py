@@ -1,13 +1,14 @@
 """
 ``python -m gatewayd.service.child``: the gateway of a Flow written in Python, in a process of its own.
 
-It is the service that twistd runs, told by its parent instead of a command line. One line of JSON comes
+It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "carried": {...},
 "log_level": ...}``, where ``carried`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
-what goes there by value. Lines of JSON go back on what was standard output (see ``service.py``).
+the class or object that is sent by value. Reports go back as lines of JSON on what was standard output (see
+``service.py``).
 
 It lives as long as its parent: when standard input ends, or the parent does, it stops in order. Ctrl-C
-reaches it too, but it is the parent that decides what that means.
+reaches this process as well, but only the parent acts on it.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ from gatewayd.service.service import GatewayService
 
 
 def main() -> int:
-    """Serve until the parent is done with it; the exit code, 1 if the gateway cannot start."""
+    """Serve until the parent stops us. Returns the exit code: 1 if the gateway cannot start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what anything here prints is for the terminal
     line = sys.stdin.buffer.readline()
     if not line:
         return 0
-    told: Mapping[str, Any] = json.loads(line)
+    order: Mapping[str, Any] = json.loads(line)
     report = _Reports(answers)
     try:
-        flow = _with_carried(flow_from_mapping(told["flow"], base_dir=told["base_dir"]), told["carried"])
+        flow = _with_carried(flow_from_mapping(order["flow"], base_dir=order["base_dir"]), order["carried"])
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1
     os.environ.update(flow.gateway.env)
-    globalLogBeginner.beginLoggingTo([_observer(told["log_level"], report)], redirectStandardIO=False)
-    return _serve(flow, told["parent"], report)
+    globalLogBeginner.beginLoggingTo([_observer(order["log_level"], report)], redirectStandardIO=False)
+    return _serve(flow, order["parent"], report)
 
 
 def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
@@ -59,7 +60,7 @@ def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.addReader(_Ending(0, reactor))
-    # Somebody whom the parent forked may hold our standard input open, but not the parent's life.
+    # A process that the parent forked may hold our standard input open; the parent's pidfd ends with it.
     with contextlib.suppress(OSError, AttributeError):
         reactor.addReader(_Ending(os.pidfd_open(parent), reactor))
     if os.getppid() != parent:
@@ -69,7 +70,7 @@ def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
 
 
 def _with_carried(flow: FlowConfig, carried: Mapping[str, str]) -> FlowConfig:
-    """``flow`` with what goes to its executors by value."""
+    """``flow`` with the classes and objects that are sent to its executors by value."""
     deployments = list(flow.deployments)
     for key, packed in carried.items():
         index, _, role = key.partition(".")
@@ -96,11 +97,11 @@ class _Ending:
         self._ended()
 
     def connectionLost(self, reason: object) -> None:
-        # A pipe whose other end was closed is told so, without anything to read.
+        # The other end of the pipe was closed, with nothing left to read.
         self._ended()
 
     def _ended(self) -> None:
-        with contextlib.suppress(ReactorNotRunning):  # its twin was faster
+        with contextlib.suppress(ReactorNotRunning):  # the other descriptor was first
             self._reactor.stop()
 
     def logPrefix(self) -> str:
@@ -108,7 +109,7 @@ class _Ending:
 
 
 class _Reports:
-    """Writes the service's reports until ``ready``; then nobody reads them any more."""
+    """Writes the service's reports until ``ready``; nothing reads later ones."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -117,7 +118,7 @@ class _Reports:
     def __call__(self, event: Mapping[str, object]) -> None:
         if self.done:
             return
-        # A parent that has gone cannot be told; its end is noticed elsewhere.
+        # The parent has gone; its end is noticed elsewhere.
         with contextlib.suppress(BrokenPipeError):
             self._stream.write(json.dumps(event) + "\n")
         self.done = event["event"] == "ready"
@@ -127,7 +128,7 @@ def _observer(level: str, report: _Reports) -> Any:
     """
     What a user of the Flow sees on standard error: what executors print, and all from ``level`` up.
 
-    Until the Flow is ready, failures are for the parent to tell.
+    Until the Flow is ready, the parent reports failures.
     """
     text = textFileLogObserver(sys.stderr)
     least = LogLevel.levelWithName(level)
@@ -135,11 +136,11 @@ def _observer(level: str, report: _Reports) -> Any:
     def observe(event: LogEvent) -> None:
         namespace = event.get("log_namespace")
         found = event.get("log_level", LogLevel.info)
-        told_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service.service")
+        reported_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service.service")
         if namespace == "gatewayd.supervisor.process" and "line" in event:
             sys.stderr.write(formatEvent(event) + "\n")
             sys.stderr.flush()
-        elif found >= least and (report.done or found < LogLevel.error or not told_by_parent):
+        elif found >= least and (report.done or found < LogLevel.error or not reported_by_parent):
             text(event)
 
     return observe

@@ -1,7 +1,7 @@
 """
 Turns the twistd command line into a running service: ``twistd gateway --config flow.yml``.
 
-The Flow file is read while options are parsed, so that a mistake in it is told on the terminal before
+The Flow file is read while options are parsed, so that a mistake in it is printed on the terminal before
 twistd becomes a daemon.
 """
 
@@ -68,7 +68,7 @@ def makeService(options: Options) -> GatewayService:
     """The service of one Flow, on the reactor that twistd runs."""
     from twisted.internet import reactor
 
-    # Some of gRPC's own settings are read when it is loaded: by then they have to be there.
+    # gRPC reads some of its settings from the environment when it is loaded.
     os.environ.update(options.flow.gateway.env)
     twistd = options.parent
     return GatewayService(options.flow, reactor, daemon=twistd is not None and not twistd["nodaemon"])

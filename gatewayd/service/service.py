@@ -32,14 +32,13 @@ class GatewayService(Service):
     """
     Serves one Flow on one reactor.
 
-    A start that fails (a port is taken) is told in the log, which is the terminal with ``-n``, and ends
-    the process with code 1; SIGTERM and SIGINT, or those of them in ``signals``, stop it in order and
-    end it with 0.
+    A start that fails (a port is taken) is logged, on the terminal with ``-n``, and ends the process with
+    code 1. SIGTERM and SIGINT, or those of them in ``signals``, stop it in order with exit code 0.
 
-    With ``daemon`` the ConfigError itself is raised: twistd's first process, which waits on the terminal,
-    is told of Exceptions, and without them it would wait for ever.
+    With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
+    child has started or raised an Exception.
 
-    ``report`` is told how the start goes: ``{"event": "listening", "ports": [...]}``, for each replica
+    ``report`` is called during the start with ``{"event": "listening", "ports": [...]}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
     started again all the same.
@@ -66,7 +65,7 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._take_signals)
         gateway: Gateway
-        # The reactor does not run yet: by the time that it tells anything, the gateway is there.
+        # The reactor does not run yet: the gateway exists before the first callback.
         supervisor = self._start_executors(
             on_up=lambda *up: gateway.replica_up(*up), on_down=lambda *down: gateway.replica_down(*down)
         )
@@ -80,11 +79,11 @@ class GatewayService(Service):
             self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
             if self._daemon:
                 raise
-            # Not an Exception: twistd would print its traceback, and there is no bug to look for.
+            # Not an Exception: twistd would print its traceback, and this is not a bug.
             raise SystemExit(1) from None
         self._gateway = gateway
         self._report({"event": "listening", "ports": gateway.ports})
-        # Not before the signals are ours: whoever reads "ready" may send one.
+        # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
 
     def stopService(self) -> Deferred[None]:
@@ -96,7 +95,7 @@ class GatewayService(Service):
 
     def _start_executors(self, on_up: Up, on_down: Down) -> Supervisor:
         """
-        Half a second of imports each: they go on beside the gateway's own.
+        Their half second of imports runs beside the gateway's own.
 
         If the gateway cannot start, the executors end with this process.
         """
@@ -130,8 +129,8 @@ class GatewayService(Service):
         supervisor.ready().addCallbacks(ready, lambda failure: failure.trap(Draining))
 
     def _take_signals(self) -> None:
-        # twistd lets the process die of the signal it was stopped by; whoever watches a service wants
-        # to see that it ended as it should.
+        # twistd lets the process die of the signal that stopped it; a service manager wants to see exit
+        # code 0 after an orderly stop.
         for number in self._signals:
             signal.signal(number, self._signalled)
 

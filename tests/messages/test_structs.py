@@ -68,5 +68,5 @@ def test_what_cannot_be_sent_is_named_with_its_place(result, place):
 
 
 def test_bytes_that_are_no_struct_are_refused():
-    with pytest.raises(ValueError, match=r"no google\.protobuf\.Struct"):
+    with pytest.raises(ValueError, match=r"not a google\.protobuf\.Struct"):
         parameters_of(b"\xff\xff")
