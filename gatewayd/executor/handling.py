@@ -21,6 +21,7 @@ from typing import Any
 import attrs
 from docarray import Document, DocumentArray
 
+from gatewayd.errors import BadRequest
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted
 from gatewayd.executor.executor import Executor, nothing
@@ -268,7 +269,7 @@ class Handling:
                 )
             waiting = _Waiting(documents_of(cut[0].data), loop.create_future())
             parameters = self._parameters(cut[0])
-        except (ValueError, Malformed) as error:
+        except (ValueError, BadRequest) as error:
             return self._failure(cut[0], error)
         key = json.dumps(parameters, sort_keys=True)
         count = len(waiting.documents)

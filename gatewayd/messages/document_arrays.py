@@ -14,6 +14,7 @@ from docarray import DocumentArray
 from docarray.proto.docarray_pb2 import DocumentArrayProto
 from google.protobuf.message import DecodeError
 
+from gatewayd.messages.generations import check_generation
 from gatewayd.messages.wire import Malformed, field, split
 
 _DOCS: Final = 0x0A  # DataContentProto.docs
@@ -26,10 +27,12 @@ def documents_of(data: bytes) -> Any:
     """
     The DocumentArray in a DataContentProto; no bytes are an empty one.
 
-    ``docs_bytes`` is read only where it is protobuf, never where it is a pickle. Raises Malformed.
+    ``docs_bytes`` is read only where it is protobuf, never where it is a pickle. Raises Malformed,
+    or ForeignDocuments for those of docarray 0.30 and later.
     """
     if not data:
         return DocumentArray()
+    check_generation(data)
     # A DataContentProto has fields 1 and 2, both bytes, so the splitter of messages can read it: it
     # calls field 1 the header and field 2 the parameters.
     docs, docs_bytes, _, _ = split(data)

@@ -15,6 +15,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.errors import BadRequest
+from gatewayd.messages.generations import check_generation
 from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.pb import HeaderProto, RouteProto
 
@@ -35,9 +36,11 @@ def decode_request(message: bytes) -> Request:
     """
     Split a client's DataRequestProto. No bytes at all are an empty request.
 
-    Raises Malformed.
+    Raises Malformed, or ForeignDocuments for those of docarray 0.30 and later.
     """
     header_bytes, parameters, routes, documents = split(message)
+    if documents:
+        check_generation(documents)
     header = _header(header_bytes)
     return Request(
         request_id=header.request_id,

@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from websockets.exceptions import ConnectionClosed
 
 from gatewayd.errors import codes_for
+from gatewayd.messages.wire import DATA, field
 from gatewayd.pb import DataRequestProto
 from tests.processes import Gateway
 
@@ -24,13 +25,18 @@ _LIMIT_S = 20.0
 
 @attrs.frozen
 class Question:
-    """What a client asks; ``documents`` have ids, texts and tags. ``timeout_s`` is its own deadline."""
+    """
+    What a client asks; ``documents`` have ids, texts and tags. ``timeout_s`` is its own deadline.
+
+    ``content`` is a serialised DataContentProto instead of ``documents``, for the ways of bytes.
+    """
 
     endpoint: str
     documents: tuple[Mapping[str, Any], ...] = ()
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
     target: str = ""
     timeout_s: float | None = None
+    content: bytes = b""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -50,7 +56,7 @@ class Question:
         ParseDict(dict(self.parameters), message.parameters)
         for document in self.documents:
             ParseDict(dict(document), message.data.docs.docs.add())
-        return message.SerializeToString()
+        return message.SerializeToString() + (b"".join(field(DATA, self.content)) if self.content else b"")
 
 
 @attrs.frozen

@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from gatewayd.errors import BadRequest, Overloaded, TimedOut, Unreachable
+from gatewayd.messages.generations import ForeignDocuments
+from gatewayd.messages.wire import split
 from tests.equivalence.asking import WAYS, Answered, Question, Refused, refusal
 from tests.paths import ROOT
 from tests.processes import Gateway, external, free_ports
@@ -135,6 +137,13 @@ def test_the_answer_is_the_same(gateway: Gateway, name: str, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_target_that_is_no_expression_is_refused_alike(gateway: Gateway, way: str) -> None:
     check(way, WAYS[way](gateway, Question("/tag", target="(")), BadRequest, "is not a regular expression")
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "json" not in way])
+def test_documents_of_another_generation_are_refused_alike(gateway: Gateway, way: str) -> None:
+    _, _, _, typed = split((ROOT / "tests" / "golden34" / "grpc" / "00_req0.bin").read_bytes())
+    found = WAYS[way](gateway, Question("/tag", content=typed or b""))
+    check(way, found, ForeignDocuments, "docarray 0.30 and later")
 
 
 # JSON over WebSocket has no place for a deadline: no headers, and no such field.

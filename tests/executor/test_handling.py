@@ -11,8 +11,11 @@ from gatewayd import Executor, dynamic_batching, requests
 from gatewayd.config import ExecutorConfig
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.wire import DATA, field, split
 from gatewayd.pb import DataRequestProto
+from tests.paths import ROOT
 
+GOLDEN34 = ROOT / "tests" / "golden34" / "grpc"
 SPEC = ExecutorSpec("exec_a", shard=0, replica=1)
 
 
@@ -216,6 +219,16 @@ class Batched(Executor):
     @requests(on="/dict")
     def dictionary(self, **kwargs):
         return {"n": 1}
+
+
+@pytest.mark.parametrize(("executor", "endpoint"), [(Kinds, "/seen"), (Batched, "/upper")])
+def test_documents_of_another_generation_are_refused_by_name(executor, endpoint):
+    _, _, _, typed = split((GOLDEN34 / "00_req0.bin").read_bytes())
+
+    ((answer, failed),) = run(executor(), message(endpoint) + b"".join(field(DATA, typed)))
+
+    assert failed
+    assert "docarray 0.30 and later" in answer.header.status.description
 
 
 def test_requests_with_equal_parameters_are_handled_in_one_call_and_dealt_back():

@@ -97,6 +97,10 @@ HTTP: dict[str, Departure] = {
     "tensor in: null in list": _unprocessable(_MISTAKE),
     "tensor round trip: null in list": _unprocessable(_MISTAKE),
     "blob bad base64": _unprocessable(_MISTAKE),
+    "blob urlsafe base64 in": Departure(
+        "URL-safe base64 is read; the reference drops its characters, and data with them",
+        {"json.data.0.mime_type": "NoneType   | NoneType   | blob b'\\x00\\x01\\xfe\\xff'"},
+    ),
     "NaN in parameters": _unprocessable(_MISTAKE),
     "chain, bad regex as target": _unprocessable(_MISTAKE),
     "executor down, CRUD route: 500": Departure(

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Final
 
 import numpy as np
@@ -65,8 +66,13 @@ def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems
 def _to_numpy(value: list[Any]) -> Array:
     """Raises ValueError with the text for the client; for ragged lists that is numpy's own."""
     kinds = _leaf_kinds(value, 1)
+    if NoneType in kinds and kinds <= {int, float, NoneType} and kinds != {int, NoneType}:
+        # JSON's form of NaN, which only arrays of floats can hold. numpy reads None as NaN.
+        kinds = {float}
     if not kinds <= {int, float, bool, str}:
-        raise ValueError("an array holds numbers, booleans or strings; null and objects are not allowed")
+        raise ValueError(
+            "an array holds numbers, booleans or strings; null, which means NaN, stands only beside floats"
+        )
     if str in kinds:
         lengths = [len(leaf) if type(leaf) is str else 32 for leaf in _leaves(value)]
         if max(lengths) * len(lengths) * 4 > _MAX_STRINGS_BYTES:

@@ -20,6 +20,7 @@ Loc = tuple[str | int, ...]
 MAX_LEVEL: Final = 100
 
 _MAX_PROBLEMS: Final = 1000
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _MAX_UINT32: Final = 0xFFFFFFFF
 _MAX_FLOAT32: Final = 3.4028234663852886e38
 
@@ -111,10 +112,15 @@ def as_float(value: object, loc: Loc, problems: Problems) -> float:
 
 
 def as_blob(value: object, loc: Loc, problems: Problems) -> bytes:
-    """The bytes of a base64 string; as in the reference, characters outside the alphabet are dropped."""
-    text = as_text(value, loc, problems)
+    """
+    The bytes of a base64 string, in the standard or the URL-safe alphabet (RFC 4648), the latter with or
+    without its padding. White space is skipped. The reference drops all other characters, and data with them.
+    """
+    text = "".join(as_text(value, loc, problems).split())
+    if "-" in text or "_" in text:
+        text = text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
     try:
-        return binascii.a2b_base64(text)
+        return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:  # binascii.Error is one; so is what non-ASCII text raises
         problems.add(loc, f"value is not valid base64: {error}", "value_error")
         return b""

@@ -414,7 +414,10 @@ def test_an_object_of_lists_without_docs_is_refused() -> None:
         {"weight": "nan"},
         {"blob": "abc"},
         {"blob": "é"},
+        {"blob": "!!!!"},
         {"tensor": [1, None]},
+        {"tensor": [1.5, None, True]},
+        {"tensor": ["a", None]},
         {"tensor": [{"a": 1}]},
         {"tensor": [[[[1], 2]]]},
         {"embedding": ["x" * 1_000_000] + ["y"] * 100},
@@ -423,6 +426,19 @@ def test_an_object_of_lists_without_docs_is_refused() -> None:
 def test_a_value_that_fits_no_field_is_refused(document: Any) -> None:
     (first, *_) = problems_of({"data": [document]})
     assert first["loc"] == ["body", "data", 0, next(iter(document))]
+
+
+@pytest.mark.parametrize("blob", ["AAH-_w==", "AAH-_w", "AAH+/w==", "AAH+\n/w==\n"])
+def test_a_blob_may_be_in_either_alphabet_of_base64(blob: str) -> None:
+    (document,) = documents_of(decode_json({"data": [{"blob": blob}]}))
+    assert document.blob == b"\x00\x01\xfe\xff"
+
+
+@pytest.mark.parametrize("tensor", [[1.5, None], [[None, 2.5], [1, 0.0]], [None, None]])
+def test_null_among_floats_is_not_a_number(tensor: Any) -> None:
+    (document,) = documents_of(decode_json({"data": [{"tensor": tensor}]}))
+    assert document.tensor.dense.dtype == "<f8"
+    assert echo({"data": [{"tensor": tensor}]})[0]["tensor"] == tensor
 
 
 def nested(levels: int, key: str) -> Any:

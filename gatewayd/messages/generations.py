@@ -1,0 +1,70 @@
+"""
+Which generation of docarray serialised documents are of (pure).
+
+The first generation, docarray up to 0.21, writes a document's id as text in field 1. The second, docarray
+0.30 and later, writes a map: a document consists of field-1 entries ``{1: key, 2: value}``. The bytes of the
+second parse as the first without an error, with everything lost. Empty documents are the same in both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gatewayd.errors import BadRequest
+
+_FIRST: Final = 0x0A  # field 1, length-delimited
+_SECOND: Final = 0x12
+
+
+class ForeignDocuments(BadRequest):
+    """Documents in the format of docarray 0.30 and later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the documents are in the format of docarray 0.30 and later, and only that of docarray 0.21 is "
+            "served here: install docarray<0.30, and Jina 3.14 or earlier, where the request is made"
+        )
+
+
+def check_generation(content: bytes) -> None:
+    """
+    Look at a DataContentProto's first document. Raises ForeignDocuments if it is of the second generation.
+
+    Malformed bytes pass: whatever parses them says what is wrong.
+    """
+    if len(content) > 1 and content[0] == _FIRST and _first_document_is_a_map(content):
+        raise ForeignDocuments
+
+
+def _first_document_is_a_map(content: bytes) -> bool:
+    """Follow the lengths: the list of documents, its first document, that one's first entry and its key."""
+    end = len(content)
+    position = 0
+    for _ in range(3):
+        if position >= end or content[position] != _FIRST:
+            return False
+        size, position = _length(content, position + 1, end)
+        if size == 0 or position + size > end:
+            return False
+        end = position + size
+    if content[position] != _FIRST:
+        return False
+    size, position = _length(content, position + 1, end)
+    position += size
+    if position >= end or content[position] != _SECOND:
+        return False
+    size, position = _length(content, position + 1, end)
+    return position + size == end
+
+
+def _length(content: bytes, position: int, end: int) -> tuple[int, int]:
+    """The varint at ``position`` and the position after it; past the end of ``content`` if it is cut off."""
+    value = shift = 0
+    while position < end and shift < 35:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    return end + 1, position
