@@ -28,7 +28,9 @@ class ForeignDocuments(BadRequest):
 
 def check_generation(content: bytes) -> None:
     """
-    Look at a DataContentProto's first document. Raises ForeignDocuments if it is of the second generation.
+    Look at a DataContentProto's first document that is not empty.
+
+    Raises ForeignDocuments if it is of the second generation.
 
     Malformed bytes pass: whatever parses them says what is wrong.
     """
@@ -41,10 +43,12 @@ def _first_document_is_a_map(content: bytes) -> bool:
     end = len(content)
     position = 0
     for _ in range(3):
-        if position >= end or content[position] != _FIRST:
-            return False
-        size, position = _length(content, position + 1, end)
-        if size == 0 or position + size > end:
+        size = 0
+        while size == 0:  # an empty list or document says nothing
+            if position >= end or content[position] != _FIRST:
+                return False
+            size, position = _length(content, position + 1, end)
+        if position + size > end:
             return False
         end = position + size
     if content[position] != _FIRST:

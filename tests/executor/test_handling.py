@@ -11,8 +11,8 @@ from gatewayd import Executor, dynamic_batching, requests
 from gatewayd.config import ExecutorConfig
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.messages.wire import DATA, field, split
-from gatewayd.pb import DataRequestProto
+from gatewayd.messages.wire import DATA, decode_answer, field, split
+from gatewayd.pb import DataRequestProto, StatusProto
 from tests.paths import ROOT
 
 GOLDEN34 = ROOT / "tests" / "golden34" / "grpc"
@@ -224,11 +224,19 @@ class Batched(Executor):
 @pytest.mark.parametrize(("executor", "endpoint"), [(Kinds, "/seen"), (Batched, "/upper")])
 def test_documents_of_another_generation_are_refused_by_name(executor, endpoint):
     _, _, _, typed = split((GOLDEN34 / "00_req0.bin").read_bytes())
+    request = message(endpoint) + b"".join(field(DATA, typed))
 
-    ((answer, failed),) = run(executor(), message(endpoint) + b"".join(field(DATA, typed)))
+    async def converse():
+        handling = Handling(executor(), SPEC, lambda reason: None)
+        try:
+            return await handling.handle([request])
+        finally:
+            handling.close()
 
-    assert failed
-    assert "docarray 0.30 and later" in answer.header.status.description
+    handled = asyncio.run(converse())
+    assert handled.failed
+    status = StatusProto.FromString(decode_answer(handled.message).status)
+    assert "docarray 0.30 and later" in status.description
 
 
 def test_requests_with_equal_parameters_are_handled_in_one_call_and_dealt_back():

@@ -21,6 +21,14 @@ ENTRY = b"\x0a\x0d" + b"\x0a\x02id" + b"\x12\x07" + b"\x0a\x01a" + b"\x6a\x02id"
 TYPED = b"\x0a\x11" + b"\x0a\x0f" + ENTRY
 
 
+@pytest.mark.parametrize("before", [b"", b"\x0a\x00", b"\x0a\x00\x0a\x00"])
+def test_a_typed_document_after_empty_ones_is_refused(before: bytes) -> None:
+    documents = before + TYPED[2:]
+    content = before + bytes((0x0A, len(documents))) + documents
+    with pytest.raises(ForeignDocuments):
+        check_generation(content)
+
+
 def test_a_typed_document_is_refused_by_name() -> None:
     with pytest.raises(ForeignDocuments, match=r"docarray 0\.30 and later.*docarray<0\.30"):
         check_generation(TYPED)
