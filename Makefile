@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
+# Every version that these commands install, those of dependencies' dependencies as well; made by `make constraints`.
+CONSTRAINTS := constraints.txt
+PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/pip install --quiet
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets -type f) \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-faults test-interop test-wstest lint format types docs proto proto-check assets bench clean
+.PHONY: run test test-faults test-interop test-latest test-wstest constraints lint format types docs proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -77,34 +80,52 @@ assets:  ## fetch the documentation pages' scripts from npm again, as pinned in 
 bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in the same run
 	$(BIN)/python -m bench
 
+# A scratch venv each, so that nothing but what setup.py's ranges (and the real Jina's pins) bring is written down.
+constraints:  ## take up the newest versions that the ranges allow: writes constraints.txt and the interop tests' own
+	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	$(PYTHON) -m venv $$scratch/ours && $$scratch/ours/bin/pip install --quiet --upgrade pip setuptools wheel && \
+	$$scratch/ours/bin/pip install --quiet '.[png,test,dev,docs]' && \
+	$$scratch/ours/bin/python tests/versions.py freeze > $(CONSTRAINTS) && \
+	$(PYTHON) -m venv $$scratch/jina && \
+	$$scratch/jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel setuptools && \
+	$$scratch/jina/bin/python tests/versions.py freeze > tests/interop/constraints.txt
+
+test-latest: $(VENV)/.installed  ## the tests with the newest of everything that setup.py's ranges allow
+	rm -rf .venv-latest build
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/pip install --quiet --upgrade pip
+	.venv-latest/bin/pip install --quiet '.[png,test]'
+	.venv-latest/bin/python -m pytest -m "not interop and not faults"; status=$$?; \
+		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
+
 clean:
-	rm -rf $(VENV) .venv-jina .venv-wstest build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-jina .venv-latest .venv-wstest build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 
 # What setuptools left in build/ would be installed again, modules that are gone included.
-$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+$(VENV)/.installed: $(SOURCES) $(CONSTRAINTS) | $(BIN)/python
 	rm -rf build
-	$(BIN)/pip install --quiet .
+	$(PIP) .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/pip install --quiet '.[test]'
+	$(PIP) '.[test]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(BIN)/pip install --quiet '.[test,dev]'
+	$(PIP) '.[test,dev]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/pip install --quiet '.[docs]'
+	$(PIP) '.[docs]'
 	@touch $@
 
 # The real Jina pins versions that nothing else wants, so it lives in a venv of its own.
-.venv-jina/.installed: tests/interop/requirements.txt
+.venv-jina/.installed: tests/interop/requirements.txt tests/interop/constraints.txt
 	$(PYTHON) -m venv .venv-jina
-	.venv-jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel
+	.venv-jina/bin/pip install --quiet -c tests/interop/constraints.txt -r tests/interop/requirements.txt wheel setuptools
 	.venv-jina/bin/pip install --quiet --no-deps --no-build-isolation jina==3.14.1
 	@touch $@

@@ -18,30 +18,47 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["gatewayd", "gatewayd.*"]), "twisted.plugins"],
     package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},
+    # Ranges for those who install us beside other things; what the Makefile installs is in constraints.txt.
     install_requires=[
+        # 24.7 mends request smuggling and an HTML injection in its HTTP server (CVE-2024-41671, -41810).
         "twisted[tls]>=24.7",
+        # The WebSocket session overrides hooks of its frame parser: not to be older than what Autobahn's own
+        # suite was run with (make test-wstest).
         "autobahn>=26.10",
+        # The first release for Twisted 24.
         "klein>=24.8",
-        # Measured: from 1.80 on, a call costs a third more CPU than up to 1.78 (docs/performance.md).
+        # Measured: from 1.80 on, a call costs a third more CPU than up to 1.78 (docs/performance.md). 1.57 is
+        # what the real Jina 3.14 runs with on Python 3.11: both fit into one environment.
         "grpcio>=1.57,<1.79",
         "grpcio-health-checking>=1.57,<1.79",
         "grpcio-reflection>=1.57,<1.79",
+        # The first with the wire contract's optional fields in upb, whose limits json_form keeps to.
         "protobuf>=4.25",
+        # Contexts and certificates are handed over as cryptography's objects.
         "pyopenssl>=25.1",
+        # 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another.
         "docarray>=0.21,<0.30",
         # The client's HTTP and WebSocket, and its progress bar; docarray brings both, in any version.
         "aiohttp>=3.11",
         "rich",
         "numpy",
+        # frozen and slotted classes through `attrs`, with converters that have types.
         "attrs>=23.1",
+        # The Decoder's limit on the size of a header list (4.0).
         "hpack>=4.0",
+        # The first with wheels for Python 3.12, and OPT_SERIALIZE_NUMPY for float16.
         "orjson>=3.9",
+        # The asyncio execution that GraphQL's limits rely on; 3.4 may change it.
         "graphql-core>=3.3,<3.4",
+        # A match with a timeout, on Python 3.11 and 3.12.
         "regex>=2023.8.8",
         "pyyaml>=6.0",
-        # What a script or a notebook defines goes to its executors' processes with it.
+        # What a script or a notebook defines goes to its executors' processes with it. Its Pickler is extended
+        # through pickle's own interface, dispatch_table and reducer_override.
         "cloudpickle>=3.0",
+        # Shell completion's classes.
         "click>=8.1",
+        # asyncio's loop for gRPC. None for Windows.
         "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
     ],
     entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},
@@ -55,6 +72,8 @@ setup(
             "treq>=24.9",
             "pillow>=10.1",
             "h2>=4.1",
+            # Executors defined in a notebook: the session that the tests start.
+            "ipython>=8.20",
             "openapi-spec-validator>=0.7.1",
             "schemathesis>=4.0",
         ],

@@ -101,8 +101,8 @@ class ExecutorConfig:
 
     ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
     or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
-    ``py_modules`` are absolute paths. ``workspace`` is the base folder, absolute too. ``carried`` is what
-    a Flow in Python sends by value (``by_value.py``); a class in it takes the place of ``uses``.
+    ``py_modules`` are absolute paths. ``workspace`` is the base folder, also absolute. ``by_value`` is
+    what a Flow in Python sends by value (``executor/by_value.py``); a class in it replaces ``uses``.
     """
 
     uses: str | None = None
@@ -115,7 +115,7 @@ class ExecutorConfig:
     env: Mapping[str, str] = attrs.field(factory=dict)
     output_array_type: Literal["numpy", "list"] | None = None
     exit_on_exceptions: tuple[str, ...] = ()
-    carried: str | None = attrs.field(default=None, repr=False)
+    by_value: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

@@ -1,10 +1,13 @@
 """
-How what a script or a notebook defines gets into an executor's process.
+Sends what a script or a notebook defines to an executor's process.
 
-A process that is spawned knows nothing of its parent's objects. A class that it can import goes by
-name (``module:Class``). Everything else goes by value, with cloudpickle: classes of ``__main__`` (a
-script is never run a second time, so it needs no ``if __name__ == "__main__"``), of a notebook, of a
-function; and values in ``uses_with`` that JSON does not have.
+A spawned process has none of its parent's objects. A class that it can import goes by name
+(``module:Class``). Everything else goes by value, with cloudpickle: classes of ``__main__`` (a script is
+never run a second time, so it needs no ``if __name__ == "__main__"``), of a notebook, of a function; and
+values in ``uses_with`` that JSON does not have.
+
+Their source goes along, so that a traceback shows the file, the line and its text, wherever the code was
+written: a script, a module, a cell of a notebook.
 """
 
 from __future__ import annotations
@@ -13,23 +16,25 @@ import base64
 import dis
 import importlib.machinery
 import inspect
+import io
+import linecache
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, ModuleType
 from typing import Any
 
 import attrs
 
 
-class CannotCarry(Exception):
-    """Something that no other process can be given; ``str(error)`` says what and why."""
+class CannotSend(Exception):
+    """An object cannot be sent to another process; ``str(error)`` says which and why."""
 
 
 @attrs.frozen
-class Carried:
-    """What came by value: the class, None where it goes by name, and entries for ``uses_with``."""
+class ByValue:
+    """What is sent by value: the class, None where it goes by name, and entries for ``uses_with``."""
 
     cls: type | None = None
     uses_with: Mapping[str, Any] = attrs.field(factory=dict)
@@ -48,28 +53,67 @@ def importable_name(cls: type) -> str | None:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def pack(carried: Carried) -> str:
-    """ASCII text that ``unpack`` takes in another process of this Python. Raises CannotCarry."""
+def pack(sent: ByValue) -> str:
+    """ASCII text that ``unpack`` takes in another process of this Python. Raises CannotSend."""
     import cloudpickle
 
-    module = None if carried.cls is None else sys.modules.get(carried.cls.__module__)
-    # Of a module that can't be imported elsewhere (a test's, an exec'd one), what the class uses goes too.
+    module = None if sent.cls is None else sys.modules.get(sent.cls.__module__)
+    # Of a module that cannot be imported elsewhere (a test's, an exec'd one), what the class uses goes, too.
     by_value = module is not None and module.__name__ != "__main__" and not _is_found(module)
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return base64.b64encode(cloudpickle.dumps((carried.cls, dict(carried.uses_with)))).decode()
+        return base64.b64encode(_dumps((sent.cls, dict(sent.uses_with)))).decode()
     except Exception as error:  # whatever a __reduce__ of the user's raises
-        raise CannotCarry(_explained(carried, error)) from error
+        raise CannotSend(_explained(sent, error)) from error
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def unpack(text: str) -> Carried:
-    """The inverse of ``pack``. Raises whatever the import of a module that is needed raises."""
-    cls, uses_with = pickle.loads(base64.b64decode(text))
-    return Carried(cls, uses_with)
+def unpack(text: str) -> ByValue:
+    """The inverse of ``pack``. Raises what the import of a module that the class needs raises."""
+    sources, pickled = pickle.loads(base64.b64decode(text))
+    for filename, source in sources.items():
+        # Without a time of modification the entry is never compared with a file.
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    cls, uses_with = pickle.loads(pickled)
+    return ByValue(cls, uses_with)
+
+
+def _dumps(value: object) -> bytes:
+    """``value`` pickled, with the source of all code in it."""
+    import cloudpickle
+
+    sources: dict[str, str] = {}
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
+        """cloudpickle's, but code keeps its file name, which some releases replace by ``<dynamic-code>``."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if not isinstance(obj, CodeType):
+                return super().reducer_override(obj)
+            filename = _shown_filename(obj.co_filename)
+            if filename not in sources and (lines := linecache.getlines(obj.co_filename)):
+                sources[filename] = "".join(lines)
+            make, arguments = self.dispatch_table[CodeType](obj)
+            return _restore_code, (make, arguments, filename)
+
+    stream = io.BytesIO()
+    Pickler(stream).dump(value)
+    return pickle.dumps((sources, stream.getvalue()))
+
+
+def _restore_code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str) -> CodeType:
+    return make(*arguments).replace(co_filename=filename)
+
+
+def _shown_filename(filename: str) -> str:
+    """The name for tracebacks: a notebook's cell by its number, not by IPython's temporary file."""
+    ipython = sys.modules.get("IPython")
+    session = None if ipython is None else ipython.get_ipython()
+    label = None if session is None else session.compile.format_code_name(filename)
+    return filename if label is None else " ".join(label)
 
 
 def own_path() -> list[str]:
@@ -104,12 +148,12 @@ def _is_found(module: ModuleType) -> bool:
     return spec is not None and file is not None and spec.origin == file
 
 
-def _explained(carried: Carried, error: Exception) -> str:
+def _explained(sent: ByValue, error: Exception) -> str:
     """Which part cannot be carried, found by trying them one by one."""
-    for name, value in carried.uses_with.items():
+    for name, value in sent.uses_with.items():
         if (reason := _refusal(value)) is not None:
             return f"uses_with: {name} (a {type(value).__name__}) cannot be sent to another process: {reason}"
-    cls = carried.cls
+    cls = sent.cls
     if cls is None:
         return str(error)
     for method, name, value in _used(cls):

@@ -20,7 +20,7 @@ import attrs
 import yaml
 
 from gatewayd.config.model import ExecutorConfig
-from gatewayd.executor.by_value import Carried, unpack
+from gatewayd.executor.by_value import ByValue, unpack
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
 
@@ -43,8 +43,8 @@ def load(spec: ExecutorSpec) -> Executor:
         batching = dict(config.uses_dynamic_batching)
     for path in config.py_modules:
         import_file(Path(base_dir, path))
-    carried = _carried(config)
-    cls: type[Executor] = carried.cls or find_class(config.uses, config.py_modules)
+    sent = _sent_by_value(config)
+    cls: type[Executor] = sent.cls or find_class(config.uses, config.py_modules)
     runtime_args = {
         "name": spec.runtime_name,
         "workspace": str(Path(base_dir, config.workspace)) if config.workspace else None,
@@ -57,7 +57,7 @@ def load(spec: ExecutorSpec) -> Executor:
     }
     try:
         executor = cls(
-            **{**config.uses_with, **carried.uses_with},
+            **{**config.uses_with, **sent.uses_with},
             metas=dict(config.uses_metas),
             requests=dict(config.uses_requests),
             runtime_args=runtime_args,
@@ -72,11 +72,11 @@ def load(spec: ExecutorSpec) -> Executor:
     return executor
 
 
-def _carried(config: ExecutorConfig) -> Carried:
-    if config.carried is None:
-        return Carried()
+def _sent_by_value(config: ExecutorConfig) -> ByValue:
+    if config.by_value is None:
+        return ByValue()
     try:
-        return unpack(config.carried)
+        return unpack(config.by_value)
     except Exception as error:  # what it needs is imported now
         raise LoadError(f"uses: {config.uses or 'uses_with'} cannot be received: {error!r}") from error
 

@@ -24,7 +24,7 @@ from gatewayd.config.problems import Place, Report, Source
 from gatewayd.config.sections import gather, read, spread
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.errors import ConfigError
-from gatewayd.executor.by_value import CannotCarry, Carried, importable_name, pack
+from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
 
 # Where a class may stand, and the field of DeploymentConfig that comes of it.
 _ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
@@ -67,7 +67,7 @@ class Description:
 
         See ``gatewayd/service/child.py`` for the second. Raises FlowError for what cannot be sent.
         """
-        carried: dict[str, str] = {}
+        by_value: dict[str, str] = {}
         items = []
         index = 0
         for item in self.executors:
@@ -79,12 +79,12 @@ class Description:
                 for role, part in parts if pack_all else ():
                     key = str(index) if role == "executor" else f"{index}.{role}"
                     try:
-                        carried[key] = pack(part)
-                    except CannotCarry as error:
+                        by_value[key] = pack(part)
+                    except CannotSend as error:
                         raise FlowError(f"Flow: executors[{index}].{error}") from error.__cause__
             items.append(item)
             index += 1
-        return self._whole(items), carried
+        return self._whole(items), by_value
 
     def for_file(self) -> dict[str, Any]:
         """The map as a Flow file holds it. Raises FlowError for what no file can hold."""
@@ -239,22 +239,22 @@ def _absolute(name: str, folders: list[Path]) -> str:
     return str(next((path for path in candidates if path.exists()), candidates[0]))
 
 
-def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Carried]]]:
+def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, ByValue]]]:
     """One executor without classes and objects, and these by their role."""
     plain = dict(item)
-    found: dict[str, Carried] = {}
+    found: dict[str, ByValue] = {}
     for key, role in _ROLES.items():
         if isinstance(cls := item.get(key), type):
             name = _checked_class(cls, key) and importable_name(cls)
             plain[key] = name or cls.__name__
             if name is None:
-                found[role] = Carried(cls=cls)
+                found[role] = ByValue(cls=cls)
     with_ = item.get("uses_with")
     if isinstance(with_, Mapping):
         objects = {key: value for key, value in with_.items() if not _is_plain(value)}
         plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
         if objects:
-            found["executor"] = attrs.evolve(found.get("executor", Carried()), uses_with=objects)
+            found["executor"] = attrs.evolve(found.get("executor", ByValue()), uses_with=objects)
     return plain, list(found.items())
 
 

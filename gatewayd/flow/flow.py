@@ -176,8 +176,8 @@ class Flow:
         if self._running is not None:
             raise RuntimeError("this Flow runs already")
         flow = self.config
-        mapping, carried = self._description.portable()
-        message = {"flow": mapping, "carried": carried, "base_dir": self._description.base_dir}
+        mapping, by_value = self._description.portable()
+        message = {"flow": mapping, "by_value": by_value, "base_dir": self._description.base_dir}
         with startup(flow) as show:
             self._running = RunningGateway(message, flow.gateway.grace_period_s, show)
         return self

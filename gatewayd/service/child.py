@@ -2,8 +2,8 @@
 ``python -m gatewayd.service.child``: the gateway of a Flow written in Python, in a process of its own.
 
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
-on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "carried": {...},
-"log_level": ...}``, where ``carried`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
+on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "by_value": {...},
+"log_level": ...}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
 the class or object that is sent by value. Reports go back as lines of JSON on what was standard output (see
 ``service.py``).
 
@@ -43,7 +43,7 @@ def main() -> int:
     order: Mapping[str, Any] = json.loads(line)
     report = _Reports(answers)
     try:
-        flow = _with_carried(flow_from_mapping(order["flow"], base_dir=order["base_dir"]), order["carried"])
+        flow = _with_by_value(flow_from_mapping(order["flow"], base_dir=order["base_dir"]), order["by_value"])
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1
@@ -69,14 +69,14 @@ def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
     return 0
 
 
-def _with_carried(flow: FlowConfig, carried: Mapping[str, str]) -> FlowConfig:
+def _with_by_value(flow: FlowConfig, by_value: Mapping[str, str]) -> FlowConfig:
     """``flow`` with the classes and objects that are sent to its executors by value."""
     deployments = list(flow.deployments)
-    for key, packed in carried.items():
+    for key, packed in by_value.items():
         index, _, role = key.partition(".")
         deployment = deployments[int(index)]
         role = role or "executor"
-        config = attrs.evolve(getattr(deployment, role), carried=packed)
+        config = attrs.evolve(getattr(deployment, role), by_value=packed)
         deployments[int(index)] = attrs.evolve(deployment, **{role: config})
     return attrs.evolve(flow, deployments=tuple(deployments))
 
