@@ -53,8 +53,8 @@ setup(
         # A match with a timeout, on Python 3.11 and 3.12.
         "regex>=2023.8.8",
         "pyyaml>=6.0",
-        # What a script or a notebook defines goes to its executors' processes with it. Its Pickler is extended
-        # through pickle's own interface, dispatch_table and reducer_override.
+        # What a script or a notebook defines goes to its executors' processes with it. Its Pickler is
+        # extended through pickle's own interface, dispatch_table and reducer_override.
         "cloudpickle>=3.0",
         # Shell completion's classes.
         "click>=8.1",

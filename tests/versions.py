@@ -1,7 +1,7 @@
 """
 The versions of all that is installed beside this interpreter, for the Makefile.
 
-``freeze`` prints them as pip's constraints; ``compare FILE`` prints those that differ from the constraints in FILE.
+``freeze`` prints them as pip's constraints; ``compare FILE`` prints those that differ from FILE's.
 """
 
 # ruff: noqa: T201
@@ -24,7 +24,7 @@ def installed() -> dict[str, str]:
 
 def constrained(path: Path) -> dict[str, str]:
     pinned = (line.split("==") for line in path.read_text().splitlines() if "==" in line)
-    return {name: version for name, version in pinned}
+    return {name.strip(): version.strip() for name, version in pinned}
 
 
 def main(arguments: list[str]) -> int:

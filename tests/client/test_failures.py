@@ -230,7 +230,7 @@ def test_attempts_end(protocol):
 
     with pytest.raises(NetworkError):
         client.post("/tag", "x", max_attempts=4, initial_backoff=0.01, max_backoff=0.02)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -275,9 +275,9 @@ def test_cancelling_an_asynchronous_post_gives_the_request_up(gateway, protocol)
         begin = time.monotonic()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                async for _ in client.post("/asleep", "x", parameters={"t": 3}):
+                async for _ in client.post("/asleep", "x", parameters={"t": 60}):
                     pass
         await client.close()
         return time.monotonic() - begin
 
-    assert asyncio.run(post()) < 2.5
+    assert asyncio.run(post()) < 30

@@ -75,12 +75,12 @@ def test_an_asynchronous_client_does_many_things_at_once(gateway, protocol):
 
             async def post(number):
                 return [
-                    docs.texts async for docs in client.post("/asleep", str(number), parameters={"t": 0.3})
+                    docs.texts async for docs in client.post("/asleep", str(number), parameters={"t": 1.0})
                 ]
 
             begin = time.monotonic()
             found = await asyncio.gather(*(post(number) for number in range(10)))
-            assert time.monotonic() - begin < 2.5
+            assert time.monotonic() - begin < 8  # one after the other they would take 10
             return found
 
     assert asyncio.run(main()) == [[[str(number)]] for number in range(10)]
@@ -205,23 +205,23 @@ def test_ctrl_c_ends_a_post_and_leaves_the_client_usable(gateway, protocol):
     assert "Traceback" not in child.output
 
 
-def test_importing_costs_little_and_brings_nothing_that_is_not_used():
-    seen = json.loads(
+def test_importing_brings_little_and_nothing_that_is_not_used():
+    loaded = json.loads(
         run_python(
             """
-            import json, sys, time
-            begin = time.perf_counter()
+            import json, sys
+            before = set(sys.modules)
             import gatewayd
             from gatewayd import Client
             Client()
-            took = time.perf_counter() - begin
-            print(json.dumps([took, sorted(sys.modules)]))
+            print(json.dumps(sorted(set(sys.modules) - before)))
             """
         )
     )
 
-    assert seen[0] < 0.5
-    assert not {"twisted", "docarray", "grpc", "aiohttp", "rich", "numpy"} & set(seen[1])
+    assert not {"twisted", "docarray", "grpc", "aiohttp", "rich", "numpy"} & set(loaded)
+    # asyncio and ssl are most of them.
+    assert len(loaded) < 300, loaded
 
 
 def test_a_process_that_posts_never_imports_twisted(gateway):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import sys
 from typing import Any
 
 import yaml
@@ -101,14 +101,22 @@ def test_a_graph_that_is_accepted_has_one_answer_and_no_other_end(
         assert graph[each.name] or each.floating
 
 
-def test_a_small_file_is_loaded_in_less_than_30_ms() -> None:
+def test_loading_a_small_file_takes_few_calls() -> None:
     text = "jtype: Flow\ngateway: {protocol: [grpc, http], port: [1, 2]}\nexecutors:\n" + "".join(
         f"  - {{name: e{index}, uses: m.C{index}, uses_with: {{a: 1}}, port: {5000 + index}}}\n"
         for index in range(5)
     )
-    taken_s = []
-    for _ in range(10):
-        start_s = time.process_time()
+    load_flow_text(text, environ={})  # what is imported or compiled at first use
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
         load_flow_text(text, environ={})
-        taken_s.append(time.process_time() - start_s)
-    assert min(taken_s) < 0.03
+    finally:
+        sys.setprofile(None)
+    # About 15 ms; counted, since time depends on what else the machine does.
+    assert calls < 40_000

