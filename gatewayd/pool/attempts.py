@@ -1,333 +1,272 @@
 """
-One request's way to an answer from one of several replicas: waiting, calling, trying again.
+What becomes of one request to a Deployment: a decision for each turn that it takes. No I/O, no timers.
 
-    waiting --(a replica has room)--> calling --(answer)--------------------> done
-       ^                                |
-       |                                +--(failure, RetryPolicy says yes)--> backing off
+    waiting --(a slot at a replica)--> calling --(answer)-----------------------> done
+       ^                                 |
+       |                                 +--(failure that may be retried)--> backing off
        +--------------------------------------------------------------------------+
 
-Waiting has a deadline and the queue a bound. While no replica is connected at all, waiting and backing
-off share one short allowance over all tries, so that an outage is told in time. Every other way out is
-an error that names what was tried. Callbacks rather than a coroutine: this is the hot path.
+Every other way out is ``GiveUp``, with an error that names what was tried. ``sender.py`` acts on these
+decisions; the time of the clock comes from there, too.
+
+Waiting has a limit. While no replica is connected at all, waiting and backing off share one short allowance
+over all attempts, so that clients learn of an outage in time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Protocol, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+import attrs
 
-from gatewayd.errors import CallFailed, Draining, NetworkError, NotFound, Overloaded, TimedOut, Unreachable
-from gatewayd.messages.request import Answer, Call
-from gatewayd.messages.wire import Malformed
-from gatewayd.pool.retry import backoff_s
-from gatewayd.rpc.channel import CallError
-
-if TYPE_CHECKING:
-    from gatewayd.clocks import Timer
-    from gatewayd.pool.replica import Replica
-    from gatewayd.pool.replica_set import ReplicaSet
-
-log = Logger()
+from gatewayd.deadlines import has_passed, left_s
+from gatewayd.errors import CallFailed, NetworkError, NotFound, Overloaded, TimedOut, Unreachable
+from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
+from gatewayd.rpc.call import CallError
 
 
-class Sending:
-    """One request on its way to an answer from a set of replicas."""
+@attrs.frozen
+class Start:
+    """
+    Make the call. ``timeout_s`` bounds it, None for no bound.
+
+    ``connect_s`` is how long it may wait for a connection, None where there is one.
+    """
+
+    timeout_s: float | None
+    connect_s: float | None = None
+
+
+@attrs.frozen
+class AttemptRules:
+    """
+    How long requests to one Deployment wait, and when they are sent again; seconds (config PoolLimits).
+
+    ``timeout_s`` bounds one call, None for no bound. ``connect_timeout_s`` is what one request, over all
+    its attempts, waits for connections: with every replica down it is answered a little later than that.
+    """
+
+    timeout_s: float | None
+    connect_timeout_s: float
+    queue_timeout_s: float
+    retry: RetryPolicy
+    # For most requests: no deadline of the client's, and a replica that is connected.
+    usual_start: Start = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "usual_start", Start(self.timeout_s))
+
+
+class Replicas(Protocol):
+    """What a decision depends on: the replicas of the Deployment as they are now."""
+
+    @property
+    def deployment(self) -> str: ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether at least one replica is; while none is, waiting longer is mostly pointless."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What errors call each replica, by its address."""
+
+    @property
+    def reachable(self) -> Collection[str]:
+        """The addresses that a connection exists to, or may soon."""
+
+    @property
+    def why_empty(self) -> str:
+        """Why no replica is known."""
+
+
+@attrs.frozen
+class Wait:
+    """Stay in the queue for at most ``seconds``."""
+
+    seconds: float
+
+
+@attrs.frozen
+class BackOff:
+    """Pause for ``seconds``, then look for a replica again."""
+
+    seconds: float
+
+
+@attrs.frozen
+class GiveUp:
+    """Fail the request with ``error``. ``decision`` and ``why`` are for counters and log (``events.py``)."""
+
+    error: Exception
+    decision: str = ""
+    why: str = ""
+
+
+Step: TypeAlias = Start | Wait | BackOff | GiveUp
+
+
+class Attempts:
+    """
+    The attempts of one request, and what is left of its time.
+
+    ``deadline_s`` is the client's, on the clock that ``now_s`` is read from everywhere. ``tried`` are the
+    addresses that have been called, ``tries`` is how often.
+    """
 
     __slots__ = (
-        "_abandoned",
         "_allowance_s",
-        "_call",
-        "_calling",
-        "_deadline",
-        "_given_up",
+        "_deadline_s",
+        "_disconnected_since_s",
+        "_endpoint",
         "_last",
-        "_out_since",
-        "_replica",
-        "_set",
-        "_successes",
-        "_timer",
-        "_tried",
-        "_tries",
-        "answer",
+        "_replicas",
+        "_rules",
+        "tried",
+        "tries",
     )
 
-    def __init__(self, replicas: ReplicaSet, call: Call, timeout_s: float | None) -> None:
-        self._set = replicas
-        self._call = call
-        self._deadline = None if timeout_s is None else replicas.clock.seconds() + timeout_s
-        self._tried: set[str] = set()
-        self._tries = 0
-        self._allowance_s = replicas.rules.connect_timeout_s
-        self._out_since: float | None = None  # waiting with no replica connected, since when
+    def __init__(
+        self, rules: AttemptRules, replicas: Replicas, endpoint: str, deadline_s: float | None
+    ) -> None:
+        self.tried: tuple[str, ...] = ()
+        self.tries = 0
+        self._rules = rules
+        self._replicas = replicas
+        self._endpoint = endpoint
+        self._deadline_s = deadline_s
+        self._allowance_s = rules.connect_timeout_s
+        self._disconnected_since_s: float | None = None  # since when the allowance is being spent
         self._last: CallError | None = None
-        self._replica: Replica | None = None
-        self._successes = 0  # what the replica had when our call to it began
-        self._given_up: CallError | None = None
-        self._abandoned = False
-        self._calling: Deferred[Any] | None = None
-        self._timer: Timer | None = None  # of whatever stage this is in
-        self.answer: Deferred[Answer] = Deferred(self._cancelled)
 
-    def begin(self) -> None:
-        """Call a replica, or wait until there is one with room."""
-        replicas = self._set
-        if replicas.closed:
-            self._fail(Draining())
-        elif (self._tries or replicas.nobody_waits()) and self.try_now():
-            self.go()
-        else:
-            self._wait()
+    def stage_ended(self, now_s: float) -> None:
+        """Waiting, connecting or backing off has ended, for whatever reason."""
+        if self._disconnected_since_s is not None:
+            self._allowance_s -= now_s - self._disconnected_since_s
+            self._disconnected_since_s = None
 
-    def try_now(self) -> bool:
-        """Take a place at the best replica, if it has one."""
-        replica = self._set.pick(self._tried)
-        if replica is None or not self._set.take_room():
-            return False
-        replica.in_flight += 1
-        self._replica = replica
-        return True
+    # -- calling ------------------------------------------------------------------------------------
 
-    def go(self) -> None:
-        """Make the call that ``try_now`` took a place for."""
-        replicas, replica = self._set, self._replica
-        assert replica is not None
-        if self._timer is not None:
-            self._stop_waiting()
-        timeout_s = replicas.rules.timeout_s
-        if self._deadline is not None:
-            left_s = self._deadline - replicas.clock.seconds()
-            if left_s <= 0:
-                self._call_ended(replica)
-                self._fail(self._too_late())
-                return
-            timeout_s = left_s if timeout_s is None or left_s < timeout_s else timeout_s
-        self._tried.add(replica.address)
-        self._tries += 1
-        self._successes = replica.successes
-        replicas.decisions.count("picked")
-        if replica.state != "ready":
-            self._out_since = replicas.clock.seconds()
-            self._timer = replicas.clock.callLater(max(0.0, self._allowance_s), self._not_connected, replica)
-        try:
-            calling = replica.channel.call(self._call, timeout_s)
-        except Exception:  # a bug must not keep the place
-            self._call_ended(replica)
-            self.answer.errback(Failure())
-            return
-        self._calling = calling
-        calling.addCallbacks(
-            self._answered, self._call_failed, callbackArgs=(replica,), errbackArgs=(replica,)
-        )
-        calling.addErrback(self._broken)
+    def start(self, address: str, now_s: float, *, connected: bool) -> Start | GiveUp:
+        """A slot at the replica at ``address`` is reserved. ``connected`` is about that replica."""
+        if self._disconnected_since_s is not None:
+            self.stage_ended(now_s)
+        rules = self._rules
+        timeout_s = rules.timeout_s
+        if self._deadline_s is not None:
+            rest_s = self._deadline_s - now_s
+            if rest_s <= 0:
+                late = self._last or CallError("DEADLINE_EXCEEDED", "Deadline Exceeded")
+                return GiveUp(self._explained(late))
+            if timeout_s is None or rest_s < timeout_s:
+                timeout_s = rest_s
+        self.tried = (*self.tried, address)
+        self.tries += 1
+        if connected:
+            return rules.usual_start if timeout_s == rules.timeout_s else Start(timeout_s)
+        self._disconnected_since_s = now_s
+        return Start(timeout_s, max(0.0, self._allowance_s))
 
-    # -- waiting -------------------------------------------------------------------------------------
-
-    def hurry(self) -> None:
-        """The last connected replica was lost while we wait."""
-        if self._out_since is None:
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
-            self._set_waiting_timer()
-
-    def closed(self) -> None:
-        """The set closes while we wait."""
-        self._stop_waiting()
-        self._fail(Draining())
-
-    def _wait(self) -> None:
-        decisions = self._set.decisions
-        if self._set.out and self._allowance_s <= 0:
-            decisions.request("unreachable", "no replica is connected")
-            self._fail(self._refusal())
-        elif not self._set.wait(self, picky=bool(self._tried)):
-            decisions.request("refused", "the queue is full")
-            self._fail(self._refusal())
-        else:
-            decisions.request("queued")
-            self._set_waiting_timer()
-
-    def _set_waiting_timer(self) -> None:
-        replicas = self._set
-        patience_s = replicas.rules.queue_timeout_s
-        if replicas.out:
-            self._out_since = replicas.clock.seconds()
-            patience_s = self._allowance_s
-        if self._deadline is not None:
-            patience_s = min(patience_s, self._deadline - replicas.clock.seconds())
-        self._timer = replicas.clock.callLater(max(0.0, patience_s), self._waited_too_long)
-
-    def _stop_waiting(self) -> None:
-        """Also the end of backing off."""
-        self._set.leave(self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._spend_allowance()
-
-    def _spend_allowance(self) -> None:
-        if self._out_since is not None:
-            self._allowance_s -= self._set.clock.seconds() - self._out_since
-            self._out_since = None
-
-    def _waited_too_long(self) -> None:
-        self._timer = None
-        if self._out_since is not None and not self._set.out and not self._over():
-            # A replica came back meanwhile, and was full: from now on the wait is for room.
-            self._spend_allowance()
-            self._set_waiting_timer()
-            return
-        self._stop_waiting()
-        decision = "unreachable" if self._set.out else "refused"
-        self._set.decisions.request(decision, "it waited too long")
-        self._fail(self._refusal())
-
-    # -- what becomes of the call --------------------------------------------------------------------
-
-    def _answered(self, answer: Answer, replica: Replica) -> None:
-        self._call_ended(replica)
-        replica.succeeded()
-        if not self._abandoned:
-            self.answer.callback(answer)
-
-    def _call_failed(self, failure: Failure, replica: Replica) -> None:
-        self._call_ended(replica)
-        if self._abandoned:
-            return
-        garbage = False
-        error = failure.value
-        if isinstance(error, Malformed):
-            garbage = True
-            error = CallError("INTERNAL", f"the executor's answer is no message: {error}")
-        elif isinstance(error, CancelledError):
-            # By _not_connected, or because the channel was closed under the call.
-            error = self._given_up or CallError("UNAVAILABLE", "the connection was closed")
-            self._given_up = None
-        elif not isinstance(error, CallError):
-            failure.raiseException()
-        assert isinstance(error, CallError)
-        self._failed(replica, error, garbage=garbage)
-
-    def _failed(self, replica: Replica, error: CallError, *, garbage: bool) -> None:
-        self._last = error
-        replicas = self._set
-        if self._deadline is not None and error.code == "DEADLINE_EXCEEDED" and self._over():
-            # The client's deadline, however short it was: no fault of the replica's in itself.
-            replica.given_up(self._successes)
-        else:
-            replica.failed(error)
-        if replicas.closed:
-            self._fail(Draining())
-        elif garbage or not replicas.rules.retry.allows(
-            error.code,
-            reached=error.reached,
-            endpoint=self._call.endpoint,
-            tries=self._tries,
-            replicas=len(replicas.replicas),
-        ):
-            replicas.decisions.request("failed", f"{replica.label}: {error}")
-            self._fail(self._explained(error))
-        elif not replicas.budget.spend():
-            replicas.decisions.request("retry refused", f"{replica.label}: {error}")
-            self._fail(self._explained(error))
-        else:
-            self._back_off(error)
-
-    def _back_off(self, error: CallError) -> None:
-        replicas = self._set
-        # Somebody who hasn't been asked yet can be asked at once.
-        delay_s = 0.0 if replicas.fresh(self._tried) else backoff_s(self._tries, replicas.dice.random())
-        now = replicas.clock.seconds()
-        if (self._deadline is not None and now + delay_s >= self._deadline) or (
-            replicas.out and delay_s >= self._allowance_s
-        ):
-            replicas.decisions.request("failed", str(error))
-            self._fail(self._explained(error))
-            return
-        replicas.decisions.request("retried", str(error))
-        if replicas.out:
-            self._out_since = now
-        self._timer = replicas.clock.callLater(delay_s, self._again)
-
-    def _again(self) -> None:
-        self._timer = None
-        self._spend_allowance()
-        self.begin()
-
-    def _call_ended(self, replica: Replica) -> None:
-        self._calling = None
-        self._replica = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._spend_allowance()
-        self._set.released(replica)
-
-    def _not_connected(self, replica: Replica) -> None:
-        self._timer = None
-        self._spend_allowance()
-        calling = self._calling
-        if replica.state == "ready" or calling is None:
-            return
-        self._given_up = CallError(
+    def no_connection(self, label: str) -> CallError:
+        """The failure of a call that waited for a connection as long as ``Start.connect_s`` allows."""
+        return CallError(
             "UNAVAILABLE",
-            f"no connection to {replica.label} within {self._set.rules.connect_timeout_s:g} s",
+            f"no connection to {label} within {self._rules.connect_timeout_s:g} s",
             reached=False,
         )
-        calling.cancel()
 
-    def _cancelled(self, _: object) -> None:
-        self._abandoned = True
-        self._set.decisions.request("cancelled")
-        calling, replica = self._calling, self._replica
-        if calling is None or replica is None:
-            self._stop_waiting()
-            return
-        replica.given_up(self._successes)
-        calling.cancel()
+    def client_was_impatient(self, error: CallError, now_s: float) -> bool:
+        """Whether a call failed only because of the client's own deadline, however short that was."""
+        return error.code == "DEADLINE_EXCEEDED" and has_passed(self._deadline_s, now_s)
 
-    def _broken(self, failure: Failure) -> None:
-        # A bug of ours must fail this request, never hang it.
-        if self.answer.called or self._abandoned:
-            log.failure("a call's answer could not be handled", failure=failure)
-        else:
-            self.answer.errback(failure)
+    def failed(
+        self, error: CallError, label: str, now_s: float, *, readable: bool, budget: RetryBudget, dice: float
+    ) -> BackOff | GiveUp:
+        """
+        A call to the replica ``label`` failed. An answer that is not ``readable`` is never retried.
+
+        ``dice`` is uniform in [0, 1). Takes one retry out of ``budget`` when another attempt is allowed.
+        """
+        self._last = error
+        replicas = self._replicas
+        if not readable or not self._rules.retry.allows(
+            error.code,
+            reached=error.reached,
+            endpoint=self._endpoint,
+            tries=self.tries,
+            replicas=len(replicas.labels),
+        ):
+            return GiveUp(self._explained(error), "failed", f"{label}: {error}")
+        if not budget.spend():
+            return GiveUp(self._explained(error), "retry refused", f"{label}: {error}")
+        # A replica that has not been called yet can be called at once.
+        untried = any(address not in self.tried for address in replicas.reachable)
+        delay_s = 0.0 if untried else RETRY_BACKOFF.delay_s(self.tries, dice)
+        too_late = self._deadline_s is not None and now_s + delay_s >= self._deadline_s
+        if too_late or (not replicas.connected and delay_s >= self._allowance_s):
+            return GiveUp(self._explained(error), "failed", str(error))
+        if not replicas.connected:
+            self._disconnected_since_s = now_s
+        return BackOff(delay_s)
+
+    # -- waiting ------------------------------------------------------------------------------------
+
+    def wait(self, now_s: float, *, queue_full: bool) -> Wait | GiveUp:
+        """No replica has a free slot."""
+        if not self._replicas.connected and self._allowance_s <= 0:
+            return GiveUp(self._refusal(now_s), "unreachable", "no replica is connected")
+        if queue_full:
+            return GiveUp(self._refusal(now_s), "refused", "the queue is full")
+        return self._patience(now_s)
+
+    def outage_began(self, now_s: float) -> Wait | None:
+        """The last connected replica was lost during the wait: what it may still last, None for no change."""
+        return self._patience(now_s) if self._disconnected_since_s is None else None
+
+    def waited(self, now_s: float) -> Wait | GiveUp:
+        """The time that ``Wait`` or ``outage_began`` allowed is over."""
+        connected, was_out = self._replicas.connected, self._disconnected_since_s is not None
+        self.stage_ended(now_s)
+        if connected and was_out and not has_passed(self._deadline_s, now_s):
+            # A replica came back meanwhile, with every slot taken: from now on the wait is for a slot.
+            return self._patience(now_s)
+        decision = "refused" if connected else "unreachable"
+        return GiveUp(self._refusal(now_s), decision, "it waited too long")
+
+    def _patience(self, now_s: float) -> Wait:
+        patience_s = self._rules.queue_timeout_s
+        if not self._replicas.connected:
+            self._disconnected_since_s = now_s
+            patience_s = self._allowance_s
+        rest_s = left_s(self._deadline_s, now_s)
+        if rest_s is not None:
+            patience_s = min(patience_s, rest_s)
+        return Wait(max(0.0, patience_s))
 
     # -- errors --------------------------------------------------------------------------------------
 
-    def _fail(self, error: Exception) -> None:
-        self.answer.errback(Failure(error))
-
-    def _over(self) -> bool:
-        # gRPC's timer and ours are not the same: give or take what a wake-up may cost.
-        return self._deadline is not None and self._set.clock.seconds() >= self._deadline - 0.05
-
-    def _too_late(self) -> Exception:
-        return self._explained(self._last or CallError("DEADLINE_EXCEEDED", "Deadline Exceeded"))
-
-    def _refusal(self) -> Exception:
-        replicas, name = self._set, self._set.deployment
+    def _refusal(self, now_s: float) -> Exception:
+        replicas, name = self._replicas, self._replicas.deployment
         if self._last is not None:
             return self._explained(self._last)
-        if replicas.out:
-            labels = replicas.labels()
-            waited_s = replicas.rules.connect_timeout_s
+        labels = tuple(replicas.labels.values())
+        if not replicas.connected:
+            waited_s = self._rules.connect_timeout_s
             return Unreachable(
                 name, labels, f"no connection within {waited_s:g} s" if labels else replicas.why_empty
             )
-        if self._over():
-            return TimedOut(name, replicas.labels(), "Deadline Exceeded while waiting for room")
+        if has_passed(self._deadline_s, now_s):
+            return TimedOut(name, labels, "Deadline Exceeded while waiting for room")
         return Overloaded(
-            f"{name} has no room: its {len(replicas.replicas)} replica(s) or the gateway have as many "
+            f"{name} has no room: its {len(labels)} replica(s) or the gateway have as many "
             "requests under way as gateway.pool allows; try again later, or raise these or add replicas",
             retry_after_s=1.0,
         )
 
     def _explained(self, error: CallError) -> NetworkError:
-        name, tried = self._set.deployment, [self._set.label(address) for address in self._tried]
+        labels, name = self._replicas.labels, self._replicas.deployment
+        tried = [labels.get(address, address) for address in self.tried]
         if error.code == "UNAVAILABLE":
             return Unreachable(name, tried, error.details)
         if error.code == "DEADLINE_EXCEEDED":

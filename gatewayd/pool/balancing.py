@@ -1,16 +1,22 @@
 """
-Which replica gets the next call, and which ones rest for a while.
+Which replica gets the next call, and which ones are left out for a while.
 
-Pure: what is known about a replica is in ``Load``; the caller brings time and dice.
+Pure: what is known of a replica is in ``Load`` and ``Candidate``; the caller brings time and dice.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import attrs
+
+from gatewayd.backoff import Backoff
+
+# Ranks of replicas, best first (see _rank): from here on nothing is called.
+_NOT_CONNECTED_YET: Final = 4
+_WORST: Final = 99
 
 
 class Load(Protocol):
@@ -21,24 +27,38 @@ class Load(Protocol):
         """Calls that it has not answered yet."""
 
 
+class Candidate(Load, Protocol):
+    """What choosing has to know of a replica besides."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """``connecting``, ``ready`` or ``failed``."""
+
+    @property
+    def health(self) -> Health: ...
+
+
 R = TypeVar("R", bound=Load)
+C = TypeVar("C", bound=Candidate)
 
 
 class Balancer(Protocol):
-    """Picks one of several replicas that are all fit to be used."""
+    """Picks one of several replicas that are equally good."""
 
     def pick(self, candidates: Sequence[R]) -> R:
         """``candidates`` is not empty, and always in the same order."""
 
 
 class RoundRobin:
-    """Each in turn."""
+    """Each replica in turn."""
 
     def __init__(self) -> None:
         self._turn = 0
 
     def pick(self, candidates: Sequence[R]) -> R:
-        """The next in turn, counted over whatever candidates there are."""
+        """The next one, by a count that goes on whatever the candidates are."""
         # Advance even when the call then fails, or one dead replica would be every request's first choice.
         self._turn += 1
         return candidates[self._turn % len(candidates)]
@@ -46,10 +66,10 @@ class RoundRobin:
 
 class LeastInFlight:
     """
-    The less busy of two drawn by chance.
+    The less busy of two drawn at random.
 
-    Two random choices are nearly as even as looking at all, and don't send everyone to the one that
-    just came back (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing).
+    Two random choices spread calls nearly as evenly as looking at all replicas, and do not send every
+    call to the one that just came back (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing).
     """
 
     def __init__(self, dice: random.Random) -> None:
@@ -68,6 +88,39 @@ class LeastInFlight:
         return other if other.in_flight < one.in_flight else one
 
 
+def choose(replicas: Iterable[C], tried: Collection[str], max_in_flight: int, balancer: Balancer) -> C | None:
+    """
+    The best replica, or None if it has no free slot, or is not connected yet.
+
+    The best one has not been tried yet, is connected, and is not ejected. Where no replica is all of this,
+    these wishes are dropped one by one, the last first.
+    """
+    best: list[C] = []
+    best_rank = _WORST
+    for replica in replicas:
+        rank = _rank(replica, tried)
+        if rank < best_rank:
+            best_rank = rank
+            best = [replica]
+        elif rank == best_rank:
+            best.append(replica)
+    if best_rank == _NOT_CONNECTED_YET:
+        return None
+    free = [replica for replica in best if replica.in_flight < max_in_flight]
+    if not free:
+        return None
+    return free[0] if len(free) == 1 else balancer.pick(free)
+
+
+def _rank(replica: Candidate, tried: Collection[str]) -> int:
+    was_tried = replica.address in tried
+    if replica.state == "ready":
+        return 2 * was_tried + replica.health.ejected
+    if replica.state == "connecting":
+        return _NOT_CONNECTED_YET
+    return _NOT_CONNECTED_YET + 1 + was_tried
+
+
 @attrs.define
 class Health:
     """
@@ -75,7 +128,7 @@ class Health:
 
     As Envoy's outlier detection: ``threshold`` failures in a row eject for ``base_s``, doubled with
     each ejection up to 32 times. After that time a probe decides whether it returns, on probation:
-    the next failure ejects it again, the next success makes up for everything.
+    the next failure ejects it again, the next success clears its record.
     """
 
     threshold: int
@@ -85,27 +138,26 @@ class Health:
     ejected: bool = False
 
     @property
-    def spotless(self) -> bool:
-        """Whether there is nothing to forgive."""
+    def clean(self) -> bool:
+        """Whether there is nothing to reset."""
         return not self.failures and not self.ejected
 
-    def forgive(self) -> None:
-        """An answer, or a new process behind the address: nothing is held against the replica."""
+    def reset(self) -> None:
+        """After an answer, or with a new process behind the address."""
         self.failures = 0
         self.ejections = 0
         self.ejected = False
 
     def failed(self) -> bool:
-        """A failure; True when it is one too many."""
+        """Count a failure; True when the replica should be ejected for it."""
         self.failures += 1
         return not self.ejected and self.failures >= self.threshold
 
     def eject(self) -> float:
         """Leave it out, or leave it out longer. Returns the seconds until the probe."""
         self.ejected = True
-        pause_s = self.base_s * float(2 ** min(self.ejections, 5))
         self.ejections += 1
-        return pause_s
+        return Backoff(self.base_s, ceiling_s=32 * self.base_s).delay_s(self.ejections)
 
     def returned(self) -> None:
         """The probe was answered."""

@@ -1,8 +1,8 @@
 """
-Replicas behind host names: every address that a name stands for is a replica of its own.
+Replicas behind host names: every address that a name resolves to is a replica of its own.
 
-Names are looked up at the start, every ``refresh_s``, and when no replica can be reached. What has
-disappeared from the answer gets no more calls, what it has under way may finish. A lookup that fails
+Names are looked up at the start, every ``refresh_s``, and when no replica can be reached. An address that
+has disappeared from the answer gets no more calls, and its calls in flight may finish. A lookup that fails
 changes nothing.
 """
 
@@ -21,11 +21,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from gatewayd.clocks import Clock, Timer
+from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica_set import ReplicaSet
 
 log = Logger()
 
-# After a lookup that failed, or when no replica can be reached, the next one comes no sooner.
+# The pause after a lookup that failed, and the least between two lookups when no replica can be reached.
 _AGAIN_S: Final = 1.0
 # How often a name is looked up while none of its addresses can be reached.
 _OUTAGE_S: Final = 2.0
@@ -40,7 +41,7 @@ class NameResolver(Protocol):
 
 
 def resolver(reactor: NameResolver) -> Resolve:
-    """Looks names up with whatever ``reactor`` uses: threads that call getaddrinfo, by default."""
+    """Look names up as ``reactor`` does: by default in threads that call getaddrinfo."""
 
     def resolve(host: str) -> Deferred[Sequence[str]]:
         receiver = _Receiver()
@@ -52,7 +53,7 @@ def resolver(reactor: NameResolver) -> Resolve:
 
 @implementer(IResolutionReceiver)
 class _Receiver:
-    """Collects what the resolver says, in its order."""
+    """Collects the addresses, in the resolver's order."""
 
     def __init__(self) -> None:
         self.addresses: Deferred[Sequence[str]] = Deferred()
@@ -69,21 +70,21 @@ class _Receiver:
 
 
 @attrs.frozen
-class Name:
+class HostName:
     """``host:port`` of a Flow file, where host is a name."""
 
     host: str
     port: str
 
     @classmethod
-    def of(cls, address: str) -> Name | None:
-        """None for addresses that need no lookup."""
+    def of(cls, address: str) -> HostName | None:
+        """The name in ``address``, None where no lookup is needed."""
         host, _, port = address.rpartition(":")
         bare = host.strip("[]")
         try:
             ipaddress.ip_address(bare.partition("%")[0])
         except ValueError:
-            # Both families of localhost are one machine: one replica, and gRPC tries them in turn.
+            # Both families of localhost are one machine: one replica, and connecting tries them in turn.
             local = bare.lower().rstrip(".")
             return None if local == "localhost" or local.endswith(".localhost") else cls(bare, port)
         return None
@@ -97,18 +98,25 @@ class NamedReplicas:
     """Keeps one name's replicas in a set as the name's addresses change."""
 
     def __init__(
-        self, name: Name, replicas: ReplicaSet, resolve: Resolve, clock: Clock, refresh_s: float
+        self,
+        name: HostName,
+        replicas: ReplicaSet,
+        resolve: Resolve,
+        clock: Clock,
+        refresh_s: float,
+        decisions: Decisions,
     ) -> None:
         self._name = name
         self._replicas = replicas
         self._resolve = resolve
         self._clock = clock
         self._refresh_s = refresh_s
+        self._decisions = decisions
         self._timer: Timer | None = None
         self._asking: Deferred[Any] | None = None
         self._asked_s = 0.0
         self._current: frozenset[str] = frozenset()
-        self._both = False  # whether addresses of both families are used
+        self._both_families = False
         self._closed = False
 
     def start(self) -> None:
@@ -116,17 +124,17 @@ class NamedReplicas:
         self._timer = None
         self._asked_s = self._clock.seconds()
         asking = self._asking = self._resolve(self._name.host)
-        asking.addCallbacks(self._found, self._not_found).addErrback(self._unforeseen)
+        asking.addCallbacks(self._found, self._not_found).addErrback(self._unexpected)
 
-    def hasten(self) -> None:
-        """No replica can be reached: maybe there are others by now."""
+    def refresh_soon(self) -> None:
+        """No replica can be reached: the name may resolve to others by now."""
         if self._closed or self._asking is not None:
             return
         pause_s = max(0.0, self._asked_s + _AGAIN_S - self._clock.seconds())
         self._schedule(pause_s)
 
     def close(self) -> None:
-        """Look nothing up any more."""
+        """Stop looking the name up."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -144,7 +152,7 @@ class NamedReplicas:
         if not found:
             self._failed("the name has no address")
             return
-        addresses = frozenset(self._dialled(host) for host in self._usable(found))
+        addresses = frozenset(self._dial_address(host) for host in self._usable(found))
         for address in sorted(addresses - self._current):
             self._replicas.add(address, self._name.host)
         for address in sorted(self._current - addresses):
@@ -157,20 +165,20 @@ class NamedReplicas:
                 addresses=", ".join(sorted(addresses)),
             )
         self._current = addresses
-        # While none of them can be reached, nothing changes that would have us look again.
-        self._schedule(min(self._refresh_s, _OUTAGE_S) if self._replicas.out else self._refresh_s)
+        # During an outage no replica changes, so that refresh_soon is not called again.
+        self._schedule(min(self._refresh_s, _OUTAGE_S) if not self._replicas.connected else self._refresh_s)
 
     def _usable(self, found: Sequence[str]) -> Sequence[str]:
-        """One family: the other one's addresses are the same machines once more."""
-        if self._current and self._replicas.out:
-            # The family that we chose leads nowhere. There is no way back: it may be broken for good.
-            self._both = True
-        if self._both:
+        """The addresses of one family: those of the other are the same machines again."""
+        if self._current and not self._replicas.connected:
+            # The family that we chose does not work. From now on use both: it may be broken for good.
+            self._both_families = True
+        if self._both_families:
             return found
         version = _version(found[0])
         return [host for host in found if _version(host) == version]
 
-    def _dialled(self, host: str) -> str:
+    def _dial_address(self, host: str) -> str:
         return f"[{host}]:{self._name.port}" if ":" in host else f"{host}:{self._name.port}"
 
     def _not_found(self, failure: Failure) -> None:
@@ -181,7 +189,7 @@ class NamedReplicas:
         self._asking = None
         if self._closed:
             return
-        self._replicas.decisions.count("not resolved")
+        self._decisions.count("not resolved")
         self._replicas.why_empty = f"DNS resolution failed for {self._name.label}: {why}"
         log.warn(
             "{deployment}: {name} cannot be looked up: {why}",
@@ -191,7 +199,7 @@ class NamedReplicas:
         )
         self._schedule(_AGAIN_S if not self._current else min(self._refresh_s, 5 * _AGAIN_S))
 
-    def _unforeseen(self, failure: Failure) -> None:
+    def _unexpected(self, failure: Failure) -> None:
         log.failure("looking up {name}", failure=failure, name=self._name.host)
         self._failed("an error of ours, which is in the log")
 

@@ -1,8 +1,8 @@
 """
 The Deployments of a Flow and the executors that answer for them.
 
-``Pool.send`` is all that the dispatcher knows of the world outside. Addresses come from the config
-(external executors) or from the supervisor (``replica_up``, ``replica_down``).
+``Pool.send`` is all that the dispatcher knows of executors. Addresses come from the config (external
+executors) or from the supervisor (``replica_up``, ``replica_down``).
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from gatewayd.clocks import Clock
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.around import AFTER, BEFORE, around
 from gatewayd.messages.request import Answer, Call
+from gatewayd.offload import Offload
+from gatewayd.pool.attempts import AttemptRules
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
-from gatewayd.pool.dns import Name, NamedReplicas, Resolve, resolver
+from gatewayd.pool.dns import HostName, NamedReplicas, Resolve, resolver
 from gatewayd.pool.events import Decisions
-from gatewayd.pool.replica import Channel as AnyChannel
-from gatewayd.pool.replica_set import ReplicaRules, ReplicaSet
+from gatewayd.pool.replica import ExecutorChannel
+from gatewayd.pool.replica_set import ReplicaLimits, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.roots import read_roots
-from gatewayd.pool.shards import Offload, Shards
-from gatewayd.pool.slots import Room
+from gatewayd.pool.sender import Sender
+from gatewayd.pool.shards import Shards
+from gatewayd.pool.slots import Slots
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
 
-Connect = Callable[[str, ChannelSettings, Callable[[State], None]], AnyChannel]
+Connect = Callable[[str, ChannelSettings, Callable[[State], None]], ExecutorChannel]
 
 
 @attrs.frozen
@@ -39,7 +42,7 @@ class ReplicaState:
     """
     One replica as it is now. ``name`` is the address as the Flow file has it, ``address`` what is called.
 
-    ``endpoints`` is None while the executor has not told. ``failures`` counts those in a row.
+    ``endpoints`` is None while they are not known. ``failures`` counts those in a row.
     """
 
     name: str
@@ -57,7 +60,7 @@ class Pool:
     Sends calls to Deployments by name.
 
     ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
-    pass their own. ``counters`` holds every decision ever made, by (decision, Deployment).
+    pass their own. ``counters`` counts every decision, by (decision, Deployment).
     """
 
     def __init__(
@@ -72,24 +75,24 @@ class Pool:
         offload: Offload = maybeDeferred,
     ) -> None:
         self.counters: Counter[tuple[str, str]] = Counter()
-        self.room = Room(gateway.pool.max_in_flight)
+        self.slots = Slots(gateway.pool.max_in_flight)
         self._gateway = gateway
         self._connect = connect
         self._clock = clock
         self._dice = dice
-        self._deployments: dict[str, ReplicaSet | Shards] = {}
-        self._sets: dict[tuple[str, int], ReplicaSet] = {}
+        self._deployments: dict[str, Sender | Shards] = {}
+        self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
         self._names: list[NamedReplicas] = []
         self._roots = read_roots() if any(deployment.tls for deployment in deployments) else None
         for deployment in deployments:
-            self._deployments[deployment.name] = self._built(deployment, offload)
+            self._deployments[deployment.name] = self._build(deployment, offload)
             self._add_addresses(deployment, resolve)
 
     @classmethod
     def over(
         cls, bridge: Bridge, gateway: GatewayConfig, deployments: Sequence[DeploymentConfig], reactor: Any
     ) -> Pool:
-        """A pool whose channels are real ones."""
+        """A pool that connects to real executors."""
 
         def connect(address: str, settings: ChannelSettings, on_state: Callable[[State], None]) -> Channel:
             return Channel(reactor, address, settings, on_state, bridge.offload)
@@ -113,25 +116,25 @@ class Pool:
         return self._deployments[deployment].send(call, timeout_s)
 
     def serves(self, deployment: str, endpoint: str) -> bool:
-        """Whether the Deployment binds ``endpoint``; True while that isn't known."""
+        """Whether the Deployment binds ``endpoint``; True while that is not known."""
         return self._deployments[deployment].serves(endpoint)
 
     def replica_up(self, deployment: str, address: str, shard: int = 0) -> None:
         """
         An executor listens at ``address`` now.
 
-        ``deployment`` may also be one of those that stand around shards (see ``shards.around``).
+        ``deployment`` may also be an executor before or after shards (``config.around``).
         """
-        self._sets[deployment, shard].add(address)
+        self._senders[deployment, shard].replicas.add(address)
 
     def replica_down(self, deployment: str, address: str, shard: int = 0) -> None:
         """The executor at ``address`` is gone for good; another address may take its place."""
-        self._sets[deployment, shard].remove(address)
+        self._senders[deployment, shard].replicas.remove(address)
 
     def states(self) -> Mapping[str, tuple[ReplicaState, ...]]:
         """Every Deployment's replicas, shard after shard."""
         found: dict[str, tuple[ReplicaState, ...]] = {}
-        for (name, shard), replicas in self._sets.items():
+        for (name, shard), sender in self._senders.items():
             found[name] = found.get(name, ()) + tuple(
                 ReplicaState(
                     replica.label,
@@ -143,31 +146,31 @@ class Pool:
                     replica.health.failures,
                     replica.endpoints,
                 )
-                for replica in replicas.replicas
+                for replica in sender.replicas.replicas
             )
         return found
 
     def waiting(self) -> Mapping[str, int]:
-        """How many requests wait for room or a connection, by Deployment."""
+        """How many requests wait for a slot or a connection, by Deployment."""
         total: Counter[str] = Counter()
-        for (name, _), replicas in self._sets.items():
-            total[name] += replicas.waiting
+        for (name, _), sender in self._senders.items():
+            total[name] += sender.queue.size
         return total
 
     def close(self) -> None:
-        """Close every channel; calls under way fail with Draining."""
+        """Close every channel; requests in flight fail with Draining."""
         for name in self._names:
             name.close()
-        for replicas in self._sets.values():
-            replicas.close()
+        for sender in self._senders.values():
+            sender.close()
 
     # -- building ------------------------------------------------------------------------------------
 
-    def _built(self, deployment: DeploymentConfig, offload: Offload) -> ReplicaSet | Shards:
+    def _build(self, deployment: DeploymentConfig, offload: Offload) -> Sender | Shards:
         if deployment.external or deployment.shards < 2:
-            return self._replica_set(deployment)
-        shards = [self._replica_set(deployment, index) for index in range(deployment.shards)]
-        extras = {extra.name.rpartition("/")[2]: self._replica_set(extra) for extra in around(deployment)}
+            return self._sender(deployment)
+        shards = [self._sender(deployment, index) for index in range(deployment.shards)]
+        extras = {extra.name.rpartition("/")[2]: self._sender(extra) for extra in around(deployment)}
         return Shards(
             deployment.name,
             shards,
@@ -179,43 +182,50 @@ class Pool:
             decisions=Decisions(deployment.name, self.counters, self._clock.seconds),
         )
 
-    def _replica_set(self, deployment: DeploymentConfig, shard: int = 0) -> ReplicaSet:
+    def _sender(self, deployment: DeploymentConfig, shard: int = 0) -> Sender:
         limits, name = self._gateway.pool, deployment.name
         settings = _settings(self._gateway, deployment, self._roots)
+        decisions = Decisions(
+            f"{name}/shard-{shard}" if deployment.shards > 1 and not deployment.external else name,
+            self.counters,
+            self._clock.seconds,
+        )
 
-        def connect(address: str, host: str | None, on_state: Callable[[State], None]) -> AnyChannel:
+        def connect(address: str, host: str | None, on_state: Callable[[State], None]) -> ExecutorChannel:
             own = settings if host is None else attrs.evolve(settings, host=host)
             return self._connect(address, own, on_state)
 
         replicas = ReplicaSet(
             name,
-            _rules(self._gateway, deployment),
+            ReplicaLimits(limits.max_in_flight_per_replica, limits.eject_after_failures, limits.eject_s),
             connect=connect,
             balancer=_balancer(self._gateway, self._dice),
+            clock=self._clock,
+            decisions=decisions,
+        )
+        sender = self._senders[name, shard] = Sender(
+            replicas,
+            _rules(self._gateway, deployment),
+            max_queued=limits.max_queued,
+            slots=self.slots,
             budget=RetryBudget(limits.retry_budget, limits.max_in_flight_per_replica),
-            room=self.room,
             clock=self._clock,
             dice=self._dice,
-            decisions=Decisions(
-                f"{name}/shard-{shard}" if deployment.shards > 1 and not deployment.external else name,
-                self.counters,
-                self._clock.seconds,
-            ),
+            decisions=decisions,
         )
-        self._sets[name, shard] = replicas
-        return replicas
+        return sender
 
     def _add_addresses(self, deployment: DeploymentConfig, resolve: Resolve) -> None:
         for address in deployment.addresses:
-            replicas = self._sets[deployment.name, 0]
-            name = Name.of(address)
+            sender = self._senders[deployment.name, 0]
+            name = HostName.of(address)
             if name is None:
-                replicas.add(address)
+                sender.replicas.add(address)
                 continue
             refresh_s = self._gateway.pool.dns_refresh_s
-            named = NamedReplicas(name, replicas, resolve, self._clock, refresh_s)
+            named = NamedReplicas(name, sender.replicas, resolve, self._clock, refresh_s, sender.decisions)
             self._names.append(named)
-            replicas.on_outage(named.hasten)
+            sender.replicas.on_outage(named.refresh_soon)
             named.start()
 
 
@@ -230,18 +240,14 @@ def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: bytes
     )
 
 
-def _rules(gateway: GatewayConfig, deployment: DeploymentConfig) -> ReplicaRules:
+def _rules(gateway: GatewayConfig, deployment: DeploymentConfig) -> AttemptRules:
     limits = gateway.pool
     timeout_s = gateway.timeout_send_s if deployment.timeout_send_s is None else deployment.timeout_send_s
     retries = gateway.retries if deployment.retries is None else deployment.retries
-    return ReplicaRules(
+    return AttemptRules(
         timeout_s=timeout_s if timeout_s is not None and timeout_s > 0 else None,
         connect_timeout_s=limits.connect_timeout_s,
         queue_timeout_s=limits.queue_timeout_s,
-        max_in_flight=limits.max_in_flight_per_replica,
-        max_queued=limits.max_queued,
-        eject_after_failures=limits.eject_after_failures,
-        eject_s=limits.eject_s,
         retry=RetryPolicy(retries, deployment.idempotent),
     )
 

@@ -5,8 +5,8 @@ One address that answers for a Deployment: its connection, its health, and what 
         │            ^                            until a probe is answered
         └─> failed ──┘
 
-``failed`` means that connecting was tried and failed; the channel keeps trying, and says ``ready``
-when it got through. The set that owns the replica hears of every change through ``Owner``.
+``failed`` means that an attempt to connect failed; the channel keeps trying, and reports ``ready`` once it
+succeeds. The set that owns the replica learns of every change through ``ReplicaOwner``.
 """
 
 from __future__ import annotations
@@ -19,46 +19,47 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.backoff import Backoff
 from gatewayd.clocks import Clock, Timer
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Health
 from gatewayd.pool.events import Decisions
-from gatewayd.rpc.channel import CallError, State
+from gatewayd.rpc.call import CallError
+from gatewayd.rpc.link import State
 
 log = Logger()
 
 PROBE_TIMEOUT_S: Final = 1.0
-# A replica that clients gave up on is looked at no more often than this.
+# A replica that clients gave up on is probed no more often than this.
 _SUSPICION_S: Final = 1.0
-_DISCOVERY_FIRST_S: Final = 1.0
-_DISCOVERY_CEILING_S: Final = 30.0
-# Silence, lost connections and nonsense; every other code is the executor's own word.
+_DISCOVERY_BACKOFF: Final = Backoff(first_s=1.0, ceiling_s=30.0)
+# Silence, lost connections and malformed answers; every other code was chosen by the executor.
 _HELD_AGAINST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"})
 
 
-class Channel(Protocol):
-    """What is needed of pool.channel.Channel."""
+class ExecutorChannel(Protocol):
+    """What the pool needs of ``rpc.channel.Channel``."""
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
     def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]: ...
     def close(self) -> Deferred[None]: ...
 
 
-class Owner(Protocol):
-    """Who hears of a replica's changes."""
+class ReplicaOwner(Protocol):
+    """What a replica reports its changes to."""
 
     def changed(self) -> None:
-        """A state, an ejection or what is served is another one now."""
+        """The state, an ejection or the endpoints have changed."""
 
     def may_eject(self, replica: Replica) -> bool:
-        """Whether others are left to do its work."""
+        """Whether other replicas are left to do its work."""
 
 
 class Replica:
     """
     One address. ``label`` is what errors and logs call it: the address as the Flow file has it.
 
-    ``successes`` only ever grows: whoever remembers it can tell whether the replica has answered since.
+    ``successes`` only ever grows: a caller that remembers it can tell whether the replica has answered since.
     """
 
     __slots__ = (
@@ -66,7 +67,7 @@ class Replica:
         "_closed",
         "_decisions",
         "_discovery",
-        "_discovery_pause_s",
+        "_discovery_failures",
         "_leaving",
         "_owner",
         "_probe",
@@ -83,11 +84,17 @@ class Replica:
     )
 
     def __init__(
-        self, address: str, label: str, health: Health, clock: Clock, decisions: Decisions, owner: Owner
+        self,
+        address: str,
+        label: str,
+        health: Health,
+        clock: Clock,
+        decisions: Decisions,
+        owner: ReplicaOwner,
     ) -> None:
         self.address = address
         self.label = label
-        self.channel: Channel
+        self.channel: ExecutorChannel
         self.endpoints: tuple[str, ...] | None = None
         self.health = health
         self.in_flight = 0
@@ -97,7 +104,7 @@ class Replica:
         self._closed = False
         self._decisions = decisions
         self._discovery: Timer | None = None
-        self._discovery_pause_s = _DISCOVERY_FIRST_S
+        self._discovery_failures = 0
         self._leaving = False
         self._owner = owner
         self._probe: Timer | None = None
@@ -119,17 +126,18 @@ class Replica:
     def succeeded(self) -> None:
         """It has answered a call."""
         self.successes += 1
-        if not self.health.spotless:
+        health = self.health
+        if health.failures or health.ejected:
             self._restore()
 
     def failed(self, error: CallError) -> None:
-        """A call to it failed, for no fault of the client's."""
+        """A call to it failed, and not because of the client."""
         if error.code in _HELD_AGAINST and self.health.failed():
             self._eject(f"{self.health.failures} failures in a row, the last {error}")
 
-    def given_up(self, successes: int) -> None:
-        """A client lost patience; ``successes`` is what it was when its call began."""
-        # Clients may be impatient for reasons of their own, so that proves nothing: look.
+    def client_gave_up(self, successes: int) -> None:
+        """A client did not wait any longer; ``successes`` is what it was when the call began."""
+        # Clients have many reasons to give up, so this proves nothing: probe.
         now = self._clock.seconds()
         if successes == self.successes and self.fit and now - self._suspected_s >= _SUSPICION_S:
             self._suspected_s = now
@@ -138,16 +146,16 @@ class Replica:
     # -- its connection ------------------------------------------------------------------------------
 
     def state_changed(self, state: State) -> None:
-        """The channel's word."""
+        """The state of the channel's connection has changed."""
         if self._closed or state == self.state:
             return
         was, self.state = self.state, state
         if state == "ready":
             self._decisions.replica("connected", self.label)
-            # A new process behind the address may bind other endpoints, and has done nothing wrong yet.
-            self._discovery_pause_s = _DISCOVERY_FIRST_S
+            # A new process behind the address may bind other endpoints, and has not failed yet.
+            self._discovery_failures = 0
             self._discover()
-            if self.health.spotless:
+            if self.health.clean:
                 self._owner.changed()
             else:
                 self._restore()
@@ -157,13 +165,13 @@ class Replica:
         self._owner.changed()
 
     def leave(self) -> None:
-        """Close when the calls under way have ended."""
+        """Close when the calls in flight have ended."""
         self._leaving = True
         if not self.in_flight:
             self.close()
 
     def close(self) -> None:
-        """Calls under way fail."""
+        """Calls in flight fail."""
         if self._closed:
             return
         self._closed = True
@@ -171,7 +179,7 @@ class Replica:
             if timer is not None:
                 timer.cancel()
         self._probe = self._discovery = None
-        self.channel.close().addErrback(self._unforeseen, "closing the channel to {address}")
+        self.channel.close().addErrback(self._unexpected, "closing the channel to {address}")
 
     # -- ejection ------------------------------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class Replica:
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
-        self.health.forgive()
+        self.health.reset()
         self._owner.changed()
 
     def _set_probe(self, pause_s: float) -> None:
@@ -209,7 +217,7 @@ class Replica:
 
         def alive(endpoints: tuple[str, ...]) -> None:
             self._probing = False
-            self._learnt(endpoints)
+            self._discovered(endpoints)
             if self.health.ejected and not self._closed:
                 self.health.returned()
                 self._decisions.replica("restored", self.label, "a probe was answered")
@@ -222,7 +230,7 @@ class Replica:
                 failed(error)
 
         probe = self.channel.endpoints(PROBE_TIMEOUT_S)
-        probe.addCallbacks(alive, dead).addErrback(self._unforeseen, "probing {address}")
+        probe.addCallbacks(alive, dead).addErrback(self._unexpected, "probing {address}")
 
     def _probe_failed(self, error: CallError) -> None:
         if self.health.ejected:
@@ -230,7 +238,7 @@ class Replica:
 
     def _suspicion_confirmed(self, error: CallError) -> None:
         if self.health.ejected:
-            # Ejected while this probe was under way: its timer's probe did not start a second one.
+            # Ejected during this probe: the probe of its timer did not start, because this one was running.
             if self._probe is None:
                 self._set_probe(self.health.eject())
         else:
@@ -243,34 +251,35 @@ class Replica:
             self._discovery.cancel()
             self._discovery = None
         asked = self.channel.endpoints(PROBE_TIMEOUT_S)
-        asked.addCallbacks(self._learnt, self._not_learnt)
-        asked.addErrback(self._unforeseen, "discovering the endpoints of {address}")
+        asked.addCallbacks(self._discovered, self._not_discovered)
+        asked.addErrback(self._unexpected, "discovering the endpoints of {address}")
 
     def _discover_again(self) -> None:
         self._discovery = None
         if self.state == "ready":
             self._discover()
 
-    def _learnt(self, endpoints: tuple[str, ...]) -> None:
+    def _discovered(self, endpoints: tuple[str, ...]) -> None:
         if endpoints != self.endpoints and not self._closed:
             self.endpoints = endpoints
             self._decisions.count("discovered")
             self._owner.changed()
 
-    def _not_learnt(self, failure: Failure) -> None:
+    def _not_discovered(self, failure: Failure) -> None:
         _as_call_error(failure)
-        # Until it answers, the executor is called for every endpoint, as is right.
+        # Until it answers, the executor is called for every endpoint.
         if not self._closed and self.state == "ready" and self._discovery is None:
-            self._discovery = self._clock.callLater(self._discovery_pause_s, self._discover_again)
-            self._discovery_pause_s = min(_DISCOVERY_CEILING_S, self._discovery_pause_s * 2)
+            self._discovery_failures += 1
+            pause_s = _DISCOVERY_BACKOFF.delay_s(self._discovery_failures)
+            self._discovery = self._clock.callLater(pause_s, self._discover_again)
 
-    def _unforeseen(self, failure: Failure, what: str) -> None:
+    def _unexpected(self, failure: Failure, what: str) -> None:
         if not failure.check(CancelledError):
             log.failure(what, failure=failure, address=self.label)
 
 
 def _as_call_error(failure: Failure) -> CallError:
-    """Why a probe failed. Raises what no network can cause."""
+    """Why a probe failed. Raises anything that is a bug."""
     if failure.check(CallError):
         error = failure.value
         assert isinstance(error, CallError)

@@ -3,46 +3,34 @@ A Deployment with shards: what the reference's head process does, done in the ga
 
     call ──> uses_before ──> one shard, or all of them ──> uses_after, or the answers merged ──> answer
 
-Which shards are asked depends on the endpoint (spec dispatch.md, Shards and heads). A shard is a set of
-replicas. When all are asked, those that fail are left out and counted, unless none is left.
+Which shards are called depends on the endpoint (spec dispatch.md, Shards and heads). A shard is a set of
+replicas. When all are called, those that fail are left out and counted, as long as one answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock
-from gatewayd.config.around import around as around
+from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import GatewayError, TimedOut
 from gatewayd.messages import wire
 from gatewayd.messages.documents import merge
 from gatewayd.messages.request import Answer, Call
+from gatewayd.offload import Offload, here_or_offloaded
 from gatewayd.pb import Struct
 from gatewayd.pool.events import Decisions
-from gatewayd.pool.replica_set import ReplicaSet
-
-log = Logger()
-
-T = TypeVar("T")
+from gatewayd.pool.sender import Sender
 
 _RESULTS: Final = "__results__"
-# Unless the Flow names the endpoint itself; a dry run is to find out whether all of it works.
+# Where the Flow does not name the endpoint; a dry run is meant to find out whether every shard works.
 _POLLING: Final = {"/search": "all", "/index": "any", "_jina_dry_run_": "all"}
-# Fewer bytes are merged sooner than handed to another thread. By feel, as in dispatcher.py.
-_OFFLOAD_BYTES: Final = 64 * 1024
-
-
-class Offload(Protocol):
-    """Runs a pure function where it does not hold up the reactor thread."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
 
 
 class Shards:
@@ -51,10 +39,10 @@ class Shards:
     def __init__(
         self,
         deployment: str,
-        shards: Sequence[ReplicaSet],
+        shards: Sequence[Sender],
         *,
-        before: ReplicaSet | None,
-        after: ReplicaSet | None,
+        before: Sender | None,
+        after: Sender | None,
         polling: Mapping[str, str],
         clock: Clock,
         offload: Offload,
@@ -71,40 +59,40 @@ class Shards:
         self._turn = -1
 
     def serves(self, endpoint: str) -> bool:
-        """Whether a shard binds ``endpoint``; True while none has told."""
+        """Whether a shard binds ``endpoint``; True while that is not known."""
         return any(shard.serves(endpoint) for shard in self._shards)
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
-        """As ReplicaSet.send. Also fails with UnreadableDocuments, or Malformed, when merging."""
+        """As Sender.send. Also fails with UnreadableDocuments, or Malformed, when merging."""
         return Deferred.fromCoroutine(self._send(call, timeout_s))
 
     async def _send(self, call: Call, timeout_s: float | None) -> Answer:
-        deadline = None if timeout_s is None else self._clock.seconds() + timeout_s
-        # None of the executors behind another one sees more of it than its answer.
+        deadline_s = deadline_after(timeout_s, self._clock.seconds())
+        # Executors after the first get the answer of the one before, with the request's id and endpoint.
         request_id = wire.decode_request(call.messages[0]).request_id
         if self._before is not None:
             answer = await self._before.send(call, timeout_s)
             if answer.failed:
                 return answer
             call = Call((wire.encode_call(request_id, call.endpoint, answer),), call.endpoint)
-        answers = await self._ask(call, self._left_s(deadline))
+        answers = await self._call_shards(call, self._left_s(deadline_s))
         if answers[0].failed:
             return answers[0]
         if self._after is not None:
             messages = tuple(wire.encode_call(request_id, call.endpoint, answer) for answer in answers)
-            return await self._after.send(Call(messages, call.endpoint, listed=True), self._left_s(deadline))
+            listed = Call(messages, call.endpoint, listed=True)
+            return await self._after.send(listed, self._left_s(deadline_s))
         if len(answers) == 1:
             return answers[0]
-        if sum(len(answer.documents) for answer in answers) > _OFFLOAD_BYTES:
-            return await self._offload(merge_answers, answers)
-        return merge_answers(answers)
+        size_bytes = sum(len(answer.documents) for answer in answers)
+        return await here_or_offloaded(self._offload, size_bytes, merge_answers, answers)
 
-    async def _ask(self, call: Call, timeout_s: float | None) -> list[Answer]:
-        """The answers of the shards in their order: good ones, or a single failed one."""
+    async def _call_shards(self, call: Call, timeout_s: float | None) -> list[Answer]:
+        """The good answers in the order of the shards, or else a single failed one."""
         if self._polling_of(call.endpoint) == "any":
             self._turn = (self._turn + 1) % len(self._shards)
             return [await self._shards[self._turn].send(call, timeout_s)]
-        # DeferredList has no opinion on failures; cancelling it cancels every call that is under way.
+        # DeferredList goes on after failures; cancelling it cancels every call in flight.
         outcomes = await DeferredList(
             [shard.send(call, timeout_s) for shard in self._shards], consumeErrors=True
         )
@@ -134,20 +122,18 @@ class Shards:
         polling = self._polling
         return polling.get(endpoint) or _POLLING.get(endpoint) or polling.get("*", "any")
 
-    def _left_s(self, deadline: float | None) -> float | None:
-        if deadline is None:
-            return None
-        left_s = deadline - self._clock.seconds()
-        if left_s <= 0:
+    def _left_s(self, deadline_s: float | None) -> float | None:
+        rest_s = left_s(deadline_s, self._clock.seconds())
+        if rest_s is not None and rest_s <= 0:
             raise TimedOut(self.deployment, (), "Deadline Exceeded")
-        return left_s
+        return rest_s
 
 
 def merge_answers(answers: Sequence[Answer]) -> Answer:
     """
-    One answer of several: documents merged as at a join, ``__results__`` united, the rest the first's.
+    Make one answer: documents merged as at a join, ``__results__`` united, everything else from the first.
 
-    Raises UnreadableDocuments, or Malformed where parameters are no Struct.
+    Raises UnreadableDocuments, or Malformed where parameters are not a Struct.
     """
     return attrs.evolve(
         answers[0],

@@ -1,12 +1,12 @@
-"""How many calls the whole gateway may have under way."""
+"""How many calls the whole gateway may have in flight."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class Room:
-    """Places for calls; those who found none are told, in turn, when there are some again."""
+class Slots:
+    """A bounded number of calls in flight, and the callbacks of those who wait for a free slot."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
@@ -17,20 +17,20 @@ class Room:
         return self._free
 
     def take(self) -> bool:
-        """Take a place, if there is one; whoever took it gives it back."""
+        """Take a slot if one is free; the caller has to release it."""
         if self._free <= 0:
             return False
         self._free -= 1
         return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         self._free += 1
-        # Whoever is told may have no use for the place any more: then the next one hears of it.
+        # A callback may no longer need the slot: then it goes to the next one.
         while self._waiting and self._free > 0:
-            tell = next(iter(self._waiting))
-            del self._waiting[tell]
-            tell()
+            callback = next(iter(self._waiting))
+            del self._waiting[callback]
+            callback()
 
-    def when_free(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` once when there is a place. Asking again changes nothing."""
-        self._waiting[tell] = None
+    def when_free(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when a slot is free. Registering it again changes nothing."""
+        self._waiting[callback] = None

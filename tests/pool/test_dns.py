@@ -7,7 +7,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from gatewayd.errors import Unreachable
-from gatewayd.pool.dns import Name, resolver
+from gatewayd.pool.dns import HostName, resolver
 from tests.pool.fakes import ANSWER, Setup, external
 
 
@@ -36,7 +36,7 @@ def resolved(*addresses: str, **limits: float) -> Setup:
     ],
 )
 def test_what_is_looked_up(address: str, host: str | None) -> None:
-    name = Name.of(address)
+    name = HostName.of(address)
 
     assert (name and name.host) == host
 

@@ -13,7 +13,7 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.errors import CallFailed, Draining, Overloaded, TimedOut, Unreachable
 from gatewayd.messages.wire import Malformed
-from gatewayd.pool.retry import RetryBudget, RetryPolicy, backoff_s
+from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.channel import CallError
 from tests.pool.fakes import ANSWER, CALL, LATE, LOST, REFUSED, Setup, external
 
@@ -101,7 +101,7 @@ def test_an_endpoint_of_its_own_wins_over_the_star() -> None:
 
 
 def test_four_tries_take_less_than_half_a_second_of_pauses() -> None:
-    assert sum(backoff_s(tries, 1.0) for tries in (1, 2, 3)) < 0.5
+    assert sum(RETRY_BACKOFF.delay_s(tries, 1.0) for tries in (1, 2, 3)) < 0.5
 
 
 def test_a_lost_connection_costs_nobody_a_request() -> None:
@@ -518,7 +518,7 @@ def test_the_gateways_room_is_shared_and_goes_to_who_waited() -> None:
     setup.channels[B].answer()
 
     assert waiting.result == ANSWER
-    assert setup.pool.room.free == 1
+    assert setup.pool.slots.free == 1
 
 
 def test_room_is_not_lost_on_a_deployment_whose_waiters_have_left() -> None:
@@ -558,7 +558,7 @@ def test_cancelling_leaves_nothing_behind(stage: str) -> None:
     setup.advance(10)
 
     assert setup.in_flight == 0
-    assert setup.pool.room.free == 2
+    assert setup.pool.slots.free == 2
     assert setup.pool.waiting()["a"] == 0
     assert not setup.channels[A].calls
 
@@ -576,7 +576,7 @@ def test_a_replica_that_goes_fails_its_calls_over_to_the_others() -> None:
 
     assert [one.result for one in sent] == [ANSWER] * 4
     assert setup.channels[A].closed
-    assert setup.pool.room.free == 4000
+    assert setup.pool.slots.free == 4000
 
 
 def test_closing_fails_everything_at_once() -> None:
@@ -658,7 +658,7 @@ def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed:
             assert all(0 <= state.in_flight <= limits.max_in_flight_per_replica for state in states), step
             fit = [s for s in states if s.state == "ready"]
             assert not fit or any(not s.ejected for s in fit) or step
-        assert setup.pool.room.free >= 0
+        assert setup.pool.slots.free >= 0
         assert all(count <= limits.max_queued for count in setup.pool.waiting().values())
 
     for _ in range(50):
@@ -669,7 +669,7 @@ def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed:
 
     assert all(len(one.results) == 1 for one in sent)
     assert setup.in_flight == 0
-    assert setup.pool.room.free == limits.max_in_flight
+    assert setup.pool.slots.free == limits.max_in_flight
     assert not any(setup.pool.waiting().values())
     setup.pool.close()
     assert not setup.clock.getDelayedCalls()

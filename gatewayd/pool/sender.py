@@ -1,0 +1,329 @@
+"""
+Sends requests to the replicas of one Deployment, or of one of its shards. Reactor thread only.
+
+``attempts.py`` decides what to do next, ``replica_set.py`` where, and ``queue.py`` holds what waits. This module
+makes the calls and sets the timers. Callbacks rather than a coroutine, because this is the hot path.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.clocks import Clock, Timer
+from gatewayd.errors import Draining
+from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.wire import Malformed
+from gatewayd.pool.attempts import AttemptRules, Attempts, GiveUp, Wait
+from gatewayd.pool.events import Decisions
+from gatewayd.pool.queue import Queue
+from gatewayd.pool.replica import Replica
+from gatewayd.pool.replica_set import ReplicaSet
+from gatewayd.pool.retry import RetryBudget
+from gatewayd.pool.slots import Slots
+from gatewayd.rpc.call import CallError
+
+log = Logger()
+
+
+class Sender:
+    """
+    Gets an answer from one of ``replicas``.
+
+    ``slots`` are the gateway's, shared with other Deployments; ``dice`` draws the jitter of pauses.
+    """
+
+    def __init__(
+        self,
+        replicas: ReplicaSet,
+        rules: AttemptRules,
+        *,
+        max_queued: int,
+        slots: Slots,
+        budget: RetryBudget,
+        clock: Clock,
+        dice: random.Random,
+        decisions: Decisions,
+    ) -> None:
+        self.replicas = replicas
+        self.rules = rules
+        self.queue: Queue[_PendingCall] = Queue(max_queued)
+        self.slots = slots
+        self.budget = budget
+        self.clock = clock
+        self.dice = dice
+        self.decisions = decisions
+        self.closed = False
+        replicas.on_change(self._replicas_changed)
+
+    def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+        """
+        Get an answer from one of the replicas.
+
+        Fails with a NetworkError that names every address that was tried, with Overloaded or Draining.
+        ``timeout_s`` bounds everything: waiting, attempts and pauses.
+        """
+        self.budget.earn()
+        pending = _PendingCall(self, call, timeout_s)
+        pending.begin()
+        return pending.answer
+
+    def serves(self, endpoint: str) -> bool:
+        """Whether some replica binds ``endpoint``; True while that is not known."""
+        return self.replicas.serves(endpoint)
+
+    def close(self) -> None:
+        """Close every channel. Requests that wait or are in flight fail with Draining."""
+        self.closed = True
+        while self.queue.size:
+            next(iter(self.queue)).drain()
+        self.replicas.close()
+
+    # -- for pending calls ---------------------------------------------------------------------------
+
+    def take_slot(self) -> bool:
+        if self.slots.take():
+            return True
+        self.slots.when_free(self.queue.serve)
+        return False
+
+    def call_ended(self, replica: Replica) -> None:
+        """A call to ``replica`` ended: its slot may go to a request that waits."""
+        replica.call_ended()
+        # Other Deployments that wait for the gateway's slot come first; the replica's is for our queue.
+        self.slots.release()
+        if self.queue.size:
+            self.queue.serve()
+
+    def _replicas_changed(self) -> None:
+        if self.queue.size:
+            self.queue.serve()
+            if not self.replicas.connected:
+                for pending in self.queue:
+                    pending.outage_began()
+
+
+class _PendingCall:
+    """One request until it has its answer."""
+
+    __slots__ = (
+        "_abandoned",
+        "_attempts",
+        "_call",
+        "_calling",
+        "_no_connection",
+        "_replica",
+        "_sender",
+        "_successes",
+        "_timer",
+        "answer",
+    )
+
+    def __init__(self, sender: Sender, call: Call, timeout_s: float | None) -> None:
+        deadline_s = None if timeout_s is None else sender.clock.seconds() + timeout_s
+        self._sender = sender
+        self._attempts = Attempts(sender.rules, sender.replicas, call.endpoint, deadline_s)
+        self._call = call
+        self._replica: Replica | None = None
+        self._successes = 0  # those of the replica when our call to it began
+        self._no_connection: CallError | None = None  # why we cancelled the call ourselves
+        self._abandoned = False
+        self._calling: Deferred[Any] | None = None
+        self._timer: Timer | None = None  # of the current stage
+        self.answer: Deferred[Answer] = Deferred(self._cancelled)
+
+    def begin(self) -> None:
+        """Call a replica, or wait until one has a free slot."""
+        sender = self._sender
+        if sender.closed:
+            self._fail(Draining())
+        elif (self._attempts.tries or not sender.queue.size) and self.reserve():
+            self.start_call()
+        else:
+            self._wait()
+
+    def reserve(self) -> bool:
+        """Take a slot at the best replica, if it has one."""
+        sender = self._sender
+        replica = sender.replicas.pick(self._attempts.tried)
+        if replica is None or not sender.take_slot():
+            return False
+        replica.in_flight += 1
+        self._replica = replica
+        return True
+
+    def start_call(self) -> None:
+        """Make the call that ``reserve`` took a slot for."""
+        sender, replica = self._sender, self._replica
+        assert replica is not None
+        if self._timer is not None:
+            self._stop_timer()
+        connected = replica.state == "ready"
+        step = self._attempts.start(replica.address, sender.clock.seconds(), connected=connected)
+        if isinstance(step, GiveUp):
+            self._call_ended(replica)
+            self._give_up(step)
+            return
+        self._successes = replica.successes
+        sender.decisions.count("picked")
+        if step.connect_s is not None:
+            self._timer = sender.clock.callLater(step.connect_s, self._connecting_took_too_long, replica)
+        try:
+            calling = replica.channel.call(self._call, step.timeout_s)
+        except Exception:  # a bug must not keep the slot
+            self._call_ended(replica)
+            self.answer.errback(Failure())
+            return
+        self._calling = calling
+        calling.addCallbacks(self._answered, self._call_failed)
+        calling.addErrback(self._broken)
+
+    # -- waiting -------------------------------------------------------------------------------------
+
+    def outage_began(self) -> None:
+        """The last connected replica was lost while this waits in the queue."""
+        step = self._attempts.outage_began(self._sender.clock.seconds())
+        if step is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wait_for(step)
+
+    def drain(self) -> None:
+        """The Sender closes while this waits in the queue."""
+        self._stop_waiting()
+        self._fail(Draining())
+
+    def _wait(self) -> None:
+        sender = self._sender
+        step = self._attempts.wait(sender.clock.seconds(), queue_full=sender.queue.full)
+        if isinstance(step, GiveUp):
+            self._give_up(step)
+        else:
+            sender.queue.add(self, retry=bool(self._attempts.tried))
+            sender.decisions.request("queued")
+            self._wait_for(step)
+
+    def _wait_for(self, step: Wait) -> None:
+        self._timer = self._sender.clock.callLater(step.seconds, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        step = self._attempts.waited(self._sender.clock.seconds())
+        if isinstance(step, GiveUp):
+            self._sender.queue.discard(self)
+            self._give_up(step)
+        else:
+            self._wait_for(step)
+
+    def _back_off(self, seconds: float) -> None:
+        self._timer = self._sender.clock.callLater(seconds, self._backed_off)
+
+    def _backed_off(self) -> None:
+        self._timer = None
+        self._attempts.stage_ended(self._sender.clock.seconds())
+        self.begin()
+
+    def _stop_waiting(self) -> None:
+        """Also when backing off."""
+        self._sender.queue.discard(self)
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._attempts.stage_ended(self._sender.clock.seconds())
+
+    # -- the call ------------------------------------------------------------------------------------
+
+    def _answered(self, answer: Answer) -> None:
+        replica = self._replica
+        assert replica is not None
+        self._call_ended(replica)
+        replica.succeeded()
+        if not self._abandoned:
+            self.answer.callback(answer)
+
+    def _call_failed(self, failure: Failure) -> None:
+        replica = self._replica
+        assert replica is not None
+        self._call_ended(replica)
+        if self._abandoned:
+            return
+        readable = True
+        error = failure.value
+        if isinstance(error, Malformed):
+            readable = False
+            error = CallError("INTERNAL", f"the executor's answer is no message: {error}")
+        elif isinstance(error, CancelledError):
+            # By _connecting_took_too_long, or because the channel was closed during the call.
+            error = self._no_connection or CallError("UNAVAILABLE", "the connection was closed")
+            self._no_connection = None
+        elif not isinstance(error, CallError):
+            failure.raiseException()
+        assert isinstance(error, CallError)
+        self._decide(error, replica, readable=readable)
+
+    def _decide(self, error: CallError, replica: Replica, *, readable: bool) -> None:
+        sender, now_s = self._sender, self._sender.clock.seconds()
+        if self._attempts.client_was_impatient(error, now_s):
+            replica.client_gave_up(self._successes)
+        else:
+            replica.failed(error)
+        if sender.closed:
+            self._fail(Draining())
+            return
+        step = self._attempts.failed(
+            error, replica.label, now_s, readable=readable, budget=sender.budget, dice=sender.dice.random()
+        )
+        if isinstance(step, GiveUp):
+            self._give_up(step)
+        else:
+            sender.decisions.request("retried", str(error))
+            self._back_off(step.seconds)
+
+    def _call_ended(self, replica: Replica) -> None:
+        self._calling = None
+        self._replica = None
+        if self._timer is not None:
+            self._stop_timer()
+        self._sender.call_ended(replica)
+
+    def _connecting_took_too_long(self, replica: Replica) -> None:
+        self._timer = None
+        self._attempts.stage_ended(self._sender.clock.seconds())
+        calling = self._calling
+        if replica.state != "ready" and calling is not None:
+            self._no_connection = self._attempts.no_connection(replica.label)
+            calling.cancel()
+
+    def _cancelled(self, _: object) -> None:
+        self._abandoned = True
+        self._sender.decisions.request("cancelled")
+        calling, replica = self._calling, self._replica
+        if calling is None or replica is None:
+            self._stop_waiting()
+            return
+        replica.client_gave_up(self._successes)
+        calling.cancel()
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def _give_up(self, step: GiveUp) -> None:
+        if step.decision:
+            self._sender.decisions.request(step.decision, step.why)
+        self._fail(step.error)
+
+    def _fail(self, error: Exception) -> None:
+        self.answer.errback(Failure(error))
+
+    def _broken(self, failure: Failure) -> None:
+        # A bug must fail this request only, and never leave it without an answer.
+        if self.answer.called or self._abandoned:
+            log.failure("a call's answer could not be handled", failure=failure)
+        else:
+            self.answer.errback(failure)
