@@ -1,8 +1,8 @@
 """
 Sends requests to the replicas of one Deployment, or of one of its shards. Reactor thread only.
 
-``attempts.py`` decides what to do next, ``replica_set.py`` where, and ``queue.py`` holds what waits. This module
-makes the calls and sets the timers. Callbacks rather than a coroutine, because this is the hot path.
+``attempts.py`` decides what to do next, ``replica_set.py`` where, and ``queue.py`` holds what waits;
+calls and timers are here. Callbacks rather than a coroutine, because this is the hot path.
 """
 
 from __future__ import annotations
