@@ -29,6 +29,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.backoff import Backoff
 from gatewayd.executor.spec import ExecutorSpec
 
 log = Logger()
@@ -45,6 +46,10 @@ _PIECE_BYTES: Final = 256
 # How long after the exit we wait for output that is still in the pipes. They may never end: a child
 # of the executor's own can hold them open.
 _LINGER_S: Final = 0.5
+# The first restart is quick, because most crashes are single; a class that cannot be loaded is started four
+# times a minute. A process that was ready for ``_STABLE_S`` does not count as a failure in a row.
+RESTART_BACKOFF: Final = Backoff(first_s=0.1, ceiling_s=15.0, low=0.8, high=1.2)
+_STABLE_S: Final = 10.0
 
 
 class DelayedCall(Protocol):
@@ -67,29 +72,6 @@ class Reactor(Protocol):
         *,
         childFDs: Any = ...,
     ) -> Any: ...
-
-
-@attrs.frozen
-class Backoff:
-    """
-    How long to wait before the next start, by the number of failures in a row.
-
-    A process that was ready for ``stable_s`` has not failed in a row. The figures are by feel: the
-    first restart is quick, because a crash is mostly alone; a class that cannot be loaded is tried
-    four times a minute.
-    """
-
-    first_s: float = 0.1
-    factor: float = 2.0
-    ceiling_s: float = 15.0
-    jitter: float = 0.2
-    stable_s: float = 10.0
-
-    def delay_s(self, failures: int, dice: float) -> float:
-        """``failures`` counts from 1; ``dice`` is from 0 to 1, and spreads the delay by ``jitter``."""
-        # The exponent is bounded, for a process that fails for weeks.
-        steady = min(self.ceiling_s, self.first_s * self.factor ** min(failures - 1, 64))
-        return steady * (1 + self.jitter * (2 * dice - 1))
 
 
 @attrs.frozen
@@ -205,7 +187,7 @@ class Replica:
         if was == "stopping":
             self._became_stopped()
             return
-        if was == "ready" and self._reactor.seconds() - self._ready_at_s >= self._backoff.stable_s:
+        if was == "ready" and self._reactor.seconds() - self._ready_at_s >= _STABLE_S:
             self._failures = 0
         if was == "ready" or self._error is None:
             self._error = "\n".join([cause, *last_lines])

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
+from gatewayd.backoff import Backoff
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.supervisor.process import Backoff, Reactor, Replica, ReplicaStatus
+from gatewayd.supervisor.process import RESTART_BACKOFF, Reactor, Replica, ReplicaStatus
 
 Up = Callable[[str, int, int, str], None]
 Down = Callable[[str, int, int], None]
@@ -42,7 +43,7 @@ class Supervisor:
         on_failed: Callable[[str, str], None] | None = None,
         base_dir: str = ".",
         environment: Mapping[str, str] = os.environ,
-        backoff: Backoff | None = None,
+        backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._never_up: set[tuple[str, int, int]] = set()
@@ -62,7 +63,7 @@ class Supervisor:
                             spec,
                             environment={**environment, **deployment.executor.env},
                             timeout_ready_s=deployment.timeout_ready_s,
-                            backoff=backoff or Backoff(),
+                            backoff=backoff,
                             dice=dice,
                             on_up=self._upward(on_up, key),
                             on_down=self._downward(on_down, key),

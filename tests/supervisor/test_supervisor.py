@@ -17,17 +17,18 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from gatewayd.backoff import Backoff
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.supervisor.process import Backoff
+from gatewayd.supervisor.process import RESTART_BACKOFF
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
-STEADY = Backoff(first_s=1.0, factor=2.0, ceiling_s=5.0, jitter=0.0, stable_s=10.0)
+STEADY = Backoff(first_s=1.0, ceiling_s=5.0)
 
 
 class FakeProcess:
@@ -109,7 +110,9 @@ class Setup:
 SUPERVISING = """
 import json, os, sys
 from twisted.internet import reactor
+from gatewayd.backoff import Backoff
 from gatewayd.config import DeploymentConfig, ExecutorConfig
+from gatewayd.supervisor.process import RESTART_BACKOFF
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
 
@@ -320,10 +323,10 @@ def test_stop_while_a_restart_waits_starts_nothing_more():
 
 
 @pytest.mark.parametrize(
-    ("failures", "dice", "expected"), [(1, 0.5, 1.0), (1, 1.0, 1.2), (1, 0.0, 0.8), (99, 0.5, 5.0)]
+    ("failures", "dice", "expected"), [(1, 0.5, 0.1), (1, 1.0, 0.12), (1, 0.0, 0.08), (99, 0.5, 15.0)]
 )
 def test_the_delay_is_bounded_and_spread(failures, dice, expected):
-    assert Backoff(1.0, 2.0, 5.0, 0.2).delay_s(failures, dice) == pytest.approx(expected)
+    assert RESTART_BACKOFF.delay_s(failures, dice) == pytest.approx(expected)
 
 
 # -- real processes ----------------------------------------------------------------------------------
