@@ -4,10 +4,10 @@ The error tree, and the table from an error to what each protocol tells its clie
     GatewayError                anything that can be explained to a client
     ├── BadRequest              the client can mend it
     │   └── TooLarge
-    ├── NetworkError            a Deployment could not be reached, or not in time
-    │   ├── Unreachable
-    │   ├── TimedOut
-    │   └── NotFound
+    ├── ExecutorNetworkError    a deployment could not be reached, or not in time
+    │   ├── ExecutorUnreachable
+    │   ├── DeadlineExceeded
+    │   └── ExecutorNotFound
     ├── Overloaded              nothing is broken, but there is no room now
     └── Draining                the gateway is about to stop
     ConfigError                 refused before anything starts
@@ -49,7 +49,7 @@ class TooLarge(BadRequest):
         super().__init__(f"the message is larger than {limit_bytes} bytes; the limit is {key}")
 
 
-class NetworkError(GatewayError):
+class ExecutorNetworkError(GatewayError):
     """
     A call to a Deployment failed below the level of its Executor.
 
@@ -92,7 +92,7 @@ class NetworkError(GatewayError):
         return f"Network error while connecting to deployment at {self.address_set}. It may be down."
 
 
-class CallFailed(NetworkError):
+class CallFailed(ExecutorNetworkError):
     """The executor's server ended the call with a code that no other class here stands for."""
 
     def __init__(self, deployment: str, addresses: Iterable[str], details: str, code: str) -> None:
@@ -106,13 +106,13 @@ class CallFailed(NetworkError):
         )
 
 
-class Unreachable(NetworkError):
+class ExecutorUnreachable(ExecutorNetworkError):
     """Nobody listens, or the connection was lost: every try failed."""
 
     code = "UNAVAILABLE"
 
 
-class TimedOut(NetworkError):
+class DeadlineExceeded(ExecutorNetworkError):
     """The Deployment was reached but did not answer within its deadline."""
 
     code = "DEADLINE_EXCEEDED"
@@ -132,7 +132,7 @@ class TimedOut(NetworkError):
         )
 
 
-class NotFound(NetworkError):
+class ExecutorNotFound(ExecutorNetworkError):
     """Something answered at the address, but the executor is not behind it."""
 
     code = "NOT_FOUND"
@@ -194,10 +194,10 @@ class Codes:
 _TABLE: Final[dict[type[BaseException], Codes]] = {
     TooLarge: Codes(413, "RESOURCE_EXHAUSTED", 1009),
     BadRequest: Codes(422, "INVALID_ARGUMENT", 1008),
-    Unreachable: Codes(503, "UNAVAILABLE", 1011),
-    NotFound: Codes(503, "NOT_FOUND", 1011),
-    TimedOut: Codes(504, "DEADLINE_EXCEEDED", 1011),
-    NetworkError: Codes(500, "UNKNOWN", 1011),
+    ExecutorUnreachable: Codes(503, "UNAVAILABLE", 1011),
+    ExecutorNotFound: Codes(503, "NOT_FOUND", 1011),
+    DeadlineExceeded: Codes(504, "DEADLINE_EXCEEDED", 1011),
+    ExecutorNetworkError: Codes(500, "UNKNOWN", 1011),
     Overloaded: Codes(503, "RESOURCE_EXHAUSTED", 1013),
     Draining: Codes(503, "UNAVAILABLE", 1001),
 }

@@ -215,8 +215,8 @@ def _errors() -> Iterator[str]:
     )  # fmt: skip
     yield _table(("Error", "HTTP status", "gRPC code", "WebSocket close code", "Meaning"), rows)
     yield (
-        "`NetworkError` ends a gRPC call with the executor's own code where that is none of the above. A "
-        "503 for want of room has the header `Retry-After`. Some mistakes are told by the protocol before "
+        "`ExecutorNetworkError` ends a gRPC call with the executor's own code where none of the above fits. "
+        "A 503 for want of room has the header `Retry-After`. Some mistakes are told by the protocol before "
         "there is a request to refuse: HTTP's own (400, 404, 405, 406, 408, 415, 431; see "
         "[HTTP](../guide/http.md#errors)) and WebSocket's "
         "(1002, 1003, 1007; see [WebSocket](../guide/websocket.md#errors)).\n"

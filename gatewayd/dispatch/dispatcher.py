@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from gatewayd.clocks import Clock, Timer
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
-from gatewayd.errors import Draining, GatewayError, TimedOut
+from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
@@ -45,7 +45,7 @@ class Pool(Protocol):
         Make ``call``; cancelling the Deferred ends it.
 
         ``timeout_s`` is what is left of the client's deadline, None for none. Fails with a
-        NetworkError, or Overloaded; what an Executor raised is an Answer.
+        ExecutorNetworkError, or Overloaded; what an Executor raised is an Answer.
         """
         ...
 
@@ -54,7 +54,7 @@ class Pool(Protocol):
         ...
 
 
-class DeadlineOver(TimedOut):
+class DeadlineOver(DeadlineExceeded):
     """The client's own deadline passed; ``deployment`` names all that were still waited for."""
 
     def __init__(self, waiting_for: tuple[str, ...], timeout_s: float) -> None:

@@ -21,7 +21,14 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from gatewayd.deadlines import has_passed, left_s
-from gatewayd.errors import CallFailed, NetworkError, NotFound, Overloaded, TimedOut, Unreachable
+from gatewayd.errors import (
+    CallFailed,
+    DeadlineExceeded,
+    ExecutorNetworkError,
+    ExecutorNotFound,
+    ExecutorUnreachable,
+    Overloaded,
+)
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.call import CallError
 
@@ -253,24 +260,24 @@ class Attempts:
         labels = tuple(replicas.labels.values())
         if not replicas.connected:
             waited_s = self._rules.connect_timeout_s
-            return Unreachable(
+            return ExecutorUnreachable(
                 name, labels, f"no connection within {waited_s:g} s" if labels else replicas.why_empty
             )
         if has_passed(self._deadline_s, now_s):
-            return TimedOut(name, labels, "Deadline Exceeded while waiting for room")
+            return DeadlineExceeded(name, labels, "Deadline Exceeded while waiting for room")
         return Overloaded(
             f"{name} has no room: its {len(labels)} replica(s) or the gateway have as many "
             "requests under way as gateway.pool allows; try again later, or raise these or add replicas",
             retry_after_s=1.0,
         )
 
-    def _explained(self, error: CallError) -> NetworkError:
+    def _explained(self, error: CallError) -> ExecutorNetworkError:
         labels, name = self._replicas.labels, self._replicas.deployment
         tried = [labels.get(address, address) for address in self.tried]
         if error.code == "UNAVAILABLE":
-            return Unreachable(name, tried, error.details)
+            return ExecutorUnreachable(name, tried, error.details)
         if error.code == "DEADLINE_EXCEEDED":
-            return TimedOut(name, tried, error.details)
+            return DeadlineExceeded(name, tried, error.details)
         if error.code == "NOT_FOUND":
-            return NotFound(name, tried, error.details)
+            return ExecutorNotFound(name, tried, error.details)
         return CallFailed(name, tried, error.details, error.code)

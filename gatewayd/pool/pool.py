@@ -111,7 +111,7 @@ class Pool:
         """
         Get the answer of a Deployment; ``timeout_s`` is what is left of the client's deadline.
 
-        Fails with NetworkError, Overloaded or Draining. Cancelling the Deferred cancels the call.
+        Fails with ExecutorNetworkError, Overloaded or Draining. Cancelling the Deferred cancels the call.
         """
         return self._deployments[deployment].send(call, timeout_s)
 

@@ -64,7 +64,8 @@ class Sender:
         """
         Get an answer from one of the replicas.
 
-        Fails with a NetworkError that names every address that was tried, with Overloaded or Draining.
+        Fails with an ExecutorNetworkError that names every address that was tried, with Overloaded or
+        Draining.
         ``timeout_s`` bounds everything: waiting, attempts and pauses.
         """
         self.budget.earn()

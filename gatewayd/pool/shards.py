@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock
 from gatewayd.deadlines import deadline_after, left_s
-from gatewayd.errors import GatewayError, TimedOut
+from gatewayd.errors import DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.documents import merge
 from gatewayd.messages.request import Answer, Call
@@ -125,7 +125,7 @@ class Shards:
     def _left_s(self, deadline_s: float | None) -> float | None:
         rest_s = left_s(deadline_s, self._clock.seconds())
         if rest_s is not None and rest_s <= 0:
-            raise TimedOut(self.deployment, (), "Deadline Exceeded")
+            raise DeadlineExceeded(self.deployment, (), "Deadline Exceeded")
         return rest_s
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from gatewayd.errors import BadRequest, Draining, TimedOut, Unreachable
+from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer
 from tests.dispatch.fakes import (
@@ -28,7 +28,7 @@ from tests.dispatch.fakes import (
 )
 
 FLOATING = (deployment("a"), deployment("log", "a", floating=True), deployment("after", "log", floating=True))
-DOWN = Unreachable("a", ["127.0.0.1:1"], "refused")
+DOWN = ExecutorUnreachable("a", ["127.0.0.1:1"], "refused")
 
 
 def results(deferred: Deferred[Any]) -> list[Any]:
@@ -130,7 +130,7 @@ def test_a_failed_floating_call_is_logged_and_costs_nobody_an_answer(
     assert [type(each) for each in got] == [Response]
     assert dispatcher.in_flight == 0
     (event,) = [each for each in events if each.get("deployment") == "log"]
-    assert (event["request_id"], event["reason"]) == ("r1", "Unreachable")
+    assert (event["request_id"], event["reason"]) == ("r1", "ExecutorUnreachable")
 
 
 def test_a_floating_executor_that_raised_is_logged_by_the_name_of_its_error(events: list[LogEvent]) -> None:
@@ -149,7 +149,7 @@ def test_floating_calls_do_not_end_with_the_clients_deadline() -> None:
     got = results(dispatcher.dispatch(REQUEST, timeout_s=2.0))
     assert [(each.deployment, each.timeout_s) for each in pool.sent] == [("log", None), ("a", 2.0)]
     clock.advance(2.0)
-    assert isinstance(got[0], TimedOut)
+    assert isinstance(got[0], DeadlineExceeded)
     assert (pool.cancelled, pool.waiting) == (["a"], ["log"])
     assert dispatcher.in_flight == 1
     pool.answer("log")
@@ -172,7 +172,7 @@ def test_the_deadline_names_what_was_still_waited_for_and_shrinks_on_the_way() -
     pool.answer("first")
     assert [each.timeout_s for each in pool.sent] == [3.0, 2.0, 2.0]
     clock.advance(2.0)
-    assert isinstance(got[0], TimedOut)
+    assert isinstance(got[0], DeadlineExceeded)
     assert "a, b" in str(got[0])
     assert sorted(pool.cancelled) == ["a", "b"]
     assert not clock.getDelayedCalls()
@@ -181,7 +181,7 @@ def test_the_deadline_names_what_was_still_waited_for_and_shrinks_on_the_way() -
 def test_a_deadline_that_has_passed_sends_nothing() -> None:
     pool = FakePool()
     got = results(build(pool, *CHAIN).dispatch(REQUEST, timeout_s=0.0))
-    assert isinstance(got[0], TimedOut)
+    assert isinstance(got[0], DeadlineExceeded)
     assert pool.sent == []
 
 

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from twisted.internet.defer import Deferred
 
 from gatewayd.config import DeploymentConfig
-from gatewayd.errors import BadRequest, TimedOut
+from gatewayd.errors import BadRequest, DeadlineExceeded
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import decode_request, encode_response
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
@@ -139,7 +139,7 @@ def test_an_http_golden_topology_gives_the_same_answer(name: str) -> None:
     first = "exec_b" if name in B_FIRST else "exec_a"
     result = dispatcher.dispatch(request_of(case))
     if case["response"]["status"] == 504:
-        late = TimedOut("exec_a", ["127.0.0.1:1"], "Deadline Exceeded")
+        late = DeadlineExceeded("exec_a", ["127.0.0.1:1"], "Deadline Exceeded")
         pool.fail("exec_a", late)
         response = play(pool, result, first)
         assert response is late

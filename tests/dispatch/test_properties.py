@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig
-from gatewayd.errors import TimedOut, Unreachable
+from gatewayd.errors import DeadlineExceeded, ExecutorUnreachable
 from gatewayd.messages.request import Answer, Request, Response
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto
@@ -140,17 +140,17 @@ def test_after_the_end_nothing_is_sent_and_only_floating_calls_go_on(
             watched.answer(data.draw(st.sampled_from(pool.waiting)))
     if watched.got:
         return  # it was answered before anything could go wrong
-    error = Unreachable("n", (), "")
+    error = ExecutorUnreachable("n", (), "")
     sent = len(pool.sent)
     if way == "cancel":
         watched.result.cancel()
         expected: type[BaseException] = CancelledError
     elif way == "network":
         pool.fail(data.draw(st.sampled_from([name for name in pool.waiting if name in awaited])), error)
-        expected = Unreachable
+        expected = ExecutorUnreachable
     else:
         watched.clock.advance(10.0)
-        expected = TimedOut
+        expected = DeadlineExceeded
 
     assert [type(each) for each in watched.got][0:] == [type(watched.got[0])]
     assert isinstance(watched.got[0], expected)

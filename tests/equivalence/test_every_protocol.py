@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gatewayd.errors import BadRequest, Overloaded, TimedOut, Unreachable
+from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, Overloaded
 from gatewayd.messages.generations import ForeignDocuments
 from gatewayd.messages.wire import split
 from tests.equivalence.asking import WAYS, Answered, Question, Refused, refusal
@@ -151,12 +151,14 @@ def test_documents_of_another_generation_are_refused_alike(gateway: Gateway, way
 def test_a_deadline_of_the_clients_own_is_kept_alike(gateway: Gateway, way: str) -> None:
     question = Question("/asleep", ({"id": "d0"},), {"t": 30}, timeout_s=0.3)
     # A close frame's reason has no room for the whole text, and the short one names no Deployment.
-    check(way, WAYS[way](gateway, question), TimedOut, "" if way.startswith("websocket") else "exec_a")
+    check(
+        way, WAYS[way](gateway, question), DeadlineExceeded, "" if way.startswith("websocket") else "exec_a"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_executor_that_is_not_there_is_told_alike(broken: Gateway, way: str) -> None:
-    check(way, WAYS[way](broken, Question("/tag", ONE)), Unreachable, "127.0.0.1")
+    check(way, WAYS[way](broken, Question("/tag", ONE)), ExecutorUnreachable, "127.0.0.1")
 
 
 @pytest.mark.parametrize("way", WAYS)

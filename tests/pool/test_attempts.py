@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import attrs
 import pytest
 
-from gatewayd.errors import CallFailed, Overloaded, TimedOut, Unreachable
+from gatewayd.errors import CallFailed, DeadlineExceeded, ExecutorUnreachable, Overloaded
 from gatewayd.pool.attempts import AttemptRules, Attempts, BackOff, GiveUp, Start, Wait
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.rpc.call import CallError
@@ -71,7 +71,7 @@ def test_a_call_after_the_deadline_is_not_made() -> None:
     step = one.start(A, 10.0, connected=True)
 
     assert isinstance(step, GiveUp)
-    assert isinstance(step.error, TimedOut)
+    assert isinstance(step.error, DeadlineExceeded)
     assert one.tried == ()
 
 
@@ -122,7 +122,7 @@ def test_a_pause_that_outlasts_the_deadline_is_not_begun() -> None:
     step = fail(one, now_s=0.99)
 
     assert isinstance(step, GiveUp)
-    assert isinstance(step.error, Unreachable)
+    assert isinstance(step.error, ExecutorUnreachable)
     assert step.error.addresses == (A,)
 
 
@@ -172,8 +172,8 @@ def test_a_full_queue_refuses() -> None:
     ("replicas", "deadline_s", "error", "decision"),
     [
         (Replicas(), None, Overloaded, "refused"),
-        (Replicas(), 5.0, TimedOut, "refused"),
-        (Replicas(connected=False), None, Unreachable, "unreachable"),
+        (Replicas(), 5.0, DeadlineExceeded, "refused"),
+        (Replicas(connected=False), None, ExecutorUnreachable, "unreachable"),
     ],
 )
 def test_what_a_request_is_told_that_has_waited_too_long(
@@ -219,7 +219,7 @@ def test_the_allowance_for_an_outage_is_shared_by_all_attempts() -> None:
     step = one.wait(0.8, queue_full=False)
 
     assert isinstance(step, GiveUp)
-    assert isinstance(step.error, Unreachable)
+    assert isinstance(step.error, ExecutorUnreachable)
     assert step.why == "no replica is connected"
 
 

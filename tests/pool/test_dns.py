@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from gatewayd.errors import Unreachable
+from gatewayd.errors import ExecutorUnreachable
 from gatewayd.pool.dns import HostName, resolver
 from tests.pool.fakes import ANSWER, Setup, external
 
@@ -63,7 +63,7 @@ def test_errors_tell_the_name_that_the_flow_has() -> None:
     sent = setup.send()
     setup.advance(0.95)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert sent.result.address_set == "{'executors.test:1'}"
 
 
@@ -121,7 +121,7 @@ def test_a_name_without_an_address_is_told_within_a_second() -> None:
     sent = setup.send()
     setup.advance(0.95)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert "DNS resolution failed for executors.test:1" in str(sent.result)
     setup.advance(0.2)
     assert len(setup.lookups) == 1

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
-from gatewayd.errors import CallFailed, Draining, Overloaded, TimedOut, Unreachable
+from gatewayd.errors import CallFailed, DeadlineExceeded, Draining, ExecutorUnreachable, Overloaded
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.channel import CallError
@@ -155,7 +155,7 @@ def test_the_error_names_every_address_that_was_tried() -> None:
                 channel.fail(LOST)
         setup.advance(0.01)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert sent.result.addresses == (A, B)
     assert setup.count("picked") == 4
 
@@ -187,7 +187,7 @@ def test_without_budget_the_failure_is_told_at_once() -> None:
     setup.advance(0.01)
     next(channel for channel in setup.channels.values() if channel.calls).fail(LOST)
 
-    assert isinstance(first.result, Unreachable)
+    assert isinstance(first.result, ExecutorUnreachable)
     assert setup.count("retry refused") == 1
 
 
@@ -198,7 +198,7 @@ def test_a_timeout_is_told_and_not_tried_again() -> None:
     assert channel.calls[0][1] == 2.0
     channel.fail(LATE)
 
-    assert isinstance(sent.result, TimedOut)
+    assert isinstance(sent.result, DeadlineExceeded)
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0])
@@ -219,7 +219,7 @@ def test_explicit_retries_repeat_a_timed_out_call_with_the_full_timeout() -> Non
         setup.advance(0.6)
 
     assert timeouts == [2.0, 2.0, 2.0]
-    assert isinstance(sent.result, TimedOut)
+    assert isinstance(sent.result, DeadlineExceeded)
 
 
 def test_the_clients_deadline_shortens_the_timeout_and_ends_the_tries() -> None:
@@ -230,7 +230,7 @@ def test_the_clients_deadline_shortens_the_timeout_and_ends_the_tries() -> None:
     setup.channels[A].fail(LOST)
     setup.advance(0.05)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert not setup.channels[A].calls
 
 
@@ -384,7 +384,7 @@ def test_with_every_replica_refusing_the_answer_comes_within_a_second() -> None:
                 channel.fail(REFUSED)
         setup.advance(0.01)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert "failed to connect" in str(sent.result)
 
 
@@ -396,7 +396,7 @@ def test_with_every_replica_silent_the_answer_comes_within_a_second(state: str) 
     sent = setup.send()
     setup.advance(0.95)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert setup.in_flight == 0
 
 
@@ -405,7 +405,7 @@ def test_an_executor_that_is_not_started_yet_is_told_within_a_second() -> None:
     sent = setup.send()
     setup.advance(0.95)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert "no replica is running" in str(sent.result)
 
 
@@ -429,7 +429,7 @@ def test_those_who_wait_for_room_hear_of_an_outage_within_a_second() -> None:
     setup.channels[A].told("connecting")
     setup.advance(0.95)
 
-    assert isinstance(waiting.result, Unreachable)
+    assert isinstance(waiting.result, ExecutorUnreachable)
 
 
 def test_those_who_waited_through_a_short_outage_may_wait_on_for_room() -> None:
@@ -505,7 +505,7 @@ def test_the_clients_deadline_ends_the_waiting() -> None:
     waiting = setup.send(timeout_s=1.0)
     setup.advance(1.1)
 
-    assert isinstance(waiting.result, TimedOut)
+    assert isinstance(waiting.result, DeadlineExceeded)
 
 
 def test_the_gateways_room_is_shared_and_goes_to_who_waited() -> None:

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError
 from gatewayd.config import DeploymentConfig
 from gatewayd.config.around import around
 from gatewayd.config.model import ExecutorConfig
-from gatewayd.errors import Unreachable
+from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import encode_call
 from gatewayd.pb import DataContentProto, DataRequestProto, Struct
@@ -131,7 +131,7 @@ def test_when_none_can_be_reached_the_error_is_told_within_a_second() -> None:
     sent = send(setup, "/search")
     setup.advance(0.95)
 
-    assert isinstance(sent.result, Unreachable)
+    assert isinstance(sent.result, ExecutorUnreachable)
     assert setup.in_flight == 0
 
 

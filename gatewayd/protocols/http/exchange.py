@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from gatewayd.errors import (
     BadRequest,
     Draining,
+    ExecutorNetworkError,
     GatewayError,
-    NetworkError,
     Overloaded,
     TooLarge,
     codes_for,
@@ -80,7 +80,7 @@ async def exchange(
         response = await needs.dispatcher.dispatch(request, timeout_s=timeout_s)
         body = await _encode(needs, media, response)
         status = route.status
-    except NetworkError as error:
+    except ExecutorNetworkError as error:
         assert request is not None  # only dispatch raises it
         assert media is not None
         body = await _encode_failure(needs, media, request, error)
@@ -176,7 +176,7 @@ async def _encode(needs: Needs, media: Media, response: Response) -> bytes:
     return body
 
 
-async def _encode_failure(needs: Needs, media: Media, request: Request, error: NetworkError) -> bytes:
+async def _encode_failure(needs: Needs, media: Media, request: Request, error: ExecutorNetworkError) -> bytes:
     """The request as it came, and what went wrong, in either form."""
     if media.form is Form.JSON:
         body: bytes = await _heavy(

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from gatewayd.errors import BadRequest, GatewayError, NetworkError, codes_for
+from gatewayd.errors import BadRequest, ExecutorNetworkError, GatewayError, codes_for
 from gatewayd.messages import wire
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
@@ -130,13 +130,13 @@ def close_code(error: GatewayError) -> int:
 
 def close_reason(error: GatewayError) -> str:
     """What the close frame says about ``error``; clients of the reference show it to their users."""
-    return error.close_reason() if isinstance(error, NetworkError) else str(error)
+    return error.close_reason() if isinstance(error, ExecutorNetworkError) else str(error)
 
 
-def dry_run_reason(error: NetworkError) -> str:
+def dry_run_reason(error: ExecutorNetworkError) -> str:
     """As ``close_reason``; a dry run has no wording of its own for timeouts."""
     text = str(error)
-    return text if len(text.encode()) <= MAX_REASON_BYTES else NetworkError.short_reason(error)
+    return text if len(text.encode()) <= MAX_REASON_BYTES else ExecutorNetworkError.short_reason(error)
 
 
 def truncated(reason: str) -> bytes:

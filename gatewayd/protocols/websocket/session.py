@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.errors import Draining, GatewayError, NetworkError, Overloaded
+from gatewayd.errors import Draining, ExecutorNetworkError, GatewayError, Overloaded
 from gatewayd.protocols.backend import OFFLOAD_BYTES
 from gatewayd.protocols.dry_run import failure_status
 from gatewayd.protocols.websocket.deflate import deflated
@@ -302,7 +302,7 @@ class WebSocketSession(WebSocketServerProtocol):
         status = b""
         try:
             await self.factory.needs.dispatcher.dry_run()
-        except NetworkError as error:
+        except ExecutorNetworkError as error:
             self._close(close_code(error), dry_run_reason(error))
             return
         except GatewayError as error:

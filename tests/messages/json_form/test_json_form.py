@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.errors import BadRequest, GatewayError, Unreachable
+from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
@@ -734,7 +734,7 @@ def test_unset_things_are_null_over_http_and_absent_over_websocket() -> None:
 def test_a_network_error_shows_the_request_and_what_failed() -> None:
     (case,) = [case for case in load("http_executor_down.json") if case["name"] == "executor down: 503"]
     expected = case["response"]["json"]
-    error = Unreachable(
+    error = ExecutorUnreachable(
         "exec_x", ["127.0.0.1:<port>"], details=expected["header"]["status"]["description"].split(" |")[0]
     )
     found = json.loads(responses.encode_network_error(decode(case["request"]), error))

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.bridge import Bridge
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import Unreachable
+from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
@@ -239,7 +239,7 @@ async def test_a_field_that_fails_cancels_the_others() -> None:
 
     def behave(request: Request) -> Any:
         if request.endpoint == "/a":
-            raise Unreachable("exec_x", ["127.0.0.1:1"], "refused")
+            raise ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
         return waiting
 
     async with serving(FakeDispatcher(behave)) as gateway:

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
-from gatewayd.errors import Unreachable
+from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
@@ -128,7 +128,7 @@ async def test_requests_that_would_exceed_the_buffers_are_refused_for_now(small:
 async def test_answers_before_a_failed_request_of_a_stream_are_delivered(port: Port) -> None:
     def third_fails(request: Request) -> Any:
         if request.request_id == "r2":
-            raise Unreachable("exec_x", ["127.0.0.1:1"], "refused")
+            raise ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
         return answer_to(request)
 
     port.dispatcher.behaviour = third_fails

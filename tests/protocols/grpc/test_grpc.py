@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
-from gatewayd.errors import BadRequest, PortTaken, TimedOut, Unreachable
+from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PortTaken
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
@@ -30,7 +30,7 @@ SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 CALL = "/jina.JinaRPC/Call"
 DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
 STATUS = "/jina.JinaInfoRPC/_status"
-DOWN = Unreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses")
+DOWN = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses")
 
 
 @attrs.define
@@ -109,7 +109,7 @@ async def test_bytes_that_are_no_request_are_an_invalid_argument(port: Port) -> 
     ("raised", "code"),
     [
         (DOWN, grpc.StatusCode.UNAVAILABLE),
-        (TimedOut("exec_x", ["127.0.0.1:1"]), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (DeadlineExceeded("exec_x", ["127.0.0.1:1"]), grpc.StatusCode.DEADLINE_EXCEEDED),
         (BadRequest("no such thing"), grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )

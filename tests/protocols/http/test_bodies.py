@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from gatewayd.errors import Overloaded, Unreachable
+from gatewayd.errors import ExecutorUnreachable, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, StatusProto
@@ -94,7 +94,7 @@ async def test_what_cannot_be_read_or_answered_has_a_status_of_its_own():
 @pytest_twisted.ensureDeferred
 async def test_a_network_error_is_told_in_the_form_that_was_asked_for():
     def refuse(request):
-        raise Unreachable("exec_x", ["127.0.0.1:1"], "refused")
+        raise ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
 
     async with served(dispatcher=FakeDispatcher(refuse)) as gateway:
         status, headers, answer = await in_thread(

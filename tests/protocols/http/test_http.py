@@ -9,7 +9,14 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import BadRequest, ConfigError, Draining, Overloaded, TimedOut, Unreachable
+from gatewayd.errors import (
+    BadRequest,
+    ConfigError,
+    DeadlineExceeded,
+    Draining,
+    ExecutorUnreachable,
+    Overloaded,
+)
 from gatewayd.protocols.http.routes import exec_routes
 from tests.paths import GOLDEN
 from tests.protocols import harness
@@ -114,7 +121,7 @@ async def test_the_golden_options_shape_the_paths(case):
 @pytest.mark.parametrize("path", ["/post", "/index"])
 @pytest_twisted.ensureDeferred
 async def test_an_unreachable_deployment_is_503_on_every_path_with_the_request_as_sent(path):
-    error = Unreachable("exec_x", ["127.0.0.1:1"], "connection refused")
+    error = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "connection refused")
 
     def refuse(request):
         raise error
@@ -134,7 +141,7 @@ async def test_an_unreachable_deployment_is_503_on_every_path_with_the_request_a
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (TimedOut("exec_a", ["h:1"]), 504, "timed out"),
+        (DeadlineExceeded("exec_a", ["h:1"]), 504, "timed out"),
         (Draining(), 503, "shutting down"),
         (BadRequest("target_executor is no regular expression: '('"), 422, "regular expression"),
         (RuntimeError("secret"), 500, "internal error"),
@@ -199,7 +206,7 @@ async def test_status_health_and_dry_run_answer():
         status, _, answer = await in_thread(call, gateway.port, "GET", "/dry_run")
         assert (status, json.loads(answer)) == (200, {"code": 0, "description": "", "exception": None})
 
-        error = Unreachable("exec_x", ["127.0.0.1:1"], "refused")
+        error = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
         gateway.dispatcher.dry_run_error = error
         status, _, answer = await in_thread(call, gateway.port, "GET", "/dry_run")
         answer = json.loads(answer)

@@ -13,7 +13,7 @@ import pytest_twisted
 import websockets
 from twisted.internet.defer import Deferred
 
-from gatewayd.errors import Overloaded, TimedOut, Unreachable
+from gatewayd.errors import DeadlineExceeded, ExecutorUnreachable, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
@@ -31,8 +31,10 @@ from tests.protocols.harness import (
 
 RECORDED = json.loads((GOLDEN / "websocket.json").read_text())
 CONVERSATIONS = {c["name"]: c for c in RECORDED["conversations"]}
-DOWN = Unreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses; last error: refused")
-LATE = TimedOut("exec_a", ["127.0.0.1:1"])
+DOWN = ExecutorUnreachable(
+    "exec_x", ["127.0.0.1:1"], "failed to connect to all addresses; last error: refused"
+)
+LATE = DeadlineExceeded("exec_a", ["127.0.0.1:1"])
 
 # Where the reference drops the connection, or says nothing, we close with a code (spec websocket.md).
 MENDED = {
