@@ -1,4 +1,4 @@
-"""What the protocols need of the rest of gatewayd, as the interfaces they are given."""
+"""What a protocol gets from the rest of gatewayd, as interfaces and values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.request import Request, Response
+from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.protocols.buffers import Buffers
+from gatewayd.tls import Identity
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# Above this a JSON body is decoded, or an answer encoded, in a pool thread: at about 100 MB/s it would
-# keep the reactor for longer than the switch to a thread costs (well under a millisecond).
-OFFLOAD_BYTES: Final = 64 * 1024
+OFFLOAD_BYTES: Final = SMALL_BYTES
+
+StatusMaps = Mapping[str, Mapping[str, str]]
 
 
 class Dispatcher(Protocol):
@@ -43,18 +46,25 @@ class Loop(Protocol):
 
 
 @attrs.frozen
-class Needs:
+class Backend:
     """
-    What HTTP and WebSocket are given.
+    What a port of any protocol is made with.
 
-    ``status`` makes the two maps of /status at the time of the call; ``offload(function, *args,
-    **kwargs)`` runs a pure function in a pool thread. ``buffers`` count the bytes held for clients.
-    GraphQL runs on ``loop``; without one it is not served.
+    ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)``
+    runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
+    together. With an ``identity`` the port speaks TLS only. ``bridge`` is the door to gRPC's loop, and
+    ``loop`` the one on which GraphQL runs; without it GraphQL is not served.
     """
 
+    gateway: GatewayConfig
     dispatcher: Dispatcher
-    status: Callable[[], Mapping[str, Mapping[str, str]]]
-    offload: Callable[..., Deferred[Any]]
+    status: Callable[[], StatusMaps]
+    offload: Offload
     reactor: Any
     buffers: Buffers
+    identity: Identity | None = None
+    bridge: Any = None
     loop: Loop | None = None
+
+
+Needs = Backend

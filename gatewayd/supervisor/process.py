@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.waiters import Waiters
 
 log = Logger()
 
@@ -127,7 +128,7 @@ class Replica:
         self._failures = 0
         self._restarts = 0
         self._error: str | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped: Waiters[None] = Waiters()
 
     @property
     def status(self) -> ReplicaStatus:
@@ -149,8 +150,7 @@ class Replica:
 
     def stop(self, grace_s: float) -> Deferred[None]:
         """SIGTERM, after ``grace_s`` SIGKILL; fires when the process has ended."""
-        done: Deferred[None] = Deferred()
-        self._stopped.append(done)
+        done = self._stopped.wait()
         if self._process is None:
             self._set_timer(None)
             self._became_stopped()
@@ -259,9 +259,7 @@ class Replica:
 
     def _became_stopped(self) -> None:
         self._state = "stopped"
-        waiting, self._stopped = self._stopped, []
-        for done in waiting:
-            done.callback(None)
+        self._stopped.fire(None)
 
     def _set_timer(self, timer: DelayedCall | None) -> None:
         if self._timer is not None:

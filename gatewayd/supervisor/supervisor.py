@@ -18,6 +18,7 @@ from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.process import RESTART_BACKOFF, Reactor, Replica, ReplicaStatus
+from gatewayd.waiters import Waiters
 
 Up = Callable[[str, int, int, str], None]
 Down = Callable[[str, int, int], None]
@@ -47,7 +48,7 @@ class Supervisor:
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._never_up: set[tuple[str, int, int]] = set()
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: Waiters[None] = Waiters()
         self._replicas: list[Replica] = []
         for deployment in deployments:
             if deployment.external:
@@ -85,9 +86,7 @@ class Supervisor:
         """
         if not self._never_up:
             return succeed(None)
-        waiting: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
-        return waiting
+        return self._waiting.wait()
 
     def states(self) -> tuple[ReplicaStatus, ...]:
         """Every replica as it is now, in the order of the Flow."""
@@ -95,9 +94,7 @@ class Supervisor:
 
     def stop(self, grace_s: float) -> Deferred[None]:
         """SIGTERM to all, SIGKILL to those that still run ``grace_s`` later. Fires when all have ended."""
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.errback(Draining())
+        self._waiting.fail(Draining())
         return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(
             lambda _: None
         )
@@ -107,9 +104,7 @@ class Supervisor:
             on_up(*key, address)
             self._never_up.discard(key)
             if not self._never_up:
-                waiting, self._waiting = self._waiting, []
-                for one in waiting:
-                    one.callback(None)
+                self._waiting.fire(None)
 
         return up
 

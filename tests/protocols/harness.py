@@ -16,6 +16,8 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.request import Request, Response, Route
+from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.web_port import build_site
 
 reactor: Any = _reactor
@@ -82,6 +84,12 @@ def status_maps() -> dict[str, dict[str, str]]:
     return {"jina": {"jina": "3.14.1"}, "envs": {"JINA_LOG_LEVEL": "(unset)"}}
 
 
+def backend(gateway: GatewayConfig, dispatcher: Any, **more: Any) -> Backend:
+    """What a port is made with."""
+    buffers = Buffers(gateway.max_buffered_bytes)
+    return Backend(gateway, dispatcher, status_maps, deferToThread, reactor, buffers, **more)
+
+
 @attrs.define
 class Served:
     """A listening gateway."""
@@ -106,9 +114,7 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
-    site = build_site(
-        protocols, GatewayConfig(**settings), engine, status_maps, deferToThread, reactor, limits=limits
-    )
+    site = build_site(protocols, backend(GatewayConfig(**settings), engine), limits=limits)
     port = reactor.listenTCP(0, site, backlog=1024, interface="127.0.0.1")
     try:
         yield Served(site, port.getHost().port, engine)

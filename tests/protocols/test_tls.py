@@ -7,13 +7,12 @@ import ssl
 import pytest
 import pytest_twisted
 import websockets
-from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.protocols.web_port import build_site
 from gatewayd.tls import WebTls, load_identity
 from tests.certificates import write_files
-from tests.protocols.harness import FakeDispatcher, asyncio_client, in_thread, reactor, status_maps
+from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, in_thread, reactor
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ async def test_a_tls_port_serves_both_and_holds_its_limits(files):
 
     trusting = ssl.create_default_context(cafile=str(files.roots))
     gateway = GatewayConfig(max_message_bytes=100_000, prefetch=3)
-    site = build_site(("http", "websocket"), gateway, FakeDispatcher(), status_maps, deferToThread, reactor)
+    site = build_site(("http", "websocket"), backend(gateway, FakeDispatcher()))
     identity = load_identity(str(files.chain), str(files.key))
     port = reactor.listenSSL(0, site, WebTls(identity), interface="127.0.0.1")
     try:

@@ -19,7 +19,9 @@ from twisted.internet.threads import deferToThread
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import Draining
 from gatewayd.messages.request import Request, Response
-from gatewayd.protocols.web_port import ListenerSite, build_site
+from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.web_port import WebSite, build_site
 from gatewayd.protocols.websocket.session import WebSocketSession
 
 reactor: Any = _reactor
@@ -51,14 +53,16 @@ class Nobody:
         return fail(Draining())
 
 
-def echo_site(**settings: Any) -> ListenerSite:
+def echo_site(**settings: Any) -> WebSite:
     """
     The factory of a port of HTTP and WebSocket that echoes; ``settings`` are the gateway's.
 
     The window holds one message, because the suite wants its echoes in order.
     """
     gateway = GatewayConfig(**{"prefetch": 1, "compress_above_bytes": 1, **settings})
-    site = build_site(("http", "websocket"), gateway, Nobody(), lambda: {}, deferToThread, reactor)
+    buffers = Buffers(gateway.max_buffered_bytes)
+    backend = Backend(gateway, Nobody(), dict, deferToThread, reactor, buffers)
+    site = build_site(("http", "websocket"), backend)
     assert site.websockets is not None
     site.websockets.protocol = EchoSession  # type: ignore[assignment]
     return site

@@ -28,6 +28,7 @@ from gatewayd.config.model import GatewayConfig
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.http.answer import JSON, head, problem
 from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.waiters import Waiters
 
 
 @attrs.frozen
@@ -208,7 +209,7 @@ class GatewaySite(Site):
         self.channels: set[GatewayChannel] = set()
         self.draining = False
         self._cors = cors
-        self._empty: list[Deferred[None]] = []
+        self._empty: Waiters[None] = Waiters()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if self.draining else super().buildProtocol(addr)
@@ -240,9 +241,7 @@ class GatewaySite(Site):
         """A connection ended, or became a WebSocket."""
         self.channels.discard(channel)
         if not self.channels:
-            waiting, self._empty = self._empty, []
-            for waiter in waiting:
-                waiter.callback(None)
+            self._empty.fire(None)
 
     def close_all(self, grace_s: float) -> Deferred[None]:
         """
@@ -255,8 +254,7 @@ class GatewaySite(Site):
             channel.drain()
         if not self.channels:
             return succeed(None)
-        left: Deferred[None] = Deferred()
-        self._empty.append(left)
+        left = self._empty.wait()
         late = self._clock.callLater(grace_s, self._abort_all)
 
         def closed(_: None) -> None:

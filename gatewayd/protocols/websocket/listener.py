@@ -13,6 +13,7 @@ from gatewayd.protocols.backend import Needs
 from gatewayd.protocols.websocket.deflate import accept_deflate
 from gatewayd.protocols.websocket.hangups import HangUps
 from gatewayd.protocols.websocket.session import WebSocketSession
+from gatewayd.waiters import Waiters
 
 _HANDSHAKE_S: Final = 10.0
 # After the grace period, for the close frames to go out.
@@ -35,7 +36,7 @@ class WebSocketListener(WebSocketServerFactory):
         self.compress_above_bytes = gateway.compress_above_bytes
         self.hangups = HangUps(needs.reactor)
         self._sessions: set[WebSocketSession] = set()
-        self._empty: list[Deferred[None]] = []
+        self._empty: Waiters[None] = Waiters()
         self.setProtocolOptions(
             webStatus=False,
             failByDrop=False,
@@ -61,9 +62,7 @@ class WebSocketListener(WebSocketServerFactory):
     def session_closed(self, session: WebSocketSession) -> None:
         self._sessions.discard(session)
         if not self._sessions:
-            waiting, self._empty = self._empty, []
-            for waiter in waiting:
-                waiter.callback(None)
+            self._empty.fire(None)
 
     def close_all(self, grace_s: float) -> Deferred[None]:
         """
@@ -76,8 +75,7 @@ class WebSocketListener(WebSocketServerFactory):
         if not self._sessions:
             self.hangups.close()
             return succeed(None)
-        left: Deferred[None] = Deferred()
-        self._empty.append(left)
+        left = self._empty.wait()
         calls = [
             self.reactor.callLater(grace_s, self._each, WebSocketSession.close_now),
             self.reactor.callLater(grace_s + _LAST_S, self._each, WebSocketSession.abort),

@@ -15,7 +15,6 @@ import pytest
 import pytest_twisted
 from graphql import parse
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
 from gatewayd.bridge import Bridge
 from gatewayd.config.model import GatewayConfig
@@ -27,7 +26,7 @@ from gatewayd.protocols.web_port import build_site
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway
-from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, reactor, status_maps, until
+from tests.protocols.harness import FakeDispatcher, Served, answer_to, backend, in_thread, reactor, until
 
 GOLDEN = load("graphql.json")
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
@@ -179,7 +178,7 @@ async def serving(dispatcher: FakeDispatcher, **settings: Any) -> AsyncIterator[
     bridge = Bridge(reactor, "graphql loop")
     bridge.start()
     gateway = GatewayConfig(expose_graphql_endpoint=True, **settings)
-    site = build_site(("http",), gateway, dispatcher, status_maps, deferToThread, reactor, loop=bridge)
+    site = build_site(("http",), backend(gateway, dispatcher, loop=bridge))
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     try:
         yield Served(site, port.getHost().port, dispatcher)
@@ -366,7 +365,7 @@ async def test_an_operation_that_is_not_there_is_an_error() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_not_there_unless_it_is_switched_on() -> None:
-    site = build_site(("http",), GatewayConfig(), FakeDispatcher(), status_maps, deferToThread, reactor)
+    site = build_site(("http",), backend(GatewayConfig(), FakeDispatcher()))
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     try:
         assert (await in_thread(ask, port.getHost().port, {"query": "{ docs { id } }"}))[0] == 404

@@ -21,7 +21,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.grpc.server import GrpcServer
+from gatewayd.protocols.grpc.port import GrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
 from tests.protocols.grpc.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 from tests.protocols.harness import FakeDispatcher, answer_to, until
@@ -39,12 +39,13 @@ async def small() -> AsyncIterator[Port]:
     bridge.start()
     dispatcher = FakeDispatcher()
     servicer = Servicer(bridge, dispatcher, lambda: {}, prefetch=10, buffers=Buffers(2000))
-    server = GrpcServer(bridge, servicer, GatewayConfig(host="127.0.0.1", grpc_server_options=options))
-    address = f"127.0.0.1:{server.listen(0)}"
+    server = GrpcPort(bridge, servicer, GatewayConfig(host="127.0.0.1", grpc_server_options=options))
+    server.listen()
+    address = f"127.0.0.1:{server.report().port}"
     channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
     yield Port(server, dispatcher, channel, address)
     await deferToThread(channel.close)
-    await server.stop(0)
+    await server.drain(0)
     await bridge.stop()
 
 
@@ -165,7 +166,7 @@ async def test_who_watches_health_is_told_of_the_end_while_requests_finish(port:
     call = port.channel.unary_unary(SINGLE).future(message("r1"))
     await until(lambda: port.dispatcher.waiting)
 
-    stopped = port.server.stop(10)
+    stopped = port.server.drain(10)
     assert (await deferToThread(next, watch)).status == not_serving
     assert not call.done()
     port.dispatcher.settle("r1")

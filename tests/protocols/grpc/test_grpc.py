@@ -22,7 +22,7 @@ from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, P
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
-from gatewayd.protocols.grpc.server import GrpcServer
+from gatewayd.protocols.grpc.port import GrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
 from tests.protocols.harness import FakeDispatcher, until
 
@@ -37,7 +37,7 @@ DOWN = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all 
 class Port:
     """A gateway's gRPC port, the dispatcher behind it, and a channel to it."""
 
-    server: GrpcServer
+    server: GrpcPort
     dispatcher: FakeDispatcher
     channel: grpc.Channel
     address: str
@@ -50,13 +50,14 @@ async def port() -> AsyncIterator[Port]:
     gateway = GatewayConfig(host="127.0.0.1", max_message_bytes=1_000_000)
     dispatcher = FakeDispatcher()
     servicer = Servicer(bridge, dispatcher, lambda: {"jina": {"jina": "3.14.1"}, "envs": {}}, prefetch=1000)
-    server = GrpcServer(bridge, servicer, gateway)
-    address = f"127.0.0.1:{server.listen(0)}"
+    server = GrpcPort(bridge, servicer, gateway)
+    server.listen()
+    address = f"127.0.0.1:{server.report().port}"
     server.set_serving()
     channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
     yield Port(server, dispatcher, channel, address)
     await deferToThread(channel.close)
-    await server.stop(0)
+    await server.drain(0)
     await bridge.stop()
 
 
@@ -401,7 +402,7 @@ async def test_stopping_lets_a_request_finish_and_takes_no_new_one(port: Port) -
     port.channel.subscribe(states.append)
     await until(lambda: grpc.ChannelConnectivity.READY in states)
 
-    stopped = port.server.stop(10)
+    stopped = port.server.drain(10)
     # Until the server's goodbye has arrived, a call may still be on its way.
     await until(lambda: states[-1] is not grpc.ChannelConnectivity.READY)
 
@@ -429,6 +430,6 @@ async def test_a_port_that_is_taken_is_an_error_that_names_it(port: Port) -> Non
     servicer = Servicer(bridge, port.dispatcher, lambda: {}, prefetch=1)
     try:
         with pytest.raises(PortTaken, match=rf"gateway\.port: cannot listen on 127\.0\.0\.1:{number}"):
-            GrpcServer(bridge, servicer, GatewayConfig(host="127.0.0.1")).listen(number)
+            GrpcPort(bridge, servicer, GatewayConfig(host="127.0.0.1"), port=number).listen()
     finally:
         await bridge.stop()

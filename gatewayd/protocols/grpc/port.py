@@ -1,8 +1,8 @@
 """
 The gateway's gRPC port: the servicer, health and reflection, behind ``grpc.aio``'s server.
 
-Started and stopped from the reactor thread; everything that touches gRPC's objects is a coroutine for
-the loop thread.
+The reactor thread starts and stops it; everything that touches gRPC's objects is a coroutine for the loop
+thread.
 """
 
 from __future__ import annotations
@@ -16,57 +16,79 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from gatewayd.bridge import Bridge
-from gatewayd.config import GatewayConfig
+from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
+from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.tls import Identity, UnusableIdentity
 
 _START_TIMEOUT_S = 10.0
 
 
-class GrpcServer:
+def make_port(listener: Listener, backend: Backend) -> GrpcPort:
+    """The gRPC port of ``listener`` (see ``gatewayd.protocols.port``)."""
+    gateway = backend.gateway
+    servicer = Servicer(backend.bridge, backend.dispatcher, backend.status, gateway.prefetch, backend.buffers)
+    return GrpcPort(backend.bridge, servicer, gateway, backend.identity, listener.port)
+
+
+class GrpcPort:
     """One listening gRPC port. Reactor thread only, but for the methods named ``_on_loop``."""
 
     # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
     _names = ("", *SERVICES, reflection.SERVICE_NAME)
 
     def __init__(
-        self, bridge: Bridge, servicer: Servicer, gateway: GatewayConfig, identity: Identity | None = None
+        self,
+        bridge: Bridge,
+        servicer: Servicer,
+        gateway: GatewayConfig,
+        identity: Identity | None = None,
+        port: int = 0,
     ) -> None:
-        """With an ``identity`` the port speaks TLS only."""
+        """With an ``identity`` the port speaks TLS only; ``port`` 0 is a free one."""
         self._bridge = bridge
         self._servicer = servicer
         self._gateway = gateway
         self._identity = identity
+        self._port = port
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
 
-    def listen(self, port: int) -> int:
+    def listen(self) -> None:
         """
-        Bind and serve; returns the port that was bound.
+        Bind and serve.
 
-        Blocks until gRPC has bound it: to be called while the service starts. Raises PortTaken, or
-        UnusableIdentity.
+        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableIdentity.
         """
-        return self._bridge.run_on_loop(lambda: self._listen_on_loop(port), _START_TIMEOUT_S)
+        self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
     def set_serving(self) -> None:
-        """Tell health checkers that the executors are there, too."""
+        """Tell health checkers that the executors are ready."""
         self._bridge.on_loop(self._set_serving_on_loop).addErrback(
             lambda failure: failure.trap(CancelledError)
         )
 
-    def stop(self, grace_s: float) -> Deferred[None]:
+    def drain(self, grace_s: float) -> Deferred[None]:
         """
         Tell health checkers, take no new calls, and fire when those under way have ended.
 
-        What hasn't after ``grace_s`` seconds is cancelled.
+        What has not ended shortly after ``grace_s`` seconds is cancelled.
         """
-        return self._bridge.on_loop(self._stop_on_loop, grace_s)
+        return self._bridge.on_loop(self._drain_on_loop, grace_s + LAST_WORDS_S)
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is left to release after ``drain``."""
+        return succeed(None)
+
+    def report(self) -> PortReport:
+        """What the port speaks, and where; gRPC's server does not say how many connections are open."""
+        return PortReport(("grpc",), self._gateway.host, self._port, self._identity is not None)
 
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
@@ -106,7 +128,7 @@ class GrpcServer:
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    async def _stop_on_loop(self, grace_s: float) -> None:
+    async def _drain_on_loop(self, grace_s: float) -> None:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(grace_s)

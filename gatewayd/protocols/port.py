@@ -1,0 +1,85 @@
+"""
+One listening port, whatever it speaks: the interface of a protocol, and the table of those there are.
+
+A new protocol is a folder whose module has ``make_port``, and an entry in ``MODULES`` (with its name in
+``gatewayd.config``). Nothing else in gatewayd knows a protocol by name; tests/protocols/test_port.py mounts a
+fifth one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from gatewayd.config import Listener
+from gatewayd.protocols.backend import Backend
+
+# Protocols that can share a port name the same module. It is imported when a listener needs it: half of what
+# a gateway imports is for the web, and one for gRPC alone needs none of that.
+MODULES: Final[dict[str, str]] = {
+    "grpc": "gatewayd.protocols.grpc.port",
+    "http": "gatewayd.protocols.web_port",
+    "websocket": "gatewayd.protocols.web_port",
+}
+
+# After the grace period, for the refusals of what did not finish, and close frames, to go out.
+LAST_WORDS_S: Final = 1.0
+
+
+@attrs.frozen
+class PortReport:
+    """
+    A port that listens: what it speaks, where, and how many connections are open (None if that is unknown).
+
+    ``try_it`` is a command for a person's first request, None where there is no simple one.
+    """
+
+    protocols: tuple[str, ...]
+    host: str
+    port: int
+    tls: bool
+    connections: int | None = None
+    try_it: str | None = None
+
+
+class Port(Protocol):
+    """A port, from its start to its end. Reactor thread only."""
+
+    def listen(self) -> None:
+        """
+        Bind and serve. May block for a moment: it is called while the service starts.
+
+        Raises PortTaken, or another ConfigError.
+        """
+        ...
+
+    def set_serving(self) -> None:
+        """Every executor has served once: tell clients that check the port's health."""
+        ...
+
+    def drain(self, grace_s: float) -> Deferred[None]:
+        """
+        Take no new connections and requests, and let what is under way finish.
+
+        Fires when no connection is left: at the latest a moment after ``grace_s`` seconds, when those that
+        remain are closed.
+        """
+        ...
+
+    def stop(self) -> Deferred[None]:
+        """Release what the port holds besides connections, after ``drain``. Fires when that is done."""
+        ...
+
+    def report(self) -> PortReport:
+        """What there is to say of the port now; after ``listen``."""
+        ...
+
+
+def make_port(listener: Listener, backend: Backend) -> Port:
+    """The port of ``listener``, not listening yet. Raises ConfigError for settings that it cannot serve."""
+    (module,) = {MODULES[protocol] for protocol in listener.protocols}
+    port: Port = importlib.import_module(module).make_port(listener, backend)
+    return port
