@@ -24,8 +24,9 @@ from twisted.internet import defer
 
 from gatewayd.bridge import Bridge
 from gatewayd.messages import wire
+from gatewayd.messages.methods import SINGLE
 from gatewayd.messages.request import Answer, Call
-from gatewayd.rpc.channel import SINGLE, Channel, ChannelSettings
+from gatewayd.rpc.channel import Channel, ChannelSettings
 
 # Concurrent calls, bytes of a document's text, calls a round.
 CASES = ((1, 64, 1500), (32, 64, 4000), (1, 1 << 20, 60), (32, 1 << 20, 120))

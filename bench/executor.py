@@ -14,10 +14,8 @@ import grpc
 import uvloop
 from grpc_reflection.v1alpha import reflection
 
+from gatewayd.messages.methods import DISCOVERY, SINGLE
 from gatewayd.pb import DataRequestProto, EndpointsProto
-
-SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
-DISCOVERY = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 
 # Messages can be joined as bytes: what is appended is one more entry of ``routes``.
 _ROUTE = DataRequestProto(routes=[{"executor": "exec_a"}]).SerializeToString()

@@ -98,10 +98,6 @@ class Bridge:
         self._to_loop.post(self._begin_task, job, work, args, kwargs)
         return job.answer
 
-    def tell_loop(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call a plain function on the loop thread and don't wait. Its exceptions are logged."""
-        self._to_loop.post(function, *args, **kwargs)
-
     def run_on_loop(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
         """
         Run ``work()`` on the loop and block until it is done: for start-up, before the reactor runs.

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from gatewayd.cli.output import fail, say, table
 from gatewayd.client.hints import explained
 from gatewayd.client.target import Certificates, Target, parse_target
+from gatewayd.messages import methods
 from gatewayd.status import status_maps
 
 
@@ -73,7 +74,7 @@ def _channel(target: Target) -> grpc.Channel:
 def _status_grpc(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
     from gatewayd.pb import JinaInfoProto
 
-    status = _unary(target, "/jina.JinaInfoRPC/_status", JinaInfoProto, timeout_s)
+    status = _unary(target, methods.STATUS, JinaInfoProto, timeout_s)
     # Maps of protobuf have no order: use that of HTTP's answer.
     jina, envs = status_maps()
     return {"jina": _ordered(status.jina, jina), "envs": _ordered(status.envs, envs)}
@@ -103,7 +104,7 @@ def _ping_grpc(target: Target, timeout_s: float) -> str | None:
     from gatewayd.pb import StatusProto
 
     try:
-        result = _unary(target, "/jina.JinaGatewayDryRunRPC/dry_run", StatusProto, timeout_s)
+        result = _unary(target, methods.DRY_RUN, StatusProto, timeout_s)
         return None if result.code == StatusProto.SUCCESS else result.description or "the dry run failed"
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:

@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages import methods
 from gatewayd.messages.wire import Malformed
 from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
 from gatewayd.status import status_maps
@@ -31,11 +32,7 @@ from gatewayd.status import status_maps
 log = logging.getLogger(__name__)
 
 SERVICES: Final = (
-    "jina.JinaDataRequestRPC",
-    "jina.JinaDiscoverEndpointsRPC",
-    "jina.JinaInfoRPC",
-    "jina.JinaRPC",
-    "jina.JinaSingleDataRequestRPC",
+    *map(methods.service_of, methods.OF_AN_EXECUTOR),
     reflection.SERVICE_NAME,
 )
 OPTIONS: Final = (
@@ -102,15 +99,17 @@ class Runtime:
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        methods = {
-            "jina.JinaSingleDataRequestRPC": {"process_single_data": unary(self._process_single_data)},
-            "jina.JinaDataRequestRPC": {"process_data": unary(self._process_data)},
-            "jina.JinaRPC": {"Call": stream(self._call)},
-            "jina.JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self._endpoint_discovery)},
-            "jina.JinaInfoRPC": {"_status": unary(self._status)},
-        }
+        services = methods.by_service(
+            {
+                methods.SINGLE: unary(self._process_single_data),
+                methods.LISTED: unary(self._process_data),
+                methods.STREAM: stream(self._call),
+                methods.DISCOVERY: unary(self._endpoint_discovery),
+                methods.STATUS: unary(self._status),
+            }
+        )
         return tuple(
-            grpc.method_handlers_generic_handler(service, handlers) for service, handlers in methods.items()
+            grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
         )
 
     async def _process_single_data(self, message: bytes, context: Any) -> bytes:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 import gatewayd
 from gatewayd.clocks import Timer
 from gatewayd.messages import wire
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pb import EndpointsProto
 from gatewayd.rpc.call import (
@@ -36,11 +37,6 @@ from gatewayd.rpc.deadlines import Deadlines
 from gatewayd.rpc.link import Link, LinkSettings, State
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
-
-SINGLE: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
-LISTED: Final = "/jina.JinaDataRequestRPC/process_data"
-STREAM: Final = "/jina.JinaRPC/Call"
-DISCOVERY: Final = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 
 # What an executor without discovery is taken to serve: everything (spec wire.md).
 EVERY_ENDPOINT: Final = ("/default",)

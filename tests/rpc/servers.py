@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.pb import EndpointsProto
-from gatewayd.rpc.channel import DISCOVERY, LISTED, SINGLE, STREAM
 
 SETTINGS_FRAME = b"\0\0\0\4\0\0\0\0\0"
 
@@ -51,6 +51,11 @@ class Executor(grpc.GenericRpcHandler):
 
     async def stop(self, grace_s: float | None = None) -> None:
         await self.server.stop(grace_s)
+
+    async def let_go(self) -> None:
+        """Answer the calls that ``hold`` keeps."""
+        assert self.hold is not None
+        self.hold.set()
 
     def service(self, details: Any) -> Any:
         method = details.method

@@ -16,10 +16,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from gatewayd.bridge import Bridge
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Call
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.roots import read_roots
-from gatewayd.rpc.channel import DISCOVERY, LISTED, SINGLE, STREAM, CallError, Channel, ChannelSettings
+from gatewayd.rpc.channel import CallError, Channel, ChannelSettings
 from tests.rpc.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
 
 CALL = Call((b"",), "/x")
@@ -268,7 +269,7 @@ async def test_a_graceful_stop_of_the_server_loses_nothing(bench: Bench) -> None
     answers = [channel.call(CALL, 5.0) for _ in range(20)]
     await bench.until(lambda: len(executor.seen) == 20)
     stopping = bench.bridge.on_loop(executor.stop, 5.0)
-    bench.bridge.tell_loop(executor.hold.set)
+    await bench.bridge.on_loop(executor.let_go)
     for answer in answers:
         assert not (await answer).failed
     await stopping

@@ -17,9 +17,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
+from gatewayd.messages.methods import SINGLE
 from gatewayd.messages.request import Call
 from gatewayd.rpc import link as transport
-from gatewayd.rpc.channel import SINGLE
 from tests.rpc.peer import SETTINGS, frame
 from tests.rpc.servers import ALL, Executor, listening
 from tests.rpc.test_channel import CALL, Bench, error_of
@@ -134,7 +134,7 @@ async def test_half_of_a_thousand_calls_cancelled_leave_the_others_alone(bench: 
     await bench.until(lambda: len(executor.seen) == 200)
     for call in calls[::2]:
         call.addErrback(lambda failure: None).cancel()
-    bench.bridge.tell_loop(executor.hold.set)
+    await bench.bridge.on_loop(executor.let_go)
     for call in calls[1::2]:
         assert not (await call).failed
 
@@ -191,7 +191,7 @@ async def test_a_server_that_goes_away_finishes_what_it_has_and_new_calls_find_a
     await channel.call(CALL, 5.0)
     assert not under_way.called
 
-    bench.bridge.tell_loop(old.hold.set)
+    await bench.bridge.on_loop(old.let_go)
     assert not (await under_way).failed
     assert len(new.seen) == 1
     await stopping

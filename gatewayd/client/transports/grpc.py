@@ -26,13 +26,9 @@ from gatewayd.client.requesting import Message
 from gatewayd.client.response import Response
 from gatewayd.client.target import Certificates, Target
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.messages import wire
+from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
-
-STREAM: Final = "/jina.JinaRPC/Call"
-SINGLE: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
-DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 
 # Messages of any size, keepalive of the reference's clients (spec wire.md, Options).
 _OPTIONS: Final = (
@@ -92,7 +88,7 @@ class GrpcTransport:
 
     async def unready(self, options: Options) -> str | None:
         async with self._channel() as channel:
-            answer = await channel.unary_unary(DRY_RUN)(b"", **_arguments(options))
+            answer = await channel.unary_unary(methods.DRY_RUN)(b"", **_arguments(options))
         status = StatusProto.FromString(answer)
         return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
@@ -106,7 +102,7 @@ class GrpcTransport:
 
     async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
         async with self._channel() as channel:
-            call = channel.stream_stream(STREAM)(**_arguments(options))
+            call = channel.stream_stream(methods.STREAM)(**_arguments(options))
             writer = asyncio.create_task(_write(call, outbox))
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
@@ -122,7 +118,7 @@ class GrpcTransport:
 
     async def _single(self, options: Options, message: Message) -> Read:
         async with self._channel() as channel:
-            answer = await channel.unary_unary(SINGLE)(message.payload, **_arguments(options))
+            answer = await channel.unary_unary(methods.SINGLE)(message.payload, **_arguments(options))
         return lambda: Response(answer)
 
     @contextlib.asynccontextmanager

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError, Overloaded, codes_for
-from gatewayd.messages import wire
+from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
@@ -41,12 +41,7 @@ T = TypeVar("T")
 
 log = Logger()
 
-SERVICES: Final = (
-    "jina.JinaRPC",
-    "jina.JinaSingleDataRequestRPC",
-    "jina.JinaGatewayDryRunRPC",
-    "jina.JinaInfoRPC",
-)
+SERVICES: Final = tuple(map(methods.service_of, methods.OF_A_GATEWAY))
 
 
 class Servicer:
@@ -74,15 +69,17 @@ class Servicer:
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler a service, from bytes to bytes."""
-        methods = {
-            "jina.JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self.call)},
-            "jina.JinaSingleDataRequestRPC": {
-                "process_single_data": grpc.unary_unary_rpc_method_handler(self.process_single_data)
-            },
-            "jina.JinaGatewayDryRunRPC": {"dry_run": grpc.unary_unary_rpc_method_handler(self.dry_run)},
-            "jina.JinaInfoRPC": {"_status": grpc.unary_unary_rpc_method_handler(self.info)},
-        }
-        return tuple(grpc.method_handlers_generic_handler(service, methods[service]) for service in SERVICES)
+        services = methods.by_service(
+            {
+                methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
+                methods.SINGLE: grpc.unary_unary_rpc_method_handler(self.process_single_data),
+                methods.DRY_RUN: grpc.unary_unary_rpc_method_handler(self.dry_run),
+                methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
+            }
+        )
+        return tuple(
+            grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
+        )
 
     async def process_single_data(self, message: bytes, context: Any) -> bytes:
         """One request, one answer (spec grpc.md, process_single_data)."""
