@@ -51,7 +51,7 @@ FOLDERS = {
     "client": {"messages"},
     "flow": {"client", "config", "executor"},
     "service": {"config", "dispatch", "pool", "protocols", "supervisor"},
-    "cli": {"client", "config", "executor", "flow"},
+    "cli": {"client", "config", "executor", "flow", "messages"},
 }
 # Modules that a process runs, and nothing imports.
 ENTRIES = {"service/plugin.py", "service/child.py", "executor/__main__.py", "__main__.py", "assets/fetch.py"}
