@@ -27,6 +27,8 @@ PURE = [
     "pool/queue.py",
     "pool/retry.py",
     "rpc/call.py",
+    "rpc/flow_control.py",
+    "rpc/frames.py",
     "rpc/headers.py",
     "rpc/http2.py",
     "protocols/window.py",

@@ -17,51 +17,49 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from struct import Struct
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import attrs
 
+from gatewayd.rpc.flow_control import DEFAULT_WINDOW, MAX_WINDOW, Outgoing
+from gatewayd.rpc.frames import (
+    ACK,
+    CANCEL,
+    COMPRESSION_ERROR,
+    DATA,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
+    MAX_ID,
+    NO_ERROR,
+    NUMBER,
+    PADDED,
+    PING,
+    PREFACE,
+    PROTOCOL_ERROR,
+    PUSH_PROMISE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    WINDOW_UPDATE,
+    FrameReader,
+    Violation,
+    frame,
+    header_frames,
+    unpadded,
+)
 from gatewayd.rpc.headers import Blocks, Unreadable
-
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-_DATA: Final = 0
-_HEADERS: Final = 1
-_PRIORITY: Final = 2
-_RST_STREAM: Final = 3
-_SETTINGS: Final = 4
-_PUSH_PROMISE: Final = 5
-_PING: Final = 6
-_GOAWAY: Final = 7
-_WINDOW_UPDATE: Final = 8
-_CONTINUATION: Final = 9
-
-_END_STREAM: Final = 1
-_ACK: Final = 1
-_END_HEADERS: Final = 4
-_PADDED: Final = 8
-_WITH_PRIORITY: Final = 32
-
-NO_ERROR: Final = 0
-PROTOCOL_ERROR: Final = 1
-FLOW_CONTROL_ERROR: Final = 3
-FRAME_SIZE_ERROR: Final = 6
-REFUSED_STREAM: Final = 7
-CANCEL: Final = 8
-COMPRESSION_ERROR: Final = 9
-ENHANCE_YOUR_CALM: Final = 11
-
-_MAX_ID: Final = 2**31 - 1
-_MAX_WINDOW: Final = 2**31 - 1
-_DEFAULT_WINDOW: Final = 65535
-_SMALLEST_FRAME: Final = 16384
-# The most that is written at once for one stream, so that a large body doesn't hold up the others.
-_TURN_BYTES: Final = 1 << 16
-
-_FRAME = Struct(">HBBBI")  # length (24 bits in two), type, flags, stream
-_SETTING = Struct(">HI")
-_NUMBER = Struct(">I")
 
 
 @attrs.frozen
@@ -71,7 +69,7 @@ class Limits:
 
     ``window_bytes`` is how much may be on its way to us, by stream and for all of them: nothing of it is
     ever kept waiting, so it bounds only what a cancelled stream still brings. ``noise`` is the number of
-    frames that bring nothing, between two answers or calls of ``calm``.
+    frames that bring nothing, between two answers or calls of ``reset_noise``.
     """
 
     window_bytes: int = 1 << 24
@@ -127,7 +125,7 @@ class Broken:
     reached: bool = True
 
 
-class Owner(Protocol):
+class StreamOwner(Protocol):
     """Who carries the bytes."""
 
     def write(self, data: bytes) -> None:
@@ -146,12 +144,6 @@ class Owner(Protocol):
         """The server broke the rules: hang up. The streams are told next; nothing more will be written."""
 
 
-class _Violation(Exception):
-    def __init__(self, code: int, why: str) -> None:
-        self.code = code
-        super().__init__(why)
-
-
 class Connection:
     """
     One connection. Its owner writes ``begin()`` first, and gives whatever comes to ``receive``.
@@ -159,7 +151,7 @@ class Connection:
     ``read`` is as in ``Blocks``.
     """
 
-    def __init__(self, owner: Owner, read: Callable[[Any], Any], limits: Limits | None = None) -> None:
+    def __init__(self, owner: StreamOwner, read: Callable[[Any], Any], limits: Limits | None = None) -> None:
         limits = limits or Limits()
         self.ready = False  # the server's settings have come
         self.leaving = False  # no stream can be started any more
@@ -169,49 +161,37 @@ class Connection:
         self._blocks: Blocks[Any] = Blocks(read, limits.block_bytes)
         self._streams: dict[int, Stream] = {}
         self._waiting: OrderedDict[Stream, None] = OrderedDict()
-        # Open, with something unsent, and by their own windows allowed to send it.
-        self._sending: OrderedDict[Stream, None] = OrderedDict()
         self._next_id = 1
         self._paused = False
         self._corked: list[bytes] | None = None
         self._noise = 0
-        # The server's settings, and what is left of its window.
-        self._max_streams = _MAX_ID
-        self._max_frame = _SMALLEST_FRAME
-        self._initial_window = _DEFAULT_WINDOW
-        self._window = _DEFAULT_WINDOW
-        # What the server may still send, and what has come of a frame.
-        self._credit = limits.window_bytes
-        self._parts: list[bytes] = []
-        self._have = 0
-        self._need = 9
-        # A DATA frame that has come in part: flags, stream, and bytes that are missing.
-        self._data: tuple[int, int, int] | None = None
-        # A header block that goes on: stream, whether the stream ends, its pieces, their size.
-        self._block: tuple[int, bool, list[bytes]] | None = None
-        self._block_size = 0
+        self._max_streams = MAX_ID  # a setting of the server's
+        self._outgoing: Outgoing[Stream] = Outgoing()
+        self._credit = limits.window_bytes  # what the server may still send
+        self._reader = FrameReader(
+            self,
+            frame_bytes=limits.frame_bytes,
+            block_bytes=limits.block_bytes,
+            block_frames=limits.block_frames,
+        )
 
     def begin(self) -> bytes:
         """The preface and our settings."""
         limits = self._limits
         settings = b"".join(
-            _SETTING.pack(key, value)
+            SETTING.pack(key, value)
             for key, value in (
-                (2, 0),  # no pushes
-                (4, limits.window_bytes),
-                (5, limits.frame_bytes),
-                (6, limits.block_bytes),
+                (ENABLE_PUSH, 0),
+                (INITIAL_WINDOW_SIZE, limits.window_bytes),
+                (MAX_FRAME_SIZE, limits.frame_bytes),
+                (MAX_HEADER_LIST_SIZE, limits.block_bytes),
             )
         )
-        more = limits.window_bytes - _DEFAULT_WINDOW
-        update = _frame(_WINDOW_UPDATE, 0, 0, _NUMBER.pack(more)) if more > 0 else b""
-        return PREFACE + _frame(_SETTINGS, 0, 0, settings) + update
+        more = limits.window_bytes - DEFAULT_WINDOW
+        update = frame(WINDOW_UPDATE, 0, 0, NUMBER.pack(more)) if more > 0 else b""
+        return PREFACE + frame(SETTINGS, 0, 0, settings) + update
 
     # -- our requests --------------------------------------------------------------------------------
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._streams or self._waiting)
 
     def start(self, stream: Stream) -> None:
         """Send a request as soon as may be. Not when ``leaving`` or ``closed``."""
@@ -220,13 +200,13 @@ class Connection:
             self._waiting[stream] = None
         else:
             self._open(stream)
-            if self._sending:
+            if self._outgoing.waiting:
                 self._pump()
 
     def cancel(self, stream: Stream, code: int = CANCEL) -> None:
         """Forget the stream: none of its methods is called again. Asking twice changes nothing."""
         if stream.stream_id:
-            self._emit(_frame(_RST_STREAM, 0, stream.stream_id, _NUMBER.pack(code)))
+            self._emit(frame(RST_STREAM, 0, stream.stream_id, NUMBER.pack(code)))
             self._forget(stream)
         else:
             self._waiting.pop(stream, None)
@@ -238,9 +218,9 @@ class Connection:
         return waiting
 
     def ping(self) -> None:
-        self._emit(_frame(_PING, 0, 0, b"gatewayd"))
+        self._emit(frame(PING, 0, 0, b"gatewayd"))
 
-    def calm(self) -> None:
+    def reset_noise(self) -> None:
         """Some seconds have passed."""
         # A server that doesn't read gets no more acknowledgements to pile up.
         if not self._paused:
@@ -256,13 +236,13 @@ class Connection:
 
     def lost(self, why: str) -> None:
         """The transport is gone, or is about to be closed."""
-        self.closed = True
+        self._close()
         streams = [*self._streams.values()]
         waiting = self.take_waiting()
-        # Whoever is told may look at us.
+        # Callbacks may call back into us, so leave a consistent state first.
         self._streams.clear()
-        self._sending.clear()
-        self._parts.clear()
+        self._outgoing.waiting.clear()
+        self._reader.clear()
         for stream in streams:
             stream.stream_id = 0
             stream.unsent = None
@@ -273,47 +253,39 @@ class Connection:
 
     def goodbye(self) -> bytes:
         """What to write before hanging up."""
-        return _frame(_GOAWAY, 0, 0, _NUMBER.pack(0) + _NUMBER.pack(NO_ERROR))
+        return frame(GOAWAY, 0, 0, NUMBER.pack(0) + NUMBER.pack(NO_ERROR))
 
     def _open(self, stream: Stream) -> None:
         stream_id = stream.stream_id = self._next_id
         self._next_id = stream_id + 2
         self._streams[stream_id] = stream
         stream.credit = self._limits.window_bytes
-        stream.window = self._initial_window
+        outgoing = self._outgoing
+        window = stream.window = outgoing.initial_window
         block, lead, body = stream.block, stream.lead, stream.body
         size = len(lead) + len(body)
         length = len(block)
-        most = self._max_frame
-        if length <= most and size <= most and size <= self._window and size <= stream.window:
-            self._window -= size
+        most = outgoing.max_frame
+        if length <= most and size <= most and size <= outgoing.window and size <= window:
+            outgoing.window -= size
             # One write for both frames, without a copy of the body on the way.
             self._emit(
                 b"".join(
                     (
-                        _FRAME.pack(length >> 8, length & 255, _HEADERS, _END_HEADERS, stream_id),
+                        FRAME.pack(length >> 8, length & 255, HEADERS, END_HEADERS, stream_id),
                         block,
-                        _FRAME.pack(size >> 8, size & 255, _DATA, _END_STREAM, stream_id),
+                        FRAME.pack(size >> 8, size & 255, DATA, END_STREAM, stream_id),
                         lead,
                         body,
                     )
                 )
             )
         else:
-            self._emit(self._block_frames(stream_id, block))
+            self._emit(header_frames(stream_id, block, most))
             stream.unsent = memoryview(body)
-            self._send_later(stream)
-        if self._next_id > _MAX_ID:
+            outgoing.add(stream)
+        if self._next_id > MAX_ID:
             self._leave(NO_ERROR, b"stream ids are used up")
-
-    def _block_frames(self, stream_id: int, block: bytes) -> bytes:
-        pieces = [block[at : at + self._max_frame] for at in range(0, len(block), self._max_frame)]
-        kinds = [_HEADERS] + [_CONTINUATION] * (len(pieces) - 1)
-        flags = [0] * (len(pieces) - 1) + [_END_HEADERS]
-        return b"".join(
-            _frame(kind, flag, stream_id, piece)
-            for kind, flag, piece in zip(kinds, flags, pieces, strict=True)
-        )
 
     def _open_waiting(self) -> None:
         while (
@@ -322,51 +294,14 @@ class Connection:
             stream, _ = self._waiting.popitem(last=False)
             self._open(stream)
 
-    def _send_later(self, stream: Stream) -> None:
-        if stream.unsent is not None and stream.window > 0:
-            self._sending[stream] = None
-
     def _pump(self) -> None:
         """Send what the windows and the transport allow, a piece of each stream in turn."""
         if self._corked is not None or self.closed or not self.ready:
             return  # at the end of ``receive``
         self._open_waiting()
-        while self._sending and self._window > 0 and not self._paused:
-            stream, _ = self._sending.popitem(last=False)
-            self._send_some(stream)
-
-    def _send_some(self, stream: Stream) -> None:
-        unsent = stream.unsent
-        if unsent is None:
-            return
-        lead = stream.lead
-        total = len(lead) + len(unsent)
-        turn = min(_TURN_BYTES, total, self._window, stream.window)
-        self._window -= turn
-        stream.window -= turn
-        pieces: list[bytes | memoryview] = []
-        left = turn
-        while True:
-            size = min(left, self._max_frame)
-            left -= size
-            last = not left and turn == total
-            flags = _END_STREAM if last else 0
-            pieces.append(_FRAME.pack(size >> 8, size & 255, _DATA, flags, stream.stream_id))
-            if lead:
-                pieces.append(lead[:size])
-                size -= len(lead[:size])
-                lead = lead[len(pieces[-1]) :]
-            pieces.append(unsent[:size])
-            unsent = unsent[size:]
-            if not left:
-                break
-        stream.lead = lead
-        if turn == total:
-            stream.unsent = None
-        else:
-            stream.unsent = unsent
-            self._send_later(stream)
-        self._emit(b"".join(pieces))
+        outgoing = self._outgoing
+        while outgoing.waiting and outgoing.window > 0 and not self._paused:
+            self._emit(outgoing.next_piece())
 
     def _emit(self, data: bytes) -> None:
         if self.closed:
@@ -379,12 +314,15 @@ class Connection:
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.stream_id]
         stream.stream_id = 0
-        self._sending.pop(stream, None)
+        self._outgoing.waiting.pop(stream, None)
         stream.unsent = None
         if self._waiting:
             self._pump()
         if self.leaving and not self._streams and not self._waiting and not self.closed:
             self._owner.on_idle()
+
+    def _close(self) -> None:
+        self.closed = self._reader.closed = True
 
     def _leave(self, code: int, debug: bytes) -> None:
         if not self.leaving:
@@ -397,111 +335,52 @@ class Connection:
         """Bytes as they came from the transport."""
         if self.closed:
             return
-        if self._parts:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._parts)
-            self._parts.clear()
         corked = self._corked = []
         why = None
         try:
-            rest = self._frames(data)
-        except _Violation as violation:
+            self._reader.feed(data)
+        except Violation as violation:
             why = str(violation)
-            corked.append(_frame(_GOAWAY, 0, 0, _NUMBER.pack(0) + _NUMBER.pack(violation.code)))
+            corked.append(frame(GOAWAY, 0, 0, NUMBER.pack(0) + NUMBER.pack(violation.code)))
         finally:
             self._corked = None
         if corked and not self.closed:
             self._owner.write(corked[0] if len(corked) == 1 else b"".join(corked))
         if why is not None:
             if not self.closed:
-                # The owner first: whoever is told by a stream may start another one at once.
-                self.closed = True
+                # The owner first: a stream's callback may start another stream at once.
+                self._close()
                 self._owner.on_failed(why)
                 self.lost(why)
             return
-        if rest:
-            self._parts.append(rest)
-            self._have = len(rest)
-        if self._waiting or self._sending:
+        if self._waiting or self._outgoing.waiting:
             self._pump()
 
-    def _frames(self, data: bytes) -> bytes:
-        """Handle every whole frame; what is left over comes back, and ``_need`` says how much is missing."""
-        at, end = 0, len(data)
-        most = self._limits.frame_bytes
-        self._need = 9
-        if self._data is not None:
-            at = self._more_data(data)
-        while end - at >= 9 and not self.closed:
-            high, low, kind, flags, stream_id = _FRAME.unpack_from(data, at)
-            length = high << 8 | low
-            if not self.ready and (kind != _SETTINGS or flags & _ACK or length > most):
-                raise _Violation(PROTOCOL_ERROR, "the server does not speak HTTP/2")
-            if length > most:
-                raise _Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
-            after = at + 9 + length
-            if after > end:
-                if kind == _DATA and not flags & _PADDED and self._block is None and end - at > 9:
-                    # Handed on as it comes: a large frame is as many smaller ones.
-                    self._data = (flags, stream_id & _MAX_ID, length)
-                    at += 9 + self._more_data(data[at + 9 :])
-                else:
-                    self._need = 9 + length
-                break
-            payload = data[at + 9 : after]
-            at = after
-            stream_id &= _MAX_ID
-            if self._block is not None and kind != _CONTINUATION:
-                raise _Violation(PROTOCOL_ERROR, "a header block was interrupted")
-            if kind == _DATA:
-                self._on_data(flags, stream_id, payload)
-            elif kind == _HEADERS:
-                self._on_headers(flags, stream_id, payload)
-            elif kind == _WINDOW_UPDATE:
-                self._on_window_update(stream_id, payload)
-            else:
-                self._on_other(kind, flags, stream_id, payload)
-        return data[at:] if at else data
+    # -- FrameHandler --------------------------------------------------------------------------------
 
-    def _more_data(self, data: bytes) -> int:
-        """Hand on what has come of the unfinished DATA frame; how much of ``data`` that is."""
-        assert self._data is not None
-        flags, stream_id, missing = self._data
-        size = len(data)
-        if size < missing:
-            self._data = (flags, stream_id, missing - size)
-            self._on_data(flags & ~_END_STREAM, stream_id, data)
-            return size
-        self._data = None
-        self._on_data(flags, stream_id, data[:missing])
-        return missing
-
-    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
         self._credit -= size
         if self._credit < 0:
-            raise _Violation(FLOW_CONTROL_ERROR, "the server sends more than its window allows")
+            raise Violation(FLOW_CONTROL_ERROR, "the server sends more than its window allows")
         window = self._limits.window_bytes
         if self._credit <= window >> 1:
-            self._emit(_frame(_WINDOW_UPDATE, 0, 0, _NUMBER.pack(window - self._credit)))
+            self._emit(frame(WINDOW_UPDATE, 0, 0, NUMBER.pack(window - self._credit)))
             self._credit = window
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_over(stream_id)
             return
         stream.credit -= size
-        ended = flags & _END_STREAM
+        ended = flags & END_STREAM
         if stream.credit < 0:
             self._reset(stream, FLOW_CONTROL_ERROR, "the server sends more than the stream's window allows")
             return
         if stream.credit <= window >> 1 and not ended:
-            self._emit(_frame(_WINDOW_UPDATE, 0, stream_id, _NUMBER.pack(window - stream.credit)))
+            self._emit(frame(WINDOW_UPDATE, 0, stream_id, NUMBER.pack(window - stream.credit)))
             stream.credit = window
-        if flags & _PADDED:
-            payload = _unpadded(payload)
+        if flags & PADDED:
+            payload = unpadded(payload)
         if ended:
             self._ended(stream)
             stream.on_data(payload, True)
@@ -510,47 +389,12 @@ class Connection:
         else:
             self._count_noise()
 
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & (_PADDED | _WITH_PRIORITY):
-            if flags & _PADDED:
-                payload = _unpadded(payload)
-            if flags & _WITH_PRIORITY:
-                if len(payload) < 5:
-                    raise _Violation(FRAME_SIZE_ERROR, "HEADERS are too short for their priority")
-                payload = payload[5:]
-        ended = bool(flags & _END_STREAM)
-        if flags & _END_HEADERS:
-            self._on_block(stream_id, ended, payload)
-        else:
-            self._block = (stream_id, ended, [])
-            self._block_size = 0
-            self._on_block_part(stream_id, payload)
-
-    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is None:
-            raise _Violation(PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self._on_block_part(stream_id, payload)
-        if flags & _END_HEADERS:
-            _, ended, parts = self._block
-            self._block = None
-            self._on_block(stream_id, ended, b"".join(parts))
-
-    def _on_block_part(self, stream_id: int, payload: bytes) -> None:
-        assert self._block is not None
-        own_id, _, parts = self._block
-        if own_id != stream_id:
-            raise _Violation(PROTOCOL_ERROR, "a header block was interrupted")
-        parts.append(payload)
-        self._block_size += len(payload)
-        if self._block_size > self._limits.block_bytes or len(parts) > self._limits.block_frames:
-            raise _Violation(ENHANCE_YOUR_CALM, "a header block is too large")
-
-    def _on_block(self, stream_id: int, ended: bool, block: bytes) -> None:
+    def on_block(self, stream_id: int, ended: bool, block: bytes) -> None:
         # Decoded even if nobody waits for it: the table has to follow.
         try:
             fields = self._blocks.decode(block)
         except Unreadable as error:
-            raise _Violation(COMPRESSION_ERROR, f"headers cannot be decoded: {error}") from error
+            raise Violation(COMPRESSION_ERROR, f"headers cannot be decoded: {error}") from error
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_over(stream_id)
@@ -560,10 +404,10 @@ class Connection:
         stream.on_headers(fields, ended)
 
     def _ended(self, stream: Stream) -> None:
-        self.calm()
+        self.reset_noise()
         if stream.unsent is not None:
             # An answer that didn't need the whole request (RFC 9113 section 8.1).
-            self._emit(_frame(_RST_STREAM, 0, stream.stream_id, _NUMBER.pack(NO_ERROR)))
+            self._emit(frame(RST_STREAM, 0, stream.stream_id, NUMBER.pack(NO_ERROR)))
         self._forget(stream)
 
     def _reset(self, stream: Stream, code: int, why: str) -> None:
@@ -573,115 +417,102 @@ class Connection:
     def _check_over(self, stream_id: int) -> None:
         """A stream that we don't know must be one that is over."""
         if stream_id >= self._next_id or not stream_id & 1:
-            raise _Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
+            raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
 
-    def _on_window_update(self, stream_id: int, payload: bytes) -> None:
+    def on_window_update(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _Violation(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
-        more = _NUMBER.unpack(payload)[0] & _MAX_WINDOW
+            raise Violation(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        more = NUMBER.unpack(payload)[0] & MAX_WINDOW
         if not stream_id:
-            self._window += more
+            # In place, without a call: servers send one with nearly every answer.
+            outgoing = self._outgoing
+            outgoing.window += more
             if not more:
-                raise _Violation(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-            if self._window > _MAX_WINDOW:
-                raise _Violation(FLOW_CONTROL_ERROR, "the connection's window is too large")
+                raise Violation(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+            if outgoing.window > MAX_WINDOW:
+                raise Violation(FLOW_CONTROL_ERROR, "the connection's window is too large")
             return
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_over(stream_id)
         elif not more:
             self._reset(stream, PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-        elif stream.window + more > _MAX_WINDOW:
+        elif stream.window + more > MAX_WINDOW:
             self._reset(stream, FLOW_CONTROL_ERROR, "the stream's window is too large")
         else:
             stream.window += more
-            self._send_later(stream)
+            self._outgoing.add(stream)
 
-    def _on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Everything that is rare."""
-        if kind == _CONTINUATION:
-            self._on_continuation(flags, stream_id, payload)
-        elif kind == _RST_STREAM:
+        if kind == RST_STREAM:
             self._on_rst_stream(stream_id, payload)
-        elif kind == _SETTINGS:
+        elif kind == SETTINGS:
             self._on_settings(flags, stream_id, payload)
-        elif kind == _PING:
+        elif kind == PING:
             self._on_ping(flags, stream_id, payload)
-        elif kind == _GOAWAY:
+        elif kind == GOAWAY:
             self._on_goaway(stream_id, payload)
-        elif kind == _PUSH_PROMISE:
-            raise _Violation(PROTOCOL_ERROR, "PUSH_PROMISE, which we don't allow")
+        elif kind == PUSH_PROMISE:
+            raise Violation(PROTOCOL_ERROR, "PUSH_PROMISE, which we don't allow")
         else:
             # PRIORITY, and what later versions may bring: nothing to us.
             self._count_noise()
 
     def _on_rst_stream(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _Violation(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+            raise Violation(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_over(stream_id)
             self._count_noise()
             return
-        code = _NUMBER.unpack(payload)[0]
+        code = NUMBER.unpack(payload)[0]
         self._forget(stream)
         reached = code != REFUSED_STREAM
         stream.on_broken(Broken(f"Received RST_STREAM with error code {code}", code, reached))
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
-            raise _Violation(PROTOCOL_ERROR, "SETTINGS of a stream")
-        if len(payload) % 6 or (flags & _ACK and payload):
-            raise _Violation(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
-        if flags & _ACK:
+            raise Violation(PROTOCOL_ERROR, "SETTINGS of a stream")
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise Violation(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        if flags & ACK:
             self._count_noise()
             return
         if self.ready:
             self._count_noise()
-        for key, value in _SETTING.iter_unpack(payload):
+        for key, value in SETTING.iter_unpack(payload):
             self._set(key, value)
-        self._emit(_frame(_SETTINGS, _ACK, 0, b""))
+        self._emit(frame(SETTINGS, ACK, 0, b""))
         if not self.ready:
-            self.ready = True
+            self.ready = self._reader.ready = True
             self._owner.on_ready()
 
     def _set(self, key: int, value: int) -> None:
-        if key == 3:
+        if key == MAX_CONCURRENT_STREAMS:
             self._max_streams = value
-        elif key == 4:
-            if value > _MAX_WINDOW:
-                raise _Violation(FLOW_CONTROL_ERROR, "the initial window is too large")
-            more = value - self._initial_window
-            self._initial_window = value
-            for stream in self._streams.values():
-                stream.window += more
-                if stream.window > _MAX_WINDOW:
-                    raise _Violation(FLOW_CONTROL_ERROR, "a stream's window is too large")
-                if stream.window > 0:
-                    self._send_later(stream)
-                else:
-                    self._sending.pop(stream, None)
-        elif key == 5:
-            if not _SMALLEST_FRAME <= value < 1 << 24:
-                raise _Violation(PROTOCOL_ERROR, f"frames of {value} bytes")
-            self._max_frame = value
+        elif key == INITIAL_WINDOW_SIZE:
+            self._outgoing.set_initial_window(value, self._streams.values())
+        elif key == MAX_FRAME_SIZE:
+            self._outgoing.set_max_frame(value)
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
-            raise _Violation(PROTOCOL_ERROR, "PING of a stream")
+            raise Violation(PROTOCOL_ERROR, "PING of a stream")
         if len(payload) != 8:
-            raise _Violation(FRAME_SIZE_ERROR, "PING of a wrong size")
+            raise Violation(FRAME_SIZE_ERROR, "PING of a wrong size")
         self._count_noise()
-        if not flags & _ACK:
-            self._emit(_frame(_PING, _ACK, 0, payload))
+        if not flags & ACK:
+            self._emit(frame(PING, ACK, 0, payload))
 
     def _on_goaway(self, stream_id: int, payload: bytes) -> None:
         if stream_id:
-            raise _Violation(PROTOCOL_ERROR, "GOAWAY of a stream")
+            raise Violation(PROTOCOL_ERROR, "GOAWAY of a stream")
         if len(payload) < 8:
-            raise _Violation(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
-        last = _NUMBER.unpack_from(payload)[0] & _MAX_ID
-        code = _NUMBER.unpack_from(payload, 4)[0]
+            raise Violation(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+        last = NUMBER.unpack_from(payload)[0] & MAX_ID
+        code = NUMBER.unpack_from(payload, 4)[0]
         self._count_noise()
         self._leave(code, payload[8:])
         for stream in [stream for number, stream in self._streams.items() if number > last]:
@@ -693,15 +524,4 @@ class Connection:
     def _count_noise(self) -> None:
         self._noise += 1
         if self._noise > self._limits.noise:
-            raise _Violation(ENHANCE_YOUR_CALM, "the server sends too many frames that bring nothing")
-
-
-def _frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    size = len(payload)
-    return _FRAME.pack(size >> 8, size & 255, kind, flags, stream_id) + payload
-
-
-def _unpadded(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise _Violation(PROTOCOL_ERROR, "the padding is longer than its frame")
-    return payload[1 : len(payload) - payload[0]]
+            raise Violation(ENHANCE_YOUR_CALM, "the server sends too many frames that bring nothing")

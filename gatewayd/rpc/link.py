@@ -320,7 +320,7 @@ class Session(Protocol):
             self._end(why)
         self._hang_up()
 
-    # -- the connection's (http2.Owner) ---------------------------------------------------------------
+    # -- the connection's (http2.StreamOwner) ---------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -367,7 +367,7 @@ class Session(Protocol):
 
     def _keep_alive(self) -> None:
         link = self._link
-        self.connection.calm()
+        self.connection.reset_noise()
         now = link.reactor.seconds()
         left_s = self._heard_s + link.keepalive_s - now
         if left_s > 0:

@@ -58,13 +58,18 @@ class Asked(Unary):
 
 
 class Memory:
-    """A connection whose bytes are kept (``http2.Owner``)."""
+    """A connection whose bytes are kept (``http2.StreamOwner``)."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.connection = Connection(self, AnswerHead.of, limits)
         self.sent = bytearray(self.connection.begin())
         self.events: list[str] = []
         self.pause_after: int | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection holds no stream, open or waiting."""
+        return not self.connection._streams and not self.connection._waiting
 
     def ask(self, *args: Any, **options: Any) -> Asked:
         asked = Asked(*args, **options)
@@ -90,7 +95,7 @@ class Memory:
 
 
 class Peer(Memory):
-    """Such a connection with a server by the h2 package behind it, which echoes what it gets."""
+    """A connection to a server made with the h2 package, which echoes what it receives."""
 
     def __init__(self, limits: Limits | None = None, **settings: int) -> None:
         super().__init__(limits)

@@ -67,7 +67,7 @@ def test_messages_come_back_as_they_went_whatever_the_servers_settings(
 
     assert [call.ends for call in calls] == [[(message, False)] for message in messages]
     assert peer.most_at_once <= streams
-    assert not peer.connection.busy
+    assert peer.idle
 
 
 def test_every_byte_may_come_by_itself() -> None:
@@ -150,7 +150,7 @@ def test_an_answer_before_the_request_is_sent_whole_ends_it() -> None:
     peer.settle()
 
     assert call.code == "RESOURCE_EXHAUSTED"
-    assert not peer.connection.busy
+    assert peer.idle
 
 
 def test_a_smaller_initial_window_holds_back_what_is_under_way() -> None:
@@ -320,7 +320,7 @@ def test_pings_are_answered_and_floods_forgiven_with_time() -> None:
     memory = ready()
     for _ in range(5):
         memory.connection.receive(frame(PING, 0, 0, b"12345678") * 3000)
-        memory.connection.calm()
+        memory.connection.reset_noise()
 
     assert memory.sent.count(frame(PING, 1, 0, b"12345678")) == 15_000
 
@@ -330,7 +330,7 @@ def test_a_server_that_does_not_read_is_not_answered_for_ever() -> None:
     memory.connection.pause()
     for _ in range(5):
         memory.connection.receive(frame(PING, 0, 0, b"12345678") * 1000)
-        memory.connection.calm()
+        memory.connection.reset_noise()
 
     assert memory.connection.closed
 
@@ -382,4 +382,4 @@ def test_no_call_hangs_or_ends_twice_whatever_the_server_sends(
 
     for call in calls:
         assert len(call.ends) == (call not in waiting)
-    assert not memory.connection.busy
+    assert memory.idle

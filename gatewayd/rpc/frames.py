@@ -1,0 +1,243 @@
+"""
+Frames of HTTP/2 (RFC 9113 sections 4 and 6): written, and cut out of what a connection receives. No I/O.
+
+Nothing here knows whether it is a client's or a server's.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, Protocol
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+
+END_STREAM: Final = 1
+ACK: Final = 1
+END_HEADERS: Final = 4
+PADDED: Final = 8
+WITH_PRIORITY: Final = 32
+
+NO_ERROR: Final = 0
+PROTOCOL_ERROR: Final = 1
+FLOW_CONTROL_ERROR: Final = 3
+FRAME_SIZE_ERROR: Final = 6
+REFUSED_STREAM: Final = 7
+CANCEL: Final = 8
+COMPRESSION_ERROR: Final = 9
+ENHANCE_YOUR_CALM: Final = 11
+
+ENABLE_PUSH: Final = 2
+MAX_CONCURRENT_STREAMS: Final = 3
+INITIAL_WINDOW_SIZE: Final = 4
+MAX_FRAME_SIZE: Final = 5
+MAX_HEADER_LIST_SIZE: Final = 6
+
+MAX_ID: Final = 2**31 - 1
+# What a peer's MAX_FRAME_SIZE is until it says otherwise.
+SMALLEST_FRAME: Final = 16384
+
+# Length (24 bits in two), type, flags, stream.
+FRAME: Final = Struct(">HBBBI")
+SETTING: Final = Struct(">HI")
+NUMBER: Final = Struct(">I")
+
+
+class Violation(Exception):
+    """The peer broke the rules so badly that the connection has to end, with the error ``code``."""
+
+    def __init__(self, code: int, why: str) -> None:
+        self.code = code
+        super().__init__(why)
+
+
+def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    size = len(payload)
+    return FRAME.pack(size >> 8, size & 255, kind, flags, stream_id) + payload
+
+
+def header_frames(stream_id: int, block: bytes, max_frame: int) -> bytes:
+    """HEADERS and as many CONTINUATIONs as a header block needs. The stream goes on after it."""
+    pieces = [block[at : at + max_frame] for at in range(0, len(block), max_frame)]
+    kinds = [HEADERS] + [CONTINUATION] * (len(pieces) - 1)
+    flags = [0] * (len(pieces) - 1) + [END_HEADERS]
+    return b"".join(
+        frame(kind, flag, stream_id, piece) for kind, flag, piece in zip(kinds, flags, pieces, strict=True)
+    )
+
+
+def unpadded(payload: bytes) -> bytes:
+    """The content of a PADDED frame. Raises Violation."""
+    if not payload or payload[0] >= len(payload):
+        raise Violation(PROTOCOL_ERROR, "the padding is longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+class FrameHandler(Protocol):
+    """What a FrameReader hands frames to. Every method may raise Violation."""
+
+    def on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """A DATA frame, or a part of one without END_STREAM. Padding is still in a PADDED one."""
+
+    def on_block(self, stream_id: int, ended: bool, block: bytes) -> None:
+        """A whole header block; ``ended`` tells whether the peer's half of the stream is over."""
+
+    def on_window_update(self, stream_id: int, payload: bytes) -> None: ...
+
+    def on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Every other frame, as it is."""
+
+
+class FrameReader:
+    """
+    Cuts what a connection receives into frames.
+
+    The connection sets ``ready`` when the peer's first SETTINGS have been handled (nothing else is accepted
+    before), and ``closed`` to stop in the middle of what was received.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_bytes",
+        "_block_frames",
+        "_block_size",
+        "_frame_bytes",
+        "_handler",
+        "_have",
+        "_need",
+        "_parts",
+        "_unfinished",
+        "closed",
+        "ready",
+    )
+
+    def __init__(
+        self, handler: FrameHandler, *, frame_bytes: int, block_bytes: int, block_frames: int
+    ) -> None:
+        self.ready = False
+        self.closed = False
+        self._handler = handler
+        self._frame_bytes = frame_bytes
+        self._block_bytes = block_bytes
+        self._block_frames = block_frames
+        # The beginning of a frame, in pieces; how much of it is there, and how much is needed to go on.
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = 9
+        # A DATA frame that has been received in part: flags, stream, and bytes that are missing.
+        self._unfinished: tuple[int, int, int] | None = None
+        # A header block that goes on: stream, whether the stream ends, its pieces, their size.
+        self._block: tuple[int, bool, list[bytes]] | None = None
+        self._block_size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Hand on every whole frame, and keep the rest for the next time. Raises Violation."""
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
+        at, end = 0, len(data)
+        most, handler = self._frame_bytes, self._handler
+        self._need = 9
+        if self._unfinished is not None:
+            at = self._more_data(data)
+        while end - at >= 9 and not self.closed:
+            high, low, kind, flags, stream_id = FRAME.unpack_from(data, at)
+            length = high << 8 | low
+            if not self.ready and (kind != SETTINGS or flags & ACK or length > most):
+                raise Violation(PROTOCOL_ERROR, "the server does not speak HTTP/2")
+            if length > most:
+                raise Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
+            after = at + 9 + length
+            if after > end:
+                if kind == DATA and not flags & PADDED and self._block is None and end - at > 9:
+                    # Handed on as it arrives: a large frame is the same as many smaller ones.
+                    self._unfinished = (flags, stream_id & MAX_ID, length)
+                    at += 9 + self._more_data(data[at + 9 :])
+                else:
+                    self._need = 9 + length
+                break
+            payload = data[at + 9 : after]
+            at = after
+            stream_id &= MAX_ID
+            if self._block is not None and kind != CONTINUATION:
+                raise Violation(PROTOCOL_ERROR, "a header block was interrupted")
+            if kind == DATA:
+                handler.on_data(flags, stream_id, payload)
+            elif kind == HEADERS:
+                self._on_headers(flags, stream_id, payload)
+            elif kind == WINDOW_UPDATE:
+                handler.on_window_update(stream_id, payload)
+            elif kind == CONTINUATION:
+                self._on_continuation(flags, stream_id, payload)
+            else:
+                handler.on_other(kind, flags, stream_id, payload)
+        if at < end and not self.closed:
+            rest = data[at:] if at else data
+            self._parts.append(rest)
+            self._have = len(rest)
+
+    def clear(self) -> None:
+        """Forget what was received of an unfinished frame."""
+        self._parts.clear()
+
+    def _more_data(self, data: bytes) -> int:
+        """Hand on what was received of the unfinished DATA frame; returns how much of ``data`` that is."""
+        assert self._unfinished is not None
+        flags, stream_id, missing = self._unfinished
+        size = len(data)
+        if size < missing:
+            self._unfinished = (flags, stream_id, missing - size)
+            self._handler.on_data(flags & ~END_STREAM, stream_id, data)
+            return size
+        self._unfinished = None
+        self._handler.on_data(flags, stream_id, data[:missing])
+        return missing
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if flags & (PADDED | WITH_PRIORITY):
+            if flags & PADDED:
+                payload = unpadded(payload)
+            if flags & WITH_PRIORITY:
+                if len(payload) < 5:
+                    raise Violation(FRAME_SIZE_ERROR, "HEADERS are too short for their priority")
+                payload = payload[5:]
+        ended = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._handler.on_block(stream_id, ended, payload)
+        else:
+            self._block = (stream_id, ended, [])
+            self._block_size = 0
+            self._add_to_block(stream_id, payload)
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block is None:
+            raise Violation(PROTOCOL_ERROR, "CONTINUATION of nothing")
+        self._add_to_block(stream_id, payload)
+        if flags & END_HEADERS:
+            _, ended, parts = self._block
+            self._block = None
+            self._handler.on_block(stream_id, ended, b"".join(parts))
+
+    def _add_to_block(self, stream_id: int, payload: bytes) -> None:
+        assert self._block is not None
+        own_id, _, parts = self._block
+        if own_id != stream_id:
+            raise Violation(PROTOCOL_ERROR, "a header block was interrupted")
+        parts.append(payload)
+        self._block_size += len(payload)
+        if self._block_size > self._block_bytes or len(parts) > self._block_frames:
+            raise Violation(ENHANCE_YOUR_CALM, "a header block is too large")
