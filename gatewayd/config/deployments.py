@@ -18,13 +18,14 @@ from gatewayd.config.keys import EXECUTOR
 from gatewayd.config.kinds import HOST, VERSION, Refused
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.config.problems import Place, suggestion, type_name
-from gatewayd.config.sections import Layer, gather, read
+from gatewayd.config.sections import Layer, gather, model_arguments, read
 
-# Handled here one by one; every other supported key is a field of DeploymentConfig or ExecutorConfig.
-_PLAIN = (
-    "when", "no_reduce", "grpc_metadata", "replicas", "shards", "polling", "timeout_send", "retries",
-    "compression", "idempotent", "timeout_ready",
-)  # fmt: skip
+# Fields of DeploymentConfig that are worked out from several keys, here or in the graph. All others carry the
+# value of their key as it is (``model_arguments``).
+_DERIVED = frozenset(
+    {"name", "needs", "floating", "external", "addresses", "tls", "host", "ports"}
+    | {"executor", "uses_before", "uses_after"}
+)
 _WRAPPER_KEYS = ("jtype", "version", "with")
 
 
@@ -99,7 +100,7 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     elif "workspace" in flow:
         values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
-    fields: dict[str, Any] = {_field(name): values[name] for name in _PLAIN if name in values}
+    fields = model_arguments(EXECUTOR, values, DeploymentConfig, but=_DERIVED)
     try:
         where = _external(draft) if values.get("external") else _local(draft)
     except Refused as refused:
@@ -127,11 +128,6 @@ def _around(draft: Draft, values: Mapping[str, Any]) -> dict[str, Any]:
         place = draft.place.inside(name)
         found[name] = executor_config({**shared, "uses": uses}, place, draft.folder)
     return found
-
-
-def _field(name: str) -> str:
-    key = EXECUTOR.find(name)
-    return key.field if key else name
 
 
 def _external(draft: Draft) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import attrs
 
 from gatewayd.config.files import Folder
-from gatewayd.config.keys import CONFIG_FILE
+from gatewayd.config.keys import CONFIG_FILE, EXECUTOR
 from gatewayd.config.kinds import USES
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.config.problems import Place, show, type_name
-from gatewayd.config.sections import gather, read
+from gatewayd.config.sections import gather, model_arguments, read
 
 # The pass-through executor, by the reference's names.
 _PASS_THROUGH: Final = frozenset({"BaseExecutor", "Executor"})
@@ -46,18 +46,15 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
     modules = _modules_of(metas, place.inside("uses_metas"), folder)
     if "py_modules" in values:
         modules += folder.modules(values["py_modules"], place.inside("py_modules"))
-    return ExecutorConfig(
-        uses=described.uses,
-        uses_with={**described.with_, **values.get("uses_with", {})},
-        uses_metas={**described.metas, **metas},
-        uses_requests={**described.requests, **values.get("uses_requests", {})},
-        uses_dynamic_batching={**described.dynamic_batching, **values.get("uses_dynamic_batching", {})},
-        py_modules=tuple(dict.fromkeys(described.py_modules + modules)),
-        workspace=values.get("workspace"),
-        env=values.get("env", {}),
-        output_array_type=values.get("output_array_type"),
-        exit_on_exceptions=values.get("exit_on_exceptions", ()),
-    )
+    merged: dict[str, Any] = {
+        "uses": described.uses,
+        "uses_with": {**described.with_, **values.get("uses_with", {})},
+        "uses_metas": {**described.metas, **metas},
+        "uses_requests": {**described.requests, **values.get("uses_requests", {})},
+        "uses_dynamic_batching": {**described.dynamic_batching, **values.get("uses_dynamic_batching", {})},
+        "py_modules": tuple(dict.fromkeys(described.py_modules + modules)),
+    }
+    return ExecutorConfig(**model_arguments(EXECUTOR, values, ExecutorConfig, but=merged.keys()), **merged)
 
 
 def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folder) -> _Described:

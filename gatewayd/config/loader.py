@@ -20,10 +20,10 @@ from gatewayd.config import deployments
 from gatewayd.config.document import parse
 from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Wish, connect
-from gatewayd.config.keys import GATEWAY, POOL, TOP
+from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Place, Report, Source, type_name
-from gatewayd.config.sections import Layer, Spread, gather, read, read_value, spread
+from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls import UnusableIdentity, load_identity
 
@@ -126,14 +126,13 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
     found = _deployments(top, shared, flow, folder)
     report.raise_problems()
-    return FlowConfig(
-        gateway=gateway,
-        deployments=found,
-        name=flow.get("name"),
-        workspace=flow.get("workspace"),
-        base_dir=str(folder.path),
-        warnings=tuple(report.ordered(report.warnings)),
-    )
+    worked_out: dict[str, Any] = {
+        "gateway": gateway,
+        "deployments": found,
+        "base_dir": str(folder.path),
+        "warnings": tuple(report.ordered(report.warnings)),
+    }
+    return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=worked_out.keys()), **worked_out)
 
 
 def _gateway(

@@ -7,7 +7,7 @@ under a section's own), then ``read`` turns what is left into the model's values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -107,6 +107,24 @@ def read(layer: Layer) -> dict[str, Any]:
         if value is not ...:
             values[name] = value
     return values
+
+
+def model_arguments(
+    section: Section, values: Mapping[str, Any], model: type, *, but: Container[str]
+) -> dict[str, Any]:
+    """
+    The checked ``values`` of a section, by ``Key.name``, as arguments of ``model``: those that it has.
+
+    A key of the table whose field the model has arrives without being named anywhere else. ``but`` are
+    fields that the caller works out.
+    """
+    fields = attrs.fields_dict(model)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = section.find(name)
+        if key is not None and key.field in fields and key.field not in but:
+            found[key.field] = value
+    return found
 
 
 def read_value(given: Given) -> Any:

@@ -11,13 +11,11 @@ does not depend on runs in the background: the client does not wait for it (spec
 from __future__ import annotations
 
 import graphlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
 from gatewayd.config.model import DeploymentConfig
-from gatewayd.errors import ConfigError
 from gatewayd.messages.conditions import compile_condition
 from gatewayd.pb import DocumentProto
 
@@ -67,8 +65,8 @@ class Topology:
         """
         Work out the order. A Deployment without ``needs`` needs the gateway.
 
-        Raises ConfigError for a name that is used twice or unknown, for Deployments that need each
-        other in a circle, and for a ``when`` that is not a valid query.
+        ``deployments`` are those of a checked config: names are unique and known, and none need each other
+        in a circle (``gatewayd.config.graph``).
         """
         needs = _needs(deployments)
         order = _sorted(needs)
@@ -88,7 +86,7 @@ class Topology:
                 name=name,
                 parts=len(needs[name]),
                 successors=tuple(nodes[follower] for follower in followers[name]),
-                condition=_condition(config),
+                condition=None if config.when is None else compile_condition(config.when),
                 no_reduce=config.no_reduce,
                 answers=name == answering,
                 background=name not in awaited,
@@ -104,29 +102,13 @@ class Topology:
 
 
 def _needs(deployments: Sequence[DeploymentConfig]) -> dict[str, tuple[str, ...]]:
-    names = [each.name for each in deployments]
-    needs: dict[str, tuple[str, ...]] = {}
-    for each in deployments:
-        if each.name == START or each.name in needs:
-            raise ConfigError(f"executors: the name {each.name!r} stands twice; give each executor its own")
-        # A name given twice is one need: an answer arrives once.
-        needs[each.name] = tuple(dict.fromkeys(each.needs)) or (START,)
-        for wanted in needs[each.name]:
-            if wanted != START and wanted not in names:
-                accepted = ", ".join((START, *(name for name in names if name != each.name)))
-                raise ConfigError(f"executors.{each.name}.needs: {wanted!r} is not one of {accepted}")
-    return needs
+    # A name that is needed twice is one need: an answer arrives once.
+    return {each.name: tuple(dict.fromkeys(each.needs)) or (START,) for each in deployments}
 
 
 def _sorted(needs: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Every Deployment behind all that it needs."""
-    try:
-        order = graphlib.TopologicalSorter(needs).static_order()
-        return [name for name in order if name != START]
-    except graphlib.CycleError as error:
-        circle: list[str] = error.args[1]
-        text = ", ".join(f"{name} needs {wanted}" for wanted, name in itertools.pairwise(circle))
-        raise ConfigError(f"executors: they wait for each other in a circle: {text}") from error
+    return [name for name in graphlib.TopologicalSorter(needs).static_order() if name != START]
 
 
 def _behind(needs: Mapping[str, tuple[str, ...]], answering: str | None) -> set[str]:
@@ -139,15 +121,6 @@ def _behind(needs: Mapping[str, tuple[str, ...]], answering: str | None) -> set[
             found.add(name)
             ahead += needs[name]
     return found
-
-
-def _condition(config: DeploymentConfig) -> Condition | None:
-    if config.when is None:
-        return None
-    try:
-        return compile_condition(config.when)
-    except ValueError as error:
-        raise ConfigError(f"executors.{config.name}.when: {error}") from error
 
 
 def _depth_first(origins: tuple[Node, ...]) -> Iterator[Node]:

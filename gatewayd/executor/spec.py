@@ -80,8 +80,9 @@ class ExecutorSpec:
         """The inverse of ``to_line``. Raises ValueError or TypeError."""
         plain: dict[str, Any] = json.loads(line)
         executor = plain.pop("executor", {})
-        for key in ("py_modules", "exit_on_exceptions"):
-            executor[key] = tuple(executor.get(key, ()))
+        for field in attrs.fields(ExecutorConfig):
+            if isinstance(field.default, tuple) and field.name in executor:  # JSON has lists only
+                executor[field.name] = tuple(executor[field.name])
         return cls(executor=ExecutorConfig(**executor), **plain)
 
 

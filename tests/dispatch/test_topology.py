@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.topology import Topology
-from gatewayd.errors import ConfigError
 from tests.dispatch.fakes import CHAIN, DIAMOND, deployment
 
 
@@ -50,26 +47,3 @@ def test_needing_nothing_is_needing_the_gateway() -> None:
 
 def test_an_empty_flow_has_nobody_to_answer() -> None:
     assert Topology.from_deployments(()).answering is None
-
-
-@pytest.mark.parametrize(
-    ("deployments", "words"),
-    [
-        ((deployment("a", "nobody"), deployment("b")), ("executors.a.needs", "'nobody'", "gateway, b")),
-        (
-            (deployment("a", "c"), deployment("b", "a"), deployment("c", "b")),
-            ("a needs c", "b needs a", "circle"),
-        ),
-        ((deployment("a", "a"),), ("a needs a",)),
-        ((deployment("a"), deployment("a")), ("'a' stands twice",)),
-        ((deployment("gateway"),), ("'gateway'",)),
-        ((deployment("a", when={"x": {"$nonsense": 1}}),), ("executors.a.when", "$nonsense")),
-    ],
-)
-def test_what_cannot_be_walked_is_refused_with_the_names(
-    deployments: tuple[DeploymentConfig, ...], words: tuple[str, ...]
-) -> None:
-    with pytest.raises(ConfigError) as refused:
-        Topology.from_deployments(deployments)
-    for word in words:
-        assert word in str(refused.value)
