@@ -1,4 +1,4 @@
-"""The part of a reactor's clock that the pool uses."""
+"""The narrow views of a reactor: its clock, and its outgoing connections."""
 
 from __future__ import annotations
 
@@ -18,3 +18,18 @@ class Clock(Protocol):
 
     def seconds(self) -> float: ...
     def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer: ...
+
+
+class Connector(Clock, Protocol):
+    """The parts of IReactorTCP and IReactorPluggableNameResolver that an endpoint of a client uses."""
+
+    nameResolver: Any
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30.0,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> Any: ...

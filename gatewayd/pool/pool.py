@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from gatewayd.bridge import Bridge
-from gatewayd.clocks import Clock
+from gatewayd.clocks import Clock, Connector
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.around import AFTER, BEFORE, around
 from gatewayd.messages.request import Answer, Call
@@ -28,7 +28,7 @@ from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel
 from gatewayd.pool.replica_set import ReplicaLimits, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
-from gatewayd.pool.roots import read_roots
+from gatewayd.pool.roots import trusted_roots
 from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
@@ -83,14 +83,18 @@ class Pool:
         self._deployments: dict[str, Sender | Shards] = {}
         self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
         self._names: list[NamedReplicas] = []
-        self._roots = read_roots() if any(deployment.tls for deployment in deployments) else None
+        self._roots = trusted_roots() if any(deployment.tls for deployment in deployments) else None
         for deployment in deployments:
             self._deployments[deployment.name] = self._build(deployment, offload)
             self._add_addresses(deployment, resolve)
 
     @classmethod
     def over(
-        cls, bridge: Bridge, gateway: GatewayConfig, deployments: Sequence[DeploymentConfig], reactor: Any
+        cls,
+        bridge: Bridge,
+        gateway: GatewayConfig,
+        deployments: Sequence[DeploymentConfig],
+        reactor: Connector,
     ) -> Pool:
         """A pool that connects to real executors."""
 
@@ -229,7 +233,7 @@ class Pool:
             named.start()
 
 
-def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: bytes | None) -> ChannelSettings:
+def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: Any) -> ChannelSettings:
     return ChannelSettings(
         tls=deployment.tls,
         roots=roots,

@@ -1,44 +1,38 @@
 """
-Which certificates vouch for an executor that is called over TLS.
+Which certificate authorities are trusted for executors that are called over TLS.
 
-gRPC for Python brings a list of its own and doesn't look at the system's, so an authority that an
-operator has installed would be unknown to it.
+The system's, as Twisted finds them; or those of a file that a variable names, under OpenSSL's name for it or
+gRPC's, which users of the reference know.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from OpenSSL import SSL
+from twisted.internet import ssl
 from twisted.logger import Logger
 
 log = Logger()
 
 _VARIABLES: Final = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE")
-# No certificate; empty bytes might be taken for "none given".
-_NONE: Final = b"\n"
-# Debian and Alpine, Fedora and RHEL, SUSE, FreeBSD and macOS: where Go's crypto/x509 looks.
-_SYSTEM: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
+_END: Final = b"-----END CERTIFICATE-----"
 
 
-def read_roots(environment: Mapping[str, str] = os.environ) -> bytes | None:
+def trusted_roots(environment: Mapping[str, str] = os.environ) -> Any:
     """
-    PEM certificates: of the file that a variable names, else of the system.
+    An IOpenSSLTrustRoot.
 
-    None where there is nothing to be read, which leaves gRPC's own. A file that is named and cannot be
-    read is an error for the log, and no certificate is trusted then: nobody would notice otherwise.
+    A file that is named but cannot be read is an error for the log, and then no authority is trusted:
+    trusting the system's instead would go unnoticed.
     """
     for variable in _VARIABLES:
         if name := environment.get(variable):
             try:
-                return Path(name).read_bytes()
+                return trust_in(Path(name).read_bytes())
             except OSError as error:
                 log.error(
                     "{variable}: {path} cannot be read ({error}); no executor can be called over TLS",
@@ -46,10 +40,23 @@ def read_roots(environment: Mapping[str, str] = os.environ) -> bytes | None:
                     path=name,
                     error=error,
                 )
-                return _NONE
-    for name in _SYSTEM:
-        try:
-            return Path(name).read_bytes()
-        except OSError:
+                return ssl.trustRootFromCertificates([])
+    return ssl.platformTrust()
+
+
+def trust_in(pem: bytes) -> Any:
+    """An IOpenSSLTrustRoot of certificates in PEM; those that cannot be read are logged and left out."""
+    return ssl.trustRootFromCertificates(_certificates(pem))
+
+
+def _certificates(pem: bytes) -> Sequence[ssl.Certificate]:
+    found = []
+    for part in pem.split(_END)[:-1]:
+        begin = part.find(b"-----BEGIN CERTIFICATE-----")
+        if begin < 0:
             continue
-    return None
+        try:
+            found.append(ssl.Certificate.loadPEM(part[begin:] + _END))
+        except (ValueError, SSL.Error) as error:
+            log.warn("a certificate among those to be trusted cannot be read: {error}", error=error)
+    return found

@@ -1,27 +1,29 @@
 """
 One address: gRPC calls to an executor as Deferreds that can be cancelled. Reactor thread only.
 
-``Channel`` is what the pool sees; it makes calls (``call.py``) over a connection that comes back when
-it is lost (``link.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md).
-Executors are reached by ``process_single_data``; one that doesn't implement it is asked by ``Call`` (spec
-wire.md, How a gateway learns what an executor serves: the reference asks reflection first, which costs a
-round trip and fails on executors without it).
+``Channel`` is what the pool sees; it makes calls (``call.py``) over a connection that is restored when it is
+lost (``link.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md). Executors are called
+by ``process_single_data``; those that do not implement it by ``Call`` (spec wire.md, How a gateway learns
+what an executor serves: the reference asks reflection first, which costs a round trip and fails on
+executors without it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 import gatewayd
-from gatewayd.clocks import Timer
+from gatewayd.clocks import Connector, Timer
+from gatewayd.deadlines import has_passed
 from gatewayd.messages import wire
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
+from gatewayd.offload import Offload, is_small
 from gatewayd.pb import EndpointsProto
 from gatewayd.rpc.call import (
     AnswerHead,
@@ -33,45 +35,34 @@ from gatewayd.rpc.call import (
     expand,
     prefix,
 )
-from gatewayd.rpc.deadlines import Deadlines
 from gatewayd.rpc.link import Link, LinkSettings, State
+from gatewayd.rpc.timeouts import Timeouts
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
-# What an executor without discovery is taken to serve: everything (spec wire.md).
+# An executor without discovery is taken to serve everything (spec wire.md).
 EVERY_ENDPOINT: Final = ("/default",)
 
 Metadata = tuple[tuple[str, str], ...]
-T = TypeVar("T")
 
 # How long a server may take to end a stream that it has answered.
 _STREAM_END_S: Final = 0.5
-# Compressing more than this takes longer than a thread of the pool costs.
-_OFFLOAD_BYTES: Final = 1 << 15
-# gRPC's timers and ours are not the same: a server that gave up this little early was out of time, too.
-_NEARLY_LATE_S: Final = 0.05
 _MAX_HEADS: Final = 256
 _TOO_LATE: Final = "Deadline Exceeded"
-
-
-class Offload(Protocol):
-    """Runs a pure function where it does not hold up the reactor thread."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Deferred[T]: ...
 
 
 @attrs.frozen
 class ChannelSettings:
     """
-    How every call through one channel is made. ``metadata`` goes out before the endpoint's.
+    How every call through one channel is made. ``metadata`` is sent before the endpoint's.
 
-    ``host`` is the name that the address was resolved from: it stays the call's authority, and what the
-    server's certificate must say. ``roots`` are PEM certificates, None for those of the platform.
+    ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
+    the server's certificate must have. ``roots`` is an IOpenSSLTrustRoot, None for the platform's.
     """
 
     tls: bool = False
     host: str | None = None
-    roots: bytes | None = attrs.field(default=None, repr=False)
+    roots: Any = attrs.field(default=None, repr=False)
     compression: str = "none"
     metadata: Metadata = ()
     max_message_bytes: int = 1 << 30
@@ -88,7 +79,7 @@ class Channel:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Connector,
         address: str,
         settings: ChannelSettings,
         on_state: Callable[[State], None],
@@ -98,7 +89,7 @@ class Channel:
         self.settings = settings
         self.clock = reactor
         self.offload = offload
-        self.deadlines = Deadlines(reactor)
+        self.timeouts = Timeouts(reactor)
         self.unary_is_missing = False
         self._on_state = on_state
         host, _, port = address.rpartition(":")
@@ -120,7 +111,7 @@ class Channel:
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """
-        Make one call. Fails with CallError, or wire.Malformed when the answer is no message.
+        Make one call. Fails with CallError, or wire.Malformed when the answer cannot be parsed.
 
         ``timeout_s`` becomes the call's gRPC deadline.
         """
@@ -142,7 +133,7 @@ class Channel:
     def close(self) -> Deferred[None]:
         """End the connection; calls under way fail."""
         closed = self.link.close()
-        self.deadlines.close()
+        self.timeouts.close()
         return closed
 
     def head(self, path: str, endpoint: str) -> RequestHead:
@@ -161,14 +152,14 @@ class Channel:
                 compression=settings.compression,
                 metadata=metadata,
             )
-            # Endpoints come from clients: remember those of a Flow, not whatever a scanner makes up.
+            # Endpoints come from clients: remember those of a Flow, not all that a scanner makes up.
             if len(self._heads) < _MAX_HEADS:
                 self._heads[path, endpoint] = head
         return head
 
     def _state_changed(self, state: State) -> None:
         if state == "ready":
-            # Another process may listen there now.
+            # It may be another process now.
             self.unary_is_missing = False
         self._on_state(state)
 
@@ -182,7 +173,7 @@ def _endpoints(message: bytes, is_error: bool) -> tuple[str, ...]:
 
 
 class _Exchange(Unary):
-    """A call on its channel, from the Deferred that somebody waits for to the Deferred's answer."""
+    """A call on its channel, with the Deferred of its answer."""
 
     __slots__ = (
         "_channel",
@@ -220,15 +211,15 @@ class _Exchange(Unary):
         self.answer: Deferred[Any] = Deferred(self._left) if answer is None else answer
 
     def begin(self) -> None:
-        """Send it, now or when it is compressed and there is a connection."""
+        """Send the request as soon as it is compressed and there is a connection."""
         deadline_s, channel = self._deadline_s, self._channel
         if deadline_s is not None:
-            self._tick = channel.deadlines.add(self, deadline_s)
+            self._tick = channel.timeouts.add(self, deadline_s)
         compression = channel.settings.compression
         message = self._request
         if compression == "none" or not message:
             self._send(message, compressed=False)
-        elif len(message) <= _OFFLOAD_BYTES:
+        elif is_small(len(message)):
             self._send_compressed(compress(message, compression))
         else:
             compressing = channel.offload(compress, message, compression)
@@ -243,7 +234,7 @@ class _Exchange(Unary):
         self._send(compressed if smaller else self._request, compressed=smaller)
 
     def _send(self, content: bytes, *, compressed: bool) -> None:
-        if self.over:  # cancelled, or too late, while it was compressed
+        if self.over:  # cancelled, or out of time, while it was compressed
             return
         channel, left_s = self._channel, None
         if self._deadline_s is not None:
@@ -263,13 +254,13 @@ class _Exchange(Unary):
     def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
         self._stop_timers()
         if self._path is STREAM:
-            # Remembered only now: until it has answered one, nothing says that Call is there.
+            # Remembered only now: before its first answer, nothing shows that Call is implemented.
             self._channel.unary_is_missing = True
         if not compressed:
             self._deliver(message, is_error)
             return
         limit_bytes = self.limit_bytes
-        if len(message) <= _OFFLOAD_BYTES:
+        if is_small(len(message)):
             expanding = maybeDeferred(expand, message, encoding, limit_bytes)
         else:
             expanding = self._channel.offload(expand, message, encoding, limit_bytes)
@@ -292,13 +283,8 @@ class _Exchange(Unary):
         if error.code == "UNIMPLEMENTED" and self._path is DISCOVERY:
             self.answer.callback(EVERY_ENDPOINT)
             return
-        late_s = self._deadline_s
-        if (
-            error.code == "CANCELLED"
-            and late_s is not None
-            and self._channel.clock.seconds() >= late_s - _NEARLY_LATE_S
-        ):
-            # How servers end what took too long, where their clock was the faster one.
+        if error.code == "CANCELLED" and has_passed(self._deadline_s, self._channel.clock.seconds()):
+            # Servers end calls like this when their timer fires before ours.
             error = CallError("DEADLINE_EXCEEDED", _TOO_LATE)
         self.answer.errback(error)
 
@@ -317,7 +303,7 @@ class _Exchange(Unary):
         try:
             decoded = self._decode(message, is_error)
         except Exception as error:
-            # Without the frames, which hold whole messages.
+            # Without the traceback, whose frames hold whole messages.
             answer.errback(error.with_traceback(None))
             return
         answer.callback(decoded)
@@ -328,7 +314,7 @@ class _Exchange(Unary):
 
     def _stop_timers(self) -> None:
         if self._tick:
-            self._channel.deadlines.remove(self, self._tick)
+            self._channel.timeouts.remove(self, self._tick)
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
 

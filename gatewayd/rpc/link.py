@@ -1,12 +1,13 @@
 """
-An HTTP/2 connection to one address that comes back whenever it is lost. Reactor thread only.
+An HTTP/2 connection to one address that is restored whenever it is lost. Reactor thread only.
 
     connecting ──(the server's settings)──> ready ──(lost, or GOAWAY)──> connecting
         │                                     ^
-        └──(refused, or silent for too long)──┴── failed: tries go on, streams fail at once
+        └──(refused, or silent for too long)──┴── failed: attempts go on, streams fail at once
 
-``Link`` owns the tries, the streams that wait for one to succeed, and what is left of connections that
-their servers want to end. A connection proves that it lives by what it receives, or by an answered ping.
+``Link`` owns the attempts to connect, the streams that wait for one to succeed, and what is left of
+connections that their servers are ending. A connection is alive while it receives something, if only
+answers to pings.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import errno
 import os
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import attrs
@@ -31,7 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.clocks import Timer
+from gatewayd.backoff import Backoff
+from gatewayd.clocks import Connector, Timer
 from gatewayd.rpc.http2 import Broken, Connection, Stream
 
 log = Logger()
@@ -43,8 +44,6 @@ KEEPALIVE_S: Final = 9.999
 KEEPALIVE_TIMEOUT_S: Final = 4.999
 # How long a connection that we end may take to send what is still to be sent.
 _GOODBYE_S: Final = 0.5
-# Those who lost the same executor at the same time don't come back as one.
-_JITTER: Final = 0.2
 
 _CLOSED: Final = "the connection was closed"
 _TIMED_OUT: Final = "connection attempt timed out before receiving SETTINGS frame"
@@ -55,13 +54,13 @@ class LinkSettings:
     """
     How to connect to ``address``, which is ``host:port``.
 
-    ``tls_name`` is what the server's certificate must say, None for no TLS; ``roots`` are PEM certificates,
-    None for those of the platform.
+    ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``roots`` is an
+    IOpenSSLTrustRoot, None for the platform's.
     """
 
     address: str
     tls_name: str | None
-    roots: bytes | None
+    roots: Any
     connect_timeout_s: float
     reconnect_s: float
 
@@ -70,12 +69,12 @@ class Link:
     """
     Connects at once, and again until it is closed. ``on_state`` is called with each change.
 
-    ``read`` makes of a header block's fields what streams are given.
+    ``read`` turns the fields of a header block into what streams receive.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Connector,
         settings: LinkSettings,
         read: Callable[[Any], Any],
         on_state: Callable[[State], None],
@@ -88,15 +87,17 @@ class Link:
         self._on_state = on_state
         self._dice = dice
         self._endpoint = _endpoint(reactor, settings)
+        # Links that lost the same executor at the same time do not reconnect at the same time.
+        self._backoff = Backoff(settings.reconnect_s, factor=1.0, low=0.8, high=1.2)
         self._state: State = "connecting"
         self._why = ""
         self._closing: Deferred[None] | None = None
         self._connecting: Deferred[Any] | None = None
-        self._timer: Timer | None = None  # of a try, or until the next one
+        self._timer: Timer | None = None  # of an attempt, or until the next one
         self._began_s = 0.0
         self._trying: Session | None = None
         self._ready: Session | None = None
-        self._sessions: set[Session] = set()  # all that have a transport
+        self._sessions: set[Session] = set()  # all with a transport
         self._waiting: OrderedDict[Stream, None] = OrderedDict()
         on_state("connecting")
         self._connect()
@@ -104,7 +105,7 @@ class Link:
     # -- streams -------------------------------------------------------------------------------------
 
     def start(self, stream: Stream) -> None:
-        """Send a request now, or when there is a connection. ``on_broken`` may come at once."""
+        """Send a request now, or when there is a connection. ``on_broken`` may be called at once."""
         if self._ready is not None:
             self._ready.connection.start(stream)
         elif self._closing is not None:
@@ -115,7 +116,7 @@ class Link:
             self._waiting[stream] = None
 
     def cancel(self, stream: Stream) -> None:
-        """No answer is wanted any more. Asking twice changes nothing."""
+        """The answer is no longer wanted. Harmless when repeated."""
         if stream in self._waiting:
             del self._waiting[stream]
         elif stream.connection is not None:
@@ -137,7 +138,7 @@ class Link:
         self._closing.addCallback(_tell, closed)
         return closed
 
-    # -- tries ---------------------------------------------------------------------------------------
+    # -- attempts to connect -------------------------------------------------------------------------
 
     def _connect(self) -> None:
         settings = self.settings
@@ -153,10 +154,9 @@ class Link:
             error = failure.value
             number = error.osError if isinstance(error, ConnectError) else None
             text = os.strerror(number) if isinstance(number, int) else str(error)
-            self._try_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
+            self._attempt_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
         elif self._closing is None:
-            # Given up before; whatever it says comes too late.
-            log.debug("a try to connect ended late: {error}", error=failure.value)
+            log.debug("an attempt to connect ended late: {error}", error=failure.value)
 
     def _took_too_long(self, session: Session) -> None:
         self._timer = None
@@ -164,21 +164,21 @@ class Link:
             self._trying = None
             self._connecting.cancel()
             text = os.strerror(errno.ETIMEDOUT)
-            self._try_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
+            self._attempt_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
         else:
             session.abort(_TIMED_OUT)
 
-    def _try_failed(self, code: str, why: str) -> None:
+    def _attempt_failed(self, code: str, why: str) -> None:
         self._trying = None
         self._stop_timer()
-        address = _in_grpcs_words(self.settings.address)
+        address = _as_grpc_writes(self.settings.address)
         self._why = f"failed to connect to all addresses; last error: {code}: {address}: {why}"
         self._connect_again()
         self._set_state("failed")
         self._break_waiting(self._why)
 
     def _connect_again(self) -> None:
-        pause_s = self.settings.reconnect_s * (1 + _JITTER * (2 * self._dice() - 1))
+        pause_s = self._backoff.delay_s(1, self._dice())
         left_s = self._began_s + pause_s - self.reactor.seconds()
         self._timer = self.reactor.callLater(max(0.0, left_s), self._connect)
 
@@ -198,10 +198,10 @@ class Link:
         for stream in waiting:
             stream.on_broken(Broken(why, reached=False))
 
-    # -- what a session says -------------------------------------------------------------------------
+    # -- for sessions --------------------------------------------------------------------------------
 
     def session_opened(self, session: Session) -> bool:
-        """There is a transport; False when nobody wants it any more."""
+        """A session has its transport. Returns False when it is no longer needed."""
         if session is not self._trying:
             return False
         self._sessions.add(session)
@@ -219,7 +219,7 @@ class Link:
             session.connection.start(stream)
 
     def session_leaving(self, session: Session, impatient: bool) -> None:
-        """Its server takes no more streams. ``impatient``: we have asked it too often whether it lives."""
+        """Its server takes no more streams. ``impatient``: it complained about too many pings."""
         if impatient:
             self.keepalive_s *= 2
         if session is self._ready:
@@ -230,9 +230,9 @@ class Link:
             self._set_state("connecting")
 
     def session_failed(self, session: Session, why: str) -> None:
-        """It is of no use any more; its streams are told next."""
+        """The session can no longer be used; its streams are failed next."""
         if session is self._trying:
-            self._try_failed("UNAVAILABLE", why)
+            self._attempt_failed("UNAVAILABLE", why)
         elif session is self._ready:
             self._ready = None
             self._connect_again()
@@ -261,11 +261,11 @@ class Session(Protocol):
     def __init__(self, link: Link) -> None:
         self.connection = Connection(self, link.read)
         self._link = link
-        self._over = False  # the link and the streams know
+        self._over = False  # the link and the streams have been told
         self._heard_s = 0.0
         self._timer: Timer | None = None
 
-    # -- Twisted's ------------------------------------------------------------------------------------
+    # -- called by Twisted ---------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         if not self._link.session_opened(self):
@@ -302,25 +302,25 @@ class Session(Protocol):
     def stopProducing(self) -> None:
         self.connection.pause()
 
-    # -- the link's -----------------------------------------------------------------------------------
+    # -- called by the link --------------------------------------------------------------------------
 
     def abort(self, why: str) -> None:
-        """Hang up at once."""
+        """Close the transport at once."""
         if not self._over:
             self._end(why)
         self.transport.abortConnection()
 
     def end(self, why: str) -> None:
-        """Break the streams, say goodbye, and hang up."""
+        """Break the streams, send GOAWAY, and close the transport."""
         if not self.connection.ready:
             self.abort(why)
             return
         if not self._over:
             self.transport.write(self.connection.goodbye())
             self._end(why)
-        self._hang_up()
+        self._disconnect()
 
-    # -- the connection's (http2.StreamOwner) ---------------------------------------------------------------
+    # -- called by the connection (http2.StreamOwner) --------------------------------------------------
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -339,7 +339,7 @@ class Session(Protocol):
         log.warn("{address} broke the rules of HTTP/2: {why}", address=self._link.settings.address, why=why)
         self._over = True
         self._link.session_failed(self, why)
-        self._hang_up()
+        self._disconnect()
 
     # -------------------------------------------------------------------------------------------------
 
@@ -350,11 +350,11 @@ class Session(Protocol):
     def _end(self, why: str) -> None:
         self._over = True
         self._stop_timer()
-        # The link first: whoever is told by a stream may start another one at once.
+        # The link first: a stream's callback may start another stream at once.
         self._link.session_failed(self, why)
         self.connection.lost(why)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         self._stop_timer()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -384,7 +384,7 @@ class Session(Protocol):
 
 
 def _why_lost(error: BaseException | None) -> str:
-    """In gRPC's words, where it has some."""
+    """As gRPC words it, where it does."""
     if isinstance(error, ConnectionDone):
         return "Socket closed"
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
@@ -395,53 +395,34 @@ def _why_lost(error: BaseException | None) -> str:
     return f"recvmsg:{os.strerror(number)}" if isinstance(number, int) else f"Socket closed: {error}"
 
 
-def _in_grpcs_words(address: str) -> str:
+def _as_grpc_writes(address: str) -> str:
     host, _, port = address.rpartition(":")
     if host.startswith("["):
         return f"ipv6:%5B{host[1:-1]}%5D:{port}"
     return f"ipv4:{'127.0.0.1' if host.endswith('localhost') else host}:{port}"
 
 
-def _endpoint(reactor: Any, settings: LinkSettings) -> Any:
+def _endpoint(reactor: Connector, settings: LinkSettings) -> Any:
     host, _, port = settings.address.rpartition(":")
-    # Our own timer comes first: it is the one that knows of TLS and settings, too.
+    # Our own timer, which also covers TLS and the server's settings, fires first.
     timeout_s = settings.connect_timeout_s + 1.0
     endpoint: Any = HostnameEndpoint(reactor, host.strip("[]"), int(port), timeout_s, attemptDelay=0.1)
     if settings.tls_name is None:
         return endpoint
-    roots = None if settings.roots is None else _trust(settings.roots)
     try:
-        tls = ssl.optionsForClientTLS(settings.tls_name, trustRoot=roots, acceptableProtocols=[b"h2"])
+        tls = ssl.optionsForClientTLS(
+            settings.tls_name, trustRoot=settings.roots, acceptableProtocols=[b"h2"]
+        )
     except UnicodeError as error:
-        return _Unusable(f"{settings.tls_name!r} can be no certificate's name: {error}")
+        return _Unusable(f"{settings.tls_name!r} cannot be the name of a certificate: {error}")
     return wrapClientTLS(tls, endpoint)
 
 
 class _Unusable:
-    """An endpoint that nothing can be connected to."""
+    """An endpoint that always fails to connect."""
 
     def __init__(self, why: str) -> None:
         self._why = why
 
     def connect(self, factory: Factory) -> Deferred[Any]:
         return fail(ConnectError(string=self._why))
-
-
-@lru_cache(maxsize=4)
-def _trust(pem: bytes) -> Any:
-    # A system's list takes a while to read, and every channel has the same.
-    return ssl.trustRootFromCertificates(_certificates(pem))
-
-
-def _certificates(pem: bytes) -> Sequence[ssl.Certificate]:
-    end = b"-----END CERTIFICATE-----"
-    found = []
-    for part in pem.split(end)[:-1]:
-        begin = part.find(b"-----BEGIN CERTIFICATE-----")
-        if begin < 0:
-            continue
-        try:
-            found.append(ssl.Certificate.loadPEM(part[begin:] + end))
-        except (ValueError, SSL.Error) as error:
-            log.warn("a certificate among those to be trusted cannot be read: {error}", error=error)
-    return found

@@ -1,9 +1,9 @@
 """
-Many deadlines, one timer.
+Many timeouts, one timer.
 
-Almost every call ends long before its deadline, so that what counts is the price of setting one and of
-taking it back: a place in a dict, where a timer of its own would be an object and two operations on the
-reactor's heap. They come up to ``TICK_S`` late, and never early.
+Almost every call ends long before its deadline, so what counts is the cost of setting a timeout and removing
+it: an entry in a dict, where a timer of its own would be an object and two operations on the reactor's heap.
+Timeouts come up to ``TICK_S`` late, and never early.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ TICK_S: Final = 0.005
 
 
 class Waiter(Protocol):
-    """Somebody with a deadline."""
+    """A call with a deadline."""
 
     def too_late(self) -> None: ...
 
 
-class Deadlines:
+class Timeouts:
     """Reactor thread only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiters: dict[int, dict[Waiter, None]] = {}
-        # Every tick that has waiters, and some that have none any more.
+        # A heap of every tick that has waiters, and some whose waiters have left.
         self._ticks: list[int] = []
         self._timer: Timer | None = None
         self._timer_tick = 0
 
     def add(self, waiter: Waiter, deadline_s: float) -> int:
-        """Call ``too_late`` once ``deadline_s`` of the clock has passed. Gives what ``remove`` takes."""
+        """Call ``too_late`` once the clock passes ``deadline_s``. Returns the tick that ``remove`` needs."""
         tick = int(deadline_s / TICK_S) + 1
         waiters = self._waiters.get(tick)
         if waiters is None:
@@ -48,7 +48,7 @@ class Deadlines:
         return tick
 
     def remove(self, waiter: Waiter, tick: int) -> None:
-        """Asking twice, or after ``too_late``, changes nothing."""
+        """Harmless when repeated, or after ``too_late``."""
         waiters = self._waiters.get(tick)
         if waiters is not None:
             waiters.pop(waiter, None)
@@ -56,7 +56,7 @@ class Deadlines:
                 del self._waiters[tick]
 
     def close(self) -> None:
-        """Forget everybody."""
+        """Drop every timeout."""
         self._waiters.clear()
         self._ticks.clear()
         if self._timer is not None:

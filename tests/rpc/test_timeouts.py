@@ -1,4 +1,4 @@
-"""Many deadlines on one timer."""
+"""Many timeouts on one timer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from gatewayd.rpc.deadlines import TICK_S, Deadlines
+from gatewayd.rpc.timeouts import TICK_S, Timeouts
 
 
 class Waiter:
@@ -23,20 +23,20 @@ class Waiter:
         st.tuples(st.floats(0, 3), st.one_of(st.none(), st.floats(0, 3)), st.floats(0, 0.5)), max_size=30
     )
 )
-def test_everybody_is_told_once_and_in_time_or_has_left(
+def test_every_waiter_is_called_once_and_in_time_or_has_left(
     turns: list[tuple[float, float | None, float]],
 ) -> None:
     clock = Clock()
-    deadlines = Deadlines(clock)
+    timeouts = Timeouts(clock)
     known = []
     for patience_s, leaves_s, pause_s in turns:
         waiter = Waiter(clock)
         deadline_s = clock.seconds() + patience_s
-        tick = deadlines.add(waiter, deadline_s)
+        tick = timeouts.add(waiter, deadline_s)
         left_s = None
         if leaves_s is not None:
             left_s = clock.seconds() + leaves_s
-            clock.callLater(leaves_s, deadlines.remove, waiter, tick)
+            clock.callLater(leaves_s, timeouts.remove, waiter, tick)
         known.append((waiter, deadline_s, left_s))
         for _ in range(int(pause_s / 0.01)):
             clock.advance(0.01)
@@ -55,22 +55,22 @@ def test_everybody_is_told_once_and_in_time_or_has_left(
 
 def test_a_thousand_calls_that_end_in_time_leave_nothing_behind() -> None:
     clock = Clock()
-    deadlines = Deadlines(clock)
+    timeouts = Timeouts(clock)
     for at in range(1000):
         clock.advance(0.001)
         waiter = Waiter(clock)
-        deadlines.remove(waiter, deadlines.add(waiter, at * 0.001 + 60))
+        timeouts.remove(waiter, timeouts.add(waiter, at * 0.001 + 60))
 
     assert len(clock.getDelayedCalls()) == 1
-    assert len(deadlines._ticks) <= 1
+    assert len(timeouts._ticks) <= 1
 
 
-def test_closing_forgets_everybody() -> None:
+def test_closing_drops_every_timeout() -> None:
     clock = Clock()
-    deadlines = Deadlines(clock)
+    timeouts = Timeouts(clock)
     waiter = Waiter(clock)
-    deadlines.add(waiter, 1.0)
-    deadlines.close()
+    timeouts.add(waiter, 1.0)
+    timeouts.close()
     clock.advance(2)
 
     assert not waiter.late
