@@ -7,7 +7,7 @@ What becomes of one request to a Deployment: a decision for each turn that it ta
        +--------------------------------------------------------------------------+
 
 Every other way out is ``GiveUp``, with an error that names what was tried. ``sender.py`` acts on these
-decisions; the time of the clock comes from there, too.
+decisions, and passes the time in.
 
 Waiting has a limit. While no replica is connected at all, waiting and backing off share one short allowance
 over all attempts, so that clients learn of an outage in time.

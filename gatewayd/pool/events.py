@@ -1,9 +1,9 @@
 """
-What the pool decides, counted and told.
+The pool's decisions, counted and logged.
 
-Every decision is a counter. Those that only an operator's attention is worth are logged each time;
-those that a request can cause are logged at most once a second for each Deployment, with the number
-of times, so that an outage never floods the log.
+Every decision is counted. Those about replicas are logged each time, for operators; those that a request
+can cause are logged at most once a second for each Deployment, with how often they happened, so that an
+outage does not flood the log.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Decisions:
         self.deployment = deployment
         self._counters = counters
         self._seconds = seconds
-        self._told: dict[str, tuple[float, int]] = {}  # decision -> when last, and the count then
+        self._logged: dict[str, tuple[float, int]] = {}  # decision -> when last, and the count then
 
     def count(self, decision: str) -> None:
-        """What happens with every request: counted only."""
+        """A decision that is made for every request: counted only."""
         self._counters[decision, self.deployment] += 1
 
     def request(self, decision: str, why: str = "") -> None:
-        """What happened to one request; ``why`` is shown for the one that is logged."""
+        """A decision about one request; ``why`` is shown for the one that is logged."""
         key = decision, self.deployment
         self._counters[key] = count = self._counters[key] + 1
         now = self._seconds()
-        last, before = self._told.get(decision, (now - _QUIET_S, 0))
+        last, before = self._logged.get(decision, (now - _QUIET_S, 0))
         if now - last >= _QUIET_S:
-            self._told[decision] = now, count
+            self._logged[decision] = now, count
             log.info(
                 "{deployment}: {decision} {times} time(s); the last: {why}",
                 deployment=self.deployment,
@@ -55,7 +55,7 @@ class Decisions:
             )
 
     def replica(self, decision: str, address: str, why: str = "") -> None:
-        """What became of one replica."""
+        """A decision about one replica."""
         self._counters[decision, self.deployment] += 1
         log.info(
             "{deployment}: {address} {decision}{separator}{why}",

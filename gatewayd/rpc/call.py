@@ -1,9 +1,9 @@
 """
 A gRPC call with one message each way, over an HTTP/2 stream (gRPC's doc/PROTOCOL-HTTP2.md).
 
-``Unary`` follows an answer through head, message and trailers and ends in one of two ways, exactly once:
-``answered`` or ``failed``. Broken rules are told in gRPC's codes, as doc/http-grpc-status-mapping.md and
-PROTOCOL-HTTP2.md (Errors) have them.
+``Unary`` follows an answer through head, message and trailers, and ends with exactly one of ``answered`` and
+``failed``. A server's protocol errors become gRPC's status codes, as doc/http-grpc-status-mapping.md and
+PROTOCOL-HTTP2.md (Errors) say.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _OF_HTTP: Final = {
     503: "UNAVAILABLE",
     504: "UNAVAILABLE",
 }
-# By RST_STREAM. What gRPC makes INTERNAL is here UNAVAILABLE: it is how a server that stops, or breaks,
-# ends its streams, and no word of the executor's (retry.py tries elsewhere).
+# By the code of RST_STREAM. Where gRPC has INTERNAL, we have UNAVAILABLE: servers that stop or crash end
+# their streams like this. It is not the executor's own error, so that retry.py may try another replica.
 _OF_RESET: Final = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 
 _MAX_INTERIM: Final = 16
@@ -60,9 +60,9 @@ _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 
 class CallError(Exception):
     """
-    A call that brought no answer: gRPC's status name and text.
+    A call ended without an answer. ``code`` is gRPC's status name, ``details`` its text.
 
-    ``reached`` is False when the request surely never got to the executor's server.
+    ``reached`` is False when the request certainly did not reach the executor's server.
     """
 
     def __init__(self, code: str, details: str, *, reached: bool = True) -> None:
@@ -73,7 +73,7 @@ class CallError(Exception):
 
 
 class IllegalMetadata(Exception):
-    """A value that no HTTP/2 header can carry."""
+    """Metadata that an HTTP/2 header cannot carry."""
 
 
 # -- what we send --------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class RequestHead:
 
 
 def _timeout(timeout_s: float) -> bytes:
-    # At most eight digits. Rounded up: a server that gives up before us would do so for nothing.
+    # At most eight digits. Rounded up, so that the server does not give up before we do.
     ms = int(timeout_s * 1000) + 1
     if ms <= _MAX_TIMEOUT:
         return b"%dm" % ms
@@ -140,26 +140,26 @@ def _field(key: str, value: str) -> Field:
 
 
 def compress(message: bytes, compression: str) -> bytes:
-    """By gRPC's names for them, ``gzip`` or ``deflate``, which is zlib's format."""
+    """Compress by ``gzip`` or ``deflate``; the latter is zlib's format, as in gRPC."""
     compressor = zlib.compressobj(wbits=_WINDOW_BITS[compression])
     return compressor.compress(message) + compressor.flush()
 
 
 def prefix(size: int, *, compressed: bool) -> bytes:
-    """What stands before a message of ``size`` bytes."""
+    """The five bytes before a message of ``size`` bytes."""
     return (b"\1" if compressed else b"\0") + size.to_bytes(4, "big")
 
 
-# -- what we get ---------------------------------------------------------------------------------------
+# -- what we receive -----------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class AnswerHead:
     """
-    What one header block of an answer says.
+    One header block of an answer.
 
-    ``http_status`` is None in trailers, ``code`` in what are none. ``is_error`` is the executor's word
-    that it raised (spec wire.md, gRPC metadata).
+    ``http_status`` is None in trailers, and ``code`` in anything else. ``is_error`` is set when the executor
+    raised (spec wire.md, gRPC metadata).
     """
 
     http_status: int | None
@@ -190,7 +190,7 @@ def _code(text: bytes) -> str:
 
 
 def expand(message: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """Undo ``compress``. Raises CallError for what is not compressed like that, or too large."""
+    """Undo ``compress``. Raises CallError if that is impossible, or the result too large."""
     try:
         expander = zlib.decompressobj(wbits=_WINDOW_BITS[encoding])
         expanded = expander.decompress(message, limit_bytes + 1)
@@ -210,9 +210,8 @@ class Unary(Stream):
     """
     One call. ``limit_bytes`` bounds the message of the answer.
 
-    With ``stream`` the method may answer with several messages, of which the first counts: ``first`` tells
-    that it is there, and ``answered`` comes with the end of the stream or of the caller's patience
-    (``enough``).
+    With ``stream`` the method may answer with several messages, and the first one is the answer: ``on_first``
+    is called when it has arrived, and ``answered`` at the end of the stream, or after ``stop_waiting``.
     """
 
     __slots__ = (
@@ -240,13 +239,13 @@ class Unary(Stream):
         self._interim = 0
         self._message: bytes | None = None
         self._compressed = False
-        # Bytes of the prefix, and then pieces of the message that it announced.
+        # Bytes of the prefix, and then pieces of the message after it.
         self._rest = b""
         self._parts: list[bytes] | None = None
         self._have = 0
         self._need = 0
 
-    # -- the two ends ---------------------------------------------------------------------------------
+    # -- the two outcomes -----------------------------------------------------------------------------
 
     def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
         """The call has its answer, ``compressed`` with ``encoding`` or not."""
@@ -256,14 +255,14 @@ class Unary(Stream):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Tell the server to stop: the stream hasn't ended, and nothing more of it is wanted."""
+        """Reset the stream: it has not ended, and nothing more of it is needed."""
         raise NotImplementedError
 
-    def first(self) -> None:
-        """The message of a stream is there, its trailers are not."""
+    def on_first(self) -> None:
+        """The first message of a stream has arrived, its trailers have not."""
 
-    def enough(self) -> None:
-        """Don't wait for the trailers of a stream whose first message is there."""
+    def stop_waiting(self) -> None:
+        """Do not wait for the trailers of a stream whose first message has arrived."""
         if not self.over and self._message is not None:
             self.reset()
             self._answer(False)
@@ -344,7 +343,7 @@ class Unary(Stream):
             self._message = data[5:]
             self._rest = b""
             if self._stream:
-                self.first()
+                self.on_first()
         else:
             self._compressed = data[0] == 1
             self._rest = b""
@@ -365,12 +364,12 @@ class Unary(Stream):
             parts[-1] = parts[-1][:-surplus]
         self._message = b"".join(parts)
         if self._stream:
-            self.first()
+            self.on_first()
 
     def _finish(self, trailers: AnswerHead) -> None:
         code = trailers.code
         if self._stream and self._message is not None:
-            # Its status is not looked at: what it says comes after the answer.
+            # The status is ignored: it is about what came after the answer.
             self._answer(trailers.is_error)
         elif code is None:
             self._fail(CallError("INTERNAL", "the server ended its answer without a status"))

@@ -1,11 +1,11 @@
 """
 One address: gRPC calls to an executor as Deferreds that can be cancelled. Reactor thread only.
 
-``Channel`` is what the pool sees; it makes calls (``call.py``) over a connection that is restored when it is
-lost (``link.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md). Executors are called
-by ``process_single_data``; those that do not implement it by ``Call`` (spec wire.md, How a gateway learns
-what an executor serves: the reference asks reflection first, which costs a round trip and fails on
-executors without it).
+``Channel`` is what the pool sees; it makes calls (``call.py``) over a connection that is restored when
+it is lost (``link.py``, ``http2.py``; why they are ours: docs/decisions/http2-to-executors.md).
+Executors are called by ``process_single_data``; those that do not implement it by ``Call`` (spec wire.md,
+How a gateway learns what an executor serves: the reference asks reflection first, which costs a round trip
+and fails on executors without it).
 """
 
 from __future__ import annotations
@@ -181,10 +181,10 @@ class _Exchange(Unary):
         "_decode",
         "_endpoint",
         "_path",
-        "_patience",
         "_request",
         "_successor",
         "_tick",
+        "_trailers_timer",
         "answer",
     )
 
@@ -205,10 +205,10 @@ class _Exchange(Unary):
         self._request = message
         self._deadline_s = deadline_s
         self._decode = decode
-        self._patience: Timer | None = None
+        self._trailers_timer: Timer | None = None
         self._successor: _Exchange | None = None
         self._tick = 0
-        self.answer: Deferred[Any] = Deferred(self._left) if answer is None else answer
+        self.answer: Deferred[Any] = Deferred(self._cancelled) if answer is None else answer
 
     def begin(self) -> None:
         """Send the request as soon as it is compressed and there is a connection."""
@@ -249,7 +249,7 @@ class _Exchange(Unary):
         self.body = content
         channel.link.start(self)
 
-    # -- Unary's --------------------------------------------------------------------------------------
+    # -- Unary ----------------------------------------------------------------------------------------
 
     def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
         self._stop_timers()
@@ -291,8 +291,8 @@ class _Exchange(Unary):
     def reset(self) -> None:
         self._channel.link.cancel(self)
 
-    def first(self) -> None:
-        self._patience = self._channel.clock.callLater(_STREAM_END_S, self.enough)
+    def on_first(self) -> None:
+        self._trailers_timer = self._channel.clock.callLater(_STREAM_END_S, self.stop_waiting)
 
     # -------------------------------------------------------------------------------------------------
 
@@ -315,10 +315,10 @@ class _Exchange(Unary):
     def _stop_timers(self) -> None:
         if self._tick:
             self._channel.timeouts.remove(self, self._tick)
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
+        if self._trailers_timer is not None and self._trailers_timer.active():
+            self._trailers_timer.cancel()
 
-    def _left(self, _: Deferred[Any]) -> None:
+    def _cancelled(self, _: Deferred[Any]) -> None:
         exchange = self._successor or self
         exchange._stop_timers()
         exchange.over = True

@@ -1,10 +1,9 @@
 """
-Header blocks of HTTP/2 (RFC 7541): what we send is literal, what we read we have mostly seen before.
+Header blocks of HTTP/2 (RFC 7541): we send literals, and remember what we have decoded.
 
-Sent are only literals that no table remembers: such a block can be made once and sent on any connection,
-whatever its peer thinks of tables. Read are blocks that soon have nothing new for the table, because a
-server repeats itself with every answer. For as long as the table doesn't change, equal bytes mean equal
-fields.
+We send only literals without indexing: such a block depends on no table, so it is made once and sent on any
+connection. Servers repeat themselves with every answer, and the blocks that we receive soon add nothing to
+the table. As long as the table does not change, equal bytes mean equal fields.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MAX_REMEMBERED_BYTES: Final = 128
 
 
 class Unreadable(Exception):
-    """A block that cannot be decoded; the table is of no use any more, and so is the connection."""
+    """A block cannot be decoded; the table, and so the connection, can no longer be used."""
 
 
 def encode(fields: Iterable[Field]) -> bytes:
@@ -32,7 +31,7 @@ def encode(fields: Iterable[Field]) -> bytes:
 
 
 def _length(text: bytes) -> bytes:
-    # An integer with a prefix of 7 bits (section 5.1); the eighth would say that the text is Huffman's.
+    # An integer with a prefix of 7 bits (section 5.1); the eighth would say that the text is Huffman-coded.
     rest = len(text)
     if rest < 127:
         return bytes((rest,))
@@ -47,7 +46,7 @@ def _length(text: bytes) -> bytes:
 
 class Blocks(Generic[T]):
     """
-    Decodes the blocks of one connection, each into what ``read`` makes of its fields.
+    Decodes the blocks of one connection; ``read`` turns the fields of each into its result.
 
     ``limit_bytes`` bounds the fields of a block, as SETTINGS_MAX_HEADER_LIST_SIZE counts them.
     """
@@ -58,7 +57,7 @@ class Blocks(Generic[T]):
         self._known: dict[bytes, T] = {}
 
     def decode(self, block: bytes) -> T:
-        """Every block has to pass through here, in order. Raises Unreadable."""
+        """Decode a block. All of a connection's have to be decoded, in order. Raises Unreadable."""
         known = self._known.get(block)
         if known is not None:
             return known
@@ -76,7 +75,7 @@ class Blocks(Generic[T]):
 
 
 def _changes_table(block: bytes) -> bool:
-    """Whether a block, which could be decoded, adds to the table or changes its size (section 6)."""
+    """Whether a valid block adds to the table or changes its size (section 6)."""
     at, end = 0, len(block)
     while at < end:
         kind = block[at]
@@ -93,7 +92,7 @@ def _changes_table(block: bytes) -> bool:
 
 
 def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """The inverse of ``_length``: where it ends, and what it is."""
+    """The inverse of ``_length``: where the integer ends, and its value."""
     most = (1 << bits) - 1
     number = block[at] & most
     at += 1

@@ -1,16 +1,16 @@
 """
 HTTP/2 (RFC 9113), the client's half of one connection: bytes in, bytes out, no sockets and no clock.
 
-A ``Stream`` is one request with its whole body at hand; its answer comes through the methods that it
-overrides. Streams wait in here for the server's settings, for one of the streams that it allows, and for
+A ``Stream`` is one request with its whole body at hand; it receives its answer through the methods that it
+overrides. Streams wait here for the server's settings, for one of the streams that the server allows, and for
 the transport to take more; their bodies wait for the server's flow control.
 
     start() ──> waiting ──> open: HEADERS, DATA out ──> its answer ──> on_headers, on_data ... ended
                    │                  │
                    └── cancel() ──────┴── reset, GOAWAY, lost ──> on_broken
 
-Every way ends with one of: ``ended`` given to a stream, ``on_broken``, or our own ``cancel``. What a
-server does wrong ends the stream or, where its bytes cannot be trusted any more, the connection.
+Every stream ends with ``on_headers`` or ``on_data`` with ``ended``, with ``on_broken``, or with our own
+``cancel``. A server's error ends the stream or, where its bytes can no longer be trusted, the connection.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Limits:
     """
     What we allow a server.
 
-    ``window_bytes`` is how much may be on its way to us, by stream and for all of them: nothing of it is
-    ever kept waiting, so it bounds only what a cancelled stream still brings. ``noise`` is the number of
-    frames that bring nothing, between two answers or calls of ``reset_noise``.
+    ``window_bytes`` is how much may be on its way to us, for each stream and for all of them together. We
+    always read at once, so it bounds only what still arrives for a cancelled stream. ``noise`` is the number
+    of frames without content that are accepted between two answers or calls of ``reset_noise``.
     """
 
     window_bytes: int = 1 << 24
@@ -93,14 +93,14 @@ class Stream:
         self.block = block
         self.lead = lead
         self.body = body
-        self.connection: Connection | None = None  # the last that was asked to send it
+        self.connection: Connection | None = None  # the last that it was started on
         self.stream_id = 0  # 0 while it waits, and again when it is over
         self.window = 0
         self.credit = 0
         self.unsent: memoryview | None = None
 
     def on_headers(self, fields: Any, ended: bool) -> None:
-        """What ``Blocks`` made of a header block: the answer's head, or its trailers."""
+        """The answer's head, or its trailers, as ``Blocks`` has decoded them."""
         raise NotImplementedError
 
     def on_data(self, data: bytes, ended: bool) -> None:
@@ -117,7 +117,7 @@ class Broken:
     """
     Why a stream has ended early. ``code`` is that of a RST_STREAM from the server, else None.
 
-    ``reached`` is False when the server surely has done nothing with the request.
+    ``reached`` is False when the server certainly has not processed the request.
     """
 
     why: str
@@ -126,34 +126,34 @@ class Broken:
 
 
 class StreamOwner(Protocol):
-    """Who carries the bytes."""
+    """What owns the transport, and learns what becomes of the connection."""
 
     def write(self, data: bytes) -> None:
         """May call ``pause`` before it returns."""
 
     def on_ready(self) -> None:
-        """The server's settings have come."""
+        """The server's settings have arrived."""
 
     def on_leaving(self, code: int, debug: bytes) -> None:
-        """The server takes no more streams; those under way may finish."""
+        """The server takes no more streams; those that are open may finish."""
 
     def on_idle(self) -> None:
-        """It took no more streams, and the last one has ended."""
+        """The server takes no more streams, and the last one has ended."""
 
     def on_failed(self, why: str) -> None:
-        """The server broke the rules: hang up. The streams are told next; nothing more will be written."""
+        """The server broke the protocol: disconnect. The streams fail next; nothing more is written."""
 
 
 class Connection:
     """
-    One connection. Its owner writes ``begin()`` first, and gives whatever comes to ``receive``.
+    One connection. Its owner writes ``begin()`` first, and passes what it receives to ``receive``.
 
     ``read`` is as in ``Blocks``.
     """
 
     def __init__(self, owner: StreamOwner, read: Callable[[Any], Any], limits: Limits | None = None) -> None:
         limits = limits or Limits()
-        self.ready = False  # the server's settings have come
+        self.ready = False  # the server's settings have arrived
         self.leaving = False  # no stream can be started any more
         self.closed = False
         self._owner = owner
@@ -194,7 +194,7 @@ class Connection:
     # -- our requests --------------------------------------------------------------------------------
 
     def start(self, stream: Stream) -> None:
-        """Send a request as soon as may be. Not when ``leaving`` or ``closed``."""
+        """Send a request as soon as possible. Not when ``leaving`` or ``closed``."""
         stream.connection = self
         if not self.ready or self._paused or self._waiting or len(self._streams) >= self._max_streams:
             self._waiting[stream] = None
@@ -204,7 +204,7 @@ class Connection:
                 self._pump()
 
     def cancel(self, stream: Stream, code: int = CANCEL) -> None:
-        """Forget the stream: none of its methods is called again. Asking twice changes nothing."""
+        """Forget the stream: none of its methods is called again. Harmless when repeated."""
         if stream.stream_id:
             self._emit(frame(RST_STREAM, 0, stream.stream_id, NUMBER.pack(code)))
             self._forget(stream)
@@ -212,7 +212,7 @@ class Connection:
             self._waiting.pop(stream, None)
 
     def take_waiting(self) -> list[Stream]:
-        """Those that were not sent, for another connection. They are forgotten here."""
+        """Remove and return the streams that were not sent, for another connection."""
         waiting = list(self._waiting)
         self._waiting.clear()
         return waiting
@@ -221,13 +221,13 @@ class Connection:
         self._emit(frame(PING, 0, 0, b"gatewayd"))
 
     def reset_noise(self) -> None:
-        """Some seconds have passed."""
-        # A server that doesn't read gets no more acknowledgements to pile up.
+        """Accept as many frames without content again; to be called every few seconds."""
+        # Not for a server that does not read: its acknowledgements would pile up here.
         if not self._paused:
             self._noise = 0
 
     def pause(self) -> None:
-        """The transport has enough to do."""
+        """The transport cannot take more for now."""
         self._paused = True
 
     def resume(self) -> None:
@@ -252,7 +252,7 @@ class Connection:
             stream.on_broken(Broken(why, reached=False))
 
     def goodbye(self) -> bytes:
-        """What to write before hanging up."""
+        """What to write before disconnecting."""
         return frame(GOAWAY, 0, 0, NUMBER.pack(0) + NUMBER.pack(NO_ERROR))
 
     def _open(self, stream: Stream) -> None:
@@ -297,7 +297,7 @@ class Connection:
     def _pump(self) -> None:
         """Send what the windows and the transport allow, a piece of each stream in turn."""
         if self._corked is not None or self.closed or not self.ready:
-            return  # at the end of ``receive``
+            return  # ``receive`` pumps when it is done
         self._open_waiting()
         outgoing = self._outgoing
         while outgoing.waiting and outgoing.window > 0 and not self._paused:
@@ -329,10 +329,10 @@ class Connection:
             self.leaving = True
             self._owner.on_leaving(code, debug)
 
-    # -- what the server says ------------------------------------------------------------------------
+    # -- what the server sends -----------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Bytes as they came from the transport."""
+        """Handle bytes from the transport."""
         if self.closed:
             return
         corked = self._corked = []
@@ -390,7 +390,7 @@ class Connection:
             self._count_noise()
 
     def on_block(self, stream_id: int, ended: bool, block: bytes) -> None:
-        # Decoded even if nobody waits for it: the table has to follow.
+        # Decoded even if its stream is gone: the table has to follow.
         try:
             fields = self._blocks.decode(block)
         except Unreadable as error:
@@ -406,7 +406,7 @@ class Connection:
     def _ended(self, stream: Stream) -> None:
         self.reset_noise()
         if stream.unsent is not None:
-            # An answer that didn't need the whole request (RFC 9113 section 8.1).
+            # The answer did not need the whole request (RFC 9113 section 8.1).
             self._emit(frame(RST_STREAM, 0, stream.stream_id, NUMBER.pack(NO_ERROR)))
         self._forget(stream)
 
@@ -415,7 +415,7 @@ class Connection:
         stream.on_broken(Broken(why))
 
     def _check_over(self, stream_id: int) -> None:
-        """A stream that we don't know must be one that is over."""
+        """Raise Violation for a stream that was never opened: an unknown one must be over."""
         if stream_id >= self._next_id or not stream_id & 1:
             raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
 
@@ -444,7 +444,7 @@ class Connection:
             self._outgoing.add(stream)
 
     def on_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """Everything that is rare."""
+        """The rare kinds of frames."""
         if kind == RST_STREAM:
             self._on_rst_stream(stream_id, payload)
         elif kind == SETTINGS:
@@ -454,9 +454,9 @@ class Connection:
         elif kind == GOAWAY:
             self._on_goaway(stream_id, payload)
         elif kind == PUSH_PROMISE:
-            raise Violation(PROTOCOL_ERROR, "PUSH_PROMISE, which we don't allow")
+            raise Violation(PROTOCOL_ERROR, "PUSH_PROMISE, which we do not allow")
         else:
-            # PRIORITY, and what later versions may bring: nothing to us.
+            # PRIORITY, and kinds of later versions, are ignored.
             self._count_noise()
 
     def _on_rst_stream(self, stream_id: int, payload: bytes) -> None:

@@ -261,7 +261,7 @@ class Session(Protocol):
     def __init__(self, link: Link) -> None:
         self.connection = Connection(self, link.read)
         self._link = link
-        self._over = False  # the link and the streams have been told
+        self._over = False  # the link has been told, and the streams have ended
         self._heard_s = 0.0
         self._timer: Timer | None = None
 

@@ -28,7 +28,7 @@ class FakeChannel:
     def __init__(self, address: str, settings: ChannelSettings, on_state: Callable[[Any], None]) -> None:
         self.address = address
         self.settings = settings
-        self.told = on_state
+        self.set_state = on_state
         self.calls: list[tuple[Call, float | None, Deferred[Answer]]] = []
         self.asked: list[Deferred[tuple[str, ...]]] = []
         self.cancelled = 0
@@ -66,7 +66,7 @@ class FakeChannel:
         """Fail the oldest call."""
         self.calls.pop(0)[2].errback(error)
 
-    def tell(self, endpoints: tuple[str, ...] | Exception = ("/default",)) -> None:
+    def answer_discovery(self, endpoints: tuple[str, ...] | Exception = ("/default",)) -> None:
         """Answer the oldest question for endpoints."""
         asked = self.asked.pop(0)
         if isinstance(endpoints, Exception):
@@ -100,7 +100,7 @@ class Setup:
         )
         if ready:
             for channel in self.opened:
-                channel.told("ready")
+                channel.set_state("ready")
 
     def _connect(
         self, address: str, settings: ChannelSettings, on_state: Callable[[Any], None]

@@ -141,7 +141,7 @@ def test_the_error_has_the_executors_code_and_the_replicas_labels() -> None:
 @pytest.mark.parametrize(
     ("error", "now_s", "expected"), [(LATE, 0.96, True), (LATE, 0.9, False), (LOST, 0.96, False)]
 )
-def test_a_call_that_ended_with_the_clients_deadline_is_no_fault_of_the_replica(
+def test_a_call_that_ended_with_the_clients_deadline_is_not_held_against_the_replica(
     error: CallError, now_s: float, expected: bool
 ) -> None:
     assert attempts(deadline_s=1.0).client_was_impatient(error, now_s) is expected
@@ -176,7 +176,7 @@ def test_a_full_queue_refuses() -> None:
         (Replicas(connected=False), None, ExecutorUnreachable, "unreachable"),
     ],
 )
-def test_what_a_request_is_told_that_has_waited_too_long(
+def test_a_request_that_waited_too_long_fails_with_the_reason(
     replicas: Replicas, deadline_s: float | None, error: type[Exception], decision: str
 ) -> None:
     one = attempts(replicas, deadline_s=deadline_s)

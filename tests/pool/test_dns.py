@@ -15,7 +15,7 @@ def resolved(*addresses: str, **limits: float) -> Setup:
     setup = Setup(external("executors.test:1"), **limits)
     setup.lookups.pop(0)[1].callback(addresses)
     for channel in setup.opened:
-        channel.told("ready")
+        channel.set_state("ready")
     # The first answer is verified once, because nothing was connected yet.
     setup.advance(2.01)
     setup.lookups.pop(0)[1].callback(addresses)
@@ -56,10 +56,10 @@ def test_the_name_stays_what_the_server_is_called() -> None:
     assert setup.channels["10.0.0.1:1"].settings.host == "executors.test"
 
 
-def test_errors_tell_the_name_that_the_flow_has() -> None:
+def test_errors_show_the_name_of_the_flow_file() -> None:
     setup = resolved("10.0.0.1", "10.0.0.2")
     for channel in setup.opened:
-        channel.told("connecting")
+        channel.set_state("connecting")
     sent = setup.send()
     setup.advance(0.95)
 
@@ -95,7 +95,7 @@ def test_a_lookup_that_fails_changes_nothing_and_is_repeated() -> None:
 def test_an_outage_has_the_name_looked_up_at_once() -> None:
     setup = resolved("10.0.0.1", dns_refresh_s=1000.0)
     setup.advance(5.0)
-    setup.channels["10.0.0.1:1"].told("failed")
+    setup.channels["10.0.0.1:1"].set_state("failed")
     setup.advance(0.05)
     setup.lookups.pop(0)[1].callback(("10.0.0.9",))
 
@@ -104,7 +104,7 @@ def test_an_outage_has_the_name_looked_up_at_once() -> None:
 
 def test_during_an_outage_the_name_is_looked_up_again_and_again() -> None:
     setup = resolved("10.0.0.1", dns_refresh_s=1000.0)
-    setup.channels["10.0.0.1:1"].told("failed")
+    setup.channels["10.0.0.1:1"].set_state("failed")
     looked_up = 0
     for _ in range(100):
         setup.advance(0.1)
@@ -115,7 +115,7 @@ def test_during_an_outage_the_name_is_looked_up_again_and_again() -> None:
     assert 4 <= looked_up <= 8
 
 
-def test_a_name_without_an_address_is_told_within_a_second() -> None:
+def test_a_name_without_an_address_fails_requests_within_a_second() -> None:
     setup = Setup(external("executors.test:1"))
     setup.lookups.pop(0)[1].callback(())
     sent = setup.send()
@@ -131,12 +131,12 @@ def test_one_family_is_used_and_the_other_when_that_leads_nowhere() -> None:
     setup = resolved("2001:db8::1", "10.0.0.1", dns_refresh_s=1000.0)
     assert list(setup.channels) == ["[2001:db8::1]:1"]
     setup.advance(2.0)
-    setup.channels["[2001:db8::1]:1"].told("failed")
+    setup.channels["[2001:db8::1]:1"].set_state("failed")
     setup.advance(0.05)
     setup.lookups.pop(0)[1].callback(("2001:db8::1", "10.0.0.1"))
 
     assert list(setup.channels) == ["[2001:db8::1]:1", "10.0.0.1:1"]
-    setup.channels["10.0.0.1:1"].told("ready")
+    setup.channels["10.0.0.1:1"].set_state("ready")
     setup.advance(1000.1)
     setup.lookups.pop(0)[1].callback(("2001:db8::1", "10.0.0.1"))
     assert len(setup.pool.states()["a"]) == 2

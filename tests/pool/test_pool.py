@@ -45,7 +45,7 @@ def test_round_robin_takes_turns_whatever_is_in_flight() -> None:
 
 def test_a_replica_that_is_not_connected_is_passed_over() -> None:
     setup = Setup(external(A, B))
-    setup.channels[A].told("failed")
+    setup.channels[A].set_state("failed")
     for _ in range(5):
         setup.send()
 
@@ -104,10 +104,10 @@ def test_four_tries_take_less_than_half_a_second_of_pauses() -> None:
     assert sum(RETRY_BACKOFF.delay_s(tries, 1.0) for tries in (1, 2, 3)) < 0.5
 
 
-def test_a_lost_connection_costs_nobody_a_request() -> None:
+def test_a_lost_connection_fails_no_request() -> None:
     setup = Setup(external(A, B))
     sent = [setup.send() for _ in range(10)]
-    setup.channels[A].told("connecting")
+    setup.channels[A].set_state("connecting")
     for _ in range(5):
         setup.channels[A].fail(LOST)
     setup.advance(0.01)
@@ -119,7 +119,7 @@ def test_a_lost_connection_costs_nobody_a_request() -> None:
     assert setup.count("retried") == 5
 
 
-def test_the_same_replica_is_not_asked_twice_while_another_is_left() -> None:
+def test_the_same_replica_is_not_called_twice_while_another_is_left() -> None:
     setup = Setup(external(A, B, C))
     sent = setup.send()
     asked = []
@@ -180,7 +180,7 @@ def test_an_outage_spends_the_budget_and_then_tries_everything_once() -> None:
     assert granted == pytest.approx(10 + 0.2 * 1000, abs=2)
 
 
-def test_without_budget_the_failure_is_told_at_once() -> None:
+def test_without_budget_the_request_fails_at_once() -> None:
     setup = Setup(external(A, B), max_in_flight_per_replica=1, retry_budget=0.0, max_queued=0)
     first = setup.send()
     next(channel for channel in setup.channels.values() if channel.calls).fail(LOST)
@@ -191,7 +191,7 @@ def test_without_budget_the_failure_is_told_at_once() -> None:
     assert setup.count("retry refused") == 1
 
 
-def test_a_timeout_is_told_and_not_tried_again() -> None:
+def test_a_timeout_is_not_retried() -> None:
     setup = Setup(external(A, B, timeout_send_s=2.0))
     sent = setup.send()
     channel = next(channel for channel in setup.channels.values() if channel.calls)
@@ -202,7 +202,7 @@ def test_a_timeout_is_told_and_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0])
-def test_a_timeout_of_zero_or_less_is_none(timeout_s: float) -> None:
+def test_a_timeout_of_zero_or_less_means_no_timeout(timeout_s: float) -> None:
     setup = Setup(external(A, timeout_send_s=timeout_s))
     setup.send()
 
@@ -251,7 +251,7 @@ def fail_on(setup: Setup, address: str, times: int, error: Exception = LATE) -> 
 
 def test_a_replica_that_fails_repeatedly_gets_no_calls_until_a_probe_is_answered() -> None:
     setup = Setup(external(A, B), eject_after_failures=3, eject_s=5.0)
-    setup.channels[A].tell()
+    setup.channels[A].answer_discovery()
     fail_on(setup, A, 3)
     assert setup.count("ejected") == 1
 
@@ -260,12 +260,12 @@ def test_a_replica_that_fails_repeatedly_gets_no_calls_until_a_probe_is_answered
     assert not setup.channels[A].calls
     setup.advance(5.1)
     assert len(setup.channels[A].asked) == 1
-    setup.channels[A].tell(CallError("DEADLINE_EXCEEDED", ""))
+    setup.channels[A].answer_discovery(CallError("DEADLINE_EXCEEDED", ""))
     assert setup.replica(A).ejected
     setup.advance(9.9)
     assert not setup.channels[A].asked
     setup.advance(0.2)
-    setup.channels[A].tell(("/x",))
+    setup.channels[A].answer_discovery(("/x",))
 
     assert not setup.replica(A).ejected
     setup.send()
@@ -274,10 +274,10 @@ def test_a_replica_that_fails_repeatedly_gets_no_calls_until_a_probe_is_answered
 
 def test_after_a_probe_one_failure_is_enough_and_the_pause_is_longer() -> None:
     setup = Setup(external(A, B), eject_after_failures=3, eject_s=5.0)
-    setup.channels[A].tell()
+    setup.channels[A].answer_discovery()
     fail_on(setup, A, 3)
     setup.advance(5.1)
-    setup.channels[A].tell()
+    setup.channels[A].answer_discovery()
     fail_on(setup, A, 1)
 
     assert setup.replica(A).ejected
@@ -287,7 +287,7 @@ def test_after_a_probe_one_failure_is_enough_and_the_pause_is_longer() -> None:
     assert setup.channels[A].asked
 
 
-def test_a_success_in_between_forgives() -> None:
+def test_a_success_in_between_resets_the_failures() -> None:
     setup = Setup(external(A), eject_after_failures=2)
     for _ in range(5):
         setup.send()
@@ -312,7 +312,7 @@ def test_the_last_one_is_never_ejected() -> None:
 def test_an_ejected_replica_is_asked_when_it_is_the_only_one_left() -> None:
     setup = Setup(external(A, B), eject_after_failures=2)
     fail_on(setup, A, 2)
-    setup.channels[B].told("failed")
+    setup.channels[B].set_state("failed")
     sent = setup.send()
     setup.channels[A].answer()
 
@@ -323,8 +323,8 @@ def test_an_ejected_replica_is_asked_when_it_is_the_only_one_left() -> None:
 def test_a_new_connection_ends_the_ejection() -> None:
     setup = Setup(external(A, B), eject_after_failures=2)
     fail_on(setup, A, 2)
-    setup.channels[A].told("connecting")
-    setup.channels[A].told("ready")
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
 
     assert not setup.replica(A).ejected
     assert setup.count("restored") == 1
@@ -334,15 +334,15 @@ def test_a_list_of_endpoints_that_is_garbage_does_not_end_the_probing() -> None:
     from google.protobuf.message import DecodeError
 
     setup = Setup(external(A, B), eject_after_failures=2, eject_s=1.0)
-    setup.channels[A].tell()
+    setup.channels[A].answer_discovery()
     fail_on(setup, A, 2)
     setup.advance(1.01)
-    setup.channels[A].tell(DecodeError("nonsense"))
+    setup.channels[A].answer_discovery(DecodeError("nonsense"))
     setup.advance(2.01)
     assert setup.channels[A].asked
 
 
-def test_impatient_clients_alone_eject_nobody() -> None:
+def test_impatient_clients_alone_eject_no_replica() -> None:
     setup = Setup(external(A, B), eject_after_failures=2)
     for _ in range(20):
         sent = setup.send(timeout_s=0.001)
@@ -350,22 +350,22 @@ def test_impatient_clients_alone_eject_nobody() -> None:
         sent.deferred.cancel()
         for channel in setup.channels.values():
             while channel.asked:
-                channel.tell()
+                channel.answer_discovery()
 
     assert setup.count("ejected") == 0
     assert setup.in_flight == 0
 
 
-def test_a_replica_that_clients_give_up_on_is_looked_at_and_ejected_if_it_is_silent() -> None:
+def test_a_replica_that_clients_give_up_on_is_probed_and_ejected_if_it_is_silent() -> None:
     setup = Setup(external(A, B))
     for channel in setup.channels.values():
-        channel.tell()
+        channel.answer_discovery()
     sent = setup.send()
     silent = next(channel for channel in setup.channels.values() if channel.calls)
     setup.advance(1.0)
     sent.deferred.cancel()
     assert len(silent.asked) == 1
-    silent.tell(CallError("DEADLINE_EXCEEDED", ""))
+    silent.answer_discovery(CallError("DEADLINE_EXCEEDED", ""))
 
     assert setup.replica(silent.address).ejected
 
@@ -376,7 +376,7 @@ def test_a_replica_that_clients_give_up_on_is_looked_at_and_ejected_if_it_is_sil
 def test_with_every_replica_refusing_the_answer_comes_within_a_second() -> None:
     setup = Setup(external(A, B), ready=False)
     for channel in setup.channels.values():
-        channel.told("failed")
+        channel.set_state("failed")
     sent = setup.send()
     for _ in range(99):
         for channel in setup.channels.values():
@@ -392,7 +392,7 @@ def test_with_every_replica_refusing_the_answer_comes_within_a_second() -> None:
 def test_with_every_replica_silent_the_answer_comes_within_a_second(state: str) -> None:
     setup = Setup(external(A, B, C), ready=False)
     for channel in setup.channels.values():
-        channel.told(state)
+        channel.set_state(state)
     sent = setup.send()
     setup.advance(0.95)
 
@@ -400,7 +400,7 @@ def test_with_every_replica_silent_the_answer_comes_within_a_second(state: str) 
     assert setup.in_flight == 0
 
 
-def test_an_executor_that_is_not_started_yet_is_told_within_a_second() -> None:
+def test_without_a_running_executor_the_request_fails_within_a_second() -> None:
     setup = Setup(DeploymentConfig("a"))
     sent = setup.send()
     setup.advance(0.95)
@@ -409,37 +409,37 @@ def test_an_executor_that_is_not_started_yet_is_told_within_a_second() -> None:
     assert "no replica is running" in str(sent.result)
 
 
-def test_an_executor_that_starts_in_time_answers_those_who_wait() -> None:
+def test_an_executor_that_starts_in_time_answers_waiting_requests() -> None:
     setup = Setup(DeploymentConfig("a"))
     sent = setup.send()
     setup.advance(0.5)
     setup.pool.replica_up("a", A)
     setup.advance(0.1)
-    setup.channels[A].told("ready")
+    setup.channels[A].set_state("ready")
     setup.channels[A].answer()
 
     assert sent.result == ANSWER
 
 
-def test_those_who_wait_for_room_hear_of_an_outage_within_a_second() -> None:
+def test_an_outage_fails_queued_requests_within_a_second() -> None:
     setup = Setup(external(A), max_in_flight_per_replica=1)
     setup.send()
     waiting = setup.send()
     setup.advance(2.0)
-    setup.channels[A].told("connecting")
+    setup.channels[A].set_state("connecting")
     setup.advance(0.95)
 
     assert isinstance(waiting.result, ExecutorUnreachable)
 
 
-def test_those_who_waited_through_a_short_outage_may_wait_on_for_room() -> None:
+def test_queued_requests_survive_a_short_outage() -> None:
     setup = Setup(external(A, retries=0), max_in_flight_per_replica=1)
     setup.send()
     waiting, behind = setup.send(), setup.send()
-    setup.channels[A].told("connecting")
+    setup.channels[A].set_state("connecting")
     setup.channels[A].fail(LOST)
     setup.advance(0.1)
-    setup.channels[A].told("ready")
+    setup.channels[A].set_state("ready")
     setup.advance(2.0)
     setup.channels[A].answer()
     setup.channels[A].answer()
@@ -451,10 +451,10 @@ def test_a_call_that_was_lost_late_may_still_wait_for_the_new_connection() -> No
     setup = Setup(external(A))
     sent = setup.send()
     setup.advance(60)
-    setup.channels[A].told("connecting")
+    setup.channels[A].set_state("connecting")
     setup.channels[A].fail(LOST)
     setup.advance(0.3)
-    setup.channels[A].told("ready")
+    setup.channels[A].set_state("ready")
     setup.advance(0.2)
     setup.channels[A].answer()
 
@@ -488,7 +488,7 @@ def test_a_queue_that_is_full_refuses_at_once() -> None:
     assert setup.count("refused") == 1
 
 
-def test_waiting_for_room_has_a_deadline() -> None:
+def test_waiting_for_a_slot_has_a_deadline() -> None:
     setup = Setup(external(A), max_in_flight_per_replica=1, queue_timeout_s=5.0)
     setup.send()
     waiting = setup.send()
@@ -508,7 +508,7 @@ def test_the_clients_deadline_ends_the_waiting() -> None:
     assert isinstance(waiting.result, DeadlineExceeded)
 
 
-def test_the_gateways_room_is_shared_and_goes_to_who_waited() -> None:
+def test_the_gateways_slots_are_shared_and_go_to_waiting_requests() -> None:
     b = DeploymentConfig("b", external=True, addresses=(B,))
     setup = Setup(external(A), b, max_in_flight=1)
     setup.send()
@@ -521,7 +521,7 @@ def test_the_gateways_room_is_shared_and_goes_to_who_waited() -> None:
     assert setup.pool.slots.free == 1
 
 
-def test_room_is_not_lost_on_a_deployment_whose_waiters_have_left() -> None:
+def test_a_slot_is_not_lost_on_a_deployment_whose_waiters_have_left() -> None:
     b = DeploymentConfig("b", external=True, addresses=(B,))
     c = DeploymentConfig("c", external=True, addresses=(C,))
     setup = Setup(external(A), b, c, max_in_flight=1)
@@ -544,12 +544,12 @@ def test_cancelling_leaves_nothing_behind(stage: str) -> None:
     if stage == "queued":
         holder = setup.send()
     if stage == "connecting":
-        setup.channels[A].told("connecting")
+        setup.channels[A].set_state("connecting")
     sent = setup.send()
     if stage in ("backing off", "between tries"):
         setup.channels[A].fail(LOST)
     if stage == "between tries":
-        setup.channels[A].told("connecting")
+        setup.channels[A].set_state("connecting")
         setup.advance(0.2)
     sent.deferred.cancel()
     assert isinstance(sent.result, CancelledError)
@@ -567,7 +567,7 @@ def test_a_replica_that_goes_fails_its_calls_over_to_the_others() -> None:
     setup = Setup(DeploymentConfig("a"), ready=False)
     for address in (A, B):
         setup.pool.replica_up("a", address)
-        setup.channels[address].told("ready")
+        setup.channels[address].set_state("ready")
     sent = [setup.send() for _ in range(4)]
     setup.pool.replica_down("a", A)
     setup.advance(0.05)
@@ -592,22 +592,22 @@ def test_closing_fails_everything_at_once() -> None:
 def test_what_is_served_is_what_some_replica_binds() -> None:
     setup = Setup(external(A, B))
     assert setup.pool.serves("a", "/anything")
-    setup.channels[A].tell(("/index",))
+    setup.channels[A].answer_discovery(("/index",))
     assert setup.pool.serves("a", "/index")
     assert not setup.pool.serves("a", "/search")
-    setup.channels[B].tell(("/search",))
+    setup.channels[B].answer_discovery(("/search",))
     assert setup.pool.serves("a", "/search")
 
 
 def test_discovery_is_tried_again_and_refreshed_with_every_connection() -> None:
     setup = Setup(external(A))
-    setup.channels[A].tell(CallError("DEADLINE_EXCEEDED", ""))
+    setup.channels[A].answer_discovery(CallError("DEADLINE_EXCEEDED", ""))
     assert not setup.channels[A].asked
     setup.advance(1.01)
-    setup.channels[A].tell(("/old",))
-    setup.channels[A].told("connecting")
-    setup.channels[A].told("ready")
-    setup.channels[A].tell(("/new",))
+    setup.channels[A].answer_discovery(("/old",))
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    setup.channels[A].answer_discovery(("/new",))
 
     assert setup.replica(A).endpoints == ("/new",)
 
@@ -643,7 +643,7 @@ def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed:
         elif event == 5 and dice.random() < 0.3:
             setup.pool.replica_down(name, address)
         elif event == 6 and channel and not channel.closed:
-            channel.told(dice.choice(["ready", "ready", "ready", "connecting", "failed"]))
+            channel.set_state(dice.choice(["ready", "ready", "ready", "connecting", "failed"]))
         elif event == 7 and channel and channel.calls:
             channel.fail(dice.choice([LOST, REFUSED, LATE, CallError("INTERNAL", ""), Malformed("")]))
         elif event == 8 and sent:
@@ -653,7 +653,7 @@ def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed:
         elif channel and channel.calls:
             channel.answer()
         elif channel and channel.asked:
-            channel.tell(dice.choice([("/x",), LATE]))
+            channel.answer_discovery(dice.choice([("/x",), LATE]))
         for states in setup.pool.states().values():
             assert all(0 <= state.in_flight <= limits.max_in_flight_per_replica for state in states), step
             fit = [s for s in states if s.state == "ready"]

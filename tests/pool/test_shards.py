@@ -45,7 +45,7 @@ def sharded(**settings: Any) -> Setup:
     for extra in around(deployment):
         setup.pool.replica_up(extra.name, BEFORE if "before" in extra.name else AFTER)
     for channel in setup.opened:
-        channel.told("ready")
+        channel.set_state("ready")
     return setup
 
 
@@ -72,7 +72,9 @@ def asked(setup: Setup) -> list[int]:
         ("/index", {"/index": "all"}, True),
     ],
 )
-def test_polling_decides_who_is_asked(endpoint: str, polling: dict[str, Any], everyone: bool) -> None:
+def test_polling_decides_which_shards_are_called(
+    endpoint: str, polling: dict[str, Any], everyone: bool
+) -> None:
     setup = sharded(polling=polling)
     send(setup, endpoint)
 
@@ -124,10 +126,10 @@ def test_when_all_raise_the_first_failed_answer_is_given() -> None:
     assert sent.result == Answer(b"0", failed=True)
 
 
-def test_when_none_can_be_reached_the_error_is_told_within_a_second() -> None:
+def test_when_no_shard_can_be_reached_the_request_fails_within_a_second() -> None:
     setup = sharded()
     for address in SHARDS:
-        setup.channels[address].told("failed")
+        setup.channels[address].set_state("failed")
     sent = send(setup, "/search")
     setup.advance(0.95)
 
@@ -154,7 +156,7 @@ def test_before_and_after_stand_around_the_shards() -> None:
     assert sent.result == Answer(b"after")
 
 
-def test_the_answer_of_a_single_shard_goes_to_uses_after_too() -> None:
+def test_the_answer_of_a_single_shard_also_goes_to_uses_after() -> None:
     setup = sharded(uses_after=ExecutorConfig())
     sent = send(setup, "/index")
     next(setup.channels[a] for a in SHARDS if setup.channels[a].calls).answer(Answer(documents(("1", "x"))))
@@ -192,7 +194,7 @@ def test_every_step_gets_what_is_left_of_the_deadline() -> None:
     assert setup.channels[SHARDS[0]].calls[0][1] == pytest.approx(1.5)
 
 
-def test_the_states_tell_the_shard() -> None:
+def test_the_states_show_the_shard() -> None:
     setup = sharded()
 
     assert [(state.address, state.shard) for state in setup.pool.states()["a"]] == list(

@@ -99,7 +99,7 @@ def test_interim_heads_are_read_over_until_there_are_too_many() -> None:
         (b"\0\xff\xff\xff\xff", "RESOURCE_EXHAUSTED"),
     ],
 )
-def test_what_is_no_single_message_within_the_limit_is_refused_at_once(data: bytes, code: str) -> None:
+def test_anything_but_one_message_within_the_limit_fails_at_once(data: bytes, code: str) -> None:
     call = asked(limit_bytes=1000)
     call.on_headers(OK, False)
     call.on_data(data, False)
@@ -110,7 +110,7 @@ def test_what_is_no_single_message_within_the_limit_is_refused_at_once(data: byt
     assert call.resets == 1
 
 
-def test_an_end_in_the_middle_of_a_message_is_no_answer() -> None:
+def test_an_end_in_the_middle_of_a_message_fails_the_call() -> None:
     call = asked()
     call.on_headers(OK, False)
     call.on_data(framed(b"message")[:-1], False)
@@ -119,7 +119,7 @@ def test_an_end_in_the_middle_of_a_message_is_no_answer() -> None:
     assert call.code == "INTERNAL"
 
 
-def test_an_end_without_trailers_is_no_answer() -> None:
+def test_an_end_without_trailers_fails_the_call() -> None:
     call = asked()
     call.on_headers(OK, False)
     call.on_data(framed(b"message"), True)
@@ -135,10 +135,10 @@ def test_of_a_stream_the_first_message_counts() -> None:
     call.on_headers(AnswerHead.of([(b"grpc-status", b"13"), (b"is-error", b"")]), True)
     patient = asked(stream=True)
     patient.on_headers(OK, False)
-    patient.enough()
+    patient.stop_waiting()
     patient.on_data(framed(b"one"), False)
-    patient.enough()
-    patient.enough()
+    patient.stop_waiting()
+    patient.stop_waiting()
 
     assert call.ends == [(b"one", True)]
     assert patient.ends == [(b"one", False)]

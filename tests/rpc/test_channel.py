@@ -147,7 +147,7 @@ async def test_several_messages_go_to_process_data(bench: Bench) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_executors_errors_are_told_by_its_trailing_metadata(bench: Bench) -> None:
+async def test_trailing_metadata_marks_an_executors_error(bench: Bench) -> None:
     executor = Executor(SINGLE)
     executor.trailing = (("is-error", "true"),)
     channel = bench.channel(await bench.serve(executor))
@@ -227,7 +227,7 @@ async def test_messages_are_compressed_on_the_wire(bench: Bench, compression: st
 
 @pytest.mark.parametrize("behave", [says_nothing, resets, talks_nonsense])
 @pytest_twisted.ensureDeferred
-async def test_whatever_accepts_but_is_no_server_is_known_as_failed_in_time(
+async def test_a_listener_that_is_not_a_grpc_server_is_reported_as_failed_in_time(
     bench: Bench, behave: Callable[[Any], None]
 ) -> None:
     with listening(behave) as port:

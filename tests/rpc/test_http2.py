@@ -179,7 +179,7 @@ def test_streams_above_the_last_one_were_not_reached_and_others_finish() -> None
     assert memory.events[-1] == "idle"
 
 
-def test_those_who_wait_are_handed_back_when_the_server_leaves() -> None:
+def test_waiting_streams_are_handed_back_when_the_server_leaves() -> None:
     memory = Memory()
     memory.connection.receive(frame(SETTINGS_, 0, 0, pack(">HI", 3, 1)))
     calls = [memory.ask() for _ in range(3)]
@@ -198,7 +198,7 @@ def test_those_who_wait_are_handed_back_when_the_server_leaves() -> None:
         (11, "RESOURCE_EXHAUSTED", True),
     ],
 )
-def test_a_reset_stream_is_told_by_its_code(code: int, status: str, reached: bool) -> None:
+def test_a_reset_stream_fails_with_its_code(code: int, status: str, reached: bool) -> None:
     memory = ready()
     call = memory.ask()
     memory.connection.receive(frame(RST, 0, 1, number(code)))
@@ -316,7 +316,7 @@ def test_padding_and_priorities_are_read_over() -> None:
     assert call.ends == [(b"hi", False)]
 
 
-def test_pings_are_answered_and_floods_forgiven_with_time() -> None:
+def test_pings_are_answered_and_the_flood_count_is_reset_with_time() -> None:
     memory = ready()
     for _ in range(5):
         memory.connection.receive(frame(PING, 0, 0, b"12345678") * 3000)

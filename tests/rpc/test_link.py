@@ -214,7 +214,7 @@ async def test_a_server_that_greets_and_hangs_up_is_not_besieged(bench: Bench) -
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refused_connection_is_told_in_the_references_words(bench: Bench) -> None:
+async def test_a_refused_connection_has_the_references_error_text(bench: Bench) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
