@@ -1,20 +1,35 @@
 """
-The error tree, and the table from an error to what each protocol tells its client.
+The error tree, and the one table of what each protocol says of each error.
 
-    GatewayError                anything that can be explained to a client
-    ├── BadRequest              the client can mend it
-    │   └── TooLarge
-    ├── ExecutorNetworkError    a deployment could not be reached, or not in time
+    GatewayError                    anything that can be explained to a client
+    ├── BadRequest                  the request says something that cannot be served
+    │   └── Unparsable              its bytes cannot even be parsed
+    ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
+    │   ├── TooLarge
+    │   ├── UnsupportedFrame
+    │   └── HttpRefusal
+    │       ├── InvalidHttp
+    │       ├── InvalidQuery
+    │       ├── UpgradeForbidden
+    │       ├── PathNotFound
+    │       ├── MethodNotAllowed
+    │       ├── NotAcceptable
+    │       ├── HeadTimeout
+    │       ├── UnsupportedCoding
+    │       └── HeadTooLarge
+    ├── ExecutorNetworkError        a deployment could not be reached, or not in time
     │   ├── ExecutorUnreachable
     │   ├── DeadlineExceeded
-    │   └── ExecutorNotFound
-    ├── Overloaded              nothing is broken, but there is no room now
-    └── Draining                the gateway is about to stop
-    ConfigError                 refused before anything starts
+    │   ├── ExecutorNotFound
+    │   └── CallFailed
+    ├── Overloaded                  nothing is broken, but there is no room now
+    ├── Draining                    the gateway is about to stop
+    └── InternalError               a bug, of which the client learns no more than where it is logged
+    ConfigError                     refused before anything starts
     └── PortTaken
 
-An exception outside this tree is a bug: it is logged with its traceback, and the client is told only
-the request id.
+An exception outside this tree is a bug: it is logged with its traceback, and its client gets an
+InternalError. ``protocols/*/errors.py`` write an error for their clients; codes and texts are from here.
 """
 
 from __future__ import annotations
@@ -26,7 +41,11 @@ import attrs
 
 
 class GatewayError(Exception):
-    """Anything the gateway can explain to a client; ``str(error)`` is that explanation."""
+    """Anything the gateway can explain to a client; ``str(error)`` is the explanation."""
+
+    def summary(self) -> str:
+        """A shorter explanation, for where ``str(error)`` does not fit; the same unless there is one."""
+        return str(self)
 
 
 class BadRequest(GatewayError):
@@ -41,17 +60,100 @@ class BadRequest(GatewayError):
         super().__init__(message)
 
 
-class TooLarge(BadRequest):
+class Unparsable(BadRequest):
+    """The request is no JSON, no UTF-8 or no protobuf."""
+
+
+class ProtocolRefusal(GatewayError):
+    """The client broke a rule of the protocol that it speaks, or of the gateway's port."""
+
+
+class TooLarge(ProtocolRefusal):
     """A body or message exceeds ``limit_bytes``."""
 
-    def __init__(self, limit_bytes: int, key: str = "gateway.max_message_bytes") -> None:
+    def __init__(self, limit_bytes: int, what: str = "message") -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(f"the message is larger than {limit_bytes} bytes; the limit is {key}")
+        super().__init__(
+            f"the {what} is larger than {limit_bytes} bytes; the limit is gateway.max_message_bytes"
+        )
+
+
+class UnsupportedFrame(ProtocolRefusal):
+    """A binary message where the subprotocol wants text, or the other way round."""
+
+    def __init__(self, subprotocol: str, *, binary: bool) -> None:
+        kind = "binary" if binary else "text"
+        super().__init__(f"frames of the subprotocol {subprotocol} are {kind}")
+
+
+class HttpRefusal(ProtocolRefusal):
+    """An HTTP request that never becomes a request to the Flow."""
+
+
+class InvalidHttp(HttpRefusal):
+    """This is not HTTP/1.1, or it has too many headers."""
+
+    def __init__(self) -> None:
+        super().__init__("the request is not valid HTTP/1.1")
+
+
+class InvalidQuery(HttpRefusal):
+    """The request to /graphql holds no query that could be executed."""
+
+
+class UpgradeForbidden(HttpRefusal):
+    """There is no WebSocket on this path."""
+
+    def __init__(self) -> None:
+        super().__init__("Forbidden")
+
+
+class PathNotFound(HttpRefusal):
+    """There is no such path."""
+
+    def __init__(self) -> None:
+        super().__init__("Not Found")
+
+
+class MethodNotAllowed(HttpRefusal):
+    """The path has other methods: those in ``allowed``, the value of the header Allow."""
+
+    def __init__(self, allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__("Method Not Allowed")
+
+
+class NotAcceptable(HttpRefusal):
+    """The client accepts neither JSON nor protobuf."""
+
+    def __init__(self) -> None:
+        super().__init__("an answer is application/json or application/x-protobuf; Accept excludes both")
+
+
+class HeadTimeout(HttpRefusal):
+    """The request's head did not arrive within `http_head_timeout`."""
+
+    def __init__(self) -> None:
+        super().__init__("the request's head did not arrive in time")
+
+
+class UnsupportedCoding(HttpRefusal):
+    """The body has a Content-Encoding that the gateway cannot undo."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"a body's Content-Encoding is gzip or deflate, not {coding!r}")
+
+
+class HeadTooLarge(HttpRefusal):
+    """A line of the request's head is too long."""
+
+    def __init__(self) -> None:
+        super().__init__("a line of the request's head is too long")
 
 
 class ExecutorNetworkError(GatewayError):
     """
-    A call to a Deployment failed below the level of its Executor.
+    A call to a deployment failed below the level of its executor.
 
     ``details`` is gRPC's own text; ``str(error)`` is the whole explanation, worded as clients of the
     reference know it (spec grpc.md, Failures). ``code`` is the gRPC status name.
@@ -81,14 +183,7 @@ class ExecutorNetworkError(GatewayError):
             f"address(es) {self.address_set}. Head or worker(s) may be down."
         )
 
-    def close_reason(self) -> str:
-        """The explanation, or a short form where it exceeds a WebSocket close reason's 123 bytes."""
-        text = str(self)
-        if len(text.encode()) <= 123:
-            return text
-        return self.short_reason()
-
-    def short_reason(self) -> str:
+    def summary(self) -> str:
         return f"Network error while connecting to deployment at {self.address_set}. It may be down."
 
 
@@ -107,13 +202,13 @@ class CallFailed(ExecutorNetworkError):
 
 
 class ExecutorUnreachable(ExecutorNetworkError):
-    """Nobody listens, or the connection was lost: every try failed."""
+    """No server listens, or the connection was lost: every attempt failed."""
 
     code = "UNAVAILABLE"
 
 
 class DeadlineExceeded(ExecutorNetworkError):
-    """The Deployment was reached but did not answer within its deadline."""
+    """The deployment was reached but did not answer within its deadline."""
 
     code = "DEADLINE_EXCEEDED"
 
@@ -125,7 +220,7 @@ class DeadlineExceeded(ExecutorNetworkError):
             "`__init__()` method."
         )
 
-    def short_reason(self) -> str:
+    def summary(self) -> str:
         return (
             f"Connection to deployment at {self.address_set} timed out. "
             "You can adjust `timeout_send` attribute."
@@ -160,6 +255,22 @@ class Draining(GatewayError):
         super().__init__("the gateway is shutting down; send the request again to another one")
 
 
+class InternalError(GatewayError):
+    """A bug: it is logged with its traceback, and the client learns the request's id."""
+
+    def __init__(self, request_id: str = "") -> None:
+        self.request_id = request_id
+        super().__init__(
+            f"internal error; the log has it as request {request_id}"
+            if request_id
+            else "internal error; the gateway's log tells more"
+        )
+
+    def grpc_details(self) -> str:
+        """The same in the words that clients of gRPC know."""
+        return f"the gateway failed on request {self.request_id!r}; its log has the cause"
+
+
 class ConfigError(Exception):
     """
     A Flow file, argument or variable that cannot be used; nothing has been started.
@@ -181,33 +292,66 @@ class PortTaken(ConfigError):
 
 @attrs.frozen
 class Codes:
-    """What each protocol tells its client about one kind of error."""
+    """HTTP status, name of the gRPC status, and WebSocket close code."""
 
     http: int
     grpc: str
     websocket: int
 
 
-# 1008 policy violation, 1009 too big, 1011 internal error, 1013 try again later, 1001 going away:
-# RFC 6455 section 7.4.1 and the IANA registry. 1011 for network errors is what the reference's
-# client turns into a ConnectionError (spec websocket.md).
-_TABLE: Final[dict[type[BaseException], Codes]] = {
-    TooLarge: Codes(413, "RESOURCE_EXHAUSTED", 1009),
-    BadRequest: Codes(422, "INVALID_ARGUMENT", 1008),
-    ExecutorUnreachable: Codes(503, "UNAVAILABLE", 1011),
-    ExecutorNotFound: Codes(503, "NOT_FOUND", 1011),
-    DeadlineExceeded: Codes(504, "DEADLINE_EXCEEDED", 1011),
-    ExecutorNetworkError: Codes(500, "UNKNOWN", 1011),
-    Overloaded: Codes(503, "RESOURCE_EXHAUSTED", 1013),
-    Draining: Codes(503, "UNAVAILABLE", 1001),
+@attrs.frozen
+class Row:
+    """What the table says of a class; a code that is None is the one of the base class."""
+
+    http: int | None = None
+    grpc: str | None = None
+    websocket: int | None = None
+
+
+SUCCESS: Final = Codes(200, "OK", 1000)
+
+# RFC 9110 section 15, RFC 6585 (431); RFC 6455 section 7.4.1 and the IANA registry (1013). 1011 for network
+# errors is what the reference's client turns into a ConnectionError (spec websocket.md).
+TABLE: Final[Mapping[type[GatewayError], Row]] = {
+    GatewayError: Row(500, "INTERNAL", 1011),
+    BadRequest: Row(422, "INVALID_ARGUMENT", 1008),
+    Unparsable: Row(websocket=1007),
+    ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
+    TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
+    UnsupportedFrame: Row(websocket=1003),
+    InvalidHttp: Row(400),
+    InvalidQuery: Row(400),
+    UpgradeForbidden: Row(403),
+    PathNotFound: Row(404),
+    MethodNotAllowed: Row(405),
+    NotAcceptable: Row(406),
+    HeadTimeout: Row(408),
+    UnsupportedCoding: Row(415),
+    HeadTooLarge: Row(431),
+    ExecutorNetworkError: Row(500, "UNKNOWN", 1011),
+    ExecutorUnreachable: Row(503, "UNAVAILABLE"),
+    DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),
+    ExecutorNotFound: Row(503, "NOT_FOUND"),
+    Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
+    Draining: Row(503, "UNAVAILABLE", 1001),
+    InternalError: Row(500, "INTERNAL", 1011),
 }
-_BUG: Final = Codes(500, "INTERNAL", 1011)
 
 
 def codes_for(error: BaseException) -> Codes:
-    """Look ``error`` up by its class, then its bases; what is not in the tree is a bug (500)."""
-    for kind in type(error).__mro__:
-        if kind in _TABLE:
-            found = _TABLE[kind]
-            return attrs.evolve(found, grpc=error.code) if isinstance(error, CallFailed) else found
-    return _BUG
+    """What each protocol says of ``error``; an exception outside the tree is an InternalError."""
+    codes = codes_of(type(error))
+    return attrs.evolve(codes, grpc=error.code) if isinstance(error, CallFailed) else codes
+
+
+def codes_of(kind: type[BaseException]) -> Codes:
+    """The codes of a class of errors: its own row's, then those of its bases."""
+    if not issubclass(kind, GatewayError):
+        return codes_of(InternalError)
+    rows = [TABLE[base] for base in kind.__mro__ if base in TABLE]
+    # GatewayError, the last base, has them all.
+    return Codes(
+        http=next(row.http for row in rows if row.http is not None),
+        grpc=next(row.grpc for row in rows if row.grpc is not None),
+        websocket=next(row.websocket for row in rows if row.websocket is not None),
+    )

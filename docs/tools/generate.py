@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -195,38 +196,52 @@ def _help(command: click.Command) -> str:
 
 def _errors() -> Iterator[str]:
     yield (
-        "What a client is told of each kind of error. The most exact line counts. What an executor raises is "
-        "no error of the gateway: the answer is a normal one, with the failure in its `header.status`.\n"
+        "What a client learns of each kind of error, by protocol. What an executor raises is not an error of "
+        "the gateway: the answer is a normal one, with the failure in its `header.status`.\n"
     )
-    rows = [
-        (
-            _code(kind.__name__),
-            str(codes.http),
-            _code(codes.grpc),
-            str(codes.websocket),
-            _first_sentence(kind),
-        )
-        for kind, codes in errors._TABLE.items()
-    ]
-    bug = errors._BUG
-    rows.append(
-        ("anything else", str(bug.http), _code(bug.grpc), str(bug.websocket),
-         "A bug: logged with its traceback; the client is told the request's id.")
-    )  # fmt: skip
+    shared = [kind for kind in errors.TABLE if not issubclass(kind, errors.ProtocolRefusal)]
+    rows = [_error_row(kind) for kind in (*shared, errors.TooLarge) if kind is not errors.GatewayError]
     yield _table(("Error", "HTTP status", "gRPC code", "WebSocket close code", "Meaning"), rows)
     yield (
-        "`ExecutorNetworkError` ends a gRPC call with the executor's own code where none of the above fits. "
-        "A 503 for want of room has the header `Retry-After`. Some mistakes are told by the protocol before "
-        "there is a request to refuse: HTTP's own (400, 404, 405, 406, 408, 415, 431; see "
-        "[HTTP](../guide/http.md#errors)) and WebSocket's "
-        "(1002, 1003, 1007; see [WebSocket](../guide/websocket.md#errors)).\n"
+        "`ExecutorNetworkError` ends a gRPC call with the executor's own code where none of its kinds fits. "
+        "A 503 for want of room has the header `Retry-After`.\n"
+    )
+    yield "## Refused by one protocol\n"
+    yield (
+        "Some mistakes are refused before there is a request to the Flow. Over HTTP "
+        "([more](../guide/http.md#errors)):\n"
+    )
+    yield _table(
+        ("Error", "HTTP status", "Meaning"),
+        (
+            (_code(kind.__name__), str(errors.codes_of(kind).http), _first_sentence(kind))
+            for kind in errors.TABLE
+            if issubclass(kind, errors.HttpRefusal)
+        ),
+    )
+    frame = errors.UnsupportedFrame
+    yield (
+        f"Over WebSocket {errors.codes_of(frame).websocket}, `{frame.__name__}`, is a binary message where "
+        "the subprotocol wants text, or the other way round, and 1002 a client that does not speak WebSocket "
+        "([more](../guide/websocket.md#errors)).\n"
     )
     yield "## The tree\n"
-    tree = inspect.cleandoc(errors.__doc__ or "").split("\n\n")[1]
-    yield f"```text\n{inspect.cleandoc(tree)}\n```\n"
+    tree = (errors.__doc__ or "").split("\n\n")[1]
+    yield f"```text\n{textwrap.dedent(tree)}\n```\n"
     yield (
-        "A `ConfigError` never reaches a client: it is told on the terminal before anything starts, and the "
+        "A `ConfigError` never reaches a client: it is shown on the terminal before anything starts, and the "
         "exit code is 1.\n"
+    )
+
+
+def _error_row(kind: type[errors.GatewayError]) -> tuple[str, ...]:
+    codes = errors.codes_of(kind)
+    return (
+        _code(kind.__name__),
+        str(codes.http),
+        _code(codes.grpc),
+        str(codes.websocket),
+        _first_sentence(kind),
     )
 
 

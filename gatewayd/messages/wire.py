@@ -14,7 +14,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import Unparsable
 from gatewayd.messages.generations import check_generation
 from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.pb import HeaderProto, RouteProto
@@ -28,7 +28,7 @@ DATA: Final = 0x22
 NO_DOCUMENTS: Final = b"\x0a\x00"
 
 
-class Malformed(BadRequest):
+class Malformed(Unparsable):
     """The bytes are not a protobuf message of the expected type."""
 
 

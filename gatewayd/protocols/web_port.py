@@ -20,9 +20,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.bridge import Bridge
 from gatewayd.config.model import Listener, Protocol
-from gatewayd.errors import PortTaken
+from gatewayd.errors import PortTaken, UpgradeForbidden
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.http.answer import problem
+from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.resource import HttpApi
 from gatewayd.protocols.http.site import GatewaySite, SiteLimits
@@ -53,7 +53,7 @@ class Upgradable(Resource):
         if asked is None or asked.lower() != b"websocket":
             return self._api.render(http_request)
         if http_request.path not in _PATHS:
-            http_request.respond(403, problem("Forbidden"))
+            http_request.respond_with(encode_error(UpgradeForbidden()))
         else:
             _decline_unknown_extensions(http_request)
             http_request.release()

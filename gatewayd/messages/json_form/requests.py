@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import BadRequest, Unparsable
 from gatewayd.messages.json_form.documents import fill_documents
 from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct
 from gatewayd.messages.request import Request
@@ -144,12 +144,12 @@ def _integer(digits: str) -> int | float:
     return int(digits) if -(2.0**63) <= number < 2.0**63 else number
 
 
-def _syntax_error(text: str, message: str, doc: str, position: int, line: int, column: int) -> BadRequest:
+def _syntax_error(text: str, message: str, doc: str, position: int, line: int, column: int) -> Unparsable:
     # json decodes leniently, so the text may hold surrogates that cannot be sent back.
     shown = doc[:_MAX_SHOWN].encode("utf-8", "replace").decode("utf-8")
     context = {"msg": message, "doc": shown, "pos": position, "lineno": line, "colno": column}
     problem = {"loc": ["body", position], "msg": text, "type": "value_error.jsondecode", "ctx": context}
-    return BadRequest(f"the body is not JSON: {text}", [problem])
+    return Unparsable(f"the body is not JSON: {text}", [problem])
 
 
 def _bad_request(problems: Problems) -> BadRequest:

@@ -28,10 +28,10 @@ class QueryLimits:
     become requests, and ``depth`` how deep they lie in one another.
     """
 
-    query_bytes: int = 256 * 1024
-    depth: int = 32
-    fields: int = 1000
-    root_fields: int = 50
+    query_bytes: int
+    depth: int
+    fields: int
+    root_fields: int
 
 
 @attrs.frozen

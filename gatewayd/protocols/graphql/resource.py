@@ -26,34 +26,29 @@ from graphql import (
     parse,
     validate,
 )
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import Draining, GatewayError
+from gatewayd.errors import InternalError, InvalidQuery
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Loop, Needs
+from gatewayd.protocols.failures import explained
+from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
 from gatewayd.protocols.graphql.schema import SCHEMA
-from gatewayd.protocols.http.exchange import content, give_up
+from gatewayd.protocols.http.exchange import content, respond_with_error
 from gatewayd.protocols.http.pages import Page
 from gatewayd.protocols.http.request import GatewayRequest
 
 log = Logger()
 
-_TEXT: Final = b"text/plain; charset=utf-8"
-_JSON: Final = b"application/json"
 _NO_QUERY: Final = "No GraphQL query found in the request"
 _NO_JSON: Final = "Unable to parse request body as JSON"
 
 # Queries that clients send again and again are short; what is kept is bounded by both numbers.
 _CACHED_QUERIES: Final = 256
 _CACHED_QUERY_LENGTH: Final = 4096
-
-
-class _Refused(Exception):
-    """The HTTP request holds no query that could be executed: 400 with this text."""
 
 
 @attrs.frozen
@@ -63,15 +58,6 @@ class Question:
     query: Any
     variables: Any = None
     operation: Any = None
-
-
-@attrs.frozen
-class Answer:
-    """The HTTP answer."""
-
-    status: int
-    content_type: bytes
-    body: bytes = attrs.field(repr=False)
 
 
 class GraphqlApi:
@@ -104,9 +90,9 @@ class GraphqlApi:
             execution = _Execution(self._needs, self._loop, self._queries, http_request.request_id)
             answer = await self._loop.on_loop(execution.answer, body)
         except Exception as error:
-            give_up(http_request, error)
+            respond_with_error(http_request, error)
             return
-        http_request.respond(answer.status, answer.body, answer.content_type)
+        http_request.respond(200, answer)
 
 
 class _Queries:
@@ -148,36 +134,33 @@ class _Execution:
         self._request_id = request_id
         self._asked = 0
 
-    async def answer(self, asked: bytes | Question) -> Answer:
-        """What is answered to a body, or to what a URL asks."""
-        try:
-            if isinstance(asked, bytes):
-                result = await self._execute(_question_of_body(asked), mutations=True)
-            else:
-                result = await self._execute(asked, mutations=False)
-        except _Refused as refused:
-            return Answer(400, _TEXT, str(refused).encode())
+    async def answer(self, asked: bytes | Question) -> bytes:
+        """The JSON answer to a body, or to what a URL asks. Raises InvalidQuery."""
+        if isinstance(asked, bytes):
+            result = await self._execute(_question_of_body(asked), mutations=True)
+        else:
+            result = await self._execute(asked, mutations=False)
         formatted: dict[str, Any] = {"data": result.data}
         if errors := [*(result.errors or ()), *self.failures]:
             formatted["errors"] = [error.formatted for error in errors]
         # An argument that is shown in an error can be of any size and kind.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-        return Answer(200, _JSON, orjson.dumps(formatted, default=str, option=options))
+        return orjson.dumps(formatted, default=str, option=options)
 
     async def _execute(self, question: Question, *, mutations: bool) -> ExecutionResult:
         query, variables, operation = question.query, question.variables, question.operation
         if not query or not isinstance(query, str):
-            raise _Refused(_NO_QUERY)
+            raise InvalidQuery(_NO_QUERY)
         if not isinstance(variables, dict | None):
-            raise _Refused("variables must be an object")
+            raise InvalidQuery("variables must be an object")
         if not isinstance(operation, str | None):
-            raise _Refused("operationName must be a text")
+            raise InvalidQuery("operationName must be a text")
         document = self._queries.prepared(query)
         if isinstance(document, list):
             return ExecutionResult(data=None, errors=document)
         chosen = get_operation_ast(document, operation or None)
         if chosen is not None and chosen.operation is OperationType.MUTATION and not mutations:
-            raise _Refused("mutations are not allowed when using GET")
+            raise InvalidQuery("mutations are not allowed when using GET")
         result: Any = execute(
             SCHEMA, document, context_value=self, variable_values=variables, operation_name=operation or None
         )
@@ -194,13 +177,11 @@ class _Execution:
     def dispatch(self, request: Request) -> Awaitable[Response]:
         return self._loop.on_reactor(self._needs.dispatcher.dispatch, request)
 
-    def explain(self, error: Exception) -> str:
-        if isinstance(error, GatewayError):
-            return str(error)
-        if isinstance(error, CancelledError):
-            return str(Draining())
-        self._loop.tell_reactor(_log_bug, Failure(error), self._request_id)
-        return f"internal error; the log has it as request {self._request_id}"
+    def encode_error(self, error: Exception) -> GraphQLError:
+        public = explained(error, self._request_id)
+        if isinstance(public, InternalError):
+            self._loop.tell_reactor(_log_bug, Failure(error), self._request_id)
+        return encode_error(public)
 
 
 def _log_bug(failure: Failure, request_id: str) -> None:
@@ -211,9 +192,9 @@ def _question_of_body(body: bytes) -> Question:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise _Refused(_NO_JSON) from None
+        raise InvalidQuery(_NO_JSON) from None
     if not isinstance(fields, dict):
-        raise _Refused(_NO_JSON)
+        raise InvalidQuery(_NO_JSON)
     return Question(fields.get("query"), fields.get("variables"), fields.get("operationName"))
 
 

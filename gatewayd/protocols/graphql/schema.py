@@ -32,7 +32,7 @@ from graphql import (
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, FieldKind
 from gatewayd.messages.request import Request, Response
-from gatewayd.pb import StatusProto
+from gatewayd.protocols.graphql.errors import encode_executor_error
 
 
 class Asker(Protocol):
@@ -40,7 +40,7 @@ class Asker(Protocol):
 
     dispatch: Callable[[Request], Awaitable[Response]]
     request_id: Callable[[], str]  # of the next Request
-    explain: Callable[[Exception], str]  # what the client is told of an error
+    encode_error: Callable[[Exception], GraphQLError]
     failures: list[GraphQLError]  # of executors, which leave the data as it is
 
 
@@ -185,21 +185,10 @@ async def _resolve_docs(
         response = await asker.dispatch(request)
         documents = responses.read_documents(response.documents)
     except Exception as error:
-        raise GraphQLError(asker.explain(error)) from None
+        raise asker.encode_error(error) from None
     if response.status:
-        asker.failures.append(_failure(response.status, info))
+        asker.failures.append(encode_executor_error(response.status, info))
     return documents
-
-
-def _failure(status: bytes, info: GraphQLResolveInfo[Any]) -> GraphQLError:
-    """What an executor raised; the documents are answered all the same."""
-    found = StatusProto.FromString(status)
-    return GraphQLError(
-        found.description,
-        nodes=info.field_nodes,
-        path=info.path.as_list(),
-        extensions={"executor": found.exception.executor, "exception": found.exception.name},
-    )
 
 
 def _docs() -> GraphQLField:

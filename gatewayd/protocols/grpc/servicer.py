@@ -28,13 +28,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, GatewayError, Overloaded, codes_for
+from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded
 from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.dry_run import failure_status
+from gatewayd.protocols.failures import explained, failure_status
+from gatewayd.protocols.grpc.errors import encode_error
 from gatewayd.protocols.window import Window
 
 T = TypeVar("T")
@@ -208,20 +209,18 @@ class _CallStream:
 
 
 async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:
-    if not isinstance(error, GatewayError):
-        if isinstance(error, grpc.aio.AbortError):
-            raise error
-        request_id = request.request_id if request is not None else ""
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    request_id = request.request_id if request is not None else ""
+    public = explained(error, request_id)
+    if isinstance(public, InternalError):
         log.error(
             "request {request_id} failed unexpectedly: {error!r}",
             request_id=request_id,
             error=error,
             log_failure=Failure(error),
         )
-        await context.abort(
-            grpc.StatusCode.INTERNAL, f"the gateway failed on request {request_id!r}; its log has the cause"
-        )
-    await context.abort(grpc.StatusCode[codes_for(error).grpc], str(error))
+    await context.abort(*encode_error(public))
     raise AssertionError("abort returned")
 
 

@@ -1,9 +1,8 @@
 # mypy: disable-error-code="no-untyped-call"
-"""The bytes of an HTTP answer: its head, the body of an error, and large bodies piece by piece."""
+"""The bytes of an HTTP response: its head, and large bodies piece by piece."""
 
 from __future__ import annotations
 
-import json
 import time
 from functools import lru_cache
 from http.client import responses
@@ -17,11 +16,6 @@ JSON: Final = b"application/json"
 
 # A body up to here is written at once, a larger one in pieces of this size.
 PIECE_BYTES: Final = 128 * 1024
-
-
-def problem(detail: object) -> bytes:
-    """The JSON body of an error: ``{"detail": ...}``."""
-    return json.dumps({"detail": detail}, separators=(",", ":")).encode()
 
 
 @implementer(IPushProducer)

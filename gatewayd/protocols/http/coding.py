@@ -10,12 +10,10 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Any, Final
-
-from twisted.internet.defer import Deferred
+from typing import Final
 
 from gatewayd.errors import BadRequest, TooLarge
-from gatewayd.protocols.backend import OFFLOAD_BYTES
+from gatewayd.offload import SMALL_BYTES, Offload, is_small
 
 # The codings that a body may have; zlib tells gzip from deflate by the first bytes.
 CODINGS: Final = (b"gzip", b"x-gzip", b"deflate")
@@ -62,9 +60,7 @@ def _damaged(reason: str) -> BadRequest:
     return BadRequest(text, [{"loc": ["header", "Content-Encoding"], "msg": text, "type": "value_error"}])
 
 
-async def inflated(
-    body: bytes, limit_bytes: int, hold: Callable[[int], None], offload: Callable[..., Deferred[Any]]
-) -> bytes:
+async def inflated(body: bytes, limit_bytes: int, hold: Callable[[int], None], offload: Offload) -> bytes:
     """
     The true content of a compressed body.
 
@@ -75,8 +71,8 @@ async def inflated(
     pieces: list[bytes] = []
     size = 0
     while True:
-        if max(size, len(body)) < OFFLOAD_BYTES:
-            piece = inflation.piece(OFFLOAD_BYTES)
+        if is_small(max(size, len(body))):
+            piece = inflation.piece(SMALL_BYTES)
         else:
             piece = await offload(inflation.piece, _PIECE_BYTES)
         if not piece:
@@ -90,7 +86,7 @@ async def inflated(
 
 def zipped(body: bytes) -> bytes | None:
     """``body`` as gzip, None where that would save little."""
-    if len(body) > OFFLOAD_BYTES:
+    if not is_small(len(body)):
         middle = len(body) // 2
         sample = body[middle : middle + _SAMPLE_BYTES]
         if len(zlib.compress(sample, 1)) > _WORTH * len(sample):

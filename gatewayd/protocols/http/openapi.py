@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
 from gatewayd.protocols.http.routes import ExecRoute, exec_routes
 from gatewayd.protocols.http.schemas import Schema, ref, referred, with_references
 
@@ -33,7 +34,8 @@ _SUMMARIES: Final = {
 }
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
-    "executor cannot be reached the answer is 503, where it is too slow 504. Instead of JSON the body and "
+    f"executor cannot be reached the answer is {codes_of(ExecutorUnreachable).http}, where it is too slow "
+    f"{codes_of(DeadlineExceeded).http}. Instead of JSON the body and "
     "the answer can be the messages of gRPC, as application/x-protobuf."
 )
 
@@ -96,7 +98,9 @@ class _Operations:
             requestBody={"required": True, "content": _json(ref(model))},
             responses={
                 str(route.status): _answer(str(description), ref("JinaResponseModel")),
-                "422": _answer("The body is not what it should be.", ref("HTTPValidationError")),
+                str(codes_of(BadRequest).http): _answer(
+                    "The body is not what it should be.", ref("HTTPValidationError")
+                ),
             },
         )
         if given.get("deprecated"):
@@ -161,7 +165,7 @@ def _graphql() -> dict[str, Any]:
             parameters=[{"name": "query", "in": "query", "schema": query}],
             responses={
                 "200": {"description": "The answer, or the page for browsers."},
-                "404": {"description": "There is no GraphQL here."},
+                str(codes_of(PathNotFound).http): {"description": "There is no GraphQL here."},
             },
         ),
         "post": _operation(

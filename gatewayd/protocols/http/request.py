@@ -15,8 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from gatewayd.errors import Overloaded
-from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head, problem
+from gatewayd.errors import InternalError, Overloaded
+from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
+from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 
 if TYPE_CHECKING:
     from gatewayd.protocols.http.site import GatewayChannel, GatewaySite
@@ -142,7 +143,7 @@ class GatewayRequest(Request):
             self.site.resource.render(self)
         except Exception:
             log.failure("{method} {path} failed", method=self.method, path=self.path)
-            self.respond(500, problem("Internal Server Error"))
+            self.respond_with(encode_error(InternalError(self.request_id)))
 
     def respond(
         self,
@@ -179,6 +180,10 @@ class GatewayRequest(Request):
         else:
             self.channel.write(b"".join(parts))
             LargeBody(self, body).begin()
+
+    def respond_with(self, error: ErrorResponse) -> None:
+        """As ``respond``, with what ``encode_error`` makes of an error."""
+        self.respond(error.status, error.body, error.content_type, error.headers)
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -20,16 +20,16 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import GatewayError
+from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Loop, Needs
-from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.http.answer import problem
-from gatewayd.protocols.http.exchange import exchange, give_up
+from gatewayd.protocols.failures import failure_status
+from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.http.exchange import exchange, respond_with_error
 from gatewayd.protocols.http.pages import Page, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import ExecRoute, exec_routes
@@ -67,7 +67,7 @@ class HttpApi(Resource):
             _answer_preflight(http_request)
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
-            http_request.respond(404, problem("Not Found"))
+            http_request.respond_with(encode_error(PathNotFound()))
         else:
             self._klein.render(http_request)
         return NOT_DONE_YET
@@ -86,7 +86,7 @@ class HttpApi(Resource):
                 self._add(route.path, route.methods, self._serves(route))
             if gateway.expose_graphql_endpoint and self._needs.loop is not None:
                 self._mount_graphql(gateway, self._needs.loop)
-        self._app.handle_errors(HTTPException)(self._unmatched)
+        self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
 
     def _mount_graphql(self, gateway: GatewayConfig, loop: Loop) -> None:
         # Most gateways don't serve it, and need not wait for its library to load.
@@ -141,7 +141,7 @@ class HttpApi(Resource):
         except GatewayError as error:
             status = failure_status(error)
         except Exception as error:
-            give_up(http_request, error)
+            respond_with_error(http_request, error)
             return
         http_request.respond(200, responses.encode_status(status))
 
@@ -149,12 +149,12 @@ class HttpApi(Resource):
 
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, MethodNotAllowed):
-            allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"})).encode()
+        if isinstance(error, exceptions.MethodNotAllowed):
+            allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
             if http_request.method == b"OPTIONS":
-                http_request.respond(204, b"", headers=[(b"Allow", allowed)])
+                http_request.respond(204, b"", headers=[(b"Allow", allowed.encode())])
             else:
-                http_request.respond(405, problem("Method Not Allowed"), headers=[(b"Allow", allowed)])
+                http_request.respond_with(encode_error(MethodNotAllowed(allowed)))
             return
         other = self._other_spelling(http_request.path)
         if isinstance(error, RequestRedirect) or other is not None:
@@ -162,7 +162,7 @@ class HttpApi(Resource):
             location = (other or http_request.path + b"/") + mark + query
             http_request.respond(307, b"", headers=[(b"Location", location)])
         else:
-            http_request.respond(404, problem("Not Found"))
+            http_request.respond_with(encode_error(PathNotFound()))
 
     def _other_spelling(self, path: bytes) -> bytes | None:
         """The known path that ``path`` is but for its slashes at the end."""

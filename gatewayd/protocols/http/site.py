@@ -12,7 +12,6 @@ kernel reset the connection, and the answer would be lost on its way.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any
 
 import attrs
@@ -25,8 +24,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import GatewayError, HeadTimeout, HeadTooLarge, InvalidHttp, Overloaded, TooLarge
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.http.answer import JSON, head, problem
+from gatewayd.protocols.http.answer import head
+from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.waiters import Waiters
 
@@ -120,38 +121,34 @@ class GatewayChannel(HTTPChannel):
             super().allContentReceived()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a line of the request's head is too long")
+        self.refuse(HeadTooLarge())
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         return bool(super().checkPersistence(request, version)) and not self.site.draining
 
     def refuse_body(self) -> None:
         """The body of the current request is, or became, larger than the limit."""
-        limit = self.site.limits.body_bytes
-        self.refuse(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body is larger than {limit} bytes; the limit is gateway.max_message_bytes",
-        )
+        self.refuse(TooLarge(self.site.limits.body_bytes, "body"))
 
     def refuse_for_now(self) -> None:
         """There is no room for the body of the current request."""
-        detail = self.site.buffers.full()
-        self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail, b"Retry-After: 1\r\n")
+        self.refuse(Overloaded(self.site.buffers.full()))
 
-    def refuse(self, status: HTTPStatus, detail: object, headers: bytes = b"") -> None:
-        """Answer the request that is being read with an error, then close; ``headers`` are whole lines."""
+    def refuse(self, error: GatewayError) -> None:
+        """Answer the request that is being read with ``error``, then close."""
         if self.refused:
             return
         self.refused = True
+        response = encode_error(error)
+        headers = b"".join(b"%s: %s\r\n" % header for header in response.headers)
         if self.requests:
             headers += self.requests[-1].shown_id
             self.requests[-1].release()
         self.persistent = 0
         self._stop_deadline()
         self.setTimeout(None)
-        body = problem(detail)
-        parts = [*head(int(status), JSON, len(body)), headers, b"Connection: close\r\n\r\n"]
-        self.transport.writeSequence([*parts, body])
+        parts = head(response.status, response.content_type, len(response.body))
+        self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", response.body])
         if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
         else:
@@ -172,11 +169,11 @@ class GatewayChannel(HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # What HTTPChannel calls for whatever it cannot parse; its own answer has no body.
-        self.refuse(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
+        self.refuse(InvalidHttp())
 
     def _head_late(self) -> None:
         self._deadline = None
-        self.refuse(HTTPStatus.REQUEST_TIMEOUT, "the request's head did not arrive in time")
+        self.refuse(HeadTimeout())
 
     def _lingered(self) -> None:
         self._abortingCall = None

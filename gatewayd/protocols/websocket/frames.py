@@ -1,5 +1,5 @@
 """
-What a WebSocket frame holds: the two modes of a connection, and the codes it may be closed with.
+What a WebSocket frame holds: the two modes of a connection.
 
 A client names the mode as its subprotocol. A comma list, an unknown name or none is JSON, as in the
 reference (spec websocket.md); the name is sent back where it was offered, because browsers refuse a
@@ -14,15 +14,11 @@ from typing import Final, Protocol
 
 import orjson
 
-from gatewayd.errors import BadRequest, ExecutorNetworkError, GatewayError, codes_for
+from gatewayd.errors import BadRequest
 from gatewayd.messages import wire
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
-
-UNSUPPORTED: Final = 1003  # RFC 6455 section 7.4.1, this one and the next
-INVALID: Final = 1007
-MAX_REASON_BYTES: Final = 123
 
 _BLANKS: Final = b" \t\r\n"
 
@@ -115,30 +111,3 @@ def negotiate(offered: Sequence[str]) -> tuple[Frames, str | None]:
     """The mode for the subprotocols a client offers, and the one to confirm."""
     frames = BYTES_FRAMES if list(offered) == ["bytes"] else JSON_FRAMES
     return frames, frames.name if frames.name in offered else None
-
-
-def close_code(error: GatewayError) -> int:
-    """The table's code, but 1007 for what could not even be parsed."""
-    if isinstance(error, wire.Malformed):
-        return INVALID
-    if isinstance(error, BadRequest) and any(
-        problem.get("type") == "value_error.jsondecode" for problem in error.problems
-    ):
-        return INVALID
-    return codes_for(error).websocket
-
-
-def close_reason(error: GatewayError) -> str:
-    """What the close frame says about ``error``; clients of the reference show it to their users."""
-    return error.close_reason() if isinstance(error, ExecutorNetworkError) else str(error)
-
-
-def dry_run_reason(error: ExecutorNetworkError) -> str:
-    """As ``close_reason``; a dry run has no wording of its own for timeouts."""
-    text = str(error)
-    return text if len(text.encode()) <= MAX_REASON_BYTES else ExecutorNetworkError.short_reason(error)
-
-
-def truncated(reason: str) -> bytes:
-    """``reason`` as UTF-8 of at most 123 bytes, what a close frame holds, cut between characters."""
-    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore").encode()

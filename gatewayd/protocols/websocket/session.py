@@ -19,24 +19,31 @@ from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from gatewayd.errors import Draining, ExecutorNetworkError, GatewayError, Overloaded
-from gatewayd.protocols.backend import OFFLOAD_BYTES
-from gatewayd.protocols.dry_run import failure_status
-from gatewayd.protocols.websocket.deflate import deflated
-from gatewayd.protocols.websocket.frames import (
-    JSON_FRAMES,
-    UNSUPPORTED,
-    close_code,
-    close_reason,
-    dry_run_reason,
-    negotiate,
-    truncated,
+from gatewayd.errors import (
+    Draining,
+    ExecutorNetworkError,
+    GatewayError,
+    InternalError,
+    Overloaded,
+    UnsupportedFrame,
+    UpgradeForbidden,
+    codes_for,
 )
+from gatewayd.protocols.backend import OFFLOAD_BYTES
+from gatewayd.protocols.failures import explained, failure_status
+from gatewayd.protocols.websocket.deflate import deflated
+from gatewayd.protocols.websocket.errors import (
+    NORMAL_CLOSURE,
+    CloseFrame,
+    encode_dry_run_error,
+    encode_error,
+)
+from gatewayd.protocols.websocket.frames import JSON_FRAMES, negotiate
 from gatewayd.protocols.window import Window
 
 if TYPE_CHECKING:
@@ -46,7 +53,6 @@ DRY_RUN: Final = "/dry_run"
 PATHS: Final = ("/", DRY_RUN)
 
 _COMPRESSED: Final = 4  # RSV1
-_BUG: Final = "internal error; the gateway's log tells more"
 
 # How long a client that broke the rules may take to answer our close frame, and any client to end the
 # connection when we have.
@@ -82,7 +88,7 @@ class WebSocketSession(WebSocketServerProtocol):
         self._heard = False  # whether anything came since the last look
         self._paused = False
         self._consuming = False
-        self._end: tuple[int, str] | None = None  # the close code and reason to end with
+        self._end: CloseFrame | None = None  # what to end with
         self._descriptor = -1
         self._patience_s = _PATIENCE_S
         self._dropped = False
@@ -92,7 +98,8 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if request.path not in PATHS:
-            raise ConnectionDeny(ConnectionDeny.FORBIDDEN, "Forbidden")
+            refusal = UpgradeForbidden()
+            raise ConnectionDeny(codes_for(refusal).http, str(refusal))
         self._trial = request.path == DRY_RUN
         self._frames, confirmed = negotiate(request.protocols)
         self._window = Window(self.factory.prefetch)
@@ -136,10 +143,9 @@ class WebSocketSession(WebSocketServerProtocol):
         if self._end is not None or self._trial or self.state != self.STATE_OPEN:
             return
         if isBinary != self._frames.binary:
-            kind = "binary" if self._frames.binary else "text"
-            self._close(UNSUPPORTED, f"frames of the subprotocol {self._frames.name} are {kind}")
+            self._close_for(UnsupportedFrame(self._frames.name, binary=self._frames.binary))
         elif self._frames.ends_input(payload):
-            self._end = (1000, "")
+            self._end = NORMAL_CLOSURE
             self._settle()
         else:
             self._start(self._exchange(self._window.admit(), payload))
@@ -157,10 +163,10 @@ class WebSocketSession(WebSocketServerProtocol):
         self.factory.hangups.unwatch(self._descriptor)
         self.factory.session_closed(self)
 
-    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+    def _fail_connection(self, *code_and_reason: Any) -> None:
         # Autobahn's, for clients that break the rules: what they announced may never come.
         self.closeHandshakeTimeout = min(self.closeHandshakeTimeout, _PATIENCE_S)
-        super()._fail_connection(code, reason)
+        super()._fail_connection(*code_and_reason)
 
     def _closeConnection(self, abort: bool = False) -> None:
         # Autobahn's, which resets the connection in some cases, and our close frame would be lost on its
@@ -228,12 +234,12 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def drain(self) -> None:
         """Take no more requests; close when those under way are answered."""
-        self._end = self._end or (1001, str(Draining()))
+        self._end = self._end or encode_error(Draining())
         self._settle()
 
     def close_now(self) -> None:
         """Close without waiting for answers."""
-        self._close(1001, str(Draining()))
+        self._close_for(Draining())
 
     def abort(self) -> None:
         """End the connection without a word, as its client did or because it is late."""
@@ -270,13 +276,8 @@ class WebSocketSession(WebSocketServerProtocol):
             else:
                 answer = frames.encode(response)
             compressed = await self._deflated(answer)
-        except GatewayError as error:
-            self._close_for(error)
-        except CancelledError:
-            self._close_for(Draining())  # goes nowhere when it was the client who left
-        except Exception:
-            log.failure("a request over WebSocket failed")
-            self._close(1011, _BUG)
+        except Exception as error:
+            self._close_for(self._explained(error))  # goes nowhere when it was the client who left
         else:
             for _ in self._window.answered(ticket, answer):
                 self.send_payload(answer, frames.binary, compressed)
@@ -303,19 +304,15 @@ class WebSocketSession(WebSocketServerProtocol):
         try:
             await self.factory.needs.dispatcher.dry_run()
         except ExecutorNetworkError as error:
-            self._close(close_code(error), dry_run_reason(error))
+            self._close(encode_dry_run_error(error))
             return
         except GatewayError as error:
             status = failure_status(error)
-        except CancelledError:
-            self._close_for(Draining())
-            return
-        except Exception:
-            log.failure("a dry run over WebSocket failed")
-            self._close(1011, _BUG)
+        except Exception as error:
+            self._close_for(self._explained(error))
             return
         self.send_payload(self._frames.encode_status(status), self._frames.binary)
-        self._close(1000, "")
+        self._close(NORMAL_CLOSURE)
 
     def send_payload(self, payload: bytes, binary: bool, compressed: bytes | None = None) -> None:
         """
@@ -340,7 +337,7 @@ class WebSocketSession(WebSocketServerProtocol):
             written, self._unwritten = self._unwritten, 0
             self._window.written(written)
         if self._end is not None and self._window.idle and not self._trial:
-            self._close(*self._end)
+            self._close(self._end)
         elif self._window.has_room and not self._client_behind:
             self._read_on()
         elif not self._paused:
@@ -357,15 +354,21 @@ class WebSocketSession(WebSocketServerProtocol):
         if self.data and not self._consuming:
             self.consumeData()
 
-    def _close_for(self, error: GatewayError) -> None:
-        self._close(close_code(error), close_reason(error))
+    def _explained(self, error: Exception) -> GatewayError:
+        public = explained(error)
+        if isinstance(public, InternalError):
+            log.failure("a request over WebSocket failed")
+        return public
 
-    def _close(self, code: int, reason: str) -> None:
+    def _close_for(self, error: GatewayError) -> None:
+        self._close(encode_error(error))
+
+    def _close(self, end: CloseFrame) -> None:
         """Send a close frame, and give up on what is under way."""
         if self.state != self.STATE_OPEN:
             return
         self.failedByMe = True  # Autobahn drops the data of further frames as they arrive
-        self.sendCloseFrame(code, truncated(reason))
+        self.sendCloseFrame(end.code, end.reason)
         self._abandon()
         self._read_on()  # or the client's own close frame would never be seen
 

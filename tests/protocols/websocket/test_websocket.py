@@ -17,7 +17,7 @@ from gatewayd.errors import DeadlineExceeded, ExecutorUnreachable, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
-from gatewayd.protocols.websocket.frames import truncated
+from gatewayd.protocols.websocket.errors import truncated
 from tests.paths import GOLDEN
 from tests.protocols.harness import (
     FakeDispatcher,

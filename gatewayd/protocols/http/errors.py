@@ -1,0 +1,82 @@
+"""Errors as HTTP responses."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final
+
+import attrs
+
+from gatewayd.errors import (
+    BadRequest,
+    GatewayError,
+    InvalidQuery,
+    MethodNotAllowed,
+    Overloaded,
+    UnsupportedCoding,
+    codes_for,
+)
+from gatewayd.messages import wire
+from gatewayd.messages.json_form import responses
+from gatewayd.messages.request import Request, Response
+from gatewayd.protocols.failures import failure_status
+from gatewayd.protocols.http.answer import JSON
+from gatewayd.protocols.http.negotiation import Form
+
+_TEXT: Final = b"text/plain; charset=utf-8"
+
+
+@attrs.frozen
+class ErrorResponse:
+    """An HTTP response without the headers that every response has."""
+
+    status: int
+    body: bytes = attrs.field(repr=False)
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def encode_error(error: GatewayError) -> ErrorResponse:
+    """
+    The response to a request that failed with ``error``.
+
+    Its body is ``{"detail": text}``, or the list of problems where the request itself is at fault. What the
+    reference answers to a query that is none is plain text (golden: graphql.json).
+    """
+    status = codes_for(error).http
+    if isinstance(error, BadRequest):
+        return ErrorResponse(status, responses.encode_bad_request(error))
+    if isinstance(error, InvalidQuery):
+        return ErrorResponse(status, str(error).encode(), _TEXT)
+    body = json.dumps({"detail": str(error)}, separators=(",", ":")).encode()
+    return ErrorResponse(status, body, headers=_headers(error))
+
+
+def encode_network_error(request: Request, error: GatewayError, form: Form) -> bytes:
+    """
+    The body of the response to ``request`` when an executor could not be reached: the request as it came.
+
+    Raises GatewayError where its documents have no JSON form.
+    """
+    if form is Form.JSON:
+        return responses.encode_network_error(request, error)
+    return wire.encode_response(
+        Response(
+            request_id=request.request_id,
+            endpoint="",
+            documents=request.documents,
+            parameters=request.parameters or None,
+            status=failure_status(error),
+        )
+    )
+
+
+def _headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
+    if isinstance(error, Overloaded):
+        return ((b"Retry-After", b"%d" % max(1, math.ceil(error.retry_after_s))),)
+    if isinstance(error, MethodNotAllowed):
+        return ((b"Allow", error.allowed.encode()),)
+    if isinstance(error, UnsupportedCoding):
+        return ((b"Accept-Encoding", b"gzip, deflate"),)
+    return ()
