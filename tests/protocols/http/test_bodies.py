@@ -108,6 +108,20 @@ async def test_a_network_error_is_told_in_the_form_that_was_asked_for():
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_network_error_whose_request_has_no_json_form_is_answered_as_well():
+    def refuse(request):
+        raise ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
+
+    headers = {"Content-Type": PROTOBUF, "Accept": "application/json"}
+    async with served(dispatcher=FakeDispatcher(refuse)) as gateway:
+        status, _, answer = await in_thread(
+            call, gateway.port, "POST", "/post", message(documents=b"\xff"), headers
+        )
+        assert status == 500
+        assert "documents" in json.loads(answer)["detail"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_clients_patience_reaches_the_dispatcher():
     async with served() as gateway:
         for header in ("1.5", "30", None):
