@@ -1,10 +1,8 @@
 """
-Turns one certificate and its key into what Twisted needs; gRPC takes them as they are.
+One certificate and its key, checked, and Twisted's TLS context of them; gRPC takes them as they are.
 
-Everything that can be wrong with the two files is found when they are loaded, before anything listens:
-clients would see a mistake only as a handshake that fails. An ``Identity`` is a value; ``WebTls`` asks
-for its context at every new connection, so that a later identity can take the place of the first one
-while connections go on.
+Both files are checked when they are loaded, before anything listens: clients would see a mistake only as a
+handshake that fails.
 """
 
 from __future__ import annotations
@@ -26,21 +24,22 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from gatewayd.errors import ConfigError
 
-# The seed's words for one file without the other.
+# What the reference says of one file without the other.
 PAIR: Final = "you can't pass a ssl_keyfile without a ssl_certfile and vice versa"
 
-# Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); the
-# ciphers of TLS 1.3 are all of that kind.
-_CIPHERS_1_2: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
+# Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); all ciphers of
+# TLS 1.3 have both.
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
 @attrs.frozen
 class Identity:
     """
-    A certificate chain, the gateway's own first, and its key: both PEM, checked, and one pair.
+    A certificate chain, the gateway's own certificate first, and its key: both PEM, checked, and a pair.
 
-    ``certfile`` and ``keyfile`` say where they came from. ``key_kind`` names the kind of key where gRPC's
-    clients in Python and C++ end a handshake with it (BoringSSL offers neither Ed25519 nor P-521).
+    ``certfile`` and ``keyfile`` are the files they were read from. ``key_kind`` names a kind of key that
+    gRPC's clients in Python and C++ refuse in the handshake (BoringSSL offers neither Ed25519 nor P-521);
+    None for kinds that every client takes.
     """
 
     certfile: str
@@ -51,7 +50,7 @@ class Identity:
 
 
 class UnusableIdentity(ConfigError):
-    """The files cannot serve TLS: ``reason`` says why, ``setting`` is the key of the one to look at."""
+    """The files cannot serve TLS: ``reason`` says why; ``setting`` is the gateway's key to look at."""
 
     def __init__(self, setting: str, reason: str) -> None:
         self.setting = setting
@@ -61,25 +60,23 @@ class UnusableIdentity(ConfigError):
 
 @implementer(IOpenSSLContextFactory)
 class WebTls:
-    """What ``listenSSL`` is given for a port of HTTP and WebSocket. Reactor thread only."""
+    """The context factory of a port of HTTP and WebSocket, for ``listenSSL``. Reactor thread only."""
 
     def __init__(self, identity: Identity) -> None:
-        """Raises UnusableIdentity where OpenSSL does not take the certificate or key."""
+        """Raises UnusableIdentity if OpenSSL refuses the certificate or key."""
         self._context = _context(identity)
-        self._context.set_alpn_select_callback(_choose_protocol)
 
     def getContext(self) -> SSL.Context:
-        """The context of the next connection."""
+        """The context of each connection."""
         return self._context
 
 
 def load_identity(certfile: str | None, keyfile: str | None, now: datetime | None = None) -> Identity | None:
     """
-    The pair of files that a gateway's ``ssl_certfile`` and ``ssl_keyfile`` name; None where both are None.
+    Read and check a gateway's ``ssl_certfile`` and ``ssl_keyfile``; None if both are None.
 
-    Reads files, so it is to be called before the reactor runs, or in a thread. ``now`` is the time that
-    the certificates must be valid at. Raises UnusableIdentity , which names the file and
-    what is wrong with it.
+    Reads files: call it before the reactor runs, or in a thread. The certificates must be valid at ``now``,
+    by default the time of the call. Raises UnusableIdentity, which names the file and its fault.
     """
     if certfile is None and keyfile is None:
         return None
@@ -98,7 +95,8 @@ def load_identity(certfile: str | None, keyfile: str | None, now: datetime | Non
 
 
 def _choose_protocol(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    # A client that offers only others is not refused: nothing says that it could not speak HTTP/1.1.
+    # Twisted would end the handshake of a client that offers only other protocols. It may speak HTTP/1.1
+    # all the same, so the connection goes on without a protocol agreed on.
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
@@ -130,14 +128,14 @@ def _private_key(path: str, pem: bytes) -> PrivateKeyTypes:
     try:
         return serialization.load_pem_private_key(pem, password=None)
     except TypeError as error:
-        # What cryptography raises where a password is needed.
+        # What cryptography raises for a key that needs a password.
         raise UnusableIdentity(
             "ssl_keyfile",
             f"{path} is encrypted; gatewayd has no way to ask for its password. "
             f"Write it without one (openssl pkey -in {path} -out plain.pem)",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        # Its text may quote what the file holds.
+        # The error's text may quote the file.
         raise UnusableIdentity("ssl_keyfile", f"{path} holds no PEM private key that can be used") from error
 
 
@@ -160,6 +158,7 @@ def _check_pair(certfile: str, chain: Sequence[x509.Certificate], keyfile: str, 
 
 
 def _unusual(key: PrivateKeyTypes) -> str | None:
+    """The kind of a key that BoringSSL doesn't offer; None for the others."""
     if isinstance(key, rsa.RSAPrivateKey):
         return None
     if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -168,32 +167,34 @@ def _unusual(key: PrivateKeyTypes) -> str | None:
 
 
 def _public_bytes(key: Any) -> bytes:
-    found: bytes = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return found
+    der: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return der
 
 
 def _context(identity: Identity) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
-    context.set_cipher_list(_CIPHERS_1_2)
-    # Sessions are resumed with tickets, which cost the gateway no memory.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # An idle connection keeps no buffers: 34 kB less for each.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    own, *others = x509.load_pem_x509_certificates(identity.chain_pem)
+    """Twisted's settings, for TLS 1.2 and newer; what is added to them says why."""
+    # A quarter of what reading a Flow file would import, and most Flows have no certificate.
+    from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersion
+
+    # Any: Twisted hands them on to pyOpenSSL, which prefers cryptography's classes to its own by now.
+    chain: list[Any] = list(x509.load_pem_x509_certificates(identity.chain_pem))
     key: Any = serialization.load_pem_private_key(identity.key_pem, password=None)
     try:
-        context.use_certificate(own)
-        for certificate in others:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key)
-        context.check_privatekey()
+        context = CertificateOptions(
+            privateKey=key,
+            certificate=chain[0],
+            extraCertChain=chain[1:],
+            raiseMinimumTo=TLSVersion.TLSv1_2,
+            acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(_CIPHERS),
+            # Sessions are resumed with tickets, which cost the gateway no memory.
+            enableSessionTickets=True,
+        ).getContext()
     except (SSL.Error, TypeError) as error:
         reasons = "; ".join(entry[-1] for entry in error.args[0]) if isinstance(error, SSL.Error) else error
         raise UnusableIdentity(
             "ssl_certfile", f"OpenSSL refuses {identity.certfile} with {identity.keyfile}: {reasons}"
         ) from error
+    # A client could make the gateway do handshakes without end on one connection of TLS 1.2.
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    context.set_alpn_select_callback(_choose_protocol)
     return context
