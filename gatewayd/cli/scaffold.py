@@ -45,26 +45,24 @@ class Shout(Executor):
 '''
 
 _TEST: Final = '''\
-"""Run with: pip install pytest; python -m pytest"""
+"""Run with: pip install pytest; python -m pytest. No port is opened and no process starts."""
 
 from pathlib import Path
 
 from docarray import Document
 
 from executors import Shout
-from gatewayd import Flow
+from gatewayd.testing import LocalFlow
 
 
 def test_the_flow_answers_in_capitals():
-    flow = Flow.load_config(Path(__file__).parent / "flow.yml").config_gateway(port=[0, 0, 0])
-    with flow:
+    with LocalFlow(Path(__file__).parent / "flow.yml") as flow:
         assert flow.post("/", Document(text="hello")).texts == ["HELLO!"]
 
 
-def test_the_executor_by_itself():
-    docs = [Document(text="hello")]
-    Shout(mark="?").shout(docs)
-    assert docs[0].text == "HELLO?"
+def test_the_mark_is_chosen_by_the_flow():
+    with LocalFlow(Shout, uses_with={"mark": "?"}) as flow:
+        assert flow.post("/", Document(text="hello")).texts == ["HELLO?"]
 '''
 
 _README: Final = """\

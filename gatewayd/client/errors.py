@@ -124,3 +124,14 @@ class TimedOut(NetworkError, TimeoutError):
 
 class NotFound(NetworkError):
     """Something answers at an executor's address, but it is not the executor."""
+
+
+def error_of(code: str, details: str) -> Exception:
+    """What a gateway's gRPC status becomes, by the status's name."""
+    if code == "UNAVAILABLE":
+        return Unreachable(details, code)
+    if code == "DEADLINE_EXCEEDED":
+        return TimedOut(details, code)
+    if code == "NOT_FOUND":
+        return NotFound(details, code)
+    return BadServerFlow(f"gRPC error: {code} {details}", code)

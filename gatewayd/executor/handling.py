@@ -172,9 +172,13 @@ class Handling:
         if self._batches:
             await asyncio.wait(self._batches, timeout=self._spec.grace_s)
 
-    def close(self) -> None:
-        """Let the worker thread go. It may still be in a handler that has not returned."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        """
+        Let the worker thread go; it may still be in a handler that has not returned.
+
+        ``wait`` for its end.
+        """
+        self._worker.shutdown(wait=wait, cancel_futures=True)
 
     # One request by itself.
 

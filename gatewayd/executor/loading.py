@@ -31,8 +31,12 @@ class LoadError(Exception):
     """An executor that cannot be loaded; ``str(error)`` says which file or class, and why."""
 
 
-def load(spec: ExecutorSpec) -> Executor:
-    """Import, find and create the executor of ``spec``. Raises LoadError, with the cause chained."""
+def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
+    """
+    Import, find and create the executor of ``spec``. Raises LoadError, with the cause chained.
+
+    ``sent`` is what a caller in this same process passes as objects, in place of the spec's own.
+    """
     config = spec.executor
     base_dir = str(Path(spec.base_dir).absolute())
     if base_dir not in sys.path:
@@ -43,7 +47,8 @@ def load(spec: ExecutorSpec) -> Executor:
         batching = dict(config.uses_dynamic_batching)
     for path in config.py_modules:
         import_file(Path(base_dir, path))
-    sent = _sent_by_value(config)
+    if sent is None:
+        sent = _sent_by_value(config)
     cls: type[Executor] = sent.cls or find_class(config.uses, config.py_modules)
     runtime_args = {
         "name": spec.runtime_name,
@@ -148,10 +153,12 @@ def find_class(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executo
 
 def _loaded_class(name: str, py_modules: list[str]) -> type[Executor]:
     known = list(_subclasses(Executor))
-    # The latest definition wins, as in a module.
-    for cls in reversed(known):
-        if cls.__name__ == name:
-            return cls
+    named = [cls for cls in known if cls.__name__ == name]
+    files = {str(Path(module, "__init__.py") if Path(module).is_dir() else module) for module in py_modules}
+    # A process that runs several Flows (a test's) may know other classes of this name.
+    own = [cls for cls in named if _where(cls) in files]
+    if found := own or named:
+        return found[-1]  # the latest definition wins, as in a module
     looked = ", ".join(py_modules) or "no py_modules are given"
     there = ", ".join(sorted({cls.__name__ for cls in known})) or "none"
     raise LoadError(f"uses: there is no Executor class {name} (looked in: {looked}); found: {there}")

@@ -55,19 +55,31 @@ class Description:
 
     def config(self) -> FlowConfig:
         """All of it, checked. Raises FlowError."""
-        mapping, _ = self.portable(pack_all=False)
+        mapping, _ = self.separated()
         try:
             return flow_from_mapping(mapping, base_dir=self.base_dir)
         except ConfigError as error:
             raise FlowError(str(error)) from None
 
-    def portable(self, *, pack_all: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
-        """
-        The map, with nothing in it that JSON does not have, and what goes by value beside it.
-
-        See ``gatewayd/service/child.py`` for the second. Raises FlowError for what cannot be sent.
-        """
+    def portable(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """As ``separated``, with the objects as text. Raises FlowError for what cannot be sent."""
+        mapping, objects = self.separated()
         by_value: dict[str, str] = {}
+        for key, part in objects.items():
+            try:
+                by_value[key] = pack(part)
+            except CannotSend as error:
+                index = key.partition(".")[0]
+                raise FlowError(f"Flow: executors[{index}].{error}") from error.__cause__
+        return mapping, by_value
+
+    def separated(self) -> tuple[dict[str, Any], dict[str, ByValue]]:
+        """
+        The map, with nothing in it that JSON does not have, and beside it the classes and objects.
+
+        Their keys are ``<index of the executor>``, or ``<index>.uses_before`` (see ``service/child.py``).
+        """
+        objects: dict[str, ByValue] = {}
         items = []
         index = 0
         for item in self.executors:
@@ -76,15 +88,11 @@ class Description:
                     items.append(dict(item))
                     continue
                 item, parts = _parted(item)
-                for role, part in parts if pack_all else ():
-                    key = str(index) if role == "executor" else f"{index}.{role}"
-                    try:
-                        by_value[key] = pack(part)
-                    except CannotSend as error:
-                        raise FlowError(f"Flow: executors[{index}].{error}") from error.__cause__
+                for role, part in parts:
+                    objects[str(index) if role == "executor" else f"{index}.{role}"] = part
             items.append(item)
             index += 1
-        return self._whole(items), by_value
+        return self._whole(items), objects
 
     def for_file(self) -> dict[str, Any]:
         """The map as a Flow file holds it. Raises FlowError for what no file can hold."""

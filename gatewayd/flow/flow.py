@@ -327,6 +327,11 @@ class Flow:
         return other
 
 
+def description_of(flow: Flow) -> Description:
+    """What ``flow`` says, for the parts of gatewayd that run it."""
+    return flow._description
+
+
 def _trusting(certfile: str, host: str) -> dict[str, str | None]:
     from gatewayd.client.certificate import server_name
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from gatewayd.client.errors import BadClient, BadServerFlow, NotFound, TimedOut, Unreachable
+from gatewayd.client.errors import BadClient, Unreachable, error_of
 from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles, run_stream
 from gatewayd.client.hints import explained
 from gatewayd.client.requesting import Message
@@ -184,13 +184,7 @@ def _arguments(options: Options) -> dict[str, Any]:
 
 def _failure(error: grpc.aio.AioRpcError, target: Target) -> Exception:
     code, details = error.code().name, error.details() or ""
-    if code == "UNAVAILABLE":
-        return Unreachable(explained(details, target), code)
-    if code == "DEADLINE_EXCEEDED":
-        return TimedOut(details, code)
-    if code == "NOT_FOUND":
-        return NotFound(details, code)
-    return BadServerFlow(f"gRPC error: {code} {details}", code)
+    return error_of(code, explained(details, target) if code == "UNAVAILABLE" else details)
 
 
 def _credentials(certificates: Certificates) -> grpc.ChannelCredentials:

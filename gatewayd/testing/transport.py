@@ -1,0 +1,80 @@
+"""A Client's transport to a Flow in this process: requests reach the dispatcher as the bytes of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from gatewayd.client.errors import BadClient, error_of
+from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles
+from gatewayd.client.link import Link
+from gatewayd.client.loop import LoopThread
+from gatewayd.client.requesting import Message
+from gatewayd.client.response import Response
+from gatewayd.client.target import Target
+from gatewayd.dispatch.dispatcher import Dispatcher
+from gatewayd.errors import GatewayError, codes_for
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
+
+
+class LocalTransport:
+    """Satisfies ``gatewayd.client.transports.base.Transport``; errors are those of a Client over gRPC."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def encode(self, request: Request) -> bytes:
+        return wire.encode_request(request)
+
+    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
+        deadline_s = None
+        if options.streamed and options.timeout_s is not None:
+            deadline_s = asyncio.get_running_loop().time() + options.timeout_s
+        await run_singles(partial(self._single, options, deadline_s), outbox, deliver, retries)
+
+    async def unready(self, options: Options) -> str | None:
+        try:
+            await self._dispatcher.dry_run().asFuture(asyncio.get_running_loop())
+        except GatewayError as error:
+            return str(error)
+        return None
+
+    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+        raise BadClient("GraphQL is spoken over HTTP, and a LocalFlow has no ports: test it with a Flow")
+
+    async def close(self) -> None:
+        """Nothing is held here: the Flow ends with its ``with``."""
+
+    async def _single(self, options: Options, deadline_s: float | None, message: Message) -> Read:
+        """One request; ``deadline_s`` is that of the whole stream, on the loop's clock."""
+        loop = asyncio.get_running_loop()
+        timeout_s = options.timeout_s if deadline_s is None else deadline_s - loop.time()
+        request = wire.decode_request(message.payload)
+        try:
+            response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
+        except GatewayError as error:
+            raise error_of(codes_for(error).grpc, str(error)) from error
+        answer = wire.encode_response(response)
+        return lambda: Response(answer)
+
+
+class LocalLink(Link):
+    """What a Client holds instead of a connection. Any thread."""
+
+    def __init__(self, loop: LoopThread, dispatcher: Dispatcher) -> None:
+        super().__init__(Target("localhost", 0, "grpc"))
+        self._open: tuple[LoopThread, LocalTransport] | None = (loop, LocalTransport(dispatcher))
+
+    def get(self) -> tuple[LoopThread, LocalTransport]:
+        """Raises RuntimeError once the Flow has ended."""
+        if self._open is None:
+            raise RuntimeError("this LocalFlow has ended: post within its `with` block")
+        return self._open
+
+    def take(self) -> None:
+        """The Client's own ``close``: the Flow, which owns the loop, goes on."""
+
+    def end(self) -> None:
+        self._open = None
