@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "gatewayd" / "__init__.py").read_text(), re.M)
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "gatewayd" / "_version.py").read_text(), re.M)
 assert VERSION is not None
 
 setup(
@@ -15,8 +15,34 @@ setup(
     description="The front door of a Flow of executors: gRPC, HTTP and WebSocket on a Twisted reactor",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    author="The gatewayd maintainers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    url="https://gatewayd.example",  # reserved by RFC 2606: until the project has a home of its own
+    keywords=["gateway", "grpc", "websocket", "graphql", "twisted", "machine learning", "serving", "jina"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: Proxy Servers",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages(include=["gatewayd", "gatewayd.*"]), "twisted.plugins"],
+    # What `gatewayd unit` prints, and a Flow to try: in share/gatewayd, as they lie in the sources.
+    data_files=[
+        ("share/gatewayd/conf", ["conf/gatewayd.service", "conf/flow.yml"]),
+        ("share/gatewayd/examples/search", ["examples/search/executors.py"]),
+    ],
     package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},
     # Ranges for those who install us beside other things; what the Makefile installs is in constraints.txt.
     install_requires=[

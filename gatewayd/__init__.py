@@ -8,7 +8,7 @@ loaded when they are asked for, so that ``import gatewayd`` by itself costs noth
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from gatewayd._version import __version__
 
 if TYPE_CHECKING:
     from gatewayd.client.client import Client

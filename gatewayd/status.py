@@ -1,8 +1,9 @@
 """
-What /status and _status tell: versions, platform and environment, as two maps of texts.
+What /status and _status answer: versions, platform and environment, as two maps of texts.
 
-The keys are the union of those of the running reference and of the user's document (spec status.md).
-Secrets are not told: of a token only whether it is set, and nothing of the gateway's inner addresses.
+The keys are those of the running reference and of its documentation (spec status.md), and ``gatewayd``, our
+own version. Secrets are left out: of a token only whether it is set, and nothing of the gateway's inner
+addresses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from importlib import metadata
 from typing import Final
 
 from google.protobuf.internal import api_implementation
+
+from gatewayd._version import __version__
 
 # What clients may count on: the release of the reference whose protocols gatewayd speaks.
 COMPATIBLE_VERSION: Final = "3.14.1"
@@ -109,6 +112,7 @@ def _processor() -> str:
 def _versions() -> dict[str, str]:
     return {
         "jina": COMPATIBLE_VERSION,
+        "gatewayd": __version__,
         "docarray": _version("docarray"),
         "jcloud": _version("jcloud"),
         "jina-hubble-sdk": _version("jina-hubble-sdk"),

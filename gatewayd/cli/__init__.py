@@ -169,6 +169,22 @@ def new(folder: Path) -> None:
 
 
 @main.command()
+@click.argument("flow", type=click.Path(path_type=Path), default="/etc/gatewayd/flow.yml")
+@click.option("--user", default="gatewayd", show_default=True, help="User and group that it runs as.")
+def unit(flow: Path, user: str) -> None:
+    """
+    Print a systemd unit that serves FLOW with this installation.
+
+    \b
+      gatewayd unit /etc/gatewayd/flow.yml | sudo tee /etc/systemd/system/gatewayd.service
+      sudo systemctl enable --now gatewayd
+    """
+    from gatewayd.cli.installed import print_unit
+
+    sys.exit(print_unit(flow, user))
+
+
+@main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """

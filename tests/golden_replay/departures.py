@@ -217,6 +217,7 @@ HTTP_ON_WEBSOCKET_PORT: dict[str, Departure] = {
 
 # /status has every key of the reference, and those that its documentation shows but it does not send.
 MORE_STATUS_KEYS = {
+    "gatewayd",
     "jina-vcs-tag",
     "JINA_AUTH_TOKEN",
     "JINA_DISABLE_HEALTHCHECK_LOGS",

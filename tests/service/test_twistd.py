@@ -271,10 +271,11 @@ def test_an_executor_that_is_still_loading_ends_when_its_gateway_is_killed(tmp_p
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
-    unit = (ROOT / "conf" / "gatewayd.service").read_text()
-    # What the unit's own comment installs is not here.
-    unit = unit.replace("/opt/gatewayd/venv/bin/twistd", sys.executable)
-    (tmp_path / "gatewayd.service").write_text(unit)
+    command = [sys.executable, "-m", "gatewayd", "unit", "flow.yml"]
+    unit = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "gatewayd.service").write_text(unit.stdout)
 
     ended = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / "gatewayd.service")], capture_output=True, text=True
