@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.request import Request, Response
-from gatewayd.offload import SMALL_BYTES, Offload
+from gatewayd.offload import Offload
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.tls import Identity
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-OFFLOAD_BYTES: Final = SMALL_BYTES
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 
@@ -65,6 +63,3 @@ class Backend:
     identity: Identity | None = None
     bridge: Any = None
     loop: Loop | None = None
-
-
-Needs = Backend

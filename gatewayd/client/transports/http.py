@@ -22,7 +22,7 @@ from gatewayd.client.response import Response
 from gatewayd.client.target import Target
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.client.transports.session import SessionOf, requested
+from gatewayd.client.transports.session import HttpSession, requested
 from gatewayd.messages.request import Request
 
 # How much of an unexpected body is kept in an error.
@@ -32,7 +32,7 @@ _SHOWN: Final = 2000
 class HttpTransport:
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._session = SessionOf(target)
+        self._session = HttpSession(target)
 
     def encode(self, request: Request) -> bytes:
         return jsonform.encode(request)
@@ -66,7 +66,7 @@ class HttpTransport:
         return lambda: Response(jsonform.decode(body))
 
 
-async def dry_run(session: SessionOf, target: Target, options: Options) -> str | None:
+async def dry_run(session: HttpSession, target: Target, options: Options) -> str | None:
     """``GET /dry_run``: why it failed, None if it did not. Raises errors.py's tree."""
     url = target.url("/dry_run")
     async with requested(session, "GET", url, options) as answer:

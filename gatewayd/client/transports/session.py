@@ -19,7 +19,7 @@ from gatewayd.client.hints import explained
 from gatewayd.client.target import Target
 
 
-class SessionOf:
+class HttpSession:
     """A ``target``'s session: made on the loop when it is first used, closed with its connections."""
 
     def __init__(self, target: Target) -> None:
@@ -96,7 +96,7 @@ def _ssl_error(error: Exception) -> BaseException:
 
 @contextlib.asynccontextmanager
 async def requested(
-    session: SessionOf, method: str, url: str, options: Options, body: bytes | None = None
+    session: HttpSession, method: str, url: str, options: Options, body: bytes | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """One HTTP request with the options of its post. Raises errors.py's tree."""
     headers = headers_of(options)

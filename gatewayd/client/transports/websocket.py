@@ -22,7 +22,7 @@ from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stre
 from gatewayd.client.response import Response
 from gatewayd.client.target import Target
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.client.transports.session import SessionOf, headers_of, translated
+from gatewayd.client.transports.session import HttpSession, headers_of, translated
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
@@ -41,7 +41,7 @@ _CLOSE_S: Final = 2.0
 class WebSocketTransport:
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._session = SessionOf(target)
+        self._session = HttpSession(target)
 
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)

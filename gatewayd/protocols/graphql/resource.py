@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import InternalError, InvalidQuery
 from gatewayd.messages.request import Request, Response
-from gatewayd.protocols.backend import Loop, Needs
+from gatewayd.protocols.backend import Backend, Loop
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
@@ -63,8 +63,8 @@ class Question:
 class GraphqlApi:
     """Serves /graphql of one port. Reactor thread only, but for what ``_Execution`` does."""
 
-    def __init__(self, gateway: GatewayConfig, needs: Needs, loop: Loop, page: Page) -> None:
-        self._needs = needs
+    def __init__(self, gateway: GatewayConfig, backend: Backend, loop: Loop, page: Page) -> None:
+        self._backend = backend
         self._loop = loop
         self._page = page
         self._queries = _Queries(
@@ -80,14 +80,14 @@ class GraphqlApi:
         """Execute what ``http_request`` asks, or show the page to write queries in."""
         try:
             if http_request.method == b"POST":
-                body: bytes | Question = await content(self._needs, http_request)
+                body: bytes | Question = await content(self._backend, http_request)
             else:
                 body = _question_of_url(http_request.args or {})
                 if body.query is None and b"text/html" in (http_request.header(b"accept") or b""):
                     page = self._page
                     http_request.respond(200, page.body, page.content_type, page.headers)
                     return
-            execution = _Execution(self._needs, self._loop, self._queries, http_request.request_id)
+            execution = _Execution(self._backend, self._loop, self._queries, http_request.request_id)
             answer = await self._loop.on_loop(execution.answer, body)
         except Exception as error:
             respond_with_error(http_request, error)
@@ -126,9 +126,9 @@ class _Execution:
     It is graphql-core's context value, and so a ``schema.Asker``.
     """
 
-    def __init__(self, needs: Needs, loop: Loop, queries: _Queries, request_id: str) -> None:
+    def __init__(self, backend: Backend, loop: Loop, queries: _Queries, request_id: str) -> None:
         self.failures: list[GraphQLError] = []
-        self._needs = needs
+        self._backend = backend
         self._loop = loop
         self._queries = queries
         self._request_id = request_id
@@ -175,7 +175,7 @@ class _Execution:
         return self._request_id if self._asked == 1 else f"{self._request_id}.{self._asked}"
 
     def dispatch(self, request: Request) -> Awaitable[Response]:
-        return self._loop.on_reactor(self._needs.dispatcher.dispatch, request)
+        return self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
 
     def encode_error(self, error: Exception) -> GraphQLError:
         public = explained(error, self._request_id)

@@ -26,7 +26,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
-from gatewayd.protocols.backend import Needs
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.coding import CODINGS, inflated, zipped
 from gatewayd.protocols.http.errors import encode_error, encode_network_error
@@ -45,7 +45,7 @@ _ZIPPED: Final = (b"Content-Encoding", b"gzip")
 
 
 async def exchange(
-    needs: Needs, http_request: GatewayRequest, route: ExecRoute, compress_above_bytes: int
+    backend: Backend, http_request: GatewayRequest, route: ExecRoute, compress_above_bytes: int
 ) -> None:
     """
     Answer ``http_request`` with what executors make of its body.
@@ -53,10 +53,10 @@ async def exchange(
     Answers of ``compress_above_bytes`` and more are sent as gzip where the client accepts it; 0 for never.
     """
     try:
-        status, body, media = await _outcome(needs, http_request, route)
+        status, body, media = await _outcome(backend, http_request, route)
         headers = [_VARY]
         if 0 < compress_above_bytes <= len(body) and accepts_gzip(http_request.header(b"accept-encoding")):
-            compressed = await here_or_offloaded(needs.offload, len(body), zipped, body)
+            compressed = await here_or_offloaded(backend.offload, len(body), zipped, body)
             if compressed is not None:
                 body = compressed
                 headers.append(_ZIPPED)
@@ -66,21 +66,25 @@ async def exchange(
         http_request.respond(status, body, media.content_type, headers)
 
 
-async def _outcome(needs: Needs, http_request: GatewayRequest, route: ExecRoute) -> tuple[int, bytes, Media]:
+async def _outcome(
+    backend: Backend, http_request: GatewayRequest, route: ExecRoute
+) -> tuple[int, bytes, Media]:
     """The status, the body, and what it is. Raises GatewayError, or CancelledError."""
     body_is = body_media(http_request.header(b"content-type"))
     media = answer_media(http_request.header(b"accept"), body_is)
     if media is None:
         raise NotAcceptable
     timeout_s = _timeout_s(http_request.header(_TIMEOUT_KEY))
-    request = await _decode(needs, http_request, route, body_is)
+    request = await _decode(backend, http_request, route, body_is)
     try:
-        response = await needs.dispatcher.dispatch(request, timeout_s=timeout_s)
+        response = await backend.dispatcher.dispatch(request, timeout_s=timeout_s)
     except ExecutorNetworkError as error:
         size = len(request.documents) if media.form is Form.JSON else 0
-        body = await here_or_offloaded(needs.offload, size, encode_network_error, request, error, media.form)
+        body = await here_or_offloaded(
+            backend.offload, size, encode_network_error, request, error, media.form
+        )
         return codes_for(error).http, body, media
-    return route.status, await _encode(needs, media, response), media
+    return route.status, await _encode(backend, media, response), media
 
 
 def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:
@@ -95,9 +99,11 @@ def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:
     http_request.respond_with(encode_error(public))
 
 
-async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, body_is: Media) -> Request:
+async def _decode(
+    backend: Backend, http_request: GatewayRequest, route: ExecRoute, body_is: Media
+) -> Request:
     """Raises what ``content`` raises."""
-    body = await content(needs, http_request)
+    body = await content(backend, http_request)
     if body_is.form is Form.PROTOBUF:
         return _decode_protobuf(body, http_request, route)
     content_type = http_request.header(b"content-type")
@@ -106,10 +112,10 @@ async def _decode(needs: Needs, http_request: GatewayRequest, route: ExecRoute, 
         "endpoint": route.endpoint,
         "request_id": http_request.request_id,
     }
-    return await here_or_offloaded(needs.offload, len(body), requests.decode_request, body, **options)
+    return await here_or_offloaded(backend.offload, len(body), requests.decode_request, body, **options)
 
 
-async def content(needs: Needs, http_request: GatewayRequest) -> bytes:
+async def content(backend: Backend, http_request: GatewayRequest) -> bytes:
     """The body, without its content coding. Raises BadRequest, UnsupportedCoding, TooLarge, Overloaded."""
     coding = (http_request.header(b"content-encoding") or b"identity").strip().lower()
     body = http_request.body
@@ -117,7 +123,7 @@ async def content(needs: Needs, http_request: GatewayRequest) -> bytes:
         return body
     if coding not in CODINGS:
         raise UnsupportedCoding(coding.decode("latin-1"))
-    return await inflated(body, http_request.site.limits.body_bytes, http_request.hold, needs.offload)
+    return await inflated(body, http_request.site.limits.body_bytes, http_request.hold, backend.offload)
 
 
 def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: ExecRoute) -> Request:
@@ -140,8 +146,8 @@ def _timeout_s(header: bytes | None) -> float | None:
     return float(header)
 
 
-async def _encode(needs: Needs, media: Media, response: Response) -> bytes:
+async def _encode(backend: Backend, media: Media, response: Response) -> bytes:
     if media.form is Form.PROTOBUF:
         return wire.encode_response(response)
     size = len(response.documents)
-    return await here_or_offloaded(needs.offload, size, responses.encode_http, response)
+    return await here_or_offloaded(backend.offload, size, responses.encode_http, response)

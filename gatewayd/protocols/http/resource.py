@@ -26,7 +26,7 @@ from werkzeug.routing import RequestRedirect
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gatewayd.messages.json_form import responses
-from gatewayd.protocols.backend import Loop, Needs
+from gatewayd.protocols.backend import Backend, Loop
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, respond_with_error
@@ -47,9 +47,9 @@ class HttpApi(Resource):
 
     isLeaf = True
 
-    def __init__(self, gateway: GatewayConfig, needs: Needs, *, full: bool) -> None:
+    def __init__(self, gateway: GatewayConfig, backend: Backend, *, full: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._needs = needs
+        self._backend = backend
         self._compress_above_bytes = gateway.compress_above_bytes
         # Any: Klein's types know requests as IRequest, and handlers by what they return to be rendered.
         self._app: Any = Klein()
@@ -84,8 +84,8 @@ class HttpApi(Resource):
         if full:
             for route in exec_routes(gateway):
                 self._add(route.path, route.methods, self._serves(route))
-            if gateway.expose_graphql_endpoint and self._needs.loop is not None:
-                self._mount_graphql(gateway, self._needs.loop)
+            if gateway.expose_graphql_endpoint and self._backend.loop is not None:
+                self._mount_graphql(gateway, self._backend.loop)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
 
     def _mount_graphql(self, gateway: GatewayConfig, loop: Loop) -> None:
@@ -95,7 +95,7 @@ class HttpApi(Resource):
         page, *files = graphiql(gateway)
         for file in files:
             self._add(file.path, ("GET",), _shows(file))
-        api = GraphqlApi(gateway, self._needs, loop, page)
+        api = GraphqlApi(gateway, self._backend, loop, page)
         self._add(
             page.path, ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )
@@ -112,7 +112,7 @@ class HttpApi(Resource):
 
     def _serves(self, route: ExecRoute) -> Handler:
         above = self._compress_above_bytes
-        return lambda http_request: _begin(http_request, exchange(self._needs, http_request, route, above))
+        return lambda http_request: _begin(http_request, exchange(self._backend, http_request, route, above))
 
     def _plain_paths(self) -> Iterator[tuple[tuple[bytes, bytes], Handler]]:
         """(method, path) and what Klein would run for it."""
@@ -129,7 +129,7 @@ class HttpApi(Resource):
         http_request.respond(200, b"{}")
 
     def _status_page(self, http_request: GatewayRequest) -> None:
-        http_request.respond(200, orjson.dumps(self._needs.status()))
+        http_request.respond(200, orjson.dumps(self._backend.status()))
 
     def _dry_run(self, http_request: GatewayRequest) -> Deferred[None]:
         return _begin(http_request, self._try_out(http_request))
@@ -137,7 +137,7 @@ class HttpApi(Resource):
     async def _try_out(self, http_request: GatewayRequest) -> None:
         status = b""
         try:
-            await self._needs.dispatcher.dry_run()
+            await self._backend.dispatcher.dry_run()
         except GatewayError as error:
             status = failure_status(error)
         except Exception as error:

@@ -9,7 +9,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.backend import Needs
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.websocket.deflate import accept_deflate
 from gatewayd.protocols.websocket.hangups import HangUps
 from gatewayd.protocols.websocket.session import WebSocketSession
@@ -29,12 +29,12 @@ class WebSocketListener(WebSocketServerFactory):
 
     protocol = WebSocketSession  # type: ignore[assignment]
 
-    def __init__(self, needs: Needs, gateway: GatewayConfig) -> None:
-        super().__init__(server="gatewayd", reactor=needs.reactor)
-        self.needs = needs
+    def __init__(self, backend: Backend, gateway: GatewayConfig) -> None:
+        super().__init__(server="gatewayd", reactor=backend.reactor)
+        self.backend = backend
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes
-        self.hangups = HangUps(needs.reactor)
+        self.hangups = HangUps(backend.reactor)
         self._sessions: set[WebSocketSession] = set()
         self._empty: Waiters[None] = Waiters()
         self.setProtocolOptions(

@@ -34,7 +34,7 @@ from gatewayd.errors import (
     UpgradeForbidden,
     codes_for,
 )
-from gatewayd.protocols.backend import OFFLOAD_BYTES
+from gatewayd.offload import is_small
 from gatewayd.protocols.failures import explained, failure_status
 from gatewayd.protocols.websocket.deflate import deflated
 from gatewayd.protocols.websocket.errors import (
@@ -122,10 +122,10 @@ class WebSocketSession(WebSocketServerProtocol):
         # Autobahn keeps a list of pieces; many tiny fragments make one far larger than the message.
         if self.failedByMe:
             return
-        if self.factory.needs.buffers.take(len(payload)):
+        if self.factory.backend.buffers.take(len(payload)):
             self._message.write(payload)
         else:
-            self._close_for(Overloaded(self.factory.needs.buffers.full()))
+            self._close_for(Overloaded(self.factory.backend.buffers.full()))
 
     def onMessageEnd(self) -> None:
         self.message_data = []
@@ -136,7 +136,7 @@ class WebSocketSession(WebSocketServerProtocol):
     def _take_message(self) -> bytes:
         """What has come of the current message, which then counts as held no more."""
         message, self._message = self._message.getvalue(), BytesIO()
-        self.factory.needs.buffers.give_back(len(message))
+        self.factory.backend.buffers.give_back(len(message))
         return message
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -263,16 +263,16 @@ class WebSocketSession(WebSocketServerProtocol):
 
     async def _exchange(self, ticket: int, payload: bytes) -> None:
         """One request from its frame to its answer's."""
-        needs, frames = self.factory.needs, self._frames
-        needs.buffers.take(len(payload))  # there is room: a moment ago the message held as much
+        backend, frames = self.factory.backend, self._frames
+        backend.buffers.take(len(payload))  # there is room: a moment ago the message held as much
         try:
-            if frames.slow and len(payload) > OFFLOAD_BYTES:
-                request = await needs.offload(frames.decode, payload)
+            if frames.slow and not is_small(len(payload)):
+                request = await backend.offload(frames.decode, payload)
             else:
                 request = frames.decode(payload)
-            response = await needs.dispatcher.dispatch(request)
-            if frames.slow and len(response.documents) > OFFLOAD_BYTES:
-                answer = await needs.offload(frames.encode, response)
+            response = await backend.dispatcher.dispatch(request)
+            if frames.slow and not is_small(len(response.documents)):
+                answer = await backend.offload(frames.encode, response)
             else:
                 answer = frames.encode(response)
             compressed = await self._deflated(answer)
@@ -284,16 +284,16 @@ class WebSocketSession(WebSocketServerProtocol):
                 self._unwritten += 1
             self._settle()
         finally:
-            needs.buffers.give_back(len(payload))
+            backend.buffers.give_back(len(payload))
 
     async def _deflated(self, payload: bytes) -> bytes | None:
         """``payload`` compressed, None where it is to go out as it is."""
         agreed = self._perMessageCompress
         if agreed is None or not 0 < self.factory.compress_above_bytes <= len(payload):
             return None
-        if len(payload) <= OFFLOAD_BYTES:
+        if is_small(len(payload)):
             return deflated(payload, agreed.server_max_window_bits)
-        found: bytes | None = await self.factory.needs.offload(
+        found: bytes | None = await self.factory.backend.offload(
             deflated, payload, agreed.server_max_window_bits
         )
         return found
@@ -302,7 +302,7 @@ class WebSocketSession(WebSocketServerProtocol):
         """The whole conversation of /dry_run."""
         status = b""
         try:
-            await self.factory.needs.dispatcher.dry_run()
+            await self.factory.backend.dispatcher.dry_run()
         except ExecutorNetworkError as error:
             self._close(encode_dry_run_error(error))
             return
