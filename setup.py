@@ -106,6 +106,11 @@ setup(
         "dev": [
             "mypy>=1.11",
             "ruff>=0.6",
+            # The types of Twisted's interfaces, such as reactors.
+            "mypy-zope>=1.0.4",
+            "types-grpcio",
+            "types-grpcio-health-checking",
+            "types-grpcio-reflection",
             "types-protobuf",
             "types-PyYAML",
             "types-regex",

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 from gatewayd.errors import ConfigError
 

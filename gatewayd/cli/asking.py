@@ -133,7 +133,9 @@ def _ping_web(target: Target, timeout_s: float) -> str | None:
 
 def _unary(target: Target, method: str, answer: type[Message], timeout_s: float) -> Any:
     with _channel(target) as channel:
-        call = channel.unary_unary(method, response_deserializer=answer.FromString)
+        call: grpc.UnaryUnaryMultiCallable[bytes, Message] = channel.unary_unary(
+            method, response_deserializer=answer.FromString
+        )
         return call(b"", timeout=timeout_s)
 
 

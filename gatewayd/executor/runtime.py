@@ -99,7 +99,7 @@ class Runtime:
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        services = methods.by_service(
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = methods.by_service(
             {
                 methods.SINGLE: unary(self._process_single_data),
                 methods.LISTED: unary(self._process_data),

@@ -25,7 +25,7 @@ import attrs
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, textFileLogObserver
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.errors import ConfigError

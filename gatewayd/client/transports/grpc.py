@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
@@ -29,6 +29,10 @@ from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
+
+if TYPE_CHECKING:  # gRPC's own classes take no parameters
+    Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    Stream = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
 
 # Messages of any size, keepalive of the reference's clients (spec wire.md, Options).
 _OPTIONS: Final = (
@@ -88,7 +92,8 @@ class GrpcTransport:
 
     async def unready(self, options: Options) -> str | None:
         async with self._channel() as channel:
-            answer = await channel.unary_unary(methods.DRY_RUN)(b"", **_arguments(options))
+            ask: Unary = channel.unary_unary(methods.DRY_RUN)
+            answer = await ask(b"", **_arguments(options))
         status = StatusProto.FromString(answer)
         return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
@@ -102,10 +107,11 @@ class GrpcTransport:
 
     async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
         async with self._channel() as channel:
-            call = channel.stream_stream(methods.STREAM)(**_arguments(options))
+            begin: Stream = channel.stream_stream(methods.STREAM)
+            call = begin(**_arguments(options))
             writer = asyncio.create_task(_write(call, outbox))
             try:
-                while (message := await call.read()) is not grpc.aio.EOF:
+                while isinstance(message := await call.read(), bytes):  # else it is gRPC's EOF
                     response = Response(message)
                     # Before a call fails, its gateway names the request that failed in an answer
                     # that holds nothing else; the failure itself follows.
@@ -118,7 +124,8 @@ class GrpcTransport:
 
     async def _single(self, options: Options, message: Message) -> Read:
         async with self._channel() as channel:
-            answer = await channel.unary_unary(methods.SINGLE)(message.payload, **_arguments(options))
+            ask: Unary = channel.unary_unary(methods.SINGLE)
+            answer = await ask(message.payload, **_arguments(options))
         return lambda: Response(answer)
 
     @contextlib.asynccontextmanager

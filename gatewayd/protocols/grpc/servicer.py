@@ -70,7 +70,7 @@ class Servicer:
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler a service, from bytes to bytes."""
-        services = methods.by_service(
+        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = methods.by_service(
             {
                 methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
                 methods.SINGLE: grpc.unary_unary_rpc_method_handler(self.process_single_data),

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import datetimeToString
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 JSON: Final = b"application/json"
 

@@ -152,7 +152,7 @@ class GatewayChannel(HTTPChannel):
         if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
         else:
-            self._networkProducer.unregisterProducer()
+            self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
             self._abortingCall = self.callLater(self.site.limits.linger_s, self.forceAbortClient)
 

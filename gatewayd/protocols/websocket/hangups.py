@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
-from zope.interface import implementer  # type: ignore[import-untyped]
+from zope.interface import implementer
 
 
 @implementer(IReadDescriptor)
