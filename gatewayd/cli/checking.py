@@ -18,6 +18,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         return fail(_folder(flow))
     try:
         found = load_flow(flow, context=_context(variables))
+        found.check_conflicts()
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
     for warning in found.warnings:

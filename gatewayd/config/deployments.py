@@ -12,12 +12,12 @@ import attrs
 
 from gatewayd.config import addresses
 from gatewayd.config.executors import executor_config
-from gatewayd.config.files import Folder
+from gatewayd.config.files import FILE_ENDINGS, Folder
 from gatewayd.config.graph import START
 from gatewayd.config.keys import EXECUTOR
 from gatewayd.config.kinds import HOST, VERSION, Refused
 from gatewayd.config.model import DeploymentConfig
-from gatewayd.config.problems import Place, suggestion, type_name
+from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read
 
 # Fields of DeploymentConfig that are worked out from several keys, here or in the graph. All others carry the
@@ -46,6 +46,12 @@ def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | 
     None if there is nothing to build, because it cannot be read (reported) or is the gateway.
     """
     if isinstance(item, str):
+        if not item.endswith(FILE_ENDINGS):
+            place.refuse(
+                f"found {show(item)}; a map is wanted, such as {{uses: {item[:40]}}}, or the name of a "
+                "Deployment's YAML file"
+            )
+            return None
         opened = folder.open(item, place)
         if opened is None:
             return None
@@ -100,6 +106,7 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     elif "workspace" in flow:
         values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
+    folder = draft.folder.with_environ(values["env"])
     fields = model_arguments(EXECUTOR, values, DeploymentConfig, but=_DERIVED)
     try:
         where = _external(draft) if values.get("external") else _local(draft)
@@ -108,13 +115,13 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
         where = {}
     return DeploymentConfig(
         name="",
-        executor=executor_config(values, draft.place, draft.folder),
-        **_around(draft, values),
+        executor=executor_config(values, draft.place, folder),
+        **_around(draft, values, folder),
         **{**fields, **where},
     )
 
 
-def _around(draft: Draft, values: Mapping[str, Any]) -> dict[str, Any]:
+def _around(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
     """The executors around the shards: they share the modules, the workspace and the environment."""
     shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
     found: dict[str, Any] = {}
@@ -126,7 +133,7 @@ def _around(draft: Draft, values: Mapping[str, Any]) -> dict[str, Any]:
             draft.place.inside(name).warn("ignored: it stands around shards, and there are none")
             continue
         place = draft.place.inside(name)
-        found[name] = executor_config({**shared, "uses": uses}, place, draft.folder)
+        found[name] = executor_config({**shared, "uses": uses}, place, folder)
     return found
 
 

@@ -20,6 +20,7 @@ from gatewayd.config.sections import gather, model_arguments, read
 # The pass-through executor, by the reference's names.
 _PASS_THROUGH: Final = frozenset({"BaseExecutor", "Executor"})
 _CLASS: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_TAGGED: Final = re.compile(r"![^\W\d][\w.:]*")
 _FILE: Final = re.compile(r".+\.(yml|yaml|jaml)", re.DOTALL)
 
 
@@ -62,6 +63,9 @@ def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folde
         return _Described()
     if isinstance(uses, Mapping):
         return _configured(uses, place, folder)
+    uses = uses.strip()
+    if _TAGGED.fullmatch(uses):
+        uses = uses[1:]  # YAML's tag for a class, without arguments
     if uses.startswith(("jtype", "!", "{")):
         return _configured(folder.document(uses, f"{place.source.name} (uses)", place), place, folder)
     if _FILE.fullmatch(uses) and "\n" not in uses:

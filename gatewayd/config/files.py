@@ -4,7 +4,9 @@ Files that a Flow names: found, read, and made into documents with their places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,9 @@ import attrs
 from gatewayd.config.document import parse
 from gatewayd.config.problems import Place, Source
 from gatewayd.config.substitution import Variables, substitute
+
+# What the name of a YAML file ends with.
+FILE_ENDINGS: Final = (".yml", ".yaml", ".jaml")
 
 _LARGEST_BYTES: Final = 8 * 1024 * 1024
 
@@ -32,6 +37,10 @@ class Folder:
 
     path: Path
     variables: Variables
+
+    def with_environ(self, env: Mapping[str, str]) -> Folder:
+        """This folder, for files in which ``env`` is over the environment."""
+        return attrs.evolve(self, variables=self.variables.with_environ(env))
 
     def open(self, name: str, place: Place) -> Opened | None:
         """Read the YAML file ``name``; what is wrong with it is reported, the path at ``place``."""
@@ -54,15 +63,35 @@ class Folder:
         return substitute(parse(text, source), source, self.variables)
 
     def modules(self, names: Sequence[str], place: Place) -> tuple[str, ...]:
-        """Absolute paths of Python files; of a package, a folder, that of its ``__init__.py``."""
+        """
+        Absolute paths of Python files; of a package, a folder, that of its ``__init__.py``.
+
+        ``package.module`` stays as it is where no such file is, but such a module.
+        """
         paths = []
         for name in names:
+            if not (self.path / name).exists() and self._is_module(name):
+                paths.append(name)
+                continue
             path = self._find(name, place)
             if path is not None and path.is_dir():
                 path = self._find(str(path / "__init__.py"), place)
             if path is not None:
                 paths.append(str(path))
         return tuple(paths)
+
+    def _is_module(self, name: str) -> bool:
+        """Whether ``name`` can be imported from here; nothing is run to find out."""
+        parts = name.split(".")
+        if not all(part.isidentifier() for part in parts):
+            return False
+        where: list[str] | None = [str(self.path), *sys.path]
+        for end in range(1, len(parts) + 1):
+            spec = PathFinder.find_spec(".".join(parts[:end]), where)
+            if spec is None:
+                return end == len(parts) == 1 and name in sys.builtin_module_names
+            where = list(spec.submodule_search_locations or ())
+        return True
 
     def _find(self, name: str, place: Place) -> Path | None:
         try:

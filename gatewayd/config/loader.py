@@ -10,7 +10,7 @@ ConfigError tells all of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,14 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         # As in the reference: what is written belongs to where a Flow is run, not to where its file lies.
         flow["workspace"] = os.path.abspath(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
-    found = _deployments(top, shared, flow, folder)
+    found = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
     report.raise_problems()
     worked_out: dict[str, Any] = {
         "gateway": gateway,
         "deployments": found,
         "base_dir": str(folder.path),
         "warnings": tuple(report.ordered(report.warnings)),
+        "conflicts": tuple(report.ordered(report.conflicts)),
     }
     return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=worked_out.keys()), **worked_out)
 
@@ -197,7 +198,7 @@ def _listeners(layer: Layer, place: Place) -> tuple[Listener, ...]:
 
 
 def _deployments(
-    top: Layer, shared: Spread, flow: Mapping[str, Any], folder: Folder
+    top: Layer, shared: Spread, flow: Mapping[str, Any], gateway: GatewayConfig, folder: Folder
 ) -> tuple[DeploymentConfig, ...]:
     given = top.get("executors") or top.get("deployments")
     if given is None:
@@ -224,7 +225,31 @@ def _deployments(
             for draft in drafts
         ]
     )
-    return tuple(
+    found = tuple(
         attrs.evolve(deployments.build(draft, flow), name=step.name, needs=step.needs, floating=step.floating)
         for draft, step in zip(drafts, steps, strict=True)
     )
+    _check_ports(gateway, list(zip(drafts, found, strict=True)))
+    return found
+
+
+def _check_ports(gateway: GatewayConfig, found: Sequence[tuple[deployments.Draft, DeploymentConfig]]) -> None:
+    """
+    Note each port that two would listen on: executors that are started here, or one and the gateway.
+
+    As in the reference this is no mistake of the file: it is what serving it would fail with.
+    """
+    taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
+    for draft, deployment in found:
+        for port in filter(None, deployment.ports):
+            other = next(
+                (who for host, at, who in taken if at == port and _meet(host, deployment.host)), None
+            )
+            if other is not None:
+                draft.place.inside("port").conflict(f"the port {port} is that of {other}; each needs its own")
+        taken += [(deployment.host, port, f"executor {deployment.name}") for port in deployment.ports if port]
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether listening on both hosts may take the same address."""
+    return one == other or any(host in ("0.0.0.0", "::", "[::]", "") for host in (one, other))

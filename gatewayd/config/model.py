@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
+from gatewayd.errors import ConfigError
+
 Protocol = Literal["grpc", "http", "websocket"]
 Compression = Literal["none", "gzip", "deflate"]
 Polling = Literal["any", "all"]
@@ -162,7 +164,8 @@ class FlowConfig:
     The whole: a gateway and the Deployments behind it.
 
     ``base_dir`` is the Flow file's folder. ``warnings`` are for the log: what the file says that has
-    no effect here, or another one than its author may expect. The last Deployment that does not float
+    no effect here, or another one than its author may expect. ``conflicts`` are what keeps the Flow from
+    being served: ports that two of its parts would listen on. The last Deployment that does not float
     gives the Flow's answer.
     """
 
@@ -172,3 +175,9 @@ class FlowConfig:
     workspace: str | None = None
     base_dir: str = "."
     warnings: tuple[str, ...] = attrs.field(default=(), eq=False)
+    conflicts: tuple[str, ...] = attrs.field(default=(), eq=False)
+
+    def check_conflicts(self) -> None:
+        """Raises ConfigError with all ``conflicts``, one a line, if there are any."""
+        if self.conflicts:
+            raise ConfigError("\n".join(self.conflicts))

@@ -31,10 +31,14 @@ class Position:
 
 @attrs.define
 class Report:
-    """What one load found: ``problems`` refuse it, ``warnings`` go to the log of who asked for it."""
+    """
+    What one load found: ``problems`` refuse it, ``warnings`` go to the log of who asked for it, and
+    ``conflicts`` are what keeps a valid Flow from being served.
+    """
 
     problems: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
     warnings: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
+    conflicts: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
 
     def raise_problems(self) -> None:
         """Raise one ConfigError that names every problem, one a line, if there is any."""
@@ -53,13 +57,14 @@ class Source:
     One text: its name for messages, and where its values stand, by path.
 
     ``texts`` keeps what variables held before it was given a type: where a text is wanted, ``007`` is
-    not 7.
+    not 7. ``unset`` has the environment variables that values refer to and that are not set.
     """
 
     name: str
     report: Report
     positions: dict[Path, Position] = attrs.field(factory=dict)
     texts: dict[Path, str] = attrs.field(factory=dict)
+    unset: dict[Path, str] = attrs.field(factory=dict)
 
     def locate(self, path: Path) -> Position | None:
         """Where the value at ``path`` stands, or what it is in; None for what has no text."""
@@ -89,8 +94,15 @@ class Place:
         self._tell(message, self.source.report.problems)
 
     def refuse_value(self, found: Any, accepted: str, *, secret: bool = False) -> None:
-        """Report a value that is not accepted; of a ``secret`` one only the type is told."""
+        """Report a value that is not accepted; of a ``secret`` one only the type is shown."""
+        unset = [name for path, name in self.source.unset.items() if path[: len(self.path)] == self.path]
+        if unset:
+            self.refuse(f"the environment variable {unset[0]} is not set; accepted: {accepted}")
+            return
         self.refuse(f"found {type_name(found) if secret else show(found)}; accepted: {accepted}")
+
+    def conflict(self, message: str) -> None:
+        self._tell(message, self.source.report.conflicts)
 
     def warn(self, message: str) -> None:
         self._tell(message, self.source.report.warnings)
@@ -144,5 +156,16 @@ def show(value: Any) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean port?``, or nothing if no known word is near."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    near = nearest(word, known, most=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, most: int) -> list[str]:
+    """Up to ``most`` of the ``known`` words, those first that begin with ``word``, then those like it."""
+    words = sorted(known)
+    begun = [each for each in words if len(word) > 2 and each.startswith(word)]
+    like = difflib.get_close_matches(word, words, n=most, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(None, each, word).ratio() for each in like]
+    # Of words that are about as near, each may be meant; one that is nearer than the others is.
+    like = [each for each, ratio in zip(like, ratios, strict=True) if ratio > max(ratios) - 0.1]
+    return list(dict.fromkeys([*begun, *like]))[:most]

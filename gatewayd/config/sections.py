@@ -8,13 +8,13 @@ under a section's own), then ``read`` turns what is left into the model's values
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, IGNORED, NOT_YET, SUPPORTED, Key, Section
 from gatewayd.config.kinds import Refused
-from gatewayd.config.problems import Place, show, suggestion
+from gatewayd.config.problems import Place, nearest, show
 
 
 @attrs.frozen
@@ -48,10 +48,20 @@ def gather(section: Section, mapping: Mapping[str, Any], place: Place, *, free_p
     return layer
 
 
+# So many words can be read at a glance; of more, only those that come near.
+_FEW: Final = 12
+
+
 def _unknown(word: str, words: Iterable[str], title: str) -> str:
     known = sorted(words)
-    near = suggestion(word, known) or f"; accepted: {', '.join(known)}"
-    return f"unknown key of the {title}{near}"
+    near = nearest(word, known, most=3)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif len(known) <= _FEW:
+        hint = f"accepted: {', '.join(known)}"
+    else:
+        hint = "the page Flow file of the reference has all keys"
+    return f"unknown key of the {title}; {hint}"
 
 
 @attrs.frozen

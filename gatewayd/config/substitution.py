@@ -4,6 +4,10 @@ Variables in a document's values (spec flow-yaml.md, Substitution).
 Works on parsed values, not on text, so that lines stay right and a variable can only ever make a
 scalar or a flat list, never new keys. Nothing is evaluated, and what a variable held is not searched
 for variables again.
+
+An environment variable is looked up in the ``env`` maps of the document that apply where it is used, the
+innermost first: an executor's (or the gateway's) own, that of the Flow's ``with``, then the environment of
+the process. The values of such a map are substituted themselves, by the maps around it.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ class Variables:
     environ: Mapping[str, str]
     context: Mapping[str, Any]
 
+    def with_environ(self, env: Mapping[str, str]) -> Variables:
+        """These, and ``env`` over the environment."""
+        return attrs.evolve(self, environ={**self.environ, **env}) if env else self
+
 
 def substitute(document: Any, source: Source, variables: Variables) -> Any:
     """A copy of ``document`` with every reference replaced; what cannot be is reported in ``source``."""
@@ -40,6 +48,40 @@ def substitute(document: Any, source: Source, variables: Variables) -> Any:
     except (_TooMuch, RecursionError):
         Place(source).refuse("the references of this document to itself make too many or too long values")
         return document
+
+
+@attrs.frozen
+class _Scope:
+    """``env``, the map at ``path``, applies to what is inside ``prefix``, but not to itself."""
+
+    prefix: Path
+    path: Path
+    env: Mapping[str, Any]
+
+    def holds(self, path: Path) -> bool:
+        inside = path[: len(self.prefix)] == self.prefix
+        return inside and path[: len(self.path)] != self.path
+
+
+def _scopes(document: Any) -> list[_Scope]:
+    """The ``env`` maps of a Flow or a Deployment, the innermost first."""
+    if not isinstance(document, Mapping) or document.get("jtype") not in ("Flow", "Deployment"):
+        return []
+    places: list[tuple[Path, Path]] = [((), ("with", "env")), (("gateway",), ("gateway", "env"))]
+    for name in ("executors", "deployments"):
+        items = document.get(name)
+        for index, item in enumerate(items if isinstance(items, list) else ()):
+            wrapped = ("with",) if isinstance(item, Mapping) and "jtype" in item else ()
+            places.append(((name, index), (name, index, *wrapped, "env")))
+    scopes = []
+    for prefix, path in reversed(places):
+        try:
+            env = _walk(document, path)
+        except _Missing:
+            continue
+        if isinstance(env, Mapping):
+            scopes.append(_Scope(prefix, path, env))
+    return scopes
 
 
 class _TooMuch(Exception):
@@ -55,6 +97,7 @@ class _Substitution:
         self._document = document
         self._source = source
         self._variables = variables
+        self._scopes = _scopes(document)
         self._open: list[Path] = []
         self._count = 0
 
@@ -126,9 +169,15 @@ class _Substitution:
         return match.group()
 
     def _environment(self, name: str, otherwise: str, path: Path) -> Any:
+        for scope in self._scopes:
+            if scope.holds(path) and scope.env.get(name) is not None:
+                target = (*scope.path, name)
+                value = self.value(scope.env[name], target)
+                return _written(self._source.literal(target, value))
         if name in self._variables.environ:
             return self._variables.environ[name]
         # As in the reference, so that a text may hold a dollar sign.
+        self._source.unset[path] = name
         Place(self._source, path).warn(
             f"the environment variable {name} is not set; {otherwise} stays as it is"
         )

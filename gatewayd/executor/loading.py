@@ -10,21 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import attrs
-import yaml
 
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.executor.by_value import ByValue, unpack
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
-
-_CONFIG_SUFFIXES = (".yml", ".yaml", ".jaml")
 
 
 class LoadError(Exception):
@@ -41,12 +36,8 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
     base_dir = str(Path(spec.base_dir).absolute())
     if base_dir not in sys.path:
         sys.path.insert(0, base_dir)
-    if config.uses is not None and config.uses.endswith(_CONFIG_SUFFIXES):
-        config, batching = _from_file(Path(base_dir, config.uses), config)
-    else:
-        batching = dict(config.uses_dynamic_batching)
-    for path in config.py_modules:
-        import_file(Path(base_dir, path))
+    for module in config.py_modules:
+        _import(module, base_dir)
     if sent is None:
         sent = _sent_by_value(config)
     cls: type[Executor] = sent.cls or find_class(config.uses, config.py_modules)
@@ -66,7 +57,7 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
             metas=dict(config.uses_metas),
             requests=dict(config.uses_requests),
             runtime_args=runtime_args,
-            dynamic_batching=batching,
+            dynamic_batching=dict(config.uses_dynamic_batching),
         )
     except Exception as error:
         raise LoadError(f"{_where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
@@ -84,6 +75,18 @@ def _sent_by_value(config: ExecutorConfig) -> ByValue:
         return unpack(config.by_value)
     except Exception as error:  # what it needs is imported now
         raise LoadError(f"uses: {config.uses or 'uses_with'} cannot be received: {error!r}") from error
+
+
+def _import(module: str, base_dir: str) -> None:
+    """A file, or a module by its dotted name."""
+    path = Path(base_dir, module)
+    if path.suffix == ".py" or path.exists() or os.sep in module:
+        import_file(path)
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise LoadError(f"py_modules: {module} cannot be imported: {error!r}") from error
 
 
 def import_file(path: Path) -> ModuleType:
@@ -176,39 +179,3 @@ def _where(cls: type) -> str:
         codes = (getattr(value, "__code__", None) for value in vars(cls).values())
         return next((code.co_filename for code in codes if code is not None), "a Flow in Python")
     return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
-
-
-class _ExecutorYaml(yaml.SafeLoader):
-    """Reads ``!MyExecutor {...}`` as ``{jtype: MyExecutor, ...}``; everything else is plain data."""
-
-
-def _tagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    fields = loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else {}
-    return {"jtype": suffix, **{str(key): value for key, value in fields.items()}}
-
-
-_ExecutorYaml.add_multi_constructor("!", _tagged)
-
-
-def _from_file(path: Path, config: ExecutorConfig) -> tuple[ExecutorConfig, dict[str, Any]]:
-    """An executor's config.yml, overridden by what the Flow says. Its paths are relative to its folder."""
-    try:
-        content = yaml.load(path.read_bytes(), _ExecutorYaml)
-    except (OSError, yaml.YAMLError) as error:
-        raise LoadError(f"uses: {path} cannot be read: {error}") from error
-    if not isinstance(content, Mapping) or not isinstance(content.get("jtype"), str):
-        raise LoadError(f"uses: {path} is no executor's configuration: it needs jtype, the class's name")
-    metas = dict(content.get("metas") or {})
-    listed: list[str] = []
-    for modules in (content.get("py_modules"), metas.get("py_modules")):
-        listed += [modules] if isinstance(modules, str) else list(modules or [])
-    merged = attrs.evolve(
-        config,
-        uses=content["jtype"],
-        uses_with={**(content.get("with") or {}), **config.uses_with},
-        uses_metas={**metas, **config.uses_metas},
-        uses_requests={**(content.get("requests") or {}), **config.uses_requests},
-        py_modules=(*(str(path.parent / module) for module in listed), *config.py_modules),
-        workspace=config.workspace or metas.get("workspace") or content.get("workspace"),
-    )
-    return merged, {**(content.get("dynamic_batching") or {}), **config.uses_dynamic_batching}

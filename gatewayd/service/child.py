@@ -44,6 +44,7 @@ def main() -> int:
     report = _Reports(answers)
     try:
         flow = _with_by_value(flow_from_mapping(order["flow"], base_dir=order["base_dir"]), order["by_value"])
+        flow.check_conflicts()
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1

@@ -59,6 +59,7 @@ class Options(usage.Options):
         """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
         try:
             self.flow = load_flow(self["config"], context=self.context)
+            self.flow.check_conflicts()
         except ConfigError as error:
             print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None

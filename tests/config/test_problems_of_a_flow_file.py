@@ -175,3 +175,59 @@ def test_deep_nesting_is_refused() -> None:
 def test_a_mapping_built_in_python_is_refused_without_lines() -> None:
     with pytest.raises(ConfigError, match=r"^Flow: executors\[0\]\.replicas: found 0; accepted"):
         flow_from_mapping({"executors": [{"replicas": 0}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "gateway: {port: 1234}\nexecutors: [{name: a, port: 1234}]",
+            "executors[0].port: the port 1234 is that of the gateway",
+        ),
+        (
+            "executors: [{name: a, port: [5000, 5001], replicas: 2}, {name: b, port: 5001}]",
+            "executors[1].port: the port 5001 is that of executor a",
+        ),
+        (
+            "gateway: {port: 1234, host: '::'}\nexecutors: [{name: a, port: 1234}]",
+            "executors[0].port: the port 1234 is that of the gateway",
+        ),
+        ("executors: [Ok]", "executors[0]: found 'Ok'; a map is wanted, such as {uses: Ok}"),
+        ("gateway: {prot: 1}", "gateway.prot: unknown key of the gateway; did you mean protocol or"),
+        ("executors: [{zzz: 1}]", "executors[0].zzz: unknown key of the executor; the page Flow file"),
+    ],
+)
+def test_a_flow_that_cannot_work_is_refused_before_it_starts(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_flow_text(f"jtype: Flow\n{text}\n", environ={}).check_conflicts()
+    assert problem in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gateway: {port: 1234, host: 127.0.0.2}\nexecutors: [{name: a, port: 1234}]",
+        "gateway: {port: 1234}\nexecutors: [{name: a, port: 1234, external: true}]",
+        "executors: [{name: a, port: 0}, {name: b, port: 0}]",
+    ],
+)
+def test_ports_that_do_not_meet_are_taken(text: str) -> None:
+    load_flow_text(f"jtype: Flow\n{text}\n", environ={}).check_conflicts()
+
+
+@pytest.mark.parametrize("uses", ["'!Custom'", r'"\njtype: Custom\nwith: {}\n"', "'{jtype: Custom}'"])
+def test_the_text_of_a_configuration_may_stand_in_uses(uses: str) -> None:
+    (found,) = load_flow_text(f"jtype: Flow\nexecutors: [{{uses: {uses}}}]\n", environ={}).deployments
+    assert found.executor.uses == "Custom"
+
+
+def test_a_module_by_its_dotted_name_may_stand_in_py_modules(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "deep.py").write_text("raise RuntimeError('run while the Flow file was read')")
+    (found,) = load_flow_text(
+        "jtype: Flow\nexecutors: [{uses: M, py_modules: [pack.deep, gatewayd.status]}]\n",
+        base_dir=tmp_path,
+        environ={},
+    ).deployments
+    assert found.executor.py_modules == ("pack.deep", "gatewayd.status")

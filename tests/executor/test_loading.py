@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from gatewayd.config import ExecutorConfig
-from gatewayd.executor.binding import Batching
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.loading import LoadError, load
 from gatewayd.executor.spec import ExecutorSpec
@@ -72,28 +71,6 @@ def test_a_py_module_may_have_the_name_of_a_standard_one(folder):
     assert "loads" in vars(sys.modules["json"])
 
 
-def test_a_config_file_is_read_and_overridden(folder):
-    (folder / "config.yml").write_text(
-        "jtype: Mine\n"
-        "with: {size: 2, color: blue}\n"
-        "metas: {name: from_file, py_modules: [mine_of_test_loading.py]}\n"
-        "requests: {/z: x}\n"
-        "dynamic_batching: {/y: {preferred_batch_size: 4, timeout: 100}}\n"
-    )
-
-    executor = load_from(folder, "config.yml", uses_with={"size": 5})
-
-    assert (executor.size, executor.color, executor.metas.name) == (5, "blue", "from_file")
-    assert list(executor.requests) == ["/y", "/z", "_jina_dry_run_"]
-    assert executor.batching == {"/y": Batching(4, 0.1)}
-
-
-def test_a_config_file_may_use_a_tag(folder):
-    (folder / "config.yml").write_text("!Mine\nwith: {size: 2}\npy_modules: mine_of_test_loading.py\n")
-
-    assert load_from(folder, "config.yml").size == 2
-
-
 @pytest.mark.parametrize(
     ("uses", "message"),
     [
@@ -102,7 +79,6 @@ def test_a_config_file_may_use_a_tag(folder):
         ("mine_of_test_loading.Stranger", "is not a gatewayd Executor"),
         ("mine_of_test_loading.Forgetful", r"must call super\(\).__init__\(\*\*kwargs\)"),
         ("Nobody", "no Executor class Nobody"),
-        ("missing.yml", r"missing\.yml cannot be read"),
     ],
 )
 def test_what_cannot_be_loaded_is_explained(folder, uses, message):
