@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets -type f) \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-faults test-interop test-latest test-wstest constraints lint format types docs proto proto-check assets bench clean
+.PHONY: run test test-faults test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -54,8 +54,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev  ## gatewayd, and what its types are to those who use it: with types of their own, and without
+	PYTHONPATH=. $(BIN)/python tools/keywords.py --check
 	$(BIN)/mypy
-	$(BIN)/mypy examples/typed
+	$(BIN)/mypy tools examples/typed
+	$(BIN)/python -m pytest -q tests/test_types.py
 	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls examples
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; its links are checked
@@ -69,6 +71,9 @@ format: $(VENV)/.dev
 
 proto: $(VENV)/.dev  ## regenerate gatewayd/pb from proto/
 	$(BIN)/python proto/generate.py
+
+keywords: $(VENV)/.installed  ## regenerate gatewayd/flow/keywords.py from gatewayd/config/keys.py
+	PYTHONPATH=. $(BIN)/python tools/keywords.py
 
 proto-check: $(VENV)/.dev  ## is gatewayd/pb what proto/ says?
 	@scratch=$$(mktemp -d) && $(BIN)/python proto/generate.py $$scratch && \

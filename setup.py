@@ -79,6 +79,8 @@ setup(
         # A match with a timeout, on Python 3.11 and 3.12.
         "regex>=2023.8.8",
         "pyyaml>=6.0",
+        # Type variables with a default.
+        "typing_extensions>=4.4",
         # What a script or a notebook defines goes to its executors' processes with it. Its Pickler is
         # extended through pickle's own interface, dispatch_table and reducer_override.
         "cloudpickle>=3.0",
@@ -106,6 +108,8 @@ setup(
         "dev": [
             "mypy>=1.11",
             "ruff>=0.6",
+            # pyright, and the node.js that it runs on: the other of the two type checkers that users have.
+            "basedpyright>=1.29",
             # The types of Twisted's interfaces, such as reactors.
             "mypy-zope>=1.0.4",
             "types-grpcio",

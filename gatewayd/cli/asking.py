@@ -14,21 +14,23 @@ import grpc
 from google.protobuf.message import Message
 
 from gatewayd.cli.output import fail, say, table
+from gatewayd.client.address import Certificates, GatewayAddress, parse_address
 from gatewayd.client.hints import explained
-from gatewayd.client.target import Certificates, Target, parse_target
 from gatewayd.messages import methods
 from gatewayd.status import status_maps
 
 
 def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
     """Print the status of what listens at ``url``. Returns the exit code."""
-    target = _target(url, ca_file)
+    address = _address(url, ca_file)
     try:
         status = (
-            _status_grpc(target, timeout_s) if target.protocol == "grpc" else _status_web(target, timeout_s)
+            _status_grpc(address, timeout_s)
+            if address.protocol == "grpc"
+            else _status_web(address, timeout_s)
         )
     except (OSError, ValueError, grpc.RpcError) as error:
-        return fail(f"{url} does not answer with its status: {_reason(error, target)}")
+        return fail(f"{url} does not answer with its status: {_reason(error, address)}")
     if as_json:
         say(json.dumps(status, indent=2))
         return 0
@@ -42,9 +44,9 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
 
 def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
     """0 if what listens at ``url`` is ready, else 1."""
-    target = _target(url, ca_file)
+    address = _address(url, ca_file)
     began = time.monotonic()
-    problem = _ping_grpc(target, timeout_s) if target.protocol == "grpc" else _ping_web(target, timeout_s)
+    problem = _ping_grpc(address, timeout_s) if address.protocol == "grpc" else _ping_web(address, timeout_s)
     took_ms = (time.monotonic() - began) * 1000
     if problem is None:
         if not quiet:
@@ -55,26 +57,26 @@ def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> in
     return 1
 
 
-def _target(url: str, ca_file: str | None) -> Target:
+def _address(url: str, ca_file: str | None) -> GatewayAddress:
     try:
-        return parse_target(url, None, None, None, Certificates(ca_file))
+        return parse_address(url, None, None, None, Certificates(ca_file))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from error
 
 
-def _channel(target: Target) -> grpc.Channel:
+def _channel(address: GatewayAddress) -> grpc.Channel:
     # An address with a port is called directly, whatever proxies the environment names.
     options = [("grpc.enable_http_proxy", 0)]
-    if not target.tls:
-        return grpc.insecure_channel(target.address, options)
-    roots, _, _ = target.certificates.contents()
-    return grpc.secure_channel(target.address, grpc.ssl_channel_credentials(roots), options)
+    if not address.tls:
+        return grpc.insecure_channel(address.authority, options)
+    roots, _, _ = address.certificates.contents()
+    return grpc.secure_channel(address.authority, grpc.ssl_channel_credentials(roots), options)
 
 
-def _status_grpc(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+def _status_grpc(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
     from gatewayd.pb import JinaInfoProto
 
-    status = _unary(target, methods.STATUS, JinaInfoProto, timeout_s)
+    status = _unary(address, methods.STATUS, JinaInfoProto, timeout_s)
     # Maps of protobuf have no order: use that of HTTP's answer.
     jina, envs = status_maps()
     return {"jina": _ordered(status.jina, jina), "envs": _ordered(status.envs, envs)}
@@ -85,63 +87,63 @@ def _ordered(section: Mapping[str, str], like: Mapping[str, str]) -> dict[str, s
     return {**known, **{key: section[key] for key in sorted(section.keys() - known.keys())}}
 
 
-def _status_web(target: Target, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
-    context = target.certificates.context() if target.tls else None
+def _status_web(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+    context = address.certificates.context() if address.tls else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
-    with opener.open(target.url("/status"), timeout=timeout_s) as answer:
+    with opener.open(address.url("/status"), timeout=timeout_s) as answer:
         status: Mapping[str, Mapping[str, str]] = json.load(answer)
     if not isinstance(status, dict) or "jina" not in status:
         raise ValueError("this is not a gateway")
     return status
 
 
-def _ping_grpc(target: Target, timeout_s: float) -> str | None:
+def _ping_grpc(address: GatewayAddress, timeout_s: float) -> str | None:
     """Why it is not ready, or None. A gateway has a dry run; anything else is checked as an executor."""
     from grpc_health.v1.health_pb2 import HealthCheckResponse
 
     from gatewayd.pb import StatusProto
 
     try:
-        result = _unary(target, methods.DRY_RUN, StatusProto, timeout_s)
+        result = _unary(address, methods.DRY_RUN, StatusProto, timeout_s)
         return None if result.code == StatusProto.SUCCESS else result.description or "the dry run failed"
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-            return _reason(error, target)
+            return _reason(error, address)
     try:
-        health = _unary(target, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s)
+        health = _unary(address, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s)
     except grpc.RpcError as error:
-        return _reason(error, target)
+        return _reason(error, address)
     serving = health.status == HealthCheckResponse.SERVING
     return None if serving else HealthCheckResponse.ServingStatus.Name(health.status)
 
 
-def _ping_web(target: Target, timeout_s: float) -> str | None:
+def _ping_web(address: GatewayAddress, timeout_s: float) -> str | None:
     from gatewayd.client import errors
-    from gatewayd.client.link import Link
-    from gatewayd.client.posting import options
+    from gatewayd.client.post import PostOptions
+    from gatewayd.client.transport_handle import TransportHandle
 
-    loop, transport = Link(target).get()
+    loop, transport = TransportHandle(address).get()
     try:
-        return loop.run(transport.unready(options(timeout=timeout_s)))
+        return loop.run(transport.unready(PostOptions(timeout=timeout_s)))
     except (errors.BadClient, errors.BadServerFlow, errors.NetworkError) as error:
         return str(error)
     finally:
         loop.run(loop.closed(transport))
 
 
-def _unary(target: Target, method: str, answer: type[Message], timeout_s: float) -> Any:
-    with _channel(target) as channel:
+def _unary(address: GatewayAddress, method: str, answer: type[Message], timeout_s: float) -> Any:
+    with _channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, Message] = channel.unary_unary(
             method, response_deserializer=answer.FromString
         )
         return call(b"", timeout=timeout_s)
 
 
-def _reason(error: BaseException, target: Target) -> str:
+def _reason(error: BaseException, address: GatewayAddress) -> str:
     if isinstance(error, grpc.RpcError):
-        return f"{explained(error.details() or '', target)} ({error.code().name})"
+        return f"{explained(error.details() or '', address)} ({error.code().name})"
     reason = getattr(error, "reason", None)
     cause = reason if isinstance(error, urllib.error.URLError) and reason else error
-    return explained(str(cause), target, cause if isinstance(cause, BaseException) else None)
+    return explained(str(cause), address, cause if isinstance(cause, BaseException) else None)

@@ -1,51 +1,64 @@
 """
 ``Client``: post documents to a gateway over gRPC, HTTP or WebSocket.
 
-``Client(...)`` waits for its answers; ``Client(asyncio=True, ...)`` gives them to ``async for``. Both
-are thin: keywords become a Posting, inputs become messages, and conversation.py does the rest.
+``Client(...)`` waits for its responses; ``Client(asyncio=True, ...)`` yields them to ``async for``. ``post``
+itself is in post.py; here its requests are made, and conversation.py drives them.
 """
 
 from __future__ import annotations
 
 import asyncio as aio
-import difflib
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, Literal, Self, Unpack, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack, overload
 
+import attrs
+
+from gatewayd.client.address import Certificates, parse_address
 from gatewayd.client.conversation import converse, converse_async
-from gatewayd.client.delivery import Callback
-from gatewayd.client.inputs import async_batches, batches
-from gatewayd.client.link import Link
-from gatewayd.client.posting import READY_TIMEOUT_S, Keywords, Posting, every_document, options
+from gatewayd.client.delivery import Callbacks, InFlightLimit
+from gatewayd.client.exchange import Arrived, Ended, Exchange
+from gatewayd.client.inputs import async_messages, messages
+from gatewayd.client.post import Asynchronous, CallKeywords, Post, PostOptions, Waiting, check_keywords
 from gatewayd.client.profiling import profile, show
 from gatewayd.client.progress import progress
-from gatewayd.client.requesting import Message, RequestMaker
 from gatewayd.client.response import Response
-from gatewayd.client.target import Certificates, parse_target
+from gatewayd.client.transport_handle import TransportHandle
 
-# What the reference's Client takes for its logs and telemetry: accepted, and without effect.
-_WITHOUT_EFFECT: Final = {
-    "log_config",
-    "suppress_root_logging",
-    "tracing",
-    "traces_exporter_host",
-    "traces_exporter_port",
-    "metrics",
-    "metrics_exporter_host",
-    "metrics_exporter_port",
-}
+if TYPE_CHECKING:
+    from docarray import DocumentArray
+
+# How long a question about readiness may take by default.
+READY_TIMEOUT_S: Final = 10.0
 
 
-_KEYWORDS: Final = (
-    "host", "port", "protocol", "tls", "asyncio", "prefetch", "proxy",
-    "tls_ca_certfile", "tls_certfile", "tls_keyfile", "tls_server_name",
-)  # fmt: skip
+class ClientKeywords(TypedDict, total=False):
+    """The keywords of ``Client`` that are given by name only."""
 
-# What other libraries call the same: too far from our names for difflib.
-_ELSEWHERE: Final = {
+    prefetch: int
+    proxy: bool
+    tls_ca_certfile: str | None
+    tls_certfile: str | None
+    tls_keyfile: str | None
+    tls_server_name: str | None
+    # The reference's, for its logs and telemetry: accepted, and without effect.
+    log_config: Any
+    suppress_root_logging: bool
+    tracing: bool | None
+    traces_exporter_host: str | None
+    traces_exporter_port: int | None
+    metrics: bool | None
+    metrics_exporter_host: str | None
+    metrics_exporter_port: int | None
+
+
+_KEYWORDS: Final = ("host", "port", "protocol", "tls", "asyncio", *ClientKeywords.__annotations__)
+
+# What other libraries call the same, where difflib would not find it.
+_SYNONYMS: Final = {
     "ca": "tls_ca_certfile",
     "cafile": "tls_ca_certfile",
     "verify": "tls_ca_certfile",
@@ -59,7 +72,7 @@ _ELSEWHERE: Final = {
 
 
 class _Connected:
-    """What both Clients are: an address and how to reach it."""
+    """What both Clients have: the gateway's address, and connections to it."""
 
     def __init__(
         self,
@@ -67,121 +80,82 @@ class _Connected:
         port: int | str | None = None,
         protocol: str | None = None,
         tls: bool | None = None,
-        *,
-        prefetch: int = 1000,
-        proxy: bool = False,
-        tls_ca_certfile: str | None = None,
-        tls_certfile: str | None = None,
-        tls_keyfile: str | None = None,
-        tls_server_name: str | None = None,
-        **without_effect: Any,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        if unknown := sorted(without_effect.keys() - _WITHOUT_EFFECT):
-            raise TypeError(f"Client() has no keyword {', '.join(map(_with_nearest, unknown))}")
-        certificates = Certificates(tls_ca_certfile, tls_certfile, tls_keyfile, tls_server_name)
-        self._target = parse_target(host, port, protocol, tls, certificates, proxy=bool(proxy))
-        self._prefetch = prefetch
-        self._link = Link(self._target)
+        check_keywords("Client()", keywords, _KEYWORDS, _SYNONYMS)
+        certificates = Certificates(
+            keywords.get("tls_ca_certfile"),
+            keywords.get("tls_certfile"),
+            keywords.get("tls_keyfile"),
+            keywords.get("tls_server_name"),
+        )
+        proxy = bool(keywords.get("proxy"))
+        self._address = parse_address(host, port, protocol, tls, certificates, proxy=proxy)
+        self._prefetch = keywords.get("prefetch", 1000)
+        self._handle = TransportHandle(self._address)
         # Connections are freed with the last reference; at the end of the process the loop does it.
-        weakref.finalize(self, self._link.abandon).atexit = False
+        weakref.finalize(self, self._handle.abandon).atexit = False
+
+    def _in_flight(self, post: Post) -> InFlightLimit:
+        # 0 means "the gateway's own setting" on the wire, and the gateway's flow control is its bound.
+        return InFlightLimit(post.prefetch or self._prefetch, in_order=post.results_in_order)
+
+    def _begin(self, post: Post, put: Callable[[Arrived | Ended], None]) -> Exchange:
+        """Start to send and receive on the loop thread; what arrives is ``put`` there."""
+        loop, transport = self._handle.get()
+        return Exchange(loop, partial(transport.exchange, post), put)
 
     @property
     def host(self) -> str:
-        return self._target.host
+        return self._address.host
 
     @property
     def port(self) -> int:
-        return self._target.port
+        return self._address.port
 
     @property
     def protocol(self) -> str:
-        return self._target.protocol
+        return self._address.protocol
 
     @property
     def tls(self) -> bool:
-        return self._target.tls
+        return self._address.tls
 
     def __repr__(self) -> str:
         secure = " with TLS" if self.tls else ""
-        return f"<{type(self).__name__} of {self._target.address} over {self.protocol}{secure}>"
+        return f"<{type(self).__name__} of {self._address.authority} over {self.protocol}{secure}>"
 
 
-def _with_nearest(name: str) -> str:
-    begun = [keyword for keyword in _KEYWORDS if keyword.startswith(name)]
-    nearest = begun or difflib.get_close_matches(name, _KEYWORDS, n=1, cutoff=0.5)
-    found = _ELSEWHERE.get(name.lower()) or (nearest[0] if nearest else None)
-    return f"{name} (did you mean {found}?)" if found else name
-
-
-class SyncClient(_Connected):
+class SyncClient(_Connected, Waiting):
     """
-    Use it from any number of threads. Connections are made when they are needed, and kept until
-    ``close``, the end of a ``with`` block, or the last reference.
+    A Client that waits for its responses; any number of threads may use it at once.
 
-    Inputs are read and callbacks called in the thread that calls ``post``.
+    Connections are made when they are needed, and kept until ``close``, the end of a ``with`` block, or
+    the last reference. Inputs are read and callbacks called in the thread that calls ``post``.
     """
 
-    def post(
-        self,
-        on: str,
-        inputs: Any = None,
-        on_done: Callback | None = None,
-        on_error: Callback | None = None,
-        on_always: Callback | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        target_executor: str | None = None,
-        request_size: int = 100,
-        **keywords: Unpack[Keywords],
-    ) -> Any:
-        """
-        Send ``inputs`` to the exec endpoint ``on``; Posting lists the keywords.
-
-        Returns a DocumentArray of all answers' documents; with ``return_responses`` a list of
-        Responses; None where ``on_done`` or ``on_always`` gets them. Raises errors.py's tree, and
-        what the inputs themselves raise.
-        """
-        posting = Posting(
-            on,
-            inputs,
-            on_done,
-            on_error,
-            on_always,
-            parameters,
-            target_executor,
-            request_size,
-            **keywords,
-        )
-        responses = self._responses(posting)
-        if posting.callbacks.take_all:
+    def _run(self, post: Post) -> DocumentArray | list[Response] | None:
+        responses = self._responses(post)
+        if post.returns_nothing:
             for _ in responses:
                 pass
             return None
-        if posting.return_responses:
+        if post.return_responses:
             return list(responses)
-        return every_document(responses)
+        from docarray import DocumentArray
 
-    def index(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to ``/index``."""
-        return self.post("/index", inputs, **keywords)
+        return DocumentArray([document for response in responses for document in response.docs])
 
-    def search(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to ``/search``."""
-        return self.post("/search", inputs, **keywords)
+    def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
+        """
+        Whether a dry run through all executors succeeds within ``timeout`` seconds (10 by default).
 
-    def update(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to ``/update``."""
-        return self.post("/update", inputs, **keywords)
-
-    def delete(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to ``/delete``."""
-        return self.post("/delete", inputs, **keywords)
-
-    def is_flow_ready(self, *, timeout: float | None = READY_TIMEOUT_S, **keywords: Any) -> bool:
-        """Does a dry run through all executors succeed within ``timeout`` seconds? Any failure is False."""
-        call = options(timeout=timeout, **keywords)
+        False for any failure.
+        """
+        options = _ready_options(keywords)
         try:
-            loop, transport = self._link.get()
-            return loop.run(transport.unready(call)) is None
+            loop, transport = self._handle.get()
+            return loop.run(transport.unready(options)) is None
         except Exception:
             return False
 
@@ -206,17 +180,17 @@ class SyncClient(_Connected):
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """
-        Post a GraphQL query or mutation (HTTP only); the whole answer, with its ``headers``.
+        Post a GraphQL query or mutation (HTTP only). Returns the whole answer, with its ``headers``.
 
-        Raises ConnectionError when the answer tells of errors.
+        Raises ConnectionError where the answer holds errors.
         """
-        loop, transport = self._link.get()
+        loop, transport = self._handle.get()
         body = {"query": mutation, "variables": variables}
-        return loop.run(transport.mutate(body, options(timeout=timeout, headers=headers)))
+        return loop.run(transport.mutate(body, PostOptions(timeout=timeout, headers=headers)))
 
     def close(self) -> None:
         """Free the connections; posts under way fail. A later call connects anew."""
-        if held := self._link.take():
+        if held := self._handle.take():
             loop, transport = held
             loop.run(loop.closed(transport))
 
@@ -226,90 +200,47 @@ class SyncClient(_Connected):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _responses(self, posting: Posting) -> Iterator[Response]:
-        maker, call, retries = posting.requests(self._link), posting.options(), posting.retries
-        window = posting.window(self._prefetch)
-        messages = map(maker.message, batches(posting.inputs, posting.request_size))
-        with progress(posting.show_progress, posting.inputs, posting.request_size) as answered:
-            for response in converse(
-                messages, lambda put: self._link.begin(call, retries, put), window, posting.callbacks
-            ):
+    def _responses(self, post: Post) -> Iterator[Response]:
+        _, transport = self._handle.get()
+        responses = converse(
+            messages(post, transport.encode),
+            partial(self._begin, post),
+            self._in_flight(post),
+            Callbacks(post),
+        )
+        with progress(post) as answered:
+            for response in responses:
                 answered(response)
                 yield response
 
 
-class AsyncClient(_Connected):
-    """As SyncClient, for asyncio; it may be used in several loops, one after the other or together."""
+class AsyncClient(_Connected, Asynchronous):
+    """
+    A Client for asyncio. It may be used in several loops, one after the other or at once.
 
-    async def post(
-        self,
-        on: str,
-        inputs: Any = None,
-        on_done: Callback | None = None,
-        on_error: Callback | None = None,
-        on_always: Callback | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        target_executor: str | None = None,
-        request_size: int = 100,
-        **keywords: Unpack[Keywords],
-    ) -> AsyncIterator[Any]:
-        """
-        Send ``inputs``, which may be an asynchronous iterator, to the exec endpoint ``on``.
+    Connections are those of SyncClient. Inputs are read and callbacks called in the loop that iterates.
+    """
 
-        Yields one DocumentArray per answer, or a Response with ``return_responses``. Callbacks may be
-        coroutine functions. Raises as SyncClient.post.
-        """
-        posting = Posting(
-            on,
-            inputs,
-            on_done,
-            on_error,
-            on_always,
-            parameters,
-            target_executor,
-            request_size,
-            **keywords,
-        )
-        maker, call, retries = posting.requests(self._link), posting.options(), posting.retries
+    async def _run(self, post: Post) -> AsyncGenerator[Any, None]:
+        _, transport = self._handle.get()
         responses = converse_async(
-            _messages(maker, posting),
-            lambda put: self._link.begin(call, retries, put),
-            posting.window(self._prefetch),
-            posting.callbacks,
+            async_messages(post, transport.encode),
+            partial(self._begin, post),
+            self._in_flight(post),
+            Callbacks(post),
         )
-        with progress(posting.show_progress, posting.inputs, posting.request_size) as answered:
+        with progress(post) as answered:
             async with aclosing(responses):
                 async for response in responses:
                     answered(response)
-                    yield response if posting.return_responses else response.docs
+                    yield response if post.return_responses else response.docs
 
-    def index(self, inputs: Any = None, **keywords: Any) -> AsyncIterator[Any]:
-        """``post`` to ``/index``."""
-        return self.post("/index", inputs, **keywords)
-
-    def search(self, inputs: Any = None, **keywords: Any) -> AsyncIterator[Any]:
-        """``post`` to ``/search``."""
-        return self.post("/search", inputs, **keywords)
-
-    def update(self, inputs: Any = None, **keywords: Any) -> AsyncIterator[Any]:
-        """``post`` to ``/update``."""
-        return self.post("/update", inputs, **keywords)
-
-    def delete(self, inputs: Any = None, **keywords: Any) -> AsyncIterator[Any]:
-        """``post`` to ``/delete``."""
-        return self.post("/delete", inputs, **keywords)
-
-    async def is_flow_ready(
-        self,
-        *,
-        timeout: float | None = READY_TIMEOUT_S,  # noqa: ASYNC109 - the transport applies it
-        **keywords: Any,
-    ) -> bool:
+    async def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """As SyncClient.is_flow_ready."""
-        call = options(timeout=timeout, **keywords)
+        options = _ready_options(keywords)
         try:
-            loop, transport = self._link.get()
-            return await aio.wrap_future(loop.start(transport.unready(call))) is None
+            loop, transport = self._handle.get()
+            return await aio.wrap_future(loop.start(transport.unready(options))) is None
         except Exception:
             return False
 
@@ -334,14 +265,14 @@ class AsyncClient(_Connected):
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """As SyncClient.mutate."""
-        loop, transport = self._link.get()
+        loop, transport = self._handle.get()
         body = {"query": mutation, "variables": variables}
-        asked = loop.start(transport.mutate(body, options(timeout=timeout, headers=headers)))
+        asked = loop.start(transport.mutate(body, PostOptions(timeout=timeout, headers=headers)))
         return await aio.wrap_future(asked)
 
     async def close(self) -> None:
         """As SyncClient.close."""
-        if held := self._link.take():
+        if held := self._handle.take():
             loop, transport = held
             await aio.wrap_future(loop.start(loop.closed(transport)))
 
@@ -352,10 +283,10 @@ class AsyncClient(_Connected):
         await self.close()
 
 
-async def _messages(maker: RequestMaker, posting: Posting) -> AsyncGenerator[Message, None]:
-    async with aclosing(async_batches(posting.inputs, posting.request_size)) as found:
-        async for batch in found:
-            yield maker.message(batch)
+def _ready_options(keywords: CallKeywords) -> PostOptions:
+    check_keywords("is_flow_ready()", keywords, (field.name for field in attrs.fields(PostOptions)))
+    keywords.setdefault("timeout", READY_TIMEOUT_S)
+    return PostOptions(**keywords)
 
 
 @overload
@@ -366,7 +297,7 @@ def Client(
     tls: bool | None = None,
     *,
     asyncio: Literal[False] = False,
-    **keywords: Any,
+    **keywords: Unpack[ClientKeywords],
 ) -> SyncClient: ...
 
 
@@ -378,8 +309,20 @@ def Client(
     tls: bool | None = None,
     *,
     asyncio: Literal[True],
-    **keywords: Any,
+    **keywords: Unpack[ClientKeywords],
 ) -> AsyncClient: ...
+
+
+@overload
+def Client(
+    host: str | None = None,
+    port: int | str | None = None,
+    protocol: str | None = None,
+    tls: bool | None = None,
+    *,
+    asyncio: bool,
+    **keywords: Unpack[ClientKeywords],
+) -> SyncClient | AsyncClient: ...
 
 
 def Client(
@@ -389,7 +332,7 @@ def Client(
     tls: bool | None = None,
     *,
     asyncio: bool = False,
-    **keywords: Any,
+    **keywords: Unpack[ClientKeywords],
 ) -> SyncClient | AsyncClient:
     """
     A client of the gateway at ``host`` (default 0.0.0.0, this machine) and ``port`` (80, or 443 with TLS).
@@ -397,12 +340,12 @@ def Client(
     ``host`` may be an address such as ``grpcs://example.org:443``, with the schemes grpc, http, ws,
     and grpcs, https, wss for TLS; what it says must not be said by another keyword. ``protocol`` is
     grpc, http or websocket. Further keywords: ``prefetch``, how many requests of a post may wait for
-    their answers; ``proxy``, whether the environment's proxy settings count; ``tls_ca_certfile``,
-    PEM file of authorities to trust instead of the system's; ``tls_certfile`` and ``tls_keyfile``,
-    what the client shows of itself; ``tls_server_name``, the name that the gateway's certificate has
-    where it is not ``host``. Nothing is connected before it is needed.
+    their responses; ``proxy``, whether to use the environment's proxy settings; ``tls_ca_certfile``,
+    a PEM file of authorities to trust instead of the system's; ``tls_certfile`` and ``tls_keyfile``,
+    the client's own certificate; ``tls_server_name``, the name in the gateway's certificate where it
+    is not ``host``. Nothing is connected before it is needed.
 
-    Raises ValueError for what is unknown or contradictory.
+    Raises TypeError for unknown keywords, ValueError for values that are unknown or contradictory.
     """
     kind = AsyncClient if asyncio else SyncClient
     return kind(host, port, protocol, tls, **keywords)

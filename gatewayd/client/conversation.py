@@ -1,9 +1,9 @@
 """
-Drives one ``post`` from the caller's side: requests are made when there is room, answers handed over.
+Drives one ``post`` from the caller's side: makes requests while there is room, hands over responses.
 
-Twice: for a thread that waits, and for a coroutine. The threaded one does everything in the caller's
-own thread: while the user's generator works, nothing else does, and callbacks run between batches.
-The asynchronous one takes input in a task of its own, so answers arrive while the input is waited for.
+There are two forms, for a thread that waits and for a coroutine. The first does everything in the caller's
+thread: it reads inputs and runs callbacks in turn. The second reads inputs in a task of its own, so that
+responses arrive while it waits for input.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from queue import Empty, SimpleQueue
 
-from gatewayd.client.delivery import Callbacks, Window
+from gatewayd.client.delivery import Callbacks, InFlightLimit
 from gatewayd.client.errors import BadClient, BadServerFlow
 from gatewayd.client.exchange import Arrived, Ended, Exchange
-from gatewayd.client.requesting import Message
+from gatewayd.client.inputs import Message
 from gatewayd.client.response import Response
 
 # Begins an exchange whose arrivals are put into an inbox.
@@ -25,12 +25,12 @@ Begin = Callable[[Callable[[Arrived | Ended], None]], Exchange]
 
 
 def converse(
-    messages: Iterator[Message], begin: Begin, window: Window, callbacks: Callbacks
+    messages: Iterator[Message], begin: Begin, in_flight: InFlightLimit, callbacks: Callbacks
 ) -> Iterator[Response]:
     """
-    All answers, after their callbacks. Nothing is connected before there is a first request.
+    All responses, after their callbacks. Nothing is connected before the first request.
 
-    Raises what the input raises, and errors.py's tree. Left early, it gives up on the rest.
+    Raises what the input raises, and the tree of errors.py. Closing it early cancels the rest.
     """
     inbox: SimpleQueue[Arrived | Ended] = SimpleQueue()
     exchange: Exchange | None = None
@@ -38,29 +38,29 @@ def converse(
         for message in messages:
             if exchange is None:
                 exchange = begin(inbox.put)
-            window.sent(message)
+            in_flight.sent(message)
             exchange.send(message)
             while True:
                 try:
-                    arrival = inbox.get(block=window.full)
+                    arrival = inbox.get(block=in_flight.full)
                 except Empty:
                     break
-                for response in window.answered(*_answer(arrival)):
-                    _tell(callbacks, response)
+                for response in in_flight.answered(*_response(arrival)):
+                    _call_back(callbacks, response)
                     yield response
         if exchange is not None:
             exchange.finish()
-        while len(window):
-            for response in window.answered(*_answer(inbox.get())):
-                _tell(callbacks, response)
+        while len(in_flight):
+            for response in in_flight.answered(*_response(inbox.get())):
+                _call_back(callbacks, response)
                 yield response
-        exchange = None  # everything is answered: it ends by itself
+        exchange = None  # it ends by itself, as everything is answered
     finally:
         if exchange is not None:
             exchange.cancel()
 
 
-def _tell(callbacks: Callbacks, response: Response) -> None:
+def _call_back(callbacks: Callbacks, response: Response) -> None:
     for callback in callbacks.due(response):
         try:
             outcome = callback(response)
@@ -74,24 +74,24 @@ def _tell(callbacks: Callbacks, response: Response) -> None:
 
 
 async def converse_async(
-    messages: AsyncGenerator[Message, None], begin: Begin, window: Window, callbacks: Callbacks
+    messages: AsyncGenerator[Message, None], begin: Begin, in_flight: InFlightLimit, callbacks: Callbacks
 ) -> AsyncGenerator[Response, None]:
     """As ``converse``; callbacks may be coroutine functions."""
     inbox = _Inbox()
     room = asyncio.Event()
     room.set()
-    feeding = asyncio.create_task(_feed(messages, begin, window, room, inbox))
-    # What the input raises comes in at the same door as answers, after those that came before.
+    feeding = asyncio.create_task(_feed(messages, begin, in_flight, room, inbox))
+    # What the input raises arrives like a response, after those that came before.
     feeding.add_done_callback(inbox.fed)
     try:
-        while len(window) or not feeding.done():
+        while len(in_flight) or not feeding.done():
             arrival = await inbox.get()
-            if arrival is None or (arrival == Ended(None) and not len(window)):
-                continue  # the input or the exchange is at its end: look again whether all is done
-            for response in window.answered(*_answer(arrival)):
-                if not window.full:
+            if arrival is None or (arrival == Ended(None) and not len(in_flight)):
+                continue  # the input or the exchange has ended, and perhaps both
+            for response in in_flight.answered(*_response(arrival)):
+                if not in_flight.full:
                     room.set()
-                await _tell_async(callbacks, response)
+                await _call_back_async(callbacks, response)
                 yield response
         exchange = feeding.result()
         if exchange is not None:
@@ -105,7 +105,11 @@ async def converse_async(
 
 
 async def _feed(
-    messages: AsyncIterator[Message], begin: Begin, window: Window, room: asyncio.Event, inbox: _Inbox
+    messages: AsyncIterator[Message],
+    begin: Begin,
+    in_flight: InFlightLimit,
+    room: asyncio.Event,
+    inbox: _Inbox,
 ) -> Exchange | None:
     while True:
         await room.wait()
@@ -115,8 +119,8 @@ async def _feed(
             break
         if inbox.exchange is None:
             inbox.exchange = begin(inbox.put)
-        window.sent(message)
-        if window.full:
+        in_flight.sent(message)
+        if in_flight.full:
             room.clear()
         inbox.exchange.send(message)
     if inbox.exchange is not None:
@@ -124,7 +128,7 @@ async def _feed(
     return inbox.exchange
 
 
-async def _tell_async(callbacks: Callbacks, response: Response) -> None:
+async def _call_back_async(callbacks: Callbacks, response: Response) -> None:
     for callback in callbacks.due(response):
         try:
             outcome = callback(response)
@@ -136,21 +140,21 @@ async def _tell_async(callbacks: Callbacks, response: Response) -> None:
 
 
 class _Inbox:
-    """Arrivals for a coroutine. None among them says that the input is at its end."""
+    """Arrivals for a coroutine. None marks the end of the input."""
 
     def __init__(self) -> None:
         self.exchange: Exchange | None = None
         self._loop = asyncio.get_running_loop()
         self._arrivals: deque[Arrived | Ended | None] = deque()
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     def put(self, arrival: Arrived | Ended) -> None:
         """Any thread."""
         self._arrivals.append(arrival)
         try:
-            self._loop.call_soon_threadsafe(self._news.set)
+            self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:
-            if not self._loop.is_closed():  # else nobody waits any more
+            if not self._loop.is_closed():  # else nothing waits for it
                 raise
 
     def fed(self, feeding: asyncio.Task[Exchange | None]) -> None:
@@ -158,18 +162,18 @@ class _Inbox:
         if error is not None and not isinstance(error, Exception):
             error = None  # KeyboardInterrupt and SystemExit have ended the loop itself
         self._arrivals.append(Ended(error) if error is not None else None)
-        self._news.set()
+        self._arrived.set()
 
     async def get(self) -> Arrived | Ended | None:
         while not self._arrivals:
-            self._news.clear()
-            # Between looking and clearing another thread may have put something.
+            self._arrived.clear()
+            # Another thread may have put something before the event was cleared.
             if not self._arrivals:
-                await self._news.wait()
+                await self._arrived.wait()
         return self._arrivals.popleft()
 
 
-def _answer(arrival: Arrived | Ended) -> tuple[str, Response]:
+def _response(arrival: Arrived | Ended) -> tuple[str, Response]:
     if isinstance(arrival, Arrived):
         return arrival.request_id, arrival.read()
     raise arrival.error or BadServerFlow("the gateway ended the conversation without an answer")

@@ -20,8 +20,9 @@ from typing import Any
 import attrs
 
 from gatewayd.client.errors import BadServerFlow, TimedOut, Unreachable
+from gatewayd.client.inputs import Message
 from gatewayd.client.loop import LoopThread
-from gatewayd.client.requesting import Message
+from gatewayd.client.post import Retries
 from gatewayd.client.response import Response
 
 Read = Callable[[], Response]
@@ -43,44 +44,16 @@ class Ended:
     error: Exception | None
 
 
-@attrs.frozen
-class Options:
-    """How the calls of one ``post`` are made. ``timeout_s`` bounds one attempt, None for no bound."""
-
-    metadata: tuple[tuple[str, str], ...] = ()
-    credentials: Any = None
-    timeout_s: float | None = None
-    compression: Any = None
-    headers: dict[str, str] = attrs.field(factory=dict, repr=False)
-    auth: Any = attrs.field(default=None, repr=False)
-    cookies: dict[str, str] = attrs.field(factory=dict, repr=False)
-    streamed: bool = True
+def may_retry(retries: Retries, error: Exception, failures: int) -> bool:
+    """Whether the same may be tried again after so many failures (the codes of spec client.md)."""
+    passing = isinstance(error, Unreachable | TimedOut) or (
+        isinstance(error, BadServerFlow) and error.code == "INTERNAL"
+    )
+    return passing and failures < retries.max_attempts
 
 
-@attrs.frozen
-class Retries:
-    """
-    How often to try, and how long to wait between: up to ``max_backoff_s``, growing, and random.
-
-    The random part keeps clients that failed together from coming back together.
-    """
-
-    max_attempts: int = 1
-    initial_backoff_s: float = 0.5
-    max_backoff_s: float = 0.1
-    multiplier: float = 1.5
-
-    def ceiling_s(self, failures: int) -> float:
-        """The longest wait after so many failures, from 1."""
-        grown = self.initial_backoff_s * self.multiplier ** min(failures - 1, 100)
-        return float(min(grown, self.max_backoff_s))
-
-    def deserved(self, error: Exception, failures: int) -> bool:
-        """May the same be tried again? The codes are those of the reference's retry policy."""
-        passing = isinstance(error, Unreachable | TimedOut) or (
-            isinstance(error, BadServerFlow) and getattr(error, "code", None) == "INTERNAL"
-        )
-        return passing and failures < self.max_attempts
+async def _back_off(retries: Retries, failures: int) -> None:
+    await asyncio.sleep(retries.backoff.delay_s(failures, random.random()))
 
 
 class Outbox:
@@ -182,9 +155,9 @@ async def run_stream(
             return await stream(outbox, deliver)
         except Exception as error:
             failures = 1 if outbox.answers > before else failures + 1
-            if not retries.deserved(error, failures):
+            if not may_retry(retries, error, failures):
                 raise
-        await asyncio.sleep(random.uniform(0, retries.ceiling_s(failures)))
+        await _back_off(retries, failures)
         outbox.rewind()
 
 
@@ -193,20 +166,20 @@ async def run_singles(
 ) -> None:
     """One call for each request, all at the same time; the first that fails for good ends the others."""
 
-    async def persist(message: Message) -> None:
+    async def send(message: Message) -> None:
         failures = 0
         while True:
             try:
                 return deliver(message.request_id, await single(message))
             except Exception as error:
                 failures += 1
-                if not retries.deserved(error, failures):
+                if not may_retry(retries, error, failures):
                     raise
-            await asyncio.sleep(random.uniform(0, retries.ceiling_s(failures)))
+            await _back_off(retries, failures)
 
     try:
         async with asyncio.TaskGroup() as group:
             while message := await outbox.take():
-                group.create_task(persist(message))
+                group.create_task(send(message))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed.exceptions[0].__cause__

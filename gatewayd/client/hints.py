@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from gatewayd.client.target import Target
+from gatewayd.client.address import GatewayAddress
 
 # How a gateway's own words begin: what stands before them it saw of an executor, not we of the gateway.
 _GATEWAY: Final = "|Gateway:"
@@ -32,25 +32,25 @@ _CUT: Final = (
 )
 
 
-def explained(details: str, target: Target, cause: BaseException | None = None) -> str:
-    """``details``, followed by what it most likely means for a Client of ``target``."""
+def explained(details: str, address: GatewayAddress, cause: BaseException | None = None) -> str:
+    """``details``, followed by what it most likely means for a Client of ``address``."""
     if _GATEWAY in details:
         return details
-    hint = _hint(details.lower(), target, cause)
+    hint = _hint(details.lower(), address, cause)
     return f"{details}: {hint}" if hint and details else hint or details
 
 
-def _hint(text: str, target: Target, cause: BaseException | None) -> str:
+def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> str:
     if isinstance(cause, aiohttp.ClientConnectorDNSError) or _any(text, _UNKNOWN_NAME):
-        return f"there is no host of the name {target.host}"
-    if target.tls:
+        return f"there is no host of the name {address.host}"
+    if address.tls:
         if _any(text, _OTHER_NAME):
             return (
-                f"the gateway's certificate is not for {target.certificates.server_name or target.host}; "
+                f"the gateway's certificate is not for {address.certificates.server_name or address.host}; "
                 "connect to a name that it has, or name one with tls_server_name="
             )
         if _any(text, _UNTRUSTED) or isinstance(cause, ssl.SSLCertVerificationError):
-            given = target.certificates.ca
+            given = address.certificates.ca
             return (
                 f"the gateway's certificate is not of an authority in {given} (tls_ca_certfile)"
                 if given
@@ -58,12 +58,12 @@ def _hint(text: str, target: Target, cause: BaseException | None) -> str:
                 "name its PEM file with tls_ca_certfile="
             )
     if _any(text, _REFUSED):
-        return f"nobody listens on {target.address}"
-    if target.tls and _any(text, _NO_TLS):
-        return f"does {target.address} speak TLS?"
-    if _any(text, _NO_HTTP2 if target.protocol == "grpc" else _CUT):
-        other = "" if target.tls else " Does it need TLS (tls=True)?"
-        return f"does {target.address} speak {target.protocol}?{other}"
+        return f"nobody listens on {address.authority}"
+    if address.tls and _any(text, _NO_TLS):
+        return f"does {address.authority} speak TLS?"
+    if _any(text, _NO_HTTP2 if address.protocol == "grpc" else _CUT):
+        other = "" if address.tls else " Does it need TLS (tls=True)?"
+        return f"does {address.authority} speak {address.protocol}?{other}"
     return ""
 
 

@@ -1,5 +1,5 @@
 """
-What the user passes as ``inputs``, cut into batches of documents.
+What the user passes as ``inputs``, cut into batches of documents, each a request ready to be sent.
 
 Everything is an iterator over iterators: an input is asked for its next document when there is room
 to send it, never before, so an endless generator needs the memory of one batch.
@@ -8,13 +8,93 @@ to send it, never before, so an endless generator needs the memory of one batch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from itertools import islice
 from typing import Any, Final
 
-from gatewayd.client.errors import BadClientInput
+import attrs
+
+from gatewayd.client.errors import BadClient, BadClientInput
+from gatewayd.client.post import Post
+from gatewayd.messages.request import Request
+
+Encode = Callable[[Request], bytes]
 
 _BLOBS: Final = (bytes, bytearray, memoryview)
+
+
+@attrs.frozen
+class Message:
+    """A request in the form of its protocol, ready to be sent."""
+
+    request_id: str
+    payload: bytes
+
+
+def messages(post: Post, encode: Encode) -> Iterator[Message]:
+    """
+    The requests of a post; ``encode`` gives each the form of its protocol.
+
+    Raises BadClient where ``parameters`` have no JSON form, as soon as this is called. Iterating raises
+    BadClientInput for what cannot be sent, and what the user's own iterator raises.
+    """
+    make = _message_maker(post, encode)
+    return map(make, batches(post.inputs, post.request_size))
+
+
+def async_messages(post: Post, encode: Encode) -> AsyncGenerator[Message, None]:
+    """As ``messages``, for inputs that may be awaitable or iterated asynchronously."""
+    make = _message_maker(post, encode)
+
+    async def made() -> AsyncGenerator[Message, None]:
+        async with aclosing(async_batches(post.inputs, post.request_size)) as cut:
+            async for batch in cut:
+                yield make(batch)
+
+    return made()
+
+
+def _message_maker(post: Post, encode: Encode) -> Callable[[list[Any]], Message]:
+    parameters = _parameters(post)
+
+    def make(documents: list[Any]) -> Message:
+        request = Request(
+            request_id=uuid.uuid4().hex,
+            endpoint=post.on,
+            target=post.target_executor or "",
+            parameters=parameters,
+            documents=_serialised(documents) if documents else b"",
+        )
+        return Message(request.request_id, encode(request))
+
+    return make
+
+
+def _parameters(post: Post) -> bytes:
+    from gatewayd.messages.structs import struct_of
+
+    parameters = post.parameters
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise BadClientInput(f"parameters: give a dict; found a value of type {type(parameters).__name__}")
+    try:
+        # Executors of the reference look for __results__ and refuse a request without it as malformed, so
+        # the reference's client sends it where there are no parameters.
+        return struct_of({"__results__": {}} if parameters is None else parameters)
+    except TypeError as error:
+        raise BadClient(str(error)) from error
+
+
+def _serialised(documents: list[Any]) -> bytes:
+    from docarray import DocumentArray
+
+    from gatewayd.messages.document_arrays import data_of
+
+    try:
+        return data_of(DocumentArray(documents))
+    except (TypeError, ValueError, AttributeError) as error:  # docarray's, for fields of a wrong type
+        raise BadClientInput(f"the documents cannot be sent: {error}") from error
 
 
 def batches(inputs: Any, size: int) -> Iterator[list[Any]]:

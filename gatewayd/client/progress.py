@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from gatewayd.client.post import Post
 from gatewayd.client.response import Response
 
 
 class Progress:
-    """A context manager that shows a bar on the terminal's stderr. ``total`` is None where it is unknown."""
+    """A context manager that shows a bar on the terminal's stderr. ``total`` is None if unknown."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console
@@ -36,7 +36,7 @@ class Progress:
 
 
 class NoProgress:
-    """Nothing is shown."""
+    """Shows nothing."""
 
     def __enter__(self) -> Callable[[Response], None]:
         return lambda _: None
@@ -45,12 +45,12 @@ class NoProgress:
         pass
 
 
-def progress(shown: bool, inputs: Any, request_size: int) -> Progress | NoProgress:
+def progress(post: Post) -> Progress | NoProgress:
     """The number of requests is known where the inputs have a length."""
-    if not shown:
+    if not post.show_progress:
         return NoProgress()
     try:
-        documents = len(inputs)
+        documents = len(post.inputs)
     except TypeError:
         return Progress(None)
-    return Progress(-(-documents // request_size) if request_size > 0 else 1)
+    return Progress(-(-documents // post.request_size) if post.request_size > 0 else 1)

@@ -47,12 +47,14 @@ class Kind:
     """
     ``accepted`` completes "accepted: ..."; ``read`` gives the model's form or raises Refused.
 
-    ``literal`` is for texts: what a variable held comes without a type.
+    ``literal`` is for texts: what a variable held comes without a type. ``annotation`` is the type of what is
+    accepted from Python code (see ``tools/keywords.py``).
     """
 
     accepted: str
     read: Callable[[Any], Any]
     literal: bool = False
+    annotation: str = attrs.field(default="Any", kw_only=True)
 
 
 def _boolean(value: Any) -> bool:
@@ -86,9 +88,8 @@ def integer(least: int, most: int | None = None) -> Kind:
             raise Refused
         return number
 
-    return Kind(
-        f"an integer from {least} to {most}" if most is not None else f"an integer from {least} up", read
-    )
+    accepted = f"an integer from {least} to {most}" if most is not None else f"an integer from {least} up"
+    return Kind(accepted, read, annotation="int")
 
 
 def seconds(*, zero: bool) -> Kind:
@@ -98,7 +99,7 @@ def seconds(*, zero: bool) -> Kind:
             raise Refused
         return number
 
-    return Kind(f"a number of seconds, {'0 or more' if zero else 'more than 0'}", read)
+    return Kind(f"a number of seconds, {'0 or more' if zero else 'more than 0'}", read, annotation="float")
 
 
 def share() -> Kind:
@@ -108,7 +109,7 @@ def share() -> Kind:
             raise Refused
         return number
 
-    return Kind("a number from 0 to 1", read)
+    return Kind("a number from 0 to 1", read, annotation="float")
 
 
 def _limit_ms(value: Any) -> float | None:
@@ -139,6 +140,7 @@ def _text(value: Any) -> str:
 def choice(*words: str, also: Mapping[str, str] | None = None) -> Kind:
     """One of ``words`` in any case; ``also`` maps further lower-case spellings to one of them."""
     spellings = {word.lower(): word for word in words} | dict(also or {})
+    spelt = (*words, *(also or {}))
 
     def read(value: Any) -> str:
         if isinstance(value, str):
@@ -147,7 +149,8 @@ def choice(*words: str, also: Mapping[str, str] | None = None) -> Kind:
             raise Refused(accepted=f"{', '.join(words)}{suggestion(value.lower(), spellings)}")
         raise Refused
 
-    return Kind(", ".join(words), read)
+    # Any case is read, but completion offers the words, so they are what is typed.
+    return Kind(", ".join(words), read, annotation=f"Literal[{', '.join(map(json.dumps, spelt))}]")
 
 
 def _map(value: Any) -> dict[str, Any]:
@@ -187,7 +190,8 @@ def map_of(each: Kind, of_what: str, *, check_key: Callable[[str], str] = str) -
                 ) from refused
         return result
 
-    return Kind(f"a map of {of_what}", read, literal=each.literal)
+    annotation = f"Mapping[str, {each.annotation}] | str"
+    return Kind(f"a map of {of_what}", read, literal=each.literal, annotation=annotation)
 
 
 def _metadata_key(key: str) -> str:
@@ -375,37 +379,62 @@ def _anything(value: Any) -> Any:
     return value
 
 
-BOOLEAN: Final = Kind("true or false", _boolean)
-TEXT: Final = Kind("text", _text, literal=True)
+BOOLEAN: Final = Kind("true or false", _boolean, annotation="bool")
+TEXT: Final = Kind("text", _text, literal=True, annotation="str | Path")
 ANYTHING: Final = Kind("anything", _anything)
-MAP: Final = Kind("a map", _map)
-JSON_MAP: Final = Kind("a map, or JSON text of one", _json_map)
-TEXTS: Final = Kind("a text or a list of texts", _texts, literal=True)
-HOST: Final = Kind("a host name or an IP address, without scheme and port", _host)
-HOSTS: Final = Kind("a host, a list of hosts, or several separated by commas", _hosts)
+MAP: Final = Kind("a map", _map, annotation="Mapping[str, Any]")
+JSON_MAP: Final = Kind("a map, or JSON text of one", _json_map, annotation="Mapping[str, Any] | str")
+TEXTS: Final = Kind("a text or a list of texts", _texts, literal=True, annotation="Texts")
+HOST: Final = Kind("a host name or an IP address, without scheme and port", _host, annotation="str")
+HOSTS: Final = Kind(
+    "a host, a list of hosts, or several separated by commas", _hosts, annotation="str | Sequence[str]"
+)
 PORT: Final = _PORT
-PORTS: Final = Kind("a port, a list of ports, or several separated by commas", _ports)
-PROTOCOLS: Final = Kind("grpc, http, websocket, http+websocket, or a list of these", _protocols)
+PORTS: Final = Kind(
+    "a port, a list of ports, or several separated by commas", _ports, annotation="int | str | Sequence[int]"
+)
+PROTOCOLS: Final = Kind(
+    "grpc, http, websocket, http+websocket, or a list of these", _protocols, annotation="str | Sequence[str]"
+)
 COMPRESSION: Final = choice("none", "gzip", "deflate", also={"nocompression": "none"})
-CALL_LIMIT: Final = Kind("a number of milliseconds; 0 or less for no limit", _limit_ms)
-READY_LIMIT: Final = Kind("a number of milliseconds; less than 0 to wait as long as it takes", _ready_ms)
-RETRIES: Final = Kind("a number of further tries; less than 0 for automatic", _retries)
+CALL_LIMIT: Final = Kind("a number of milliseconds; 0 or less for no limit", _limit_ms, annotation="float")
+READY_LIMIT: Final = Kind(
+    "a number of milliseconds; less than 0 to wait as long as it takes", _ready_ms, annotation="float"
+)
+RETRIES: Final = Kind("a number of further tries; less than 0 for automatic", _retries, annotation="int")
 VARIABLES: Final = map_of(
-    Kind("text", _variable_value, literal=True), "environment variables", check_key=_variable_name
+    Kind("text", _variable_value, literal=True, annotation="str | int | float | None"),
+    "environment variables",
+    check_key=_variable_name,
 )
 METADATA: Final = map_of(
-    Kind("printable ASCII", _metadata_value, literal=True), "metadata keys to texts", check_key=_metadata_key
+    Kind("printable ASCII", _metadata_value, literal=True, annotation="str | int | float"),
+    "metadata keys to texts",
+    check_key=_metadata_key,
 )
 OPTIONS: Final = map_of(
-    Kind("an integer or text", _option), "gRPC channel argument names to integers or texts"
+    Kind("an integer or text", _option, annotation="int | str"),
+    "gRPC channel argument names to integers or texts",
 )
-CONDITION: Final = Kind("a map such as {tags__k: {$eq: 1}}", _condition)
-POLLING: Final = Kind("any, all, or a map of endpoints to these", _polling)
-IDEMPOTENT: Final = Kind("true, false, or a map of endpoints to these", _idempotent)
-METHODS: Final = map_of(Kind("the name of a method", _method_name), "endpoints to method names")
+CONDITION: Final = Kind("a map such as {tags__k: {$eq: 1}}", _condition, annotation="Mapping[str, Any]")
+POLLING: Final = Kind(
+    "any, all, or a map of endpoints to these",
+    _polling,
+    annotation=f"{_POLLING.annotation} | Mapping[str, {_POLLING.annotation}]",
+)
+IDEMPOTENT: Final = Kind(
+    "true, false, or a map of endpoints to these", _idempotent, annotation="bool | Mapping[str, bool]"
+)
+METHODS: Final = map_of(
+    Kind("the name of a method", _method_name, annotation="str"), "endpoints to method names"
+)
 BATCHING: Final = map_of(
-    Kind("a map such as {preferred_batch_size: 4, timeout: 100}", _batching),
+    Kind("a map such as {preferred_batch_size: 4, timeout: 100}", _batching, annotation="Mapping[str, Any]"),
     "endpoints to {preferred_batch_size, timeout in milliseconds}",
 )
-VERSION: Final = Kind("1", _version)
-USES: Final = Kind("a class such as module.Class or module:Class, a .yml file, or a map with jtype", _uses)
+VERSION: Final = Kind("1", _version, annotation="str")
+USES: Final = Kind(
+    "a class such as module.Class or module:Class, a .yml file, or a map with jtype",
+    _uses,
+    annotation="Uses",
+)

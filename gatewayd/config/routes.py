@@ -11,7 +11,7 @@ from gatewayd.config.kinds import JSON_MAP, TEXTS, Kind, Refused
 from gatewayd.config.problems import suggestion
 
 # What FastAPI's routes of the reference take and what still has a meaning here (spec http.md).
-_ROUTE_KEYS: Final = (
+ROUTE_KEYS: Final = (
     "http_path", "path", "methods", "tags", "summary", "description", "response_description", "status_code",
     "deprecated", "name", "operation_id", "include_in_schema",
 )  # fmt: skip
@@ -31,8 +31,8 @@ def _route(endpoint: str, route: Any) -> dict[str, Any]:
         )
     result = dict(route)
     for key in result:
-        if key not in _ROUTE_KEYS:
-            known = f"accepted: {', '.join(_ROUTE_KEYS)}{suggestion(str(key), _ROUTE_KEYS)}"
+        if key not in ROUTE_KEYS:
+            known = f"accepted: {', '.join(ROUTE_KEYS)}{suggestion(str(key), ROUTE_KEYS)}"
             raise Refused(inside=(endpoint, str(key)), message=f"unknown key; {known}")
     path = result.pop("path", None)
     if path is not None and result.setdefault("http_path", path) != path:
@@ -52,4 +52,8 @@ def _route(endpoint: str, route: Any) -> dict[str, Any]:
     return result
 
 
-EXPOSED: Final = Kind("a map of endpoints to their HTTP routes, or JSON text of one", _expose_endpoints)
+EXPOSED: Final = Kind(
+    "a map of endpoints to their HTTP routes, or JSON text of one",
+    _expose_endpoints,
+    annotation="Mapping[str, Mapping[str, Any] | None] | str",
+)

@@ -39,6 +39,10 @@ class FlowTopologyError(FlowError):
     """Executors that cannot be joined as asked."""
 
 
+# A file, an open stream of YAML, YAML text, or the map that these hold.
+FlowSource = str | Path | IO[str] | Mapping[str, Any]
+
+
 @attrs.frozen
 class Description:
     """

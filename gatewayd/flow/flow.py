@@ -14,18 +14,21 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack, cast, overload
 
 import attrs
+from typing_extensions import TypeVar
 
+from gatewayd.client.post import CallKeywords, Post, Posts, Waiting
 from gatewayd.config import FlowConfig
 from gatewayd.flow.description import (
     Description,
     FlowError,
+    FlowSource,
     FlowTopologyError,
     checked_executor,
     checked_gateway,
@@ -33,20 +36,30 @@ from gatewayd.flow.description import (
     read_source,
     to_yaml,
 )
+from gatewayd.flow.keywords import (
+    ExecutorKeywords,
+    FlowKeywords,
+    GatewayKeywords,
+    JoinerKeywords,
+    RouteKeywords,
+)
 from gatewayd.flow.process import PortAlreadyUsed, RunningGateway, RuntimeFailToStart
 from gatewayd.flow.startup import addresses, startup
 
 if TYPE_CHECKING:
-    from gatewayd.executor.executor import Executor
+    from gatewayd.client.client import AsyncClient, ClientKeywords, SyncClient
 
 __all__ = ["Flow", "FlowError", "FlowTopologyError", "PortAlreadyUsed", "RuntimeFailToStart"]
+
+# The Client that posts for a Flow: Flow(asyncio=True) has the asynchronous one.
+C_co = TypeVar("C_co", bound="SyncClient | AsyncClient", default="SyncClient", covariant=True)
 
 _EVERYWHERE: Final = ("0.0.0.0", "::", "")
 # How often a stop event of block() is looked at besides the gateway's process.
 _LOOK_S: Final = 0.2
 
 
-class Flow:
+class Flow(Posts[C_co]):
     """
     A gateway and the executors behind it.
 
@@ -56,31 +69,34 @@ class Flow:
     keywords and values that are not accepted.
     """
 
-    def __init__(self, *, asyncio: bool = False, **settings: Any) -> None:
+    @overload
+    def __init__(
+        self: Flow[SyncClient], *, asyncio: Literal[False] = False, **settings: Unpack[FlowKeywords]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Flow[AsyncClient], *, asyncio: Literal[True], **settings: Unpack[FlowKeywords]
+    ) -> None: ...
+    @overload
+    def __init__(self, *, asyncio: bool, **settings: Unpack[FlowKeywords]) -> None: ...
+    def __init__(self, *, asyncio: bool = False, **settings: Unpack[FlowKeywords]) -> None:
         self._description = Description(with_=checked_with(settings), base_dir=str(Path.cwd()))
         self._asyncio = asyncio
         self._running: RunningGateway | None = None
-        self._client: Any = None
+        self._client: SyncClient | AsyncClient | None = None
 
     # -- describing ----------------------------------------------------------------------------------
 
-    def config_gateway(self, **settings: Any) -> Flow:
+    def config_gateway(self, **settings: Unpack[GatewayKeywords]) -> Self:
         """
         A copy of this Flow with settings of the gateway, such as ``protocol``, ``port``, ``cors``.
 
-        The keywords are those of ``gateway`` in a Flow file; what is set twice has the later value.
+        The keywords are those of ``gateway`` in a Flow file; of what is set twice the later value counts.
         """
         gateway = {**self._description.gateway, **checked_gateway(settings)}
         return self._changed(gateway=gateway)
 
-    def add(
-        self,
-        *,
-        uses: type[Executor] | str | Mapping[str, Any] | None = None,
-        name: str | None = None,
-        needs: str | Iterable[str] | None = None,
-        **settings: Any,
-    ) -> Flow:
+    def add(self, **settings: Unpack[ExecutorKeywords]) -> Self:
         """
         A copy of this Flow with one more executor, behind the last one or those it ``needs``.
 
@@ -88,11 +104,9 @@ class Flow:
         without it, requests pass through. Further keywords are those of an executor in a Flow file,
         such as ``replicas``, ``uses_with``, ``py_modules``, ``external``, ``host`` and ``port``.
         """
-        if needs is not None and not isinstance(needs, str):
-            needs = list(needs)
-        return self._added({"name": name, "uses": uses, "needs": needs, **settings})
+        return self._added(settings)
 
-    def needs(self, needs: Iterable[str], name: str = "joiner", **settings: Any) -> Flow:
+    def needs(self, needs: Iterable[str], name: str = "joiner", **settings: Unpack[JoinerKeywords]) -> Self:
         """A copy with an executor that waits for several others, at least two, and joins their answers."""
         wanted = [needs] if isinstance(needs, str) else list(needs)
         if len(wanted) < 2:
@@ -102,11 +116,13 @@ class Flow:
             )
         return self._added({"name": name, "method": "needs", "needs": wanted, **settings})
 
-    def needs_all(self, name: str = "joiner", **settings: Any) -> Flow:
-        """A copy with an executor that waits for all others that nobody waits for."""
+    def needs_all(self, name: str = "joiner", **settings: Unpack[JoinerKeywords]) -> Self:
+        """A copy with an executor that waits for all others that no other waits for."""
         return self._added({"name": name, "method": "needs_all", **settings})
 
-    def expose_endpoint(self, exec_endpoint: str, path: str | None = None, **settings: Any) -> Flow:
+    def expose_endpoint(
+        self, exec_endpoint: str, path: str | None = None, **settings: Unpack[RouteKeywords]
+    ) -> Self:
         """
         A copy whose HTTP gateway serves an executors' endpoint at ``path`` (the same if omitted).
 
@@ -116,21 +132,32 @@ class Flow:
         exposed = {**self._description.gateway.get("expose_endpoints", {}), exec_endpoint: route}
         return self.config_gateway(expose_endpoints=exposed)
 
+    @overload
     @classmethod
     def load_config(
-        cls,
-        source: str | Path | IO[str] | Mapping[str, Any],
-        *,
-        context: Mapping[str, Any] | None = None,
-        asyncio: bool = False,
-    ) -> Flow:
+        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: Literal[False] = False
+    ) -> Flow[SyncClient]: ...
+    @overload
+    @classmethod
+    def load_config(
+        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: Literal[True]
+    ) -> Flow[AsyncClient]: ...
+    @overload
+    @classmethod
+    def load_config(
+        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: bool
+    ) -> Flow[Any]: ...
+    @classmethod
+    def load_config(
+        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: bool = False
+    ) -> Flow[Any]:
         """
         The Flow of a file, an open stream, YAML text or a map.
 
         ``context`` gives ``${{ CONTEXT.x }}``; ``${{ ENV.X }}`` is the environment now. Raises
         FileNotFoundError, or FlowError with every problem of it, one a line.
         """
-        flow = cls(asyncio=asyncio)
+        flow: Flow[Any] = cls(asyncio=asyncio)
         flow._description = read_source(source, context)
         return flow
 
@@ -147,7 +174,7 @@ class Flow:
         """All that this Flow means, checked. Raises FlowError with every problem."""
         return self._description.config()
 
-    def plot(self, output: str | Path | None = None) -> Flow:
+    def plot(self, output: str | Path | None = None) -> Self:
         """
         Draw the Flow: into the file ``output``, and below a notebook's cell, as ``self`` is.
 
@@ -195,7 +222,7 @@ class Flow:
                 running.close()
         finally:
             # Only now: its requests may be among those that the gateway finishes.
-            if client is not None and not self._asyncio:
+            if isinstance(client, Waiting):
                 client.close()
 
     def __enter__(self) -> Self:
@@ -250,7 +277,7 @@ class Flow:
         return ports[0] if len(ports) == 1 else list(ports)
 
     @property
-    def client(self) -> Any:
+    def client(self) -> C_co:
         """
         A Client of this running Flow, for the first of its protocols.
 
@@ -262,38 +289,30 @@ class Flow:
 
             gateway = self.config.gateway
             host = "127.0.0.1" if gateway.host in _EVERYWHERE else gateway.host
-            tls = _trusting(gateway.ssl_certfile, host) if gateway.ssl_certfile else {}
+            tls: ClientKeywords = _trusting(gateway.ssl_certfile, host) if gateway.ssl_certfile else {}
             protocol = gateway.listeners[0].protocols[0]
-            keywords: dict[str, Any] = {**tls, "asyncio": self._asyncio}
-            self._client = Client(host, running.ports[0], protocol, bool(tls), **keywords)
-        return self._client
+            self._client = Client(host, running.ports[0], protocol, bool(tls), asyncio=self._asyncio, **tls)
+        return cast("C_co", self._client)
 
-    def post(self, on: str, inputs: Any = None, **keywords: Any) -> Any:
-        """Send documents to ``on`` and return the answers: see ``Client.post``."""
-        return self.client.post(on, inputs, **keywords)
+    def _run(self, post: Post) -> Any:
+        return self.client._run(post)
 
-    def index(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to /index."""
-        return self.client.index(inputs, **keywords)
-
-    def search(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to /search."""
-        return self.client.search(inputs, **keywords)
-
-    def update(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to /update."""
-        return self.client.update(inputs, **keywords)
-
-    def delete(self, inputs: Any = None, **keywords: Any) -> Any:
-        """``post`` to /delete."""
-        return self.client.delete(inputs, **keywords)
-
-    def is_flow_ready(self, **keywords: Any) -> Any:
+    @overload
+    def is_flow_ready(self: Flow[SyncClient], **keywords: Unpack[CallKeywords]) -> bool: ...
+    @overload
+    def is_flow_ready(
+        self: Flow[AsyncClient], **keywords: Unpack[CallKeywords]
+    ) -> Literal[False] | Awaitable[bool]: ...
+    def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> Any:
         """Whether the gateway and all executors answer. False when the Flow does not run."""
         return self._running is not None and self.client.is_flow_ready(**keywords)
 
     dry_run = is_flow_ready
 
+    @overload
+    def profiling(self: Flow[SyncClient], show_table: bool = True) -> dict[str, float]: ...
+    @overload
+    def profiling(self: Flow[AsyncClient], show_table: bool = True) -> Awaitable[dict[str, float]]: ...
     def profiling(self, show_table: bool = True) -> Any:
         """Where the time of one request goes, in milliseconds: see ``Client.profiling``."""
         return self.client.profiling(show_table=show_table)
@@ -316,23 +335,25 @@ class Flow:
             raise RuntimeError("this Flow does not run: use it in `with flow:`, or call flow.start()")
         return self._running
 
-    def _added(self, settings: Mapping[str, Any]) -> Flow:
+    def _added(self, settings: Mapping[str, Any]) -> Self:
         given = {key: value for key, value in settings.items() if value is not None}
+        if isinstance(needs := given.get("needs"), Iterable) and not isinstance(needs, str):
+            given["needs"] = list(needs)
         item = checked_executor(given, caller_folder=_caller_folder())
         return self._changed(executors=(*self._description.executors, item))
 
-    def _changed(self, **parts: Any) -> Flow:
+    def _changed(self, **parts: Any) -> Self:
         other = type(self)(asyncio=self._asyncio)
         other._description = attrs.evolve(self._description, **parts)
         return other
 
 
-def description_of(flow: Flow) -> Description:
+def description_of(flow: Flow[Any]) -> Description:
     """What ``flow`` says, for the parts of gatewayd that run it."""
     return flow._description
 
 
-def _trusting(certfile: str, host: str) -> dict[str, str | None]:
+def _trusting(certfile: str, host: str) -> ClientKeywords:
     from gatewayd.client.certificate import server_name
 
     return {"tls_ca_certfile": certfile, "tls_server_name": server_name(certfile, host)}

@@ -10,17 +10,18 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, overload
+from typing import Any, Final, Unpack, overload
 
 from gatewayd.client.client import AsyncClient, SyncClient
 from gatewayd.client.loop import LoopThread
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.loading import LoadError, load
 from gatewayd.flow.flow import Flow
+from gatewayd.flow.keywords import ExecutorKeywords
 from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.testing.engine import Engine, Loaded, close_all
 from gatewayd.testing.plan import Plan, Replica, StandIns, planned
-from gatewayd.testing.transport import LocalLink
+from gatewayd.testing.transport import LocalHandle
 
 _PREFETCH: Final = 1000
 
@@ -52,20 +53,20 @@ class _Local:
 class LocalClient(_Local, SyncClient):
     """What ``with LocalFlow(...)`` gives: a Client of that Flow. ``post`` and the rest are the Client's."""
 
-    def __init__(self, engine: Engine, link: LocalLink) -> None:
+    def __init__(self, engine: Engine, handle: LocalHandle) -> None:
         self._engine = engine
-        self._link = link
-        self._target = link.target
+        self._handle = handle
+        self._address = handle.address
         self._prefetch = _PREFETCH
 
 
 class AsyncLocalClient(_Local, AsyncClient):
     """What ``async with LocalFlow(...)`` gives: an asynchronous Client of that Flow."""
 
-    def __init__(self, engine: Engine, link: LocalLink) -> None:
+    def __init__(self, engine: Engine, handle: LocalHandle) -> None:
         self._engine = engine
-        self._link = link
-        self._target = link.target
+        self._handle = handle
+        self._address = handle.address
         self._prefetch = _PREFETCH
 
 
@@ -92,23 +93,23 @@ class LocalFlow:
     @overload
     def __init__(
         self,
-        source: Flow | str | Path | Mapping[str, Any],
+        source: Flow[Any] | str | Path | Mapping[str, Any],
         *,
         stand_ins: StandIns | None = None,
     ) -> None: ...
 
     @overload
-    def __init__(self, source: type[Executor], **keywords: Any) -> None: ...
+    def __init__(self, source: type[Executor], **keywords: Unpack[ExecutorKeywords]) -> None: ...
 
     def __init__(
         self,
-        source: Flow | str | Path | Mapping[str, Any] | type[Executor],
+        source: Flow[Any] | str | Path | Mapping[str, Any] | type[Executor],
         *,
         stand_ins: StandIns | None = None,
         **keywords: Any,
     ) -> None:
         if isinstance(source, type):
-            flow = Flow().add(uses=source, **keywords)
+            flow: Flow[Any] = Flow().add(uses=source, **keywords)
         elif keywords:
             raise TypeError(
                 f"LocalFlow: {', '.join(keywords)}: an executor's keywords go with its class, as in "
@@ -126,7 +127,7 @@ class LocalFlow:
         except BaseException:
             self._take().end()
             raise
-        return LocalClient(engine, running.link(engine))
+        return LocalClient(engine, running.handle(engine))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -144,7 +145,7 @@ class LocalFlow:
         except BaseException:
             self._take().end()
             raise
-        return AsyncLocalClient(engine, running.link(engine))
+        return AsyncLocalClient(engine, running.handle(engine))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -173,7 +174,7 @@ class _Running:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._engine: Engine | None = None
-        self._link: LocalLink | None = None
+        self._handle: LocalHandle | None = None
         self._loaded: list[Loaded] = []
         with ExitStack() as stack:
             self.loop = LoopThread()
@@ -184,9 +185,9 @@ class _Running:
                 self._loaded.append(_loaded(replica))
             self._stack = stack.pop_all()
 
-    def link(self, engine: Engine) -> LocalLink:
-        self._link = LocalLink(self.loop, engine.dispatcher)
-        return self._link
+    def handle(self, engine: Engine) -> LocalHandle:
+        self._handle = LocalHandle(self.loop, engine.dispatcher)
+        return self._handle
 
     async def serve(self) -> Engine:
         """Loop thread."""
@@ -200,8 +201,8 @@ class _Running:
 
     def end(self) -> None:
         """Put back what was changed, and end the loop."""
-        if self._link is not None:
-            self._link.end()
+        if self._handle is not None:
+            self._handle.end()
         self._stack.close()
 
     def _close_unserved(self) -> None:

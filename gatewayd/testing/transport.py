@@ -6,13 +6,14 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, error_of
-from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles
-from gatewayd.client.link import Link
+from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
+from gatewayd.client.inputs import Message
 from gatewayd.client.loop import LoopThread
-from gatewayd.client.requesting import Message
+from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
-from gatewayd.client.target import Target
+from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.errors import GatewayError, codes_for
 from gatewayd.messages import wire
@@ -28,29 +29,29 @@ class LocalTransport:
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)
 
-    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
+    async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         deadline_s = None
-        if options.streamed and options.timeout_s is not None:
-            deadline_s = asyncio.get_running_loop().time() + options.timeout_s
-        await run_singles(partial(self._single, options, deadline_s), outbox, deliver, retries)
+        if post.stream and post.timeout is not None:
+            deadline_s = asyncio.get_running_loop().time() + post.timeout
+        await run_singles(partial(self._single, post, deadline_s), outbox, deliver, post.retries)
 
-    async def unready(self, options: Options) -> str | None:
+    async def unready(self, options: PostOptions) -> str | None:
         try:
             await self._dispatcher.dry_run().asFuture(asyncio.get_running_loop())
         except GatewayError as error:
             return str(error)
         return None
 
-    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+    async def mutate(self, body: dict[str, Any], options: PostOptions) -> dict[str, Any]:
         raise BadClient("GraphQL is spoken over HTTP, and a LocalFlow has no ports: test it with a Flow")
 
     async def close(self) -> None:
         """Nothing is held here: the Flow ends with its ``with``."""
 
-    async def _single(self, options: Options, deadline_s: float | None, message: Message) -> Read:
+    async def _single(self, options: PostOptions, deadline_s: float | None, message: Message) -> Read:
         """One request; ``deadline_s`` is that of the whole stream, on the loop's clock."""
         loop = asyncio.get_running_loop()
-        timeout_s = options.timeout_s if deadline_s is None else deadline_s - loop.time()
+        timeout_s = options.timeout if deadline_s is None else deadline_s - loop.time()
         request = wire.decode_request(message.payload)
         try:
             response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
@@ -60,11 +61,11 @@ class LocalTransport:
         return lambda: Response(answer)
 
 
-class LocalLink(Link):
+class LocalHandle(TransportHandle):
     """What a Client holds instead of a connection. Any thread."""
 
     def __init__(self, loop: LoopThread, dispatcher: Dispatcher) -> None:
-        super().__init__(Target("localhost", 0, "grpc"))
+        super().__init__(GatewayAddress("localhost", 0, "grpc"))
         self._open: tuple[LoopThread, LocalTransport] | None = (loop, LocalTransport(dispatcher))
 
     def get(self) -> tuple[LoopThread, LocalTransport]:

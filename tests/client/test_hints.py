@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 import gatewayd
+from gatewayd.client.address import Certificates, parse_address
 from gatewayd.client.certificate import server_name
 from gatewayd.client.client import Client
 from gatewayd.client.errors import BadClientInput, Unreachable
 from gatewayd.client.hints import explained
-from gatewayd.client.target import Certificates, parse_target
 from tests.certificates import make
 from tests.processes import Gateway, free_ports
 
-TARGET = parse_target("127.0.0.1", 1, "grpc", None, Certificates())
+TARGET = parse_address("127.0.0.1", 1, "grpc", None, Certificates())
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_the_clients_own_prefetch_bounds_every_post(gateway, protocol):
 
 
 def test_large_requests_fill_the_window_before_their_number_does(gateway, monkeypatch):
-    monkeypatch.setattr("gatewayd.client.delivery.WINDOW_BYTES", 1_000_000)
+    monkeypatch.setattr("gatewayd.client.delivery.IN_FLIGHT_BYTES", 1_000_000)
     ahead, answers = [], [0]
 
     def inputs():

@@ -124,7 +124,7 @@ def test_closing_ends_a_post_that_is_under_way(gateway, protocol):
 
     poster = threading.Thread(target=post)
     poster.start()
-    until(lambda: client._link._held is not None, "the post has not begun")
+    until(lambda: client._handle._held is not None, "the post has not begun")
     time.sleep(0.2)
     client.close()
     poster.join(15)

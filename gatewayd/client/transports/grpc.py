@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
+from gatewayd.client.address import Certificates, GatewayAddress
 from gatewayd.client.errors import BadClient, Unreachable, error_of
-from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles, run_stream
+from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles, run_stream
 from gatewayd.client.hints import explained
-from gatewayd.client.requesting import Message
+from gatewayd.client.inputs import Message
+from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
-from gatewayd.client.target import Certificates, Target
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request
@@ -77,27 +78,27 @@ class _Connection:
 
 
 class GrpcTransport:
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, address: GatewayAddress) -> None:
+        self._address = address
         self._connection: _Connection | None = None
 
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)
 
-    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
-        if options.streamed:
-            await run_stream(partial(self._stream, options), outbox, deliver, retries)
+    async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
+        if post.stream:
+            await run_stream(partial(self._stream, post), outbox, deliver, post.retries)
         else:
-            await run_singles(partial(self._single, options), outbox, deliver, retries)
+            await run_singles(partial(self._single, post), outbox, deliver, post.retries)
 
-    async def unready(self, options: Options) -> str | None:
+    async def unready(self, options: PostOptions) -> str | None:
         async with self._channel() as channel:
             ask: Unary = channel.unary_unary(methods.DRY_RUN)
             answer = await ask(b"", **_arguments(options))
         status = StatusProto.FromString(answer)
         return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
-    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+    async def mutate(self, body: dict[str, Any], options: PostOptions) -> dict[str, Any]:
         raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
 
     async def close(self) -> None:
@@ -105,7 +106,7 @@ class GrpcTransport:
         if connection is not None:
             await connection.channel.close()
 
-    async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
+    async def _stream(self, options: PostOptions, outbox: Outbox, deliver: Deliver) -> None:
         async with self._channel() as channel:
             begin: Stream = channel.stream_stream(methods.STREAM)
             call = begin(**_arguments(options))
@@ -122,7 +123,7 @@ class GrpcTransport:
                 writer.cancel()
                 call.cancel()
 
-    async def _single(self, options: Options, message: Message) -> Read:
+    async def _single(self, options: PostOptions, message: Message) -> Read:
         async with self._channel() as channel:
             ask: Unary = channel.unary_unary(methods.SINGLE)
             answer = await ask(message.payload, **_arguments(options))
@@ -138,7 +139,7 @@ class GrpcTransport:
         try:
             yield connection.channel
         except grpc.aio.AioRpcError as error:
-            failure = _failure(error, self._target)
+            failure = _failure(error, self._address)
             if isinstance(failure, Unreachable) and self._connection is connection:
                 self._connection = None
             raise failure from error
@@ -159,17 +160,17 @@ class GrpcTransport:
                 "start processes by spawning (multiprocessing.get_context('spawn')), post over gRPC in "
                 "children only, or use http or websocket"
             )
-        proxy = ("grpc.enable_http_proxy", int(self._target.proxy))
+        proxy = ("grpc.enable_http_proxy", int(self._address.proxy))
         options: tuple[tuple[str, int | str], ...] = (*_OPTIONS, proxy)
-        if not self._target.tls:
-            return grpc.aio.insecure_channel(self._target.address, options=options)
+        if not self._address.tls:
+            return grpc.aio.insecure_channel(self._address.authority, options=options)
         try:
-            credentials = _credentials(self._target.certificates)
+            credentials = _credentials(self._address.certificates)
         except OSError as error:
             raise BadClient(f"the TLS files cannot be read: {error}") from error
-        if name := self._target.certificates.server_name:
+        if name := self._address.certificates.server_name:
             options = (*options, ("grpc.ssl_target_name_override", name))
-        return grpc.aio.secure_channel(self._target.address, credentials, options=options)
+        return grpc.aio.secure_channel(self._address.authority, credentials, options=options)
 
 
 async def _write(call: Any, outbox: Outbox) -> None:
@@ -180,18 +181,18 @@ async def _write(call: Any, outbox: Outbox) -> None:
         await call.done_writing()
 
 
-def _arguments(options: Options) -> dict[str, Any]:
+def _arguments(options: PostOptions) -> dict[str, Any]:
     return {
-        "metadata": options.metadata or None,
-        "timeout": options.timeout_s,
+        "metadata": options.sent_metadata() or None,
+        "timeout": options.timeout,
         "compression": compression_named(options.compression),
         "credentials": options.credentials,
     }
 
 
-def _failure(error: grpc.aio.AioRpcError, target: Target) -> Exception:
+def _failure(error: grpc.aio.AioRpcError, address: GatewayAddress) -> Exception:
     code, details = error.code().name, error.details() or ""
-    return error_of(code, explained(details, target) if code == "UNAVAILABLE" else details)
+    return error_of(code, explained(details, address) if code == "UNAVAILABLE" else details)
 
 
 def _credentials(certificates: Certificates) -> grpc.ChannelCredentials:

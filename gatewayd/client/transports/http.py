@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
     BadClient,
     BadServerFlow,
@@ -16,10 +17,10 @@ from gatewayd.client.errors import (
     TimedOut,
     Unreachable,
 )
-from gatewayd.client.exchange import Deliver, Options, Outbox, Read, Retries, run_singles
-from gatewayd.client.requesting import Message
+from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
+from gatewayd.client.inputs import Message
+from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
-from gatewayd.client.target import Target
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, requested
@@ -30,21 +31,21 @@ _SHOWN: Final = 2000
 
 
 class HttpTransport:
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._session = HttpSession(target)
+    def __init__(self, address: GatewayAddress) -> None:
+        self._address = address
+        self._session = HttpSession(address)
 
     def encode(self, request: Request) -> bytes:
         return jsonform.encode(request)
 
-    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
-        await run_singles(partial(self._single, options), outbox, deliver, retries)
+    async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
+        await run_singles(partial(self._single, post), outbox, deliver, post.retries)
 
-    async def unready(self, options: Options) -> str | None:
-        return await dry_run(self._session, self._target, options)
+    async def unready(self, options: PostOptions) -> str | None:
+        return await dry_run(self._session, self._address, options)
 
-    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
-        url = self._target.url("/graphql")
+    async def mutate(self, body: dict[str, Any], options: PostOptions) -> dict[str, Any]:
+        url = self._address.url("/graphql")
         async with requested(self._session, "POST", url, options, orjson.dumps(body)) as answer:
             content = await answer.read()
             check_status(answer.status, url, content)
@@ -58,17 +59,17 @@ class HttpTransport:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _single(self, options: Options, message: Message) -> Read:
-        url = self._target.url("/post")
+    async def _single(self, options: PostOptions, message: Message) -> Read:
+        url = self._address.url("/post")
         async with requested(self._session, "POST", url, options, message.payload) as answer:
             body = await answer.read()
             check_status(answer.status, url, body)
         return lambda: Response(jsonform.decode(body))
 
 
-async def dry_run(session: HttpSession, target: Target, options: Options) -> str | None:
+async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOptions) -> str | None:
     """``GET /dry_run``: why it failed, None if it did not. Raises errors.py's tree."""
-    url = target.url("/dry_run")
+    url = address.url("/dry_run")
     async with requested(session, "GET", url, options) as answer:
         body = await answer.read()
         check_status(answer.status, url, body)

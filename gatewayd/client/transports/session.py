@@ -13,33 +13,33 @@ from typing import Any
 
 import aiohttp
 
+from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, BadServerFlow, TimedOut, Unreachable
-from gatewayd.client.exchange import Options
 from gatewayd.client.hints import explained
-from gatewayd.client.target import Target
+from gatewayd.client.post import PostOptions
 
 
 class HttpSession:
     """A ``target``'s session: made on the loop when it is first used, closed with its connections."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, address: GatewayAddress) -> None:
+        self.address = address
         self._session: aiohttp.ClientSession | None = None
 
     def get(self) -> aiohttp.ClientSession:
         """Raises BadClient for TLS files that cannot be used."""
         if self._session is None:
             context: Any = True
-            if self.target.tls:
+            if self.address.tls:
                 try:
-                    context = self.target.certificates.context()
+                    context = self.address.certificates.context()
                 except OSError as error:
                     raise BadClient(f"the TLS files cannot be used: {error}") from error
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),
                 # Every post says its own cookies; one must not see another's.
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self.target.proxy,
+                trust_env=self.address.proxy,
                 # Time is limited where it is asked for only: an executor may well take an hour.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
             )
@@ -51,7 +51,7 @@ class HttpSession:
             await session.close()
 
 
-def headers_of(options: Options) -> dict[str, str]:
+def headers_of(options: PostOptions) -> dict[str, str]:
     """
     The user's headers, with ``auth`` among them: a pair of user name and password, or aiohttp's own.
 
@@ -70,7 +70,7 @@ def headers_of(options: Options) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def translated(target: Target) -> Iterator[None]:
+def translated(address: GatewayAddress) -> Iterator[None]:
     """aiohttp's exceptions as errors.py's."""
     try:
         yield
@@ -82,9 +82,9 @@ def translated(target: Target) -> Iterator[None]:
         raise BadClient(f"no URL: {error}") from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         seen = str(error) or "the gateway closed the connection"
-        raise Unreachable(explained(seen, target, _ssl_error(error))) from error
+        raise Unreachable(explained(seen, address, _ssl_error(error))) from error
     except aiohttp.ClientError as error:
-        raise BadServerFlow(explained(f"the gateway's answer is no HTTP: {error}", target)) from error
+        raise BadServerFlow(explained(f"the gateway's answer is no HTTP: {error}", address)) from error
 
 
 def _ssl_error(error: Exception) -> BaseException:
@@ -96,20 +96,20 @@ def _ssl_error(error: Exception) -> BaseException:
 
 @contextlib.asynccontextmanager
 async def requested(
-    session: HttpSession, method: str, url: str, options: Options, body: bytes | None = None
+    session: HttpSession, method: str, url: str, options: PostOptions, body: bytes | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """One HTTP request with the options of its post. Raises errors.py's tree."""
     headers = headers_of(options)
     if body is not None:
         headers.setdefault("Content-Type", "application/json")
-    with translated(session.target):
+    with translated(session.address):
         async with session.get().request(
             method,
             url,
             data=body,
             headers=headers,
             cookies=options.cookies or None,
-            timeout=aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30.0),
-            server_hostname=session.target.certificates.server_name,
+            timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=30.0),
+            server_hostname=session.address.certificates.server_name,
         ) as answer:
             yield answer

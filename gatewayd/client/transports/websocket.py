@@ -17,10 +17,11 @@ import aiohttp
 from aiohttp import WSMsgType
 from google.protobuf.message import DecodeError
 
+from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
-from gatewayd.client.exchange import Deliver, Options, Outbox, Retries, run_stream
+from gatewayd.client.exchange import Deliver, Outbox, run_stream
+from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
-from gatewayd.client.target import Target
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, headers_of, translated
 from gatewayd.messages import wire
@@ -39,19 +40,19 @@ _CLOSE_S: Final = 2.0
 
 
 class WebSocketTransport:
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._session = HttpSession(target)
+    def __init__(self, address: GatewayAddress) -> None:
+        self._address = address
+        self._session = HttpSession(address)
 
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)
 
-    async def exchange(self, outbox: Outbox, deliver: Deliver, options: Options, retries: Retries) -> None:
-        await run_stream(partial(self._stream, options), outbox, deliver, retries)
+    async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
+        await run_stream(partial(self._stream, post), outbox, deliver, post.retries)
 
-    async def unready(self, options: Options) -> str | None:
-        with translated(self._target):
-            async with asyncio.timeout(options.timeout_s), self._connect("/dry_run", options) as socket:
+    async def unready(self, options: PostOptions) -> str | None:
+        with translated(self._address):
+            async with asyncio.timeout(options.timeout), self._connect("/dry_run", options) as socket:
                 await socket.send_bytes(b"")
                 frame = await socket.receive()
                 if frame.type is WSMsgType.CLOSE:
@@ -64,15 +65,15 @@ class WebSocketTransport:
                     return "it answered a dry run with what is no StatusProto"
                 return None if status.code == 0 else status.description or DRY_RUN_FAILED
 
-    async def mutate(self, body: dict[str, Any], options: Options) -> dict[str, Any]:
+    async def mutate(self, body: dict[str, Any], options: PostOptions) -> dict[str, Any]:
         raise BadClient("GraphQL is spoken over HTTP only: Client(protocol='http')")
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def _stream(self, options: Options, outbox: Outbox, deliver: Deliver) -> None:
-        with translated(self._target):
-            async with asyncio.timeout(options.timeout_s), self._connect("/", options) as socket:
+    async def _stream(self, options: PostOptions, outbox: Outbox, deliver: Deliver) -> None:
+        with translated(self._address):
+            async with asyncio.timeout(options.timeout), self._connect("/", options) as socket:
                 writer = asyncio.create_task(_write(socket, outbox))
                 try:
                     await _read(socket, deliver)
@@ -80,20 +81,20 @@ class WebSocketTransport:
                 finally:
                     writer.cancel()
 
-    def _connect(self, path: str, options: Options) -> Any:
+    def _connect(self, path: str, options: PostOptions) -> Any:
         headers = headers_of(options)
         if options.cookies:
             headers["Cookie"] = SimpleCookie(options.cookies).output(header="", sep=";").strip()
         return _connected(
             self._session.get().ws_connect(
-                self._target.url(path),
+                self._address.url(path),
                 protocols=("bytes",),
                 headers=headers,
                 max_msg_size=0,
-                server_hostname=self._target.certificates.server_name,
+                server_hostname=self._address.certificates.server_name,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             ),
-            self._target.url(path),
+            self._address.url(path),
         )
 
 

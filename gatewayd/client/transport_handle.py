@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from gatewayd.client.exchange import Arrived, Deliver, Ended, Exchange, Options, Outbox, Retries
+from gatewayd.client.address import GatewayAddress
 from gatewayd.client.loop import LoopThread, loop_thread
-from gatewayd.client.target import Target
-from gatewayd.client.transports.base import Transport, make_transport
+from gatewayd.client.transports.base import Transport
 
 
-class Link:
+def transport_to(address: GatewayAddress) -> Transport:
+    """The transport of its protocol; each imports a library of its own, so only that one is loaded."""
+    match address.protocol:
+        case "grpc":
+            from gatewayd.client.transports.grpc import GrpcTransport
+
+            return GrpcTransport(address)
+        case "http":
+            from gatewayd.client.transports.http import HttpTransport
+
+            return HttpTransport(address)
+        case "websocket":
+            from gatewayd.client.transports.websocket import WebSocketTransport
+
+            return WebSocketTransport(address)
+
+
+class TransportHandle:
     """Any thread. A transport belongs to the loop that was the process's when it was made."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, address: GatewayAddress) -> None:
+        self.address = address
         self._held: tuple[LoopThread, Transport] | None
         self._forget()
 
     def get(self) -> tuple[LoopThread, Transport]:
         if self._pid != os.getpid():
-            # The parent's connections are the parent's; the lock may be held by one of its threads.
+            # The parent's connections are the parent's; one of its threads may hold the lock.
             self._forget()
         with self._lock:
             if self._held is None:
-                loop, transport = loop_thread(), make_transport(self.target)
+                loop, transport = loop_thread(), transport_to(self.address)
                 loop.tell(loop.keep, transport)
                 self._held = loop, transport
             return self._held
 
-    def begin(self, options: Options, retries: Retries, put: Callable[[Arrived | Ended], None]) -> Exchange:
-        loop, transport = self.get()
-
-        def work(outbox: Outbox, deliver: Deliver) -> Coroutine[Any, Any, None]:
-            return transport.exchange(outbox, deliver, options, retries)
-
-        return Exchange(loop, work, put)
-
     def take(self) -> tuple[LoopThread, Transport] | None:
-        """What is to be closed, if there is something. The next ``get`` makes another."""
+        """What is to be closed, None for nothing. The next ``get`` makes another."""
         if self._pid != os.getpid():
             return None
         with self._lock:
@@ -50,8 +56,8 @@ class Link:
 
     def abandon(self) -> None:
         """Close without waiting: for the garbage collector."""
-        # The collector may run while this very thread holds the lock, but not for this Link: whoever
-        # uses a Link has a Client that is alive.
+        # The collector may run while this very thread holds a lock, but never that of this handle: a Client
+        # that is using its handle is alive.
         if held := self.take():
             loop, transport = held
             loop.tell(loop.release, transport)

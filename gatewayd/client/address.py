@@ -63,7 +63,7 @@ class Certificates:
 
 
 @attrs.frozen
-class Target:
+class GatewayAddress:
     """``proxy`` says whether the environment's proxy settings (``HTTPS_PROXY`` and such) are used."""
 
     host: str
@@ -74,16 +74,17 @@ class Target:
     proxy: bool = False
 
     @property
-    def address(self) -> str:
+    def authority(self) -> str:
+        """``host:port`` (RFC 3986, section 3.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
     def url(self, path: str) -> str:
         """The URL of a path, for HTTP and the HTTP side of WebSocket."""
-        return f"{'https' if self.tls else 'http'}://{self.address}{path}"
+        return f"{'https' if self.tls else 'http'}://{self.authority}{path}"
 
 
-def parse_target(
+def parse_address(
     host: str | None,
     port: int | str | None,
     protocol: str | None,
@@ -91,9 +92,9 @@ def parse_target(
     certificates: Certificates,
     *,
     proxy: bool = False,
-) -> Target:
+) -> GatewayAddress:
     """
-    The target that a Client's keywords mean; None where a keyword was not given.
+    The address that a Client's keywords mean; None where a keyword was not given.
 
     Raises ValueError for what is unknown, out of range or said twice.
     """
@@ -119,7 +120,7 @@ def parse_target(
     if certificates.key is not None and certificates.own is None:
         raise ValueError("tls_keyfile: a key needs its certificate, tls_certfile")
     chosen = address.port if port is None else _port(port)
-    return Target(
+    return GatewayAddress(
         host=address.hostname or "0.0.0.0",
         port=(443 if secure else 80) if chosen is None else chosen,
         protocol=said_protocol or asked_protocol or "grpc",

@@ -1,0 +1,98 @@
+"""The keywords of ``post``: checked, and carried as one value."""
+
+from __future__ import annotations
+
+import inspect
+
+import attrs
+import pytest
+
+from gatewayd import Client, Flow
+from gatewayd.client.post import AllPostKeywords, CallKeywords, Post, PostOptions, post_of
+
+
+@pytest.mark.parametrize(
+    ("keywords", "value", "beside"),
+    [
+        (AllPostKeywords, Post, {"on", "inputs", "return_responses"}),
+        (CallKeywords, PostOptions, set()),
+    ],
+)
+def test_what_type_checkers_know_is_what_is_accepted(keywords, value, beside):
+    typed = keywords.__required_keys__ | keywords.__optional_keys__
+
+    assert typed | beside == {field.name for field in attrs.fields(value)}
+
+
+@pytest.mark.parametrize("method", [Client(asyncio=True).post, Client().post, Flow().post])
+def test_help_and_completion_see_every_keyword_of_post(method):
+    parameters = inspect.signature(method).parameters
+
+    assert parameters.keys() == {field.name for field in attrs.fields(Post)}
+    assert list(parameters)[:3] == ["on", "inputs", "on_done"]
+    assert (parameters["request_size"].default, parameters["headers"].default) == (100, None)
+
+
+def test_keywords_up_to_request_size_may_be_given_by_position():
+    post = post_of(("/", "x", None, None, print, {"k": 1}, "a", 7), {"timeout": 2.0})
+
+    assert (post.on_always, post.parameters, post.target_executor, post.request_size) == (
+        print,
+        {"k": 1},
+        "a",
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("positional", "keywords", "error", "message"),
+    [
+        (
+            ("/",),
+            {"requestsize": 3},
+            TypeError,
+            r"post\(\) has no keyword requestsize \(did you mean request_size",
+        ),
+        (("/", "x"), {"inputs": "y"}, TypeError, "got inputs by position and by name"),
+        (("/", *[None] * 8), {}, TypeError, "at most 8 positional arguments, not 9"),
+        ((1,), {}, TypeError, "'on' must be"),
+        (("/",), {"max_attempts": 0}, ValueError, "'max_attempts' must be >= 1"),
+        (
+            ("/",),
+            {"compression": "brotli"},
+            ValueError,
+            "'brotli' is not one of NoCompression, Deflate, Gzip",
+        ),
+    ],
+)
+def test_what_post_does_not_accept_is_refused_at_the_call(positional, keywords, error, message):
+    with pytest.raises(error, match=message):
+        post_of(positional, keywords)
+
+
+def test_metadata_asks_the_gateway_for_order_and_bounds():
+    post = Post(on="/", metadata={"k": "v"}, results_in_order=True, prefetch=5)
+
+    assert post.sent_metadata() == (("k", "v"), ("__results_in_order__", "true"), ("__prefetch__", "5"))
+
+
+def test_a_post_shows_no_secrets_and_no_documents():
+    post = Post(
+        on="/", inputs="private", metadata={"k": "private"}, headers={"k": "private"}, auth=("a", "private")
+    )
+
+    assert "private" not in repr(post)
+
+
+def test_backoff_grows_up_to_its_maximum():
+    backoff = Post(on="/", initial_backoff=0.5, max_backoff=2.0, backoff_multiplier=1.5).retries.backoff
+
+    assert [backoff.delay_s(failures, dice=1.0) for failures in (1, 2, 3, 4, 5, 5000)] == [
+        0.5,
+        0.75,
+        1.125,
+        1.6875,
+        2.0,
+        2.0,
+    ]
+    assert backoff.delay_s(5, dice=0.0) == 0.0
