@@ -7,7 +7,7 @@ FLOW ?= conf/flow.yml
 # Every version that these commands install, those of dependencies' dependencies as well; made by `make constraints`.
 CONSTRAINTS := constraints.txt
 PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/pip install --quiet
-SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets -type f) \
+SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
 .PHONY: run test test-faults test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean

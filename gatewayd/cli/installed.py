@@ -1,41 +1,86 @@
-"""``gatewayd unit``: files that are installed beside the package."""
+"""``gatewayd unit``: the systemd unit for this installation, made of conf/gatewayd.service."""
 
 from __future__ import annotations
 
 import re
-import shlex
+import sys
 import sysconfig
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 import gatewayd
 from gatewayd.cli.output import fail, say
 
+# What a setting of the unit's sandbox hides from the service, and the value that lets it be read.
+_HIDING: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "ProtectHome": (("/home", "/root", "/run/user"), "read-only"),
+    "PrivateTmp": (("/tmp", "/var/tmp"), "no"),
+}
+
 
 def print_unit(flow: Path, user: str) -> int:
     """Print the systemd unit with this installation's paths. Returns the exit code."""
-    path = _find("conf/gatewayd.service")
-    if path is None:
-        return fail("the unit is not part of this installation; reinstall gatewayd")
-    twistd = Path(sysconfig.get_path("scripts")) / "twistd"
-    command = f"{_quoted(twistd)} --nodaemon --pidfile= gateway --config {_quoted(flow.absolute())}"
-    # Everything up to the first section is about the unit that lies in the sources.
-    text = path.read_text(encoding="utf-8").partition("[Unit]")
-    unit = "".join(text[1:])
-    for key, value in {"ExecStart": command, "User": user, "Group": user}.items():
-        unit = re.sub(rf"^{key}=.*$", lambda _: f"{key}={value}", unit, count=1, flags=re.M)  # noqa: B023
-    say(unit.rstrip())
+    template = _template()
+    if template is None:
+        return fail("conf/gatewayd.service is missing from this installation: install gatewayd again")
+    twistd = _twistd()
+    if twistd is None:
+        return fail("twistd is missing from this installation: install twisted again")
+    read = [twistd, Path(sys.prefix), Path(sys.base_prefix), flow]
+    say(unit(template.read_text(encoding="utf-8"), twistd=twistd, flow=flow.absolute(), user=user, read=read))
     return 0
 
 
-def _quoted(path: Path) -> str:
-    """As a word of ExecStart: systemd takes quotes as a shell does, and % as the start of a specifier."""
-    return shlex.quote(str(path)).replace("%", "%%")
+def unit(template: str, *, twistd: Path, flow: Path, user: str, read: Iterable[Path]) -> str:
+    """
+    The unit without what its comments say of another installation.
+
+    ``read`` are the files and folders that the service must be able to read: where the template hides
+    one of them, it is shown.
+    """
+    options = f"--nodaemon --pidfile= gateway --config {_word(str(flow)).replace('$', '$$')}"
+    settings = {"ExecStart": f"{_word(str(twistd))} {options}", "User": user, "Group": user}
+    folders = [each for path in read for each in (path.absolute(), path.resolve())]
+    for setting, (hidden, shown) in _HIDING.items():
+        if any(folder.is_relative_to(root) for folder in folders for root in hidden):
+            settings[setting] = shown
+    lines = template[template.index("[Unit]") :].rstrip().splitlines()
+    return "\n".join(_with(settings, line) for line in lines)
 
 
-def _find(name: str) -> Path | None:
-    """A file of share/gatewayd, or of the sources that we run from."""
-    sources = Path(gatewayd.__file__).resolve().parents[1]
-    for folder in (sources, Path(sysconfig.get_path("data")) / "share" / "gatewayd"):
-        if (folder / name).is_file():
-            return folder / name
+def _with(settings: Mapping[str, str], line: str) -> str:
+    key = line.partition("=")[0]
+    return f"{key}={settings[key]}" if key in settings else line
+
+
+def _word(text: str) -> str:
+    """
+    As one word of ExecStart (systemd.service(5), "Command lines").
+
+    A dollar sign is doubled by the caller: systemd takes it literally in the program's own path.
+    """
+    text = text.replace("%", "%%")
+    if re.fullmatch(r"[\w@%+=:,./$-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _template() -> Path | None:
+    sources = Path(gatewayd.__file__).resolve().parents[1] / "conf" / "gatewayd.service"
+    return sources if sources.is_file() else _file_of("gatewayd", "gatewayd.service")
+
+
+def _twistd() -> Path | None:
+    scripts = Path(sysconfig.get_path("scripts")) / "twistd"
+    return scripts if scripts.is_file() else _file_of("twisted", "twistd")
+
+
+def _file_of(distribution: str, name: str) -> Path | None:
+    """A file that was installed with a distribution, wherever pip put it: a venv, a user's folder."""
+    for file in metadata.files(distribution) or ():
+        path = Path(str(file.locate()))
+        if file.name == name and path.is_file():
+            return path.resolve()
     return None

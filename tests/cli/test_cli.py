@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -225,15 +223,3 @@ def test_completion_is_shell_text_that_calls_the_command(shell):
     done = run("completion", shell)
 
     assert "_GATEWAYD_COMPLETE" in done.stdout
-
-
-def test_the_unit_names_this_installation_and_the_flow_file(tmp_path):
-    flow = tmp_path / "my flow.yml"
-
-    done = run("unit", str(flow), "--user", "me")
-
-    assert done.returncode == 0, done.stderr
-    twistd = Path(sysconfig.get_path("scripts")) / "twistd"
-    assert f"ExecStart={twistd} --nodaemon --pidfile= gateway --config '{flow}'" in done.stdout
-    assert {"User=me", "Group=me", "[Unit]", "[Service]", "[Install]"} <= set(done.stdout.splitlines())
-    assert "/opt/gatewayd" not in done.stdout
