@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from gatewayd.cli.output import fail, note
 
 def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
     """Become ``twistd -n gateway``."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the service takes them
+        signal.signal(number, lambda *_: os._exit(0))
     from twisted.scripts.twistd import run
 
     options = [part for variable in variables for part in ("--context", variable)]

@@ -30,11 +30,14 @@ from zope.interface import implementer
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
+from gatewayd.service.signals import StopSignals
 
 
 def main() -> int:
     """Serve until the parent stops us. Returns the exit code: 1 if the gateway cannot start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals((signal.SIGTERM,))
+    signals.install()
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what anything here prints is for the terminal
     line = sys.stdin.buffer.readline()
@@ -50,14 +53,14 @@ def main() -> int:
         return 1
     os.environ.update(flow.gateway.env)
     globalLogBeginner.beginLoggingTo([_observer(order["log_level"], report)], redirectStandardIO=False)
-    return _serve(flow, order["parent"], report)
+    return _serve(flow, order["parent"], report, signals)
 
 
-def _serve(flow: FlowConfig, parent: int, report: _Reports) -> int:
+def _serve(flow: FlowConfig, parent: int, report: _Reports, signals: StopSignals) -> int:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    service = GatewayService(flow, reactor, report=report, signals=(signal.SIGTERM,))
+    service = GatewayService(flow, reactor, report=report, signals=signals)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.addReader(_Ending(0, reactor))

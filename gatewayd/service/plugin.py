@@ -18,6 +18,7 @@ from gatewayd import __version__
 from gatewayd.config import FlowConfig, load_flow
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
+from gatewayd.service.signals import StopSignals
 
 log = Logger()
 
@@ -38,6 +39,9 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # From here on a signal ends the process in order, whatever it is doing.
+        self.signals = StopSignals()
+        self.signals.install()
         self.context: dict[str, str] = {}
         self.flow: FlowConfig
 
@@ -72,4 +76,6 @@ def makeService(options: Options) -> GatewayService:
     # gRPC reads some of its settings from the environment when it is loaded.
     os.environ.update(options.flow.gateway.env)
     twistd = options.parent
-    return GatewayService(options.flow, reactor, daemon=twistd is not None and not twistd["nodaemon"])
+    return GatewayService(
+        options.flow, reactor, signals=options.signals, daemon=twistd is not None and not twistd["nodaemon"]
+    )

@@ -17,15 +17,19 @@ from twisted.logger import Logger
 
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
+from gatewayd.service.signals import StopSignals
 
 if TYPE_CHECKING:
     from gatewayd.service.gateway import Gateway
-    from gatewayd.supervisor.supervisor import Down, Supervisor, Up
+    from gatewayd.supervisor.supervisor import Supervisor
 
 log = Logger()
 
 Report = Callable[[Mapping[str, object]], None]
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+# For executors of a start that was broken off: they have no calls to finish.
+_LOADING_GRACE_S: Final = 2.0
 
 
 class GatewayService(Service):
@@ -33,7 +37,7 @@ class GatewayService(Service):
     Serves one Flow on one reactor.
 
     A start that fails (a port is taken) is logged, on the terminal with ``-n``, and ends the process with
-    code 1. SIGTERM and SIGINT, or those of them in ``signals``, stop it in order with exit code 0.
+    code 1. SIGTERM and SIGINT, or those of ``signals``, stop it in order with exit code 0, at any moment.
 
     With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
     child has started or raised an Exception.
@@ -50,27 +54,30 @@ class GatewayService(Service):
         reactor: Any,
         *,
         report: Report | None = None,
-        signals: tuple[signal.Signals, ...] = _SIGNALS,
+        signals: StopSignals | None = None,
         daemon: bool = False,
     ) -> None:
         self._flow = flow
         self._reactor = reactor
         self._report: Report = report if report is not None else lambda event: None
-        self._signals = signals
+        # twistd lets the process die of the signal that stopped it; a service manager wants to see exit code
+        # 0 after an orderly stop.
+        self._signals = signals if signals is not None else StopSignals()
+        self._signals.install()
         self._daemon = daemon
         self._gateway: Gateway | None = None
+        self._supervisor: Supervisor | None = None
         self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.callWhenRunning(self._take_signals)
-        gateway: Gateway
-        # The reactor does not run yet: the gateway exists before the first callback.
-        supervisor = self._start_executors(
-            on_up=lambda *up: gateway.replica_up(*up), on_down=lambda *down: gateway.replica_down(*down)
-        )
+        # Twisted takes the signals over when the reactor starts.
+        self._reactor.callWhenRunning(lambda: self._signals.connect(self._signalled))
+        supervisor = self._supervisor = self._start_executors()
         from gatewayd.service.gateway import Gateway
 
+        if self._signals.received is not None:
+            return  # the reactor stops as soon as it runs
         try:
             gateway = Gateway(self._flow, self._reactor, supervisor)
             gateway.start()
@@ -89,11 +96,12 @@ class GatewayService(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         if self._gateway is None:
-            return succeed(None)
+            supervisor = self._supervisor
+            return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
         gateway, self._gateway = self._gateway, None
         return Deferred.fromCoroutine(gateway.stop())
 
-    def _start_executors(self, on_up: Up, on_down: Down) -> Supervisor:
+    def _start_executors(self) -> Supervisor:
         """
         Their half second of imports runs beside the gateway's own.
 
@@ -102,9 +110,15 @@ class GatewayService(Service):
         from gatewayd.config.around import around
         from gatewayd.supervisor.supervisor import Supervisor
 
+        # The reactor does not run yet: at the first event the gateway is there, or the start was broken off.
         def up(deployment: str, shard: int, replica: int, address: str) -> None:
-            on_up(deployment, shard, replica, address)
+            if self._gateway is not None:
+                self._gateway.replica_up(deployment, shard, replica, address)
             self._report({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
+
+        def down(deployment: str, shard: int, replica: int) -> None:
+            if self._gateway is not None:
+                self._gateway.replica_down(deployment, shard, replica)
 
         def failed(replica: str, error: str) -> None:
             self._report({"event": "failed", "kind": "replica", "replica": replica, "error": error})
@@ -114,7 +128,7 @@ class GatewayService(Service):
             self._reactor,
             [each for deployment in flow.deployments for each in (deployment, *around(deployment))],
             on_up=up,
-            on_down=on_down,
+            on_down=down,
             on_failed=failed,
             base_dir=flow.base_dir,
         )
@@ -128,14 +142,8 @@ class GatewayService(Service):
 
         supervisor.ready().addCallbacks(ready, lambda failure: failure.trap(Draining))
 
-    def _take_signals(self) -> None:
-        # twistd lets the process die of the signal that stopped it; a service manager wants to see exit
-        # code 0 after an orderly stop.
-        for number in self._signals:
-            signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, _frame: object) -> None:
-        self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
+    def _signalled(self, number: signal.Signals) -> None:
+        self._reactor.callFromThread(self._stop_reactor, number.name)
 
     def _stop_reactor(self, name: str) -> None:
         if self._stopping:
