@@ -38,7 +38,7 @@ def gather(section: Section, mapping: Mapping[str, Any], place: Place, *, free_p
         inside = place.inside(word)
         if key is None:
             if not (free_prefix and word.startswith(free_prefix)):
-                inside.refuse(_unknown(word, section.words(), section.title))
+                inside.refuse(_unknown(word, (section,), section.title))
         elif key.name in written:
             inside.refuse(f"means the same as {written[key.name]}, which is given too; give one of them")
         else:
@@ -52,9 +52,13 @@ def gather(section: Section, mapping: Mapping[str, Any], place: Place, *, free_p
 _FEW: Final = 12
 
 
-def _unknown(word: str, words: Iterable[str], title: str) -> str:
-    known = sorted(words)
-    near = nearest(word, known, most=3)
+def _unknown(word: str, sections: Iterable[Section], title: str) -> str:
+    keys = [key for section in sections for key in section.keys]
+    known = sorted({key.name for key in keys})
+    # An alias is worth a word only where no name comes near.
+    near = nearest(word, known, most=3) or nearest(
+        word, [each for key in keys for each in key.aliases], most=1
+    )
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif len(known) <= _FEW:
@@ -88,7 +92,7 @@ def spread(mapping: Mapping[str, Any], place: Place) -> Spread:
             if (key := section.find(word)) is not None
         ]
         if not takers:
-            inside.refuse(_unknown(word, {*FLOW.words(), *GATEWAY.words(), *EXECUTOR.words()}, "with"))
+            inside.refuse(_unknown(word, (FLOW, GATEWAY, EXECUTOR), "with"))
             continue
         takers = [(key, layer) for key, layer in takers if key.spreads]
         if not takers:
