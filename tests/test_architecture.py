@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,40 @@ def test_imports_point_downwards(path: Path) -> None:
         allowed = {"client", "executor", "flow"}
     folders = {found.split(".")[1] for found in imports(path) if found.startswith("gatewayd.")}
     assert not folders & FOLDERS.keys() - allowed
+
+
+def test_there_are_no_circles_of_imports() -> None:
+    """Whether an import stands at the top or in a function: what has to be read together is one thing."""
+    modules = {"gatewayd." + name(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
+    modules = {module.removesuffix(".__init__"): path for module, path in modules.items()}
+    graph = {
+        module: {found for found in imports_at_run_time(path) if found in modules and found != module}
+        for module, path in modules.items()
+        if path.name != "__init__.py"
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])), pytrace=False)
+
+
+def imports_at_run_time(path: Path) -> Iterator[str]:
+    """As ``imports``, without those for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_every_folder_has_its_place_in_the_order() -> None:

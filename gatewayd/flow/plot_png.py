@@ -8,7 +8,7 @@ import io
 from typing import Any, Final
 
 from gatewayd.config import FlowConfig
-from gatewayd.flow.plot import BOX_HEIGHT, GAP_X, Box, placed, ties
+from gatewayd.flow.plot_layout import BOX_HEIGHT, GAP_X, Box, placed, ties
 
 # Drawn large, so that it is sharp on any screen.
 _SCALE: Final = 2

@@ -89,7 +89,7 @@ class ReplicaStatus:
     error: str | None
 
 
-class Replica:
+class ReplicaProcess:
     """
     Keeps one replica running. ``on_up(address)`` and ``on_down()`` are called in turn, up first;
     ``on_failed(error)`` each time its process could not start or ended by itself.
@@ -270,7 +270,7 @@ class Replica:
 class _Process(ProcessProtocol):
     """Twisted's events of one process, as lines, reports and one end."""
 
-    def __init__(self, replica: Replica, reactor: Reactor) -> None:
+    def __init__(self, replica: ReplicaProcess, reactor: Reactor) -> None:
         self._replica = replica
         self._reactor = reactor
         self._partial = {STDOUT: b"", STDERR: b"", REPORT: b""}

@@ -17,7 +17,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.supervisor.process import RESTART_BACKOFF, Reactor, Replica, ReplicaStatus
+from gatewayd.supervisor.process import RESTART_BACKOFF, Reactor, ReplicaProcess, ReplicaStatus
 from gatewayd.waiters import Waiters
 
 Up = Callable[[str, int, int, str], None]
@@ -49,7 +49,7 @@ class Supervisor:
     ) -> None:
         self._never_up: set[tuple[str, int, int]] = set()
         self._waiting: Waiters[None] = Waiters()
-        self._replicas: list[Replica] = []
+        self._replicas: list[ReplicaProcess] = []
         for deployment in deployments:
             if deployment.external:
                 continue
@@ -59,7 +59,7 @@ class Supervisor:
                     self._never_up.add(key)
                     spec = ExecutorSpec.of(deployment, shard, replica, base_dir)
                     self._replicas.append(
-                        Replica(
+                        ReplicaProcess(
                             reactor,
                             spec,
                             environment={**environment, **deployment.executor.env},
