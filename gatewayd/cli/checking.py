@@ -9,6 +9,7 @@ import click
 
 from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
+from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
 
 
@@ -56,9 +57,10 @@ def _folder(path: Path) -> str:
 def _context(variables: Sequence[str]) -> Mapping[str, str]:
     context = {}
     for variable in variables:
-        name, equals, value = variable.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{variable}: expected NAME=VALUE", param_hint="--context")
+        try:
+            name, value = assignment(variable)
+        except ValueError as error:
+            raise click.BadParameter(f"{variable}: {error}", param_hint="--context") from error
         context[name] = value
     return context
 

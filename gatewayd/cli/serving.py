@@ -34,14 +34,16 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     import yaml
 
     from gatewayd.config import flow_from_mapping
+    from gatewayd.config.assignments import assignment
     from gatewayd.errors import ConfigError
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     arguments: dict[str, Any] = {}
-    for assignment in given.pop("uses_with"):
-        name, equals, value = assignment.partition("=")
-        if not equals or not name:
-            raise click.BadParameter("expected NAME=VALUE", param_hint="--uses-with")
+    for text in given.pop("uses_with"):
+        try:
+            name, value = assignment(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--uses-with") from error
         arguments[name] = yaml.safe_load(value)
     item = {key: value for key, value in given.items() if value not in (None, [], 0)}
     try:

@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-Protocol = Literal["grpc", "http", "websocket"]
+from gatewayd.schemes import PROTOCOLS, SCHEMES, Protocol
 
-PROTOCOLS: Final[tuple[Protocol, ...]] = ("grpc", "http", "websocket")
-
-# An address's scheme: the protocol, and whether it is spoken over TLS.
-_SCHEMES: Final[dict[str, tuple[Protocol, bool]]] = {
-    "grpc": ("grpc", False),
-    "grpcs": ("grpc", True),
-    "http": ("http", False),
-    "https": ("http", True),
-    "ws": ("websocket", False),
-    "wss": ("websocket", True),
-    "websocket": ("websocket", False),
-}
+# Of clients of the reference, besides the schemes that everything accepts.
+_CLIENT_SCHEMES: Final = {**SCHEMES, "websocket": SCHEMES["ws"]}
 
 
 @attrs.frozen
@@ -102,9 +92,12 @@ def parse_address(
     said_protocol: Protocol | None = None
     said_tls: bool | None = None
     if address.scheme:
-        if address.scheme not in _SCHEMES:
-            raise ValueError(f"{host}: the scheme {address.scheme!r} is not one of {', '.join(_SCHEMES)}")
-        said_protocol, said_tls = _SCHEMES[address.scheme]
+        scheme = _CLIENT_SCHEMES.get(address.scheme)
+        if scheme is None:
+            raise ValueError(
+                f"{host}: the scheme {address.scheme!r} is not one of {', '.join(_CLIENT_SCHEMES)}"
+            )
+        said_protocol, said_tls = scheme.protocol, scheme.tls
     asked_protocol = None if protocol is None else _protocol(protocol)
     _only_once("port", address.port, port)
     _only_once("protocol", said_protocol, asked_protocol)

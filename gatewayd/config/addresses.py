@@ -10,15 +10,13 @@ from typing import Final
 import attrs
 
 from gatewayd.config.kinds import Refused
+from gatewayd.schemes import SCHEMES, Scheme
 
 _ADDRESS: Final = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
     r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*|[A-Za-z0-9._-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
-_TLS: Final = {"grpc": False, "http": False, "ws": False, "grpcs": True, "https": True, "wss": True}
-# A port that the scheme implies; grpc:// implies none.
-_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443, "grpcs": 443}
 
 
 @attrs.frozen
@@ -75,13 +73,17 @@ def _parse(text: str) -> tuple[str, int | None, bool | None]:
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise Refused(message=f"found {text[:80]!r}; accepted: host, host:port or scheme://host:port")
-    scheme = match["scheme"].lower() if match["scheme"] else None
-    if scheme is not None and scheme not in _TLS:
-        raise Refused(message=f"the scheme {scheme}:// is not accepted; accepted: {', '.join(_TLS)}")
-    port = int(match["port"]) if match["port"] else _PORTS.get(scheme or "")
+    scheme: Scheme | None = None
+    if name := match["scheme"]:
+        scheme = SCHEMES.get(name.lower())
+        if scheme is None:
+            raise Refused(
+                message=f"the scheme {name.lower()}:// is not accepted; accepted: {', '.join(SCHEMES)}"
+            )
+    port = int(match["port"]) if match["port"] else scheme.port if scheme else None
     if port is not None and not 1 <= port <= 65535:
         raise Refused(message=f"found the port {port} in {text[:80]!r}; accepted: 1 to 65535")
-    return match["host"].strip("[]"), port, None if scheme is None else _TLS[scheme]
+    return match["host"].strip("[]"), port, scheme.tls if scheme else None
 
 
 def _join(host: str, port: int) -> str:

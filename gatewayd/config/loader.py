@@ -1,5 +1,5 @@
 """
-Flow files and mappings as FlowConfig: the one way in.
+Flow files and mappings as FlowConfig: the one way in, for the service, the command and Flows in Python.
 
 A file becomes plain values with their places (``document``), variables are put in
 (``substitution``), each map is read by its section of the key table (``sections``), and the
@@ -28,6 +28,19 @@ from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls import UnusableIdentity, load_identity
 
 
+@attrs.frozen
+class FlowDocument:
+    """
+    A Flow file that was read: what it means, and what it says.
+
+    ``mapping`` has the values of variables in place of their names, so that ``flow_from_mapping`` gives
+    ``config`` again, here or in another process.
+    """
+
+    config: FlowConfig
+    mapping: dict[str, Any]
+
+
 def load_flow(
     source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> FlowConfig:
@@ -36,11 +49,18 @@ def load_flow(
 
     Raises ConfigError with every problem of the file, one a line.
     """
+    return read_flow(source, context=context, environ=environ).config
+
+
+def read_flow(
+    source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> FlowDocument:
+    """As ``load_flow``, with what the file says."""
     report = Report()
     path = Path(source)
     text = read_text(path, Place(Source(str(source), report)))
     report.raise_problems()
-    return _load(text or "", str(source), path.parent, report, _variables(context, environ))
+    return _read(text or "", str(source), path.parent, report, _variables(context, environ))
 
 
 def load_flow_text(
@@ -52,7 +72,19 @@ def load_flow_text(
     name: str = "<text>",
 ) -> FlowConfig:
     """As ``load_flow``, of YAML text; its relative paths begin at ``base_dir``."""
-    return _load(text, name, Path(base_dir), Report(), _variables(context, environ))
+    return read_flow_text(text, base_dir=base_dir, context=context, environ=environ, name=name).config
+
+
+def read_flow_text(
+    text: str,
+    *,
+    base_dir: str | Path = ".",
+    context: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    name: str = "<text>",
+) -> FlowDocument:
+    """As ``load_flow_text``, with what the text says."""
+    return _read(text, name, Path(base_dir), Report(), _variables(context, environ))
 
 
 def flow_from_mapping(
@@ -98,13 +130,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _load(text: str, name: str, base_dir: Path, report: Report, variables: Variables) -> FlowConfig:
+def _read(text: str, name: str, base_dir: Path, report: Report, variables: Variables) -> FlowDocument:
     source = Source(name, report)
     value = parse(text, source)
     if value is None:
         report.raise_problems()
     value = substitute(value, source, variables)
-    return _flow(value, Place(source), Folder(base_dir.absolute(), variables))
+    config = _flow(value, Place(source), Folder(base_dir.absolute(), variables))
+    for path, literal in source.read_as_texts.items():
+        *parents, last = path
+        inside = value
+        for step in parents:
+            inside = inside[step]
+        inside[last] = literal
+    return FlowDocument(config, value)
 
 
 def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:

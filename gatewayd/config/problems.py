@@ -57,13 +57,15 @@ class Source:
     One text: its name for messages, and where its values stand, by path.
 
     ``texts`` keeps what variables held before it was given a type: where a text is wanted, ``007`` is
-    not 7. ``unset`` has the environment variables that values refer to and that are not set.
+    not 7; ``read_as_texts`` are the values where one was wanted. ``unset`` has the environment variables
+    that values refer to and that are not set.
     """
 
     name: str
     report: Report
     positions: dict[Path, Position] = attrs.field(factory=dict)
     texts: dict[Path, str] = attrs.field(factory=dict)
+    read_as_texts: dict[Path, Any] = attrs.field(factory=dict)
     unset: dict[Path, str] = attrs.field(factory=dict)
 
     def locate(self, path: Path) -> Position | None:
@@ -76,8 +78,12 @@ class Source:
     def literal(self, path: Path, value: Any) -> Any:
         """``value``, which stands at ``path``, with the texts of variables as they were, one level deep."""
         if isinstance(value, Mapping):
-            return {key: self.texts.get((*path, key), item) for key, item in value.items()}
-        return self.texts.get(path, value)
+            literal: Any = {key: self.texts.get((*path, key), item) for key, item in value.items()}
+        else:
+            literal = self.texts.get(path, value)
+        if literal != value:
+            self.read_as_texts[path] = literal
+        return literal
 
 
 @attrs.frozen

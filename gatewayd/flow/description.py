@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
@@ -16,13 +17,10 @@ import attrs
 import yaml
 
 from gatewayd.config import FlowConfig, flow_from_mapping
-from gatewayd.config.document import parse
-from gatewayd.config.files import read_text
-from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, SECTIONS, Section
-from gatewayd.config.loader import load_flow_text
+from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, Section
+from gatewayd.config.loader import read_flow, read_flow_text
 from gatewayd.config.problems import Place, Report, Source
 from gatewayd.config.sections import gather, read, spread
-from gatewayd.config.substitution import Variables, substitute
 from gatewayd.errors import ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
 
@@ -60,10 +58,8 @@ class Description:
     def config(self) -> FlowConfig:
         """All of it, checked. Raises FlowError."""
         mapping, _ = self.separated()
-        try:
+        with _as_flow_error():
             return flow_from_mapping(mapping, base_dir=self.base_dir)
-        except ConfigError as error:
-            raise FlowError(str(error)) from None
 
     def portable(self) -> tuple[dict[str, Any], dict[str, str]]:
         """As ``separated``, with the objects as text. Raises FlowError for what cannot be sent."""
@@ -115,7 +111,8 @@ def checked_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     dealt = spread(_plain(settings), Place(Source("Flow()", report)))
     for layer in (dealt.flow, dealt.gateway, dealt.executors):
         read(layer)
-    _raise(report)
+    with _as_flow_error():
+        report.raise_problems()
     return {word: value for word, value in settings.items() if value is not None}
 
 
@@ -154,50 +151,25 @@ def read_source(
     A text is YAML when it has several lines or begins with ``jtype`` or ``!``, else the name of a file.
     Raises FileNotFoundError, or FlowError with all problems of it.
     """
-    if isinstance(source, Mapping):
-        return _described(dict(source), Path.cwd())
-    if isinstance(source, str | Path) and not _is_yaml(source):
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"can not find {source}")
-        report = Report()
-        text = read_text(path, Place(Source(str(path), report)))
-        _raise(report)
-        return _from_text(text or "", str(path), path.absolute().parent, context)
-    text = source.read() if not isinstance(source, str | Path) else str(source)
-    name = getattr(source, "name", None) or "<text>"
-    return _from_text(text, str(name), Path.cwd(), context)
+    with _as_flow_error():
+        if isinstance(source, Mapping):
+            described = _described(source, Path.cwd())
+            plain, _ = described.separated()
+            # With keys that no Flow has, so that they are refused.
+            flow_from_mapping({**source, **plain}, base_dir=described.base_dir)
+            return described
+        if isinstance(source, str | Path) and not _is_yaml(source):
+            path = Path(source).expanduser()
+            if not path.is_file():
+                raise FileNotFoundError(f"can not find {source}")
+            return _described(read_flow(path, context=context).mapping, path.absolute().parent)
+        text = source.read() if not isinstance(source, str | Path) else str(source)
+        name = str(getattr(source, "name", None) or "<text>")
+        return _described(read_flow_text(text, context=context, name=name).mapping, Path.cwd())
 
 
 def _is_yaml(source: str | Path) -> bool:
     return isinstance(source, str) and ("\n" in source or source.startswith(("jtype", "!", "{")))
-
-
-def _from_text(text: str, name: str, folder: Path, context: Mapping[str, Any] | None) -> Description:
-    import os
-
-    try:
-        # Once for its problems, which have lines and columns only while it is a text.
-        load_flow_text(text, base_dir=folder, context=context, name=name)
-    except ConfigError as error:
-        raise FlowError(str(error)) from None
-    source = Source(name, Report())
-    value = substitute(parse(text, source), source, Variables(os.environ, context or {}))
-    _restore_texts(value, source)
-    return _described(value, folder)
-
-
-def _restore_texts(value: Any, source: Source) -> None:
-    """Give texts back to keys that take texts: ``007`` of a variable became 7."""
-    for path, text in source.texts.items():
-        names = [step for step in path[-2:] if isinstance(step, str)]
-        keys = [key for section in SECTIONS for name in names if (key := section.find(name))]
-        if keys and all(key.kind.literal for key in keys) and "uses_with" not in path:
-            parent = value
-            for step in path[:-1]:
-                parent = parent[step]
-            if isinstance(parent[path[-1]], int | float):
-                parent[path[-1]] = text
 
 
 def _described(value: Mapping[str, Any], folder: Path) -> Description:
@@ -213,7 +185,8 @@ def _described(value: Mapping[str, Any], folder: Path) -> Description:
 def _checked(section: Section, title: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     report = Report()
     read(gather(section, _plain(settings), Place(Source(title, report))))
-    _raise(report)
+    with _as_flow_error():
+        report.raise_problems()
     return {_name(section, word): value for word, value in settings.items() if value is not None}
 
 
@@ -222,9 +195,12 @@ def _name(section: Section, word: str) -> str:
     return word if key is None else key.name
 
 
-def _raise(report: Report) -> None:
+@contextmanager
+def _as_flow_error() -> Iterator[None]:
     try:
-        report.raise_problems()
+        yield
+    except FlowError:
+        raise
     except ConfigError as error:
         raise FlowError(str(error)) from None
 

@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gatewayd.config import FlowConfig
 from gatewayd.config.around import around
+from gatewayd.schemes import scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,15 +18,12 @@ if TYPE_CHECKING:
     from gatewayd.flow.process import Event
 
 
-_SCHEMES: Final = {"grpc": "grpc", "http": "http", "websocket": "ws"}
-
-
 def addresses(flow: FlowConfig, ports: Sequence[int]) -> list[str]:
     """What listens where, such as ``grpcs://0.0.0.0:12345``; ``ports`` are those of the listeners."""
-    tls = "s" if flow.gateway.ssl_certfile else ""
+    tls = bool(flow.gateway.ssl_certfile)
     host = f"[{flow.gateway.host}]" if ":" in flow.gateway.host else flow.gateway.host
     return [
-        f"{_SCHEMES[protocol]}{tls}://{host}:{port}"
+        f"{scheme_of(protocol, tls=tls)}://{host}:{port}"
         for listener, port in zip(flow.gateway.listeners, ports, strict=True)
         for protocol in listener.protocols
     ]

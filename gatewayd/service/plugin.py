@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from gatewayd import __version__
 from gatewayd.config import FlowConfig, load_flow
+from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
@@ -45,13 +46,14 @@ class Options(usage.Options):
         self.context: dict[str, str] = {}
         self.flow: FlowConfig
 
-    def opt_context(self, assignment: str) -> None:
+    def opt_context(self, variable: str) -> None:
         """
         A variable for ${{ CONTEXT.name }} in the Flow file, as name=value. May be given several times.
         """
-        name, equals, value = assignment.partition("=")
-        if not equals or not name:
-            raise usage.UsageError(f"--context {assignment}: expected name=value")
+        try:
+            name, value = assignment(variable)
+        except ValueError as error:
+            raise usage.UsageError(f"--context {variable}: {error}") from error
         self.context[name] = value
 
     def opt_version(self) -> NoReturn:

@@ -128,6 +128,26 @@ def test_variables_keep_their_text_where_a_text_is_wanted(monkeypatch):
     assert deployment.replicas == 2
 
 
+def test_variables_keep_their_type_where_any_value_is_accepted(monkeypatch):
+    monkeypatch.setenv("PIN", "007")
+    text = (
+        "jtype: Flow\n"
+        "with: {name: '${{ ENV.PIN }}'}\n"
+        "executors: [{name: a, uses_with: {name: '${{ ENV.PIN }}'}, uses_metas: {name: '${{ ENV.PIN }}'}}]"
+    )
+
+    config = Flow.load_config(text).config
+
+    assert config.name == "007"
+    assert config.deployments[0].executor.uses_with == {"name": 7}
+    assert config.deployments[0].executor.uses_metas["name"] == 7
+
+
+def test_a_map_is_refused_when_it_is_loaded_as_a_file_is():
+    with pytest.raises(FlowError, match="gatway: unknown key of the Flow file; did you mean gateway"):
+        Flow.load_config({"gatway": {"port": 1}})
+
+
 def test_a_missing_file_is_not_found():
     with pytest.raises(FileNotFoundError, match=r"can not find nope\.yml"):
         Flow.load_config("nope.yml")

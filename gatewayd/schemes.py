@@ -1,0 +1,35 @@
+"""The schemes of addresses, such as ``grpcs://example.org``: what each says of protocol, TLS and port."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import attrs
+
+Protocol = Literal["grpc", "http", "websocket"]
+
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("grpc", "http", "websocket")
+
+
+@attrs.frozen
+class Scheme:
+    """``port`` is the registered one of the scheme, None for gRPC without TLS, which has none."""
+
+    protocol: Protocol
+    tls: bool
+    port: int | None
+
+
+SCHEMES: Final = {
+    "grpc": Scheme("grpc", False, None),
+    "grpcs": Scheme("grpc", True, 443),
+    "http": Scheme("http", False, 80),
+    "https": Scheme("http", True, 443),
+    "ws": Scheme("websocket", False, 80),
+    "wss": Scheme("websocket", True, 443),
+}
+
+
+def scheme_of(protocol: str, *, tls: bool) -> str:
+    """The scheme under which a protocol is reached."""
+    return next(name for name, each in SCHEMES.items() if (each.protocol, each.tls) == (protocol, tls))
