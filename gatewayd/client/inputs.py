@@ -101,8 +101,9 @@ def batches(inputs: Any, size: int) -> Iterator[list[Any]]:
     """
     Lists of at most ``size`` Documents; all in one where ``size`` is 0 or less.
 
-    None gives one empty list, and no documents at all give nothing. Raises BadClientInput for what
-    no Document can be made of, and whatever the user's own iterator raises.
+    None gives one empty list, and so does a collection without documents: the request is for its parameters
+    then. An iterator without documents, which may only have run out, gives nothing. Raises BadClientInput
+    for anything that no Document can be made of, and what the user's own iterator raises.
     """
     inputs = _called(inputs)
     if inspect.iscoroutine(inputs):
@@ -113,8 +114,12 @@ def batches(inputs: Any, size: int) -> Iterator[list[Any]]:
         yield []
         return
     items = _items(inputs)
+    empty = not isinstance(inputs, Iterator)
     while batch := [document(item) for item in (items if size <= 0 else islice(items, size))]:
+        empty = False
         yield batch
+    if empty:
+        yield []
 
 
 async def async_batches(inputs: Any, size: int) -> AsyncGenerator[list[Any], None]:

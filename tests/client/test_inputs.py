@@ -220,3 +220,51 @@ def test_a_callback_may_post_with_the_same_client(client):
     client.post("/tag", "x", on_done=lambda answer: texts.extend(client.post("/tag", answer.docs).texts))
 
     assert texts == ["xAA"]
+
+
+class Shelf:
+    """An iterable that is neither a collection nor an iterator."""
+
+    def __iter__(self):
+        return iter(())
+
+
+NO_DOCUMENTS = {
+    "a list": [],
+    "a tuple": (),
+    "a set": set(),
+    "a DocumentArray": DocumentArray(),
+    "a matrix": np.empty((0, 3)),
+    "an iterable": Shelf(),
+    "a function": lambda: DocumentArray(),
+    "none at all": None,
+}
+
+
+@pytest.mark.parametrize("name", NO_DOCUMENTS)
+def test_inputs_without_documents_are_one_request_for_their_parameters(client, name):
+    inputs = NO_DOCUMENTS[name]
+
+    (response,) = client.post("/results", inputs, parameters={"ids": ["a"]}, return_responses=True)
+
+    assert len(response.docs) == 0
+    assert response.parameters["__results__"]["exec_a/rep-0"]["n"] == 0
+
+
+@pytest.mark.parametrize("iterator", [lambda: iter([]), lambda: (x for x in ()), lambda: map(str, [])])
+def test_an_iterator_that_has_run_out_sends_nothing(client, iterator):
+    assert client.post("/results", iterator(), return_responses=True) == []
+
+
+def test_an_asynchronous_iterator_that_has_run_out_sends_nothing(gateway, protocol):
+    async def nothing():
+        for each in ():
+            yield each
+
+    async def post(inputs):
+        where = {"host": "127.0.0.1", "port": gateway.ports[protocol], "protocol": protocol}
+        async with Client(asyncio=True, **where) as client:
+            return [answer async for answer in client.post("/results", inputs, return_responses=True)]
+
+    assert asyncio.run(post(nothing())) == []
+    assert len(asyncio.run(post([]))) == 1
