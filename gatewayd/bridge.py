@@ -26,6 +26,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.clocks import Threads
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -43,7 +45,7 @@ class Bridge:
     be running.
     """
 
-    def __init__(self, reactor: Any, name: str = "grpc loop") -> None:
+    def __init__(self, reactor: Threads, name: str = "grpc loop") -> None:
         self._reactor = reactor
         self._name = name
         self._loop = _new_loop()
@@ -112,7 +114,8 @@ class Bridge:
 
         Cancelling the Deferred doesn't stop the function: only its answer is dropped.
         """
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args, **kwargs)
+        reactor: Any = self._reactor  # Twisted asks for the interface by its name
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
     # -- loop thread ---------------------------------------------------------------------------------
 

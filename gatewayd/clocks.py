@@ -1,9 +1,11 @@
-"""The narrow views of a reactor: its clock, and its outgoing connections."""
+"""The narrow views of a reactor: its clock, its connections, its descriptors, and its threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
 
 
 class Timer(Protocol):
@@ -33,3 +35,39 @@ class Connector(Clock, Protocol):
         timeout: float = 30.0,
         bindAddress: tuple[str, int] | None = None,
     ) -> Any: ...
+
+
+class ListeningPort(Protocol):
+    """The part of IListeningPort that is used here."""
+
+    def getHost(self) -> Any: ...
+    def stopListening(self) -> Deferred[None]: ...
+
+
+class Acceptor(Protocol):
+    """The parts of IReactorTCP and IReactorSSL for incoming connections."""
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> ListeningPort: ...
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> ListeningPort: ...
+
+
+class Watcher(Protocol):
+    """The part of IReactorFDSet that is used here."""
+
+    def addReader(self, reader: Any) -> None: ...
+    def removeReader(self, reader: Any) -> None: ...
+
+
+class Threads(Protocol):
+    """The part of IReactorThreads that is used here."""
+
+    def callFromThread(self, callable: Callable[..., object], *args: Any) -> None: ...
+    def callInThread(self, callable: Callable[..., object], *args: Any) -> None: ...
+    def getThreadPool(self) -> Any: ...
+
+
+class PortReactor(Clock, Acceptor, Watcher, Threads, Protocol):
+    """What a port of any protocol may use of the reactor."""

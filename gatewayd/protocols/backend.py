@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.bridge import Bridge
+from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.tls import Identity
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 
@@ -29,20 +27,6 @@ class Dispatcher(Protocol):
     def dry_run(self, documents: bytes = b"") -> Deferred[Response]: ...
 
 
-class Loop(Protocol):
-    """An asyncio loop in a thread of its own, as ``gatewayd.bridge.Bridge``."""
-
-    def on_loop(
-        self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]: ...
-
-    def on_reactor(
-        self, start: Callable[P, Deferred[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Future[T]: ...
-
-    def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None: ...
-
-
 @attrs.frozen
 class Backend:
     """
@@ -50,16 +34,15 @@ class Backend:
 
     ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)``
     runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
-    together. With an ``identity`` the port speaks TLS only. ``bridge`` is the door to gRPC's loop, and
-    ``loop`` the one on which GraphQL runs; without it GraphQL is not served.
+    together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
+    ``identity`` the port speaks TLS only.
     """
 
     gateway: GatewayConfig
     dispatcher: Dispatcher
     status: Callable[[], StatusMaps]
     offload: Offload
-    reactor: Any
+    reactor: PortReactor
     buffers: Buffers
+    bridge: Bridge
     identity: Identity | None = None
-    bridge: Any = None
-    loop: Loop | None = None

@@ -11,12 +11,13 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from gatewayd.bridge import Bridge
+from gatewayd.clocks import Connector, PortReactor
 from gatewayd.config import FlowConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
@@ -31,6 +32,10 @@ from gatewayd.tls import load_identity
 log = Logger()
 
 
+class Reactor(PortReactor, Connector, Protocol):
+    """What the parts of a gateway use of the reactor."""
+
+
 class Gateway:
     """
     One running gateway. Reactor thread only.
@@ -38,7 +43,7 @@ class Gateway:
     Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` stops the supervisor, too.
     """
 
-    def __init__(self, flow: FlowConfig, reactor: Any, supervisor: Supervisor) -> None:
+    def __init__(self, flow: FlowConfig, reactor: Reactor, supervisor: Supervisor) -> None:
         self.flow = flow
         self._reactor = reactor
         self._bridge = Bridge(reactor)

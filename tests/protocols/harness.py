@@ -14,11 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from gatewayd.config.model import GatewayConfig
+from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.web_port import build_site
+from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.port import LAST_WORDS_S
+from gatewayd.protocols.web_port import WebPort
 
 reactor: Any = _reactor
 
@@ -87,16 +89,28 @@ def status_maps() -> dict[str, dict[str, str]]:
 def backend(gateway: GatewayConfig, dispatcher: Any, **more: Any) -> Backend:
     """What a port is made with."""
     buffers = Buffers(gateway.max_buffered_bytes)
-    return Backend(gateway, dispatcher, status_maps, deferToThread, reactor, buffers, **more)
+    no_loop: Any = None  # ports of HTTP and WebSocket use none
+    return Backend(gateway, dispatcher, status_maps, deferToThread, reactor, buffers, no_loop, **more)
 
 
 @attrs.define
 class Served:
     """A listening gateway."""
 
-    site: Any
-    port: int
+    web: WebPort
     dispatcher: FakeDispatcher
+
+    @property
+    def port(self) -> int:
+        return self.web.report().port
+
+    @property
+    def buffers(self) -> Buffers:
+        return self.web.site.buffers
+
+    @property
+    def connections(self) -> Connections:
+        return self.web.connections
 
     @property
     def url(self) -> str:
@@ -114,13 +128,19 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
-    site = build_site(protocols, backend(GatewayConfig(**settings), engine), limits=limits)
-    port = reactor.listenTCP(0, site, backlog=1024, interface="127.0.0.1")
+    gateway = GatewayConfig(host="127.0.0.1", **settings)
+    port = WebPort(Listener(protocols), backend(gateway, engine), limits=limits)
+    port.listen()
     try:
-        yield Served(site, port.getHost().port, engine)
+        yield Served(port, engine)
     finally:
-        await port.stopListening()
-        await site.close_all(0.0)
+        await closed(port)
+
+
+async def closed(port: WebPort) -> None:
+    """End ``port`` without the last words for which ``drain`` keeps connections a moment longer."""
+    await port.drain(-LAST_WORDS_S)
+    await port.stop()
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:

@@ -78,4 +78,4 @@ async def test_damaged_conversations_end_and_the_port_goes_on(seed):
     async with served(("http", "websocket"), cors=True) as gateway:
         assert await in_thread(bother, gateway.port, random.Random(seed), 100) > 10
         assert await in_thread(health, gateway.port) == 200
-        await until(lambda: not gateway.site.channels and not gateway.site.websockets.open_sessions)
+        await until(lambda: not gateway.connections)

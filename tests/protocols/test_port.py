@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, get_args
 from uuid import uuid4
 
 import attrs
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 
 from gatewayd.config import FlowConfig, Listener
-from gatewayd.config.model import Protocol
+from gatewayd.config.model import GatewayConfig, Protocol
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
 from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import MODULES, PortReport
+from gatewayd.protocols.tcp import listen_tcp
 from gatewayd.service.gateway import Gateway
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.waiters import Waiters
 from tests.processes import environment
-from tests.protocols.harness import in_thread
+from tests.protocols.harness import FakeDispatcher, backend, in_thread, until
 
 
 class LinePort(Factory):
@@ -36,27 +38,25 @@ class LinePort(Factory):
 
     def __init__(self, listener: Listener, backend: Backend) -> None:
         self.listener, self.backend = listener, backend
-        self.open: set[LineReceiver] = set()
-        self.empty: Waiters[None] = Waiters()
+        self.connections = Connections(backend.reactor)
         self.serving = False
 
     def listen(self) -> None:
-        self.port = self.backend.reactor.listenTCP(self.listener.port, self, interface="127.0.0.1")
+        self.port = listen_tcp(self.listener, self.backend, self)
 
     def set_serving(self) -> None:
         self.serving = True
 
     def drain(self, grace_s: float) -> Deferred[None]:
-        self.port.stopListening()
-        for each in self.open:
-            each.transport.loseConnection()
-        return self.empty.wait() if self.open else succeed(None)
+        unbound = self.port.stopListening()
+        return gatherResults([unbound, self.connections.close_all(grace_s)]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         return succeed(None)
 
     def report(self) -> PortReport:
-        return PortReport(("lines",), "127.0.0.1", self.port.getHost().port, False, len(self.open), "nc")
+        port = self.port.getHost().port
+        return PortReport(("lines",), self.backend.gateway.host, port, False, len(self.connections), "nc")
 
     def buildProtocol(self, addr: object) -> LineProtocol:
         return LineProtocol(self)
@@ -67,23 +67,43 @@ class LineProtocol(LineReceiver):
 
     def __init__(self, port: LinePort) -> None:
         self.port = port
-        port.open.add(self)
+        self.work: set[Deferred[Response]] = set()
+
+    def connectionMade(self) -> None:
+        self.port.connections.opened(self)
 
     def lineReceived(self, line: bytes) -> None:
         endpoint, _, text = line.decode().partition(" ")
         content = DataContentProto()
         content.docs.docs.add(id="1", text=text)
         request = Request(uuid4().hex, endpoint, documents=content.SerializeToString())
-        self.port.backend.dispatcher.dispatch(request).addCallback(self.answered)
+        work = self.port.backend.dispatcher.dispatch(request)
+        self.work.add(work)
+        work.addCallbacks(self.answered, lambda failure: failure.trap(CancelledError))
+        work.addBoth(self.ended, work)
 
     def answered(self, response: Response) -> None:
         for document in DataContentProto.FromString(response.documents).docs.docs:
             self.sendLine(f"{response.endpoint} {document.text}".encode())
 
+    def ended(self, _: object, work: Deferred[Response]) -> None:
+        self.work.discard(work)
+        if self.port.connections.draining:
+            self.drain()
+
+    def drain(self) -> None:
+        if not self.work:
+            self.transport.loseConnection()
+
+    def close_now(self) -> None:
+        self.transport.abortConnection()
+
+    abort = close_now
+
     def connectionLost(self, reason: object) -> None:
-        self.port.open.discard(self)
-        if not self.port.open:
-            self.port.empty.fire(None)
+        self.port.connections.closed(self)
+        for work in tuple(self.work):
+            work.cancel()
 
 
 @pytest.fixture
@@ -99,7 +119,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def ask(port: int, line: str) -> tuple[str, socket.socket]:
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.sendall(line.encode() + b"\n")
-    return connection.makefile().readline(), connection
+    try:
+        return connection.makefile().readline(), connection
+    except ConnectionResetError:
+        return "", connection
 
 
 @pytest_twisted.ensureDeferred
@@ -122,7 +145,41 @@ async def test_a_fifth_protocol_is_mounted_through_the_same_interface(lines: Non
     await gateway.stop()
     with connection:
         assert await in_thread(connection.recv, 1) == b""
-    assert not port.open
+    assert not port.connections
+
+
+@contextlib.asynccontextmanager
+async def asked(dispatcher: FakeDispatcher) -> AsyncIterator[tuple[LinePort, Deferred[Any]]]:
+    """A port of lines by itself, with one request under way, and its answer."""
+    port = LinePort(Listener(("lines",)), backend(GatewayConfig(host="127.0.0.1"), dispatcher))
+    port.listen()
+    asking = in_thread(ask, port.report().port, "/echo apples")
+    await until(lambda: dispatcher.waiting)
+    yield port, asking
+    _, connection = await asking
+    connection.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_answers_what_is_under_way_before_it_has_drained() -> None:
+    dispatcher = FakeDispatcher(held=True)
+    async with asked(dispatcher) as (port, asking):
+        drained = port.drain(10.0)
+        assert not drained.called
+        dispatcher.settle(dispatcher.requests[0].request_id)
+
+        await drained
+        assert (await asking)[0] == "/echo apples\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_closes_what_outlasts_the_grace_period() -> None:
+    dispatcher = FakeDispatcher(held=True)
+    async with asked(dispatcher) as (port, asking):
+        await port.drain(0.05)
+
+        assert (await asking)[0] == ""
+        assert dispatcher.cancelled == [dispatcher.requests[0].request_id]
 
 
 def test_every_protocol_of_a_flow_file_has_a_module() -> None:

@@ -16,12 +16,12 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 
-from gatewayd.config.model import GatewayConfig
+from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.errors import Draining
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.web_port import WebSite, build_site
+from gatewayd.protocols.web_port import WebPort
 from gatewayd.protocols.websocket.session import WebSocketSession
 
 reactor: Any = _reactor
@@ -53,25 +53,27 @@ class Nobody:
         return fail(Draining())
 
 
-def echo_site(**settings: Any) -> WebSite:
+def echo_port(**settings: Any) -> WebPort:
     """
-    The factory of a port of HTTP and WebSocket that echoes; ``settings`` are the gateway's.
+    A port of HTTP and WebSocket that echoes, not listening yet; ``settings`` are the gateway's.
 
     The window holds one message, because the suite wants its echoes in order.
     """
-    gateway = GatewayConfig(**{"prefetch": 1, "compress_above_bytes": 1, **settings})
+    gateway = GatewayConfig(host="127.0.0.1", **{"prefetch": 1, "compress_above_bytes": 1, **settings})
     buffers = Buffers(gateway.max_buffered_bytes)
-    backend = Backend(gateway, Nobody(), dict, deferToThread, reactor, buffers)
-    site = build_site(("http", "websocket"), backend)
-    assert site.websockets is not None
-    site.websockets.protocol = EchoSession  # type: ignore[assignment]
-    return site
+    no_loop: Any = None
+    backend = Backend(gateway, Nobody(), dict, deferToThread, reactor, buffers, no_loop)
+    port = WebPort(Listener(("http", "websocket")), backend)
+    assert port.websockets is not None
+    port.websockets.protocol = EchoSession  # type: ignore[assignment]
+    return port
 
 
 def main() -> None:
     """Serve on a free port, which is the first line that is printed."""
-    port = reactor.listenTCP(0, echo_site(), interface="127.0.0.1").getHost().port
-    sys.stdout.write(f"{port}\n")
+    port = echo_port()
+    port.listen()
+    sys.stdout.write(f"{port.report().port}\n")
     sys.stdout.flush()
     reactor.run()
 

@@ -26,13 +26,14 @@ from graphql import (
     parse,
     validate,
 )
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gatewayd.config.model import GatewayConfig
+from gatewayd.bridge import Bridge
 from gatewayd.errors import InternalError, InvalidQuery
 from gatewayd.messages.request import Request, Response
-from gatewayd.protocols.backend import Backend, Loop
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
@@ -61,11 +62,16 @@ class Question:
 
 
 class GraphqlApi:
-    """Serves /graphql of one port. Reactor thread only, but for what ``_Execution`` does."""
+    """
+    /graphql of one port, and the loop on which its queries run, between ``start`` and ``stop``.
 
-    def __init__(self, gateway: GatewayConfig, backend: Backend, loop: Loop, page: Page) -> None:
+    Reactor thread only, but for what ``_Execution`` does.
+    """
+
+    def __init__(self, backend: Backend, page: Page) -> None:
+        gateway = backend.gateway
         self._backend = backend
-        self._loop = loop
+        self._loop = Bridge(backend.reactor, "graphql loop")
         self._page = page
         self._queries = _Queries(
             QueryLimits(
@@ -75,6 +81,14 @@ class GraphqlApi:
                 root_fields=gateway.graphql_max_root_fields,
             )
         )
+
+    def start(self) -> None:
+        """Start the loop. Queries that come before wait for it."""
+        self._loop.start()
+
+    def stop(self) -> Deferred[None]:
+        """Cancel the queries that still run, and end the loop."""
+        return Deferred.fromCoroutine(self._loop.stop())
 
     async def answer(self, http_request: GatewayRequest) -> None:
         """Execute what ``http_request`` asks, or show the page to write queries in."""
@@ -126,7 +140,7 @@ class _Execution:
     It is graphql-core's context value, and so a ``schema.Asker``.
     """
 
-    def __init__(self, backend: Backend, loop: Loop, queries: _Queries, request_id: str) -> None:
+    def __init__(self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str) -> None:
         self.failures: list[GraphQLError] = []
         self._backend = backend
         self._loop = loop

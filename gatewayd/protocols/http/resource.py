@@ -11,12 +11,12 @@ ones, wrong methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -26,13 +26,16 @@ from werkzeug.routing import RequestRedirect
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gatewayd.messages.json_form import responses
-from gatewayd.protocols.backend import Backend, Loop
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, respond_with_error
 from gatewayd.protocols.http.pages import Page, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import ExecRoute, exec_routes
+
+if TYPE_CHECKING:
+    from gatewayd.protocols.graphql.resource import GraphqlApi
 
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
 
@@ -47,9 +50,11 @@ class HttpApi(Resource):
 
     isLeaf = True
 
-    def __init__(self, gateway: GatewayConfig, backend: Backend, *, full: bool) -> None:
+    def __init__(self, backend: Backend, *, full: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        gateway = backend.gateway
         self._backend = backend
+        self._graphql: GraphqlApi | None = None
         self._compress_above_bytes = gateway.compress_above_bytes
         # Any: Klein's types know requests as IRequest, and handlers by what they return to be rendered.
         self._app: Any = Klein()
@@ -58,6 +63,15 @@ class HttpApi(Resource):
         self._klein: Any = self._app.resource()
         self._plain = dict(self._plain_paths())
         self._paths = {path for _, path in self._plain}
+
+    def start(self) -> None:
+        """Start what serves some of the paths: call it once the port listens."""
+        if self._graphql is not None:
+            self._graphql.start()
+
+    def stop(self) -> Deferred[None]:
+        """End what was started. Fires when that is done."""
+        return succeed(None) if self._graphql is None else self._graphql.stop()
 
     def render(self, http_request: GatewayRequest) -> int:
         handler = self._plain.get((http_request.method, http_request.path))
@@ -84,18 +98,18 @@ class HttpApi(Resource):
         if full:
             for route in exec_routes(gateway):
                 self._add(route.path, route.methods, self._serves(route))
-            if gateway.expose_graphql_endpoint and self._backend.loop is not None:
-                self._mount_graphql(gateway, self._backend.loop)
+            if gateway.expose_graphql_endpoint:
+                self._mount_graphql(gateway)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
 
-    def _mount_graphql(self, gateway: GatewayConfig, loop: Loop) -> None:
+    def _mount_graphql(self, gateway: GatewayConfig) -> None:
         # Most gateways don't serve it, and need not wait for its library to load.
         from gatewayd.protocols.graphql.resource import GraphqlApi
 
         page, *files = graphiql(gateway)
         for file in files:
             self._add(file.path, ("GET",), _shows(file))
-        api = GraphqlApi(gateway, self._backend, loop, page)
+        api = self._graphql = GraphqlApi(self._backend, page)
         self._add(
             page.path, ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -25,11 +24,11 @@ from twisted.web.server import Request, Site
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import GatewayError, HeadTimeout, HeadTooLarge, InvalidHttp, Overloaded, TooLarge
-from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
-from gatewayd.waiters import Waiters
 
 
 @attrs.frozen
@@ -74,7 +73,7 @@ class GatewayChannel(HTTPChannel):
         self.totalHeadersSize = self.MAX_LENGTH = limits.head_bytes
         self.maxHeaders = limits.headers
         self.abortTimeout = limits.linger_s  # type: ignore[assignment]
-        self.site.channels.add(self)
+        self.site.connections.opened(self)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -84,7 +83,7 @@ class GatewayChannel(HTTPChannel):
     def leave_site(self) -> None:
         """Forget this connection: it is lost, or another protocol took its transport over."""
         self._stop_deadline()
-        self.site.channel_left(self)
+        self.site.connections.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self.refused:
@@ -124,7 +123,7 @@ class GatewayChannel(HTTPChannel):
         self.refuse(HeadTooLarge())
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        return bool(super().checkPersistence(request, version)) and not self.site.draining
+        return bool(super().checkPersistence(request, version)) and not self.site.connections.draining
 
     def refuse_body(self) -> None:
         """The body of the current request is, or became, larger than the limit."""
@@ -163,8 +162,12 @@ class GatewayChannel(HTTPChannel):
         else:
             self.persistent = 0
 
+    def close_now(self) -> None:
+        """Close without waiting for the answer; HTTP has nothing to say at the end."""
+        self.abort()
+
     def abort(self) -> None:
-        """Close without waiting for anything."""
+        """Close without waiting for the client."""
         self.transport.abortConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -197,19 +200,16 @@ class GatewaySite(Site):
     noisy = False  # the gateway says itself what listens where
 
     def __init__(
-        self, resource: Resource, limits: SiteLimits, buffers: Buffers, reactor: Any, *, cors: bool
+        self, root: Resource, limits: SiteLimits, backend: Backend, connections: Connections, *, cors: bool
     ) -> None:
-        super().__init__(resource, timeout=limits.idle_s, reactor=reactor, parsePOSTFormSubmission=False)
+        super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
-        self.buffers = buffers
-        self._clock = reactor
-        self.channels: set[GatewayChannel] = set()
-        self.draining = False
-        self._cors = cors
-        self._empty: Waiters[None] = Waiters()
+        self.buffers = backend.buffers
+        self.connections = connections
+        self.cors = cors
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return None if self.draining else super().buildProtocol(addr)
+        return None if self.connections.draining else super().buildProtocol(addr)
 
     def startFactory(self) -> None:
         """Opens no log."""
@@ -225,44 +225,9 @@ class GatewaySite(Site):
 
     def headers_for(self, http_request: GatewayRequest) -> Iterable[tuple[bytes, bytes]]:
         """Headers that every answer carries: those of CORS where it is on and the client a browser."""
-        if not self._cors or http_request.method == b"OPTIONS":
+        if not self.cors or http_request.method == b"OPTIONS":
             return ()
         return _CORS if http_request.header(b"origin") is not None else ()
-
-    @property
-    def cors(self) -> bool:
-        """Whether pages of any origin may use the gateway."""
-        return self._cors
-
-    def channel_left(self, channel: GatewayChannel) -> None:
-        """A connection ended, or became a WebSocket."""
-        self.channels.discard(channel)
-        if not self.channels:
-            self._empty.fire(None)
-
-    def close_all(self, grace_s: float) -> Deferred[None]:
-        """
-        Close idle connections now, the others after their request, and all of them after ``grace_s``.
-
-        Fires when no connection is left.
-        """
-        self.draining = True
-        for channel in tuple(self.channels):
-            channel.drain()
-        if not self.channels:
-            return succeed(None)
-        left = self._empty.wait()
-        late = self._clock.callLater(grace_s, self._abort_all)
-
-        def closed(_: None) -> None:
-            if late.active():
-                late.cancel()
-
-        return left.addCallback(closed)
-
-    def _abort_all(self) -> None:
-        for channel in tuple(self.channels):
-            channel.abort()
 
 
 _CORS = (

@@ -18,6 +18,8 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gatewayd.clocks import Watcher
+
 
 @implementer(IReadDescriptor)
 class HangUps:
@@ -27,7 +29,7 @@ class HangUps:
     Takes up a file descriptor from the first ``watch`` to ``close``.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Watcher) -> None:
         self._reactor = reactor
         self._epoll: Any = None
         self._watched: dict[int, Callable[[], None]] = {}

@@ -1,42 +1,38 @@
 # mypy: disable-error-code="no-untyped-call"
-"""All WebSocket connections of one listener: their settings, and how they are closed together."""
+"""The settings that all WebSocket connections of one listener share."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory
-from twisted.internet.defer import Deferred, succeed
 
-from gatewayd.config.model import GatewayConfig
 from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.websocket.deflate import accept_deflate
 from gatewayd.protocols.websocket.hangups import HangUps
 from gatewayd.protocols.websocket.session import WebSocketSession
-from gatewayd.waiters import Waiters
 
 _HANDSHAKE_S: Final = 10.0
-# After the grace period, for the close frames to go out.
-_LAST_S: Final = 1.0
 
 
 class WebSocketListener(WebSocketServerFactory):
     """
-    All WebSocket connections of one listener.
+    Makes the sessions of one port, which count among its ``connections``.
 
-    Each may have as many requests under way as the gateway's ``prefetch`` says.
+    ``prefetch`` bounds the requests that each may have under way. ``hangups`` are the port's to close.
     """
 
     protocol = WebSocketSession  # type: ignore[assignment]
 
-    def __init__(self, backend: Backend, gateway: GatewayConfig) -> None:
+    def __init__(self, backend: Backend, connections: Connections) -> None:
+        gateway = backend.gateway
         super().__init__(server="gatewayd", reactor=backend.reactor)
         self.backend = backend
+        self.connections = connections
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes
         self.hangups = HangUps(backend.reactor)
-        self._sessions: set[WebSocketSession] = set()
-        self._empty: Waiters[None] = Waiters()
         self.setProtocolOptions(
             webStatus=False,
             failByDrop=False,
@@ -50,45 +46,3 @@ class WebSocketListener(WebSocketServerFactory):
             autoPingTimeout=gateway.websocket_ping_timeout_s,
             perMessageCompressionAccept=accept_deflate,
         )
-
-    @property
-    def open_sessions(self) -> int:
-        """How many connections are open, or not yet closed."""
-        return len(self._sessions)
-
-    def session_opened(self, session: WebSocketSession) -> None:
-        self._sessions.add(session)
-
-    def session_closed(self, session: WebSocketSession) -> None:
-        self._sessions.discard(session)
-        if not self._sessions:
-            self._empty.fire(None)
-
-    def close_all(self, grace_s: float) -> Deferred[None]:
-        """
-        Close every connection with 1001, after its pending answers or after ``grace_s``.
-
-        Fires when none is left.
-        """
-        for session in tuple(self._sessions):
-            session.drain()
-        if not self._sessions:
-            self.hangups.close()
-            return succeed(None)
-        left = self._empty.wait()
-        calls = [
-            self.reactor.callLater(grace_s, self._each, WebSocketSession.close_now),
-            self.reactor.callLater(grace_s + _LAST_S, self._each, WebSocketSession.abort),
-        ]
-
-        def closed(_: None) -> None:
-            self.hangups.close()
-            for call in calls:
-                if call.active():
-                    call.cancel()
-
-        return left.addCallback(closed)
-
-    def _each(self, act: Any) -> None:
-        for session in tuple(self._sessions):
-            act(session)

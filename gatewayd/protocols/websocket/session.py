@@ -110,7 +110,7 @@ class WebSocketSession(WebSocketServerProtocol):
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
         self._descriptor = self.transport.fileno()
-        self.factory.session_opened(self)
+        self.factory.connections.opened(self)
         if self._trial:
             self._start(self._try_out())
 
@@ -161,7 +161,7 @@ class WebSocketSession(WebSocketServerProtocol):
         if self._late is not None and self._late.active():
             self._late.cancel()
         self.factory.hangups.unwatch(self._descriptor)
-        self.factory.session_closed(self)
+        self.factory.connections.closed(self)
 
     def _fail_connection(self, *code_and_reason: Any) -> None:
         # Autobahn's, for clients that break the rules: what they announced may never come.

@@ -16,17 +16,14 @@ import pytest_twisted
 from graphql import parse
 from twisted.internet.defer import Deferred
 
-from gatewayd.bridge import Bridge
-from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
-from gatewayd.protocols.web_port import build_site
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway
-from tests.protocols.harness import FakeDispatcher, Served, answer_to, backend, in_thread, reactor, until
+from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
 
 GOLDEN = load("graphql.json")
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
@@ -175,17 +172,8 @@ def test_an_unreachable_executor_is_an_error_without_data() -> None:
 
 @contextlib.asynccontextmanager
 async def serving(dispatcher: FakeDispatcher, **settings: Any) -> AsyncIterator[Served]:
-    bridge = Bridge(reactor, "graphql loop")
-    bridge.start()
-    gateway = GatewayConfig(expose_graphql_endpoint=True, **settings)
-    site = build_site(("http",), backend(gateway, dispatcher, loop=bridge))
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    try:
-        yield Served(site, port.getHost().port, dispatcher)
-    finally:
-        await port.stopListening()
-        await site.close_all(0.0)
-        await bridge.stop()
+    async with served(("http",), dispatcher, expose_graphql_endpoint=True, **settings) as gateway:
+        yield gateway
 
 
 def query(text: str, **more: Any) -> dict[str, Any]:
@@ -365,10 +353,5 @@ async def test_an_operation_that_is_not_there_is_an_error() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_not_there_unless_it_is_switched_on() -> None:
-    site = build_site(("http",), backend(GatewayConfig(), FakeDispatcher()))
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    try:
-        assert (await in_thread(ask, port.getHost().port, {"query": "{ docs { id } }"}))[0] == 404
-    finally:
-        await port.stopListening()
-        await site.close_all(0.0)
+    async with served(("http",)) as gateway:
+        assert (await in_thread(ask, gateway.port, {"query": "{ docs { id } }"}))[0] == 404

@@ -178,7 +178,7 @@ async def test_zipped_bodies_are_served_in_both_forms(size):
         body = gzip.compress(message(documents=DOCUMENTS))
         status, _, answer = await in_thread(call, gateway.port, "POST", "/post", body, headers)
         assert wire.decode_request(answer).documents == DOCUMENTS
-        assert gateway.site.buffers.held_bytes == 0
+        assert gateway.buffers.held_bytes == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -190,7 +190,7 @@ async def test_a_zip_bomb_is_too_large_however_small_it_is():
         )
         assert status == 413
         assert "1000000 bytes" in json.loads(answer)["detail"]
-        assert gateway.site.buffers.held_bytes == 0
+        assert gateway.buffers.held_bytes == 0
 
 
 # -- all bodies together -----------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ async def test_bodies_that_would_exceed_the_buffers_are_refused_for_now():
         body = b"{" + b" " * 59_998 + b"}"
         first = in_thread(call, gateway.port, "POST", "/post", body)
         await until(lambda: gateway.dispatcher.waiting)
-        assert gateway.site.buffers.held_bytes == 60_000
+        assert gateway.buffers.held_bytes == 60_000
 
         status, headers, answer = await in_thread(call, gateway.port, "POST", "/post", body)
         assert (status, headers["retry-after"]) == (503, "1")
@@ -215,11 +215,11 @@ async def test_bodies_that_would_exceed_the_buffers_are_refused_for_now():
             call, gateway.port, "POST", "/post", zipped, {"Content-Encoding": "gzip"}
         )
         assert status == 503
-        assert gateway.site.buffers.held_bytes == 60_000
+        assert gateway.buffers.held_bytes == 60_000
 
         gateway.dispatcher.settle(gateway.dispatcher.requests[0].request_id)
         assert (await first)[0] == 200
-        assert gateway.site.buffers.held_bytes == 0
+        assert gateway.buffers.held_bytes == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -229,10 +229,10 @@ async def test_what_a_client_that_hangs_up_held_is_given_back():
         half.sendall(HEAD + b"Content-Length: 10000\r\n\r\n" + b" " * 5000)
         whole = socket.create_connection(("127.0.0.1", gateway.port))
         whole.sendall(HEAD + b"Content-Length: 3\r\n\r\n{ }")
-        await until(lambda: gateway.dispatcher.waiting and gateway.site.buffers.held_bytes == 5003)
+        await until(lambda: gateway.dispatcher.waiting and gateway.buffers.held_bytes == 5003)
         half.close()
         whole.close()
-        await until(lambda: gateway.site.buffers.held_bytes == 0)
+        await until(lambda: gateway.buffers.held_bytes == 0)
 
 
 @pytest_twisted.ensureDeferred

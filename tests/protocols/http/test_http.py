@@ -301,4 +301,4 @@ async def test_requests_of_one_connection_are_answered_in_order():
         answer.callback(answer_to(request))
         found = await reading
         assert found.index(b'"/slow"') < found.index(b'"/quick"')
-        assert len(gateway.site.channels) <= 1
+        assert len(gateway.connections) <= 1

@@ -168,23 +168,23 @@ async def test_many_idle_connections_keep_nobody_out():
         address = ("127.0.0.1", gateway.port)
         idle = await in_thread(lambda: [socket.create_connection(address, 10) for _ in range(200)])
         try:
-            await until(lambda: len(gateway.site.channels) == 200)
+            await until(lambda: len(gateway.connections) == 200)
             assert await in_thread(still_serves, gateway.port)
         finally:
             for each in idle:
                 each.close()
-        await until(lambda: not gateway.site.channels)
+        await until(lambda: not gateway.connections)
 
 
 @pytest_twisted.ensureDeferred
 async def test_draining_closes_idle_connections_and_lets_the_others_finish():
     async with served(dispatcher=FakeDispatcher(held=True)) as gateway:
         idle = socket.create_connection(("127.0.0.1", gateway.port))
-        await until(lambda: gateway.site.channels)
+        await until(lambda: gateway.connections)
         busy = in_thread(talk, gateway.port, HEAD + b"Content-Length: 2\r\n\r\n{}")
         await until(lambda: gateway.dispatcher.requests)
 
-        drained = gateway.site.close_all(5.0)
+        drained = gateway.connections.close_all(5.0)
         assert await in_thread(idle.recv, 1) == b""
         idle.close()
         assert not drained.called
@@ -200,7 +200,7 @@ async def test_what_outlasts_the_grace_period_is_cut_off_and_cancelled():
     async with served(dispatcher=FakeDispatcher(held=True)) as gateway:
         busy = in_thread(talk, gateway.port, HEAD + b"Content-Length: 2\r\n\r\n{}")
         await until(lambda: gateway.dispatcher.requests)
-        await gateway.site.close_all(0.05)
+        await gateway.connections.close_all(0.05)
         assert await busy == b""
         assert len(gateway.dispatcher.cancelled) == 1
 
@@ -224,4 +224,4 @@ async def test_a_slow_download_outlives_the_idle_timeout_but_a_stalled_one_does_
         assert await in_thread(slowly, gateway.port, [0.1] * 15) > 12_000_000
         stalled = await in_thread(slowly, gateway.port, [0.0, 2.0])
         assert 0 < stalled < 12_000_000
-        await until(lambda: not gateway.site.channels)
+        await until(lambda: not gateway.connections)

@@ -46,9 +46,9 @@ async def test_a_client_that_leaves_while_its_window_is_full_is_noticed_at_once(
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         await until(lambda: sorted(engine.cancelled) == ["r0", "r1"])
-        await until(lambda: not gateway.site.websockets.open_sessions)
+        await until(lambda: not gateway.connections)
         assert len(engine.requests) == 2
-        assert gateway.site.buffers.held_bytes == 0
+        assert gateway.buffers.held_bytes == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -59,7 +59,7 @@ async def test_a_client_that_answers_no_ping_is_dropped():
         opcodes = [opcode for _, opcode, _ in await in_thread(lambda: list(silent.frames()))]
         assert opcodes[0] == PING
         assert opcodes[1:] in ([], [CLOSE])
-        await until(lambda: not gateway.site.websockets.open_sessions)
+        await until(lambda: not gateway.connections)
         silent.close()
 
 
@@ -80,7 +80,7 @@ async def test_a_client_that_is_still_sending_a_large_frame_is_not_dropped_for_i
 async def test_pings_can_be_switched_off():
     async with served(("websocket",), websocket_ping_interval_s=0.0) as gateway:
         client = await in_thread(upgraded, gateway.port)
-        (session,) = gateway.site.websockets._sessions
+        (session,) = gateway.connections
         assert session.autoPingPendingCall is None
         client.close()
 
@@ -98,7 +98,7 @@ async def test_an_ordinary_client_compresses_and_is_answered_compressed_where_it
 
     async with served(("websocket",)) as gateway:
         await asyncio_client(conversation)
-        assert gateway.site.buffers.held_bytes == 0
+        assert gateway.buffers.held_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ async def test_messages_that_would_exceed_the_buffers_close_with_1013():
         assert (opcode, code) == (CLOSE, 1013)
         assert "try again" in reason or "max_buffered_bytes" in reason
         gateway.dispatcher.settle("r0")
-        await until(lambda: gateway.site.buffers.held_bytes == 0)
+        await until(lambda: gateway.buffers.held_bytes == 0)
         first.close()

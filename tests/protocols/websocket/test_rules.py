@@ -15,7 +15,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 
-from tests.protocols.harness import in_thread
+from tests.protocols.harness import closed, in_thread
 from tests.protocols.websocket.frames_by_hand import (
     BINARY,
     CLOSE,
@@ -27,7 +27,7 @@ from tests.protocols.websocket.frames_by_hand import (
     closing,
     frame,
 )
-from tests.wstest.echo import echo_site
+from tests.wstest.echo import echo_port
 
 reactor: Any = _reactor
 LIMIT = 200_000
@@ -71,14 +71,13 @@ def hold(
 
 async def echo(check: Any, *args: Any, **options: Any) -> Any:
     """Run ``check(port, ...)`` in a thread against an echo."""
-    site = echo_site(max_message_bytes=LIMIT, websocket_close_timeout_s=0.2)
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    port = echo_port(max_message_bytes=LIMIT, websocket_close_timeout_s=0.2)
+    port.listen()
     try:
-        return await in_thread(check, port.getHost().port, *args, **options)
+        return await in_thread(check, port.report().port, *args, **options)
     finally:
-        await port.stopListening()
-        await site.close_all(0.0)
-        assert site.buffers.held_bytes == 0
+        await closed(port)
+        assert port.site.buffers.held_bytes == 0
 
 
 def inflate(payload: bytes) -> bytes:

@@ -301,7 +301,7 @@ async def test_a_client_that_leaves_cancels_what_is_under_way(abruptly):
         seen.set()
         await talking
         await until(lambda: sorted(engine.cancelled) == ["a", "b"])
-        await until(lambda: gateway.site.websockets.open_sessions == 0)
+        await until(lambda: not gateway.connections)
 
 
 @pytest_twisted.ensureDeferred
@@ -363,7 +363,7 @@ async def test_stopping_delivers_pending_answers_then_closes_with_1001():
     async with served(("websocket",), engine) as gateway:
         talking = asyncio_client(conversation)
         await until(lambda: engine.waiting)
-        closing = gateway.site.close_all(5.0)
+        closing = gateway.connections.close_all(5.0)
         engine.settle("a")
         answer, (code, _) = await talking
         assert (answer, code) == ("a", 1001)
@@ -381,9 +381,32 @@ async def test_stopping_does_not_wait_longer_than_the_grace_period():
     async with served(("websocket",), engine) as gateway:
         talking = asyncio_client(conversation)
         await until(lambda: engine.waiting)
-        await gateway.site.close_all(0.05)
+        await gateway.connections.close_all(0.05)
         assert (await talking)[0] == 1001
         assert engine.cancelled == ["a"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_becomes_a_websocket_while_the_port_drains_is_closed_with_1001():
+    async with served(("http", "websocket")) as gateway:
+        client = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+        head = (
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        client.sendall(head[:40])
+        await until(lambda: any(channel.requests for channel in gateway.connections))
+
+        drained = gateway.web.drain(5.0)
+        client.sendall(head[40:])
+        received = await in_thread(client.recv, 4096)
+        while b"\x03\xe9" not in received:
+            received += await in_thread(client.recv, 4096)
+        assert not drained.called
+        client.close()
+
+        await drained
+        assert received.startswith(b"HTTP/1.1 101 ")
 
 
 @pytest_twisted.ensureDeferred
