@@ -58,6 +58,7 @@ class GatewayConfig:
     one stream, 0 for no limit. ``max_buffered_bytes`` bounds the sum of all requests that are held,
     on all listeners together. ``compress_above_bytes`` is the size from which an answer is compressed
     for a client that accepts it, 0 for never; a ping interval or timeout of 0 is never, too.
+    ``floating_grace_period_s`` bounds how long a stop waits for floating calls, None for no bound.
     ``expose_endpoints`` maps an exec endpoint to its HTTP route.
     """
 
@@ -74,6 +75,7 @@ class GatewayConfig:
     max_buffered_bytes: int = 1 << 30
     compress_above_bytes: int = 4096
     grace_period_s: float = 10.0
+    floating_grace_period_s: float | None = 60.0
     http_idle_timeout_s: float = 75.0
     http_head_timeout_s: float = 30.0
     http_max_head_bytes: int = 64 * 1024

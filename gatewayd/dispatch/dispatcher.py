@@ -16,7 +16,7 @@ their failures are only logged, and ``drain`` waits for them.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 from uuid import uuid4
@@ -144,10 +144,23 @@ class Dispatcher:
         self._check_drained()
         return drained
 
-    def abandon(self) -> None:
-        """Fail what is in flight with Draining, and cancel its calls, floating ones too."""
+    def refuse_awaited(self) -> int:
+        """Fail the requests that clients wait for with Draining; floating calls go on. Returns how many."""
+        awaited = [run for run in self._runs if run.is_awaited]
+        for run in awaited:
+            run.refuse()
+        return len(awaited)
+
+    def abandon(self) -> Counter[str]:
+        """
+        Fail what is in flight with Draining, and cancel its calls, floating ones too.
+
+        Returns how many floating calls were cancelled, by deployment.
+        """
+        floating = Counter(name for run in self._runs for name in run.floating)
         for run in tuple(self._runs):
             run.abandon()
+        return floating
 
     def run_ended(self, run: _Run) -> None:
         """Called by each run when it has its result and its last call has ended."""
@@ -193,6 +206,16 @@ class _Run:
         self._stopped = False  # nothing may be sent any more
         self._ended = False
         self._result: Deferred[Response] | None = Deferred(self._cancelled)  # None once it is given
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a client still waits for the response."""
+        return self._result is not None
+
+    @property
+    def floating(self) -> list[str]:
+        """The deployments whose floating calls are under way."""
+        return [node.name for node in self._calls if node is not None and node.background]
 
     def begin(self) -> Deferred[Response]:
         """Start; the Deferred fires with the Response. Call it once."""
@@ -294,8 +317,13 @@ class _Run:
         if self._result is not None:
             self._stop().errback(failure)
 
+    def refuse(self) -> None:
+        """Fail the request with Draining. Its floating calls go on."""
+        self._fail(Failure(Draining()))
+        self._end_if_idle()
+
     def abandon(self) -> None:
-        """End at once, whatever is waited for."""
+        """End at once, whatever is under way."""
         self._fail(Failure(Draining()))
         self._stopped = True
         for call in list(self._calls.values()):

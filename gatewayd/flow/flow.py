@@ -204,9 +204,18 @@ class Flow(Posts[C_co]):
             raise RuntimeError("this Flow runs already")
         flow = self.config
         mapping, by_value = self._description.portable()
-        message = {"flow": mapping, "by_value": by_value, "base_dir": self._description.base_dir}
+        message: dict[str, Any] = {
+            "flow": mapping,
+            "by_value": by_value,
+            "base_dir": self._description.base_dir,
+        }
+        settings = {**mapping.get("with", {}), **mapping.get("gateway", {})}
+        # As in the reference, closing waits for everything that was begun, unless a bound is set.
+        bounded = not settings.keys().isdisjoint(("floating_grace_period", "floating_grace_period_s"))
+        grace_s = max(flow.gateway.grace_period_s, flow.gateway.floating_grace_period_s or 0.0)
+        message["wait_for_floating"] = not bounded
         with startup(flow) as show:
-            self._running = RunningGateway(message, flow.gateway.grace_period_s, show)
+            self._running = RunningGateway(message, grace_s if bounded else None, show)
         return self
 
     def close(self) -> None:

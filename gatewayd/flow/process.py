@@ -57,14 +57,18 @@ class PortAlreadyUsed(RuntimeFailToStart):
 class RunningGateway:
     """One gateway process. ``ports`` are those of its listeners, in their order."""
 
-    def __init__(self, message: Mapping[str, Any], grace_s: float, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, message: Mapping[str, Any], grace_s: float | None, on_event: Callable[[Event], None]
+    ) -> None:
         """
-        Start it and wait until all executors serve; ``on_event`` is told how that goes.
+        Start it and wait until all executors serve; ``on_event`` gets the events of the start.
+
+        ``grace_s`` bounds what ``close`` waits for, None for no bound.
 
         Raises RuntimeFailToStart; then, as with any other exception (Ctrl-C), all has ended again.
         """
         self.ports: list[int] = []
-        self._patience_s = grace_s + _PATIENCE_S
+        self._patience_s = None if grace_s is None else grace_s + _PATIENCE_S
         self._closing = threading.Lock()
         # Popen execs at once (vfork): no Python and no gRPC ever runs in a copy of this process.
         self._process = subprocess.Popen(
@@ -79,7 +83,7 @@ class RunningGateway:
                 on_event(event)
                 self._take(event)
         except BaseException:
-            self._end(grace_s=0)
+            self._end(_PATIENCE_S)  # it has no requests to finish: it is quick without being hurried
             raise
         # Threads that outlive the main one are waited for before this is called; none of them is ours.
         atexit.register(self.close)
@@ -104,15 +108,14 @@ class RunningGateway:
         atexit.unregister(self.close)
         self._end(self._patience_s)
 
-    def _end(self, grace_s: float) -> None:
+    def _end(self, patience_s: float | None) -> None:
         with self._closing:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
             try:
-                # Before it is ready it has no requests to finish: it is quick without being hurried.
-                self._process.wait(grace_s or _PATIENCE_S)
+                self._process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 self._process.kill()
             except BaseException:

@@ -3,7 +3,8 @@
 
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "by_value": {...},
-"log_level": ...}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
+"log_level": ..., "wait_for_floating": whether a stop waits for all
+floating calls}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
 the class or object that is sent by value. Reports go back as lines of JSON on what was standard output (see
 ``service.py``).
 
@@ -51,6 +52,8 @@ def main() -> int:
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1
+    if order["wait_for_floating"]:
+        flow = attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, floating_grace_period_s=None))
     os.environ.update(flow.gateway.env)
     globalLogBeginner.beginLoggingTo([_observer(order["log_level"], report)], redirectStandardIO=False)
     return _serve(flow, order["parent"], report, signals)

@@ -104,16 +104,27 @@ class Gateway:
                 log.info("try: {command}", command=command)
 
     async def stop(self) -> None:
-        """Returns when everything has ended; takes little longer than the grace period at most."""
+        """
+        Returns when everything has ended: a little after the longer of the two grace periods, at the latest.
+
+        Clients are refused after the first; floating calls, which no client waits for, have the second.
+        """
         grace_s = self.flow.gateway.grace_period_s
         started = self._reactor.seconds()
         self._dispatcher.close()
         over = self._reactor.callLater(grace_s, self._grace_over)
+        floating_s = self.flow.gateway.floating_grace_period_s
+        floating = (
+            None
+            if floating_s is None
+            else self._reactor.callLater(max(grace_s, floating_s), self._floating_over)
+        )
         # The connections stay a moment longer than the grace period, for the refusals of what did not finish.
         draining = [port.drain(grace_s) for port in self._ports]
         await DeferredList([*draining, self._dispatcher.drain()], consumeErrors=True)
-        if over.active():
-            over.cancel()
+        for timer in (over, floating):
+            if timer is not None and timer.active():
+                timer.cancel()
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._supervisor.stop(left_s)
         self._pool.close()
@@ -123,12 +134,23 @@ class Gateway:
         log.info("stopped")
 
     def _grace_over(self) -> None:
-        log.warn(
-            "the grace period of {grace_s} s is over; {count} requests that were under way are refused",
-            grace_s=self.flow.gateway.grace_period_s,
-            count=self._dispatcher.in_flight,
-        )
-        self._dispatcher.abandon()
+        count = self._dispatcher.refuse_awaited()
+        if count:
+            log.warn(
+                "the grace period of {grace_s} s is over; {count} requests that were under way are refused",
+                grace_s=self.flow.gateway.grace_period_s,
+                count=count,
+            )
+
+    def _floating_over(self) -> None:
+        dropped = self._dispatcher.abandon()
+        if dropped:
+            log.warn(
+                "floating calls have not ended within {limit_s} s (gateway.floating_grace_period); "
+                "dropped: {dropped}",
+                limit_s=self.flow.gateway.floating_grace_period_s,
+                dropped=", ".join(f"{count} of {name}" for name, count in sorted(dropped.items())),
+            )
 
     # -- executors -----------------------------------------------------------------------------------
 

@@ -366,6 +366,21 @@ def test_each_executor_gets_its_own_parameters() -> None:
     assert sent == {"a": struct(k=2), "b": struct(k=1)}
 
 
+def test_refusing_what_is_awaited_lets_floating_calls_finish() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, deployment("a"), deployment("log", "a", floating=True), deployment("b", "a"))
+    answered, refused = results(dispatcher.dispatch(REQUEST)), results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    pool.answer("b")  # the first request is answered, its floating call is under way
+
+    assert dispatcher.refuse_awaited() == 1
+
+    assert [type(each) for each in (*answered, *refused)] == [Response, Draining]
+    assert dispatcher.in_flight == 1
+    assert dispatcher.abandon() == {"log": 1}
+    assert dispatcher.in_flight == 0
+
+
 def test_abandoning_refuses_what_is_in_flight_and_cancels_its_calls() -> None:
     dispatcher = build(FakePool(), *CHAIN)
     ended = results(dispatcher.dispatch(REQUEST))

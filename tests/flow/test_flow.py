@@ -257,3 +257,33 @@ def test_a_flow_with_tls_is_asked_over_tls(protocol, tmp_path):
     with flow:
         assert flow.client.tls
         assert flow.post("/", Document(text="same")).texts == ["same"]
+
+
+class Writing(Executor):
+    @requests
+    def write(self, docs, parameters, **kwargs):
+        time.sleep(parameters["t"])
+        Path(parameters["file"]).write_text("done")
+
+
+def floating_flow(**settings):
+    gateway = Flow().config_gateway(protocol="http", grace_period=0.1, **settings)
+    return gateway.add(name="answers").add(name="slow", uses=Writing, needs="gateway", floating=True)
+
+
+def test_closing_waits_for_floating_work_beyond_the_grace_period(tmp_path):
+    files = [tmp_path / str(number) for number in range(3)]
+
+    with floating_flow() as flow:
+        for file in files:  # one after the other, since the executor works in one thread
+            flow.post("/", Document(), parameters={"t": 0.5, "file": str(file)})
+
+    assert [file.read_text() for file in files] == ["done"] * 3
+
+
+def test_floating_work_beyond_its_own_bound_is_dropped_and_named(tmp_path, capfd):
+    with floating_flow(floating_grace_period=0.2) as flow:
+        flow.post("/", Document(), parameters={"t": 30, "file": str(tmp_path / "file")})
+
+    assert "(gateway.floating_grace_period); dropped: 1 of slow" in capfd.readouterr().err
+    assert not (tmp_path / "file").exists()
