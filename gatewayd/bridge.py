@@ -3,8 +3,8 @@ The only door between the reactor thread and gRPC's asyncio loop.
 
 The loop runs in one thread of its own. Calls and answers cross through two mailboxes, one for each
 direction; a mailbox wakes its thread once for as many letters as are waiting, which is what makes a
-crossing cheap under load. Either side can give up on what it asked for: the work is then cancelled on
-the other side, and an answer that was already on its way is dropped.
+crossing cheap under load. Either side can cancel what it asked for: the work is cancelled on the
+other side, and an answer that is already on its way is dropped.
 
     loop thread       await bridge.on_reactor(dispatch, request)    -> runs dispatch on the reactor
     reactor thread    await bridge.on_loop(call, message)           -> runs the coroutine on the loop
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 log = Logger()
 
-# What a task may take to end once it is cancelled, by feel: a process that is told to stop has to end.
+# How long cancelled tasks may take to end. Chosen without a measurement: a process that stops must end.
 _PATIENCE_S: Final = 5.0
 
 
@@ -41,8 +41,8 @@ class Bridge:
     """
     Owns the loop thread.
 
-    Created and started on the reactor thread, before or while the reactor runs; ``stop`` needs it to
-    be running.
+    Create and start it on the reactor thread, before or while the reactor runs; ``stop`` needs a running
+    reactor.
     """
 
     def __init__(self, reactor: Threads, name: str = "grpc loop") -> None:
@@ -90,8 +90,8 @@ class Bridge:
         """
         Run ``work(*args)`` as a task of the loop.
 
-        Cancelling the Deferred cancels the task; what the task then still answers is dropped. A
-        bridge that was stopped, or stops meanwhile, cancels it too.
+        Cancelling the Deferred cancels the task and drops its answer; stopping the bridge cancels both. On a
+        bridge that has stopped, the Deferred is cancelled at once.
         """
         job: _Job[T] = _Job(self)
         if self._stopped:
@@ -294,7 +294,7 @@ class _Mailbox:
         """From any thread."""
         self._letters.append((function, args, kwargs))
         # The letter is in before the flag is read, and the owner clears the flag before it looks:
-        # whoever reads True is sure to be seen. At worst two posters wake the owner twice.
+        # if the flag is set, the owner has yet to look. At worst two posters wake the owner twice.
         if not self._awake and not self._closed:
             self._awake = True
             self._wake(self._empty)

@@ -7,8 +7,8 @@ class Buffers:
     """
     A count of held bytes, bounded.
 
-    Who keeps bytes of a client takes them first and gives them back when they are let go. One object
-    serves every listener of a gateway; reactor thread only.
+    Code that keeps a client's bytes takes them first, and gives them back when it drops them. All ports of a
+    gateway share one. Reactor thread only.
     """
 
     __slots__ = ("held_bytes", "limit_bytes")
@@ -22,7 +22,7 @@ class Buffers:
         return self.held_bytes + count <= self.limit_bytes
 
     def take(self, count: int) -> bool:
-        """Hold ``count`` bytes more; False, and nothing is held, where there is no room."""
+        """Hold ``count`` bytes more; False, and nothing changes, if there is no room."""
         if self.held_bytes + count > self.limit_bytes:
             return False
         self.held_bytes += count
@@ -33,7 +33,7 @@ class Buffers:
         self.held_bytes -= count
 
     def full(self) -> str:
-        """What to tell a client that found no room."""
+        """The text of the refusal when there is no room."""
         return (
             f"the gateway holds as many bytes of requests as it may ({self.limit_bytes}, "
             "gateway.max_buffered_bytes); try again later"

@@ -34,7 +34,7 @@ class PortReport:
     """
     A port that listens: what it speaks, where, and how many connections are open (None if that is unknown).
 
-    ``try_it`` is a command for a person's first request, None where there is no simple one.
+    ``try_it`` is a shell command for a first request, None if there is no simple one.
     """
 
     protocols: tuple[str, ...]
@@ -57,7 +57,7 @@ class Port(Protocol):
         ...
 
     def set_serving(self) -> None:
-        """Every executor has served once: tell clients that check the port's health."""
+        """Every executor has served once: report the port as healthy."""
         ...
 
     def drain(self, grace_s: float) -> Deferred[None]:

@@ -1,9 +1,9 @@
 """
 One client stream: how many requests it may have under way, and which answer goes out next.
 
-A request takes a place when it is admitted and gives it back when its answer has been *written*, not
-when it has been answered: a client that sends but does not read then stops being read from, and what
-is held for it stays bounded by the limit.
+A request takes a place when it is admitted, and frees it when its answer has been *written*, not when it has
+been answered: the gateway then stops reading from a client that sends but does not read, and the limit bounds
+what it holds for that client.
 
     admit() ──► in flight ── answered() ──► held (ordered only) ──► going out ── written() ──► place free
 
@@ -54,7 +54,7 @@ class Window(Generic[T]):
         """
         Take a place; the ticket names the request when it is answered.
 
-        Raises ValueError without room: the caller was to stop reading.
+        Raises ValueError without room: check ``has_room`` before reading a request.
         """
         if not self.has_room:
             raise ValueError(f"all {self._limit} places of the window are taken")
@@ -85,7 +85,7 @@ class Window(Generic[T]):
 
     def written(self, count: int = 1) -> None:
         """
-        Give back the places of ``count`` answers that left for the client.
+        Free the places of ``count`` answers that left for the client.
 
         Raises ValueError when fewer were going out.
         """

@@ -40,7 +40,7 @@ class Gateway:
     """
     One running gateway. Reactor thread only.
 
-    Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` stops the supervisor, too.
+    Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` also stops the supervisor.
     """
 
     def __init__(self, flow: FlowConfig, reactor: Reactor, supervisor: Supervisor) -> None:
@@ -95,7 +95,7 @@ class Gateway:
             )
 
     def ready(self) -> None:
-        """Every executor has served once: tell health checkers, and readers of the log."""
+        """Every executor has served once: report every port as healthy, and log it."""
         for port in self._ports:
             port.set_serving()
         log.info("ready")

@@ -31,8 +31,7 @@ class GatewayRequest(Request):
     """
     One HTTP request; ``http_request`` elsewhere.
 
-    Answer it with ``respond``. Whoever works for it says so with ``work_begun``: that work is
-    cancelled when the client hangs up.
+    Answer it with ``respond``. Work that is passed to ``work_begun`` is cancelled when the client hangs up.
     """
 
     channel: GatewayChannel
@@ -73,7 +72,7 @@ class GatewayRequest(Request):
             self.content = BytesIO()
 
     def getRequestHostname(self) -> bytes:
-        # Klein hands this to werkzeug, which raises on a Host header that is no IDNA name. Nothing here
+        # Klein hands this to werkzeug, which raises on a Host header that is not an IDNA name. Nothing here
         # depends on the name the client used.
         return b"gateway"
 

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-call"
 """
-HTTP/1.1 connections with limits: what a client may send, for how long, and how it is told.
+HTTP/1.1 connections with limits: what a client may send, for how long, and the answer beyond that.
 
 twisted.web parses and keeps order; this file bounds it. A body is counted while it arrives and kept in
 memory (twisted's own way is a temporary file, which blocks the reactor), so that no client makes the
@@ -130,7 +130,7 @@ class GatewayChannel(HTTPChannel):
         self.refuse(TooLarge(self.site.limits.body_bytes, "body"))
 
     def refuse_for_now(self) -> None:
-        """There is no room for the body of the current request."""
+        """The buffers have no room for the body of the current request."""
         self.refuse(Overloaded(self.site.buffers.full()))
 
     def refuse(self, error: GatewayError) -> None:
@@ -192,7 +192,7 @@ class GatewaySite(Site):
     """
     All connections to one listener.
 
-    There is no access log: a line for each request costs more than the gateway's own work on it.
+    It keeps no access log: a line for each request costs more than the gateway's own work on it.
     """
 
     protocol = GatewayChannel  # type: ignore[assignment]
@@ -215,7 +215,7 @@ class GatewaySite(Site):
         """Opens no log."""
 
     def stopFactory(self) -> None:
-        """There is no log to close."""
+        """Closes no log."""
 
     def log(self, request: object) -> None:
         """Keeps no access log."""

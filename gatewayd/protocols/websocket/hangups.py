@@ -1,10 +1,10 @@
 """
 Notices clients that hang up while nothing is read from them.
 
-Twisted learns of an end only by reading. A connection that is paused (its window is full) would keep
-executors busy for a client that has gone. Linux tells of the end without reading (EPOLLRDHUP), so the
-paused sockets are put into an epoll of their own, which the reactor watches as one more descriptor.
-Elsewhere, nothing is noticed before the reading goes on.
+Twisted notices the end of a connection only when it reads. A paused connection (its window is full) would
+keep executors busy for a client that has gone. Linux reports the end without a read (EPOLLRDHUP), so the
+paused sockets are in an epoll of their own, which the reactor watches as one more descriptor. On other
+systems the end is noticed when reading resumes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HangUps:
         if not self._watched:
             self._reactor.addReader(self)
         self._watched[descriptor] = hung_up
-        self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets are told in any case
+        self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets always count
 
     def unwatch(self, descriptor: int) -> None:
         """Forget a socket, which may be closed by now, or never have been watched."""
@@ -71,7 +71,7 @@ class HangUps:
         return int(self._epoll.fileno()) if self._epoll is not None else -1
 
     def doRead(self) -> None:
-        """Tell whose peers have gone."""
+        """Report the peers that have gone."""
         gone = [self._watched[fd] for fd, _ in self._epoll.poll(0) if fd in self._watched]
         for hung_up in gone:
             hung_up()
