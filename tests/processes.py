@@ -172,7 +172,7 @@ class Gateway(Child):
         self.ports: dict[str, int] = {}
         try:
             for protocol in protocols:
-                (match,) = self.line(rf"\b{protocol} on 127\.0\.0\.1:(\d+)")
+                (match,) = self.line(rf"\b{protocol} on \S+:(\d+)")
                 self.ports[protocol] = int(match[1])
             started = [one for one in flow.get("executors", ()) if not one.get("external")]
             if started:

@@ -44,6 +44,11 @@ class PortReport:
     connections: int | None = None
     try_it: str | None = None
 
+    @property
+    def address(self) -> str:
+        """``host:port``; an address of IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Port(Protocol):
     """A port, from its start to its end. Reactor thread only."""

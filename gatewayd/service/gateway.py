@@ -87,10 +87,9 @@ class Gateway:
         for port in self._ports:
             report = port.report()
             log.info(
-                "{protocols} on {host}:{port}{tls}",
+                "{protocols} on {address}{tls}",
                 protocols="+".join(report.protocols),
-                host=report.host,
-                port=report.port,
+                address=report.address,
                 tls=" with TLS" if report.tls else "",
             )
 

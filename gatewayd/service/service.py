@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -73,6 +73,13 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.
         self._reactor.callWhenRunning(lambda: self._signals.connect(self._signalled))
+        from gatewayd.protocols.binding import check_ports
+
+        settings = self._flow.gateway
+        try:
+            check_ports(settings.host, settings.listeners)
+        except ConfigError as error:
+            self._refuse(error)
         supervisor = self._supervisor = self._start_executors()
         from gatewayd.service.gateway import Gateway
 
@@ -82,16 +89,19 @@ class GatewayService(Service):
             gateway = Gateway(self._flow, self._reactor, supervisor)
             gateway.start()
         except ConfigError as error:
-            log.critical("the gateway cannot start: {error}", error=error)
-            self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
-            if self._daemon:
-                raise
-            # Not an Exception: twistd would print its traceback, and this is not a bug.
-            raise SystemExit(1) from None
+            self._refuse(error)
         self._gateway = gateway
         self._report({"event": "listening", "ports": gateway.ports})
         # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
+
+    def _refuse(self, error: ConfigError) -> NoReturn:
+        log.critical("the gateway cannot start: {error}", error=error)
+        self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        if self._daemon:
+            raise error
+        # Not an Exception: twistd would print its traceback, and this is not a bug.
+        raise SystemExit(1)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]

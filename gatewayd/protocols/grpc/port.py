@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from typing import Any
 
 import grpc
@@ -23,6 +22,7 @@ from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.binding import bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.tls import Identity, UnusableIdentity
@@ -99,7 +99,8 @@ class GrpcPort:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
-            bound = self._bind(server, f"{self._gateway.host}:{port}")
+            host = self._gateway.host
+            bound = self._bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise self._refusal(port) from error
         await server.start()
@@ -116,7 +117,7 @@ class GrpcPort:
     def _refusal(self, port: int) -> ConfigError:
         """Why gRPC could not bind: it logs that, but its exception doesn't say."""
         host = self._gateway.host
-        reason = _bind_error(host, port)
+        reason = bind_error(host, port)
         if reason is None and self._identity is not None:
             # gRPC brings a TLS library of its own, which knows fewer kinds of keys than OpenSSL.
             return UnusableIdentity(
@@ -147,14 +148,3 @@ class GrpcPort:
             "grpc.so_reuseport": 0,
             **self._gateway.grpc_server_options,
         }
-
-
-def _bind_error(host: str, port: int) -> str | None:
-    """What the system says to a socket that is bound there; None where it can be."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.bind((host.strip("[]"), port))
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else str(error)
-    return None
