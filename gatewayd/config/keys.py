@@ -154,7 +154,7 @@ GATEWAY: Final = Section("gateway", (
         aliases=("floating_grace_period_s",), field="floating_grace_period_s"),
     Key("title", k.TEXT, None, "Title of the HTTP documentation."),
     Key("description", k.TEXT, None, "Description in the HTTP documentation."),
-    Key("cors", k.BOOLEAN, False, "Let browsers call HTTP from any origin."),
+    Key("cors", k.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Without /post, /status and /dry_run on HTTP."),
     Key("no_crud_endpoints", k.BOOLEAN, False, "Without /index, /search, /update and /delete on HTTP."),
     Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints."),

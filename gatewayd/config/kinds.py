@@ -65,6 +65,19 @@ def _boolean(value: Any) -> bool:
     raise Refused
 
 
+def _origins(value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return ("*",) if _boolean(value) else ()
+    origins = [value] if isinstance(value, str) else value
+    if not isinstance(origins, list | tuple):
+        raise Refused
+    for index, origin in enumerate(origins):
+        # As browsers send it: scheme, host and port, with nothing after them.
+        if not isinstance(origin, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#,]+", origin):
+            raise Refused(inside=(index,) if origins is value else (), found=origin)
+    return tuple(origins)
+
+
 def _integer_of(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -380,6 +393,11 @@ def _anything(value: Any) -> Any:
 
 
 BOOLEAN: Final = Kind("true or false", _boolean, annotation="bool")
+ORIGINS: Final = Kind(
+    "true, false, or a list of origins such as https://example.org",
+    _origins,
+    annotation="bool | str | Sequence[str]",
+)
 TEXT: Final = Kind("text", _text, literal=True, annotation="str | Path")
 ANYTHING: Final = Kind("anything", _anything)
 MAP: Final = Kind("a map", _map, annotation="Mapping[str, Any]")

@@ -59,6 +59,7 @@ class GatewayConfig:
     on all listeners together. ``compress_above_bytes`` is the size from which an answer is compressed
     for a client that accepts it, 0 for never; a ping interval or timeout of 0 is never, too.
     ``floating_grace_period_s`` bounds how long a stop waits for floating calls, None for no bound.
+    ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
     ``expose_endpoints`` maps an exec endpoint to its HTTP route.
     """
 
@@ -84,7 +85,7 @@ class GatewayConfig:
     websocket_close_timeout_s: float = 30.0
     title: str | None = None
     description: str | None = None
-    cors: bool = False
+    cors: tuple[str, ...] = ()
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False
     expose_endpoints: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)

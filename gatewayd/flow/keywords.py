@@ -103,12 +103,16 @@ class FlowKeywords(TypedDict, total=False):
     """Seconds that requests may take to finish on stop."""
     grace_period_s: float | None
     """The same as grace_period."""
+    floating_grace_period: float | None
+    """Seconds that floating calls may take to finish on stop; no limit where a Flow in Python is closed."""
+    floating_grace_period_s: float | None
+    """The same as floating_grace_period."""
     title: str | Path | None
     """Title of the HTTP documentation."""
     description: str | Path | None
     """Description in the HTTP documentation."""
-    cors: bool | None
-    """Let browsers call HTTP from any origin."""
+    cors: bool | str | Sequence[str] | None
+    """Let pages of other origins call HTTP: true for all, or a list of them."""
     no_debug_endpoints: bool | None
     """Without /post, /status and /dry_run on HTTP."""
     no_crud_endpoints: bool | None
@@ -290,12 +294,16 @@ class GatewayKeywords(TypedDict, total=False):
     """Seconds that requests may take to finish on stop."""
     grace_period_s: float | None
     """The same as grace_period."""
+    floating_grace_period: float | None
+    """Seconds that floating calls may take to finish on stop; no limit where a Flow in Python is closed."""
+    floating_grace_period_s: float | None
+    """The same as floating_grace_period."""
     title: str | Path | None
     """Title of the HTTP documentation."""
     description: str | Path | None
     """Description in the HTTP documentation."""
-    cors: bool | None
-    """Let browsers call HTTP from any origin."""
+    cors: bool | str | Sequence[str] | None
+    """Let pages of other origins call HTTP: true for all, or a list of them."""
     no_debug_endpoints: bool | None
     """Without /post, /status and /dry_run on HTTP."""
     no_crud_endpoints: bool | None

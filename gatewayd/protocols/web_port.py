@@ -18,6 +18,7 @@ from gatewayd.config.model import Listener
 from gatewayd.errors import UpgradeForbidden
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.resource import HttpApi
@@ -96,7 +97,7 @@ class WebPort:
             self.websockets = WebSocketListener(backend, self.connections)
             root = Upgradable(self._api, self.websockets)
         self.site = GatewaySite(
-            root, limits or SiteLimits.of(gateway), backend, self.connections, cors=full and gateway.cors
+            root, limits or SiteLimits.of(gateway), backend, self.connections, cors=Cors(gateway.cors)
         )
 
     def listen(self) -> None:

@@ -75,7 +75,7 @@ def health(port):
 @pytest.mark.parametrize("seed", range(4))
 @pytest_twisted.ensureDeferred
 async def test_damaged_conversations_end_and_the_port_goes_on(seed):
-    async with served(("http", "websocket"), cors=True) as gateway:
+    async with served(("http", "websocket"), cors=("*",)) as gateway:
         assert await in_thread(bother, gateway.port, random.Random(seed), 100) > 10
         assert await in_thread(health, gateway.port) == 200
         await until(lambda: not gateway.connections)

@@ -77,8 +77,9 @@ class HttpApi(Resource):
         handler = self._plain.get((http_request.method, http_request.path))
         if handler is not None:
             handler(http_request)
-        elif http_request.method == b"OPTIONS" and _is_preflight(http_request):
-            _answer_preflight(http_request)
+        elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
+            headers = http_request.site.cors.preflight(http_request.header)
+            http_request.respond(200, b"OK", b"text/plain; charset=utf-8", headers)
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
             http_request.respond_with(encode_error(PathNotFound()))
@@ -194,29 +195,6 @@ def _begin(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, Non
     if not running.called:
         http_request.work_begun(running)
     return running
-
-
-def _is_preflight(http_request: GatewayRequest) -> bool:
-    return (
-        http_request.site.cors
-        and http_request.header(b"origin") is not None
-        and http_request.header(b"access-control-request-method") is not None
-    )
-
-
-def _answer_preflight(http_request: GatewayRequest) -> None:
-    """Allow a page of any origin whatever it asks for (spec http.md, Options)."""
-    headers = [
-        (b"Access-Control-Allow-Origin", http_request.header(b"origin") or b"*"),
-        (b"Access-Control-Allow-Credentials", b"true"),
-        (b"Access-Control-Allow-Methods", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
-        (b"Access-Control-Max-Age", b"600"),
-        (b"Vary", b"Origin"),
-    ]
-    requested = http_request.header(b"access-control-request-headers")
-    if requested is not None:
-        headers.append((b"Access-Control-Allow-Headers", requested))
-    http_request.respond(200, b"OK", b"text/plain; charset=utf-8", headers)
 
 
 def _is_utf8(path: bytes) -> bool:

@@ -27,6 +27,7 @@ from gatewayd.errors import GatewayError, HeadTimeout, HeadTooLarge, InvalidHttp
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.http.answer import head
+from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 
@@ -200,7 +201,7 @@ class GatewaySite(Site):
     noisy = False  # the gateway says itself what listens where
 
     def __init__(
-        self, root: Resource, limits: SiteLimits, backend: Backend, connections: Connections, *, cors: bool
+        self, root: Resource, limits: SiteLimits, backend: Backend, connections: Connections, *, cors: Cors
     ) -> None:
         super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
@@ -225,12 +226,6 @@ class GatewaySite(Site):
 
     def headers_for(self, http_request: GatewayRequest) -> Iterable[tuple[bytes, bytes]]:
         """Headers that every answer carries: those of CORS where it is on and the client a browser."""
-        if not self.cors or http_request.method == b"OPTIONS":
+        if http_request.method == b"OPTIONS" and self.cors.is_preflight(http_request.header):
             return ()
-        return _CORS if http_request.header(b"origin") is not None else ()
-
-
-_CORS = (
-    (b"Access-Control-Allow-Origin", b"*"),
-    (b"Access-Control-Allow-Credentials", b"true"),
-)
+        return self.cors.answer(http_request.header)

@@ -102,7 +102,7 @@ async def test_the_golden_options_shape_the_paths(case):
         settings = {"no_debug_endpoints": True, "no_crud_endpoints": True}
     else:
         exposed = {"/results": {"methods": ["GET", "POST"]}, "/tag": {"http_path": "/my/tag"}}
-        settings = {"cors": True, "expose_endpoints": exposed}
+        settings = {"cors": ("*",), "expose_endpoints": exposed}
     async with served(**settings) as gateway:
         body = json.dumps(request["json"]) if "json" in request else None
         status, headers, answer = await in_thread(

@@ -191,7 +191,7 @@ async def test_the_port_serves_a_few_http_paths(step):
         return found
 
     # The settings of the HTTP gateway have no say here.
-    async with served(("websocket",), no_debug_endpoints=True, cors=True) as gateway:
+    async with served(("websocket",), no_debug_endpoints=True, cors=("*",)) as gateway:
         status, body = await in_thread(ask)
         assert status == step["status"]
         if step["path"] == "/openapi.json":
