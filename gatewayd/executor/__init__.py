@@ -1,5 +1,5 @@
 """
 What runs at the other end: the Executor base class, its process, and the supervisor of those processes.
 
-Nothing is imported here: a replica's start-up time is paid by everybody who waits for the Flow.
+Nothing is imported here: the Flow's start waits for that of its slowest replica.
 """

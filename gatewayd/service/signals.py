@@ -24,7 +24,7 @@ class StopSignals:
         self._stop: Callable[[signal.Signals], None] | None = None
 
     def install(self) -> None:
-        """Take the signals. Do so again when somebody else may have taken them since."""
+        """Take the signals. Do so again after code that may have taken them since."""
         for number in self.numbers:
             signal.signal(number, self._handle)
 
