@@ -78,7 +78,11 @@ def test_the_example_with_types_runs() -> None:
     command = [sys.executable, "examples/typed/greeting.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
 
-    assert done.stdout.splitlines() == ["['Good day, Ada!', 'Good day, Alan!']", "7"], done.stderr
+    assert done.stdout.splitlines() == [
+        "['Good day, Ada!', 'Good day, Alan!']",
+        "['gateway', 'greeter']",
+        "7",
+    ], done.stderr
 
 
 def test_the_reference_is_what_the_program_goes_by() -> None:

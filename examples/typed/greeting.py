@@ -37,7 +37,14 @@ def greeted(port: int, names: list[str]) -> list[str]:
     """With the client that waits."""
     with Client(port=port) as client:
         docs = client.post("/greet", [Document(text=name) for name in names], parameters={"mark": "!"})
-        return list(docs.texts)
+        texts: list[str] = docs.texts
+        return texts
+
+
+def routes(flow: Flow) -> list[str]:
+    """What a Flow's own ``post`` returns follows from its keywords: with these, Responses."""
+    responses = flow.post("/greet", Document(text="Ada"), return_responses=True)
+    return [route.executor for response in responses for route in response.routes]
 
 
 async def counted(port: int, names: list[str]) -> int:
@@ -53,6 +60,7 @@ def main() -> None:
     with Flow().add(name="greeter", uses=Greeter, uses_with={"greeting": "Good day"}) as flow:
         assert isinstance(flow.port, int)
         print(greeted(flow.port, ["Ada", "Alan"]))  # noqa: T201
+        print(routes(flow))  # noqa: T201
         print(asyncio.run(counted(flow.port, ["Ada", "Alan"])))  # noqa: T201
 
 

@@ -38,7 +38,7 @@ class Certificates:
     def context(self) -> ssl.SSLContext:
         """For HTTP and WebSocket. Raises OSError (ssl.SSLError is one) for files that can't be used."""
         context = ssl.create_default_context(cafile=self.ca)
-        # As gRPC does: what is named is trusted, also where it is no root but the gateway's own.
+        # As in gRPC, a certificate that is named is trusted even if it is the gateway's own and not a root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.own is not None:
             context.load_cert_chain(self.own, self.key)
@@ -138,10 +138,10 @@ def _split(host: str) -> SplitResult:
 
 
 def _protocol(name: str) -> Protocol:
-    found = name.lower()
-    if found not in PROTOCOLS:
+    protocol = name.lower()
+    if protocol not in PROTOCOLS:
         raise ValueError(f"protocol: {name!r} is not one of {', '.join(PROTOCOLS)}")
-    return found
+    return protocol
 
 
 def _port(port: int | str) -> int:

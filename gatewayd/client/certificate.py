@@ -1,4 +1,4 @@
-"""The name to expect in a gateway's own certificate: that of its machine may not be among its names."""
+"""The name to expect in a gateway's own certificate, which may not name the machine it runs on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def server_name(certfile: str, host: str) -> str | None:
     """
     The name under which the first certificate of a PEM file is valid; None where ``host`` is such itself.
 
-    localhost is preferred; of a wildcard, a name that it covers is given. None, too, for a certificate
-    without names: a handshake tells better what is wrong with it. Raises OSError and ValueError.
+    localhost is preferred; for a wildcard it is a name that the wildcard covers. Also None for a certificate
+    without names: the handshake's own error says what is wrong. Raises OSError and ValueError.
     """
     certificate = x509.load_pem_x509_certificates(Path(certfile).read_bytes())[0]
     names, addresses = _names(certificate)
@@ -23,8 +23,8 @@ def server_name(certfile: str, host: str) -> str | None:
         return None
     if "localhost" in names:
         return "localhost"
-    found = (*names, *addresses)
-    return found[0].replace("*", "gateway", 1) if found else None
+    candidates = (*names, *addresses)
+    return candidates[0].replace("*", "gateway", 1) if candidates else None
 
 
 def _names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ What a Client raises.
     BadServerFlow                 the gateway answered something that it should not have
     └── BrokenAnswer              over HTTP (also a ValueError)
     NetworkError                  no answer at all (a ConnectionError)
-    ├── Unreachable               nobody listens, or the connection was lost
+    ├── Unreachable               nothing listens there, or the connection was lost
     ├── TimedOut                  no answer in time (also a TimeoutError)
     └── NotFound                  the executor is not behind its address
 """
@@ -89,7 +89,7 @@ class BadServerFlow(Exception):
 
 class BrokenAnswer(BadServerFlow, ValueError):
     """
-    The gateway answered with a server error, or with what is no answer.
+    The gateway answered with a server error, or with a body that is not a response.
 
     ``status`` is the HTTP status, ``body`` what came with it, cut where it is long.
     """

@@ -31,7 +31,7 @@ Deliver = Callable[[str, Read], None]
 
 @attrs.frozen
 class Arrived:
-    """An answer; ``read`` decodes it, which is left to the caller's thread."""
+    """A response; the caller's thread decodes it with ``read``."""
 
     request_id: str
     read: Read
@@ -63,30 +63,30 @@ class Outbox:
         self._waiting: deque[Message] = deque()
         self._sent: dict[str, Message] = {}
         self._finished = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.answers = 0
 
     def put(self, message: Message) -> None:
         self._waiting.append(message)
-        self._news.set()
+        self._changed.set()
 
     def finish(self) -> None:
         self._finished = True
-        self._news.set()
+        self._changed.set()
 
     async def take(self) -> Message | None:
         """The next one to send, or None at the end."""
         while not self._waiting:
             if self._finished:
                 return None
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         message = self._waiting.popleft()
         self._sent[message.request_id] = message
         return message
 
     def answered(self, request_id: str) -> bool:
-        """False for what was not asked, or was answered already."""
+        """False for a request that was not sent, or was answered already."""
         known = self._sent.pop(request_id, None) is not None
         self.answers += known
         return known
@@ -123,7 +123,7 @@ class Exchange:
         self._loop.tell(self._outbox.finish)
 
     def cancel(self) -> None:
-        """Give up on what is not answered; without effect when all is."""
+        """Drop what is not answered yet."""
         self._running.cancel()
 
     async def _run(self, work: Work) -> None:
@@ -139,7 +139,7 @@ class Exchange:
             self._put(Ended(error))
 
     def _deliver(self, request_id: str, read: Read) -> None:
-        # Answers to what was not asked, or asked twice after a lost connection, end here.
+        # Responses to unknown requests, and second ones after a lost connection, are dropped.
         if self._outbox.answered(request_id):
             self._put(Arrived(request_id, read))
 

@@ -3,7 +3,7 @@ The one asyncio loop that all Clients of a process share, in a thread of its own
 
 The user's thread never runs it and it never runs the user's code: generators, callbacks, and the
 reading and writing of documents stay in the thread that called ``post``. So a Client works in any
-thread, also inside a running asyncio loop (a notebook), and a slow callback delays nobody else.
+thread, even inside a running asyncio loop (a notebook), and a slow callback delays no other Client.
 
 A forked child has no threads but the one that forked; it gets a loop of its own when it needs one.
 """
@@ -30,8 +30,8 @@ class Closable(Protocol):
 
 class LoopThread:
     """
-    A running loop. Its methods may be called from any thread but its own; only ``keep``, ``release``
-    and ``closed`` are for its own, through ``tell`` and ``run``.
+    A running loop. Its methods may be called from any thread but its own, except ``keep``, ``release``
+    and ``closed``, which run on it through ``tell`` and ``run``.
     """
 
     def __init__(self) -> None:
@@ -104,19 +104,19 @@ _current: LoopThread | None = None
 
 
 def loop_thread() -> LoopThread:
-    """This process's loop, started when it is first asked for."""
+    """This process's loop, started on first use."""
     global _current
     with _lock:
         if _current is None:
             _current = LoopThread()
             # The thread is a daemon, so that a script may end without closing its Clients; here it
-            # gets the time to say good-bye to its servers.
+            # gets the time to close its connections in order.
             atexit.register(_current.end)
         return _current
 
 
 def _forget() -> None:
-    """In a forked child: the thread is gone, and the lock may be held by one that is gone too."""
+    """In a forked child: the thread is gone, and another that is gone may hold the lock."""
     global _lock, _current
     _lock = threading.Lock()
     if _current is not None:

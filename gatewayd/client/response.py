@@ -26,7 +26,7 @@ class Response:
     """
 
     def __init__(self, message: bytes) -> None:
-        """``message`` is a DataRequestProto. Raises BadServerFlow if it is none."""
+        """``message`` is a DataRequestProto. Raises BadServerFlow if it is not."""
         try:
             header, self._parameters, self._routes, self._data = wire.split(message)
             self.header = HeaderProto.FromString(header)
@@ -67,7 +67,7 @@ class Response:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """What was sent, and under ``__results__`` what executors returned that is no documents."""
+        """What was sent, and under ``__results__`` what executors returned besides documents."""
         from gatewayd.messages.structs import parameters_of
 
         try:

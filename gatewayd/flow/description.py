@@ -1,8 +1,8 @@
 """
-What a Flow in Python says, as the map that a Flow file would hold, and what of it no file can hold.
+What a Flow in Python says: the map that a Flow file would hold, and what no file can hold.
 
-Nothing is decided here: the map goes to ``gatewayd.config``, in this process to be checked and in the
-gateway's to be served. Classes and objects leave the map on the way (``by_value.py``).
+The map goes to ``gatewayd.config``: in this process to be checked, in the gateway's to be served. Classes
+and objects are taken out of it on the way (``by_value.py``).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Description:
         index = 0
         for item in self.executors:
             if isinstance(item, Mapping):
-                if item.get("name") == "gateway":  # the loader leaves it out, too
+                if item.get("name") == "gateway":  # the loader leaves it out as well
                     items.append(dict(item))
                     continue
                 item, parts = _parted(item)
@@ -230,20 +230,20 @@ def _absolute(name: str, folders: list[Path]) -> str:
 def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, ByValue]]]:
     """One executor without classes and objects, and these by their role."""
     plain = dict(item)
-    found: dict[str, ByValue] = {}
+    parts: dict[str, ByValue] = {}
     for key, role in _ROLES.items():
         if isinstance(cls := item.get(key), type):
             name = _checked_class(cls, key) and importable_name(cls)
             plain[key] = name or cls.__name__
             if name is None:
-                found[role] = ByValue(cls=cls)
+                parts[role] = ByValue(cls=cls)
     with_ = item.get("uses_with")
     if isinstance(with_, Mapping):
         objects = {key: value for key, value in with_.items() if not _is_plain(value)}
         plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
         if objects:
-            found["executor"] = attrs.evolve(found.get("executor", ByValue()), uses_with=objects)
-    return plain, list(found.items())
+            parts["executor"] = attrs.evolve(parts.get("executor", ByValue()), uses_with=objects)
+    return plain, list(parts.items())
 
 
 def _checked_class(cls: type, key: str) -> bool:

@@ -270,8 +270,8 @@ class Flow(Posts[C_co]):
     @property
     def protocol(self) -> str | list[str]:
         """What clients speak: one, or a list in the order of the ports."""
-        found = ["+".join(listener.protocols) for listener in self.config.gateway.listeners]
-        return found[0] if len(found) == 1 else found
+        protocols = ["+".join(listener.protocols) for listener in self.config.gateway.listeners]
+        return protocols[0] if len(protocols) == 1 else protocols
 
     @property
     def port(self) -> int | list[int] | None:

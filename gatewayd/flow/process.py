@@ -4,9 +4,9 @@ The process behind a started Flow: spawned, waited for until it serves, ended wi
     start() ── "listening", "up" ..., "ready" ──> serving ── close(), or the end of this process
        └────── "failed", or its end ──> RuntimeFailToStart
 
-The gateway gets one line of JSON on its standard input, which then stays open: that it ends is what
-tells the gateway to stop (see ``gatewayd/service/child.py``), so nothing is left behind however this process
-ends. The executors know the same of the gateway.
+The gateway gets one line of JSON on its standard input, which then stays open. When that ends, the gateway
+stops (see ``gatewayd/service/child.py``), so nothing is left behind however this process ends. Executors stop
+with the gateway in the same way.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RuntimeFailToStart(RuntimeError):
     """
     A Flow that cannot start; everything that had been started has ended.
 
-    ``replica`` is the executor's that is to blame, None for the gateway. ``str(error)`` ends with the
+    ``replica`` names the one that failed, None for the gateway. ``str(error)`` ends with the
     executor's own traceback.
     """
 
@@ -78,7 +78,7 @@ class RunningGateway:
             env=_environment(),
         )
         try:
-            self._tell({**message, "parent": os.getpid(), "log_level": _log_level()})
+            self._send({**message, "parent": os.getpid(), "log_level": _log_level()})
             for event in self._events():
                 on_event(event)
                 self._take(event)
@@ -124,7 +124,7 @@ class RunningGateway:
                 raise
             self._process.wait()
 
-    def _tell(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         # If it has ended already, its events say so.
         with contextlib.suppress(BrokenPipeError):

@@ -31,7 +31,7 @@ def addresses(flow: FlowConfig, ports: Sequence[int]) -> list[str]:
 
 @contextmanager
 def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
-    """Gives what is to be called with each event of the start. Silent where stderr is no terminal."""
+    """Gives a function to call with each event of the start. Silent where stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda event: None
         return

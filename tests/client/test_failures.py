@@ -38,7 +38,7 @@ def broken() -> Iterator[Gateway]:
 
 
 @pytest.mark.parametrize("kind", [Client, Waiting])
-def test_nobody_listening_is_a_connection_error(protocol, kind):
+def test_a_port_without_a_listener_is_a_connection_error(protocol, kind):
     (port,) = free_ports(1)
     client = kind(host="127.0.0.1", port=port, protocol=protocol)
 

@@ -38,7 +38,7 @@ def test_an_unknown_authority_names_the_keyword_for_it(secure, protocol):
         client.post("/", ["x"])
 
 
-def test_a_name_that_the_certificate_lacks_is_told(secure, protocol):
+def test_the_error_names_the_host_that_the_certificate_lacks(secure, protocol):
     gateway, file = secure
     where = ("localhost", gateway.ports[protocol], protocol)
     with (
@@ -57,7 +57,7 @@ def test_a_port_that_wants_tls_is_guessed(secure, protocol):
         client.post("/", ["x"])
 
 
-def test_where_nobody_listens_that_is_said(protocol):
+def test_the_error_names_the_address_where_nothing_listens(protocol):
     port = free_ports(1)[0]
     with (
         Client("127.0.0.1", port, protocol) as client,

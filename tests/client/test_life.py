@@ -161,7 +161,7 @@ def test_a_forked_child_gets_connections_of_its_own(gateway, protocol):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_is_told_that_grpc_does_not_work_in_both(gateway):
+def test_grpc_in_a_forked_child_and_its_parent_is_refused(gateway):
     code = FORKED.replace(
         """            assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
             os._exit(0)

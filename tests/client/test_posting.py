@@ -144,7 +144,7 @@ def test_a_misspelt_keyword_is_refused(client):
 # -- callbacks ---------------------------------------------------------------------------------------
 
 
-def test_on_done_hears_successes_on_error_failures_and_on_always_all(either):
+def test_on_done_gets_successes_on_error_failures_and_on_always_all(either):
     heard = {"done": [], "error": [], "always": []}
     inputs = [{"text": "fine"}, {"text": "fine too"}]
     keywords = {f"on_{name}": heard[name].append for name in heard}

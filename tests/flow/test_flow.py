@@ -202,7 +202,7 @@ def test_a_running_flow_answers_by_itself_and_in_threads():
     assert flow.port is None
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_that_is_taken_is_an_error_of_its_own():
     (port,) = free_ports(1)
     with Flow(host="127.0.0.1", port=port), pytest.raises(PortAlreadyUsed, match=str(port)):
         Flow(host="127.0.0.1", port=port).start()
@@ -239,7 +239,7 @@ def test_a_request_of_another_thread_is_answered_before_a_flow_is_closed(protoco
         assert asked.result(10).texts == ["x"]
 
 
-def test_a_module_that_is_not_there_is_told_by_the_executor():
+def test_a_missing_module_is_an_error_of_its_executor():
     with pytest.raises(RuntimeFailToStart, match="ModuleNotFoundError") as raised:
         Flow(host="127.0.0.1").add(name="a", uses="nowhere.Nothing").start()
     assert raised.value.replica == "a/rep-0"

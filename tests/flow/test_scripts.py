@@ -218,7 +218,7 @@ def test_the_status_of_a_blocked_flow_can_be_asked(start):
     assert "jina-proto" in told.stdout, told.stderr
 
 
-def test_an_executor_that_fails_is_told_with_its_own_traceback(tmp_path):
+def test_a_failing_executor_raises_with_its_own_traceback(tmp_path):
     done = run(tmp_path, BROKEN)
 
     assert done.returncode == 1

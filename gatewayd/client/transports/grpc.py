@@ -58,10 +58,10 @@ def compression_named(name: Any) -> grpc.Compression | None:
     """NoCompression, Deflate or Gzip in any case, or gRPC's own value. Raises ValueError."""
     if name is None or isinstance(name, grpc.Compression):
         return name
-    found = _COMPRESSIONS.get(str(name).lower())
-    if found is None:
+    compression = _COMPRESSIONS.get(str(name).lower())
+    if compression is None:
         raise ValueError(f"compression: {name!r} is not one of NoCompression, Deflate, Gzip")
-    return found
+    return compression
 
 
 # The process in which gRPC was first used here. Its threads don't survive a fork, and a child that
@@ -174,7 +174,7 @@ class GrpcTransport:
 
 
 async def _write(call: Any, outbox: Outbox) -> None:
-    # A call that is over tells its reader why; here there is nothing more to do then.
+    # The reader raises the reason why a call ended; the writer only stops.
     with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
         while message := await outbox.take():
             await call.write(message.payload)
@@ -209,5 +209,5 @@ def _system_roots() -> bytes | None:
     gRPC doesn't look at the system's authorities, so one that an operator has installed would be
     unknown to it, though HTTP and WebSocket know it. SSL_CERT_FILE names another file.
     """
-    found = ssl.get_default_verify_paths().cafile
-    return None if found is None else Path(found).read_bytes()
+    roots = ssl.get_default_verify_paths().cafile
+    return None if roots is None else Path(roots).read_bytes()

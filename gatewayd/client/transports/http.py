@@ -49,12 +49,12 @@ class HttpTransport:
         async with requested(self._session, "POST", url, options, orjson.dumps(body)) as answer:
             content = await answer.read()
             check_status(answer.status, url, content)
-            found: dict[str, Any] = _object(content)
-            found["headers"] = dict(answer.headers)
-        if errors := found.get("errors"):
+            result: dict[str, Any] = _object(content)
+            result["headers"] = dict(answer.headers)
+        if errors := result.get("errors"):
             messages = "".join(f"{error.get('message')}. " for error in errors)
             raise NetworkError(f"GraphQL mutation returned the following errors: {messages}")
-        return found
+        return result
 
     async def close(self) -> None:
         await self._session.close()
@@ -104,9 +104,9 @@ def _description(body: bytes) -> str:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadServerFlow(f"the gateway's answer is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise BadServerFlow("the gateway's answer is not a JSON object")
-    return found
+    return value

@@ -69,14 +69,14 @@ def status_of(value: Mapping[str, Any] | None) -> StatusProto:
 
 
 def _parts(answer: dict[str, Any]) -> list[bytes]:
-    found = answer["header"]
+    given = answer["header"]
     header = HeaderProto(
-        request_id=_either(found, "requestId", "request_id") or "",
-        exec_endpoint=_either(found, "execEndpoint", "exec_endpoint") or "",
-        target_executor=_either(found, "targetExecutor", "target_executor") or "",
+        request_id=_either(given, "requestId", "request_id") or "",
+        exec_endpoint=_either(given, "execEndpoint", "exec_endpoint") or "",
+        target_executor=_either(given, "targetExecutor", "target_executor") or "",
     )
-    if found.get("status"):
-        header.status.CopyFrom(status_of(found["status"]))
+    if given.get("status"):
+        header.status.CopyFrom(status_of(given["status"]))
     parts = [*field(HEADER, header.SerializeToString())]
     if answer.get("parameters") is not None:
         parts += field(PARAMETERS, struct_of(answer["parameters"]))
@@ -110,5 +110,5 @@ def _either(value: Mapping[str, Any], camel: str, snake: str) -> Any:
     return value[camel] if camel in value else value.get(snake)
 
 
-def _sparse(found: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in found.items() if value is not None}
+def _sparse(document: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in document.items() if value is not None}

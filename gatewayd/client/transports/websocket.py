@@ -118,7 +118,7 @@ async def _connected(connecting: Any, url: str) -> Any:
 
 
 async def _write(socket: aiohttp.ClientWebSocketResponse, outbox: Outbox) -> None:
-    # A connection that is over tells its reader why; here there is nothing more to do then.
+    # The reader raises the reason why a connection ended; the writer only stops.
     with contextlib.suppress(ConnectionError, aiohttp.ClientError):
         while message := await outbox.take():
             await socket.send_bytes(message.payload)
