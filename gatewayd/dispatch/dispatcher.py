@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock, Timer
+from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
@@ -261,8 +262,9 @@ class _Run:
     def _send(self, node: Node, call: Call) -> None:
         left_s = None
         if self._deadline is not None and not node.background:
-            # A late reactor may find the deadline passed and its timer still waiting.
-            left_s = max(0.001, self._deadline - self._dispatcher.clock.seconds())
+            # The deadline's own timer ends the call; the pool's would only name another reason, if it were
+            # first. A late reactor may find the deadline passed and the timer still waiting.
+            left_s = max(0.0, self._deadline - self._dispatcher.clock.seconds()) + SLACK_S
         waiting = self._calls[node] = self._dispatcher.pool.send(node.name, call, left_s)
         waiting.addCallbacks(self._answered, self._failed, callbackArgs=(node,), errbackArgs=(node,))
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
+from gatewayd.deadlines import SLACK_S
 from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer
@@ -147,7 +148,7 @@ def test_floating_calls_do_not_end_with_the_clients_deadline() -> None:
     pool, clock = FakePool(), Clock()
     dispatcher = build(pool, deployment("log", floating=True), deployment("a"), clock=clock)
     got = results(dispatcher.dispatch(REQUEST, timeout_s=2.0))
-    assert [(each.deployment, each.timeout_s) for each in pool.sent] == [("log", None), ("a", 2.0)]
+    assert [(each.deployment, each.timeout_s) for each in pool.sent] == [("log", None), ("a", 2.0 + SLACK_S)]
     clock.advance(2.0)
     assert isinstance(got[0], DeadlineExceeded)
     assert (pool.cancelled, pool.waiting) == (["a"], ["log"])
@@ -170,7 +171,7 @@ def test_the_deadline_names_what_was_still_waited_for_and_shrinks_on_the_way() -
     got = results(dispatcher.dispatch(attrs.evolve(REQUEST, timeout_s=5.0), timeout_s=3.0))
     clock.advance(1.0)
     pool.answer("first")
-    assert [each.timeout_s for each in pool.sent] == [3.0, 2.0, 2.0]
+    assert [each.timeout_s for each in pool.sent] == [3.0 + SLACK_S, 2.0 + SLACK_S, 2.0 + SLACK_S]
     clock.advance(2.0)
     assert isinstance(got[0], DeadlineExceeded)
     assert "a, b" in str(got[0])
