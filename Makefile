@@ -44,7 +44,7 @@ test-wstest: $(VENV)/.test  ## Autobahn's WebSocket test suite; some minutes (WS
 
 .venv-wstest/.installed:
 	$(PYTHON) -m venv .venv-wstest/tools
-	.venv-wstest/tools/bin/pip install --quiet 'virtualenv<20.22'  # the last that knows Python 2.7
+	.venv-wstest/tools/bin/pip install --quiet virtualenv==20.21.1  # the last that knows Python 2.7
 	.venv-wstest/tools/bin/virtualenv --quiet -p "$$(command -v $(WSTEST_PYTHON))" .venv-wstest/py27
 	.venv-wstest/py27/bin/pip install --quiet autobahntestsuite==25.10.1
 	@touch $@
@@ -95,10 +95,10 @@ constraints:  ## take up the newest versions that the ranges allow: writes const
 	$$scratch/jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel setuptools && \
 	$$scratch/jina/bin/python tests/versions.py freeze > tests/interop/constraints.txt
 
-test-latest: $(VENV)/.installed  ## the tests with the newest of everything that setup.py's ranges allow
+test-latest:  ## the tests with the newest of everything that setup.py's ranges allow
 	rm -rf .venv-latest build
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/pip install --quiet --upgrade pip
+	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
 	.venv-latest/bin/python -m pytest -m "not interop and not faults"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
@@ -131,6 +131,7 @@ $(VENV)/.docs: $(VENV)/.installed
 # The real Jina pins versions that nothing else wants, so it lives in a venv of its own.
 .venv-jina/.installed: tests/interop/requirements.txt tests/interop/constraints.txt
 	$(PYTHON) -m venv .venv-jina
-	.venv-jina/bin/pip install --quiet -c tests/interop/constraints.txt -r tests/interop/requirements.txt wheel setuptools
+	PIP_CONSTRAINT=$(abspath tests/interop/constraints.txt) \
+		.venv-jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel setuptools
 	.venv-jina/bin/pip install --quiet --no-deps --no-build-isolation jina==3.14.1
 	@touch $@
