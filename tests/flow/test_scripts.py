@@ -82,6 +82,42 @@ class Broken(Executor):
 with Flow().add(uses=Broken, name='model'):
     print('never')
 """
+FAILS_WHEN_ASKED = """
+from beside import Beside
+from gatewayd import Executor, Flow, requests
+
+
+class Top(Executor):
+    @requests
+    def ask(self, **kwargs):
+        raise ValueError('top')
+
+
+def make():
+    class Local(Executor):
+        @requests
+        def ask(self, **kwargs):
+            raise ValueError('local')
+
+    return Local
+
+
+for cls in (Top, make(), Beside):
+    with Flow().add(uses=cls) as flow:
+        try:
+            flow.post('/', 'x')
+        except Exception as error:
+            print(''.join(error.stacks))
+"""
+BESIDE = """
+from gatewayd import Executor, requests
+
+
+class Beside(Executor):
+    @requests
+    def ask(self, **kwargs):
+        raise ValueError('beside')
+"""
 NOT_CARRIED = """
 import threading
 from gatewayd import Executor, Flow, requests
@@ -225,6 +261,22 @@ def test_a_failing_executor_raises_with_its_own_traceback(tmp_path):
     assert "RuntimeFailToStart: model/rep-0 cannot start" in done.stderr
     assert "raise OSError('the model is not there')" in done.stderr
     assert "never" not in done.stdout
+
+
+def test_the_traceback_of_a_request_shows_the_file_the_line_and_its_text(tmp_path):
+    """Of a script's class, of a function's, and of one that is imported from beside the script."""
+    (tmp_path / "beside.py").write_text(BESIDE)
+    done = run(tmp_path, FAILS_WHEN_ASKED)
+
+    assert done.returncode == 0, done.stderr
+    for word, name, text in (
+        ("top", "example.py", FAILS_WHEN_ASKED),
+        ("local", "example.py", FAILS_WHEN_ASKED),
+        ("beside", "beside.py", BESIDE),
+    ):
+        source = f"raise ValueError('{word}')"
+        line = text[: text.index(source)].count("\n") + 1
+        assert f'File "{tmp_path / name}", line {line}, in ask\n    {source}' in done.stdout
 
 
 def test_what_cannot_be_sent_to_a_process_is_named(tmp_path):
