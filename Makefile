@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-faults test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
+.PHONY: run test test-quick test-faults test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -22,6 +22,9 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
 	$(BIN)/python -m pytest -m "not interop and not faults"
+
+test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
+	$(BIN)/python -m pytest -m "not interop and not faults and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s

@@ -1,8 +1,57 @@
-"""What holds for every test."""
+"""What holds for every test: a failure that nothing handled, or that was logged, fails it."""
 
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
 import signal
+from collections.abc import Iterator
+
+import pytest
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that: tests of
 # Ctrl-C would wait for ever. A handler of ours becomes the default in a child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_there_before_is_not_garbage() -> None:
+    """Without it each test would look through all imported code for garbage: slower than most tests."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def caught_failures() -> Iterator[list[Failure]]:
+    """
+    The failures logged during the test; one that expects some empties the list.
+
+    Twisted logs the failure of a Deferred that nothing handles when it is collected as garbage, asyncio the
+    exception of a task or a callback through its logger.
+    """
+    failures: list[Failure] = []
+
+    def watch(event: LogEvent) -> None:
+        if event.get("log_failure") is not None:
+            failures.append(event["log_failure"])
+
+    class Watcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            failures.append(Failure(error or AssertionError(record.getMessage())))
+
+    watcher = Watcher(logging.ERROR)
+    asyncio_log = logging.getLogger(asyncio.__name__)
+    globalLogPublisher.addObserver(watch)
+    asyncio_log.addHandler(watcher)
+    try:
+        yield failures
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(watch)
+        asyncio_log.removeHandler(watcher)
+    assert not failures, [failure.getTraceback() for failure in failures]

@@ -119,6 +119,9 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def stop(self, grace_s: float = 15.0) -> int:
         """SIGTERM, after ``grace_s`` SIGKILL; the exit code."""
@@ -138,7 +141,8 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(ValueError):  # closed while reading: stop() has given up on the output
+        # ValueError: closed while reading, because stop() has given up on the output.
+        with contextlib.suppress(ValueError), self._process.stdout:
             for text in self._process.stdout:
                 with self._news:
                     self._lines.append(text)

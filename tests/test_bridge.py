@@ -11,6 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 
@@ -116,7 +117,9 @@ async def test_a_task_that_is_cancelled_cancels_its_work_on_the_reactor(bridge: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_letter_that_raises_does_not_stop_the_ones_behind_it(bridge: Bridge) -> None:
+async def test_a_letter_that_raises_does_not_stop_the_ones_behind_it(
+    bridge: Bridge, caught_failures: list[Failure]
+) -> None:
     arrived: Deferred[str] = Deferred()
 
     def fail() -> None:
@@ -128,6 +131,7 @@ async def test_a_letter_that_raises_does_not_stop_the_ones_behind_it(bridge: Bri
 
     await bridge.on_loop(send)
     assert await arrived.addTimeout(5, reactor) == "behind"
+    assert caught_failures.pop().check(LookupError)
 
 
 @pytest_twisted.ensureDeferred
@@ -151,6 +155,7 @@ async def test_offloaded_work_runs_in_another_thread(bridge: Bridge) -> None:
     assert await bridge.offload(threading.current_thread) is not threading.main_thread()
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_hundred_thousand_crossings_with_random_cancels_lose_and_double_none(bridge: Bridge) -> None:
     """Round trips reactor -> loop -> reactor -> loop -> reactor, 50 000 of two crossings each way."""

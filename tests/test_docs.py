@@ -42,6 +42,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[Path, Futu
         yield {page: two.submit(run, page, tmp_path_factory.mktemp(page.stem)) for page in WITH_EXAMPLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name)
 def test_the_examples_of_a_page_do_what_it_says(page: Path, ran: Mapping[Path, Future[None]]) -> None:
     ran[page].result()
@@ -74,6 +75,7 @@ def test_every_page_can_be_reached_by_links_from_readme_or_index() -> None:
     assert [name(page) for page in PAGES if page not in reached and decisions not in page.parents] == []
 
 
+@pytest.mark.slow
 def test_the_example_with_types_runs() -> None:
     command = [sys.executable, "examples/typed/greeting.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
@@ -97,6 +99,7 @@ def test_the_reference_is_what_the_program_goes_by() -> None:
     assert stale == [], "run python docs/tools/generate.py"
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_asks_nobody_else(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site is built with the extra docs (make docs)")
     pytest.importorskip("material", reason="the site is built with the extra docs (make docs)")

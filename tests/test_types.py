@@ -121,6 +121,7 @@ def pyright(snippet: Path) -> dict[int, str]:
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "checker",
     [

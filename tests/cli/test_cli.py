@@ -9,6 +9,8 @@ import pytest
 
 from tests.processes import Child, Gateway, environment, free_ports
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "gatewayd"]
 
 

@@ -27,6 +27,8 @@ from tests.client.conftest import Waiting
 from tests.client.forwarder import Forwarder
 from tests.processes import PROTOCOLS, Gateway, external, free_ports
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Gateway]:

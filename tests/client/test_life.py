@@ -20,6 +20,9 @@ from gatewayd.client.client import Client
 from gatewayd.client.errors import Unreachable
 from tests.client.forwarder import Forwarder
 from tests.processes import PROTOCOLS, Child, environment
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 def run_python(code: str, *arguments: object, timeout_s: float = 60) -> str:
@@ -86,13 +89,6 @@ def test_an_asynchronous_client_does_many_things_at_once(gateway, protocol):
     assert asyncio.run(main()) == [[[str(number)]] for number in range(10)]
 
 
-def until(condition, what, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("ending", ["close", "with", "garbage"])
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_connections_end_with_their_client(gateway, protocol, ending):
@@ -109,11 +105,12 @@ def test_connections_end_with_their_client(gateway, protocol, ending):
         if ending == "garbage":
             del client
             gc.collect()
-        until(lambda: not wire.alive, "the connection is still open")
+        until(lambda: not wire.alive, what="the end of the connection")
 
 
 def test_closing_ends_a_post_that_is_under_way(gateway, protocol):
-    client = Client(host="127.0.0.1", port=gateway.ports[protocol], protocol=protocol)
+    wire = Forwarder(gateway.ports[protocol])
+    client = Client(host="127.0.0.1", port=wire.port, protocol=protocol)
     failures = []
 
     def post():
@@ -124,14 +121,14 @@ def test_closing_ends_a_post_that_is_under_way(gateway, protocol):
 
     poster = threading.Thread(target=post)
     poster.start()
-    until(lambda: client._handle._held is not None, "the post has not begun")
-    time.sleep(0.2)
+    until(lambda: wire.alive, what="the connection of the post")
     client.close()
     poster.join(15)
 
     assert [type(error) for error in failures] == [Unreachable]
     assert client.post("/tag", "x").texts == ["xA"]
     client.close()
+    wire.close()
 
 
 FORKED = """
@@ -183,9 +180,13 @@ INTERRUPTED = """
     from gatewayd import Client
     client = Client(host="127.0.0.1", port=int(sys.argv[2]), protocol=sys.argv[1])
     assert client.is_flow_ready()
-    print("ready", flush=True)
+
+    def inputs():
+        yield "x"
+        print("ready", flush=True)  # the request is under way
+
     try:
-        client.post("/asleep", "x", parameters={"t": 8})
+        client.post("/asleep", inputs, request_size=1, parameters={"t": 8})
     except KeyboardInterrupt:
         print("interrupted", client.post("/tag", "x").texts, flush=True)
 """
@@ -197,7 +198,6 @@ def test_ctrl_c_ends_a_post_and_leaves_the_client_usable(gateway, protocol):
     )
     try:
         child.line("^ready")
-        time.sleep(0.3)
         os.kill(child.pid, signal.SIGINT)
         child.line(r"^interrupted \['xA'\]")
     finally:

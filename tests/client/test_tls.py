@@ -16,6 +16,8 @@ from tests.client.conftest import REC, Waiting
 from tests.client.forwarder import Forwarder
 from tests.processes import Gateway
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:

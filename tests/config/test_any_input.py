@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from gatewayd.config import FlowConfig, flow_from_mapping, graph_description, load_flow_text
 from gatewayd.config.keys import SECTIONS
 from gatewayd.errors import ConfigError
+
+pytestmark = pytest.mark.slow
 
 WORDS = sorted(
     {word for section in SECTIONS for word in section.words()} | {"/x", "tags__k", "$eq", "$and", "x-y"}

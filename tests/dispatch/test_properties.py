@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
@@ -15,6 +16,8 @@ from gatewayd.messages.request import Answer, Request, Response
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto
 from tests.dispatch.fakes import FakePool, build, failed, ids
+
+pytestmark = pytest.mark.slow
 
 REQUEST = Request("r", "/x", documents=b"\n\x06\n\x04\n\x02d0")
 

@@ -16,6 +16,8 @@ from tests.equivalence.asking import WAYS, Answered, Question, Refused, refusal
 from tests.paths import ROOT
 from tests.processes import Gateway, external, free_ports
 
+pytestmark = pytest.mark.slow
+
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 BOTH = ("gateway", "exec_a", "exec_b")
 SHARED = {"t": 1.5, "l": [1.0, "a", None]}

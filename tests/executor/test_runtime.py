@@ -16,6 +16,8 @@ from gatewayd.pb import (
 )
 from tests.paths import GOLDEN
 
+pytestmark = pytest.mark.slow
+
 SERVICES = json.loads((GOLDEN / "grpc_services.json").read_text())["executor"]
 DIRECT = [
     case

@@ -185,13 +185,6 @@ def report(text: str) -> None:
     sys.stdout.write(f"\n    {text}\n")
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        await asyncio.sleep(0.02)
-
-
 async def until_answered(clients: Clients, timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not (await clients.ask()).good:

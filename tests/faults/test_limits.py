@@ -19,10 +19,10 @@ from tests.faults.conftest import (
     rss_mb,
     run,
     starved_seconds,
-    until,
     until_answered,
 )
 from tests.rpc.servers import SETTINGS_FRAME, listening
+from tests.waiting import until_in_loop
 
 pytestmark = pytest.mark.faults
 
@@ -96,10 +96,10 @@ def test_connections_that_flap_leave_nothing_behind(bench: Bench) -> None:
                 await until_answered(clients)
                 stop = False
                 working = asyncio.create_task(clients.work(2, lambda: stop))
-                await until(lambda: flaps[0] >= 200, 60.0)
+                await until_in_loop(lambda: flaps[0] >= 200, 60.0)
                 began, begun = time.monotonic(), flaps[0]
                 before = rss_mb(gateway.pid), open_files(gateway.pid)
-                await until(lambda: flaps[0] >= begun + wanted, 300.0)
+                await until_in_loop(lambda: flaps[0] >= begun + wanted, 300.0)
                 per_s = wanted / (time.monotonic() - began)
                 stop = True
                 await working

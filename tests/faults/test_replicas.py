@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gatewayd.bridge import Bridge
-from tests.faults.conftest import FULL, Bench, Clients, report, run, until, until_answered
+from tests.faults.conftest import FULL, Bench, Clients, report, run, until_answered
 from tests.processes import free_ports
 from tests.rpc.servers import (
     DISCOVERY,
@@ -26,6 +26,7 @@ from tests.rpc.servers import (
     says_nothing,
     talks_nonsense,
 )
+from tests.waiting import until_in_loop
 
 pytestmark = pytest.mark.faults
 
@@ -147,7 +148,7 @@ def test_a_stopped_replica_is_ejected_after_deadlines_and_comes_back(bench: Benc
 
     async def work() -> None:
         async with Clients(gateway.ports["grpc"]) as clients:
-            await until(lambda: len(gateway.line(" connected", count=2)) == 2)
+            await until_in_loop(lambda: len(gateway.line(" connected", count=2)) == 2)
             stop = False
             working = asyncio.create_task(clients.work(20, lambda: stop, patience_s))
             await asyncio.sleep(0.5)
@@ -157,7 +158,7 @@ def test_a_stopped_replica_is_ejected_after_deadlines_and_comes_back(bench: Benc
             os.kill(one.pid, signal.SIGCONT)
             resumed_s = time.monotonic()
             before = bench.book.by_process()[one.pid]
-            await until(lambda: bench.book.by_process()[one.pid] > before + 50)
+            await until_in_loop(lambda: bench.book.by_process()[one.pid] > before + 50)
             back_s = time.monotonic() - resumed_s
             stop = True
             await working
@@ -187,7 +188,7 @@ def test_killing_a_replica_that_gatewayd_started_fails_no_request_and_it_returns
             await asyncio.sleep(0.5)
             os.kill(pids[0], signal.SIGKILL)
             killed_s = time.monotonic()
-            await until(lambda: len(set(bench.book.by_process()) - set(pids)) == 1)
+            await until_in_loop(lambda: len(set(bench.book.by_process()) - set(pids)) == 1)
             back_s = time.monotonic() - killed_s
             stop = True
             await working

@@ -15,6 +15,7 @@ from gatewayd.config import Listener
 from gatewayd.flow.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from tests.certificates import make
 from tests.processes import free_ports
+from tests.waiting import until
 
 
 class Here(Executor):
@@ -182,6 +183,7 @@ def test_a_flow_that_does_not_run_says_how_to_start_it():
         DIAMOND.post("/")
 
 
+@pytest.mark.slow
 def test_a_running_flow_answers_by_itself_and_in_threads():
     flow = DIAMOND.add(name="last", uses=Here)
     answers: list[list[str]] = []
@@ -208,6 +210,7 @@ def test_a_port_that_is_taken_is_an_error_of_its_own():
         Flow(host="127.0.0.1", port=port).start()
 
 
+@pytest.mark.slow
 def test_a_block_says_what_listens_where_and_a_stop_event_ends_it(capsys):
     stop = threading.Event()
     stop.set()
@@ -227,14 +230,13 @@ class Slow(Executor):
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
 def test_a_request_of_another_thread_is_answered_before_a_flow_is_closed(protocol, tmp_path):
     begun = tmp_path / "begun"
     with Flow(host="127.0.0.1", protocol=protocol).add(uses=Slow) as flow, ThreadPoolExecutor() as threads:
         asked = threads.submit(flow.post, "/", ["x"], parameters={"begun": str(begun)})
-        deadline = time.monotonic() + 20
-        while not begun.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(begun.exists)
         flow.close()
         assert asked.result(10).texts == ["x"]
 
@@ -245,6 +247,7 @@ def test_a_missing_module_is_an_error_of_its_executor():
     assert raised.value.replica == "a/rep-0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
 def test_a_flow_with_tls_is_asked_over_tls(protocol, tmp_path):
     party = make("localhost")

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.processes import Child, environment, free_ports
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 FOO = """
 from docarray import Document, DocumentArray
@@ -179,21 +181,20 @@ def children(pid: int) -> list[int]:
 
 def wait_until_blocked(pid: int, timeout_s: float = 20.0) -> None:
     """``block`` has begun when it has taken SIGTERM."""
-    deadline = time.monotonic() + timeout_s
-    while True:
+
+    def blocked() -> int:
         status = Path(f"/proc/{pid}/status").read_text()
         caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
-        if caught >> (signal.SIGTERM - 1) & 1:
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return caught >> (signal.SIGTERM - 1) & 1
+
+    until(blocked, timeout_s)
 
 
 def assert_gone(pids: list[int], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]:
-        assert time.monotonic() < deadline, f"left behind: {left}"
-        time.sleep(0.02)
+    def left() -> list[int]:
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _is_zombie(pid)]
+
+    until(lambda: not left(), timeout_s, lambda: f"the end of {left()}")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -14,8 +14,7 @@ import resource
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,9 @@ import pytest
 from tests.equivalence.asking import WAYS, Answered, Question
 from tests.paths import ROOT
 from tests.processes import Gateway
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 ROUNDS = 600  # conversations with each port
@@ -138,13 +140,6 @@ def open_files(gateway: Gateway) -> int:
 def memory_bytes(gateway: Gateway) -> int:
     pages = int(Path(f"/proc/{gateway.pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
-
-
-def until(condition: Callable[[], bool], limit_s: float, what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -11,6 +10,7 @@ import pytest
 from tests.golden_replay.flows import EXECUTORS, flow
 from tests.golden_replay.speaking import http_exchange
 from tests.processes import ExecutorProcess, Gateway, free_ports
+from tests.waiting import until
 
 # The tests come grouped by topology; a few gateways at a time keep the memory low.
 _KEPT = 3
@@ -55,10 +55,8 @@ def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[[str], Gate
 def _wait_until_discovered(gateway: Gateway) -> None:
     # Until a gateway knows the endpoints of its executors it calls them all; the recordings are of
     # one that knows.
-    deadline = time.monotonic() + 10
-    while True:
+    def discovered() -> bool:
         answer, _ = http_exchange(gateway.ports["http"], _SKIPPED)
-        if all(route["endTime"] is None for route in answer["json"]["routes"][1:]):
-            return
-        assert time.monotonic() < deadline, answer
-        time.sleep(0.02)
+        return all(route["endTime"] is None for route in answer["json"]["routes"][1:])
+
+    until(discovered)

@@ -11,6 +11,8 @@ from gatewayd.pb import DataRequestProto, EndpointsProto
 from tests.golden_replay.speaking import http_exchange, load
 from tests.processes import Gateway, external
 
+pytestmark = pytest.mark.slow
+
 RECORDED = load("gateway_to_executor.json")["calls seen by the executors (deduplicated)"]
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 CALL = "/jina.JinaRPC/Call"

@@ -7,6 +7,8 @@ from tests.golden_replay.departures import GRPC, check_each
 from tests.golden_replay.flows import name_of
 from tests.golden_replay.speaking import decoded, grpc_exchange, load
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     pytest.param(name_of(case), case, id=case["name"])
     for case in load("grpc/manifest.json")

@@ -6,6 +6,8 @@ from tests.golden_replay.departures import HTTP, HTTP_ON_WEBSOCKET_PORT, MORE_ST
 from tests.golden_replay.flows import name_of
 from tests.golden_replay.speaking import http_exchange, load
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "http_requests.json",
     "http_documents.json",

@@ -9,6 +9,8 @@ from gatewayd.pb import JinaInfoProto, StatusProto
 from tests.golden_replay.departures import MORE_STATUS_KEYS
 from tests.golden_replay.speaking import TIMEOUT_S, load
 
+pytestmark = pytest.mark.slow
+
 RECORDED = load("grpc_services.json")["gateway"]
 REFLECTION, HEALTH = RECORDED["reflection"], RECORDED["health"]
 

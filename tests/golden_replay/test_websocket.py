@@ -6,6 +6,8 @@ from tests.golden_replay.departures import ECHOED_SUBPROTOCOLS, WEBSOCKET, check
 from tests.golden_replay.flows import name_of
 from tests.golden_replay.speaking import load, websocket_exchange
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     pytest.param(name_of(case), case, id=case["name"]) for case in load("websocket.json")["conversations"]
 ]

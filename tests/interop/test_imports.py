@@ -8,6 +8,8 @@ import pytest
 
 from tests.processes import environment
 
+pytestmark = pytest.mark.slow
+
 OURS = "import gatewayd, gatewayd.pb, gatewayd.messages.wire; from gatewayd import Executor, requests"
 DOCARRAY = "import docarray.proto; from docarray import Document, DocumentArray"
 JINA = "import jina; from jina import Client, DocumentArray"

@@ -199,6 +199,7 @@ def ids_below(found: Any) -> set[tuple[str, ...]]:
     return paths
 
 
+@pytest.mark.slow
 @given(st.lists(part, min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_a_merge_loses_no_document_doubles_none_and_keeps_the_order(parts: list[bytes]) -> None:

@@ -615,6 +615,7 @@ def test_discovery_is_tried_again_and_refreshed_with_every_connection() -> None:
 # -- invariants ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_every_request_is_answered_once_and_nothing_leaks(seed: int) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig, Listener
@@ -21,6 +19,7 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import LAST_WORDS_S
 from gatewayd.protocols.web_port import WebPort
+from tests.waiting import until_on_reactor
 
 reactor: Any = _reactor
 
@@ -145,11 +144,7 @@ async def closed(port: WebPort) -> None:
 
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
     """Let the reactor run until ``condition()`` is true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError("the condition did not become true in time")
-        await deferLater(reactor, 0.005)
+    await until_on_reactor(reactor, condition, timeout_s)
 
 
 def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:

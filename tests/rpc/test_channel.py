@@ -22,6 +22,7 @@ from gatewayd.messages.wire import Malformed
 from gatewayd.pool.roots import trust_in, trusted_roots
 from gatewayd.rpc.channel import CallError, Channel, ChannelSettings
 from tests.rpc.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
+from tests.waiting import until_on_reactor
 
 CALL = Call((b"",), "/x")
 
@@ -48,9 +49,7 @@ class Bench:
     async def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> float:
         """Seconds that it took."""
         began = time.monotonic()
-        while not condition():
-            assert time.monotonic() - began < timeout_s, self.states
-            await deferLater(reactor, 0.005)
+        await until_on_reactor(reactor, condition, timeout_s, lambda: f"it, with states {self.states},")
         return time.monotonic() - began
 
     async def close(self) -> None:
@@ -241,6 +240,7 @@ async def test_a_listener_that_is_not_a_grpc_server_is_reported_as_failed_in_tim
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_comes_back_is_connected_soon(bench: Bench) -> None:
     took = []

@@ -357,6 +357,7 @@ FRAMES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(
     frames=st.lists(FRAMES, max_size=12),

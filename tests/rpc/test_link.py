@@ -81,6 +81,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_hundred_megabytes_go_both_ways_again_and_again_in_the_same_memory(
     bench: Bench, threaded_echo: int

@@ -25,6 +25,8 @@ from tests.certificates import Files, make, write_files
 from tests.paths import ROOT
 from tests.processes import Gateway, environment
 
+pytestmark = pytest.mark.slow
+
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
 TWISTD = "from twisted.scripts.twistd import run; run()"
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"

@@ -9,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ import pytest
 
 from tests.paths import ROOT
 from tests.processes import Child, Gateway, environment
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 SLOW = """
@@ -59,13 +61,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        os.sched_yield()
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -145,7 +140,7 @@ def test_executors_end_when_their_gateway_is_killed(gateway: Gateway) -> None:
 
     gateway.kill()
 
-    wait(lambda: not [pid for pid in executors if alive(pid)])
+    until(lambda: not [pid for pid in executors if alive(pid)])
 
 
 def test_a_killed_executor_is_replaced(gateway: Gateway) -> None:
@@ -190,10 +185,10 @@ def test_it_becomes_a_daemon_with_a_pid_file_and_a_log(tmp_path: Path) -> None:
     started = run("gateway", "--config", "flow.yml", cwd=tmp_path)
     pid = int((tmp_path / "twistd.pid").read_text())
     try:
-        wait(lambda: "ready" in (tmp_path / "twistd.log").read_text())
+        until(lambda: "ready" in (tmp_path / "twistd.log").read_text())
     finally:
         os.kill(pid, signal.SIGTERM)
-    wait(lambda: not alive(pid))
+    until(lambda: not alive(pid))
 
     assert started.returncode == 0
     assert not (tmp_path / "twistd.pid").exists()
@@ -211,7 +206,7 @@ def test_a_daemon_that_cannot_start_says_so_on_the_terminal_and_leaves_no_pid_fi
     assert "PortTaken" in ended.stderr
     assert f"cannot listen on 127.0.0.1:{port}" in (tmp_path / "twistd.log").read_text()
     # twistd's child removes the file after it has reported to the process that we waited for.
-    wait(lambda: not (tmp_path / "twistd.pid").exists())
+    until(lambda: not (tmp_path / "twistd.pid").exists())
 
 
 def test_the_environment_of_the_flow_file_is_that_of_the_gateway(tmp_path: Path) -> None:
@@ -267,7 +262,7 @@ def test_an_executor_that_is_still_loading_ends_when_its_gateway_is_killed(tmp_p
     finally:
         gateway.kill()
 
-    wait(lambda: not [pid for pid in executors if alive(pid)])
+    until(lambda: not [pid for pid in executors if alive(pid)])
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")

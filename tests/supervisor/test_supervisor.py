@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
@@ -24,6 +23,7 @@ from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.process import RESTART_BACKOFF
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
+from tests.waiting import until, until_on_reactor
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
@@ -332,13 +332,7 @@ def test_the_delay_is_bounded_and_spread(failures, dice, expected):
 # -- real processes ----------------------------------------------------------------------------------
 
 
-async def until(condition, deadline_s=20.0):
-    limit = reactor.seconds() + deadline_s
-    while not condition():
-        assert reactor.seconds() < limit, "the condition did not come true"
-        await deferLater(reactor, 0.01, lambda: None)
-
-
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypatch):
     def no_fork():
@@ -360,7 +354,7 @@ async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypa
         first = supervisor.states()[0].pid
 
         os.kill(first, signal.SIGKILL)
-        await until(lambda: len(ups) == 2)
+        await until_on_reactor(reactor, lambda: len(ups) == 2)
 
         assert downs == [("rec", 0, 0)]
         second = supervisor.states()[0].pid
@@ -384,7 +378,7 @@ async def test_a_class_that_is_missing_is_reported_with_its_file():
     )
     try:
         supervisor.start()
-        await until(lambda: supervisor.states()[0].state == "waiting")
+        await until_on_reactor(reactor, lambda: supervisor.states()[0].state == "waiting")
 
         error = supervisor.states()[0].error
         assert "there is no Executor class Nobody" in error
@@ -393,6 +387,7 @@ async def test_a_class_that_is_missing_is_reported_with_its_file():
         await supervisor.stop(5.0)
 
 
+@pytest.mark.slow
 def test_executors_end_when_their_supervisor_is_killed():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -401,10 +396,7 @@ def test_executors_end_when_their_supervisor_is_killed():
         pids = json.loads(supervising.stdout.readline())
         supervising.kill()
 
-    limit = time.monotonic() + 20.0
-    while any(map(_runs, pids)):
-        assert time.monotonic() < limit, "the executors outlive their supervisor"
-        time.sleep(0.01)
+    until(lambda: not any(map(_runs, pids)), what="the end of the executors with their supervisor")
 
 
 def _runs(pid):

@@ -819,6 +819,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(json_values)
 @settings(max_examples=150, deadline=None)
 def test_any_json_is_a_request_or_a_refusal_that_says_where(value: object) -> None:

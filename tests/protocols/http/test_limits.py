@@ -205,6 +205,7 @@ async def test_what_outlasts_the_grace_period_is_cut_off_and_cancelled():
         assert len(gateway.dispatcher.cancelled) == 1
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_slow_download_outlives_the_idle_timeout_but_a_stalled_one_does_not():
     def slowly(port, pauses):

@@ -211,6 +211,7 @@ def running() -> Iterator[Gateway]:
     assert "Traceback" not in output, output
 
 
+@pytest.mark.slow
 def test_no_request_made_from_it_is_an_internal_error_and_answers_are_as_it_says(running: Gateway) -> None:
     port = running.ports["http"]
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")

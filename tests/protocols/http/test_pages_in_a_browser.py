@@ -11,9 +11,12 @@ from tests.browser import Browser, find_chromium
 from tests.paths import ROOT
 from tests.processes import Gateway
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None, reason="there is no Chromium (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="there is no Chromium (Debian: apt-get install chromium)"
+    ),
+]
 
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
 TITLE = "Pictures & <words>"
