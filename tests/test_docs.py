@@ -126,3 +126,26 @@ def anchors(page: Path) -> set[str]:
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def table_rows(page: Path, *columns: str) -> list[tuple[str, ...]]:
+    """The cells of these columns, of the page's tables that have them all."""
+    found, heads = [], []
+    for line in page.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            heads = []
+        elif not heads:
+            heads = cells
+        elif set(columns) <= set(heads) and not set(line) <= set("|- "):
+            found.append(tuple(cells[heads.index(column)] for column in columns))
+    return found
+
+
+def test_the_figures_of_the_home_page_are_those_of_the_performance_page() -> None:
+    columns = ("case", "CPU ratio", "CPU us/request")
+
+    measured = table_rows(ROOT / "docs" / "performance.md", *columns)
+
+    assert measured
+    assert table_rows(ROOT / "docs" / "index.md", *columns) == measured
