@@ -16,7 +16,7 @@ over all attempts, so that clients learn of an outage in time.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 
@@ -31,6 +31,14 @@ from gatewayd.errors import (
 )
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.call import CallError
+
+# A request that was being handled each time when so many executors were lost may be what ends them: it does
+# not get to the next one.
+_MAX_LOST: Final = 2
+_NOT_TRIED_AGAIN: Final = (
+    f"{_MAX_LOST} executors were lost while they handled this request, so it is not tried again; "
+    "their logs may say what ended them"
+)
 
 
 @attrs.frozen
@@ -128,6 +136,7 @@ class Attempts:
         "_disconnected_since_s",
         "_endpoint",
         "_last",
+        "_lost",
         "_replicas",
         "_rules",
         "tried",
@@ -146,6 +155,7 @@ class Attempts:
         self._allowance_s = rules.connect_timeout_s
         self._disconnected_since_s: float | None = None  # since when the allowance is being spent
         self._last: CallError | None = None
+        self._lost = 0  # how many calls ended because the executor was lost
 
     def stage_ended(self, now_s: float) -> None:
         """Waiting, connecting or backing off has ended, for whatever reason."""
@@ -197,6 +207,13 @@ class Attempts:
         """
         self._last = error
         replicas = self._replicas
+        if error.lost:
+            self._lost += 1
+            if self._lost >= _MAX_LOST:
+                error = self._last = CallError(
+                    "UNAVAILABLE", f"{error.details}; {_NOT_TRIED_AGAIN}", lost=True
+                )
+                return GiveUp(self._explained(error), "failed", f"{label}: {error}")
         if not readable or not self._rules.retry.allows(
             error.code,
             reached=error.reached,

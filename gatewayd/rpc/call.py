@@ -62,13 +62,15 @@ class CallError(Exception):
     """
     A call ended without an answer. ``code`` is gRPC's status name, ``details`` its text.
 
-    ``reached`` is False when the request certainly did not reach the executor's server.
+    ``reached`` is False when the request certainly did not reach the executor's server. ``lost`` is True
+    when the server was lost while it may have been working on the request.
     """
 
-    def __init__(self, code: str, details: str, *, reached: bool = True) -> None:
+    def __init__(self, code: str, details: str, *, reached: bool = True, lost: bool = False) -> None:
         self.code = code
         self.details = details
         self.reached = reached
+        self.lost = lost
         super().__init__(f"{code}: {details}")
 
 
@@ -321,7 +323,8 @@ class Unary(Stream):
         if self._message is not None and self._stream:
             self._answer(False)
         else:
-            self._fail(CallError(code, broken.why, reached=broken.reached))
+            lost = broken.reached and code == "UNAVAILABLE"
+            self._fail(CallError(code, broken.why, reached=broken.reached, lost=lost))
 
     def _begin_message(self, data: bytes, ended: bool) -> None:
         if self._message is not None:

@@ -97,6 +97,33 @@ def test_a_lost_call_is_retried_later_where_every_replica_was_tried() -> None:
     assert 0 < first.seconds < second.seconds < 0.5
 
 
+def test_a_request_that_has_lost_two_executors_does_not_get_to_a_third() -> None:
+    third = "10.0.0.3:1"
+    one = attempts(Replicas(labels={A: A, B: B, third: third}, reachable=(A, B, third)), retries=9)
+    broken = CallError("UNAVAILABLE", "Socket closed", lost=True)
+    one.start(A, 0.0, connected=True)
+    assert fail(one, broken) == BackOff(0.0)
+
+    one.start(B, 0.0, connected=True)
+    step = fail(one, broken)
+    assert isinstance(step, GiveUp)
+    assert isinstance(step.error, ExecutorUnreachable)
+    assert step.error.addresses == (A, B)
+    assert "Socket closed; 2 executors were lost while they handled this request" in str(step.error)
+
+
+def test_an_executor_that_is_lost_twice_counts_twice() -> None:
+    one = attempts(Replicas(labels={A: A}, reachable=(A,)))
+    broken = CallError("UNAVAILABLE", "Socket closed", lost=True)
+    one.start(A, 0.0, connected=True)
+    assert isinstance(fail(one, broken), BackOff)
+    one.start(A, 0.1, connected=True)
+    # It is being started again: this attempt did not get there.
+    assert isinstance(fail(one, CallError("UNAVAILABLE", "refused", reached=False), 0.1), BackOff)
+    one.start(A, 0.2, connected=True)
+    assert isinstance(fail(one, broken, 0.2), GiveUp)
+
+
 @pytest.mark.parametrize(
     ("error", "readable", "budget", "decision"),
     [

@@ -204,6 +204,7 @@ def test_a_reset_stream_fails_with_its_code(code: int, status: str, reached: boo
     memory.connection.receive(frame(RST, 0, 1, number(code)))
 
     assert (call.code, call.ends[0].reached) == (status, reached)
+    assert call.ends[0].lost == (code == 2)
 
 
 def test_a_lost_connection_breaks_what_was_sent_and_what_was_not() -> None:
@@ -212,8 +213,8 @@ def test_a_lost_connection_breaks_what_was_sent_and_what_was_not() -> None:
     sent, waiting = memory.ask(), memory.ask()
     memory.connection.lost("Socket closed")
 
-    assert (sent.code, sent.ends[0].reached) == ("UNAVAILABLE", True)
-    assert (waiting.code, waiting.ends[0].reached) == ("UNAVAILABLE", False)
+    assert (sent.code, sent.ends[0].reached, sent.ends[0].lost) == ("UNAVAILABLE", True, True)
+    assert (waiting.code, waiting.ends[0].reached, waiting.ends[0].lost) == ("UNAVAILABLE", False, False)
 
 
 def test_the_last_stream_id_is_the_end_of_a_connection() -> None:
