@@ -218,13 +218,19 @@ class Handling:
             "parameters": self._parameters(cut[0]),
             "docs_matrix": arrays if any(len(array) for array in arrays) else None,
             "docs_map": {
-                RouteProto.FromString(message.routes[-1]).executor: array
+                self._sender_of(message.routes): array
                 for message, array in zip(cut, arrays, strict=True)
                 if message.routes
             },
             "tracing_context": None,
         }
         return documents, keywords
+
+    def _sender_of(self, routes: Sequence[bytes]) -> str:
+        """The key of ``docs_map``: the Deployment that answered last; after its shards, the shard."""
+        name = RouteProto.FromString(routes[-1]).executor
+        deployment = name.partition("/")[0]
+        return name if self._spec.deployment.startswith(f"{deployment}/") else deployment
 
     def _parameters(self, message: _Message) -> dict[str, Any]:
         parameters = parameters_of(message.parameters)

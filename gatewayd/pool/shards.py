@@ -59,8 +59,9 @@ class Shards:
         self._turn = -1
 
     def serves(self, endpoint: str) -> bool:
-        """Whether a shard binds ``endpoint``; True while that is not known."""
-        return any(shard.serves(endpoint) for shard in self._shards)
+        """Whether an executor here binds ``endpoint``, also one before or after; True while not known."""
+        around = [sender for sender in (self._before, self._after) if sender is not None]
+        return any(sender.serves(endpoint) for sender in (*self._shards, *around))
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """As Sender.send. Also fails with UnreadableDocuments, or Malformed, when merging."""

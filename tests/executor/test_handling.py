@@ -103,6 +103,29 @@ def test_a_handler_sees_its_keywords_and_floats():
     assert seen["matrix"] is True
 
 
+class Keys(Executor):
+    @requests
+    def keys(self, docs_map, **kwargs):
+        return {"keys": list(docs_map)}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "senders", "keys"),
+    [
+        ("join", ["a", "b/shard-0"], ["a", "b"]),
+        ("join", ["a/uses_after-0", "b/shard-1"], ["a", "b"]),
+        ("b/uses_after-0", ["b/shard-0", "b/shard-1"], ["b/shard-0", "b/shard-1"]),
+    ],
+)
+def test_docs_map_has_deployments_as_keys_and_shards_only_inside_their_own(deployment, senders, keys):
+    received = [message("/x", "doc", routes=("gateway", sender)) for sender in senders]
+    spec = ExecutorSpec(deployment)
+    ((answer, failed),) = run(Keys(), received, spec=spec)
+
+    assert not failed
+    assert answer.parameters["__results__"][spec.runtime_name]["keys"] == keys
+
+
 def test_a_handler_that_names_its_keywords_gets_just_those():
     ((answer, failed),) = run(Kinds(), message("/few", "a"))
 

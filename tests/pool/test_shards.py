@@ -166,6 +166,17 @@ def test_the_answer_of_a_single_shard_also_goes_to_uses_after() -> None:
     assert sent.result == Answer(b"after")
 
 
+@pytest.mark.parametrize("which", [BEFORE, AFTER, SHARDS[2]])
+def test_an_endpoint_is_served_where_one_executor_of_the_deployment_binds_it(which: str) -> None:
+    setup = sharded(uses_before=ExecutorConfig(), uses_after=ExecutorConfig())
+    for address in (*SHARDS, BEFORE, AFTER):
+        setup.channels[address].answer_discovery(("/rank",) if address == which else ("/index",))
+
+    assert setup.pool.serves("a", "/rank")
+    assert setup.pool.serves("a", "/index")
+    assert not setup.pool.serves("a", "/nowhere")
+
+
 def test_what_uses_before_raised_is_the_answer() -> None:
     setup = sharded(uses_before=ExecutorConfig())
     sent = send(setup, "/search")
