@@ -104,8 +104,8 @@ class ExecutorConfig:
     """
     What one executor process loads and how.
 
-    ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``),
-    or the path of an executor's config.yml; None is the pass-through ``Executor`` itself.
+    ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``);
+    None is the pass-through ``Executor`` itself.
     ``py_modules`` are absolute paths. ``workspace`` is the base folder, also absolute. ``by_value`` is
     what a Flow in Python sends by value (``executor/by_value.py``); a class in it replaces ``uses``.
     """

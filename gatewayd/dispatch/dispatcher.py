@@ -69,7 +69,7 @@ class DeadlineOver(DeadlineExceeded):
             f"Deadline Exceeded|Gateway: the request's own deadline of {self.timeout_s:g} s passed{waiting}."
         )
 
-    def short_reason(self) -> str:
+    def summary(self) -> str:
         return f"The request's own deadline of {self.timeout_s:g} s passed."
 
 

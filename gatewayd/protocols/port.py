@@ -1,9 +1,9 @@
 """
 One listening port, whatever it speaks: the interface of a protocol, and the table of those there are.
 
-A new protocol is a folder whose module has ``make_port``, and an entry in ``MODULES`` (with its name in
-``gatewayd.config``). Nothing else in gatewayd knows a protocol by name; tests/protocols/test_port.py mounts a
-fifth one.
+A new protocol is a folder whose module has ``make_port``, and an entry in ``MODULES``; its name stands in
+``gatewayd.config`` (model.py, kinds.py). The service knows no protocol by name: tests/protocols/test_port.py
+mounts one more.
 """
 
 from __future__ import annotations

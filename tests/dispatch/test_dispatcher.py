@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from gatewayd.deadlines import SLACK_S
+from gatewayd.dispatch.dispatcher import DeadlineOver
 from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer
@@ -390,3 +391,9 @@ def test_abandoning_refuses_what_is_in_flight_and_cancels_its_calls() -> None:
 
     assert [type(error) for error in ended] == [Draining]
     assert dispatcher.in_flight == 0
+
+
+def test_a_deadline_of_the_client_has_a_short_reason_of_its_own() -> None:
+    error = DeadlineOver(("a" * 100, "b" * 100), 1.5)
+    assert error.summary() == "The request's own deadline of 1.5 s passed."
+    assert "a" * 100 in str(error)
