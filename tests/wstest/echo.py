@@ -22,25 +22,34 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.web_port import WebPort
+from gatewayd.protocols.websocket.conversation import Actions, Conversation, Dispatch
+from gatewayd.protocols.websocket.frames import BYTES_FRAMES, JSON_FRAMES, Frames
 from gatewayd.protocols.websocket.session import WebSocketSession
 
 reactor: Any = _reactor
 
 
+class EchoConversation(Conversation):
+    """Takes text and binary messages alike."""
+
+    def message_received(self, payload: bytes, *, is_binary: bool) -> Actions:
+        if not self._is_open:
+            return ()
+        dispatch = Dispatch(self._window.admit(), payload)
+        return (*self._settle(), dispatch)
+
+
 class EchoSession(WebSocketSession):
     """Sends each message back as it came: text as text, and compressed where that was agreed on."""
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.state == self.STATE_OPEN:
-            self._start(self._echo(self._window.admit(), payload, isBinary))
-            self._settle()
+    def _converse(self, frames: Frames, *, is_dry_run: bool) -> Conversation:
+        return EchoConversation(frames, self.factory.prefetch)
 
-    async def _echo(self, ticket: int, payload: bytes, binary: bool) -> None:
-        compressed = await self._deflated(payload)
-        self._window.answered(ticket, payload)
-        self.send_payload(payload, binary, compressed)
-        self._unwritten += 1
-        self._settle()
+    async def _exchange(self, ticket: int, payload: bytes) -> None:
+        self._conversation.frames = BYTES_FRAMES if self.message_is_binary else JSON_FRAMES
+        agreed: Any = self._perMessageCompress
+        compressed = None if agreed is None else await self._deflated(payload, agreed)
+        self._act(self._conversation.answered(ticket, payload, compressed))
 
 
 class Nobody:
