@@ -7,6 +7,7 @@ The executors behind the golden data: what ``tests/golden`` calls ``Rec`` and ``
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 from docarray import Document, DocumentArray
@@ -51,6 +52,8 @@ class Rec(Executor):
 
     @requests(on="/asleep")
     async def asleep(self, docs, parameters, **kwargs):
+        if "begun" in parameters:
+            await asyncio.to_thread(Path(parameters["begun"]).touch)
         wanted = docs[0].tags.get("t") if len(docs) else None
         await asyncio.sleep(parameters.get("t", 0.0) if wanted is None else wanted)
 

@@ -151,7 +151,7 @@ def test_documents_of_another_generation_are_refused_alike(gateway: Gateway, way
 # JSON over WebSocket has no place for a deadline: no headers, and no such field.
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "websocket json"])
 def test_a_deadline_of_the_clients_own_is_kept_alike(gateway: Gateway, way: str) -> None:
-    question = Question("/asleep", ({"id": "d0"},), {"t": 30}, timeout_s=0.3)
+    question = Question("/asleep", ({"id": "d0"},), {"t": 30}, timeout_s=1.0)
     # A close frame's reason has no room for the whole text, and the short one names no Deployment.
     check(
         way, WAYS[way](gateway, question), DeadlineExceeded, "" if way.startswith("websocket") else "exec_a"
@@ -166,7 +166,7 @@ def test_an_executor_that_is_not_there_is_told_alike(broken: Gateway, way: str) 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gateway_without_room_refuses_alike(narrow: Gateway, way: str) -> None:
     sleeper = Question("/asleep", ONE, {"t": 30}).as_protobuf()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with grpc.insecure_channel(f"127.0.0.1:{narrow.ports['grpc']}") as channel:
         sleep = channel.unary_unary("/jina.JinaSingleDataRequestRPC/process_single_data").future
         sleeping = sleep(sleeper)

@@ -142,7 +142,7 @@ async def closed(port: WebPort) -> None:
     await port.stop()
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
     """Let the reactor run until ``condition()`` is true."""
     await until_on_reactor(reactor, condition, timeout_s)
 

@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
 
 from gatewayd.bridge import Bridge
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
@@ -42,11 +42,13 @@ class Bench:
         return await self.bridge.on_loop(executor.start, *args)
 
     def channel(self, port: int, at: str = "127.0.0.1", **settings: Any) -> Channel:
+        # The default is for executors in production; a busy machine that runs tests may need longer.
+        settings.setdefault("connect_timeout_s", 30.0)
         channel = Channel(reactor, f"{at}:{port}", ChannelSettings(**settings), self.states.append)
         self.channels.append(channel)
         return channel
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> float:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> float:
         """Seconds that it took."""
         began = time.monotonic()
         await until_on_reactor(reactor, condition, timeout_s, lambda: f"it, with states {self.states},")
@@ -242,23 +244,29 @@ async def test_a_listener_that_is_not_a_grpc_server_is_reported_as_failed_in_tim
 
 @pytest.mark.slow
 @pytest_twisted.ensureDeferred
-async def test_a_server_that_comes_back_is_connected_soon(bench: Bench) -> None:
-    took = []
-    first = Executor(*ALL)
-    port = await bench.serve(first)
+async def test_a_server_that_comes_back_is_connected_each_time(bench: Bench) -> None:
+    executor = Executor(*ALL)
+    port = await bench.serve(executor)
     bench.channel(port)
-    await bench.until(lambda: bench.states[-1:] == ["ready"])
-    await bench.bridge.on_loop(first.stop)
     for _ in range(5):
+        await bench.until(lambda: bench.states[-1] == "ready")
+        await bench.bridge.on_loop(executor.stop)
         await bench.until(lambda: bench.states[-1] == "failed")
-        await deferLater(reactor, 0.35)
         executor = Executor(*ALL)
         await bench.serve(executor, f"127.0.0.1:{port}")
-        took.append(await bench.until(lambda: bench.states[-1] == "ready"))
-        await bench.bridge.on_loop(executor.stop)
+    await bench.until(lambda: bench.states[-1] == "ready")
 
-    # A quarter of a second, but for a machine that is busy at every one of the five.
-    assert min(took) < 0.25
+
+def test_a_server_that_is_away_for_long_is_tried_again_as_soon_as_at_first() -> None:
+    clock = MemoryReactorClock()
+    Channel(clock, "127.0.0.1:5", ChannelSettings(reconnect_s=0.1), lambda state: None)
+    for number in range(1, 101):
+        assert len(clock.tcpClients) == number
+        factory = clock.tcpClients[-1][2]
+        factory.clientConnectionFailed(clock.connectors[-1], ConnectionRefusedError())
+        clock.advance(0.07)
+        assert len(clock.tcpClients) == number
+        clock.advance(0.06)  # 0.1 s and a fifth of jitter
 
 
 @pytest_twisted.ensureDeferred

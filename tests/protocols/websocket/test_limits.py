@@ -65,7 +65,7 @@ async def test_a_client_that_answers_no_ping_is_dropped():
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_is_still_sending_a_large_frame_is_not_dropped_for_its_silence():
-    settings = {"websocket_ping_interval_s": 0.2, "websocket_ping_timeout_s": 0.2}
+    settings = {"websocket_ping_interval_s": 0.5, "websocket_ping_timeout_s": 0.5}
     async with served(("websocket",), **settings) as gateway:
         client = await in_thread(upgraded, gateway.port)
         whole = frame(BINARY, request_bytes("r0", bytes(200)))
