@@ -63,7 +63,7 @@ async def test_cancelling_the_deferred_cancels_the_task(bridge: Bridge) -> None:
 
     with pytest.raises(CancelledError):
         await work
-    assert await ended.addTimeout(5, reactor) == "cancelled"
+    assert await ended.addTimeout(30, reactor) == "cancelled"
 
 
 @pytest_twisted.ensureDeferred
@@ -113,7 +113,7 @@ async def test_a_task_that_is_cancelled_cancels_its_work_on_the_reactor(bridge: 
 
     with pytest.raises(CancelledError):
         await work
-    assert await cancelled.addTimeout(5, reactor) == "cancelled"
+    assert await cancelled.addTimeout(30, reactor) == "cancelled"
 
 
 @pytest_twisted.ensureDeferred
@@ -130,7 +130,7 @@ async def test_a_letter_that_raises_does_not_stop_the_ones_behind_it(
         bridge.tell_reactor(arrived.callback, "behind")
 
     await bridge.on_loop(send)
-    assert await arrived.addTimeout(5, reactor) == "behind"
+    assert await arrived.addTimeout(30, reactor) == "behind"
     assert caught_failures.pop().check(LookupError)
 
 
@@ -145,7 +145,7 @@ async def test_stopping_cancels_what_still_runs_and_refuses_what_comes_later() -
     running = bridge.on_loop(forever)
     await bridge.stop()
     with pytest.raises(CancelledError):
-        await running.addTimeout(5, reactor)
+        await running.addTimeout(30, reactor)
     with pytest.raises(CancelledError):
         await bridge.on_loop(forever)
 
