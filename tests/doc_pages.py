@@ -163,6 +163,9 @@ class Page:
                 self._python.wait(20)
             except subprocess.TimeoutExpired:
                 self._python.kill()
+                self._python.wait()
+            assert self._python.stdout is not None
+            self._python.stdout.close()
 
     def _run(self, block: Block) -> None:
         what, detail = block.mark or ("", "")
