@@ -56,7 +56,7 @@ def main() -> int:
     os.dup2(null, 0)
     os.close(null)
     os.set_inheritable(REPORT_FD, False)
-    threading.Thread(target=_outlive_nobody, args=(lifeline,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_exit_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     try:
         from gatewayd.executor.spec import ExecutorSpec
 
@@ -84,7 +84,7 @@ def _told(error: Exception) -> str:
     return "".join(whole.format())
 
 
-def _outlive_nobody(lifeline: int) -> None:
+def _exit_with_supervisor(lifeline: int) -> None:
     """
     A thread of its own: the supervisor may be gone while ``__init__`` or a method holds up everything else.
 

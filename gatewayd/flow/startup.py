@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gatewayd.config import FlowConfig
-from gatewayd.config.around import around
+from gatewayd.config.heads import head_executors
 from gatewayd.schemes import scheme_of
 
 if TYPE_CHECKING:
@@ -67,6 +67,6 @@ def _replicas(flow: FlowConfig) -> int:
         each
         for deployment in flow.deployments
         if not deployment.external
-        for each in (deployment, *around(deployment))
+        for each in (deployment, *head_executors(deployment))
     ]
     return sum(each.replicas * each.shards for each in started)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Clock, Connector
 from gatewayd.config import DeploymentConfig, GatewayConfig
-from gatewayd.config.around import AFTER, BEFORE, around
+from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
@@ -127,7 +127,7 @@ class Pool:
         """
         An executor listens at ``address`` now.
 
-        ``deployment`` may also be an executor before or after shards (``config.around``).
+        ``deployment`` may also be an executor before or after shards (``config.heads``).
         """
         self._senders[deployment, shard].replicas.add(address)
 
@@ -174,7 +174,7 @@ class Pool:
         if deployment.external or deployment.shards < 2:
             return self._sender(deployment)
         shards = [self._sender(deployment, index) for index in range(deployment.shards)]
-        extras = {extra.name.rpartition("/")[2]: self._sender(extra) for extra in around(deployment)}
+        extras = {extra.name.rpartition("/")[2]: self._sender(extra) for extra in head_executors(deployment)}
         return Shards(
             deployment.name,
             shards,

@@ -117,7 +117,7 @@ class GatewayService(Service):
 
         If the gateway cannot start, the executors end with this process.
         """
-        from gatewayd.config.around import around
+        from gatewayd.config.heads import head_executors
         from gatewayd.supervisor.supervisor import Supervisor
 
         # The reactor does not run yet: at the first event the gateway is there, or the start was broken off.
@@ -136,7 +136,7 @@ class GatewayService(Service):
         flow = self._flow
         supervisor = Supervisor(
             self._reactor,
-            [each for deployment in flow.deployments for each in (deployment, *around(deployment))],
+            [each for deployment in flow.deployments for each in (deployment, *head_executors(deployment))],
             on_up=up,
             on_down=down,
             on_failed=failed,

@@ -35,7 +35,7 @@ from gatewayd.waiters import Waiters
 
 log = Logger()
 
-State = Literal["starting", "ready", "waiting", "stopping", "stopped"]
+ProcessState = Literal["starting", "ready", "waiting", "stopping", "stopped"]
 
 STDIN, STDOUT, STDERR, REPORT = 0, 1, 2, 3
 _LAST_LINES: Final = 20
@@ -82,7 +82,7 @@ class ReplicaStatus:
     deployment: str
     shard: int
     replica: int
-    state: State
+    state: ProcessState
     address: str | None
     pid: int | None
     restarts: int
@@ -119,8 +119,8 @@ class ReplicaProcess:
         self._on_up = on_up
         self._on_down = on_down
         self._on_failed = on_failed
-        self._state: State = "stopped"
-        self._process: _Process | None = None
+        self._state: ProcessState = "stopped"
+        self._process: _ProcessEvents | None = None
         self._address: str | None = None
         self._timer: DelayedCall | None = None  # the deadline, the delay, or the end of the grace
         self._has_exited = False
@@ -197,7 +197,7 @@ class ReplicaProcess:
         self._state = "starting"
         self._has_exited = False
         name = self.spec.runtime_name
-        process = _Process(self, self._reactor)
+        process = _ProcessEvents(self, self._reactor)
         try:
             # path stays None and uid and gid unset: only then does Twisted use posix_spawn. A fork
             # would copy gRPC's threads and locks in whatever state they are.
@@ -267,7 +267,7 @@ class ReplicaProcess:
         self._timer = timer
 
 
-class _Process(ProcessProtocol):
+class _ProcessEvents(ProcessProtocol):
     """Twisted's events of one process, as lines, reports and one end."""
 
     def __init__(self, replica: ReplicaProcess, reactor: Reactor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from gatewayd.config.around import AFTER, BEFORE, around
+from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.config.model import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
@@ -61,7 +61,7 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
             f"{deployment.name}/{BEFORE}": objects.get(f"{index}.uses_before", ByValue()),
             f"{deployment.name}/{AFTER}": objects.get(f"{index}.uses_after", ByValue()),
         }
-        for each in (deployment, *around(deployment)):
+        for each in (deployment, *head_executors(deployment)):
             _merge(env, each)
             replicas += [
                 Replica(

@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from twisted.internet.defer import CancelledError
 
 from gatewayd.config import DeploymentConfig
-from gatewayd.config.around import around
+from gatewayd.config.heads import head_executors
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call
@@ -42,7 +42,7 @@ def sharded(**settings: Any) -> Setup:
     setup = Setup(deployment)
     for index, address in enumerate(SHARDS):
         setup.pool.replica_up("a", address, index)
-    for extra in around(deployment):
+    for extra in head_executors(deployment):
         setup.pool.replica_up(extra.name, BEFORE if "before" in extra.name else AFTER)
     for channel in setup.opened:
         channel.set_state("ready")

@@ -12,7 +12,7 @@ BEFORE: Final = "uses_before-0"
 AFTER: Final = "uses_after-0"
 
 
-def around(deployment: DeploymentConfig) -> tuple[DeploymentConfig, ...]:
+def head_executors(deployment: DeploymentConfig) -> tuple[DeploymentConfig, ...]:
     """
     What a Deployment needs besides its shards: none, one or both.
 
