@@ -66,7 +66,7 @@ def test_a_dollar_sign_in_the_path_of_the_program_stays_as_it_is():
     [
         ("/opt/venv", "yes", "yes"),
         ("/home/me/venv", "read-only", "yes"),
-        ("/root/.pyenv/versions/3.11", "read-only", "yes"),
+        ("/root/venv", "read-only", "yes"),
         ("/tmp/venv", "yes", "no"),
     ],
 )
