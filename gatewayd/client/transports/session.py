@@ -20,14 +20,21 @@ from gatewayd.client.post import PostOptions
 
 
 class HttpSession:
-    """A ``target``'s session: made on the loop when it is first used, closed with its connections."""
+    """
+    An address's session: made on the loop when it is first used, closed with its connections, for good.
+
+    A post that is under way may ask for it after that; a session made then would never be closed.
+    """
 
     def __init__(self, address: GatewayAddress) -> None:
         self.address = address
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def get(self) -> aiohttp.ClientSession:
-        """Raises BadClient for TLS files that cannot be used."""
+        """Raises BadClient for TLS files that cannot be used, and Unreachable after ``close``."""
+        if self._closed:
+            raise Unreachable("the client was closed")
         if self._session is None:
             context: Any = True
             if self.address.tls:
@@ -46,6 +53,7 @@ class HttpSession:
         return self._session
 
     async def close(self) -> None:
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
