@@ -63,9 +63,11 @@ setup(
         "pyopenssl>=25.1",
         # 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another.
         "docarray>=0.21,<0.30",
-        # The client's HTTP and WebSocket, and its progress bar; docarray brings both, in any version.
+        # The client speaks HTTP and WebSocket with it; the first with ClientWSTimeout.
         "aiohttp>=3.11",
-        "rich",
+        # Progress bars and tables on the terminal. docarray has the same lower bound.
+        "rich>=12",
+        # Any release that docarray takes: arrays are read with what numpy 1 and 2 have in common.
         "numpy",
         # frozen and slotted classes through `attrs`, with converters that have types.
         "attrs>=23.1",
@@ -77,6 +79,7 @@ setup(
         "graphql-core>=3.3,<3.4",
         # A match with a timeout, on Python 3.11 and 3.12.
         "regex>=2023.8.8",
+        # The first with wheels for Python 3.11.
         "pyyaml>=6.0",
         # Type variables with a default.
         "typing_extensions>=4.4",
@@ -90,20 +93,29 @@ setup(
     ],
     entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},
     extras_require={
+        # The first whose default font can be drawn in any size.
         "png": ["pillow>=10.1"],
+        # The oldest releases that the tests were written with, unless a comment says more. CI runs those of
+        # constraints.txt, `make test-latest` the newest.
         "test": [
             "pytest>=8",
             "pytest-twisted>=1.14",
             "hypothesis>=6.100",
-            "websockets>=12",
+            # websockets.connect is the asyncio client, which has the argument `proxy`, from 15 on.
+            "websockets>=15",
             "treq>=24.9",
+            # As in the extra png.
             "pillow>=10.1",
+            # HTTP/2 from the other side: the tests' peer of our own client.
             "h2>=4.1",
             # Executors defined in a notebook: the session that the tests start.
             "ipython>=8.20",
+            # validate() for OpenAPI 3.1.
             "openapi-spec-validator>=0.7.1",
+            # schemathesis.openapi and the checks' new modules: version 3 has neither.
             "schemathesis>=4.0",
         ],
+        # Checkers and stubs differ from release to release in what they find: CI runs those of constraints.txt.
         "dev": [
             "mypy>=1.11",
             "ruff>=0.6",
@@ -120,6 +132,7 @@ setup(
             # What proto/generate.py was last run with: CI compares its output to the letter.
             "grpcio-tools==1.78.2",
         ],
+        # The next majors may change what docs/tools/hooks.py and the theme's overrides rely on.
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10"],
     },
 )

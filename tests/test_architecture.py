@@ -1,15 +1,32 @@
-"""The map of docs/architecture.md, kept true: which folder may import which, and where threads may meet."""
+"""The map of docs/architecture.md, kept true: who imports whom, where threads meet, how far a call goes."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
 
+from gatewayd.bridge import Bridge
+from gatewayd.config import DeploymentConfig, GatewayConfig
+from gatewayd.dispatch.dispatcher import Dispatcher
+from gatewayd.dispatch.topology import Topology
+from gatewayd.messages.request import Request
+from gatewayd.pool.pool import Pool
+from tests.calls_between_files import Calls, recorded_calls
 from tests.paths import ROOT
+from tests.processes import environment
+from tests.rpc.servers import ALL, Executor
+from tests.waiting import until_on_reactor
 
 PACKAGE = ROOT / "gatewayd"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "pb" not in path.parts)
@@ -160,3 +177,56 @@ def test_only_the_bridge_crosses_between_threads(path: Path) -> None:
 def test_the_reactor_is_imported_only_where_a_process_begins() -> None:
     importers = [name(path) for path in MODULES if "import reactor" in path.read_text()]
     assert importers == ["service/child.py", "service/plugin.py"]
+
+
+# -- the way of a call -----------------------------------------------------------------------------------
+
+
+def way(question: str) -> list[str]:
+    """The files that docs/architecture.md lists for a question, in its order."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith(f"| {question}")]
+    assert len(rows) == 1
+    return re.findall(r"`([\w/]+\.py)`", rows[0][1])
+
+
+def breaks(files: list[str], calls: Calls) -> list[str]:
+    """Where one file of the list does not call the next one."""
+    return [f"{one} does not call {other}" for one, other in pairwise(files) if (one, other) not in calls]
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_opens_six_files_from_the_dispatcher_to_the_socket() -> None:
+    bridge, server = Bridge(reactor), Executor(*ALL)
+    bridge.start()
+    deployment = DeploymentConfig(
+        name="a", external=True, addresses=(f"127.0.0.1:{await bridge.on_loop(server.start)}",)
+    )
+    pool = Pool.over(bridge, GatewayConfig(), (deployment,), reactor)
+    dispatcher = Dispatcher(Topology.from_deployments((deployment,)), pool, reactor, bridge.offload)
+    await until_on_reactor(reactor, lambda: pool.states()["a"][0].endpoints)
+
+    with recorded_calls() as calls:
+        answer = dispatcher.dispatch(Request("1", "/x"))
+    await answer
+
+    pool.close()
+    await bridge.on_loop(server.stop)
+    await bridge.stop()
+    files = way("one call to an executor")
+    assert len(files) <= 6
+    assert breaks(files, calls) == []
+    assert {caller for caller, callee in calls if callee == "twisted write"} <= set(files)
+
+
+@pytest.mark.slow
+def test_one_opens_seven_files_from_the_post_of_a_flow_to_the_socket() -> None:
+    command = [sys.executable, "-m", "tests.calls_between_files"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    calls = {(caller, callee) for caller, callee in json.loads(done.stdout)}
+    files = way("`Flow.post` in Python")
+    assert len(files) <= 7
+    assert breaks(files, calls) == []
+    assert [caller for caller, callee in calls if callee.startswith("grpc ") and caller == files[-1]]

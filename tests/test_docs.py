@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd import errors
+from gatewayd.errors import GatewayError
 from tests.doc_pages import Page, blocks_of
 from tests.paths import ROOT
 from tests.processes import environment
@@ -149,3 +151,38 @@ def test_the_figures_of_the_home_page_are_those_of_the_performance_page() -> Non
 
     assert measured
     assert table_rows(ROOT / "docs" / "index.md", *columns) == measured
+
+
+# -- what each protocol says of errors -------------------------------------------------------------------
+
+
+def errors_with_own_codes() -> set[type[GatewayError]]:
+    """Those of the table, but for the bases that are only raised as one of their subclasses."""
+    return {*errors.TABLE} - {errors.ProtocolRefusal}
+
+
+@pytest.mark.parametrize(
+    ("page", "column", "attribute", "of_the_protocol"),
+    [
+        ("http.md", "Status", "http", set()),
+        # Of calls to executors, whose code is passed on; any other can come, too.
+        ("grpc.md", "Code", "grpc", {"others"}),
+        # What Autobahn itself says of frames that are not WebSocket's.
+        ("websocket.md", "Code", "websocket", {"1002"}),
+    ],
+)
+def test_the_guide_lists_the_codes_of_the_table_of_errors(
+    page: str, column: str, attribute: str, of_the_protocol: set[str]
+) -> None:
+    listed = {
+        code.strip("` ")
+        for (cell,) in table_rows(ROOT / "docs" / "guide" / page, column)
+        for code in cell.split(",")
+    }
+    of_errors = {
+        str(getattr(errors.codes_of(error), attribute))
+        for error in errors_with_own_codes()
+        if attribute == "http" or not issubclass(error, errors.HttpRefusal)
+    }
+
+    assert listed == of_errors | of_the_protocol
