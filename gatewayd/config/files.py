@@ -50,16 +50,16 @@ class Folder:
         text = read_text(path, place)
         if text is None:
             return None
-        source = Source(str(path), place.source.report)
-        before = len(source.report.problems)
+        source = Source(str(path), place.source.diagnostics)
+        before = len(source.diagnostics.problems)
         value = substitute(parse(text, source), source, self.variables)
-        if value is None and len(source.report.problems) > before:
+        if value is None and len(source.diagnostics.problems) > before:
             return None
         return Opened(value, source, Folder(path.parent, self.variables))
 
     def document(self, text: str, name: str, place: Place) -> Any:
         """YAML or JSON that stands as text in a file; its problems are reported under ``name``."""
-        source = Source(name, place.source.report)
+        source = Source(name, place.source.diagnostics)
         return substitute(parse(text, source), source, self.variables)
 
     def modules(self, names: Sequence[str], place: Place) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Wish, connect
 from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
-from gatewayd.config.problems import Place, Report, Source, type_name
+from gatewayd.config.problems import Diagnostics, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls import UnusableIdentity, load_identity
@@ -56,11 +56,11 @@ def read_flow(
     source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> FlowDocument:
     """As ``load_flow``, with what the file says."""
-    report = Report()
+    diagnostics = Diagnostics()
     path = Path(source)
-    text = read_text(path, Place(Source(str(source), report)))
-    report.raise_problems()
-    return _read(text or "", str(source), path.parent, report, _variables(context, environ))
+    text = read_text(path, Place(Source(str(source), diagnostics)))
+    diagnostics.raise_problems()
+    return _read(text or "", str(source), path.parent, diagnostics, _variables(context, environ))
 
 
 def load_flow_text(
@@ -84,7 +84,7 @@ def read_flow_text(
     name: str = "<text>",
 ) -> FlowDocument:
     """As ``load_flow_text``, with what the text says."""
-    return _read(text, name, Path(base_dir), Report(), _variables(context, environ))
+    return _read(text, name, Path(base_dir), Diagnostics(), _variables(context, environ))
 
 
 def flow_from_mapping(
@@ -100,7 +100,7 @@ def flow_from_mapping(
     Variables are put into the files it names, not into ``mapping`` itself. Classes may stand for their
     ``module:Class``. Raises ConfigError.
     """
-    source = Source("Flow", Report())
+    source = Source("Flow", Diagnostics())
     try:
         plain = _plain(mapping)
     except RecursionError:
@@ -130,11 +130,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _read(text: str, name: str, base_dir: Path, report: Report, variables: Variables) -> FlowDocument:
-    source = Source(name, report)
+def _read(
+    text: str, name: str, base_dir: Path, diagnostics: Diagnostics, variables: Variables
+) -> FlowDocument:
+    source = Source(name, diagnostics)
     value = parse(text, source)
     if value is None:
-        report.raise_problems()
+        diagnostics.raise_problems()
     value = substitute(value, source, variables)
     config = _flow(value, Place(source), Folder(base_dir.absolute(), variables))
     for path, literal in source.read_as_texts.items():
@@ -147,11 +149,11 @@ def _read(text: str, name: str, base_dir: Path, report: Report, variables: Varia
 
 
 def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
-    report = place.source.report
+    diagnostics = place.source.diagnostics
     if not isinstance(value, dict):
         empty = "nothing" if value is None else type_name(value)
         place.refuse(f"found {empty}; accepted: a map that begins with jtype: Flow")
-        report.raise_problems()
+        diagnostics.raise_problems()
     if value.get("jtype") is None:
         place.refuse("jtype is missing; accepted: jtype: Flow")
     top = gather(TOP, value, place, free_prefix="x-")
@@ -164,13 +166,13 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         flow["workspace"] = os.path.abspath(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
     found = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
-    report.raise_problems()
+    diagnostics.raise_problems()
     worked_out: dict[str, Any] = {
         "gateway": gateway,
         "deployments": found,
         "base_dir": str(folder.path),
-        "warnings": tuple(report.ordered(report.warnings)),
-        "conflicts": tuple(report.ordered(report.conflicts)),
+        "warnings": tuple(diagnostics.ordered(diagnostics.warnings)),
+        "conflicts": tuple(diagnostics.ordered(diagnostics.conflicts)),
     }
     return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=worked_out.keys()), **worked_out)
 

@@ -30,7 +30,7 @@ class Position:
 
 
 @attrs.define
-class Report:
+class Diagnostics:
     """
     What one load found: ``problems`` refuse it, ``warnings`` go to the log of who asked for it, and
     ``conflicts`` are what keeps a valid Flow from being served.
@@ -62,7 +62,7 @@ class Source:
     """
 
     name: str
-    report: Report
+    diagnostics: Diagnostics
     positions: dict[Path, Position] = attrs.field(factory=dict)
     texts: dict[Path, str] = attrs.field(factory=dict)
     read_as_texts: dict[Path, Any] = attrs.field(factory=dict)
@@ -97,7 +97,7 @@ class Place:
         return Place(self.source, self.path + steps)
 
     def refuse(self, message: str) -> None:
-        self._tell(message, self.source.report.problems)
+        self._add(message, self.source.diagnostics.problems)
 
     def refuse_value(self, found: Any, accepted: str, *, secret: bool = False) -> None:
         """Report a value that is not accepted; of a ``secret`` one only the type is shown."""
@@ -108,12 +108,12 @@ class Place:
         self.refuse(f"found {type_name(found) if secret else show(found)}; accepted: {accepted}")
 
     def conflict(self, message: str) -> None:
-        self._tell(message, self.source.report.conflicts)
+        self._add(message, self.source.diagnostics.conflicts)
 
     def warn(self, message: str) -> None:
-        self._tell(message, self.source.report.warnings)
+        self._add(message, self.source.diagnostics.warnings)
 
-    def _tell(self, message: str, lines: dict[str, tuple[str, Position]]) -> None:
+    def _add(self, message: str, lines: dict[str, tuple[str, Position]]) -> None:
         name, position = self.source.name, self.source.locate(self.path)
         where = f"{name}:{position.line}:{position.column}" if position else name
         key = path_text(self.path)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gatewayd.executor.executor import Executor
     from gatewayd.executor.spec import ExecutorSpec
 
-Report = Callable[[dict[str, str]], None]
+SendEvent = Callable[[dict[str, str]], None]
 
 REPORT_FD = 3
 # How long close() may take, by feel. A supervisor loses its patience earlier; this is for when it is gone.
@@ -48,7 +48,7 @@ def main() -> int:
         import gatewayd.executor.loading
         import gatewayd.executor.runtime  # noqa: F401
     except Exception:
-        _report({"event": "failed", "error": traceback.format_exc()})
+        _send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
     line = sys.stdin.buffer.readline()
     # The executor's own child processes must not hold our pipes open, nor its code read them.
@@ -63,15 +63,15 @@ def main() -> int:
         spec = ExecutorSpec.from_line(line)
         executor = _load(spec)
     except Exception as error:
-        _report({"event": "failed", "error": _told(error)})
+        _send_event({"event": "failed", "error": _user_traceback(error)})
         return 1
     # What has been imported by now stays: the collector need not look at it again and again.
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(executor, spec, _report))
+        return runner.run(_serve(executor, spec, _send_event))
 
 
-def _told(error: Exception) -> str:
+def _user_traceback(error: Exception) -> str:
     """The traceback without the frames of gatewayd and of the import system: the mistake is elsewhere."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     told: traceback.TracebackException | None
@@ -97,14 +97,14 @@ def _exit_with_supervisor(lifeline: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def serve_alone(executor: Executor, spec: ExecutorSpec, report: Report) -> int:
+def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -> int:
     """
     Serve an executor in this process, without a supervisor, until SIGTERM or Ctrl-C; the exit code.
 
-    ``report`` is told what a supervisor would be.
+    ``send_event`` is called with what a supervisor would be sent.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(executor, spec, report, alone=True))
+        return runner.run(_serve(executor, spec, send_event, alone=True))
 
 
 def _load(spec: ExecutorSpec) -> Executor:
@@ -121,7 +121,9 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _serve(executor: Executor, spec: ExecutorSpec, report: Report, *, alone: bool = False) -> int:
+async def _serve(
+    executor: Executor, spec: ExecutorSpec, send_event: SendEvent, *, alone: bool = False
+) -> int:
     from gatewayd.executor.runtime import Runtime
 
     stopping = asyncio.Event()
@@ -135,13 +137,13 @@ async def _serve(executor: Executor, spec: ExecutorSpec, report: Report, *, alon
     try:
         address = await runtime.start()
     except RuntimeError:
-        report({"event": "failed", "error": traceback.format_exc()})
+        send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     if alone:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    report({"event": "ready", "address": address})
+    send_event({"event": "ready", "address": address})
     await stopping.wait()
     # Nobody handles SIGALRM: it ends a process that hangs in close().
     signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)
@@ -158,10 +160,10 @@ async def _serve(executor: Executor, spec: ExecutorSpec, report: Report, *, alon
     return code
 
 
-def _report(event: dict[str, str]) -> None:
+def _send_event(event: dict[str, str]) -> None:
     # A supervisor that has gone cannot be told; the lifeline says so too.
-    with contextlib.suppress(BrokenPipeError), open(REPORT_FD, "wb") as report:
-        report.write(json.dumps(event).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError), open(REPORT_FD, "wb") as pipe:
+        pipe.write(json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

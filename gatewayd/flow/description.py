@@ -19,7 +19,7 @@ import yaml
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, Section
 from gatewayd.config.loader import read_flow, read_flow_text
-from gatewayd.config.problems import Place, Report, Source
+from gatewayd.config.problems import Diagnostics, Place, Source
 from gatewayd.config.sections import gather, read, spread
 from gatewayd.errors import ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
@@ -107,12 +107,12 @@ class Description:
 
 def checked_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of ``Flow(...)``. Raises FlowError for unknown ones and values that are not accepted."""
-    report = Report()
-    dealt = spread(_plain(settings), Place(Source("Flow()", report)))
+    diagnostics = Diagnostics()
+    dealt = spread(_plain(settings), Place(Source("Flow()", diagnostics)))
     for layer in (dealt.flow, dealt.gateway, dealt.executors):
         read(layer)
     with _as_flow_error():
-        report.raise_problems()
+        diagnostics.raise_problems()
     return {word: value for word, value in settings.items() if value is not None}
 
 
@@ -183,10 +183,10 @@ def _described(value: Mapping[str, Any], folder: Path) -> Description:
 
 
 def _checked(section: Section, title: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    report = Report()
-    read(gather(section, _plain(settings), Place(Source(title, report))))
+    diagnostics = Diagnostics()
+    read(gather(section, _plain(settings), Place(Source(title, diagnostics))))
     with _as_flow_error():
-        report.raise_problems()
+        diagnostics.raise_problems()
     return {_name(section, word): value for word, value in settings.items() if value is not None}
 
 

@@ -63,7 +63,7 @@ def _serve(flow: FlowConfig, parent: int, report: _Reports, signals: StopSignals
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    service = GatewayService(flow, reactor, report=report, signals=signals)
+    service = GatewayService(flow, reactor, on_event=report, signals=signals)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.addReader(_Ending(0, reactor))

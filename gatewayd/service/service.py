@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-Report = Callable[[Mapping[str, object]], None]
+Event = Mapping[str, object]
 
 
 # For executors of a start that was broken off: they have no calls to finish.
@@ -42,7 +42,7 @@ class GatewayService(Service):
     With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
     child has started or raised an Exception.
 
-    ``report`` is called during the start with ``{"event": "listening", "ports": [...]}``, for each replica
+    ``on_event`` is called during the start with ``{"event": "listening", "ports": [...]}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
     started again all the same.
@@ -53,13 +53,13 @@ class GatewayService(Service):
         flow: FlowConfig,
         reactor: Any,
         *,
-        report: Report | None = None,
+        on_event: Callable[[Event], None] | None = None,
         signals: StopSignals | None = None,
         daemon: bool = False,
     ) -> None:
         self._flow = flow
         self._reactor = reactor
-        self._report: Report = report if report is not None else lambda event: None
+        self._on_event: Callable[[Event], None] = on_event if on_event is not None else lambda event: None
         # twistd lets the process die of the signal that stopped it; a service manager wants to see exit code
         # 0 after an orderly stop.
         self._signals = signals if signals is not None else StopSignals()
@@ -91,13 +91,13 @@ class GatewayService(Service):
         except ConfigError as error:
             self._refuse(error)
         self._gateway = gateway
-        self._report({"event": "listening", "ports": gateway.ports})
+        self._on_event({"event": "listening", "ports": gateway.ports})
         # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         log.critical("the gateway cannot start: {error}", error=error)
-        self._report({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        self._on_event({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         if self._daemon:
             raise error
         # Not an Exception: twistd would print its traceback, and this is not a bug.
@@ -124,14 +124,14 @@ class GatewayService(Service):
         def up(deployment: str, shard: int, replica: int, address: str) -> None:
             if self._gateway is not None:
                 self._gateway.replica_up(deployment, shard, replica, address)
-            self._report({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
+            self._on_event({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
 
         def down(deployment: str, shard: int, replica: int) -> None:
             if self._gateway is not None:
                 self._gateway.replica_down(deployment, shard, replica)
 
         def failed(replica: str, error: str) -> None:
-            self._report({"event": "failed", "kind": "replica", "replica": replica, "error": error})
+            self._on_event({"event": "failed", "kind": "replica", "replica": replica, "error": error})
 
         flow = self._flow
         supervisor = Supervisor(
@@ -148,7 +148,7 @@ class GatewayService(Service):
     def _tell_when_ready(self, gateway: Gateway, supervisor: Supervisor) -> None:
         def ready(_: None) -> None:
             gateway.ready()
-            self._report({"event": "ready"})
+            self._on_event({"event": "ready"})
 
         supervisor.ready().addCallbacks(ready, lambda failure: failure.trap(Draining))
 
