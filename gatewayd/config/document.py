@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from gatewayd.config.problems import Path, Place, Position, Source
+from gatewayd.config.problems import KeyPath, Place, Position, Source
 
 # Aliases can make a small text mean very many values; a Flow of this many is a mistake or an attack.
 MOST_VALUES: Final = 100_000
@@ -86,7 +86,7 @@ class _Reader:
         self._count = 0
         self._open: set[int] = set()
 
-    def value(self, node: Node, path: Path) -> Any:
+    def value(self, node: Node, path: KeyPath) -> Any:
         self._count += 1
         if self._count > MOST_VALUES:
             raise _TooMany
@@ -106,11 +106,11 @@ class _Reader:
         finally:
             self._open.remove(id(node))
 
-    def _check_tag(self, node: Node, path: Path, expected: str) -> None:
+    def _check_tag(self, node: Node, path: KeyPath, expected: str) -> None:
         if node.tag not in (_STANDARD + expected, "!"):
             Place(self._source, path).refuse(f"the tag {_shown_tag(node.tag)} is not accepted here")
 
-    def _map(self, node: MappingNode, path: Path) -> dict[str, Any]:
+    def _map(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         entries: dict[str, Any] = {}
         if re.fullmatch(r"![A-Za-z_][\w.:]*", node.tag):
             entries["jtype"] = node.tag[1:]
@@ -138,7 +138,7 @@ class _Reader:
             self._merge(value_node, path, entries)
         return entries
 
-    def _merge(self, node: Node, path: Path, entries: dict[str, Any]) -> None:
+    def _merge(self, node: Node, path: KeyPath, entries: dict[str, Any]) -> None:
         maps = node.value if isinstance(node, SequenceNode) else [node]
         for each in maps:
             if not isinstance(each, MappingNode):
@@ -151,7 +151,7 @@ class _Reader:
                     entries.setdefault(key, value)
                 self._open.remove(id(each))
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         text: str = node.value
         match node.tag.removeprefix(_STANDARD):
             case "str" | "!":

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from gatewayd.config.problems import Path, suggestion
+from gatewayd.config.problems import KeyPath, suggestion
 from gatewayd.messages.conditions import BadCondition, compile_condition
 
 # "Wait for ever" of the reference's timeout_ready: a week, because timers refuse infinity.
@@ -30,7 +30,7 @@ class Refused(Exception):
     def __init__(
         self,
         *,
-        inside: Path = (),
+        inside: KeyPath = (),
         found: Any = ...,
         accepted: str | None = None,
         message: str | None = None,
@@ -279,7 +279,7 @@ def _ports(value: Any) -> tuple[int, ...]:
         try:
             ports.append(_PORT.read(part))
         except Refused:
-            inside: Path = (index,) if isinstance(value, list | tuple) else ()
+            inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
             raise Refused(
                 inside=inside, found=part, accepted="a port from 0 (any free one) to 65535"
             ) from None
@@ -292,7 +292,7 @@ _PROTOCOLS: Final = ("grpc", "http", "websocket")
 def _protocols(value: Any) -> tuple[tuple[str, ...], ...]:
     listeners: list[tuple[str, ...]] = []
     for index, part in enumerate(_parts(value)):
-        inside: Path = (index,) if isinstance(value, list | tuple) else ()
+        inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
         names = tuple(part.lower().replace(" ", "").split("+")) if isinstance(part, str) else ()
         if len(names) == 1 and names[0] in _PROTOCOLS:
             listeners.append(names)

@@ -15,7 +15,7 @@ import attrs
 
 from gatewayd.errors import ConfigError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 # Long enough to recognise a value, short enough that a list of problems can be read.
 _LONGEST_VALUE: Final = 80
@@ -63,19 +63,19 @@ class Source:
 
     name: str
     diagnostics: Diagnostics
-    positions: dict[Path, Position] = attrs.field(factory=dict)
-    texts: dict[Path, str] = attrs.field(factory=dict)
-    read_as_texts: dict[Path, Any] = attrs.field(factory=dict)
-    unset: dict[Path, str] = attrs.field(factory=dict)
+    positions: dict[KeyPath, Position] = attrs.field(factory=dict)
+    texts: dict[KeyPath, str] = attrs.field(factory=dict)
+    read_as_texts: dict[KeyPath, Any] = attrs.field(factory=dict)
+    unset: dict[KeyPath, str] = attrs.field(factory=dict)
 
-    def locate(self, path: Path) -> Position | None:
+    def locate(self, path: KeyPath) -> Position | None:
         """Where the value at ``path`` stands, or what it is in; None for what has no text."""
         for length in range(len(path), -1, -1):
             if position := self.positions.get(path[:length]):
                 return position
         return None
 
-    def literal(self, path: Path, value: Any) -> Any:
+    def literal(self, path: KeyPath, value: Any) -> Any:
         """``value``, which stands at ``path``, with the texts of variables as they were, one level deep."""
         if isinstance(value, Mapping):
             literal: Any = {key: self.texts.get((*path, key), item) for key, item in value.items()}
@@ -91,7 +91,7 @@ class Place:
     """One value of a source, to which reports about it are addressed."""
 
     source: Source
-    path: Path = ()
+    path: KeyPath = ()
 
     def inside(self, *steps: str | int) -> Place:
         return Place(self.source, self.path + steps)
@@ -121,7 +121,7 @@ class Place:
         lines.setdefault(line, (name, position or Position(0, 0)))
 
 
-def path_text(path: Path) -> str:
+def path_text(path: KeyPath) -> str:
     """``("executors", 0, "port")`` as ``executors[0].port``."""
     text = ""
     for step in path:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from gatewayd.config.document import MOST_VALUES, as_number
-from gatewayd.config.problems import Path, Place, Source, path_text, suggestion
+from gatewayd.config.problems import KeyPath, Place, Source, path_text, suggestion
 
 _REFERENCE: Final = re.compile(
     r"\$\{\{\s*(?P<expression>[^{}]*?)\s*\}\}|\$\{(?P<braced>[A-Za-z_]\w*)\}|\$(?P<bare>[A-Za-z_]\w*)"
@@ -54,11 +54,11 @@ def substitute(document: Any, source: Source, variables: Variables) -> Any:
 class _Scope:
     """``env``, the map at ``path``, applies to what is inside ``prefix``, but not to itself."""
 
-    prefix: Path
-    path: Path
+    prefix: KeyPath
+    path: KeyPath
     env: Mapping[str, Any]
 
-    def holds(self, path: Path) -> bool:
+    def holds(self, path: KeyPath) -> bool:
         inside = path[: len(self.prefix)] == self.prefix
         return inside and path[: len(self.path)] != self.path
 
@@ -67,7 +67,7 @@ def _scopes(document: Any) -> list[_Scope]:
     """The ``env`` maps of a Flow or a Deployment, the innermost first."""
     if not isinstance(document, Mapping) or document.get("jtype") not in ("Flow", "Deployment"):
         return []
-    places: list[tuple[Path, Path]] = [((), ("with", "env")), (("gateway",), ("gateway", "env"))]
+    places: list[tuple[KeyPath, KeyPath]] = [((), ("with", "env")), (("gateway",), ("gateway", "env"))]
     for name in ("executors", "deployments"):
         items = document.get(name)
         for index, item in enumerate(items if isinstance(items, list) else ()):
@@ -98,10 +98,10 @@ class _Substitution:
         self._source = source
         self._variables = variables
         self._scopes = _scopes(document)
-        self._open: list[Path] = []
+        self._open: list[KeyPath] = []
         self._count = 0
 
-    def value(self, value: Any, path: Path) -> Any:
+    def value(self, value: Any, path: KeyPath) -> Any:
         self._count += 1
         if self._count > MOST_VALUES:
             raise _TooMuch
@@ -113,7 +113,7 @@ class _Substitution:
             return self._text(value, path)
         return value
 
-    def _text(self, text: str, path: Path) -> Any:
+    def _text(self, text: str, path: KeyPath) -> Any:
         if path in self._open:
             names = " -> ".join(path_text(each) for each in [*self._open, path])
             Place(self._source, path).refuse(f"these refer to each other: {names}")
@@ -124,7 +124,7 @@ class _Substitution:
         finally:
             self._open.pop()
 
-    def _replace(self, text: str, path: Path) -> Any:
+    def _replace(self, text: str, path: KeyPath) -> Any:
         if (whole := _REFERENCE.fullmatch(text)) is not None:
             found = self._resolve(whole, path)
             return self._typed(found, path) if isinstance(found, str) and found != text else found
@@ -144,13 +144,13 @@ class _Substitution:
             raise _TooMuch
         return text if replaced == text else self._typed(replaced, path)
 
-    def _typed(self, text: str, path: Path) -> Any:
+    def _typed(self, text: str, path: KeyPath) -> Any:
         value = retyped(text)
         if not isinstance(value, str | list):
             self._source.texts[path] = text
         return value
 
-    def _resolve(self, match: re.Match[str], path: Path) -> Any:
+    def _resolve(self, match: re.Match[str], path: KeyPath) -> Any:
         expression = match["expression"]
         if expression is None:
             return self._environment(match["braced"] or match["bare"], match.group(), path)
@@ -168,7 +168,7 @@ class _Substitution:
         Place(self._source, path).refuse(f"{match.group()} is not understood; accepted: {_ACCEPTED}")
         return match.group()
 
-    def _environment(self, name: str, otherwise: str, path: Path) -> Any:
+    def _environment(self, name: str, otherwise: str, path: KeyPath) -> Any:
         for scope in self._scopes:
             if scope.holds(path) and scope.env.get(name) is not None:
                 target = (*scope.path, name)
@@ -183,7 +183,7 @@ class _Substitution:
         )
         return otherwise
 
-    def _context(self, keys: str, written: str, path: Path) -> Any:
+    def _context(self, keys: str, written: str, path: KeyPath) -> Any:
         context = self._variables.context
         try:
             return _walk(context, _steps(keys))
@@ -192,7 +192,7 @@ class _Substitution:
             Place(self._source, path).refuse(f"{written}: the context has no {keys}{known}")
             return written
 
-    def _same_document(self, start: Path, keys: str, written: str, path: Path) -> Any:
+    def _same_document(self, start: KeyPath, keys: str, written: str, path: KeyPath) -> Any:
         try:
             target = start + _steps(keys)
             found = _walk(self._document, target)
@@ -205,7 +205,7 @@ class _Substitution:
         return self.value(found, target)
 
 
-def _steps(keys: str) -> Path:
+def _steps(keys: str) -> KeyPath:
     steps: list[str | int] = []
     end = 0
     while end < len(keys):
@@ -221,7 +221,7 @@ def _steps(keys: str) -> Path:
     return tuple(steps)
 
 
-def _walk(value: Any, steps: Path) -> Any:
+def _walk(value: Any, steps: KeyPath) -> Any:
     for step in steps:
         match value:
             case Mapping() if step in value:
