@@ -115,7 +115,7 @@ setup(
             # schemathesis.openapi and the checks' new modules: version 3 has neither.
             "schemathesis>=4.0",
         ],
-        # Checkers and stubs differ from release to release in what they find: CI runs those of constraints.txt.
+        # Checkers and stubs find different things from release to release: CI runs those of constraints.txt.
         "dev": [
             "mypy>=1.11",
             "ruff>=0.6",

@@ -1,5 +1,5 @@
 """
-How the executors of a list are joined: names, what each needs, and which of them float (pure).
+How a list of executors becomes a graph: names, what each needs, and which of them float (pure).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ START: Final = "gateway"
 
 
 @attrs.frozen
-class Wish:
-    """One executor as it was written; None where it says nothing."""
+class Entry:
+    """One entry of the list of executors, as written; None for what it leaves out."""
 
     place: Place
     name: str | None = None
@@ -28,62 +28,62 @@ class Wish:
 
 
 @attrs.frozen
-class Step:
-    """One executor in its place."""
+class Placement:
+    """One executor's place in the graph."""
 
     name: str
     needs: tuple[str, ...]
     floating: bool
 
 
-def connect(wishes: Sequence[Wish]) -> list[Step]:
+def connect(entries: Sequence[Entry]) -> list[Placement]:
     """
-    A Step for each wish, in order. The last that does not float gives the Flow's answer.
+    A Placement for each entry, in order. The last one that does not float gives the Flow's answer.
 
-    Problems (bad and unknown names, circles) are reported to the places of the wishes, and stand as
-    if the wish had not been made.
+    Problems (invalid or unknown names, circles) are reported at the entries' places; a name that is refused
+    is left out of ``needs``.
     """
-    names = _names(wishes)
-    steps: list[Step] = []
-    for index, wish in enumerate(wishes):
-        steps.append(Step(names[index], _needs(wish, names, index, steps), wish.floating))
-    if _has_circle(wishes, steps):
-        return steps
-    return _settle_floating(wishes, steps)
+    names = _names(entries)
+    placements: list[Placement] = []
+    for index, entry in enumerate(entries):
+        placements.append(Placement(names[index], _needs(entry, names, index, placements), entry.floating))
+    if _has_circle(entries, placements):
+        return placements
+    return _settle_floating(entries, placements)
 
 
-def _names(wishes: Sequence[Wish]) -> list[str]:
+def _names(entries: Sequence[Entry]) -> list[str]:
     names: list[str] = []
-    for index, wish in enumerate(wishes):
-        joins = wish.method in ("needs", "needs_all")
-        name = wish.name if wish.name is not None else "joiner" if joins else f"executor{index}"
+    for index, entry in enumerate(entries):
+        joins = entry.method in ("needs", "needs_all")
+        name = entry.name if entry.name is not None else "joiner" if joins else f"executor{index}"
         if not name.isidentifier():
-            wish.place.inside("name").refuse(
+            entry.place.inside("name").refuse(
                 f"name: {name[:80]} is invalid, please follow the python variable name conventions"
             )
         elif name == START or name in ("start-gateway", "end-gateway"):
-            wish.place.inside("name").refuse(f"the name {name} is the gateway's own")
+            entry.place.inside("name").refuse(f"the name {name} is the gateway's own")
         if name in names:
             number = index
             while f"{name}{number}" in names:
                 number += 1
-            wish.place.warn(f"the name {name} is taken; this executor is called {name}{number}")
+            entry.place.warn(f"the name {name} is taken; this executor is called {name}{number}")
             name = f"{name}{number}"
         names.append(name)
     return names
 
 
-def _needs(wish: Wish, names: Sequence[str], index: int, before: Sequence[Step]) -> tuple[str, ...]:
-    default = next((step.name for step in reversed(before) if not step.floating), START)
-    if wish.method == "needs_all":
-        return _everything(wish, before) or (default,)
-    place = wish.place.inside("needs")
-    if not wish.needs:
-        if wish.method == "needs":
+def _needs(entry: Entry, names: Sequence[str], index: int, before: Sequence[Placement]) -> tuple[str, ...]:
+    default = next((placed.name for placed in reversed(before) if not placed.floating), START)
+    if entry.method == "needs_all":
+        return _everything(entry, before) or (default,)
+    place = entry.place.inside("needs")
+    if not entry.needs:
+        if entry.method == "needs":
             place.refuse("method: needs wants a list of at least two names")
         return (default,)
-    wanted = tuple(dict.fromkeys(wish.needs))
-    if wish.method == "needs" and len(wanted) < 2:
+    wanted = tuple(dict.fromkeys(entry.needs))
+    if entry.method == "needs" and len(wanted) < 2:
         place.refuse("method: needs wants at least two names; for one, use the default method")
     known = [START, *names]
     good: list[str] = []
@@ -99,58 +99,58 @@ def _needs(wish: Wish, names: Sequence[str], index: int, before: Sequence[Step])
     return tuple(good) or (default,)
 
 
-def _everything(wish: Wish, before: Sequence[Step]) -> tuple[str, ...]:
-    if wish.needs is not None:
-        wish.place.inside("needs").refuse("method: needs_all takes no needs: it waits for all before it")
-    needed = {name for step in before if not step.floating for name in step.needs}
-    leaves = tuple(step.name for step in before if not step.floating and step.name not in needed)
+def _everything(entry: Entry, before: Sequence[Placement]) -> tuple[str, ...]:
+    if entry.needs is not None:
+        entry.place.inside("needs").refuse("method: needs_all takes no needs: it waits for all before it")
+    needed = {name for placed in before if not placed.floating for name in placed.needs}
+    leaves = tuple(placed.name for placed in before if not placed.floating and placed.name not in needed)
     if not leaves:
-        wish.place.refuse("method: needs_all has no executor before it to wait for")
+        entry.place.refuse("method: needs_all has no executor before it to wait for")
     return leaves
 
 
-def _has_circle(wishes: Sequence[Wish], steps: Sequence[Step]) -> bool:
-    sorter = graphlib.TopologicalSorter({step.name: step.needs for step in steps})
+def _has_circle(entries: Sequence[Entry], placements: Sequence[Placement]) -> bool:
+    sorter = graphlib.TopologicalSorter({placed.name: placed.needs for placed in placements})
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
         circle: list[str] = error.args[1]
-        index = min(index for index, step in enumerate(steps) if step.name in circle)
+        index = min(index for index, placed in enumerate(placements) if placed.name in circle)
         # graphlib lists each name before the one that needs it.
         chain = " needs ".join(reversed(circle))
-        wishes[index].place.inside("needs").refuse(f"these executors need each other: {chain}")
+        entries[index].place.inside("needs").refuse(f"these executors need each other: {chain}")
         return True
     return False
 
 
-def _settle_floating(wishes: Sequence[Wish], steps: list[Step]) -> list[Step]:
-    settled = {step.name: step for step in steps}
-    for index, step in enumerate(steps):
-        if step.floating and (follower := _awaiting(step.name, steps)):
-            wishes[index].place.warn(f"floating has no effect here: {follower} needs {step.name}")
-            settled[step.name] = attrs.evolve(step, floating=False)
+def _settle_floating(entries: Sequence[Entry], placements: list[Placement]) -> list[Placement]:
+    settled = {placed.name: placed for placed in placements}
+    for index, placed in enumerate(placements):
+        if placed.floating and (follower := _awaiting(placed.name, placements)):
+            entries[index].place.warn(f"floating has no effect here: {follower} needs {placed.name}")
+            settled[placed.name] = attrs.evolve(placed, floating=False)
     answering = next((name for name in reversed(settled) if not settled[name].floating), None)
-    needed = {name for step in steps for name in step.needs}
-    for index, step in enumerate(steps):
-        if step.name not in needed and step.name != answering and not settled[step.name].floating:
-            wishes[index].place.warn(
-                f"{step.name} floats: no executor needs it, and the Flow's answer is that of {answering}"
+    needed = {name for placed in placements for name in placed.needs}
+    for index, placed in enumerate(placements):
+        if placed.name not in needed and placed.name != answering and not settled[placed.name].floating:
+            entries[index].place.warn(
+                f"{placed.name} floats: no executor needs it, and the Flow's answer is that of {answering}"
             )
-            settled[step.name] = attrs.evolve(step, floating=True)
+            settled[placed.name] = attrs.evolve(placed, floating=True)
     return list(settled.values())
 
 
-def _awaiting(name: str, steps: Sequence[Step]) -> str | None:
-    """Somebody behind ``name`` that does not float itself."""
+def _awaiting(name: str, placements: Sequence[Placement]) -> str | None:
+    """An executor downstream of ``name`` that does not float itself."""
     ahead, seen = [name], set[str]()
     while ahead:
         current = ahead.pop()
-        for step in steps:
-            if current in step.needs and step.name not in seen:
-                if not step.floating:
-                    return step.name
-                seen.add(step.name)
-                ahead.append(step.name)
+        for placed in placements:
+            if current in placed.needs and placed.name not in seen:
+                if not placed.floating:
+                    return placed.name
+                seen.add(placed.name)
+                ahead.append(placed.name)
     return None
 
 

@@ -19,7 +19,7 @@ import attrs
 from gatewayd.config import deployments
 from gatewayd.config.document import parse
 from gatewayd.config.files import Folder, read_text
-from gatewayd.config.graph import Wish, connect
+from gatewayd.config.graph import Entry, connect
 from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Diagnostics, Place, Source, type_name
@@ -254,9 +254,9 @@ def _deployments(
         for index, item in enumerate(given.value)
         if (draft := deployments.draft(item, given.place.inside(index), shared.executors, folder)) is not None
     ]
-    steps = connect(
+    placements = connect(
         [
-            Wish(
+            Entry(
                 draft.place,
                 name=draft.values.get("name"),
                 method=draft.values.get("method", "add"),
@@ -267,8 +267,8 @@ def _deployments(
         ]
     )
     found = tuple(
-        attrs.evolve(deployments.build(draft, flow), name=step.name, needs=step.needs, floating=step.floating)
-        for draft, step in zip(drafts, steps, strict=True)
+        attrs.evolve(deployments.build(draft, flow), **attrs.asdict(placed))
+        for draft, placed in zip(drafts, placements, strict=True)
     )
     _check_ports(gateway, list(zip(drafts, found, strict=True)))
     return found
