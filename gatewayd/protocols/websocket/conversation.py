@@ -41,7 +41,7 @@ class Dispatch:
         self.payload = payload
 
 
-class Send:
+class SendMessage:
     """
     Send one message in one frame, then report it with ``Conversation.sent``.
 
@@ -62,7 +62,7 @@ class Close:
     frame: CloseFrame
 
 
-class Step(Enum):
+class Command(Enum):
     """The actions that need no values."""
 
     DRY_RUN = "dry run"
@@ -71,14 +71,14 @@ class Step(Enum):
     CANCEL_REQUESTS = "cancel requests"
 
 
-Action = Dispatch | Send | Close | Step
+Action = Dispatch | SendMessage | Close | Command
 Actions = tuple[Action, ...]
 
 # Looking a member of an Enum up costs more than comparing it.
-DRY_RUN: Final = Step.DRY_RUN
-PAUSE_READING: Final = Step.PAUSE_READING
-RESUME_READING: Final = Step.RESUME_READING
-CANCEL_REQUESTS: Final = Step.CANCEL_REQUESTS
+DRY_RUN: Final = Command.DRY_RUN
+PAUSE_READING: Final = Command.PAUSE_READING
+RESUME_READING: Final = Command.RESUME_READING
+CANCEL_REQUESTS: Final = Command.CANCEL_REQUESTS
 
 _NOTHING: Final[Actions] = ()
 _PAUSE: Final[Actions] = (PAUSE_READING,)
@@ -98,7 +98,7 @@ class Conversation:
         # Whether received bytes may be parsed: false from the moment on when PAUSE_READING is returned.
         self.is_reading = True
         self._is_dry_run = is_dry_run
-        self._window: Window[Send] = Window(prefetch)
+        self._window: Window[SendMessage] = Window(prefetch)
         self._sent = 0  # answers handed to a transport that has not written them yet
         self._client_is_behind = False
         self._end: CloseFrame | None = None  # what to close with when nothing is under way
@@ -131,10 +131,10 @@ class Conversation:
         """The request ``ticket`` has an answer."""
         if not self._is_open:
             return _NOTHING
-        return tuple(self._window.answered(ticket, Send(payload, compressed)))
+        return tuple(self._window.answered(ticket, SendMessage(payload, compressed)))
 
     def sent(self) -> Actions:
-        """The transport took a Send; while the client keeps up, that counts as written."""
+        """The transport took a SendMessage; while the client keeps up, that counts as written."""
         if not self._is_open:
             return _NOTHING
         if self._client_is_behind:
@@ -154,7 +154,7 @@ class Conversation:
         if isinstance(error, ExecutorNetworkError):
             return self._close(encode_dry_run_error(error))
         status = b"" if error is None else failure_status(error)
-        return (Send(self.frames.encode_status(status)), *self._close(NORMAL_CLOSURE))
+        return (SendMessage(self.frames.encode_status(status)), *self._close(NORMAL_CLOSURE))
 
     # -- the connection -------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from gatewayd.protocols.websocket.conversation import (
     Close,
     Conversation,
     Dispatch,
-    Send,
+    SendMessage,
 )
 from gatewayd.protocols.websocket.deflate import deflated
 from gatewayd.protocols.websocket.frames import JSON_FRAMES, Frames, negotiate
@@ -82,7 +82,7 @@ class WebSocketSession(WebSocketServerProtocol):
         for action in actions:
             if isinstance(action, Dispatch):
                 self._start(self._exchange(action.ticket, action.payload))
-            elif isinstance(action, Send):
+            elif isinstance(action, SendMessage):
                 self._send_message(action)
                 if following := self._conversation.sent():
                     self._act(following)
@@ -310,7 +310,7 @@ class WebSocketSession(WebSocketServerProtocol):
 
     # -- writing and reading --------------------------------------------------------------------------
 
-    def _send_message(self, message: Send) -> None:
+    def _send_message(self, message: SendMessage) -> None:
         # Autobahn's own sendMessage would hold answers to the limit that is for clients' messages.
         if self.state == self.STATE_OPEN:
             binary = self._conversation.frames.binary

@@ -28,7 +28,7 @@ from gatewayd.protocols.websocket.conversation import (
     Close,
     Conversation,
     Dispatch,
-    Send,
+    SendMessage,
 )
 from gatewayd.protocols.websocket.errors import NORMAL_CLOSURE, encode_dry_run_error, encode_error
 from gatewayd.protocols.websocket.frames import BYTES_FRAMES, JSON_FRAMES
@@ -51,7 +51,7 @@ def ticket_of(actions: Actions) -> int:
 
 def kinds(actions: Actions) -> list[type[Action] | Action]:
     """The actions, those with values by their types."""
-    return [type(action) if isinstance(action, Dispatch | Send) else action for action in actions]
+    return [type(action) if isinstance(action, Dispatch | SendMessage) else action for action in actions]
 
 
 def closing(error: GatewayError) -> list[Action]:
@@ -64,7 +64,7 @@ def test_a_message_is_dispatched_and_its_answer_is_sent() -> None:
     assert isinstance(dispatch, Dispatch)
     assert dispatch.payload == b"request"
     (send,) = talk.answered(dispatch.ticket, b"answer", b"smaller")
-    assert isinstance(send, Send)
+    assert isinstance(send, SendMessage)
     assert (send.payload, send.compressed) == (b"answer", b"smaller")
     assert talk.sent() == ()
 
@@ -74,7 +74,7 @@ def test_answers_are_sent_in_the_order_of_completion() -> None:
     first, second = (ticket_of(receive(talk)) for _ in range(2))
     for ticket, answer in ((second, b"second"), (first, b"first")):
         (send,) = talk.answered(ticket, answer)
-        assert isinstance(send, Send)
+        assert isinstance(send, SendMessage)
         assert send.payload == answer
 
 
@@ -83,7 +83,7 @@ def test_a_full_window_pauses_reading_until_an_answer_is_written() -> None:
     actions = receive(talk)
     assert kinds(actions) == [PAUSE_READING, Dispatch]
     assert not talk.is_reading
-    assert kinds(talk.answered(ticket_of(actions), b"answer")) == [Send]
+    assert kinds(talk.answered(ticket_of(actions), b"answer")) == [SendMessage]
     assert not talk.is_reading
     assert talk.sent() == (RESUME_READING,)
     assert talk.is_reading
@@ -223,7 +223,7 @@ def test_a_dry_run_starts_at_once_and_reads_no_requests() -> None:
 def test_a_dry_run_is_reported_and_then_closed(error: GatewayError | None) -> None:
     talk = dry_run()
     send, *rest = talk.dry_run_ended(error)
-    assert isinstance(send, Send)
+    assert isinstance(send, SendMessage)
     assert send.payload == (b"" if error is None else failure_status(error))
     assert rest == [Close(NORMAL_CLOSURE), CANCEL_REQUESTS]
     assert talk.sent() == ()
@@ -270,7 +270,7 @@ class Simulation:
             if isinstance(action, Dispatch):
                 self.requests += 1
                 self.under_way.append(action.ticket)
-            elif isinstance(action, Send):
+            elif isinstance(action, SendMessage):
                 self.answers += 1
                 self.unwritten += self.behind
                 self.act(self.conversation.sent())
