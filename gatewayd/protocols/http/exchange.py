@@ -32,7 +32,7 @@ from gatewayd.protocols.http.coding import CODINGS, inflated, zipped
 from gatewayd.protocols.http.errors import encode_error, encode_network_error
 from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answer_media, body_media
 from gatewayd.protocols.http.request import GatewayRequest
-from gatewayd.protocols.http.routes import ExecRoute
+from gatewayd.protocols.http.routes import EndpointRoute
 
 log = Logger()
 
@@ -45,7 +45,7 @@ _ZIPPED: Final = (b"Content-Encoding", b"gzip")
 
 
 async def exchange(
-    backend: Backend, http_request: GatewayRequest, route: ExecRoute, compress_above_bytes: int
+    backend: Backend, http_request: GatewayRequest, route: EndpointRoute, compress_above_bytes: int
 ) -> None:
     """
     Answer ``http_request`` with what executors make of its body.
@@ -67,7 +67,7 @@ async def exchange(
 
 
 async def _outcome(
-    backend: Backend, http_request: GatewayRequest, route: ExecRoute
+    backend: Backend, http_request: GatewayRequest, route: EndpointRoute
 ) -> tuple[int, bytes, Media]:
     """The status, the body, and what it is. Raises GatewayError, or CancelledError."""
     body_is = body_media(http_request.header(b"content-type"))
@@ -100,7 +100,7 @@ def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:
 
 
 async def _decode(
-    backend: Backend, http_request: GatewayRequest, route: ExecRoute, body_is: Media
+    backend: Backend, http_request: GatewayRequest, route: EndpointRoute, body_is: Media
 ) -> Request:
     """Raises what ``content`` raises."""
     body = await content(backend, http_request)
@@ -126,7 +126,7 @@ async def content(backend: Backend, http_request: GatewayRequest) -> bytes:
     return await inflated(body, http_request.site.limits.body_bytes, http_request.hold, backend.offload)
 
 
-def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: ExecRoute) -> Request:
+def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: EndpointRoute) -> Request:
     """A header that names the request, and a path that is an endpoint, win over what the body says."""
     request = wire.decode_request(body)
     if http_request.given_id is None and request.request_id:

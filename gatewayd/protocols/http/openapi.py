@@ -13,7 +13,7 @@ from typing import Any, Final
 from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
-from gatewayd.protocols.http.routes import ExecRoute, exec_routes
+from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
 from gatewayd.protocols.http.schemas import Schema, ref, referred, with_references
 
 _TITLE: Final = "gatewayd"
@@ -47,7 +47,7 @@ def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
     ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run whatever the
     settings say. Raises ConfigError for exposed endpoints that cannot be paths.
     """
-    routes = exec_routes(gateway) if full else ()
+    routes = endpoint_routes(gateway) if full else ()
     debug = not (full and gateway.no_debug_endpoints)
     paths: dict[str, dict[str, Any]] = {}
     if debug:
@@ -86,7 +86,7 @@ class _Operations:
     def __init__(self) -> None:
         self._ids: set[str] = set()
 
-    def of(self, route: ExecRoute, method: str) -> dict[str, Any]:
+    def of(self, route: EndpointRoute, method: str) -> dict[str, Any]:
         given = route.options
         model = "JinaRequestModel" if route.endpoint is None else "JinaEndpointRequestModel"
         description = given.get("response_description") or "What the Flow answers."

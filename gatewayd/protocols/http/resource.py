@@ -32,7 +32,7 @@ from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, respond_with_error
 from gatewayd.protocols.http.pages import Page, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
-from gatewayd.protocols.http.routes import ExecRoute, exec_routes
+from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
 
 if TYPE_CHECKING:
     from gatewayd.protocols.graphql.resource import GraphqlApi
@@ -97,7 +97,7 @@ class HttpApi(Resource):
             self._add("/status", ("GET",), self._status_page)
             self._add("/dry_run", ("GET",), self._dry_run)
         if full:
-            for route in exec_routes(gateway):
+            for route in endpoint_routes(gateway):
                 self._add(route.path, route.methods, self._serves(route))
             if gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
@@ -125,7 +125,7 @@ class HttpApi(Resource):
             # Klein copies a handler's name and attributes, which a bound method does not let it set.
             self._app.route(path, methods=free, endpoint=endpoint)(lambda http_request: handler(http_request))
 
-    def _serves(self, route: ExecRoute) -> Handler:
+    def _serves(self, route: EndpointRoute) -> Handler:
         above = self._compress_above_bytes
         return lambda http_request: _begin(http_request, exchange(self._backend, http_request, route, above))
 

@@ -12,7 +12,7 @@ from gatewayd.errors import ConfigError
 
 
 @attrs.frozen
-class ExecRoute:
+class EndpointRoute:
     """
     A path that hands its body to executors.
 
@@ -28,18 +28,18 @@ class ExecRoute:
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-def exec_routes(gateway: GatewayConfig) -> tuple[ExecRoute, ...]:
+def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
     """
     The paths of an HTTP gateway that hand bodies to executors; a path and method is in one of them only.
 
     Raises ConfigError for an exposed endpoint that cannot be a path.
     """
-    found: list[ExecRoute] = []
+    found: list[EndpointRoute] = []
     if not gateway.no_debug_endpoints:
-        found.append(ExecRoute("/post", ("POST",), None, tags=("Debug",)))
+        found.append(EndpointRoute("/post", ("POST",), None, tags=("Debug",)))
     if not gateway.no_crud_endpoints:
         found += [
-            ExecRoute(path, (method,), path, tags=("CRUD",))
+            EndpointRoute(path, (method,), path, tags=("CRUD",))
             for path, method in (
                 ("/index", "POST"),
                 ("/search", "POST"),
@@ -58,7 +58,7 @@ def exec_routes(gateway: GatewayConfig) -> tuple[ExecRoute, ...]:
     return tuple(found)
 
 
-def _exposed(endpoint: str, options: Mapping[str, Any]) -> ExecRoute:
+def _exposed(endpoint: str, options: Mapping[str, Any]) -> EndpointRoute:
     path = options.get("http_path") or endpoint
     if not path.startswith("/") or set(path) & set("<>|"):
         raise ConfigError(
@@ -67,7 +67,7 @@ def _exposed(endpoint: str, options: Mapping[str, Any]) -> ExecRoute:
         )
     methods = tuple(dict.fromkeys(method.upper() for method in options.get("methods") or ["POST"]))
     tags = options.get("tags") or ("Customized",)
-    return ExecRoute(
+    return EndpointRoute(
         path,
         methods,
         endpoint,

@@ -17,7 +17,7 @@ from gatewayd.errors import (
     ExecutorUnreachable,
     Overloaded,
 )
-from gatewayd.protocols.http.routes import exec_routes
+from gatewayd.protocols.http.routes import endpoint_routes
 from tests.paths import GOLDEN
 from tests.protocols import harness
 from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, served, until
@@ -263,13 +263,13 @@ async def test_an_exposed_endpoint_answers_with_its_own_status():
 
 
 def test_a_crud_path_wins_over_an_exposed_one():
-    routes = exec_routes(GatewayConfig(expose_endpoints={"/mine": {"http_path": "/index"}}))
+    routes = endpoint_routes(GatewayConfig(expose_endpoints={"/mine": {"http_path": "/index"}}))
     assert [r.endpoint for r in routes if r.path == "/index"] == ["/index"]
 
 
 def test_an_exposed_path_that_is_none_is_refused():
     with pytest.raises(ConfigError, match="'results' cannot be the path"):
-        exec_routes(GatewayConfig(expose_endpoints={"results": {}}))
+        endpoint_routes(GatewayConfig(expose_endpoints={"results": {}}))
 
 
 @pytest_twisted.ensureDeferred
