@@ -16,7 +16,7 @@ over all attempts, so that clients learn of an outage in time.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import attrs
 
@@ -117,9 +117,6 @@ class GiveUp:
     error: Exception
     decision: str = ""
     why: str = ""
-
-
-Step: TypeAlias = Start | Wait | BackOff | GiveUp
 
 
 class Attempts:

@@ -12,7 +12,7 @@ from gatewayd.protocols.port import LAST_WORDS_S
 from gatewayd.waiters import Waiters
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """One open connection. Each method may end it at once."""
 
     def drain(self) -> None:
@@ -37,24 +37,24 @@ class Connections:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._open: set[Connection] = set()
+        self._open: set[ClientConnection] = set()
         self._empty: Waiters[None] = Waiters()
         self.draining = False
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[ClientConnection]:
         """Those open now; they may close meanwhile."""
         return iter(tuple(self._open))
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """Add a connection, which is drained at once if the others are."""
         self._open.add(connection)
         if self.draining:
             connection.drain()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """Forget a connection; nothing happens if it is not open."""
         self._open.discard(connection)
         if not self._open:

@@ -16,7 +16,7 @@ from gatewayd.clocks import Clock, Timer
 TICK_S: Final = 0.005
 
 
-class Waiter(Protocol):
+class TimedCall(Protocol):
     """A call with a deadline."""
 
     def too_late(self) -> None: ...
@@ -27,13 +27,13 @@ class Timeouts:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiters: dict[int, dict[Waiter, None]] = {}
+        self._waiters: dict[int, dict[TimedCall, None]] = {}
         # A heap of every tick that has waiters, and some whose waiters have left.
         self._ticks: list[int] = []
         self._timer: Timer | None = None
         self._timer_tick = 0
 
-    def add(self, waiter: Waiter, deadline_s: float) -> int:
+    def add(self, waiter: TimedCall, deadline_s: float) -> int:
         """Call ``too_late`` once the clock passes ``deadline_s``. Returns the tick that ``remove`` needs."""
         tick = int(deadline_s / TICK_S) + 1
         waiters = self._waiters.get(tick)
@@ -47,7 +47,7 @@ class Timeouts:
         waiters[waiter] = None
         return tick
 
-    def remove(self, waiter: Waiter, tick: int) -> None:
+    def remove(self, waiter: TimedCall, tick: int) -> None:
         """Harmless when repeated, or after ``too_late``."""
         waiters = self._waiters.get(tick)
         if waiters is not None:
@@ -73,7 +73,7 @@ class Timeouts:
         self._timer = None
         # The timer's tick has come, whatever the rounding of two floats says.
         now = max(self._timer_tick, int(self._clock.seconds() / TICK_S))
-        late: list[Waiter] = []
+        late: list[TimedCall] = []
         ticks = self._ticks
         while ticks and (ticks[0] <= now or ticks[0] not in self._waiters):
             late += self._waiters.pop(heapq.heappop(ticks), ())

@@ -59,7 +59,7 @@ class DelayedCall(Protocol):
     def cancel(self) -> None: ...
 
 
-class Reactor(Protocol):
+class ProcessReactor(Protocol):
     """``IReactorTime`` and ``IReactorProcess``, as far as they are used here."""
 
     def seconds(self) -> float: ...
@@ -99,7 +99,7 @@ class ReplicaProcess:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: ProcessReactor,
         spec: ExecutorSpec,
         *,
         environment: Mapping[str, str],
@@ -270,7 +270,7 @@ class ReplicaProcess:
 class _ProcessEvents(ProcessProtocol):
     """Twisted's events of one process, as lines, reports and one end."""
 
-    def __init__(self, replica: ReplicaProcess, reactor: Reactor) -> None:
+    def __init__(self, replica: ReplicaProcess, reactor: ProcessReactor) -> None:
         self._replica = replica
         self._reactor = reactor
         self._partial = {STDOUT: b"", STDERR: b"", REPORT: b""}

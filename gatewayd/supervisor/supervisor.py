@@ -17,7 +17,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.supervisor.process import RESTART_BACKOFF, Reactor, ReplicaProcess, ReplicaStatus
+from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaProcess, ReplicaStatus
 from gatewayd.waiters import Waiters
 
 Up = Callable[[str, int, int, str], None]
@@ -36,7 +36,7 @@ class Supervisor:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: ProcessReactor,
         deployments: Iterable[DeploymentConfig],
         on_up: Up,
         on_down: Down,

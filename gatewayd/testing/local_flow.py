@@ -20,7 +20,7 @@ from gatewayd.flow.flow import Flow
 from gatewayd.flow.keywords import ExecutorKeywords
 from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.testing.engine import Engine, Loaded, close_all
-from gatewayd.testing.plan import Plan, Replica, StandIns, planned
+from gatewayd.testing.plan import Plan, PlannedReplica, StandIns, planned
 from gatewayd.testing.transport import LocalHandle
 
 _PREFETCH: Final = 1000
@@ -210,7 +210,7 @@ class _Running:
             self.loop.run(close_all([each.executor for each in self._loaded]))
 
 
-def _loaded(replica: Replica) -> Loaded:
+def _loaded(replica: PlannedReplica) -> Loaded:
     create = partial(load, replica.spec, replica.objects)
     try:
         return Loaded(replica.deployment, replica.spec, create(), create)

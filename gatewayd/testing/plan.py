@@ -17,7 +17,7 @@ StandIns = Mapping[str, type[Executor]]
 
 
 @attrs.frozen
-class Replica:
+class PlannedReplica:
     """One executor that is to be created, and what of it is an object of this process."""
 
     deployment: str
@@ -30,7 +30,7 @@ class Plan:
     """A Flow without external executors, its replicas, and the environment that they want."""
 
     config: FlowConfig
-    replicas: tuple[Replica, ...]
+    replicas: tuple[PlannedReplica, ...]
     env: Mapping[str, str]
 
 
@@ -44,7 +44,7 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
             f"stand_ins: {unknown[0]!r} is not one of {', '.join(names) or 'the Flow (it has none)'}"
         )
     deployments: list[DeploymentConfig] = []
-    replicas: list[Replica] = []
+    replicas: list[PlannedReplica] = []
     env: dict[str, str] = dict(config.gateway.env)
     for index, deployment in enumerate(config.deployments):
         own = objects.get(str(index), ByValue())
@@ -64,7 +64,7 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
         for each in (deployment, *head_executors(deployment)):
             _merge(env, each)
             replicas += [
-                Replica(
+                PlannedReplica(
                     each.name,
                     ExecutorSpec.of(each, shard, replica, config.base_dir),
                     heads.get(each.name, own),

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from gatewayd.rpc.timeouts import TICK_S, Timeouts
 
 
-class Waiter:
+class TimedCall:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.late: list[float] = []
@@ -30,7 +30,7 @@ def test_every_waiter_is_called_once_and_in_time_or_has_left(
     timeouts = Timeouts(clock)
     known = []
     for patience_s, leaves_s, pause_s in turns:
-        waiter = Waiter(clock)
+        waiter = TimedCall(clock)
         deadline_s = clock.seconds() + patience_s
         tick = timeouts.add(waiter, deadline_s)
         left_s = None
@@ -58,7 +58,7 @@ def test_a_thousand_calls_that_end_in_time_leave_nothing_behind() -> None:
     timeouts = Timeouts(clock)
     for at in range(1000):
         clock.advance(0.001)
-        waiter = Waiter(clock)
+        waiter = TimedCall(clock)
         timeouts.remove(waiter, timeouts.add(waiter, at * 0.001 + 60))
 
     assert len(clock.getDelayedCalls()) == 1
@@ -68,7 +68,7 @@ def test_a_thousand_calls_that_end_in_time_leave_nothing_behind() -> None:
 def test_closing_drops_every_timeout() -> None:
     clock = Clock()
     timeouts = Timeouts(clock)
-    waiter = Waiter(clock)
+    waiter = TimedCall(clock)
     timeouts.add(waiter, 1.0)
     timeouts.close()
     clock.advance(2)
