@@ -13,9 +13,10 @@ import attrs
 from gatewayd.config import addresses
 from gatewayd.config.executors import executor_config
 from gatewayd.config.files import FILE_ENDINGS, Folder
+from gatewayd.config.flow_kinds import HOST, VERSION
 from gatewayd.config.graph import START
 from gatewayd.config.keys import EXECUTOR
-from gatewayd.config.kinds import HOST, VERSION, Refused
+from gatewayd.config.kinds import Refused
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read

@@ -11,8 +11,8 @@ from typing import Any, Final
 import attrs
 
 from gatewayd.config.files import Folder
+from gatewayd.config.flow_kinds import USES
 from gatewayd.config.keys import CONFIG_FILE, EXECUTOR
-from gatewayd.config.kinds import USES
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.config.problems import Place, show, type_name
 from gatewayd.config.sections import gather, model_arguments, read

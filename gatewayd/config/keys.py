@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
-from gatewayd.config.kinds import Kind
+from gatewayd.config.kinds import ValueKind
 from gatewayd.config.routes import EXPOSED
 
 Status = Literal["supported", "not supported yet", "ignored"]
@@ -33,7 +34,7 @@ class Key:
     """
 
     name: str
-    kind: Kind
+    kind: ValueKind
     default: Any
     doc: str
     status: Status = attrs.field(default=SUPPORTED, kw_only=True)
@@ -68,21 +69,21 @@ class Section:
         return iter(self._by_word)
 
 
-def _ignored(kind: Kind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
+def _ignored(kind: ValueKind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
     return tuple(Key(name, kind, default, doc, status=IGNORED, spreads=True) for name in names)
 
 
-def _not_yet(kind: Kind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
+def _not_yet(kind: ValueKind, doc: str, *names: str, default: Any = None) -> tuple[Key, ...]:
     return tuple(Key(name, kind, default, doc, status=NOT_YET, spreads=True) for name in names)
 
 
 # The same for the gateway and for executors.
 _OBSERVED: Final = (
     *_not_yet(k.BOOLEAN, "Serve metrics for Prometheus.", "monitoring", "metrics", default=False),
-    Key("port_monitoring", k.PORTS, None, "Port of these metrics.", status=NOT_YET, spreads=False),
+    Key("port_monitoring", f.PORTS, None, "Port of these metrics.", status=NOT_YET, spreads=False),
     *_not_yet(k.BOOLEAN, "Send OpenTelemetry traces.", "tracing", default=False),
     *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host", "traces_exporter_host"),
-    *_not_yet(k.PORT, "OpenTelemetry collector.", "metrics_exporter_port", "traces_exporter_port"),
+    *_not_yet(f.PORT, "OpenTelemetry collector.", "metrics_exporter_port", "traces_exporter_port"),
 )
 _CONTAINERS: Final = (
     *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.",
@@ -101,7 +102,7 @@ FLOW: Final = Section("with", (
     Key("name", k.TEXT, None, "Name of the Flow.", spreads=False),
     Key("workspace", k.TEXT, None, "Base folder of executors that set none; relative to the current folder.",
         spreads=False),
-    Key("env", k.VARIABLES, None, "Environment variables of the gateway and every executor.", spreads=False,
+    Key("env", f.VARIABLES, None, "Environment variables of the gateway and every executor.", spreads=False,
         secret=True),
     *_LOGGED,
     *_ignored(k.ANYTHING, "Executors manage one workspace each.", "workspace_id"),
@@ -113,18 +114,18 @@ FLOW: Final = Section("with", (
 ))  # fmt: skip
 
 GATEWAY: Final = Section("gateway", (
-    Key("protocol", k.PROTOCOLS, "grpc", "What clients speak, one entry a port; http+websocket share one.",
+    Key("protocol", f.PROTOCOLS, "grpc", "What clients speak, one entry a port; http+websocket share one.",
         aliases=("protocols",), field="listeners"),
-    Key("port", k.PORTS, None, "As many ports as protocols, in the same order; free ones if omitted.",
+    Key("port", f.PORTS, None, "As many ports as protocols, in the same order; free ones if omitted.",
         aliases=("ports", "port_expose", "port_in"), field="listeners"),
-    Key("host", k.HOST, "0.0.0.0", "Address to listen on.", aliases=("host_in",)),
+    Key("host", f.HOST, "0.0.0.0", "Address to listen on.", aliases=("host_in",)),
     Key("name", k.TEXT, "gateway", "Name in answers and logs.", spreads=False),
     Key("ssl_certfile", k.TEXT, None, "PEM certificate chain: every protocol then speaks TLS only."),
     Key("ssl_keyfile", k.TEXT, None, "PEM key of the certificate, not encrypted."),
-    Key("compression", k.COMPRESSION, "none", "Compression of calls to executors."),
-    Key("timeout_send", k.CALL_LIMIT, None, "Milliseconds that one call to an executor may take.",
+    Key("compression", f.COMPRESSION, "none", "Compression of calls to executors."),
+    Key("timeout_send", f.CALL_LIMIT, None, "Milliseconds that one call to an executor may take.",
         field="timeout_send_s"),
-    Key("retries", k.RETRIES, -1, "Further tries of a failed call; -1 for automatic."),
+    Key("retries", f.RETRIES, -1, "Further tries of a failed call; -1 for automatic."),
     Key("prefetch", k.integer(0), 1000, "Requests in flight on one stream; 0 for no limit."),
     Key("max_message_bytes", k.integer(1, (1 << 31) - 1), 100_000_000, "Largest body or message of a client.",
         spreads=True),
@@ -154,7 +155,7 @@ GATEWAY: Final = Section("gateway", (
         aliases=("floating_grace_period_s",), field="floating_grace_period_s"),
     Key("title", k.TEXT, None, "Title of the HTTP documentation."),
     Key("description", k.TEXT, None, "Description in the HTTP documentation."),
-    Key("cors", k.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
+    Key("cors", f.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Without /post, /status and /dry_run on HTTP."),
     Key("no_crud_endpoints", k.BOOLEAN, False, "Without /index, /search, /update and /delete on HTTP."),
     Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints."),
@@ -163,8 +164,8 @@ GATEWAY: Final = Section("gateway", (
     Key("graphql_max_depth", k.integer(1), 32, "Levels of fields in a GraphQL query."),
     Key("graphql_max_fields", k.integer(1), 1000, "Fields of a GraphQL query, those of fragments included."),
     Key("graphql_max_root_fields", k.integer(1), 50, "Requests that one GraphQL query may make."),
-    Key("grpc_server_options", k.OPTIONS, None, "gRPC channel arguments of the server."),
-    Key("env", k.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
+    Key("grpc_server_options", f.OPTIONS, None, "gRPC channel arguments of the server."),
+    Key("env", f.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
     Key("pool", k.MAP, None, "Bounds and rules of the calls to executors."),
     Key("uses", k.ANYTHING, None, "A gateway class of one's own.", status=NOT_YET, spreads=False),
     Key("uses_with", k.MAP, None, "Arguments of that gateway class.", status=NOT_YET, spreads=False),
@@ -211,44 +212,44 @@ EXECUTOR: Final = Section("executor", (
     Key("needs", k.TEXTS, None, "Executors it waits for, or gateway; the one before it if omitted.",
         spreads=False),
     Key("floating", k.BOOLEAN, False, "Nothing waits for its answer.", spreads=False),
-    Key("when", k.CONDITION, None, "Only documents that match go in."),
+    Key("when", f.CONDITION, None, "Only documents that match go in."),
     Key("no_reduce", k.BOOLEAN, False, "Do not merge the documents of several needs.",
         aliases=("disable_reduce",)),
-    Key("uses", k.USES, "BaseExecutor", "Its class, its config.yml, or that file's content.",
+    Key("uses", f.USES, "BaseExecutor", "Its class, its config.yml, or that file's content.",
         spreads=False),
     Key("uses_with", k.MAP, None, "Arguments of the class.", spreads=False, secret=True),
     Key("uses_metas", k.MAP, None, "Overrides of its metas."),
-    Key("uses_requests", k.METHODS, None, "Endpoints and the methods that serve them."),
-    Key("uses_dynamic_batching", k.BATCHING, None, "Endpoints whose requests are served in batches."),
+    Key("uses_requests", f.METHODS, None, "Endpoints and the methods that serve them."),
+    Key("uses_dynamic_batching", f.BATCHING, None, "Endpoints whose requests are served in batches."),
     Key("py_modules", k.TEXTS, None, "Python files imported first."),
     Key("workspace", k.TEXT, None, "Base folder of its files; relative to the current folder."),
-    Key("env", k.VARIABLES, None, "Environment variables of its processes.", secret=True),
+    Key("env", f.VARIABLES, None, "Environment variables of its processes.", secret=True),
     Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),
     Key("replicas", k.integer(1, 1024), 1, "Copies, each a process with its own port."),
     Key("shards", k.integer(1, 1024), 1, "Parts of the data, each with all replicas."),
-    Key("polling", k.POLLING, None, "Whether a request goes to any shard or to all."),
-    Key("host", k.HOSTS, "127.0.0.1", "Address to listen on; for an external one, where it is.",
+    Key("polling", f.POLLING, None, "Whether a request goes to any shard or to all."),
+    Key("host", f.HOSTS, "127.0.0.1", "Address to listen on; for an external one, where it is.",
         aliases=("host_in",)),
-    Key("port", k.PORTS, None, "One port a replica; free ones if omitted.", aliases=("ports", "port_in"),
+    Key("port", f.PORTS, None, "One port a replica; free ones if omitted.", aliases=("ports", "port_in"),
         field="ports", spreads=False),
     Key("external", k.BOOLEAN, False, "Runs elsewhere: only called, not started."),
     Key("tls", k.BOOLEAN, False, "An external one is called over TLS."),
-    Key("grpc_metadata", k.METADATA, None, "gRPC metadata of the calls to it.", secret=True),
-    Key("timeout_send", k.CALL_LIMIT, None, "Milliseconds that a call may take; the gateway's if omitted.",
+    Key("grpc_metadata", f.METADATA, None, "gRPC metadata of the calls to it.", secret=True),
+    Key("timeout_send", f.CALL_LIMIT, None, "Milliseconds that a call may take; the gateway's if omitted.",
         field="timeout_send_s", spreads=False),
-    Key("retries", k.RETRIES, None, "Further tries of a call; the gateway's if omitted.", spreads=False),
-    Key("compression", k.COMPRESSION, None, "Compression of calls to it; the gateway's if omitted.",
+    Key("retries", f.RETRIES, None, "Further tries of a call; the gateway's if omitted.", spreads=False),
+    Key("compression", f.COMPRESSION, None, "Compression of calls to it; the gateway's if omitted.",
         spreads=False),
-    Key("idempotent", k.IDEMPOTENT, None, "Whether a request may be sent again after its connection broke."),
-    Key("timeout_ready", k.READY_LIMIT, 600_000, "Milliseconds that it may take to start.",
+    Key("idempotent", f.IDEMPOTENT, None, "Whether a request may be sent again after its connection broke."),
+    Key("timeout_ready", f.READY_LIMIT, 600_000, "Milliseconds that it may take to start.",
         field="timeout_ready_s"),
-    Key("uses_before", k.USES, None, "Executor before the shards.", spreads=False),
-    Key("uses_after", k.USES, None, "Executor after the shards.", spreads=False),
+    Key("uses_before", f.USES, None, "Executor before the shards.", spreads=False),
+    Key("uses_after", f.USES, None, "Executor after the shards.", spreads=False),
     *_not_yet(k.ANYTHING, "Address of an executor around the shards.", "uses_before_address",
               "uses_after_address"),
     *_not_yet(k.BOOLEAN, "Install the packages it requires.", "install_requirements", default=False),
-    *_not_yet(k.OPTIONS, "gRPC channel arguments of its server.", "grpc_server_options"),
+    *_not_yet(f.OPTIONS, "gRPC channel arguments of its server.", "grpc_server_options"),
     Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
     *_OBSERVED,
     *_LOGGED,
@@ -261,17 +262,17 @@ EXECUTOR: Final = Section("executor", (
 
 CONFIG_FILE: Final = Section("executor configuration", (
     Key("jtype", k.TEXT, "BaseExecutor", "The executor's class.", spreads=False),
-    Key("version", k.VERSION, "1", "Version of the format.", spreads=False),
+    Key("version", f.VERSION, "1", "Version of the format.", spreads=False),
     Key("with", k.MAP, None, "Arguments of the class.", spreads=False, secret=True),
     Key("metas", k.MAP, None, "Name, description, workspace, py_modules.", spreads=False),
     Key("py_modules", k.TEXTS, None, "Python files imported first; relative to this file.", spreads=False),
-    Key("requests", k.METHODS, None, "Endpoints and the methods that serve them.", spreads=False),
-    Key("dynamic_batching", k.BATCHING, None, "Endpoints served in batches.", spreads=False),
+    Key("requests", f.METHODS, None, "Endpoints and the methods that serve them.", spreads=False),
+    Key("dynamic_batching", f.BATCHING, None, "Endpoints served in batches.", spreads=False),
 ))  # fmt: skip
 
 TOP: Final = Section("Flow file", (
     Key("jtype", k.choice("Flow"), None, "Flow.", spreads=False),
-    Key("version", k.VERSION, "1", "Version of the format.", spreads=False),
+    Key("version", f.VERSION, "1", "Version of the format.", spreads=False),
     Key("with", k.MAP, None, "Settings of the Flow, of its gateway and of every executor.", spreads=False),
     Key("gateway", k.MAP, None, "Settings of the gateway; they win over with.", spreads=False),
     Key("executors", k.ANYTHING, None, "The list of executors.", spreads=False),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gatewayd.config.kinds import JSON_MAP, TEXTS, Kind, Refused
+from gatewayd.config.kinds import JSON_MAP, TEXTS, Refused, ValueKind
 from gatewayd.config.problems import suggestion
 
 # What FastAPI's routes of the reference take and what still has a meaning here (spec http.md).
@@ -52,7 +52,7 @@ def _route(endpoint: str, route: Any) -> dict[str, Any]:
     return result
 
 
-EXPOSED: Final = Kind(
+EXPOSED: Final = ValueKind(
     "a map of endpoints to their HTTP routes, or JSON text of one",
     _expose_endpoints,
     annotation="Mapping[str, Mapping[str, Any] | None] | str",

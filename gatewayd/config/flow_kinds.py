@@ -1,0 +1,329 @@
+"""
+The kinds of values that only Flow files have: ports, protocols, conditions, what ``uses`` may say, and so on.
+
+Each reader stands before the kind that it belongs to; ``kinds`` has the general ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gatewayd.config.kinds import (
+    BOOLEAN,
+    Refused,
+    ValueKind,
+    boolean_of,
+    choice,
+    integer,
+    integer_of,
+    map_from,
+    map_of,
+    number_of,
+    scalar_text,
+)
+from gatewayd.config.problems import KeyPath, suggestion
+from gatewayd.messages.conditions import BadCondition, compile_condition
+
+# -- where a Flow listens -------------------------------------------------------------------------------
+
+
+def _parts(value: Any) -> list[Any]:
+    """A list as it is, a text at its commas, anything else as the only part."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+PORT: Final = integer(0, 65535)
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    ports = []
+    for index, part in enumerate(_parts(value)):
+        try:
+            ports.append(PORT.read(part))
+        except Refused:
+            inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
+            raise Refused(
+                inside=inside, found=part, accepted="a port from 0 (any free one) to 65535"
+            ) from None
+    return tuple(ports)
+
+
+PORTS: Final = ValueKind(
+    "a port, a list of ports, or several separated by commas", _ports, annotation="int | str | Sequence[int]"
+)
+
+
+_PROTOCOL_NAMES: Final = ("grpc", "http", "websocket")
+
+
+def _protocols(value: Any) -> tuple[tuple[str, ...], ...]:
+    listeners: list[tuple[str, ...]] = []
+    for index, part in enumerate(_parts(value)):
+        inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
+        names = tuple(part.lower().replace(" ", "").split("+")) if isinstance(part, str) else ()
+        if len(names) == 1 and names[0] in _PROTOCOL_NAMES:
+            listeners.append(names)
+        elif sorted(names) == ["http", "websocket"]:
+            listeners.append(("http", "websocket"))
+        else:
+            near = suggestion(names[0], _PROTOCOL_NAMES) if names else ""
+            accepted = f"grpc, http, websocket, or http+websocket on one port{near}"
+            raise Refused(inside=inside, found=part, accepted=accepted)
+    return tuple(listeners)
+
+
+PROTOCOLS: Final = ValueKind(
+    "grpc, http, websocket, http+websocket, or a list of these", _protocols, annotation="str | Sequence[str]"
+)
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    hosts = []
+    for index, part in enumerate(_parts(value)):
+        if not isinstance(part, str) or not re.fullmatch(r"[^\s,]+", part):
+            raise Refused(inside=(index,) if isinstance(value, list | tuple) else (), found=part)
+        hosts.append(part)
+    return tuple(hosts)
+
+
+HOSTS: Final = ValueKind(
+    "a host, a list of hosts, or several separated by commas", _hosts, annotation="str | Sequence[str]"
+)
+
+
+def _host(value: Any) -> str:
+    # Letters, digits and what addresses, names and IPv6 zones use; no scheme and no port.
+    if isinstance(value, str) and re.fullmatch(
+        r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[\w.-]+)?\]?", value
+    ):
+        return value.strip("[]")
+    raise Refused
+
+
+HOST: Final = ValueKind("a host name or an IP address, without scheme and port", _host, annotation="str")
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return ("*",) if boolean_of(value) else ()
+    origins = [value] if isinstance(value, str) else value
+    if not isinstance(origins, list | tuple):
+        raise Refused
+    for index, origin in enumerate(origins):
+        # As browsers send it: scheme, host and port, with nothing after them.
+        if not isinstance(origin, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#,]+", origin):
+            raise Refused(inside=(index,) if origins is value else (), found=origin)
+    return tuple(origins)
+
+
+ORIGINS: Final = ValueKind(
+    "true, false, or a list of origins such as https://example.org",
+    _origins,
+    annotation="bool | str | Sequence[str]",
+)
+
+
+# -- calls to executors ---------------------------------------------------------------------------------
+
+
+def _limit_ms(value: Any) -> float | None:
+    number = number_of(value)
+    return number / 1000 if number > 0 else None
+
+
+CALL_LIMIT: Final = ValueKind(
+    "a number of milliseconds; 0 or less for no limit", _limit_ms, annotation="float"
+)
+
+
+def _retries(value: Any) -> int:
+    return max(-1, integer_of(value))
+
+
+RETRIES: Final = ValueKind("a number of further tries; less than 0 for automatic", _retries, annotation="int")
+
+
+COMPRESSION: Final = choice("none", "gzip", "deflate", also={"nocompression": "none"})
+
+
+def _metadata_key(key: str) -> str:
+    # gRPC's HTTP/2 mapping, "Custom-Metadata": other keys make every call fail.
+    if not re.fullmatch(r"[0-9a-z_.-]+", key.lower()) or key.lower().startswith("grpc-"):
+        raise Refused(
+            message=f"{key[:40]!r} cannot be a key of gRPC metadata; accepted: letters, digits, _ . -"
+        )
+    return key.lower()
+
+
+def _metadata_value(value: Any) -> str:
+    text = scalar_text(value)
+    if not re.fullmatch(r"[\x20-\x7e]*", text):
+        raise Refused
+    return text
+
+
+METADATA: Final = map_of(
+    ValueKind("printable ASCII", _metadata_value, literal=True, annotation="str | int | float"),
+    "metadata keys to texts",
+    check_key=_metadata_key,
+)
+
+
+def _option(value: Any) -> int | str:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int | str):
+        return value
+    raise Refused
+
+
+OPTIONS: Final = map_of(
+    ValueKind("an integer or text", _option, annotation="int | str"),
+    "gRPC channel argument names to integers or texts",
+)
+
+
+_ANY_OR_ALL: Final = choice("any", "all")
+
+
+def _polling(value: Any) -> dict[str, str]:
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        return {"*": _ANY_OR_ALL.read(value)}
+    return dict(map_of(_ANY_OR_ALL, "endpoints to any or all").read(value))
+
+
+POLLING: Final = ValueKind(
+    "any, all, or a map of endpoints to these",
+    _polling,
+    annotation=f"{_ANY_OR_ALL.annotation} | Mapping[str, {_ANY_OR_ALL.annotation}]",
+)
+
+
+def _idempotent(value: Any) -> dict[str, bool]:
+    if isinstance(value, Mapping):
+        return dict(map_of(BOOLEAN, "endpoints to booleans").read(value))
+    return {"*": boolean_of(value)}
+
+
+IDEMPOTENT: Final = ValueKind(
+    "true, false, or a map of endpoints to these", _idempotent, annotation="bool | Mapping[str, bool]"
+)
+
+
+def _condition(value: Any) -> dict[str, Any]:
+    query = map_from(value)
+    try:
+        compile_condition(query)
+    except BadCondition as error:
+        raise Refused(message=str(error)) from error
+    return query
+
+
+CONDITION: Final = ValueKind("a map such as {tags__k: {$eq: 1}}", _condition, annotation="Mapping[str, Any]")
+
+
+# -- executors ------------------------------------------------------------------------------------------
+
+
+def _uses(value: Any) -> Any:
+    if isinstance(value, str) and (scheme := re.match(r"(docker|jinahub(\+\w+)?|jinaai(\+\w+)?)://", value)):
+        raise Refused(message=f"found {value[:80]!r}; executors from {scheme.group()} are not supported yet")
+    if isinstance(value, str | Mapping):
+        return value
+    raise Refused
+
+
+USES: Final = ValueKind(
+    "a class such as module.Class or module:Class, a .yml file, or a map with jtype",
+    _uses,
+    annotation="Uses",
+)
+
+
+def _method_name(value: Any) -> str:
+    if isinstance(value, str) and value.isidentifier():
+        return value
+    raise Refused
+
+
+METHODS: Final = map_of(
+    ValueKind("the name of a method", _method_name, annotation="str"), "endpoints to method names"
+)
+
+
+def _batching(value: Any) -> dict[str, Any]:
+    settings = map_from(value)
+    known = ("preferred_batch_size", "timeout")
+    for key in settings:
+        if key not in known:
+            raise Refused(
+                inside=(key,), message=f"unknown key; accepted: {', '.join(known)}{suggestion(key, known)}"
+            )
+    if "preferred_batch_size" not in settings:
+        raise Refused(message="preferred_batch_size is missing; accepted: an integer from 1 up")
+    for key, kind in zip(known, (integer(1), integer(0)), strict=True):
+        if key in settings:
+            try:
+                settings[key] = kind.read(settings[key])
+            except Refused:
+                raise Refused(inside=(key,), found=settings[key], accepted=kind.accepted) from None
+    return settings
+
+
+BATCHING: Final = map_of(
+    ValueKind(
+        "a map such as {preferred_batch_size: 4, timeout: 100}", _batching, annotation="Mapping[str, Any]"
+    ),
+    "endpoints to {preferred_batch_size, timeout in milliseconds}",
+)
+
+
+def _variable_name(key: str) -> str:
+    if not key or "=" in key or "\0" in key:
+        raise Refused(message=f"{key[:40]!r} cannot be the name of an environment variable")
+    return key
+
+
+def _variable_value(value: Any) -> str:
+    text = "" if value is None else scalar_text(value)
+    if "\0" in text:
+        raise Refused
+    return text
+
+
+VARIABLES: Final = map_of(
+    ValueKind("text", _variable_value, literal=True, annotation="str | int | float | None"),
+    "environment variables",
+    check_key=_variable_name,
+)
+
+
+# For a negative timeout_ready, which means no limit: timers refuse infinity, and a week is as good.
+FOREVER_S: Final = 7 * 24 * 3600.0
+
+
+def _ready_ms(value: Any) -> float:
+    number = number_of(value)
+    if number == 0:
+        raise Refused
+    return number / 1000 if number > 0 else FOREVER_S
+
+
+READY_LIMIT: Final = ValueKind(
+    "a number of milliseconds; less than 0 to wait as long as it takes", _ready_ms, annotation="float"
+)
+
+
+def _version(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Refused
+    if str(value) not in ("1", "1.0"):
+        raise Refused(message=f"{value} is not a valid version number; accepted: 1")
+    return "1"
+
+
+VERSION: Final = ValueKind("1", _version, annotation="str")
