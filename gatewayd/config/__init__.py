@@ -1,7 +1,7 @@
 """
-Flow files, arguments and environment, turned into frozen typed objects once.
+Flow files, arguments and environment as frozen, typed objects.
 
-Names are loaded when they are asked for: an executor's process needs the model, and has no files to read.
+Names are imported on first use: an executor's process needs the model but reads no files.
 """
 
 import importlib

@@ -1,5 +1,5 @@
 """
-Where external executors are: ``host`` and ``port`` of the file as ``host:port`` (spec flow-yaml.md).
+The addresses of external executors, from the keys ``host`` and ``port`` (spec flow-yaml.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ADDRESS: Final = re.compile(
 
 @attrs.frozen
 class Addresses:
-    """``host:port`` of every replica; ``tls`` is None where no scheme says anything about it."""
+    """``host:port`` of every replica. ``tls`` is None if no host has a scheme."""
 
     addresses: tuple[str, ...]
     tls: bool | None
@@ -29,9 +29,9 @@ class Addresses:
 
 def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
     """
-    Pair hosts with ports; a single one of either is repeated for all of the other.
+    Pair hosts with ports; a single host or port goes with all of the others.
 
-    Raises Refused, whose message says what does not fit.
+    Raises Refused.
     """
     parsed = [_parse(host) for host in hosts or ("127.0.0.1",)]
     schemes = {tls for _, _, tls in parsed if tls is not None}

@@ -1,5 +1,5 @@
 """
-One item of the list of executors as a DeploymentConfig; its place in the graph is not decided here.
+Turns one item of the list of executors into a DeploymentConfig. ``graph`` decides its place in the Flow.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gatewayd.config.model import DeploymentConfig
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read
 
-# Fields of DeploymentConfig that are worked out from several keys, here or in the graph. All others carry the
-# value of their key as it is (``model_arguments``).
+# Fields of DeploymentConfig that are computed from several keys, here or in ``graph``. The others have the
+# value of their own key (``model_arguments``).
 _DERIVED = frozenset(
     {"name", "needs", "floating", "external", "addresses", "tls", "host", "ports"}
     | {"executor", "uses_before", "uses_after"}
@@ -32,7 +32,7 @@ _WRAPPER_KEYS = ("jtype", "version", "with")
 
 @attrs.frozen
 class Draft:
-    """An item that was read: its checked values by key, those of its own layer, and where paths begin."""
+    """An item after reading: all its values by key, its own layer without ``with``, and its folder."""
 
     place: Place
     values: Mapping[str, Any]
@@ -42,9 +42,9 @@ class Draft:
 
 def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | None:
     """
-    Read an item: a map, a map with ``jtype: Deployment`` and ``with``, or the name of a file with one.
+    Read an item: a map, a map with ``jtype: Deployment`` and ``with``, or the name of a file with such a map.
 
-    None if there is nothing to build, because it cannot be read (reported) or is the gateway.
+    Returns None if it cannot be read, which is reported, or describes the gateway.
     """
     if isinstance(item, str):
         if not item.endswith(FILE_ENDINGS):
@@ -100,7 +100,7 @@ def _unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any]
 
 
 def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
-    """The Deployment of a draft; it inherits workspace and env from ``flow``, the Flow's own settings."""
+    """The Deployment of a draft, which inherits workspace and env from ``flow``, the Flow's settings."""
     values = dict(draft.values)
     if "workspace" in values:
         values["workspace"] = os.path.abspath(values["workspace"])
@@ -117,13 +117,13 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
     return DeploymentConfig(
         name="",
         executor=executor_config(values, draft.place, folder),
-        **_around(draft, values, folder),
+        **_heads(draft, values, folder),
         **{**fields, **where},
     )
 
 
-def _around(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
-    """The executors around the shards: they share the modules, the workspace and the environment."""
+def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
+    """The executors before and after the shards, which share modules, workspace and environment."""
     shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
     found: dict[str, Any] = {}
     for name in ("uses_before", "uses_after"):
@@ -187,7 +187,7 @@ def _local(draft: Draft) -> dict[str, Any]:
     ports: tuple[int, ...] = values.get("port", ())
     count = values.get("replicas", 1) * values.get("shards", 1)
     if len(ports) == 1 and values.get("shards", 1) > 1:
-        # The reference gives it to the process that stands before the shards, which we do without.
+        # In the reference the head process listens on it; gatewayd has no such process.
         draft.place.inside("port").warn("ignored: with shards, every replica gets a free port")
         ports = ()
     if any(ports):

@@ -1,9 +1,9 @@
 """
-YAML text as plain values, with the place of each.
+Parses YAML text into plain values and records the position of each.
 
-The dialect is the reference's: YAML 1.1 scalars, but ``on`` and ``off`` are text, and so are dates and
-sexagesimal numbers such as ``1:30``. Only maps, lists and scalars come out: no tag ever makes an
-object. A local tag on a map, such as ``!Flow``, is read as ``jtype: Flow``.
+The dialect is the reference's: YAML 1.1 scalars, except that ``on``, ``off``, dates and sexagesimal numbers
+such as ``1:30`` are text. The result has maps, lists and scalars only: no tag creates an object. A local tag
+on a map, such as ``!Flow``, is read as ``jtype: Flow``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gatewayd.config.problems import KeyPath, Place, Position, Source
 
-# Aliases can make a small text mean very many values; a Flow of this many is a mistake or an attack.
+# With aliases a small text can expand to very many values; a Flow with this many is a mistake or an attack.
 MOST_VALUES: Final = 100_000
 _LONGEST_TEXT: Final = 4 * 1024 * 1024
 
@@ -25,7 +25,7 @@ _STANDARD: Final = "tag:yaml.org,2002:"
 
 
 class _Composer(yaml.SafeLoader):
-    """SafeLoader with this dialect's scalars; used for its node graph only."""
+    """SafeLoader with this dialect's scalars. Only its composer is used, which makes the node graph."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 PyYAML's attribute
 
@@ -50,9 +50,9 @@ _Composer.add_implicit_resolver(_STANDARD + "merge", re.compile(r"^<<$"), ["<"])
 
 def parse(text: str, source: Source) -> Any:
     """
-    The value of ``text``, recording in ``source`` where everything stands.
+    The value of ``text``; ``source`` gets the positions.
 
-    What cannot be read is reported there, and None returned (so it is for an empty text).
+    Returns None for an empty text, and for one that cannot be read, which is reported in ``source``.
     """
     place = Place(source)
     if len(text) > _LONGEST_TEXT:
@@ -79,7 +79,7 @@ class _TooMany(Exception):
 
 
 class _Reader:
-    """Turns one graph of nodes into plain values; every use of an alias becomes a value of its own."""
+    """Turns one node graph into plain values; each use of an alias becomes a separate value."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -173,7 +173,7 @@ def _shown_tag(tag: str) -> str:
 
 
 def as_number(text: str) -> int | float | None:
-    """The number that ``text`` spells in YAML or Python, or None."""
+    """``text`` as a number of YAML or Python, or None if it is not one."""
     plain = text.replace("_", "")
     try:
         return int(plain, 0) if re.match(r"[-+]?0[xob]", plain) else int(plain, 10)

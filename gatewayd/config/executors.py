@@ -1,5 +1,5 @@
 """
-What an executor's ``uses`` and its relatives mean: an ExecutorConfig with absolute paths.
+Turns ``uses`` and the keys around it into an ExecutorConfig with absolute paths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gatewayd.config.model import ExecutorConfig
 from gatewayd.config.problems import Place, show, type_name
 from gatewayd.config.sections import gather, model_arguments, read
 
-# The pass-through executor, by the reference's names.
+# The reference's names of the pass-through executor.
 _PASS_THROUGH: Final = frozenset({"BaseExecutor", "Executor"})
 _CLASS: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 _TAGGED: Final = re.compile(r"![^\W\d][\w.:]*")
@@ -26,7 +26,7 @@ _FILE: Final = re.compile(r".+\.(yml|yaml|jaml)", re.DOTALL)
 
 @attrs.frozen
 class _Described:
-    """An executor as its own configuration describes it, before the Flow file's overrides."""
+    """An executor by its own configuration, before the Flow file's overrides."""
 
     uses: str | None = None
     with_: Mapping[str, Any] = attrs.field(factory=dict)
@@ -40,7 +40,7 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
     """
     The executor of one item of the list, from its checked ``values`` by key.
 
-    Files are looked up in ``folder``, those that an executor's own file names in that file's folder.
+    Relative paths start at ``folder``, those in an executor's own file at that file's folder.
     """
     described = _described(values.get("uses"), place.inside("uses"), folder)
     metas = dict(values.get("uses_metas", {}))

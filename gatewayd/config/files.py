@@ -1,5 +1,5 @@
 """
-Files that a Flow names: found, read, and made into documents with their places.
+Finds and reads the files that a Flow names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from gatewayd.config.document import parse
 from gatewayd.config.problems import Place, Source
 from gatewayd.config.substitution import Variables, substitute
 
-# What the name of a YAML file ends with.
 FILE_ENDINGS: Final = (".yml", ".yaml", ".jaml")
 
 _LARGEST_BYTES: Final = 8 * 1024 * 1024
@@ -24,7 +23,7 @@ _LARGEST_BYTES: Final = 8 * 1024 * 1024
 
 @attrs.frozen
 class Opened:
-    """A document, the places of its values, and the folder that its own paths are relative to."""
+    """A parsed file: its value, the positions in it, and the folder that its paths are relative to."""
 
     value: Any
     source: Source
@@ -33,17 +32,17 @@ class Opened:
 
 @attrs.frozen
 class Folder:
-    """Where relative paths of one file begin. Nothing else is searched."""
+    """The folder that relative paths of one file start at. No other folder is searched."""
 
     path: Path
     variables: Variables
 
     def with_environ(self, env: Mapping[str, str]) -> Folder:
-        """This folder, for files in which ``env`` is over the environment."""
+        """This folder, for files in which ``env`` overrides the environment."""
         return attrs.evolve(self, variables=self.variables.with_environ(env))
 
     def open(self, name: str, place: Place) -> Opened | None:
-        """Read the YAML file ``name``; what is wrong with it is reported, the path at ``place``."""
+        """Read the YAML file ``name``. Problems in it are reported; a missing file at ``place``."""
         path = self._find(name, place)
         if path is None:
             return None
@@ -58,15 +57,15 @@ class Folder:
         return Opened(value, source, Folder(path.parent, self.variables))
 
     def document(self, text: str, name: str, place: Place) -> Any:
-        """YAML or JSON that stands as text in a file; its problems are reported under ``name``."""
+        """The value of YAML or JSON text within a file. Its problems are reported under ``name``."""
         source = Source(name, place.source.diagnostics)
         return substitute(parse(text, source), source, self.variables)
 
     def modules(self, names: Sequence[str], place: Place) -> tuple[str, ...]:
         """
-        Absolute paths of Python files; of a package, a folder, that of its ``__init__.py``.
+        The absolute paths of Python files; a folder is a package and means its ``__init__.py``.
 
-        ``package.module`` stays as it is where no such file is, but such a module.
+        A name that is not a file but an importable module, such as ``package.module``, is kept.
         """
         paths = []
         for name in names:
@@ -81,7 +80,7 @@ class Folder:
         return tuple(paths)
 
     def _is_module(self, name: str) -> bool:
-        """Whether ``name`` can be imported from here; nothing is run to find out."""
+        """Whether ``name`` can be imported from here. Nothing is executed to find out."""
         parts = name.split(".")
         if not all(part.isidentifier() for part in parts):
             return False
@@ -106,7 +105,7 @@ class Folder:
 
 
 def read_text(path: Path, place: Place) -> str | None:
-    """The text of a file, or None after a report of why there is none."""
+    """The text of a file; None if it cannot be read, which is reported."""
     try:
         if not path.is_file():
             place.refuse(f"{path} is not a file" if path.exists() else f"can not find {path}")

@@ -155,7 +155,7 @@ def _awaiting(name: str, placements: Sequence[Placement]) -> str | None:
 
 
 def graph_description(flow: FlowConfig) -> dict[str, list[str]]:
-    """The Flow in the reference's form: each node, from ``start-gateway`` on, with those that follow it."""
+    """The Flow in the reference's form: each node, ``start-gateway`` first, with its successors."""
     if not flow.deployments:
         return {}
     answering: DeploymentConfig | None = None

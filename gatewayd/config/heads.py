@@ -14,12 +14,12 @@ AFTER: Final = "uses_after-0"
 
 def head_executors(deployment: DeploymentConfig) -> tuple[DeploymentConfig, ...]:
     """
-    What a Deployment needs besides its shards: none, one or both.
+    The executors that a Deployment runs besides its shards: none, one or both.
 
-    They are named as the reference names them in results: ``a/uses_before-0``.
+    Their names are those of the reference's results: ``a/uses_before-0``.
     """
     if deployment.external or deployment.shards < 2:
-        # Where there are no shards the reference has no head, and starts neither.
+        # Without shards the reference has no head, and starts neither of the two.
         return ()
     return tuple(
         attrs.evolve(

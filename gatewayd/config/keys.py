@@ -1,8 +1,8 @@
 """
-Every key that a Flow file may have: the one table behind loading, messages and the reference page.
+Every key of a Flow file: the table behind loading, messages and the reference page.
 
-A key that is ``NOT_YET`` is known, and refused when it is set to anything but its default; to make it
-work, change that word. An ``IGNORED`` one has no meaning here and is told in a warning.
+A ``NOT_YET`` key is refused unless it is set to its default; once it is implemented, change that word. An
+``IGNORED`` key has no meaning here: setting it is only a warning.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Key:
     """
     One key as users write it.
 
-    ``default`` is in the file's units, None for "not set". ``field`` is the model's attribute, where
-    it has another name. ``spreads`` says whether the Flow's ``with`` sets it too. The value of a
-    ``secret`` key is never quoted in messages.
+    ``default`` is in the file's units, None for "not set". ``field`` is the model's attribute if it is named
+    differently. ``spreads`` says whether it may also stand in the Flow's ``with``. The value of a ``secret``
+    key is never quoted in messages.
     """
 
     name: str

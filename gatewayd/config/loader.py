@@ -1,10 +1,9 @@
 """
-Flow files and mappings as FlowConfig: the one way in, for the service, the command and Flows in Python.
+Loads Flow files and mappings as FlowConfig, for the service, the command and Flows in Python alike.
 
-A file becomes plain values with their places (``document``), variables are put in
-(``substitution``), each map is read by its section of the key table (``sections``), and the
-executors are joined (``graph``). Every part reports what is wrong and goes on, so that one
-ConfigError tells all of it.
+A file is parsed into values with their places (``document``), variables are replaced (``substitution``), each
+map is read by its section of the key table (``sections``), and the executors are connected (``graph``). Every
+part reports its problems and continues, so that one ConfigError lists them all.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from gatewayd.tls import UnusableIdentity, load_identity
 @attrs.frozen
 class FlowDocument:
     """
-    A Flow file that was read: what it means, and what it says.
+    A loaded Flow file: its meaning as ``config``, and its content as ``mapping``.
 
-    ``mapping`` has the values of variables in place of their names, so that ``flow_from_mapping`` gives
-    ``config`` again, here or in another process.
+    In ``mapping`` variables are replaced by their values, so that ``flow_from_mapping`` makes the same
+    ``config`` from it, here or in another process.
     """
 
     config: FlowConfig
@@ -55,7 +54,7 @@ def load_flow(
 def read_flow(
     source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> FlowDocument:
-    """As ``load_flow``, with what the file says."""
+    """As ``load_flow``, with the file's content."""
     diagnostics = Diagnostics()
     path = Path(source)
     text = read_text(path, Place(Source(str(source), diagnostics)))
@@ -71,7 +70,7 @@ def load_flow_text(
     environ: Mapping[str, str] | None = None,
     name: str = "<text>",
 ) -> FlowConfig:
-    """As ``load_flow``, of YAML text; its relative paths begin at ``base_dir``."""
+    """As ``load_flow``, from YAML text; relative paths start at ``base_dir``."""
     return read_flow_text(text, base_dir=base_dir, context=context, environ=environ, name=name).config
 
 
@@ -83,7 +82,7 @@ def read_flow_text(
     environ: Mapping[str, str] | None = None,
     name: str = "<text>",
 ) -> FlowDocument:
-    """As ``load_flow_text``, with what the text says."""
+    """As ``load_flow_text``, with the text's content."""
     return _read(text, name, Path(base_dir), Diagnostics(), _variables(context, environ))
 
 
@@ -95,9 +94,9 @@ def flow_from_mapping(
     environ: Mapping[str, str] | None = None,
 ) -> FlowConfig:
     """
-    A Flow from what a file would hold, built in Python. ``jtype`` may be left out.
+    A Flow from a mapping with the content of a Flow file. ``jtype`` may be omitted.
 
-    Variables are put into the files it names, not into ``mapping`` itself. Classes may stand for their
+    Variables are replaced in the files that it names, not in ``mapping`` itself. A class stands for its
     ``module:Class``. Raises ConfigError.
     """
     source = Source("Flow", Diagnostics())
@@ -117,7 +116,7 @@ def _variables(context: Mapping[str, Any] | None, environ: Mapping[str, str] | N
 
 
 def _plain(value: Any) -> Any:
-    """Maps, lists and scalars as a file would hold them; other objects stay, to be refused where they are."""
+    """Maps, lists and scalars as in a file. Other objects are kept: they are refused at their places."""
     match value:
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}
@@ -162,19 +161,19 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
     shared = spread(maps.get("with", {}), place.inside("with"))
     flow = read(shared.flow)
     if "workspace" in flow:
-        # As in the reference: what is written belongs to where a Flow is run, not to where its file lies.
+        # As in the reference, relative to the current folder, not to the Flow file: it is data of this run.
         flow["workspace"] = os.path.abspath(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
     found = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
     diagnostics.raise_problems()
-    worked_out: dict[str, Any] = {
+    computed: dict[str, Any] = {
         "gateway": gateway,
         "deployments": found,
         "base_dir": str(folder.path),
         "warnings": tuple(diagnostics.ordered(diagnostics.warnings)),
         "conflicts": tuple(diagnostics.ordered(diagnostics.conflicts)),
     }
-    return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=worked_out.keys()), **worked_out)
+    return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=computed.keys()), **computed)
 
 
 def _gateway(
@@ -195,7 +194,7 @@ def _gateway(
 
 
 def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
-    """Refuse files that TLS cannot be served with now, and make their names absolute: a daemon moves."""
+    """Refuse files that TLS cannot use, and make their paths absolute: a daemon changes its folder."""
     files = {
         name: os.path.abspath(fields[name]) for name in ("ssl_certfile", "ssl_keyfile") if fields.get(name)
     }
@@ -213,7 +212,7 @@ def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
 
 
 def _fields(layer: Layer) -> dict[str, Any]:
-    """The values of a layer by the model's names."""
+    """The values of a layer, by the model's field names."""
     return {layer[name].key.field: value for name, value in read(layer).items()}
 
 
@@ -276,9 +275,9 @@ def _deployments(
 
 def _check_ports(gateway: GatewayConfig, found: Sequence[tuple[deployments.Draft, DeploymentConfig]]) -> None:
     """
-    Note each port that two would listen on: executors that are started here, or one and the gateway.
+    Report ports that two would listen on: two executors that are started here, or one and the gateway.
 
-    As in the reference this is no mistake of the file: it is what serving it would fail with.
+    As in the reference the file is valid, and only serving it fails.
     """
     taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
     for draft, deployment in found:

@@ -1,8 +1,8 @@
 """
-What a Flow file means: frozen objects, checked and complete, that the rest of gatewayd is built from.
+The meaning of a Flow file: frozen objects, checked and complete, which the rest of gatewayd is built from.
 
-Nothing here reads a file. Durations are seconds (``_s``) and sizes bytes (``_bytes``), whatever unit
-the file used; None stands for "no limit" or "not given" as each field says.
+Nothing here reads files. Durations are in seconds (``_s``) and sizes in bytes (``_bytes``), whatever the
+file's unit. None means "no limit" or "not set", as each field says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Polling = Literal["any", "all"]
 @attrs.frozen
 class Listener:
     """
-    One port and what it speaks. Port 0 picks a free one.
+    One port and the protocols it serves. Port 0 picks a free one.
 
     ``protocols`` has one entry, or http and websocket together, which can share a port.
     """
@@ -33,7 +33,7 @@ class Listener:
 
 @attrs.frozen
 class PoolLimits:
-    """Bounds and rules of the calls to executors, the same for every Deployment of a gateway."""
+    """Limits and rules for calls to executors, the same for every Deployment of a gateway."""
 
     max_in_flight_per_replica: int = 1000
     max_in_flight: int = 4000
@@ -51,16 +51,15 @@ class PoolLimits:
 @attrs.frozen
 class GatewayConfig:
     """
-    The gateway of a Flow: what it listens on and how it treats requests.
+    The gateway of a Flow: where it listens and how it treats requests.
 
-    ``timeout_send_s`` bounds one call to an executor, None for no bound; ``retries`` is the number of
-    further tries after a first one, -1 for automatic. ``prefetch`` bounds the requests in flight on
-    one stream, 0 for no limit. ``max_buffered_bytes`` bounds the sum of all requests that are held,
-    on all listeners together. ``compress_above_bytes`` is the size from which an answer is compressed
-    for a client that accepts it, 0 for never; a ping interval or timeout of 0 is never, too.
-    ``floating_grace_period_s`` bounds how long a stop waits for floating calls, None for no bound.
-    ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
-    ``expose_endpoints`` maps an exec endpoint to its HTTP route.
+    ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of retries
+    after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one stream, 0 for
+    no limit. ``max_buffered_bytes`` limits the requests held by all listeners together. Answers from
+    ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a ping
+    interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
+    for no limit. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
+    ``expose_endpoints`` maps an executor's endpoint to the options of its HTTP route.
     """
 
     name: str = "gateway"
@@ -102,12 +101,12 @@ class GatewayConfig:
 @attrs.frozen
 class ExecutorConfig:
     """
-    What one executor process loads and how.
+    What one executor process loads.
 
-    ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name found in ``py_modules``);
-    None is the pass-through ``Executor`` itself.
-    ``py_modules`` are absolute paths. ``workspace`` is the base folder, also absolute. ``by_value`` is
-    what a Flow in Python sends by value (``executor/by_value.py``); a class in it replaces ``uses``.
+    ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name defined in ``py_modules``); None
+    is the pass-through ``Executor`` itself. ``py_modules`` and ``workspace``, the base folder, are absolute
+    paths. ``by_value`` is what a Flow in Python sends by value (``executor/by_value.py``); a class in it
+    replaces ``uses``.
     """
 
     uses: str | None = None
@@ -128,13 +127,13 @@ class DeploymentConfig:
     """
     A named unit in the Flow.
 
-    ``needs`` names what it waits for; ``"gateway"`` is the start. ``addresses`` are given when it is
-    external: ``host:port``, one per replica; otherwise gatewayd starts ``shards * replicas``
-    processes of ``executor`` on ``host`` (ports from ``ports``, or free ones where that is empty).
-    ``when`` filters the documents that go in. ``polling`` maps an endpoint (or ``"*"``) to how its
-    requests meet the shards, between which and their caller ``uses_before`` and ``uses_after`` stand; without
-    shards they are not started. ``idempotent`` says per endpoint (or ``"*"``) whether a request whose
-    connection broke may be sent again.
+    ``needs`` names what it waits for; ``"gateway"`` is the start. An external one has ``addresses``,
+    ``host:port`` of each replica; for others gatewayd starts ``shards * replicas`` processes of ``executor``
+    on ``host``, at ``ports`` or, if that is empty, at free ones. ``when`` filters the documents that go in.
+    ``polling`` maps an endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors
+    ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without shards.
+    ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its connection
+    broke.
     """
 
     name: str
@@ -164,12 +163,11 @@ class DeploymentConfig:
 @attrs.frozen
 class FlowConfig:
     """
-    The whole: a gateway and the Deployments behind it.
+    A gateway and the Deployments behind it.
 
-    ``base_dir`` is the Flow file's folder. ``warnings`` are for the log: what the file says that has
-    no effect here, or another one than its author may expect. ``conflicts`` are what keeps the Flow from
-    being served: ports that two of its parts would listen on. The last Deployment that does not float
-    gives the Flow's answer.
+    ``base_dir`` is the Flow file's folder. ``warnings`` are for the log: settings without effect, or with
+    another one than their author may expect. ``conflicts``, ports that two parts would listen on, keep the
+    Flow from being served. The last Deployment that does not float gives the Flow's answer.
     """
 
     gateway: GatewayConfig = GatewayConfig()

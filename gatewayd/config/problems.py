@@ -1,8 +1,8 @@
 """
-Where a setting stands and everything that is wrong with it.
+Where settings stand in their files, and what is wrong with them.
 
-A load does not stop at its first problem: each part reports to its ``Place`` and goes on with a
-default, and the loader raises one ``ConfigError`` with all of them at the end.
+Loading does not stop at the first problem: each part reports at its ``Place`` and continues with a default,
+and at the end the loader raises one ``ConfigError`` that lists every problem.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ class Position:
 @attrs.define
 class Diagnostics:
     """
-    What one load found: ``problems`` refuse it, ``warnings`` go to the log of who asked for it, and
-    ``conflicts`` are what keeps a valid Flow from being served.
+    What was found while one Flow was loaded.
+
+    ``problems`` make it invalid, ``conflicts`` keep a valid Flow from being served, and ``warnings`` are for
+    the caller's log. Each line maps to the file and position that it is sorted by.
     """
 
     problems: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
@@ -41,7 +43,7 @@ class Diagnostics:
     conflicts: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
 
     def raise_problems(self) -> None:
-        """Raise one ConfigError that names every problem, one a line, if there is any."""
+        """Raise one ConfigError with every problem on a line of its own, if there are any."""
         if self.problems:
             raise ConfigError("\n".join(self.ordered(self.problems)))
 
@@ -54,11 +56,11 @@ class Diagnostics:
 @attrs.frozen
 class Source:
     """
-    One text: its name for messages, and where its values stand, by path.
+    One text: its name for messages, and the positions of its values by path.
 
-    ``texts`` keeps what variables held before it was given a type: where a text is wanted, ``007`` is
-    not 7; ``read_as_texts`` are the values where one was wanted. ``unset`` has the environment variables
-    that values refer to and that are not set.
+    ``texts`` keeps variables as they were before their type was guessed, because a key that wants text must
+    get ``007`` and not 7; ``read_as_texts`` records where that happened. ``unset`` names the environment
+    variables that values refer to but that are not set.
     """
 
     name: str
@@ -69,14 +71,14 @@ class Source:
     unset: dict[KeyPath, str] = attrs.field(factory=dict)
 
     def locate(self, path: KeyPath) -> Position | None:
-        """Where the value at ``path`` stands, or what it is in; None for what has no text."""
+        """The position of the value at ``path``, or of what contains it; None if it comes from no text."""
         for length in range(len(path), -1, -1):
             if position := self.positions.get(path[:length]):
                 return position
         return None
 
     def literal(self, path: KeyPath, value: Any) -> Any:
-        """``value``, which stands at ``path``, with the texts of variables as they were, one level deep."""
+        """``value``, found at ``path``, with variables as they were written, one level deep."""
         if isinstance(value, Mapping):
             literal: Any = {key: self.texts.get((*path, key), item) for key, item in value.items()}
         else:
@@ -88,7 +90,7 @@ class Source:
 
 @attrs.frozen
 class Place:
-    """One value of a source, to which reports about it are addressed."""
+    """The place of one value in a source; problems with the value are reported here."""
 
     source: Source
     path: KeyPath = ()
@@ -100,7 +102,7 @@ class Place:
         self._add(message, self.source.diagnostics.problems)
 
     def refuse_value(self, found: Any, accepted: str, *, secret: bool = False) -> None:
-        """Report a value that is not accepted; of a ``secret`` one only the type is shown."""
+        """Report a value that is not accepted. For a ``secret`` one only the type is shown."""
         unset = [name for path, name in self.source.unset.items() if path[: len(self.path)] == self.path]
         if unset:
             self.refuse(f"the environment variable {unset[0]} is not set; accepted: {accepted}")
@@ -130,7 +132,7 @@ def path_text(path: KeyPath) -> str:
 
 
 def type_name(value: Any) -> str:
-    """What a user calls the type of a value in a file."""
+    """The type of a value, in the words of a Flow file's author."""
     match value:
         case None:
             return "nothing"
@@ -148,7 +150,7 @@ def type_name(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as messages quote it: scalars in full up to a length, all else by type."""
+    """A value as messages quote it: short scalars and lists in full, everything else by type."""
     if value is None or isinstance(value, Mapping) or not isinstance(value, str | int | float | list | tuple):
         return type_name(value)
     if isinstance(value, bool):
@@ -161,17 +163,17 @@ def show(value: Any) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean port?``, or nothing if no known word is near."""
+    """``; did you mean port?``, or an empty text if no known word is similar."""
     near = nearest(word, known, most=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str], *, most: int) -> list[str]:
-    """Up to ``most`` of the ``known`` words, those first that begin with ``word``, then those like it."""
+    """Up to ``most`` of the ``known`` words: first those that begin with ``word``, then similar ones."""
     words = sorted(known)
     begun = [each for each in words if len(word) > 2 and each.startswith(word)]
     like = difflib.get_close_matches(word, words, n=most, cutoff=0.6)
     ratios = [difflib.SequenceMatcher(None, each, word).ratio() for each in like]
-    # Of words that are about as near, each may be meant; one that is nearer than the others is.
+    # Several words of about the same similarity may each be meant; a clearly closer one rules out the rest.
     like = [each for each, ratio in zip(like, ratios, strict=True) if ratio > max(ratios) - 0.1]
     return list(dict.fromkeys([*begun, *like]))[:most]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from gatewayd.config.kinds import JSON_MAP, TEXTS, Refused, ValueKind
 from gatewayd.config.problems import suggestion
 
-# What FastAPI's routes of the reference take and what still has a meaning here (spec http.md).
+# The options of the reference's FastAPI routes that apply here (spec http.md).
 ROUTE_KEYS: Final = (
     "http_path", "path", "methods", "tags", "summary", "description", "response_description", "status_code",
     "deprecated", "name", "operation_id", "include_in_schema",

@@ -1,8 +1,8 @@
 """
-One map read by its section of the key table: unknown keys refused, values checked and converted.
+Reads one map by its section of the key table: refuses unknown keys, checks and converts values.
 
-First ``gather`` says which keys were given and where, then layers are put over each other (``with``
-under a section's own), then ``read`` turns what is left into the model's values.
+``gather`` collects the keys that are present and their places. Layers are then merged: a section's own keys
+override those of ``with``. ``read`` converts the result to the model's values.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Given:
     place: Place
 
 
-Layer = dict[str, Given]  # by Key.name; null in a file means "not given" and is not in here
+Layer = dict[str, Given]  # by Key.name; a null in the file counts as absent
 
 
 def gather(section: Section, mapping: Mapping[str, Any], place: Place, *, free_prefix: str = "") -> Layer:
-    """What ``mapping`` gives; unknown keys are reported, but for those that start with ``free_prefix``."""
+    """The keys of ``mapping``. Unknown ones are reported, unless they start with ``free_prefix``."""
     layer: Layer = {}
     written: dict[str, str] = {}
     for word, value in mapping.items():
@@ -48,14 +48,14 @@ def gather(section: Section, mapping: Mapping[str, Any], place: Place, *, free_p
     return layer
 
 
-# So many words can be read at a glance; of more, only those that come near.
+# A list of this many keys can be read at a glance; of a longer one only similar keys are suggested.
 _FEW: Final = 12
 
 
 def _unknown(word: str, sections: Iterable[Section], title: str) -> str:
     keys = [key for section in sections for key in section.keys]
     known = sorted({key.name for key in keys})
-    # An alias is worth a word only where no name comes near.
+    # Suggest an alias only where no name is similar.
     near = nearest(word, known, most=3) or nearest(
         word, [each for key in keys for each in key.aliases], most=1
     )
@@ -78,7 +78,7 @@ class Spread:
 
 
 def spread(mapping: Mapping[str, Any], place: Place) -> Spread:
-    """Deal the keys of ``with`` out (spec flow-yaml.md, "How with spreads")."""
+    """Distribute the keys of ``with`` (spec flow-yaml.md, "How with spreads")."""
     result = Spread({}, {}, {})
     for word, value in mapping.items():
         inside = place.inside(word)
@@ -98,7 +98,7 @@ def spread(mapping: Mapping[str, Any], place: Place) -> Spread:
         if not takers:
             inside.refuse("this key is set in the gateway or in an executor, not in with")
             continue
-        # Where one of them supports it, it does its work there, and the other need not be told of.
+        # If either supports the key, it takes effect there and the other one does not report it.
         able = [taker for taker in takers if taker[0].status == SUPPORTED]
         refusing = [taker for taker in takers if taker[0].status == NOT_YET]
         for key, layer in able or (refusing or takers)[:1]:
@@ -111,9 +111,9 @@ def spread(mapping: Mapping[str, Any], place: Place) -> Spread:
 
 def read(layer: Layer) -> dict[str, Any]:
     """
-    The model's values, by ``Key.name``, of what was given and is supported.
+    The model's values, by ``Key.name``, of the keys that are present and supported.
 
-    What is not accepted is reported and left out, so that the model's default stands in for it.
+    Values that are refused are reported and left out, so that the model's defaults apply.
     """
     values: dict[str, Any] = {}
     for name, given in layer.items():
@@ -127,10 +127,10 @@ def model_arguments(
     section: Section, values: Mapping[str, Any], model: type, *, but: Container[str]
 ) -> dict[str, Any]:
     """
-    The checked ``values`` of a section, by ``Key.name``, as arguments of ``model``: those that it has.
+    Those of the checked ``values``, by ``Key.name``, that ``model`` has a field for, as its arguments.
 
-    A key of the table whose field the model has arrives without being named anywhere else. ``but`` are
-    fields that the caller works out.
+    A new key only has to be added to the table and to the model: no third list names it. ``but`` are fields
+    that the caller computes.
     """
     fields = attrs.fields_dict(model)
     found: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def model_arguments(
 
 
 def read_value(given: Given) -> Any:
-    """One value, or ``...`` if there is nothing to use."""
+    """The converted value, or ``...`` if it is refused or not supported."""
     key = given.key
     try:
         literal = (
@@ -151,15 +151,15 @@ def read_value(given: Given) -> Any:
         value = key.kind.read(literal)
         if key.status != SUPPORTED:
             if key.default is None or value != key.kind.read(key.default):
-                _tell(given)
+                _report_unsupported(given)
             return ...
         return value
     except Refused as refused:
-        report(refused, given)
+        _report_refused(refused, given)
     return ...
 
 
-def _tell(given: Given) -> None:
+def _report_unsupported(given: Given) -> None:
     key = given.key
     if key.status == IGNORED:
         given.place.warn(f"ignored: {key.doc}")
@@ -168,8 +168,8 @@ def _tell(given: Given) -> None:
     given.place.refuse(f"not supported yet ({key.doc.rstrip('.')}); {default}")
 
 
-def report(refused: Refused, given: Given) -> None:
-    """Tell a refused value at the part of it that is wrong."""
+def _report_refused(refused: Refused, given: Given) -> None:
+    """Report a refused value at the part of it that is wrong."""
     place = given.place.inside(*refused.inside)
     if refused.message:
         place.refuse(refused.message)

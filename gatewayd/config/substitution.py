@@ -1,13 +1,12 @@
 """
-Variables in a document's values (spec flow-yaml.md, Substitution).
+Replaces variables in a document's values (spec flow-yaml.md, Substitution).
 
-Works on parsed values, not on text, so that lines stay right and a variable can only ever make a
-scalar or a flat list, never new keys. Nothing is evaluated, and what a variable held is not searched
-for variables again.
+Works on parsed values instead of text: line numbers stay right, and a variable can become a scalar or a flat
+list but never add keys. Nothing is evaluated, and a variable's value is not searched for variables again.
 
-An environment variable is looked up in the ``env`` maps of the document that apply where it is used, the
-innermost first: an executor's (or the gateway's) own, that of the Flow's ``with``, then the environment of
-the process. The values of such a map are substituted themselves, by the maps around it.
+An environment variable is looked up in the ``env`` maps around the place of its use, innermost first: the
+executor's or the gateway's own, then that of the Flow's ``with``, then the environment of the process. The
+values of an ``env`` map may themselves use variables, which come from the maps outside it.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ _ACCEPTED: Final = "ENV.NAME, CONTEXT.name, root.key or this.key, with keys such
 
 @attrs.frozen
 class Variables:
-    """Where values come from: the process's environment and what the caller of the load gave."""
+    """What variables are replaced by: the environment of the process, and the caller's context."""
 
     environ: Mapping[str, str]
     context: Mapping[str, Any]
 
     def with_environ(self, env: Mapping[str, str]) -> Variables:
-        """These, and ``env`` over the environment."""
+        """A copy in which ``env`` overrides the environment."""
         return attrs.evolve(self, environ={**self.environ, **env}) if env else self
 
 
 def substitute(document: Any, source: Source, variables: Variables) -> Any:
-    """A copy of ``document`` with every reference replaced; what cannot be is reported in ``source``."""
+    """A copy of ``document`` with every reference replaced. Problems are reported in ``source``."""
     try:
         return _Substitution(document, source, variables).value(document, ())
     except (_TooMuch, RecursionError):
@@ -52,7 +51,7 @@ def substitute(document: Any, source: Source, variables: Variables) -> Any:
 
 @attrs.frozen
 class _Scope:
-    """``env``, the map at ``path``, applies to what is inside ``prefix``, but not to itself."""
+    """The map ``env`` at ``path`` applies to everything inside ``prefix``, except to itself."""
 
     prefix: KeyPath
     path: KeyPath
@@ -64,7 +63,7 @@ class _Scope:
 
 
 def _scopes(document: Any) -> list[_Scope]:
-    """The ``env`` maps of a Flow or a Deployment, the innermost first."""
+    """The ``env`` maps of a Flow or a Deployment, innermost first."""
     if not isinstance(document, Mapping) or document.get("jtype") not in ("Flow", "Deployment"):
         return []
     places: list[tuple[KeyPath, KeyPath]] = [((), ("with", "env")), (("gateway",), ("gateway", "env"))]
@@ -85,7 +84,7 @@ def _scopes(document: Any) -> list[_Scope]:
 
 
 class _TooMuch(Exception):
-    """References that multiply, as in a list of references to lists of references."""
+    """References multiply beyond the limits, as in a list of references to lists of references."""
 
 
 class _Missing(Exception):
@@ -176,7 +175,7 @@ class _Substitution:
                 return _written(self._source.literal(target, value))
         if name in self._variables.environ:
             return self._variables.environ[name]
-        # As in the reference, so that a text may hold a dollar sign.
+        # Left as it is, as in the reference: a text may contain a dollar sign.
         self._source.unset[path] = name
         Place(self._source, path).warn(
             f"the environment variable {name} is not set; {otherwise} stays as it is"
@@ -241,9 +240,9 @@ def _written(value: Any) -> str:
 
 def retyped(text: str) -> Any:
     """
-    What a substituted text stands for: nothing, a boolean, a number, a flat list, or text.
+    A substituted text as null, a boolean, a number, a flat list, or text.
 
-    Quotes around it, as in ``'5'``, keep it text and are taken away.
+    Quotes around it, as in ``'5'``, are removed and keep it text.
     """
     stripped = text.strip()
     if not stripped:
@@ -255,6 +254,6 @@ def retyped(text: str) -> Any:
     if stripped.startswith("[") and stripped.endswith("]"):
         inner = stripped[1:-1].strip()
         return [retyped(item.strip()) for item in inner.split(",")] if inner else []
-    # Words such as "inf" and "nan" are more often meant as words.
+    # "inf" and "nan" are usually meant as words.
     number = as_number(stripped) if stripped[0] in "-+.0123456789" and "_" not in stripped else None
     return text if number is None else number
