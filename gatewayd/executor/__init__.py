@@ -1,5 +1,5 @@
 """
-What runs at the other end: the Executor base class, its process, and the supervisor of those processes.
+What runs in executor processes: the Executor base class, and the process that serves it.
 
-Nothing is imported here: the Flow's start waits for that of its slowest replica.
+Nothing is imported here: a Flow starts only as fast as its slowest replica.
 """

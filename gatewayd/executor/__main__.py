@@ -1,12 +1,12 @@
 """
 ``python -m gatewayd.executor [name]``: the process of one replica.
 
-It reads one line of JSON (an ``ExecutorSpec``) from standard input, and reports one line of JSON on
+It reads one line of JSON (an ``ExecutorSpec``) from standard input, and writes one line of JSON to
 descriptor 3: ``{"event": "ready", "address": ...}`` or ``{"event": "failed", "error": ...}``. It stops
-gracefully on SIGTERM, and when standard input ends, because then its supervisor is gone. What the
-executor prints goes to the supervisor's log. The name is not read: it is there for ``ps``.
+gracefully on SIGTERM, and when standard input ends, because its supervisor has gone then. What the
+executor prints goes to the supervisor's log. The name is ignored; it is shown by ``ps``.
 
-The heavy imports stand inside functions: the signals have to be right before the first of them.
+Heavy imports are inside functions, because signals must be set up before them.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 SendEvent = Callable[[dict[str, str]], None]
 
 REPORT_FD = 3
-# How long close() may take, by feel. A supervisor loses its patience earlier; this is for when it is gone.
+# How long close() may take, an estimate. A supervisor kills earlier; this is for when it is gone.
 CLOSE_LIMIT_S = 60
 
 
 def main() -> int:
-    """Run one replica; the exit code. 0 after a graceful stop, 1 if it could not start or had to end."""
-    # Ctrl-C, and whatever else ends a whole process group, is for the supervisor: it stops its executors
-    # in order. Should it be gone, the end of standard input tells.
+    """Run one replica. Returns the exit code: 0 after a graceful stop, 1 if it cannot start or has to end."""
+    # Ctrl-C and other signals to a whole process group are for the supervisor, which stops its executors in
+    # order. If it is gone, standard input ends.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        # What every executor needs, while the supervisor is still busy with its own start.
+        # Every executor needs these; import them while the supervisor is still starting.
         import gatewayd.executor.loading
         import gatewayd.executor.runtime  # noqa: F401
     except Exception:
         _send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
     line = sys.stdin.buffer.readline()
-    # The executor's own child processes must not hold our pipes open, nor its code read them.
+    # Neither the executor's code nor its child processes may read our pipes or keep them open.
     lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -65,7 +65,7 @@ def main() -> int:
     except Exception as error:
         _send_event({"event": "failed", "error": _user_traceback(error)})
         return 1
-    # What has been imported by now stays: the collector need not look at it again and again.
+    # Imported modules stay: the garbage collector need not traverse them.
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(executor, spec, _send_event))
@@ -74,22 +74,22 @@ def main() -> int:
 def _user_traceback(error: Exception) -> str:
     """The traceback without the frames of gatewayd and of the import system: the mistake is elsewhere."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    told: traceback.TracebackException | None
-    told = whole = traceback.TracebackException.from_exception(error)
-    while told is not None:
-        told.stack = traceback.StackSummary.from_list(
-            [frame for frame in told.stack if not frame.filename.startswith((own, "<frozen"))]
+    link: traceback.TracebackException | None
+    link = first = traceback.TracebackException.from_exception(error)
+    while link is not None:
+        link.stack = traceback.StackSummary.from_list(
+            [frame for frame in link.stack if not frame.filename.startswith((own, "<frozen"))]
         )
-        told = told.__cause__ or told.__context__
-    return "".join(whole.format())
+        link = link.__cause__ or link.__context__
+    return "".join(first.format())
 
 
 def _exit_with_supervisor(lifeline: int) -> None:
     """
-    A thread of its own: the supervisor may be gone while ``__init__`` or a method holds up everything else.
+    Runs in its own thread, because ``__init__`` or a method may block the main one.
 
-    SIGTERM ends a process that still loads at once, and one that serves in order; SIGALRM, which nobody
-    handles, ends one that does not come to that.
+    SIGTERM ends a process that is still loading at once, and one that serves gracefully. SIGALRM, which has
+    no handler, ends one that does neither in time.
     """
     while os.read(lifeline, 1 << 16):
         pass
@@ -99,9 +99,9 @@ def _exit_with_supervisor(lifeline: int) -> None:
 
 def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -> int:
     """
-    Serve an executor in this process, without a supervisor, until SIGTERM or Ctrl-C; the exit code.
+    Serve an executor in this process, without a supervisor, until SIGTERM or Ctrl-C. Returns the exit code.
 
-    ``send_event`` is called with what a supervisor would be sent.
+    ``send_event`` gets the events that a supervisor would get.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(executor, spec, send_event, alone=True))
@@ -145,14 +145,14 @@ async def _serve(
         loop.add_signal_handler(signal.SIGINT, stopping.set)
     send_event({"event": "ready", "address": address})
     await stopping.wait()
-    # Nobody handles SIGALRM: it ends a process that hangs in close().
+    # SIGALRM has no handler: it ends a process that hangs in close().
     signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)
     await runtime.stop()
     for reason in reasons:
         logging.error("%s ends, as exit_on_exceptions says: %s", spec.runtime_name, reason)
     code = 1 if reasons else 0
     if runtime.busy:
-        # A thread in a method that does not return would keep the interpreter from ending.
+        # A method that does not return would keep the interpreter from exiting.
         logging.warning("%s ends while a method still runs: the grace is over", spec.runtime_name)
         logging.shutdown()
         sys.stdout.flush()
@@ -161,7 +161,7 @@ async def _serve(
 
 
 def _send_event(event: dict[str, str]) -> None:
-    # A supervisor that has gone cannot be told; the lifeline says so too.
+    # If the supervisor has gone, the lifeline ends this process.
     with contextlib.suppress(BrokenPipeError), open(REPORT_FD, "wb") as pipe:
         pipe.write(json.dumps(event).encode() + b"\n")
 

@@ -1,8 +1,8 @@
 """
-Dynamic batching: requests with equal parameters wait for each other, and are handled together.
+Dynamic batching: requests with equal parameters wait for one another and are handled together.
 
-``Queues`` is the engine: told what arrived and what time it is, it says which batches are due. It
-waits for nothing and reads no clock; ``handling.py`` does.
+``Queues`` decides which batches are due, from the requests that arrived and the time. It neither waits nor
+reads a clock; ``handling.py`` does both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @attrs.define
 class Batch(Generic[T]):
-    """Requests that will be handled together; ``due_s`` is when, at the latest."""
+    """Requests that will be handled together, at ``due_s`` at the latest."""
 
     key: str
     due_s: float
@@ -28,9 +28,9 @@ class Batch(Generic[T]):
 
 class Queues(Generic[T]):
     """
-    The waiting requests of one endpoint: one batch for each set of parameters.
+    The waiting requests of one endpoint, in one batch for each set of parameters.
 
-    A batch that is handed out is forgotten; the next request starts a new one.
+    A batch that is returned is removed; the next request starts a new one.
     """
 
     def __init__(self, batching: Batching) -> None:
@@ -39,9 +39,9 @@ class Queues(Generic[T]):
 
     def add(self, key: str, item: T, documents: int, now_s: float) -> Batch[T] | None:
         """
-        Queue ``item``, which has so many documents. Returns the batch if that fills it.
+        Queue ``item`` with its number of documents. Returns the batch if it is full now.
 
-        ``key`` stands for the parameters: only equal keys share a batch.
+        ``key`` stands for the parameters: only items with equal keys share a batch.
         """
         batch = self._open.get(key)
         if batch is None:
@@ -53,7 +53,7 @@ class Queues(Generic[T]):
         return None
 
     def discard(self, key: str, item: T, documents: int) -> None:
-        """Forget an item whose client has gone. Nothing happens if its batch was handed out already."""
+        """Remove an item whose client has gone. Does nothing if its batch was already returned."""
         batch = self._open.get(key)
         if batch is not None and item in batch.items:
             batch.items.remove(item)
@@ -62,7 +62,7 @@ class Queues(Generic[T]):
                 del self._open[key]
 
     def due(self, now_s: float) -> list[Batch[T]]:
-        """Hand out the batches whose time has come, the oldest first."""
+        """Remove and return the batches that are due, oldest first."""
         ready = sorted(
             (batch for batch in self._open.values() if batch.due_s <= now_s), key=lambda one: one.due_s
         )
@@ -71,11 +71,11 @@ class Queues(Generic[T]):
         return ready
 
     def flush(self) -> list[Batch[T]]:
-        """Hand out everything."""
+        """Remove and return all batches."""
         batches = list(self._open.values())
         self._open.clear()
         return batches
 
     def next_due_s(self) -> float | None:
-        """When ``due`` will next have something, None if nothing waits."""
+        """When the next batch is due; None if nothing waits."""
         return min((batch.due_s for batch in self._open.values()), default=None)

@@ -1,8 +1,8 @@
 """
-Which method answers which endpoint: the decorators, and the table they make of a class.
+Which method answers which endpoint: the decorators, and the table made from them for each class.
 
-A decorator only marks the function; ``bindings`` reads the marks when a class is created. So the
-decorators can be stacked in any order, and the method stays an ordinary method.
+A decorator only marks the function, and ``bindings`` reads the marks when the class is created. That is why
+decorators can be stacked in any order, and a method stays an ordinary method.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 @attrs.frozen
 class Batching:
     """
-    How the requests of one endpoint are queued together.
+    How the requests of one endpoint are batched.
 
-    A batch is processed when it has ``preferred_batch_size`` documents, or ``timeout_s`` after its
-    first request.
+    A batch is processed once it has ``preferred_batch_size`` documents, or ``timeout_s`` after its first
+    request.
     """
 
     preferred_batch_size: int = attrs.field(validator=attrs.validators.ge(1))
@@ -76,11 +76,11 @@ def requests(
     response_schema: type | None = None,
 ) -> Function | Callable[[Function], Function]:
     """
-    Bind a method to one endpoint, several, or (bare, or without ``on``) to all that nobody else binds.
+    Bind a method to one endpoint, to several, or (without ``on``) to all that no other method binds.
 
-    The method must accept ``**kwargs``, or ``docs``, ``parameters`` and ``docs_matrix``; that is
-    checked when the class is created. The schemas are kept for readers: documents are always
-    docarray's ``DocumentArray``.
+    The method must accept ``**kwargs``, or ``docs``, ``parameters`` and ``docs_matrix``; this is checked when
+    the class is created. The schemas are documentation only: documents are always docarray's
+    ``DocumentArray``.
     """
     endpoints: tuple[str, ...]
     if on is None:
@@ -95,7 +95,7 @@ def requests(
     def mark(function: Function) -> Function:
         if not callable(function):
             raise TypeError(f"@requests decorates a method, not {function!r}")
-        # In front: the decorator that stands first in the file is applied last.
+        # In front, because the decorator written first is applied last.
         setattr(function, _ENDPOINTS, endpoints + getattr(function, _ENDPOINTS, ()))
         return function
 
@@ -106,9 +106,9 @@ def dynamic_batching(
     *, preferred_batch_size: int | None = None, timeout: float = 10_000
 ) -> Callable[[Function], Function]:
     """
-    Queue this method's requests together; see ``Batching``. ``timeout`` is in milliseconds.
+    Batch this method's requests; see ``Batching``. ``timeout`` is in milliseconds.
 
-    The size may be left out only if the executor's configuration gives it.
+    The size may be omitted only if the executor's configuration sets it.
     """
 
     def mark(function: Function) -> Function:
@@ -175,7 +175,7 @@ def accepted(function: Callable[..., Any]) -> frozenset[str] | None:
 
 
 def batching_mark(function: Callable[..., Any]) -> Mapping[str, Any] | None:
-    """What ``@dynamic_batching`` said about ``function``, not yet checked."""
+    """The settings of ``@dynamic_batching`` on ``function``, unchecked; None without it."""
     settings: Mapping[str, Any] | None = getattr(function, _BATCHING, None)
     return settings
 

@@ -1,13 +1,13 @@
 """
-Sends what a script or a notebook defines to an executor's process.
+Sends classes and values of a script or a notebook to an executor's process.
 
-A spawned process has none of its parent's objects. A class that it can import goes by name
-(``module:Class``). Everything else goes by value, with cloudpickle: classes of ``__main__`` (a script is
-never run a second time, so it needs no ``if __name__ == "__main__"``), of a notebook, of a function; and
+A spawned process has none of its parent's objects. A class that it can import is sent by name
+(``module:Class``). Everything else is sent by value, with cloudpickle: classes of ``__main__`` (a script is
+not run a second time, so it needs no ``if __name__ == "__main__"``), of a notebook or of a function, and
 values in ``uses_with`` that JSON does not have.
 
-Their source goes along, so that a traceback shows the file, the line and its text, wherever the code was
-written: a script, a module, a cell of a notebook.
+The source is sent with them, so that tracebacks show file, line and text, whether the code is in a script, a
+module or a notebook's cell.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class CannotSend(Exception):
 
 @attrs.frozen
 class ByValue:
-    """What is sent by value: the class, None where it goes by name, and entries for ``uses_with``."""
+    """What is sent by value: the class (None if it is sent by name), and entries of ``uses_with``."""
 
     cls: type | None = None
     uses_with: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def importable_name(cls: type) -> str | None:
-    """``module:Class`` if a new process that has our ``sys.path`` can import it from there, else None."""
+    """``module:Class`` if a new process with our ``sys.path`` can import it by that name, else None."""
     module = sys.modules.get(cls.__module__)
     if module is None or cls.__module__ == "__main__" or "<" in cls.__qualname__:
         return None
@@ -54,17 +54,18 @@ def importable_name(cls: type) -> str | None:
 
 
 def pack(sent: ByValue) -> str:
-    """ASCII text that ``unpack`` takes in another process of this Python. Raises CannotSend."""
+    """ASCII text for ``unpack`` in another process of the same Python. Raises CannotSend."""
     import cloudpickle
 
     module = None if sent.cls is None else sys.modules.get(sent.cls.__module__)
-    # Of a module that cannot be imported elsewhere (a test's, an exec'd one), what the class uses goes, too.
+    # If the class's module cannot be imported there (a test's, an exec'd one), send what the class uses of
+    # it.
     by_value = module is not None and module.__name__ != "__main__" and not _is_found(module)
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
         return base64.b64encode(_dumps((sent.cls, dict(sent.uses_with)))).decode()
-    except Exception as error:  # whatever a __reduce__ of the user's raises
+    except Exception as error:  # a user's __reduce__ may raise anything
         raise CannotSend(_explained(sent, error)) from error
     finally:
         if by_value:
@@ -72,23 +73,23 @@ def pack(sent: ByValue) -> str:
 
 
 def unpack(text: str) -> ByValue:
-    """The inverse of ``pack``. Raises what the import of a module that the class needs raises."""
+    """The inverse of ``pack``. Raises the errors of importing modules that the class needs."""
     sources, pickled = pickle.loads(base64.b64decode(text))
     for filename, source in sources.items():
-        # Without a time of modification the entry is never compared with a file.
+        # With None for the time of modification, linecache never compares the entry with a file.
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     cls, uses_with = pickle.loads(pickled)
     return ByValue(cls, uses_with)
 
 
 def _dumps(value: object) -> bytes:
-    """``value`` pickled, with the source of all code in it."""
+    """``value`` pickled together with the source of its code."""
     import cloudpickle
 
     sources: dict[str, str] = {}
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]
-        """cloudpickle's, but code keeps its file name, which some releases replace by ``<dynamic-code>``."""
+        """As cloudpickle's, but code keeps its file name: some releases replace it by ``<dynamic-code>``."""
 
         def reducer_override(self, obj: Any) -> Any:
             if not isinstance(obj, CodeType):
@@ -109,7 +110,7 @@ def _restore_code(make: Callable[..., CodeType], arguments: tuple[Any, ...], fil
 
 
 def _shown_filename(filename: str) -> str:
-    """The name for tracebacks: a notebook's cell by its number, not by IPython's temporary file."""
+    """The file name for tracebacks: a notebook's cell has its number, instead of IPython's temporary file."""
     ipython = sys.modules.get("IPython")
     session = None if ipython is None else ipython.get_ipython()
     label = None if session is None else session.compile.format_code_name(filename)
@@ -117,7 +118,7 @@ def _shown_filename(filename: str) -> str:
 
 
 def own_path() -> list[str]:
-    """The folders of ``sys.path`` that a new process would not have by itself, absolute."""
+    """The folders of ``sys.path`` that a new process would lack, absolute."""
     fresh = {os.path.realpath(folder) for folder in _standard_path()}
     folders = (os.path.abspath(folder or os.curdir) for folder in sys.path)
     return [folder for folder in dict.fromkeys(folders) if os.path.realpath(folder) not in fresh]
@@ -136,7 +137,7 @@ def _standard_path() -> Iterator[str]:
 
 
 def _is_found(module: ModuleType) -> bool:
-    """Whether an import by its name, in a new process, leads to the same file."""
+    """Whether importing its name in a new process finds the same file."""
     path: list[str] | None = None
     spec = None
     for index, _ in enumerate(parts := module.__name__.split(".")):
@@ -149,7 +150,7 @@ def _is_found(module: ModuleType) -> bool:
 
 
 def _explained(sent: ByValue, error: Exception) -> str:
-    """Which part cannot be carried, found by trying them one by one."""
+    """Which part cannot be pickled, found by trying each of them."""
     for name, value in sent.uses_with.items():
         if (reason := _refusal(value)) is not None:
             return f"uses_with: {name} (a {type(value).__name__}) cannot be sent to another process: {reason}"
@@ -180,7 +181,7 @@ def _refusal(value: object) -> str | None:
 
 
 def _used(cls: type) -> Iterator[tuple[str, str, object]]:
-    """What the methods of a class refer to outside it: method, name, value. Class attributes too."""
+    """What a class refers to: method, name and value for each global or closure, and its attributes."""
     for attribute, value in vars(cls).items():
         function = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else None
         code = getattr(function, "__code__", None)

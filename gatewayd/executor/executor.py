@@ -1,5 +1,5 @@
 """
-The Executor base class: what a user's class inherits, and what is checked when that class is created.
+The Executor base class, and the checks made when a user's class is created.
 
     class Indexer(Executor):
         def __init__(self, limit: int = 10, **kwargs):
@@ -9,8 +9,8 @@ The Executor base class: what a user's class inherits, and what is checked when 
         @requests(on="/search")
         def search(self, docs, parameters, **kwargs): ...
 
-``uses_with`` arrives as keywords of ``__init__``; the rest (metas, runtime_args, ...) goes through
-``**kwargs`` to the base class. The rules are those of the reference (spec executor.md).
+``uses_with`` are keyword arguments of ``__init__``; the others (metas, runtime_args, ...) reach the base
+class through ``**kwargs``. The rules are the reference's (spec executor.md).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ Handler = Callable[..., Any]
 
 
 def nothing(self: Executor, **kwargs: Any) -> None:
-    """What answers ``_jina_dry_run_``, and everything when a Deployment names no class."""
+    """The handler of ``_jina_dry_run_``, and of every endpoint if a Deployment names no class."""
 
 
 class Executor:
     """
-    Base of all executors. Used by itself, it passes every request on as it is.
+    Base class of all executors. Used by itself, it returns every request unchanged.
 
     ``requests`` maps an endpoint to the function that answers it; ``metas`` has name, description,
     workspace and py_modules; ``runtime_args`` has name (``<deployment>/rep-0``), workspace, shard_id,
-    shards, replicas. Outside a Flow ``runtime_args`` is empty. ``tracer``, ``meter`` and
-    ``tracing_context`` are None: gatewayd traces nothing yet.
+    shards and replicas, and is empty outside a Flow. ``tracer``, ``meter`` and ``tracing_context`` are None:
+    gatewayd does not trace yet.
     """
 
     _bound: ClassVar[Mapping[str, Handler]] = {DEFAULT_ENDPOINT: nothing}
@@ -58,7 +58,7 @@ class Executor:
         _check_init(cls)
         inherited: dict[str, Handler] = {}
         for base in reversed(cls.__mro__[1:]):
-            # The pass-through of Executor itself is not inherited: a class answers what it binds.
+            # Executor's own pass-through is not inherited: a class answers only the endpoints that it binds.
             if issubclass(base, Executor) and base is not Executor:
                 inherited.update(base.__dict__["_bound"])
         cls._bound = {**inherited, **bindings(cls)}
@@ -73,10 +73,10 @@ class Executor:
         **kwargs: Any,
     ) -> None:
         """
-        ``requests`` maps an endpoint to a method's name, and takes the place of that method's own
-        endpoints. ``dynamic_batching`` maps an endpoint or a method's name to settings.
+        ``requests`` maps an endpoint to a method's name, and replaces that method's own endpoints.
+        ``dynamic_batching`` maps an endpoint or a method's name to settings.
 
-        Raises TypeError or ValueError where these name something that does not exist.
+        Raises TypeError or ValueError if these name something that does not exist.
         """
         self.metas = SimpleNamespace(
             **{
@@ -96,10 +96,10 @@ class Executor:
     @property
     def workspace(self) -> str:
         """
-        This executor's own folder, absolute: ``<base>/<metas.name>/<shard_id>``. Made when asked for.
+        This executor's own folder, absolute: ``<base>/<metas.name>/<shard_id>``. Created on first use.
 
-        The base is the runtime's workspace, else that of the metas, else of ``__init__``, else a
-        folder in the user's cache.
+        The base is the first that is set of the runtime's workspace, the metas', the argument of
+        ``__init__``, and a folder in the user's cache.
         """
         base = (
             getattr(self.runtime_args, "workspace", None)
@@ -121,7 +121,7 @@ class Executor:
         return contextlib.nullcontext()
 
     def close(self) -> Any:
-        """Called once before the process ends, after the last request. May be a coroutine function."""
+        """Called once after the last request, before the process ends. May be a coroutine function."""
 
     def __enter__(self) -> Executor:
         return self
@@ -131,10 +131,10 @@ class Executor:
 
     def _rebound(self, overrides: Mapping[str, str]) -> dict[str, Handler]:
         """
-        The class's endpoints with ``overrides`` in place, and the dry run last.
+        The class's endpoints with ``overrides`` applied, and the dry run last.
 
-        Inherited endpoints stay with the function that was decorated, also where a subclass has an
-        undecorated method of that name [run].
+        An inherited endpoint keeps the decorated function, even if a subclass has an undecorated method of
+        the same name [run].
         """
         moved: dict[str, Handler] = {}
         for endpoint, name in overrides.items():
@@ -159,7 +159,7 @@ class Executor:
                 )
         found: dict[str, Batching] = {}
         for endpoint, function in self.requests.items():
-            # The endpoint's own settings win over the method's, and both over the decorator.
+            # Settings for the endpoint win over those for the method, and both over the decorator's.
             settings = configured.get(endpoint, configured.get(function.__name__, batching_mark(function)))
             if settings is not None:
                 found[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")

@@ -1,10 +1,10 @@
 """
-What happens to one request inside an executor: found, decoded, handled, answered.
+Handles one request inside an executor: finds its method, decodes, calls, and encodes the answer.
 
-A plain method runs in the one worker thread, together with the decoding and encoding around it, so
-plain methods never overlap and the event loop stays free for health checks. A coroutine method runs
-on the loop, where calls overlap. Messages come in and go out as bytes of DataRequestProtos; header,
-parameters and routes that the handler does not change go out as they came in.
+Plain methods run in a single worker thread, together with the decoding and encoding around them: they never
+overlap, and the event loop stays free for health checks. Coroutine methods run on the loop, where calls
+overlap. Messages are bytes of DataRequestProtos; header, parameters and routes that the method does not
+change are copied as bytes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 log = logging.getLogger(__name__)
 
 
-# What a user's method may end with. exit() in a library must not take the other requests along.
+# What a user's method may raise. An exit() in a library must not end other requests as well.
 _RAISED = (Exception, SystemExit)
 
 
 @attrs.frozen
 class Handled:
     """
-    One answer. ``failed`` says that the handler raised; ``fatal`` is what it raised, if the executor
-    is configured to end because of it.
+    One answer. ``failed`` says that the method raised; ``fatal`` is what it raised, if that ends the executor
+    (``exit_on_exceptions``).
     """
 
     message: bytes
@@ -77,7 +77,7 @@ class _Message:
 
 @attrs.frozen(eq=False)
 class _Waiting:
-    """A request in a batch: its documents, and the future of their successors or of what was raised."""
+    """A request in a batch: its documents, and a future for the method's documents or exception."""
 
     documents: Any
     done: asyncio.Future[Any]
@@ -85,7 +85,7 @@ class _Waiting:
 
 @attrs.define(eq=False)
 class _Bound:
-    """An endpoint's function. ``keywords`` are those it takes, None for any."""
+    """An endpoint's function. ``keywords`` are those it accepts, None for any."""
 
     function: Callable[..., Any]
     keywords: frozenset[str] | None
@@ -98,8 +98,8 @@ class Handling:
     """
     Answers the requests of one executor.
 
-    Everything happens on the event loop's thread, except the plain methods. ``on_fatal`` is told
-    why the executor has to end (``exit_on_exceptions``), after the answer has been made.
+    Event loop's thread only, except for plain methods. ``on_fatal(reason)`` is called after the answer is
+    made, if the executor has to end (``exit_on_exceptions``).
     """
 
     def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
@@ -124,7 +124,7 @@ class Handling:
 
     @property
     def endpoints(self) -> list[str]:
-        """What the executor answers to, in the order of definition; the dry run last."""
+        """The executor's endpoints in the order of definition, the dry run last."""
         return list(self._bound)
 
     @property
@@ -134,10 +134,9 @@ class Handling:
 
     async def handle(self, messages: Sequence[bytes]) -> Handled:
         """
-        Answer one request, or several that a join did not merge; the first one makes the answer.
+        Answer one request, or several that a join did not merge; the answer is based on the first one.
 
-        An exception of the handler is an answer too. Raises Malformed if there is no request to
-        answer.
+        An exception of the method becomes an answer. Raises Malformed if there is no request to answer.
         """
         if not messages:
             raise Malformed("a request list without requests")
@@ -153,16 +152,16 @@ class Handling:
         elif bound.is_coroutine:
             handled = await self._on_loop(bound, cut)
         else:
-            handled = await self._in_thread(self._plainly, bound, cut)
+            handled = await self._in_thread(self._in_worker, bound, cut)
         if handled.fatal is not None:
             self._on_fatal(handled.fatal)
         return handled
 
     async def drain(self) -> None:
         """
-        Handle every batch now, and from now on each request by itself.
+        Handle every waiting batch now, and each later request by itself.
 
-        Waits for the batches, but no longer than the grace.
+        Waits for the batches, for the grace period at most.
         """
         self._draining = True
         for bound in self._bound.values():
@@ -174,9 +173,9 @@ class Handling:
 
     def close(self, *, wait: bool = False) -> None:
         """
-        Let the worker thread go; it may still be in a handler that has not returned.
+        Release the worker thread, which may still be in a method that has not returned.
 
-        ``wait`` for its end.
+        With ``wait``, wait for its end.
         """
         self._worker.shutdown(wait=wait, cancel_futures=True)
 
@@ -190,7 +189,7 @@ class Handling:
         except _RAISED as error:
             return self._failure(cut[0], error)
 
-    def _plainly(self, bound: _Bound, cut: list[_Message]) -> Handled:
+    def _in_worker(self, bound: _Bound, cut: list[_Message]) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
             returned = _call(self._executor, bound, documents, keywords)
@@ -199,11 +198,11 @@ class Handling:
             return self._failure(cut[0], error)
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        # Cancelled before its turn, the work is dropped; later, it runs on and its answer is.
+        # If the request is cancelled, work that has not begun is dropped; work under way ends, unanswered.
         return await asyncio.get_running_loop().run_in_executor(self._worker, self._work, work, *args)
 
     def _work(self, work: Callable[..., Any], *args: Any) -> Any:
-        self._busy = True  # worker thread only; ``busy`` is asked when nothing more is coming
+        self._busy = True  # worker thread only; ``busy`` is read once no more requests come
         try:
             return work(*args)
         finally:
@@ -227,7 +226,7 @@ class Handling:
         return documents, keywords
 
     def _sender_of(self, routes: Sequence[bytes]) -> str:
-        """The key of ``docs_map``: the Deployment that answered last; after its shards, the shard."""
+        """The key of ``docs_map``: the Deployment that answered last, or the shard for its own head."""
         name = RouteProto.FromString(routes[-1]).executor
         deployment = name.partition("/")[0]
         return name if self._spec.deployment.startswith(f"{deployment}/") else deployment
@@ -254,7 +253,7 @@ class Handling:
         return attrs.evolve(message, routes=(*message.routes, self._route))
 
     def _failure(self, message: _Message, error: BaseException) -> Handled:
-        """The request as it was received, with what was raised as its status."""
+        """The request as it was received, with the exception as its status."""
         header = HeaderProto.FromString(message.header)
         name = type(error).__name__
         log.error("%s failed on %r", self._spec.runtime_name, header.exec_endpoint, exc_info=error)
@@ -301,7 +300,7 @@ class Handling:
         return Handled(self._answer(cut[0], outcome, None))
 
     def _arm(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
-        # Every batch of an endpoint waits equally long, so a timer that runs is the earliest.
+        # All batches of an endpoint wait equally long, so a running timer is the earliest one.
         due_s = queues.next_due_s()
         if bound.timer is None and due_s is not None:
             loop = asyncio.get_running_loop()
@@ -327,10 +326,10 @@ class Handling:
             if bound.is_coroutine:
                 returned = await _awaited(_call(self._executor, bound, documents, keywords))
             else:
-                returned = await self._in_thread(_caught, self._executor, bound, documents, keywords)
+                returned = await self._in_thread(_call_or_error, self._executor, bound, documents, keywords)
                 if isinstance(returned, _RAISED):
                     raise returned
-            outcomes = _dealt(batch, documents, returned)
+            outcomes = _split(batch, documents, returned)
         except _RAISED as error:
             outcomes = [error] * len(batch.items)
         for waiting, outcome in zip(batch.items, outcomes, strict=True):
@@ -339,10 +338,10 @@ class Handling:
 
 
 def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
-    given = {"docs": documents, **keywords}
+    arguments = {"docs": documents, **keywords}
     if bound.keywords is not None:
-        given = {key: value for key, value in given.items() if key in bound.keywords}
-    returned = bound.function(executor, **given)
+        arguments = {key: value for key, value in arguments.items() if key in bound.keywords}
+    returned = bound.function(executor, **arguments)
     return _gathered(returned) if inspect.isgenerator(returned) else returned
 
 
@@ -353,7 +352,7 @@ async def _awaited(returned: Any) -> Any:
 
 
 def _gathered(yielded: Iterable[object]) -> Any:
-    """What a generator yields, Documents or DocumentArrays, as one answer: it replaces the documents."""
+    """The Documents and DocumentArrays that a generator yields, as one answer that replaces the documents."""
     answer = DocumentArray()
     for one in yielded:
         if isinstance(one, DocumentArray):
@@ -365,16 +364,16 @@ def _gathered(yielded: Iterable[object]) -> Any:
     return answer
 
 
-def _caught(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
-    # As a value: a StopIteration that a future raises would never reach the waiting task.
+def _call_or_error(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    # Returned as a value: a StopIteration raised through a future would never reach the waiting task.
     try:
         return _call(executor, bound, documents, keywords)
     except _RAISED as error:
         return error
 
 
-def _dealt(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
-    """The documents of each request, by position. Raises as the reference does (spec executor.md)."""
+def _split(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
+    """The documents for each request, by position. Raises as the reference does (spec executor.md)."""
     if returned is None:
         returned = documents
     elif not isinstance(returned, DocumentArray):
@@ -387,16 +386,16 @@ def _dealt(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
             "Dynamic Batching requires input size to equal output size. "
             f"Expected output size {batch.documents}, but got {len(returned)}"
         )
-    dealt, position = [], 0
+    parts, position = [], 0
     for waiting in batch.items:
         count = len(waiting.documents)
-        dealt.append(returned[position : position + count])
+        parts.append(returned[position : position + count])
         position += count
-    return dealt
+    return parts
 
 
 def _safely(form: Callable[[object], str], value: object) -> str:
-    """``form(value)`` as text that protobuf takes, even where a user's ``__repr__`` raises."""
+    """``form(value)`` as valid text for protobuf, even if a user's ``__repr__`` raises."""
     try:
         text = form(value)
     except Exception as error:

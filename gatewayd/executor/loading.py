@@ -1,8 +1,8 @@
 """
-From an ``ExecutorSpec`` to a living Executor: modules imported, class found, ``__init__`` called.
+Creates the Executor of an ``ExecutorSpec``: imports its modules, finds its class, calls ``__init__``.
 
-Everything that can go wrong here is the executor's author's to mend, so every error names the file
-and what was looked for; ``__main__`` adds the traceback.
+Errors here are for the executor's author to fix, so each names the file and what was looked for; ``__main__``
+adds the traceback.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
     """
     Import, find and create the executor of ``spec``. Raises LoadError, with the cause chained.
 
-    ``sent`` is what a caller in this same process passes as objects, in place of the spec's own.
+    ``sent`` has the objects of a caller in the same process, in place of those that the spec has by value.
     """
     config = spec.executor
     base_dir = str(Path(spec.base_dir).absolute())
@@ -78,7 +78,7 @@ def _sent_by_value(config: ExecutorConfig) -> ByValue:
 
 
 def _import(module: str, base_dir: str) -> None:
-    """A file, or a module by its dotted name."""
+    """Import a file, or a module by its dotted name."""
     path = Path(base_dir, module)
     if path.suffix == ".py" or path.exists() or os.sep in module:
         import_file(path)
@@ -91,7 +91,7 @@ def _import(module: str, base_dir: str) -> None:
 
 def import_file(path: Path) -> ModuleType:
     """
-    Import a file (or a package's folder) under its own name, its folder being importable too.
+    Import a file (or a package's folder) under its own name, and make its folder importable.
 
     Raises LoadError.
     """
@@ -108,7 +108,7 @@ def import_file(path: Path) -> ModuleType:
     if loaded is not None:
         if getattr(loaded, "__file__", None) == str(path):
             return loaded
-        # The name is somebody else's, such as a standard module's: keep both.
+        # Another module, such as a standard one, has this name: keep both.
         name = f"{name}_{hashlib.sha1(str(path).encode(), usedforsecurity=False).hexdigest()[:8]}"
     module_spec = importlib.util.spec_from_file_location(
         name, path, submodule_search_locations=[str(path.parent)] if package else None
@@ -158,7 +158,7 @@ def _loaded_class(name: str, py_modules: list[str]) -> type[Executor]:
     known = list(_subclasses(Executor))
     named = [cls for cls in known if cls.__name__ == name]
     files = {str(Path(module, "__init__.py") if Path(module).is_dir() else module) for module in py_modules}
-    # A process that runs several Flows (a test's) may know other classes of this name.
+    # A process that runs several Flows, as tests do, may have loaded other classes of this name.
     own = [cls for cls in named if _where(cls) in files]
     if found := own or named:
         return found[-1]  # the latest definition wins, as in a module
@@ -174,7 +174,7 @@ def _subclasses(cls: type[Executor]) -> Iterator[type[Executor]]:
 
 
 def _where(cls: type) -> str:
-    """The file that a class is written in."""
+    """The file that defines a class."""
     if cls.__module__ == "__main__":  # that of another process
         codes = (getattr(value, "__code__", None) for value in vars(cls).values())
         return next((code.co_filename for code in codes if code is not None), "a Flow in Python")

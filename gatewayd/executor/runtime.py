@@ -1,11 +1,11 @@
 """
-Serves one Executor over gRPC: the services, their options, and the way they stop.
+Serves one Executor over gRPC: the services, their options, and how they stop.
 
     starting ── start() ──> serving ── stop() ──> NOT_SERVING, batches flushed, running calls
-                                                   finished within the grace, close() called
+                                                   finished within the grace period, close() called
 
-Messages stay bytes: ``handling.py`` cuts them. What is listed by reflection is what a gateway of the
-reference accepts: it refuses an executor that lists anything else (spec wire.md).
+Messages stay bytes until ``handling.py`` splits them. Reflection lists exactly what a gateway of the
+reference expects: it refuses an executor that lists anything else (spec wire.md).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_time_between_pings_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # Two replicas on one port would share its connections at random; better that the second one fails.
+    # Two replicas on one port would share its connections at random; the second one must fail instead.
     ("grpc.so_reuseport", 0),
 )
 _FAILED: Final = (("is-error", "true"),)
 
 
 class Runtime:
-    """One executor's gRPC server. ``on_fatal`` is told why the process has to end."""
+    """One executor's gRPC server. ``on_fatal(reason)`` is called if the process has to end."""
 
     def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
         self._executor = executor
@@ -71,11 +71,11 @@ class Runtime:
 
     @property
     def busy(self) -> bool:
-        """Whether a plain method still runs: it was not done when the grace was over."""
+        """Whether a plain method is still running after the grace period."""
         return self._handling.busy
 
     async def start(self) -> str:
-        """Listen and serve; the address that reaches it. Raises RuntimeError if the port is taken."""
+        """Listen and serve. Returns the address. Raises RuntimeError if the port is taken."""
         wanted = f"{self._spec.host}:{self._spec.port}"
         try:
             port = self._server.add_insecure_port(wanted)
@@ -88,7 +88,7 @@ class Runtime:
         return f"{host}:{port}"
 
     async def stop(self) -> None:
-        """Stop as the module's diagram says. Returns when ``close()`` of the executor has."""
+        """Stop as in the module's diagram. Returns when the executor's ``close()`` has returned."""
         await self._health.enter_graceful_shutdown()
         await self._handling.drain()
         await self._server.stop(self._spec.grace_s)
@@ -123,7 +123,7 @@ class Runtime:
         return await self._answer(parts, len(message), context)
 
     async def _call(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        # One at a time: what is not read yet holds the client back by gRPC's own flow control.
+        # One at a time: while a message waits to be read, gRPC's flow control slows the client down.
         async for message in messages:
             yield await self._answer((message,), len(message), context)
 

@@ -1,7 +1,8 @@
 """
-What an executor process is told: one JSON line, written to its standard input.
+What an executor process needs to know: one line of JSON, written to its standard input.
 
-The line stays open: when it ends, the process that wrote it has gone, and the executor stops.
+Its standard input then stays open; when it ends, the process that wrote the line has gone, and the executor
+stops.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class ExecutorSpec:
     One replica: which executor to load, and where to serve it.
 
     ``shard`` and ``replica`` count from 0. ``port`` 0 picks a free one. ``max_message_bytes`` is -1
-    for no limit. ``grace_s`` is what running calls get when the process is told to stop.
+    for no limit. ``grace_s`` is how long running calls may take when the process stops.
     """
 
     deployment: str
@@ -39,15 +40,15 @@ class ExecutorSpec:
 
     @property
     def route_name(self) -> str:
-        """How the replica signs its routes: ``a``, or ``a/shard-0`` where there are several shards."""
+        """The replica's name in routes: ``a``, or ``a/shard-0`` if there are several shards."""
         return f"{self.deployment}/shard-{self.shard}" if self.shards > 1 else self.deployment
 
     @property
     def runtime_name(self) -> str:
         """
-        How the replica is called in logs and results: ``a/rep-0`` or ``a/shard-0/rep-0``.
+        The replica's name in logs and results: ``a/rep-0`` or ``a/shard-0/rep-0``.
 
-        One that stands around shards has its number in its name already: ``a/uses_before-0``.
+        The name of a head executor already has a number: ``a/uses_before-0``.
         """
         if "/" in self.deployment:
             return self.deployment
@@ -70,7 +71,7 @@ class ExecutorSpec:
         )
 
     def to_line(self) -> bytes:
-        """One line of JSON. The environment is left out: the process has it already."""
+        """One line of JSON, without the environment, which the process already has."""
         plain = attrs.asdict(self)
         del plain["executor"]["env"]
         return json.dumps(plain, default=_plain).encode() + b"\n"

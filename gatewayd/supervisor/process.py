@@ -1,5 +1,5 @@
 """
-One replica's process, over its life: started, watched, started again when it ends.
+Keeps the process of one replica running: starts it, watches it, and starts it again when it ends.
 
               report "ready"
     starting ────────────────> ready
@@ -9,8 +9,8 @@ One replica's process, over its life: started, watched, started again when it en
        └─────── waiting <────────┘         stop() from anywhere: stopping, then stopped
           delay
 
-Everything happens on the reactor thread. The process tells us its address on descriptor 3 (see
-``__main__.py``); what it writes to stdout and stderr goes to our log, line by line.
+Reactor thread only. The process reports its address on descriptor 3 (see ``executor/__main__.py``); its
+stdout and stderr go to our log, line by line.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ ProcessState = Literal["starting", "ready", "waiting", "stopping", "stopped"]
 STDIN, STDOUT, STDERR, REPORT = 0, 1, 2, 3
 _LAST_LINES: Final = 20
 _LINE_LIMIT_BYTES: Final = 64 * 1024
-# What of one process's output goes to the log in a second, counted in pieces of this size. Logging a line
-# takes some 40 us of the reactor thread, so this is 4 % of it; one that prints in a tight loop took it all.
+# The limit on logging one process's output, in pieces of 256 bytes. Logging a line takes about 40 us of the
+# reactor thread, so this is 4 % of it; without a limit, a process that prints in a loop takes all of it.
 _PIECES_PER_S: Final = 1000
 _PIECE_BYTES: Final = 256
-# How long after the exit we wait for output that is still in the pipes. They may never end: a child
-# of the executor's own can hold them open.
+# How long to wait, after the exit, for output that is still in the pipes. They may stay open: the executor's
+# own child processes inherit them.
 _LINGER_S: Final = 0.5
-# The first restart is quick, because most crashes are single; a class that cannot be loaded is started four
-# times a minute. A process that was ready for ``_STABLE_S`` does not count as a failure in a row.
+# The first restart is quick, because most crashes happen once; a class that never loads is tried four times a
+# minute. A process that was ready for ``_STABLE_S`` ends a series of failures.
 RESTART_BACKOFF: Final = Backoff(first_s=0.1, ceiling_s=15.0, low=0.8, high=1.2)
 _STABLE_S: Final = 10.0
 
@@ -60,7 +60,7 @@ class DelayedCall(Protocol):
 
 
 class ProcessReactor(Protocol):
-    """``IReactorTime`` and ``IReactorProcess``, as far as they are used here."""
+    """The parts of ``IReactorTime`` and ``IReactorProcess`` that are used here."""
 
     def seconds(self) -> float: ...
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...
@@ -77,7 +77,7 @@ class ProcessReactor(Protocol):
 
 @attrs.frozen
 class ReplicaStatus:
-    """One replica as it is now. ``error`` is why its last process ended, or could not start."""
+    """The state of one replica. ``error`` is why its last process ended or could not start."""
 
     deployment: str
     shard: int
@@ -91,10 +91,11 @@ class ReplicaStatus:
 
 class ReplicaProcess:
     """
-    Keeps one replica running. ``on_up(address)`` and ``on_down()`` are called in turn, up first;
-    ``on_failed(error)`` each time its process could not start or ended by itself.
+    Keeps one replica running.
 
-    ``environment`` is that of the process, whole. ``dice`` is asked once per restart.
+    ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first, and ``on_failed(error)``
+    whenever the process fails to start or ends by itself. ``environment`` is the complete environment of the
+    process. ``dice`` is called once for each restart.
     """
 
     def __init__(
@@ -149,19 +150,19 @@ class ReplicaProcess:
         self._spawn()
 
     def stop(self, grace_s: float) -> Deferred[None]:
-        """SIGTERM, after ``grace_s`` SIGKILL; fires when the process has ended."""
+        """Send SIGTERM, and SIGKILL after ``grace_s``. Fires when the process has ended."""
         done = self._stopped.wait()
         if self._process is None:
             self._set_timer(None)
-            self._became_stopped()
+            self._set_stopped()
         elif self._state != "stopping":
             self._state = "stopping"
             self._process.signal("TERM")
-            self._set_timer(self._reactor.callLater(grace_s, self._grace_over, grace_s))
+            self._set_timer(self._reactor.callLater(grace_s, self._kill_after_grace, grace_s))
         return done
 
     def reported(self, event: Mapping[str, object]) -> None:
-        """The process said that it serves, or why it cannot."""
+        """The process reports that it serves, or why it cannot."""
         if event.get("event") == "failed":
             self._error = str(event.get("error"))
         elif event.get("event") == "ready" and self._state == "starting" and not self._has_exited:
@@ -174,24 +175,24 @@ class ReplicaProcess:
             self._on_up(self._address)
 
     def exited(self) -> None:
-        """The process is gone, though its last words, "ready" among them, may still be on their way."""
+        """The process has exited; its last output, even its "ready", may still be in the pipes."""
         self._has_exited = True
         if self._address is not None:
             self._address = None
             self._on_down()
 
     def ended(self, cause: str, last_lines: list[str]) -> None:
-        """The process is gone, and everything it wrote has been read."""
+        """The process has exited, and all its output has been read."""
         was, self._process = self._state, None
         self._set_timer(None)
         if was == "stopping":
-            self._became_stopped()
+            self._set_stopped()
             return
         if was == "ready" and self._reactor.seconds() - self._ready_at_s >= _STABLE_S:
             self._failures = 0
         if was == "ready" or self._error is None:
             self._error = "\n".join([cause, *last_lines])
-        self._wait("ended" if was == "ready" else "could not start", cause)
+        self._schedule_restart("ended" if was == "ready" else "could not start", cause)
 
     def _spawn(self) -> None:
         self._state = "starting"
@@ -199,27 +200,27 @@ class ReplicaProcess:
         name = self.spec.runtime_name
         process = _ProcessEvents(self, self._reactor)
         try:
-            # path stays None and uid and gid unset: only then does Twisted use posix_spawn. A fork
-            # would copy gRPC's threads and locks in whatever state they are.
+            # Without path, uid and gid Twisted uses posix_spawn. A fork would copy gRPC's locks, held by
+            # threads that do not exist in the copy.
             self._reactor.spawnProcess(
                 process,
                 sys.executable,
-                # The name is for those who read the list of processes.
+                # The name is shown by ps.
                 [sys.executable, "-m", "gatewayd.executor", name],
                 env={"PYTHONUNBUFFERED": "1", **self._environment},
                 childFDs={STDIN: "w", STDOUT: "r", STDERR: "r", REPORT: "r"},
             )
         except OSError as error:
             self._error = str(error)
-            self._wait("could not start", f"the process cannot be made: {error}")
+            self._schedule_restart("could not start", f"the process cannot be made: {error}")
             return
         self._process = process
         self._error = None
         log.info("{replica} starts as process {pid}", replica=name, pid=process.pid)
-        process.tell(self.spec.to_line())
+        process.write_line(self.spec.to_line())
         self._set_timer(self._reactor.callLater(self._timeout_ready_s, self._not_ready))
 
-    def _wait(self, what: str, cause: str) -> None:
+    def _schedule_restart(self, what: str, cause: str) -> None:
         self._failures += 1
         self._state = "waiting"
         delay_s = self._backoff.delay_s(self._failures, self._dice())
@@ -228,15 +229,15 @@ class ReplicaProcess:
             "{replica} {what} ({cause}); next start in {delay_s:.1f} s\n{error}",
             replica=self.spec.runtime_name,
             what=what,
-            # The line that tells most, first; the whole story below it.
+            # The most telling line first; the whole error follows below.
             cause=last or cause,
             delay_s=delay_s,
             error=self._error,
         )
-        self._set_timer(self._reactor.callLater(delay_s, self._again))
+        self._set_timer(self._reactor.callLater(delay_s, self._restart))
         self._on_failed(self._error or cause)
 
-    def _again(self) -> None:
+    def _restart(self) -> None:
         self._timer = None
         self._restarts += 1
         self._spawn()
@@ -247,7 +248,7 @@ class ReplicaProcess:
         if self._process is not None:
             self._process.signal("KILL")
 
-    def _grace_over(self, grace_s: float) -> None:
+    def _kill_after_grace(self, grace_s: float) -> None:
         self._timer = None
         log.warn(
             "{replica} has not stopped within {grace_s} s and is killed",
@@ -257,7 +258,7 @@ class ReplicaProcess:
         if self._process is not None:
             self._process.signal("KILL")
 
-    def _became_stopped(self) -> None:
+    def _set_stopped(self) -> None:
         self._state = "stopped"
         self._stopped.fire(None)
 
@@ -268,7 +269,7 @@ class ReplicaProcess:
 
 
 class _ProcessEvents(ProcessProtocol):
-    """Twisted's events of one process, as lines, reports and one end."""
+    """Turns Twisted's events of one process into lines, reports and a single end."""
 
     def __init__(self, replica: ReplicaProcess, reactor: ProcessReactor) -> None:
         self._replica = replica
@@ -286,18 +287,18 @@ class _ProcessEvents(ProcessProtocol):
         pid: int | None = getattr(self.transport, "pid", None)
         return pid
 
-    def tell(self, line: bytes) -> None:
-        """Write to its standard input, which then stays open for as long as we live."""
+    def write_line(self, line: bytes) -> None:
+        """Write to its standard input, which stays open until this process ends."""
         transport: Any = self.transport
         transport.writeToChild(STDIN, line)
 
     def signal(self, name: str) -> None:
-        """``TERM`` or ``KILL``. A process that has exited already needs none."""
+        """Send ``TERM`` or ``KILL``, unless the process has exited."""
         transport: Any = self.transport
         try:
             transport.signalProcess(name)
         except ProcessExitedAlready:
-            log.debug("{replica} is gone already", replica=self._replica.spec.runtime_name)
+            log.debug("{replica} has already exited", replica=self._replica.spec.runtime_name)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         *lines, rest = (self._partial[childFD] + data).split(b"\n")

@@ -1,8 +1,8 @@
 """
-Runs the executors of a Flow: a process for every replica of every Deployment that is not external.
+Runs the executors of a Flow: a process for each replica of each Deployment that is not external.
 
-The pool hears of addresses through ``on_up`` and ``on_down``; the service waits for ``ready`` and
-calls ``stop``. All state belongs to the reactor thread.
+``on_up`` and ``on_down`` pass addresses to the pool; the service waits for ``ready`` and calls ``stop``.
+Reactor thread only.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Supervisor:
     """
     Starts, watches, restarts and stops executor processes.
 
-    ``on_up(deployment, shard, replica, address)`` is called each time a replica begins to serve,
-    ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(replica, error)`` tells
-    each failed start of a replica that has never served, by its runtime name. ``base_dir`` is what
-    relative paths and modules of the Flow are looked up in.
+    ``on_up(deployment, shard, replica, address)`` is called whenever a replica starts to serve, and
+    ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(name, error)`` is called
+    for each failed start of a replica that has never served, with its runtime name. Relative paths and
+    modules of the Flow start at ``base_dir``.
     """
 
     def __init__(
@@ -66,40 +66,40 @@ class Supervisor:
                             timeout_ready_s=deployment.timeout_ready_s,
                             backoff=backoff,
                             dice=dice,
-                            on_up=self._upward(on_up, key),
-                            on_down=self._downward(on_down, key),
-                            on_failed=self._failure(on_failed, key, spec.runtime_name),
+                            on_up=self._when_up(on_up, key),
+                            on_down=self._when_down(on_down, key),
+                            on_failed=self._when_failed(on_failed, key, spec.runtime_name),
                         )
                     )
 
     def start(self) -> None:
-        """Start every process. Returns at once."""
+        """Start every process, without waiting for them."""
         for replica in self._replicas:
             replica.start()
 
     def ready(self) -> Deferred[None]:
         """
-        Fires when every replica has served once; each call has a Deferred of its own.
+        Fires when every replica has served once. Each call returns a Deferred of its own.
 
-        A replica that cannot start is tried again and again, so this may never fire: ``states()``
-        tells why, as the log does. Errbacks with Draining when ``stop`` comes first.
+        A replica that cannot start is retried without end, so this may never fire; ``states()`` and the log
+        say why. Errbacks with Draining if ``stop`` is called first.
         """
         if not self._never_up:
             return succeed(None)
         return self._waiting.wait()
 
     def states(self) -> tuple[ReplicaStatus, ...]:
-        """Every replica as it is now, in the order of the Flow."""
+        """The state of every replica, in the order of the Flow."""
         return tuple(replica.status for replica in self._replicas)
 
     def stop(self, grace_s: float) -> Deferred[None]:
-        """SIGTERM to all, SIGKILL to those that still run ``grace_s`` later. Fires when all have ended."""
+        """Send SIGTERM to all, and SIGKILL after ``grace_s``. Fires when all have ended."""
         self._waiting.fail(Draining())
         return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(
             lambda _: None
         )
 
-    def _upward(self, on_up: Up, key: tuple[str, int, int]) -> Callable[[str], None]:
+    def _when_up(self, on_up: Up, key: tuple[str, int, int]) -> Callable[[str], None]:
         def up(address: str) -> None:
             on_up(*key, address)
             self._never_up.discard(key)
@@ -108,10 +108,10 @@ class Supervisor:
 
         return up
 
-    def _downward(self, on_down: Down, key: tuple[str, int, int]) -> Callable[[], None]:
+    def _when_down(self, on_down: Down, key: tuple[str, int, int]) -> Callable[[], None]:
         return lambda: on_down(*key)
 
-    def _failure(
+    def _when_failed(
         self, on_failed: Callable[[str, str], None] | None, key: tuple[str, int, int], name: str
     ) -> Callable[[str], None]:
         def failed(error: str) -> None:
