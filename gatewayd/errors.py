@@ -15,6 +15,7 @@ The error tree, and the one table of what each protocol says of each error.
     │       ├── MethodNotAllowed
     │       ├── NotAcceptable
     │       ├── HeadTimeout
+    │       ├── UnsupportedTransferCoding
     │       ├── UnsupportedCoding
     │       └── HeadTooLarge
     ├── ExecutorNetworkError        a deployment could not be reached, or not in time
@@ -91,10 +92,10 @@ class HttpRefusal(ProtocolRefusal):
 
 
 class InvalidHttp(HttpRefusal):
-    """This is not HTTP/1.1, or it has too many headers."""
+    """This is not HTTP/1.1, or it has too many headers; ``why`` says what is wrong where that is known."""
 
-    def __init__(self) -> None:
-        super().__init__("the request is not valid HTTP/1.1")
+    def __init__(self, why: str = "") -> None:
+        super().__init__("the request is not valid HTTP/1.1" + (f": {why}" if why else ""))
 
 
 class InvalidQuery(HttpRefusal):
@@ -135,6 +136,13 @@ class HeadTimeout(HttpRefusal):
 
     def __init__(self) -> None:
         super().__init__("the request's head did not arrive in time")
+
+
+class UnsupportedTransferCoding(HttpRefusal):
+    """The body has a Transfer-Encoding besides ``chunked``."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"a body's Transfer-Encoding is chunked alone, without {coding[:80]!r}")
 
 
 class UnsupportedCoding(HttpRefusal):
@@ -326,6 +334,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     MethodNotAllowed: Row(405),
     NotAcceptable: Row(406),
     HeadTimeout: Row(408),
+    UnsupportedTransferCoding: Row(501),
     UnsupportedCoding: Row(415),
     HeadTooLarge: Row(431),
     ExecutorNetworkError: Row(500, "UNKNOWN", 1011),

@@ -20,6 +20,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.http.grammar import members
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.resource import HttpApi
 from gatewayd.protocols.http.site import GatewaySite, SiteLimits
@@ -44,8 +45,7 @@ class Upgradable(Resource):
         self._upgrade = WebSocketResource(websockets)
 
     def render(self, http_request: GatewayRequest) -> int:
-        asked = http_request.header(b"upgrade")
-        if asked is None or asked.lower() != b"websocket":
+        if not _asks_to_upgrade(http_request):
             return self._api.render(http_request)
         if http_request.path not in _PATHS:
             http_request.respond_with(encode_error(UpgradeForbidden()))
@@ -57,6 +57,12 @@ class Upgradable(Resource):
             # Only now: a port that drains waits for either, and one of the two must be open.
             channel.leave_site()
         return NOT_DONE_YET
+
+
+def _asks_to_upgrade(http_request: GatewayRequest) -> bool:
+    """In HTTP/1.0 there is no Upgrade, and it has to be ignored (RFC 9110 section 7.8)."""
+    asked = http_request.header(b"upgrade")
+    return asked is not None and http_request.clientproto == b"HTTP/1.1" and b"websocket" in members([asked])
 
 
 def _decline_unknown_extensions(http_request: GatewayRequest) -> None:

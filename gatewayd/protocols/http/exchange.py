@@ -30,6 +30,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.coding import CODINGS, inflated, zipped
 from gatewayd.protocols.http.errors import encode_error, encode_network_error
+from gatewayd.protocols.http.grammar import members
 from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answer_media, body_media
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute
@@ -117,13 +118,21 @@ async def _decode(
 
 async def content(backend: Backend, http_request: GatewayRequest) -> bytes:
     """The body, without its content coding. Raises BadRequest, UnsupportedCoding, TooLarge, Overloaded."""
-    coding = (http_request.header(b"content-encoding") or b"identity").strip().lower()
     body = http_request.body
-    if coding in (b"identity", b""):
+    if not _is_compressed(http_request):
         return body
-    if coding not in CODINGS:
-        raise UnsupportedCoding(coding.decode("latin-1"))
     return await inflated(body, http_request.site.limits.body_bytes, http_request.hold, backend.offload)
+
+
+def _is_compressed(http_request: GatewayRequest) -> bool:
+    """Raises UnsupportedCoding for a coding that is not ours, and for one upon another."""
+    header = http_request.header(b"content-encoding")
+    if header is None:
+        return False
+    codings = [coding for coding in members([header]) if coding != b"identity"]
+    if len(codings) > 1 or not set(codings) <= set(CODINGS):
+        raise UnsupportedCoding(b", ".join(codings).decode("latin-1"))
+    return bool(codings)
 
 
 def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: EndpointRoute) -> Request:

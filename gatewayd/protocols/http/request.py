@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from gatewayd.errors import InternalError, Overloaded
 from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
 from gatewayd.protocols.http.errors import ErrorResponse, encode_error
+from gatewayd.protocols.http.grammar import origin_form
 
 if TYPE_CHECKING:
     from gatewayd.protocols.http.site import GatewayChannel, GatewaySite
@@ -82,9 +83,13 @@ class GatewayRequest(Request):
         return bytes(self.content.getvalue())
 
     def header(self, name: bytes) -> bytes | None:
-        """The last value of a request header; ``name`` in lower case."""
+        """
+        The value of a request header; ``name`` in lower case.
+
+        What is sent in several lines means the same as one list (RFC 9110 section 5.3).
+        """
         values = self.requestHeaders.getRawHeaders(name)
-        return values[-1] if values else None
+        return b", ".join(values) if values else None
 
     @property
     def request_id(self) -> str:
@@ -134,8 +139,7 @@ class GatewayRequest(Request):
     def process(self) -> None:
         # twisted.web's own prepares headers that ``respond`` writes better, and may answer in HTML.
         self.site = self.channel.site
-        if not self.path.startswith(b"/"):
-            self.path = _origin_form(self.path)
+        self.path = origin_form(self.uri)
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
@@ -183,9 +187,3 @@ class GatewayRequest(Request):
     def respond_with(self, error: ErrorResponse) -> None:
         """As ``respond``, with what ``encode_error`` makes of an error."""
         self.respond(error.status, error.body, error.content_type, error.headers)
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path of an absolute request target (RFC 9112 section 3.2.2), or of ``*``."""
-    _, _, rest = target.partition(b"://")
-    return b"/" + rest.partition(b"/")[2]

@@ -10,7 +10,7 @@ ones, wrong methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -80,9 +80,14 @@ class HttpApi(Resource):
         elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
             headers = http_request.site.cors.preflight(http_request.header)
             http_request.respond(200, b"OK", b"text/plain; charset=utf-8", headers)
+        elif not http_request.path.startswith(b"/"):
+            self._answer_for_all_paths(http_request)
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
             http_request.respond_with(encode_error(PathNotFound()))
+        elif not http_request.method.isupper():
+            # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
+            self._answer_unknown_method(http_request)
         else:
             self._klein.render(http_request)
         return NOT_DONE_YET
@@ -162,14 +167,22 @@ class HttpApi(Resource):
 
     # -- what is on no path ---------------------------------------------------------------------------
 
+    def _answer_for_all_paths(self, http_request: GatewayRequest) -> None:
+        """The targets ``*`` of OPTIONS, and ``host:port`` of CONNECT, which is for proxies."""
+        _refuse_method(http_request, {method.decode() for method, _ in self._plain})
+
+    def _answer_unknown_method(self, http_request: GatewayRequest) -> None:
+        path = unquote_to_bytes(http_request.path).decode()
+        allowed = self._app.url_map.bind("gateway").allowed_methods(path)
+        if allowed:
+            _refuse_method(http_request, allowed)
+        else:
+            http_request.respond_with(encode_error(PathNotFound()))
+
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, exceptions.MethodNotAllowed):
-            allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
-            if http_request.method == b"OPTIONS":
-                http_request.respond(204, b"", headers=[(b"Allow", allowed.encode())])
-            else:
-                http_request.respond_with(encode_error(MethodNotAllowed(allowed)))
+            _refuse_method(http_request, error.valid_methods or ())
             return
         other = self._other_spelling(http_request.path)
         if isinstance(error, RequestRedirect) or other is not None:
@@ -195,6 +208,15 @@ def _begin(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, Non
     if not running.called:
         http_request.work_begun(running)
     return running
+
+
+def _refuse_method(http_request: GatewayRequest, methods: Iterable[str]) -> None:
+    """Answer that there are other ``methods`` here, which is no error to OPTIONS."""
+    allowed = ", ".join(sorted({*methods, "OPTIONS"}))
+    if http_request.method == b"OPTIONS":
+        http_request.respond(204, b"", headers=[(b"Allow", allowed.encode())])
+    else:
+        http_request.respond_with(encode_error(MethodNotAllowed(allowed)))
 
 
 def _is_utf8(path: bytes) -> bool:

@@ -2,33 +2,50 @@
 """
 HTTP/1.1 connections with limits: what a client may send, for how long, and the answer beyond that.
 
-twisted.web parses and keeps order; this file bounds it. A body is counted while it arrives and kept in
-memory (twisted's own way is a temporary file, which blocks the reactor), so that no client makes the
-gateway hold more than ``body_bytes`` for one request. A request that breaks a limit gets its answer at
-once, and what else it sends is read and dropped for a moment: closing with unread bytes makes the
-kernel reset the connection, and the answer would be lost on its way.
+twisted.web parses and keeps order; this file bounds it, and makes it strict where ``grammar`` says so. A body
+is counted while it arrives and kept in memory (twisted's own way is a temporary file, which blocks the
+reactor), so that no client makes the gateway hold more than ``body_bytes`` for one request. A request that
+breaks a limit or the grammar gets its answer at once, and what else it sends is read and dropped awhile:
+closing with unread bytes makes the kernel reset the connection, and the answer would be lost on its way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, _IdentityTransferDecoder
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import GatewayError, HeadTimeout, HeadTooLarge, InvalidHttp, Overloaded, TooLarge
+from gatewayd.errors import (
+    GatewayError,
+    HeadTimeout,
+    HeadTooLarge,
+    HttpRefusal,
+    InvalidHttp,
+    Overloaded,
+    TooLarge,
+)
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.http.answer import head
+from gatewayd.protocols.http.chunks import ChunkedBody
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.http.grammar import (
+    check_field_line,
+    check_host,
+    check_target,
+    check_transfer_coding,
+    content_length,
+    members,
+)
 from gatewayd.protocols.http.request import GatewayRequest
 
 
@@ -59,6 +76,9 @@ class SiteLimits:
             head_s=gateway.http_head_timeout_s,
             head_bytes=gateway.http_max_head_bytes,
         )
+
+
+_BARE_LF: Final = "a line of its head ends with LF instead of CR LF"
 
 
 class GatewayChannel(HTTPChannel):
@@ -94,27 +114,75 @@ class GatewayChannel(HTTPChannel):
         in_head = self.line_mode and bool(self._receivedHeaderSize or self._buffer)
         if not in_head:
             self._stop_deadline()
+        elif b"\n" in self._buffer and b"\r\n" not in self._buffer:
+            self.refuse(InvalidHttp(_BARE_LF))
         elif self._deadline is None:
             self._deadline = self.callLater(self.site.limits.head_s, self._head_late)
 
+    def lineReceived(self, line: bytes) -> None:
+        if self.refused:
+            return
+        if line[:1] in (b" ", b"\t"):  # twisted.web joins it with the line before
+            self.refuse(InvalidHttp("a header goes on in a second line, or begins with a blank"))
+        elif b"\n" in line:
+            self.refuse(InvalidHttp(_BARE_LF))
+        else:
+            super().lineReceived(line)
+
     def headerReceived(self, line: bytes) -> bool:
-        try:
-            return bool(super().headerReceived(line))
-        except ValueError:  # int() refuses a Content-Length of thousands of digits
-            self._respondToBadRequestAndDisconnect()
+        if self.refused:
             return False
+        try:
+            check_field_line(line)
+        except HttpRefusal as error:
+            self.refuse(error)
+            return False
+        return bool(super().headerReceived(line))
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        # HTTPChannel calls this for each header, and goes on if it is true.
+        if header not in (b"Content-Length", b"Transfer-Encoding"):
+            return True
+        take, end = self.requests[-1].handleContentChunk, self._finishRequestBody
+        try:
+            if self._transferDecoder is not None:
+                raise InvalidHttp("it has more than one Content-Length or Transfer-Encoding")
+            if header == b"Content-Length":
+                self.length = content_length(data)
+                self._transferDecoder = _IdentityTransferDecoder(self.length, take, end)
+            else:
+                check_transfer_coding(data, self._version)
+                self.length = None
+                self._transferDecoder = ChunkedBody(take, end)
+        except HttpRefusal as error:
+            self.refuse(error)
+            return False
+        return True
 
     def allHeadersReceived(self) -> None:
+        if self.refused:
+            return
+        headers = self.requests[-1].requestHeaders
+        try:
+            check_target(self._command, self._path)
+            check_host(headers.getRawHeaders(b"host", ()), self._version)
+        except HttpRefusal as error:
+            self.refuse(error)
+            return
         if self.length is not None and self.length > self.site.limits.body_bytes:
             self.refuse_body()
         elif self.length and not self.site.buffers.has_room(self.length):
             self.refuse_for_now()
-        elif not self.refused:
+        else:
             super().allHeadersReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self.refused:
+        if self.refused:
+            return
+        try:
             super().rawDataReceived(data)
+        except HttpRefusal as error:
+            self.refuse(error)
 
     def allContentReceived(self) -> None:
         if not self.refused:
@@ -124,7 +192,9 @@ class GatewayChannel(HTTPChannel):
         self.refuse(HeadTooLarge())
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
-        return bool(super().checkPersistence(request, version)) and not self.site.connections.draining
+        # twisted.web's reads the first Connection header only, and no commas.
+        options = members(request.requestHeaders.getRawHeaders(b"connection", ()))
+        return version == b"HTTP/1.1" and b"close" not in options and not self.site.connections.draining
 
     def refuse_body(self) -> None:
         """The body of the current request is, or became, larger than the limit."""
@@ -148,7 +218,8 @@ class GatewayChannel(HTTPChannel):
         self._stop_deadline()
         self.setTimeout(None)
         parts = head(response.status, response.content_type, len(response.body))
-        self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", response.body])
+        body = b"" if getattr(self, "_command", b"") == b"HEAD" else response.body
+        self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", body])
         if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
         else:
