@@ -88,3 +88,8 @@ PARAMETERS: Final = RequestField(
 ENDPOINT: Final = RequestField(
     "execEndpoint", "exec_endpoint", "The endpoint that executors bind functions to, such as /search."
 )
+REQUEST_ID: Final = RequestField(
+    "requestId",
+    "request_id",
+    "Names the request in its answer; made if missing or empty. The header X-Request-ID wins over it.",
+)

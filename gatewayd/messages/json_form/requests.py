@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -33,20 +34,21 @@ _MAX_SHOWN: Final = 10_000
 
 
 def decode_request(
-    body: bytes, *, content_type: str | None, endpoint: str | None, request_id: str
+    body: bytes, *, content_type: str | None, endpoint: str | None, request_id: str | None
 ) -> Request:
     """
-    A JSON body as a Request with ``request_id``.
+    A JSON body as a Request.
 
     ``endpoint`` is the exec endpoint of the route; None (for /post and WebSocket) takes it from the
-    body. ``content_type`` is the header's value, None without that header.
+    body. ``request_id`` None takes that from the body, too, and makes one where it has none.
+    ``content_type`` is the header's value, None without that header.
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer.
     """
     return build_request(_fields(body, content_type), endpoint=endpoint, request_id=request_id)
 
 
-def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id: str) -> Request:
+def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id: str | None) -> Request:
     """As ``decode_request``, of a body's fields as JSON values. Raises BadRequest."""
     problems = Problems()
     documents = _data(fields["data"], problems) if fields.get("data") is not None else b""
@@ -64,6 +66,8 @@ def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id
             problems.null(("body", "execEndpoint"))
             endpoint = ""
         endpoint = as_text(endpoint, ("body", "execEndpoint"), problems)
+    if request_id is None:
+        request_id = _own_id(fields, problems) or os.urandom(16).hex()
     if problems.entries:
         raise _bad_request(problems)
     return Request(
@@ -73,6 +77,16 @@ def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id
         parameters=struct.SerializeToString(),
         documents=documents,
     )
+
+
+def _own_id(fields: Mapping[str, Any], problems: Problems) -> str:
+    """The id in a body: at its top, or in a ``header``, where answers have it; empty where there is none."""
+    header = fields.get("header")
+    for holder, loc in ((fields, _BODY), (header if type(header) is dict else {}, (*_BODY, "header"))):
+        for name in ("requestId", "request_id"):
+            if (value := holder.get(name)) is not None and value != "":
+                return as_text(value, (*loc, "requestId"), problems)
+    return ""
 
 
 def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:

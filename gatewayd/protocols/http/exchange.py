@@ -111,9 +111,11 @@ async def _decode(
     options: dict[str, Any] = {
         "content_type": None if content_type is None else content_type.decode("latin-1"),
         "endpoint": route.endpoint,
-        "request_id": http_request.request_id,
+        "request_id": http_request.given_id,
     }
-    return await here_or_offloaded(backend.offload, len(body), requests.decode_request, body, **options)
+    request = await here_or_offloaded(backend.offload, len(body), requests.decode_request, body, **options)
+    http_request.request_id = request.request_id
+    return request
 
 
 async def content(backend: Backend, http_request: GatewayRequest) -> bytes:

@@ -1,7 +1,8 @@
 """
 What becomes of one WebSocket connection, decided without I/O.
 
-Each data message is a request, answered in the order of completion. A ``Window`` bounds what is under way.
+Each data message is a request, answered in the order of completion, or of the requests if the client asks
+for that. A ``Window`` bounds what is under way.
 While it is full, or while the client does not read what is sent to it, reading is paused, so that a client
 can make the gateway hold no more than its window and one read.
 
@@ -89,16 +90,19 @@ class Conversation:
     """
     One connection, from its handshake to its end.
 
-    ``prefetch`` bounds the requests under way, 0 for no bound. On ``is_dry_run`` connections there are no
-    requests: a dry run is reported, and that is all.
+    ``prefetch`` bounds the requests under way, 0 for no bound. With ``ordered``, answers are held until those
+    to earlier requests are sent. On ``is_dry_run`` connections there are no requests: a dry run is reported,
+    and that is all.
     """
 
-    def __init__(self, frames: Frames, prefetch: int, *, is_dry_run: bool = False) -> None:
+    def __init__(
+        self, frames: Frames, prefetch: int, *, ordered: bool = False, is_dry_run: bool = False
+    ) -> None:
         self.frames = frames
         # Whether received bytes may be parsed: false from the moment on when PAUSE_READING is returned.
         self.is_reading = True
         self._is_dry_run = is_dry_run
-        self._window: Window[SendMessage] = Window(prefetch)
+        self._window: Window[SendMessage] = Window(prefetch, ordered)
         self._sent = 0  # answers handed to a transport that has not written them yet
         self._client_is_behind = False
         self._end: CloseFrame | None = None  # what to close with when nothing is under way

@@ -8,7 +8,6 @@ connection that ignores their offer.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -58,9 +57,7 @@ class JsonFrames:
         """Raises BadRequest."""
         if len(payload) < 16 and payload.translate(None, _BLANKS) == b"[]":
             raise BadRequest("a frame holds one JSON object")
-        return requests.decode_request(
-            payload, content_type=None, endpoint=None, request_id=os.urandom(16).hex()
-        )
+        return requests.decode_request(payload, content_type=None, endpoint=None, request_id=None)
 
     def encode(self, response: Response) -> bytes:
         """Raises GatewayError for what has no JSON form."""

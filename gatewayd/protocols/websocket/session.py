@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
@@ -20,7 +21,7 @@ from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from gatewayd.errors import GatewayError, InternalError, Overloaded, UpgradeForbidden, codes_for
+from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded, UpgradeForbidden, codes_for
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.websocket.conversation import (
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 DRY_RUN: Final = "/dry_run"
 PATHS: Final = ("/", DRY_RUN)
+ORDER_PARAMETER: Final = "results_in_order"
+
+_FLAGS: Final = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 _COMPRESSED: Final = 4  # RSV1
 
@@ -105,11 +109,15 @@ class WebSocketSession(WebSocketServerProtocol):
             refusal = UpgradeForbidden()
             raise ConnectionDeny(codes_for(refusal).http, str(refusal))
         frames, confirmed = negotiate(request.protocols)
-        self._conversation = self._converse(frames, is_dry_run=request.path == DRY_RUN)
+        try:
+            ordered = _wants_order(self.http_request_uri)
+        except BadRequest as mistake:
+            raise ConnectionDeny(codes_for(mistake).http, str(mistake)) from mistake
+        self._conversation = self._converse(frames, ordered=ordered, is_dry_run=request.path == DRY_RUN)
         return confirmed
 
-    def _converse(self, frames: Frames, *, is_dry_run: bool) -> Conversation:
-        return Conversation(frames, self.factory.prefetch, is_dry_run=is_dry_run)
+    def _converse(self, frames: Frames, *, ordered: bool, is_dry_run: bool) -> Conversation:
+        return Conversation(frames, self.factory.prefetch, ordered=ordered, is_dry_run=is_dry_run)
 
     def onOpen(self) -> None:
         # The HTTP connection this was, until the upgrade, had registered itself.
@@ -330,3 +338,13 @@ class WebSocketSession(WebSocketServerProtocol):
         self.transport.resumeProducing()
         if self.data and not self._is_consuming:
             self.consumeData()
+
+
+def _wants_order(uri: str) -> bool:
+    """Whether a handshake's URI asks for answers in the order of the requests. Raises BadRequest."""
+    # Autobahn's own parameters leave out those without a value.
+    values = parse_qs(uri.partition("?")[2], keep_blank_values=True).get(ORDER_PARAMETER, ["false"])
+    wanted = _FLAGS.get(values[-1].lower())
+    if wanted is None:
+        raise BadRequest(f"{ORDER_PARAMETER} in the URL is true or false")
+    return wanted

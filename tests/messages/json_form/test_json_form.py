@@ -399,6 +399,51 @@ def test_a_body_is_json_when_its_type_says_so_or_is_absent(content_type: str | N
             requests.decode_request(b"{}", content_type=content_type, endpoint=None, request_id="r")
 
 
+def decode_own_id(value: dict[str, Any], request_id: str | None = None) -> str:
+    body = json.dumps(value).encode()
+    return requests.decode_request(body, content_type=None, endpoint=None, request_id=request_id).request_id
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"),
+    [
+        ({"requestId": "mine"}, "mine"),
+        ({"request_id": "mine"}, "mine"),
+        ({"requestId": "mine", "request_id": "other", "header": {"requestId": "third"}}, "mine"),
+        ({"header": {"requestId": "mine"}}, "mine"),
+        ({"header": {"request_id": "mine", "exec_endpoint": "/x"}}, "mine"),
+        ({"requestId": "", "header": {"requestId": None, "request_id": "mine"}}, "mine"),
+        ({"requestId": 7}, "7"),
+        ({"requestId": "\u00fc \n"}, "\u00fc \n"),
+    ],
+)
+def test_the_id_in_a_body_is_the_requests(body: dict[str, Any], request_id: str) -> None:
+    assert decode_own_id(body) == request_id
+    assert decode_own_id(body, "given") == "given"
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"requestId": None}, {"requestId": ""}, {"header": None}, {"header": 5}]
+)
+def test_a_body_without_an_id_gets_a_new_one(body: dict[str, Any]) -> None:
+    found = decode_own_id(body), decode_own_id(body)
+    assert [len(each) for each in found] == [32, 32]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "loc"),
+    [
+        ({"requestId": {}}, ["body", "requestId"]),
+        ({"header": {"request_id": ["x"]}}, ["body", "header", "requestId"]),
+    ],
+)
+def test_an_id_that_is_no_text_is_refused(body: dict[str, Any], loc: list[str]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode_own_id(body)
+    assert [problem["loc"] for problem in caught.value.problems] == [loc]
+
+
 def test_camel_case_wins_even_when_it_is_null() -> None:
     assert decode_json({"targetExecutor": None, "target_executor": "x"}).target == ""
     assert problems_of({"execEndpoint": None, "exec_endpoint": "/a"})

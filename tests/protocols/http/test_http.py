@@ -138,6 +138,31 @@ async def test_an_unreachable_deployment_is_503_on_every_path_with_the_request_a
         assert [d["text"] for d in answer["data"]] == ["x"]
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_id_in_a_body_is_that_of_the_request_unless_a_header_names_it():
+    async with served() as gateway:
+        for body, headers, wanted in (
+            ({"requestId": "mine"}, {}, "mine"),
+            ({"header": {"requestId": "mine"}}, {}, "mine"),
+            ({"requestId": "mine"}, {"X-Request-ID": "header"}, "header"),
+        ):
+            for path in ("/post", "/search"):
+                _, answered, text = await in_thread(call, gateway.port, "POST", path, body, headers)
+                assert json.loads(text)["header"]["requestId"] == wanted
+                assert answered["x-request-id"] == wanted
+                assert gateway.dispatcher.requests[-1].request_id == wanted
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_id_that_no_header_can_hold_is_in_the_body_alone():
+    async with served() as gateway:
+        body = {"requestId": "a\r\nSet-Cookie: b"}
+        status, answered, text = await in_thread(call, gateway.port, "POST", "/post", body)
+        assert (status, json.loads(text)["header"]["requestId"]) == (200, body["requestId"])
+        assert "x-request-id" not in answered
+        assert "set-cookie" not in answered
+
+
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [

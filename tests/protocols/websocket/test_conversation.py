@@ -78,6 +78,26 @@ def test_answers_are_sent_in_the_order_of_completion() -> None:
         assert send.payload == answer
 
 
+def test_answers_are_held_for_earlier_ones_where_the_client_asks_for_order() -> None:
+    talk = Conversation(BYTES_FRAMES, 2, ordered=True)
+    first, second = (ticket_of(receive(talk)) for _ in range(2))
+    assert talk.answered(second, b"second") == ()
+    assert not talk.is_reading
+    sends = talk.answered(first, b"first")
+    assert [send.payload for send in sends if isinstance(send, SendMessage)] == [b"first", b"second"]
+    assert (talk.sent(), talk.sent()) == ((RESUME_READING,), ())
+
+
+def test_held_answers_are_sent_before_the_end_of_an_ordered_connection() -> None:
+    talk = Conversation(BYTES_FRAMES, 3, ordered=True)
+    first, second = (ticket_of(receive(talk)) for _ in range(2))
+    assert receive(talk, b"\0") == ()
+    assert talk.answered(second, b"second") == ()
+    assert kinds(talk.answered(first, b"first")) == [SendMessage, SendMessage]
+    assert talk.sent() == ()
+    assert talk.sent() == (Close(NORMAL_CLOSURE), CANCEL_REQUESTS)
+
+
 def test_a_full_window_pauses_reading_until_an_answer_is_written() -> None:
     talk = conversation(prefetch=1)
     actions = receive(talk)

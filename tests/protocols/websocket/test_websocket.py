@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from gatewayd.errors import DeadlineExceeded, ExecutorUnreachable, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
-from gatewayd.pb import StatusProto
+from gatewayd.pb import DataContentProto, StatusProto
 from gatewayd.protocols.websocket.errors import truncated
 from tests.paths import GOLDEN
 from tests.protocols.harness import (
@@ -140,6 +140,82 @@ def check(frame, expected):
         found = wire.decode_request(frame)
         assert found.request_id == golden["header"]["request_id"]
         assert found.endpoint == golden["header"]["exec_endpoint"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_id_of_a_json_frame_is_that_of_its_answer():
+    frames = [
+        {"data": [{"text": "slow"}], "requestId": "a"},
+        {"data": [{"text": "x"}], "header": {"request_id": "b"}},
+        {"data": [{"text": "x"}]},
+    ]
+
+    async def conversation():
+        async with connect(gateway, subprotocol="json") as session:
+            for frame in frames:
+                await session.send(json.dumps(frame))
+            answers = [json.loads(await session.recv()) for _ in frames]
+        ids = [answer["header"]["request_id"] for answer in answers]
+        assert (ids[0], len(ids[1]), ids[2]) == ("b", 32, "a")
+        assert answers[2]["data"][0]["text"] == "slow"
+
+    async with served(("websocket",), FakeDispatcher(slow_ones_later)) as gateway:
+        await asyncio_client(conversation)
+
+
+@pytest.mark.parametrize("subprotocol", ["json", "bytes"])
+@pytest.mark.parametrize(
+    ("query", "in_order"),
+    [
+        ("", False),
+        ("?other=1", False),
+        ("?results_in_order=false", False),
+        ("?results_in_order=true", True),
+        ("?a=b&results_in_order=1", True),
+        ("?results_in_order", True),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_answers_come_in_the_order_of_the_requests_where_the_url_asks_for_it(
+    query, in_order, subprotocol
+):
+    sent = [("1", "slow"), ("2", "x"), ("3", "slow"), ("4", "y")]
+
+    def frame(name, text):
+        if subprotocol == "json":
+            return json.dumps({"requestId": name, "data": [{"text": text}]})
+        documents = DataContentProto()
+        documents.docs.docs.add(text=text)
+        return request_bytes(name, documents=documents.SerializeToString())
+
+    def name_of(answer):
+        if subprotocol == "json":
+            return json.loads(answer)["header"]["request_id"]
+        return wire.decode_request(answer).request_id
+
+    async def conversation():
+        async with connect(gateway, "/" + query, subprotocol) as session:
+            for name, text in sent:
+                await session.send(frame(name, text))
+            await session.send("{}" if subprotocol == "json" else b"\0")
+            answers = [name_of(answer) async for answer in session]
+        assert answers == (["1", "2", "3", "4"] if in_order else ["2", "4", "1", "3"])
+
+    async with served(("websocket",), FakeDispatcher(slow_ones_later)) as gateway:
+        await asyncio_client(conversation)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_order_that_cannot_be_understood_is_refused():
+    async def conversation():
+        with pytest.raises(websockets.InvalidStatus) as refusal:
+            async with connect(gateway, "/?results_in_order=maybe"):
+                pass
+        assert refusal.value.response.status_code == 422
+        assert "results_in_order" in refusal.value.response.reason_phrase
+
+    async with served(("websocket",)) as gateway:
+        await asyncio_client(conversation)
 
 
 @pytest_twisted.ensureDeferred
