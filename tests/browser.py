@@ -104,6 +104,11 @@ class Browser:
         heard = [one["params"] for one in self.events if one["method"] == "Network.responseReceived"]
         return [one["response"]["url"] for one in heard]
 
+    def asked(self) -> list[str]:
+        """The addresses of everything that the page wanted, blocked requests included."""
+        heard = [one["params"] for one in self.events if one["method"] == "Network.requestWillBeSent"]
+        return [one["request"]["url"] for one in heard]
+
     def complaints(self) -> list[str]:
         """Errors that the page's console shows."""
         found = []

@@ -42,7 +42,7 @@ class EchoConversation(Conversation):
 class EchoSession(WebSocketSession):
     """Sends each message back as it came: text as text, and compressed where that was agreed on."""
 
-    def _converse(self, frames: Frames, *, is_dry_run: bool) -> Conversation:
+    def _converse(self, frames: Frames, *, ordered: bool, is_dry_run: bool) -> Conversation:
         return EchoConversation(frames, self.factory.prefetch)
 
     async def _exchange(self, ticket: int, payload: bytes) -> None:

@@ -27,6 +27,9 @@ from graphql import (
     GraphQLScalarType,
     GraphQLSchema,
     GraphQLString,
+    Undefined,
+    ValueNode,
+    value_from_ast_untyped,
 )
 
 from gatewayd.messages.json_form import requests, responses
@@ -50,10 +53,24 @@ def _camel(name: str) -> str:
 
 
 def _parse_json(value: Any) -> Any:
-    if not isinstance(value, str):
-        # The words of the reference's parser.
-        raise TypeError(f"the JSON object must be str, bytes or bytearray, not {type(value).__name__}")
-    return orjson.loads(value)
+    """A text that holds JSON, as the reference wants it, or the value itself."""
+    if isinstance(value, str):
+        return orjson.loads(value)
+    orjson.dumps(value)  # refuses what a literal can hold and JSON cannot, such as integers beyond 64 bits
+    return value
+
+
+def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    return _parse_json(_defined(value_from_ast_untyped(node, variables)))
+
+
+def _defined(value: Any) -> Any:
+    """Without the variables that have no value, which while a query is validated is all of them."""
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items() if item is not Undefined}
+    if isinstance(value, list):
+        return [None if item is Undefined else _defined(item) for item in value]
+    return value
 
 
 def _parse_base64(value: Any) -> str:
@@ -66,8 +83,9 @@ _BASE64: Final = GraphQLScalarType("Base64", parse_value=_parse_base64)
 _ARRAY: Final = GraphQLScalarType("NdArray")
 _JSON: Final = GraphQLScalarType(
     "JSONScalar",
-    description="Any JSON value in answers; in arguments a text that holds a JSON object.",
+    description="Any JSON value in answers; in arguments a JSON object, or a text that holds one.",
     parse_value=_parse_json,
+    parse_literal=_parse_json_literal,
 )
 
 _SCALARS: Final[Mapping[FieldKind, Any]] = {

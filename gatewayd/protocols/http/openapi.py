@@ -14,7 +14,7 @@ from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
 from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
-from gatewayd.protocols.http.schemas import Schema, ref, referred, with_references
+from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
 
 _TITLE: Final = "gatewayd"
 _DESCRIPTION: Final = (
@@ -32,6 +32,7 @@ _SUMMARIES: Final = {
     "/update": "Update documents",
     "/delete": "Delete documents",
 }
+_QUERY: Final = '{ docs(data: [{text: "hello"}], execEndpoint: "/") { id text } }'
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
     f"executor cannot be reached the answer is {codes_of(ExecutorUnreachable).http}, where it is too slow "
@@ -95,7 +96,7 @@ class _Operations:
             tags=route.tags,
             description=given.get("description") or _FAILURES,
             operationId=self._id(given, route.path, method),
-            requestBody={"required": True, "content": _json(ref(model))},
+            requestBody={"required": True, "content": _json(ref(model), example(model))},
             responses={
                 str(route.status): _answer(str(description), ref("JinaResponseModel")),
                 str(codes_of(BadRequest).http): _answer(
@@ -162,7 +163,7 @@ def _graphql() -> dict[str, Any]:
         "get": _operation(
             "A GraphQL query, or a page to write one",
             operationId="graphql_get",
-            parameters=[{"name": "query", "in": "query", "schema": query}],
+            parameters=[{"name": "query", "in": "query", "schema": query, "example": _QUERY}],
             responses={
                 "200": {"description": "The answer, or the page for browsers."},
                 str(codes_of(PathNotFound).http): {"description": "There is no GraphQL here."},
@@ -171,7 +172,10 @@ def _graphql() -> dict[str, Any]:
         "post": _operation(
             "A GraphQL query or mutation",
             operationId="graphql_post",
-            requestBody={"required": True, "content": _json(asked)},
+            requestBody={
+                "required": True,
+                "content": _json(asked, {"query": _QUERY, "variables": {}, "operationName": None}),
+            },
             responses={"200": _answer("The answer; errors are in it.", answer)},
         ),
     }
@@ -186,8 +190,9 @@ def _answer(description: str, schema: Schema) -> dict[str, Any]:
     return {"description": description, "content": _json(schema)}
 
 
-def _json(schema: Schema) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _json(schema: Schema, shown: dict[str, Any] | None = None) -> dict[str, Any]:
+    """``shown`` is what pages fill in before a reader tries the operation."""
+    return {"application/json": {"schema": schema, **({} if shown is None else {"example": shown})}}
 
 
 def _literal(path: str) -> str:

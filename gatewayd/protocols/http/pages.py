@@ -30,6 +30,9 @@ _TYPES: Final = {
 }
 _HTML: Final = b"text/html; charset=utf-8"
 
+# Redoc shows a logo from the internet, and leaves it out where that is no picture.
+_REPLACED: Final = {"redoc.standalone.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")}
+
 # Styles are written by the scripts themselves; Redoc searches in a worker that it makes of a text.
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -98,7 +101,10 @@ def _files(packages: tuple[str, ...]) -> tuple[Page, ...]:
             kind = _TYPES.get(file.name.rpartition(".")[2])
             if kind is not None and file.name.startswith(prefix):
                 path = f"/docs/assets/{versioned}/{file.name}"
-                found.append(Page(path, kind, file.read_bytes(), _FOREVER))
+                body = file.read_bytes()
+                if file.name in _REPLACED:
+                    body = body.replace(*_REPLACED[file.name])
+                found.append(Page(path, kind, body, _FOREVER))
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from gatewayd.messages.json_form.fields import (
     DOCUMENT,
     ENDPOINT,
     PARAMETERS,
+    REQUEST_ID,
     SCORE,
     TARGET,
     FieldKind,
@@ -87,14 +88,16 @@ _DATA: Final[Schema] = {
     ],
     "examples": [[{"text": "hello"}]],
 }  # fmt: skip
-_TARGET: Final[Schema] = {"type": ["string", "null"], "format": "regex"}
-_PARAMETERS: Final[Schema] = {"type": ["object", "null"]}
+# Defaults change nothing: pages that fill a body in take them, and would make up values otherwise.
+_TARGET: Final[Schema] = {"type": ["string", "null"], "format": "regex", "default": ""}
+_PARAMETERS: Final[Schema] = {"type": ["object", "null"], "default": {}}
+_REQUEST_ID: Final[Schema] = {"type": ["string", "null"], "default": ""}
 _ENDPOINT: Final[Schema] = {"type": "string", "default": "/"}
 
 _TEXT: Final[Schema] = {"type": "string"}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 
-_COMMON: Final = ((DATA, _DATA), (TARGET, _TARGET), (PARAMETERS, _PARAMETERS))
+_COMMON: Final = ((DATA, _DATA), (TARGET, _TARGET), (PARAMETERS, _PARAMETERS), (REQUEST_ID, _REQUEST_ID))
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "ExceptionProto": _object(
@@ -178,6 +181,15 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "_NamedScore": _fields("_NamedScore", SCORE),
 }
+
+
+def example(name: str) -> dict[str, Any]:
+    """A request of the model ``name`` that reaches every executor: each field, with what changes nothing."""
+    properties = SCHEMAS[name]["properties"].items()
+    return {
+        key: schema["examples"][0] if "examples" in schema else schema["default"]
+        for key, schema in properties
+    }
 
 
 def with_references(names: Iterable[str]) -> dict[str, Schema]:

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Request, Response
-from gatewayd.pb import StatusProto
+from gatewayd.messages.structs import read_struct
+from gatewayd.pb import StatusProto, Struct
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
@@ -47,28 +48,8 @@ BETTER: dict[str, Any] = {
             ]
         }
     },
-    # In the words of another release of the library that both are built on.
-    "tags in as literal object": {
-        "data": None,
-        "errors": [
-            {
-                "message": "Expected value of type 'JSONScalar', but encountered error 'the JSON object must "
-                "be str, bytes or bytearray, not dict'; found: { a: 1 }.",
-                "locations": [{"line": 1, "column": 31}],
-            }
-        ],
-    },
-    "tags in by variable (object)": {
-        "data": None,
-        "errors": [
-            {
-                "message": "Variable '$t' has invalid value: Expected value of type 'JSONScalar', but "
-                "encountered error 'the JSON object must be str, bytes or bytearray, not dict'; "
-                "found: {'a': 2}.",
-                "locations": [{"line": 1, "column": 9}],
-            }
-        ],
-    },
+    "tags in as literal object": {"data": {"docs": [{"id": "d0", "tags": {"a": 1.0}}]}},
+    "tags in by variable (object)": {"data": {"docs": [{"id": "d0", "tags": {"a": 2.0}}]}},
 }  # fmt: skip
 
 
@@ -256,6 +237,58 @@ async def test_an_executors_failure_leaves_the_data_of_its_field_and_of_others()
         assert [(error["message"], error["path"]) for error in body["errors"]] == [
             ("ValueError('boom')", ["a"])
         ]
+
+
+OBJECT = {"s": "x", "n": 1.5, "o": {"list": [1.0, None, True, {}]}}
+LITERAL = '{s: "x", n: 1.5, o: {list: [1, null, true, {}]}}'
+
+
+@pytest.mark.parametrize(
+    ("tags", "parameters", "variables"),
+    [
+        ("$t", "$p", {"t": OBJECT, "p": OBJECT}),
+        ("$t", "$p", {"t": json.dumps(OBJECT), "p": json.dumps(OBJECT)}),
+        (LITERAL, LITERAL, {}),
+        ("{s: $s, n: 1.5, o: $o}", "{s: $s, n: 1.5, o: $o}", {"s": "x", "o": OBJECT["o"]}),
+        ("{s: $s, u: $u, n: 1.5, o: $o}", "$p", {"s": "x", "o": OBJECT["o"], "p": OBJECT}),
+    ],
+    ids=["objects", "texts", "literals", "variables in literals", "one without a value"],
+)
+@pytest_twisted.ensureDeferred
+async def test_tags_and_parameters_are_objects_or_texts_that_hold_them(
+    tags: str, parameters: str, variables: dict[str, Any]
+) -> None:
+    dispatcher = FakeDispatcher()
+    async with serving(dispatcher) as gateway:
+        types = {name: "String" if name == "s" else "JSONScalar" for name in "soptu"}
+        used = [f"${name}: {kind}" for name, kind in types.items() if f"${name}" in tags + parameters]
+        text = f"query ({' '.join(used)})" if used else "query"
+        text += f"{{ docs(data: [{{tags: {tags}}}], parameters: {parameters}) {{ tags }} }}"
+        _, _, body = await in_thread(ask, gateway.port, query(text, variables=variables))
+        assert body == {"data": {"docs": [{"tags": OBJECT}]}}
+        assert read_struct(Struct.FromString(dispatcher.requests[0].parameters)) == OBJECT
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("[1]", "parameters: value is not a valid dict"),
+        ("5", "parameters: value is not a valid dict"),
+        ('"not json"', "JSONScalar"),
+        ("{a: $missing}", "$missing"),
+        ("{a: 1" + "0" * 400 + "}", "JSONScalar"),
+        ("{a: " * 60 + "1" + "}" * 60, "nested too deeply"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_parameters_that_are_no_object_are_refused(value: str, words: str) -> None:
+    dispatcher = FakeDispatcher()
+    async with serving(dispatcher) as gateway:
+        text = f"{{ docs(parameters: {value}) {{ id }} }}"
+        status, _, body = await in_thread(ask, gateway.port, query(text))
+        assert (status, body["data"]) == (200, None)
+        assert words in body["errors"][0]["message"]
+        assert not dispatcher.requests
 
 
 @pytest_twisted.ensureDeferred

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from gatewayd.assets.fetch import PACKAGES
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.json_form.documents import read_document
-from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, SCORE, TARGET
+from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, REQUEST_ID, SCORE, TARGET
 from gatewayd.messages.json_form.requests import decode_request
 from gatewayd.pb import DataContentProto, DocumentProto
 from gatewayd.protocols.http.openapi import openapi
@@ -152,14 +152,49 @@ def test_every_field_of_the_table_is_read_and_bad_ones_are_refused_by_name(field
 
 def test_the_request_has_the_fields_of_the_table() -> None:
     schema = document()["components"]["schemas"]["JinaRequestModel"]
-    body = {DATA.name: [{"id": "d"}], TARGET.name: "t", PARAMETERS.name: {"k": 1}, ENDPOINT.name: "/e"}
+    body = {
+        DATA.name: [{"id": "d"}],
+        TARGET.name: "t",
+        PARAMETERS.name: {"k": 1},
+        REQUEST_ID.name: "r",
+        ENDPOINT.name: "/e",
+    }
 
-    request = decode_request(json.dumps(body).encode(), content_type=None, endpoint=None, request_id="r")
+    request = decode_request(json.dumps(body).encode(), content_type=None, endpoint=None, request_id=None)
 
     assert list(schema["properties"]) == list(body)
-    assert (request.target, request.endpoint) == ("t", "/e")
+    assert (request.target, request.endpoint, request.request_id) == ("t", "/e", "r")
     assert request.parameters
     assert request.documents
+
+
+@pytest.mark.parametrize("model", ["JinaRequestModel", "JinaEndpointRequestModel"])
+def test_the_body_that_pages_fill_in_has_every_field_and_changes_nothing(model: str) -> None:
+    paths = document(expose_endpoints=EXPOSED, expose_graphql_endpoint=True)["paths"]
+    operations = [operation for item in paths.values() for operation in item.values()]
+    contents = [
+        each["requestBody"]["content"]["application/json"] for each in operations if "requestBody" in each
+    ]
+    bodies = [each["example"] for each in contents if each["schema"].get("$ref", "").endswith(f"/{model}")]
+    schema = document(expose_endpoints=EXPOSED)["components"]["schemas"][model]
+
+    assert bodies
+    for body in bodies:
+        assert list(body) == list(schema["properties"])
+        request = decode_request(json.dumps(body).encode(), content_type=None, endpoint=None, request_id=None)
+        (found,) = DataContentProto.FromString(request.documents).docs.docs
+        assert (found.text, request.target, request.parameters, request.endpoint) == ("hello", "", b"", "/")
+        assert len(request.request_id) == 32
+
+
+def test_every_body_has_an_example() -> None:
+    for full in (True, False):
+        for item in document(full, expose_endpoints=ODD, expose_graphql_endpoint=True)["paths"].values():
+            for operation in item.values():
+                if "requestBody" in operation:
+                    assert "example" in operation["requestBody"]["content"]["application/json"]
+                for parameter in operation.get("parameters", ()):
+                    assert "example" in parameter
 
 
 @pytest_twisted.ensureDeferred
@@ -191,6 +226,16 @@ def test_pages_name_only_files_that_are_served() -> None:
             for address in re.findall(rb'(?:src|href)="([^"]+)"', page.body):
                 base = page.path.rpartition("/")[0]
                 assert f"{base}/{address.decode()}" in paths
+
+
+def test_no_page_shows_a_picture_from_elsewhere() -> None:
+    for page in (*documentation(GatewayConfig(), full=True), *graphiql(GatewayConfig())):
+        if page.path.endswith((".js", ".css")) or page.content_type.startswith(b"text/html"):
+            assert not re.findall(rb"""https?://[^"'` )]+\.(?:svg|png|ico|woff2?|css)\b""", page.body), (
+                page.path
+            )
+        if page.content_type.startswith(b"text/html"):
+            assert b"//" not in page.body.replace(b"<!--", b"")
 
 
 def test_files_of_packages_come_with_their_licences() -> None:
