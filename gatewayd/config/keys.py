@@ -195,6 +195,8 @@ POOL: Final = Section("gateway.pool", (
         "How a replica is chosen."),
     Key("connect_timeout", k.seconds(zero=False), 0.8, "Seconds that a connection may take.",
         aliases=("connect_timeout_s",), field="connect_timeout_s"),
+    Key("max_pings", k.integer(0), 2,
+        "Pings to an external executor that sends nothing meanwhile; 0 for no limit."),
     Key("eject_after_failures", k.integer(1), 5, "Failures in a row after which a replica is left out."),
     Key("eject_time", k.seconds(zero=False), 5.0, "Seconds for which it is left out.",
         aliases=("eject_s",), field="eject_s"),

@@ -241,6 +241,8 @@ def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: Any) 
         metadata=tuple(deployment.grpc_metadata.items()),
         max_message_bytes=gateway.pool.max_executor_message_bytes,
         connect_timeout_s=gateway.pool.connect_timeout_s,
+        # Executors that we start allow any number (executor/runtime.py).
+        max_pings=gateway.pool.max_pings if deployment.external else 0,
     )
 
 

@@ -58,6 +58,7 @@ class ChannelSettings:
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
     the server's certificate must have. ``roots`` is an IOpenSSLTrustRoot, None for the platform's.
+    ``max_pings`` is as in ``LinkSettings``.
     """
 
     tls: bool = False
@@ -68,6 +69,7 @@ class ChannelSettings:
     max_message_bytes: int = 1 << 30
     connect_timeout_s: float = 0.8
     reconnect_s: float = 0.1
+    max_pings: int = 0
 
 
 class Channel:
@@ -104,6 +106,7 @@ class Channel:
                 settings.roots,
                 settings.connect_timeout_s,
                 settings.reconnect_s,
+                settings.max_pings,
             ),
             AnswerHead.of,
             self._state_changed,

@@ -47,6 +47,9 @@ MAX_ID: Final = 2**31 - 1
 # What a peer's MAX_FRAME_SIZE is until it says otherwise.
 SMALLEST_FRAME: Final = 16384
 
+# What each further frame of a header block has to bring on average.
+_FRAME_BYTES: Final = 4096
+
 # Length (24 bits in two), type, flags, stream.
 FRAME: Final = Struct(">HBBBI")
 SETTING: Final = Struct(">HI")
@@ -54,10 +57,15 @@ NUMBER: Final = Struct(">I")
 
 
 class Violation(Exception):
-    """The peer broke the rules so badly that the connection has to end, with the error ``code``."""
+    """
+    The peer broke the rules so badly that the connection has to end, with the error ``code``.
 
-    def __init__(self, code: int, why: str) -> None:
+    ``stream_id`` is the stream that did it, 0 for the connection as a whole.
+    """
+
+    def __init__(self, code: int, why: str, stream_id: int = 0) -> None:
         self.code = code
+        self.stream_id = stream_id
         super().__init__(why)
 
 
@@ -239,5 +247,7 @@ class FrameReader:
             raise Violation(PROTOCOL_ERROR, "a header block was interrupted")
         parts.append(payload)
         self._block_size += len(payload)
-        if self._block_size > self._block_bytes or len(parts) > self._block_frames:
-            raise Violation(ENHANCE_YOUR_CALM, "a header block is too large")
+        # Small frames cost more than their bytes: those beyond the first must bring some.
+        frames = self._block_frames + self._block_size // _FRAME_BYTES
+        if self._block_size > self._block_bytes or len(parts) > frames:
+            raise Violation(ENHANCE_YOUR_CALM, "a header block is too large", stream_id)

@@ -59,7 +59,7 @@ from gatewayd.rpc.frames import (
     header_frames,
     unpadded,
 )
-from gatewayd.rpc.headers import Blocks, Unreadable
+from gatewayd.rpc.headers import Blocks, TooLarge, Unreadable
 
 
 @attrs.frozen
@@ -68,13 +68,16 @@ class Limits:
     What we allow a server.
 
     ``window_bytes`` is how much may be on its way to us, for each stream and for all of them together. We
-    always read at once, so it bounds only what still arrives for a cancelled stream. ``noise`` is the number
-    of frames without content that are accepted between two answers or calls of ``reset_noise``.
+    always read at once, so it bounds only what still arrives for a cancelled stream. ``headers_bytes`` bounds
+    the fields of a header block: larger ones fail their own stream. ``block_bytes`` and ``block_frames`` bound
+    what is received of one, encoded: larger ones end the connection. ``noise`` is the number of frames without
+    content that are accepted between two answers or calls of ``reset_noise``.
     """
 
     window_bytes: int = 1 << 24
     frame_bytes: int = 1 << 18
-    block_bytes: int = 1 << 18
+    headers_bytes: int = 1 << 18
+    block_bytes: int = 1 << 24
     block_frames: int = 64
     noise: int = 4000
 
@@ -115,7 +118,8 @@ class Stream:
 @attrs.frozen
 class Broken:
     """
-    Why a stream has ended early. ``code`` is that of a RST_STREAM from the server, else None.
+    Why a stream has ended early. ``code`` is an error code of HTTP/2 (RFC 9113 section 7) when this stream was
+    reset, by the server or for what it sent on it; None when the connection is to blame.
 
     ``reached`` is False when the server certainly has not processed the request.
     """
@@ -156,9 +160,10 @@ class Connection:
         self.ready = False  # the server's settings have arrived
         self.leaving = False  # no stream can be started any more
         self.closed = False
+        self.pings = 0  # sent since the server last sent a header block
         self._owner = owner
         self._limits = limits
-        self._blocks: Blocks[Any] = Blocks(read, limits.block_bytes)
+        self._blocks: Blocks[Any] = Blocks(read, limits.headers_bytes)
         self._streams: dict[int, Stream] = {}
         self._waiting: OrderedDict[Stream, None] = OrderedDict()
         self._next_id = 1
@@ -184,7 +189,7 @@ class Connection:
                 (ENABLE_PUSH, 0),
                 (INITIAL_WINDOW_SIZE, limits.window_bytes),
                 (MAX_FRAME_SIZE, limits.frame_bytes),
-                (MAX_HEADER_LIST_SIZE, limits.block_bytes),
+                (MAX_HEADER_LIST_SIZE, limits.headers_bytes),
             )
         )
         more = limits.window_bytes - DEFAULT_WINDOW
@@ -217,7 +222,13 @@ class Connection:
         self._waiting.clear()
         return waiting
 
+    @property
+    def busy(self) -> bool:
+        """Whether a stream is open."""
+        return bool(self._streams)
+
     def ping(self) -> None:
+        self.pings += 1
         self._emit(frame(PING, 0, 0, b"gatewayd"))
 
     def reset_noise(self) -> None:
@@ -336,11 +347,11 @@ class Connection:
         if self.closed:
             return
         corked = self._corked = []
-        why = None
+        why, culprit = None, None
         try:
             self._reader.feed(data)
         except Violation as violation:
-            why = str(violation)
+            why, culprit = str(violation), self._streams.get(violation.stream_id)
             corked.append(frame(GOAWAY, 0, 0, NUMBER.pack(0) + NUMBER.pack(violation.code)))
         finally:
             self._corked = None
@@ -351,6 +362,10 @@ class Connection:
                 # The owner first: a stream's callback may start another stream at once.
                 self._close()
                 self._owner.on_failed(why)
+                if culprit is not None and culprit.stream_id:
+                    # Sent again, the same request would cost the next replica its connection too.
+                    self._forget(culprit)
+                    culprit.on_broken(Broken(why, ENHANCE_YOUR_CALM))
                 self.lost(why)
             return
         if self._waiting or self._outgoing.waiting:
@@ -393,11 +408,22 @@ class Connection:
         # Decoded even if its stream is gone: the table has to follow.
         try:
             fields = self._blocks.decode(block)
+        except TooLarge:
+            fields = None
         except Unreadable as error:
-            raise Violation(COMPRESSION_ERROR, f"headers cannot be decoded: {error}") from error
+            why = f"headers cannot be decoded: {error}"
+            raise Violation(COMPRESSION_ERROR, why, stream_id if error.oversized else 0) from error
+        self.pings = 0
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_over(stream_id)
+            return
+        if fields is None:
+            if ended:
+                self._ended(stream)
+            else:
+                self.cancel(stream, ENHANCE_YOUR_CALM)
+            stream.on_broken(Broken(_too_large(self._limits.headers_bytes), ENHANCE_YOUR_CALM))
             return
         if ended:
             self._ended(stream)
@@ -525,3 +551,7 @@ class Connection:
         self._noise += 1
         if self._noise > self._limits.noise:
             raise Violation(ENHANCE_YOUR_CALM, "the server sends too many frames that bring nothing")
+
+
+def _too_large(limit_bytes: int) -> str:
+    return f"the executor's headers or trailers are larger than {limit_bytes} bytes: it should send less"

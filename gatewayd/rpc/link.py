@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -45,6 +46,19 @@ KEEPALIVE_TIMEOUT_S: Final = 4.999
 # How long a connection that we end may take to send what is still to be sent.
 _GOODBYE_S: Final = 0.5
 
+# The kernel's own watch, where it has one: a host that is gone is noticed after 20 s, whether it owes us an
+# acknowledgement or nothing. Pings notice more, such as a process that hangs, but are limited.
+_TCP_OPTIONS: Final = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", 20_000),
+    )
+    if hasattr(socket, name)
+)
+
 _CLOSED: Final = "the connection was closed"
 _TIMED_OUT: Final = "connection attempt timed out before receiving SETTINGS frame"
 
@@ -55,7 +69,9 @@ class LinkSettings:
     How to connect to ``address``, which is ``host:port``.
 
     ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``roots`` is an
-    IOpenSSLTrustRoot, None for the platform's.
+    IOpenSSLTrustRoot, None for the platform's. ``max_pings`` is how often the server is pinged while it sends
+    no headers, 0 for no limit: gRPC's servers end connections that ping them more often, unless they have
+    been set up to allow it.
     """
 
     address: str
@@ -63,6 +79,7 @@ class LinkSettings:
     roots: Any
     connect_timeout_s: float
     reconnect_s: float
+    max_pings: int = 0
 
 
 class Link:
@@ -273,6 +290,9 @@ class Session(Protocol):
             self.transport.abortConnection()
             return
         self.transport.setTcpNoDelay(True)
+        self.transport.setTcpKeepAlive(True)
+        for option, value in _TCP_OPTIONS:
+            self.transport.socket.setsockopt(socket.IPPROTO_TCP, option, value)
         if self._link.settings.tls_name is None:
             self._begin()
 
@@ -372,9 +392,16 @@ class Session(Protocol):
         left_s = self._heard_s + link.keepalive_s - now
         if left_s > 0:
             self._timer = link.reactor.callLater(left_s, self._keep_alive)
+        elif not self._may_ping():
+            self._timer = link.reactor.callLater(link.keepalive_s, self._keep_alive)
         else:
             self.connection.ping()
             self._timer = link.reactor.callLater(KEEPALIVE_TIMEOUT_S, self._check_alive, now)
+
+    def _may_ping(self) -> bool:
+        most = self._link.settings.max_pings
+        # The last one is kept for a call that is under way.
+        return not most or self.connection.pings < (most if self.connection.busy else most - 1)
 
     def _check_alive(self, asked_s: float) -> None:
         if self._heard_s < asked_s:

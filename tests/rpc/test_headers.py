@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.rpc.headers import Blocks, Unreadable, encode
+from gatewayd.rpc.headers import Blocks, TooLarge, Unreadable, encode
 
 NAMES = st.sampled_from([b":status", b"content-type", b"grpc-status", b"grpc-message", b"x", b"y" * 200])
 VALUES = st.one_of(st.sampled_from([b"200", b"0", b"application/grpc", b""]), st.binary(max_size=300))
@@ -59,3 +59,51 @@ def test_a_block_that_unfolds_to_more_than_the_limit_is_unreadable() -> None:
     bomb = encoder.encode([(b"x", b"y" * 3000)]) + b"\xbe" * 100
     with pytest.raises(Unreadable):
         Blocks(list, 1 << 14).decode(bomb)
+
+
+LARGE = st.one_of(VALUES, st.integers(3_000, 70_000).map(lambda size: b"v" * size))
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.tuples(NAMES, LARGE), max_size=4), st.sampled_from(["literal", "indexed"])),
+        max_size=8,
+    )
+)
+def test_a_list_that_is_too_large_costs_itself_alone(
+    turns: list[tuple[list[tuple[bytes, bytes]], str]],
+) -> None:
+    encoder = Encoder()
+    blocks = Blocks(list, 40_000)
+    for fields, how in turns:
+        block = encode(fields) if how == "literal" else encoder.encode(fields, huffman=False)
+        size = sum(len(name) + len(value) + 32 for name, value in fields)
+        if len(block) > 40_000 or size > 40_000:
+            with pytest.raises(TooLarge):
+                blocks.decode(block)
+        else:
+            assert blocks.decode(block) == fields
+
+
+def test_long_names_and_huffman_texts_are_passed_over_too() -> None:
+    encoder = Encoder()
+    blocks = Blocks(list, 10_000)
+    small = [(b"a", b"b" * 50), (b"grpc-status", b"0")]
+    assert blocks.decode(encoder.encode(small)) == small
+    for large in ([(b"n" * 30_000, b"v")], [(b"a", b"~\\" * 15_000)], [(b"q", b"e" * 40_000)]):
+        with pytest.raises(TooLarge):
+            blocks.decode(encoder.encode(large, huffman=True))
+        assert blocks.decode(encoder.encode(small)) == small
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30_000, 60_000])
+def test_a_large_block_that_ends_too_early_is_unreadable(cut: int) -> None:
+    block = encode([(b"x", b"y" * 70_000)])
+    with pytest.raises(Unreadable):
+        Blocks(list, 1000).decode(block[:-cut])
+
+
+def test_a_list_that_is_too_large_to_decode_says_so() -> None:
+    with pytest.raises(Unreadable) as caught:
+        Blocks(list, 1000).decode(encode([(b"x", b"y" * 100)] * 1000))
+    assert caught.value.oversized

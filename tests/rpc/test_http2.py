@@ -240,7 +240,7 @@ BROKEN = {
     "a continuation of nothing": frame(CONTINUATION, 4, 1, HEADERS),
     "an interrupted block": frame(HEADERS_, 0, 1, HEADERS) + frame(PING, 0, 0, b"x" * 8),
     "a block of another stream": frame(HEADERS_, 0, 1, HEADERS) + frame(CONTINUATION, 4, 3, b""),
-    "an endless block": frame(HEADERS_, 0, 1, b"") + frame(CONTINUATION, 0, 1, b"\0" * 16_000) * 40,
+    "an endless block": frame(HEADERS_, 0, 1, b"") + frame(CONTINUATION, 0, 1, b"\0" * 16_000) * 1100,
     "a block of nothing": frame(HEADERS_, 0, 1, b"") + frame(CONTINUATION, 0, 1) * 100,
     "an undecodable block": frame(HEADERS_, 4, 1, b"\xff\xff\xff\xff\xff\xff"),
     "padding beyond the frame": frame(DATA, 8, 1, b"\x09abc"),
@@ -282,12 +282,46 @@ def test_a_broken_rule_ends_the_connection_and_every_call(what: str) -> None:
     memory.connection.receive(BROKEN[what])
 
     assert memory.events[-1].startswith("failed: ")
-    assert [call.code for call in calls] == ["UNAVAILABLE"] * 3
+    # What a request provokes of every server is not tried on the next one.
+    first = "RESOURCE_EXHAUSTED" if what in ("an endless block", "a block of nothing") else "UNAVAILABLE"
+    assert [call.code for call in calls] == [first, "UNAVAILABLE", "UNAVAILABLE"]
     assert memory.connection.closed
     sent = len(memory.sent)
     memory.connection.receive(answer(1))
     memory.connection.ping()
     assert len(memory.sent) == sent
+
+
+def header_frames(stream_id: int, block: bytes, flags: int) -> bytes:
+    pieces = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+    return (
+        frame(HEADERS_, flags, stream_id, pieces[0])
+        + b"".join(frame(CONTINUATION, 0, stream_id, piece) for piece in pieces[1:])
+        + frame(CONTINUATION, 4, stream_id)
+    )
+
+
+@pytest.mark.parametrize("size", [300_000, 4_000_000, 16_000_000])
+@pytest.mark.parametrize("ended", [True, False])
+def test_trailers_that_are_too_large_fail_their_own_call(size: int, ended: bool) -> None:
+    memory = ready()
+    calls = [memory.ask() for _ in range(3)]
+    large = encode([(b"grpc-status", b"2"), (b"grpc-message", b"x" * size)])
+    memory.connection.receive(frame(HEADERS_, 4, 3, HEADERS) + header_frames(3, large, int(ended)))
+    memory.connection.receive(answer(1) + answer(5))
+
+    assert [call.code for call in calls] == ["OK", "RESOURCE_EXHAUSTED", "OK"]
+    assert memory.events == ["ready"]
+    assert memory.idle
+
+
+def test_a_list_of_fields_that_only_unfolds_to_too_much_fails_its_own_call() -> None:
+    memory = ready(Limits(headers_bytes=10_000))
+    calls = [memory.ask(), memory.ask()]
+    entry = encode([(b"x", b"y" * 3000)])
+    memory.connection.receive(frame(HEADERS_, 4, 1, b"\x40" + entry[1:] + b"\xbe" * 9) + answer(3))
+
+    assert [call.code for call in calls] == ["RESOURCE_EXHAUSTED", "OK"]
 
 
 def test_one_streams_mistake_ends_that_stream_alone() -> None:

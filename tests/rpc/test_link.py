@@ -289,3 +289,62 @@ async def test_compressed_answers_are_expanded(bench: Bench, compression: str) -
     for size in (10_000, 5_000_000):
         answer = await channel.call(Call((document(size),), "/x"), 10.0)
         assert answer.documents.endswith(b"d" * size)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(("max_pings", "ended"), [(2, False), (0, True)])
+async def test_pings_stay_within_what_a_servers_default_policy_allows(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, max_pings: int, ended: bool
+) -> None:
+    """gRPC's servers end a connection at the third ping too many, which takes three minutes by default."""
+    monkeypatch.setattr(transport, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(transport, "KEEPALIVE_TIMEOUT_S", 0.2)
+    executor = Executor(*ALL)
+    executor.hold = asyncio.Event()
+    port = await bench.serve(executor)
+    channel = bench.channel(port, max_pings=max_pings)
+    await bench.until(lambda: bench.states[-1] == "ready")
+    call = channel.call(CALL, 20.0)
+    await bench.until(lambda: executor.seen)
+    session = channel.link._ready
+    checks = []
+    keep_alive = session._keep_alive
+    monkeypatch.setattr(session, "_keep_alive", lambda: (checks.append(1), keep_alive()))
+    if ended:
+        await bench.until(lambda: channel.link.keepalive_s > transport.KEEPALIVE_S)
+        assert (await error_of(call)).code == "UNAVAILABLE"
+        return
+    await bench.until(lambda: len(checks) > 10)
+    assert session.connection.pings == 2
+    await bench.bridge.on_loop(executor.let_go)
+    assert not (await call).failed
+    assert session.connection.pings == 0
+    await bench.until(lambda: session.connection.pings == 1)
+    checks.clear()
+    await bench.until(lambda: len(checks) > 5)
+    assert session.connection.pings == 1  # the other is for the next call
+    assert bench.states == ["connecting", "ready"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_kernel_watches_the_connection_as_well(bench: Bench, threaded_echo: int) -> None:
+    channel = bench.channel(threaded_echo)
+    await bench.until(lambda: bench.states[-1] == "ready")
+    connection = channel.link._ready.transport.socket
+
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_grpc_server_with_long_details_fails_that_call_alone(bench: Bench) -> None:
+    executor = Executor(*ALL)
+    executor.answer = (grpc.StatusCode.INTERNAL, "long " * 80_000)
+    port = await bench.serve(executor)
+    channel = bench.channel(port)
+    errors = [await error_of(call) for call in [channel.call(CALL, 10.0) for _ in range(3)]]
+    executor.answer = b""
+
+    assert {error.code for error in errors} == {"RESOURCE_EXHAUSTED"}
+    assert not (await channel.call(CALL, 10.0)).failed
+    assert bench.states == ["connecting", "ready"]
