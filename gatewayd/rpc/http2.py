@@ -68,10 +68,10 @@ class Limits:
     What we allow a server.
 
     ``window_bytes`` is how much may be on its way to us, for each stream and for all of them together. We
-    always read at once, so it bounds only what still arrives for a cancelled stream. ``headers_bytes`` bounds
-    the fields of a header block: larger ones fail their own stream. ``block_bytes`` and ``block_frames`` bound
-    what is received of one, encoded: larger ones end the connection. ``noise`` is the number of frames without
-    content that are accepted between two answers or calls of ``reset_noise``.
+    always read at once, so it bounds only what still arrives for a cancelled stream. ``headers_bytes``
+    bounds the fields of a header block: larger ones fail their own stream. ``block_bytes`` and
+    ``block_frames`` bound what is received of one, encoded: larger ones end the connection. ``noise`` is the
+    number of frames without content that are accepted between two answers or calls of ``reset_noise``.
     """
 
     window_bytes: int = 1 << 24
@@ -118,8 +118,8 @@ class Stream:
 @attrs.frozen
 class Broken:
     """
-    Why a stream has ended early. ``code`` is an error code of HTTP/2 (RFC 9113 section 7) when this stream was
-    reset, by the server or for what it sent on it; None when the connection is to blame.
+    Why a stream has ended early. ``code`` is an error code of HTTP/2 (RFC 9113 section 7) when this stream
+    was reset, by the server or for what it sent on it; None when the connection is to blame.
 
     ``reached`` is False when the server certainly has not processed the request.
     """

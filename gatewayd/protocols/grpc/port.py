@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from typing import Any
@@ -132,7 +133,11 @@ class GrpcPort:
     async def _drain_on_loop(self, grace_s: float) -> None:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
-            await self._server.stop(grace_s)
+            stopping = asyncio.ensure_future(self._server.stop(grace_s))
+            # One turn of the loop first: clients learn of the stop before their streams end.
+            await asyncio.sleep(0)
+            self._servicer.drain()
+            await stopping
 
     def _options(self) -> dict[str, int | str]:
         """spec wire.md, Options; but a message's size has a limit."""

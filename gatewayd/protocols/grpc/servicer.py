@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded
+from gatewayd.errors import BadRequest, Draining, GatewayError, InternalError, Overloaded
 from gatewayd.messages import methods, wire
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
@@ -67,6 +67,7 @@ class Servicer:
         self._status = status
         self._prefetch = prefetch
         self._buffers = buffers  # reactor thread only
+        self._streams: set[_CallStream] = set()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler a service, from bytes to bytes."""
@@ -95,7 +96,17 @@ class Servicer:
     async def call(self, _requests: object, context: Any) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
         ordered, prefetch = _stream_settings(context.invocation_metadata(), self._prefetch)
-        await _CallStream(self, context, Window(prefetch, ordered)).run()
+        stream = _CallStream(self, context, Window(prefetch, ordered))
+        self._streams.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """End each Call as soon as it has its answers: the gateway is about to stop."""
+        for stream in self._streams:
+            stream.drain()
 
     async def dry_run(self, _empty: bytes, context: Any) -> bytes:
         """A StatusProto; the call itself never fails for a network error (spec grpc.md)."""
@@ -142,9 +153,15 @@ class _CallStream:
         self._going_out: deque[asyncio.Future[Response]] = deque()
         self._something_new = asyncio.Event()
         self._room = asyncio.Event()
+        self._draining = False
+        self._refused: Request | None = None  # the first that came too late
 
     async def run(self) -> None:
-        """Answer until the client has half-closed and has every answer, or something failed."""
+        """
+        Answer until the client has half-closed and has every answer, or something failed.
+
+        When the gateway is about to stop, the stream fails once everything that came in time is answered.
+        """
         reader = asyncio.get_running_loop().create_task(self._read())
         reader.add_done_callback(lambda _: self._something_new.set())
         try:
@@ -155,8 +172,13 @@ class _CallStream:
                     self._room.set()
                 if reader.done():
                     await self._check(reader)
-                    if self._window.idle:
+                if self._window.idle:
+                    if self._refused is not None:
+                        await self._fail(Draining(), self._refused)
+                    if reader.done():
                         return
+                    if self._draining:
+                        await _abort(self._context, Draining(), None)
                 await self._something_new.wait()
                 self._something_new.clear()
         finally:
@@ -164,9 +186,14 @@ class _CallStream:
             for answer in self._in_flight:
                 answer.cancel()
 
+    def drain(self) -> None:
+        """Take no more requests than have arrived."""
+        self._draining = True
+        self._something_new.set()
+
     async def _read(self) -> None:
         context, window = self._context, self._window
-        while True:
+        while not self._draining:
             while not window.has_room:
                 self._room.clear()
                 await self._room.wait()
@@ -186,11 +213,18 @@ class _CallStream:
         request = self._in_flight.pop(answer)
         try:
             response = answer.result()
+        except Draining:
+            self._draining = True
+            self._refused = self._refused or request
+            return
         except (Exception, asyncio.CancelledError) as error:
-            # Clients of the reference learn from this which of their requests it was.
-            await self._send(wire.encode_request_id(request.request_id))
-            await _abort(self._context, error, request)
+            await self._fail(error, request)
         await self._send(wire.encode_response(response))
+
+    async def _fail(self, error: BaseException, request: Request) -> NoReturn:
+        # Clients of the reference learn from this which of their requests it was.
+        await self._send(wire.encode_request_id(request.request_id))
+        await _abort(self._context, error, request)
 
     async def _send(self, message: bytes) -> None:
         try:

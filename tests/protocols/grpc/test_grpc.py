@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
-from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PortTaken
+from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable, PortTaken
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
@@ -420,6 +420,79 @@ async def test_stopping_lets_a_request_finish_and_takes_no_new_one(port: Port) -
 
     assert ids([await deferToThread(call.result)]) == ["r1"]
     await stopped
+
+
+def read_to_the_end(answers: Any) -> tuple[list[str], grpc.RpcError]:
+    """The ids of the answers, and the error that ends them."""
+    found: list[str] = []
+    try:
+        for answer in answers:
+            found.append(DataRequestProto.FromString(answer).header.request_id)
+    except grpc.RpcError as error:
+        return found, error
+    raise AssertionError("the stream ended well")
+
+
+@pytest.mark.parametrize("ordered", ["true", "false"])
+@pytest_twisted.ensureDeferred
+async def test_a_request_after_the_stop_costs_those_under_way_nothing(port: Port, ordered: str) -> None:
+    port.dispatcher.held = True
+    requests = Requests(message("r1"), message("r2"))
+    answers = stream(port, requests, ("__results_in_order__", ordered))
+    await until(lambda: len(port.dispatcher.waiting) == 2)
+
+    def refuse(_: Request) -> None:
+        raise Draining
+
+    # As the service does: the dispatcher refuses before the ports drain.
+    port.dispatcher.held, port.dispatcher.behaviour = False, refuse
+    requests.send(message("late"))
+    await until(lambda: len(port.dispatcher.requests) == 3)
+    stopped = port.server.drain(20)
+    reading = deferToThread(read_to_the_end, answers)
+    port.dispatcher.settle("r2")
+    port.dispatcher.settle("r1")
+    found, error = await reading
+    requests.end()
+
+    assert sorted(found[:2]) == ["r1", "r2"]
+    assert found[2:] == ["late"]  # names the one that was refused
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    await stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stop_waits_for_no_stream_without_requests(port: Port) -> None:
+    busy, idle = Requests(message("r1")), Requests(message("r0"))
+    idle_answers = stream(port, idle)
+    assert ids([await deferToThread(next, idle_answers)]) == ["r0"]
+    port.dispatcher.held = True
+    answers = stream(port, busy)
+    await until(lambda: port.dispatcher.waiting)
+
+    stopped = port.server.drain(20)
+    found, error = await deferToThread(read_to_the_end, idle_answers)
+    assert (found, error.code()) == ([], grpc.StatusCode.UNAVAILABLE)
+    assert not stopped.called
+    port.dispatcher.settle("r1")
+    found, error = await deferToThread(read_to_the_end, answers)
+    assert (found, error.code()) == (["r1"], grpc.StatusCode.UNAVAILABLE)
+    await stopped
+    busy.end()
+    idle.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_details_longer_than_clients_take_are_cut(port: Port) -> None:
+    def refuse(_: Request) -> None:
+        raise BadRequest("é%" * 50_000)
+
+    port.dispatcher.behaviour = refuse
+    error = await fails(port, SINGLE, message("r1"))
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith("é%é%")
+    assert error.details().endswith("more characters)")
 
 
 @pytest_twisted.ensureDeferred
