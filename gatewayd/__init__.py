@@ -12,6 +12,7 @@ from gatewayd._version import __version__
 
 if TYPE_CHECKING:
     from gatewayd.client.client import Client
+    from gatewayd.custom.gateway import Gateway
     from gatewayd.executor.binding import dynamic_batching, monitor, requests
     from gatewayd.executor.executor import Executor
     from gatewayd.flow.flow import Flow
@@ -20,12 +21,13 @@ _HOMES = {
     "Client": "gatewayd.client.client",
     "Executor": "gatewayd.executor.executor",
     "Flow": "gatewayd.flow.flow",
+    "Gateway": "gatewayd.custom.gateway",
     "requests": "gatewayd.executor.binding",
     "dynamic_batching": "gatewayd.executor.binding",
     "monitor": "gatewayd.executor.binding",
 }
 
-__all__ = ["Client", "Executor", "Flow", "__version__", "dynamic_batching", "monitor", "requests"]
+__all__ = ["Client", "Executor", "Flow", "Gateway", "__version__", "dynamic_batching", "monitor", "requests"]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,6 +53,7 @@ class Bridge:
         self._to_reactor = _Mailbox(reactor.callFromThread)
         self._thread: threading.Thread | None = None  # reactor thread only
         self._stopped = False  # reactor thread only
+        self._ident: int | None = None  # set once, by the loop thread, before anything runs there
         self._tasks: set[asyncio.Task[Any]] = set()  # loop thread only
 
     # -- reactor thread ------------------------------------------------------------------------------
@@ -117,6 +118,13 @@ class Bridge:
         reactor: Any = self._reactor  # Twisted asks for the interface by its name
         return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
+    # -- any thread ----------------------------------------------------------------------------------
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on the loop thread."""
+        return threading.get_ident() == self._ident
+
     # -- loop thread ---------------------------------------------------------------------------------
 
     def on_reactor(
@@ -146,6 +154,7 @@ class Bridge:
     # -- the loop's half of on_loop ------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._ident = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()

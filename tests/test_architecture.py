@@ -70,12 +70,13 @@ FOLDERS = {
     "pool": {"config", "messages", "rpc"},
     "protocols": {"config", "messages"},
     "executor": {"config", "messages"},
+    "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},
     "client": {"messages"},
-    "flow": {"client", "config", "executor"},
-    "service": {"config", "dispatch", "pool", "protocols", "supervisor"},
+    "flow": {"client", "config", "custom", "executor"},
+    "service": {"config", "custom", "dispatch", "pool", "protocols", "supervisor"},
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
-    "cli": {"client", "config", "executor", "flow", "messages"},
+    "cli": {"client", "config", "custom", "executor", "flow", "messages"},
 }
 # Modules that a process runs, and nothing imports.
 ENTRIES = {"service/plugin.py", "service/child.py", "executor/__main__.py", "__main__.py", "assets/fetch.py"}
@@ -112,7 +113,7 @@ def test_imports_point_downwards(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0]
     allowed = FOLDERS.get(own, {"messages", "cli"} if own == "__main__.py" else {"messages"}) | {own}
     if name(path) in FACADE:
-        allowed = {"client", "executor", "flow"}
+        allowed = {"client", "custom", "executor", "flow"}
     folders = {found.split(".")[1] for found in imports(path) if found.startswith("gatewayd.")}
     assert not folders & FOLDERS.keys() - allowed
 

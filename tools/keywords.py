@@ -35,9 +35,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from gatewayd.custom.gateway import Gateway
     from gatewayd.executor.executor import Executor
 
     Uses = type[Executor] | str | Mapping[str, Any]
+    GatewayUses = type[Gateway] | str | Mapping[str, Any]
 
 Texts = str | Path | Sequence[str | Path]
 '''

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
     try:
         found = load_flow(flow, context=_context(variables))
         found.check_conflicts()
+        _check_gateway_class(found)
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
     for warning in found.warnings:
@@ -50,6 +52,17 @@ def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
     return 0
 
 
+def _check_gateway_class(flow: FlowConfig) -> None:
+    """Import the gateway's class, if it has one: what is wrong with it keeps the Flow from being served."""
+    custom = flow.gateway.custom
+    if custom is None:
+        return
+    from gatewayd.custom.loading import load_class
+
+    os.environ.update(flow.gateway.env)
+    load_class(custom, flow.base_dir)
+
+
 def _folder(path: Path) -> str:
     return f"{path} is a folder; name the Flow file, such as {path / 'flow.yml'}"
 
@@ -71,8 +84,11 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
     yield (
         f"Flow {flow.name or ''}".rstrip(),
         [
-            f"{'+'.join(listener.protocols)}{tls} on {gateway.host}:{listener.port or '(a free port)'}"
-            for listener in gateway.listeners
+            *(
+                f"{'+'.join(listener.protocols)}{tls} on {gateway.host}:{listener.port or '(a free port)'}"
+                for listener in gateway.listeners
+            ),
+            *([f"with the routes of {gateway.custom.uses}"] if gateway.custom is not None else []),
         ],
     )
     if not flow.deployments:

@@ -57,7 +57,7 @@ def async_messages(post: Post, encode: Encode) -> AsyncGenerator[Message, None]:
 
 
 def _message_maker(post: Post, encode: Encode) -> Callable[[list[Any]], Message]:
-    parameters = _parameters(post)
+    parameters = encoded_parameters(post.parameters)
 
     def make(documents: list[Any]) -> Message:
         request = Request(
@@ -65,17 +65,17 @@ def _message_maker(post: Post, encode: Encode) -> Callable[[list[Any]], Message]
             endpoint=post.on,
             target=post.target_executor or "",
             parameters=parameters,
-            documents=_serialised(documents) if documents else b"",
+            documents=encoded_documents(documents) if documents else b"",
         )
         return Message(request.request_id, encode(request))
 
     return make
 
 
-def _parameters(post: Post) -> bytes:
+def encoded_parameters(parameters: Mapping[str, Any] | None) -> bytes:
+    """As a serialised Struct. Raises BadClient for what has no JSON form."""
     from gatewayd.messages.structs import struct_of
 
-    parameters = post.parameters
     if parameters is not None and not isinstance(parameters, Mapping):
         raise BadClientInput(f"parameters: give a dict; found a value of type {type(parameters).__name__}")
     try:
@@ -86,7 +86,8 @@ def _parameters(post: Post) -> bytes:
         raise BadClient(str(error)) from error
 
 
-def _serialised(documents: list[Any]) -> bytes:
+def encoded_documents(documents: list[Any]) -> bytes:
+    """As a serialised DataContentProto. Raises BadClientInput."""
     from docarray import DocumentArray
 
     from gatewayd.messages.document_arrays import data_of

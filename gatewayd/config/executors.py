@@ -1,5 +1,5 @@
 """
-Turns ``uses`` and the keys around it into an ExecutorConfig with absolute paths.
+Turns ``uses`` and the keys around it, of an executor or of the gateway, into a class with absolute paths.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ import attrs
 from gatewayd.config.files import Folder
 from gatewayd.config.flow_kinds import USES
 from gatewayd.config.keys import CONFIG_FILE, EXECUTOR
-from gatewayd.config.model import ExecutorConfig
+from gatewayd.config.model import ExecutorConfig, GatewayClass
 from gatewayd.config.problems import Place, show, type_name
 from gatewayd.config.sections import gather, model_arguments, read
 
+# The reference's own gateways: here protocols are settings.
+_GATEWAYS: Final = {
+    "GRPCGateway": "grpc",
+    "HTTPGateway": "http",
+    "WebSocketGateway": "websocket",
+    "CompositeGateway": "[grpc, http]",
+}
 # The reference's names of the pass-through executor.
 _PASS_THROUGH: Final = frozenset({"BaseExecutor", "Executor"})
 _CLASS: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
@@ -56,6 +63,36 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
         "py_modules": tuple(dict.fromkeys(described.py_modules + modules)),
     }
     return ExecutorConfig(**model_arguments(EXECUTOR, values, ExecutorConfig, but=merged.keys()), **merged)
+
+
+def gateway_class(values: Mapping[str, Any], place: Place, folder: Folder) -> GatewayClass | None:
+    """
+    The class that the gateway's ``uses`` names, from the checked ``values`` of its keys; None without one.
+
+    As for executors, a file or map with ``jtype`` may stand in its place.
+    """
+    uses = values.get("uses")
+    if uses is None:
+        return None
+    inside = place.inside("uses")
+    before = len(place.source.diagnostics.problems)
+    described = _described(uses, inside, folder)
+    modules = described.py_modules
+    if "py_modules" in values:
+        modules += folder.modules(values["py_modules"], place.inside("py_modules"))
+    name = described.uses
+    if name in _GATEWAYS:
+        inside.refuse(f"{name} is one of Jina's own; here that is protocol: {_GATEWAYS[name]}")
+    elif name is None and len(place.source.diagnostics.problems) == before:
+        inside.refuse("found no gateway class; name yours, or leave uses out for the gateway as it is")
+    if name is None:
+        return None
+    return GatewayClass(
+        uses=name,
+        uses_with={**described.with_, **values.get("uses_with", {})},
+        py_modules=tuple(dict.fromkeys(modules)),
+        place=inside.where,
+    )
 
 
 def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folder) -> _Described:

@@ -7,7 +7,7 @@ Each reader stands before the kind that it belongs to; ``kinds`` has the general
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gatewayd.config.kinds import (
@@ -229,19 +229,23 @@ CONDITION: Final = ValueKind("a map such as {tags__k: {$eq: 1}}", _condition, an
 # -- executors ------------------------------------------------------------------------------------------
 
 
-def _uses(value: Any) -> Any:
-    if isinstance(value, str) and (scheme := re.match(r"(docker|jinahub(\+\w+)?|jinaai(\+\w+)?)://", value)):
-        raise Refused(message=f"found {value[:80]!r}; executors from {scheme.group()} are not supported yet")
-    if isinstance(value, str | Mapping):
-        return value
-    raise Refused
+def _uses_of(what: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        scheme = (
+            re.match(r"(docker|jinahub(\+\w+)?|jinaai(\+\w+)?)://", value) if isinstance(value, str) else None
+        )
+        if scheme is not None:
+            raise Refused(message=f"found {value[:80]!r}; {what} from {scheme.group()} are not supported yet")
+        if isinstance(value, str | Mapping):
+            return value
+        raise Refused
+
+    return read
 
 
-USES: Final = ValueKind(
-    "a class such as module.Class or module:Class, a .yml file, or a map with jtype",
-    _uses,
-    annotation="Uses",
-)
+_CLASS: Final = "a class such as module.Class or module:Class, a .yml file, or a map with jtype"
+USES: Final = ValueKind(_CLASS, _uses_of("executors"), annotation="Uses")
+GATEWAY_USES: Final = ValueKind(_CLASS, _uses_of("gateways"), annotation="GatewayUses")
 
 
 def _method_name(value: Any) -> str:

@@ -17,6 +17,7 @@ import attrs
 
 from gatewayd.config import deployments
 from gatewayd.config.document import parse
+from gatewayd.config.executors import gateway_class
 from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Entry, connect
 from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
@@ -163,7 +164,7 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
     if "workspace" in flow:
         # As in the reference, relative to the current folder, not to the Flow file: it is data of this run.
         flow["workspace"] = os.path.abspath(flow["workspace"])
-    gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}))
+    gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}), folder)
     found = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
     diagnostics.raise_problems()
     computed: dict[str, Any] = {
@@ -177,7 +178,7 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
 
 
 def _gateway(
-    mapping: Mapping[str, Any], place: Place, shared: Spread, env: Mapping[str, str]
+    mapping: Mapping[str, Any], place: Place, shared: Spread, env: Mapping[str, str], folder: Folder
 ) -> GatewayConfig:
     layer: Layer = {**shared.gateway, **gather(GATEWAY, mapping, place)}
     listeners = _listeners(layer, place)
@@ -187,8 +188,10 @@ def _gateway(
         if limits is not ...:
             pool_layer = gather(POOL, limits, given.place)
             pool = PoolLimits(**_fields(pool_layer))
+    named = read({key: layer.pop(key) for key in ("uses", "uses_with", "py_modules") if key in layer})
     fields = _fields(layer)
     fields["env"] = {**env, **fields.get("env", {})}
+    fields["custom"] = gateway_class(named, place, folder.with_environ(fields["env"]))
     _check_certificate(layer, fields)
     return GatewayConfig(listeners=listeners, pool=pool, **fields)
 

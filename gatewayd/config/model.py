@@ -50,6 +50,22 @@ class PoolLimits:
 
 
 @attrs.frozen
+class GatewayClass:
+    """
+    A gateway class of the user's own (``gateway.uses``), to be loaded when the gateway starts.
+
+    ``uses``, ``py_modules`` and ``by_value`` are as in ExecutorConfig. ``place`` is where the Flow file names
+    the class, for messages.
+    """
+
+    uses: str
+    uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+    py_modules: tuple[str, ...] = ()
+    place: str = attrs.field(default="", eq=False)
+    by_value: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
 class GatewayConfig:
     """
     The gateway of a Flow: where it listens and how it treats requests.
@@ -60,7 +76,8 @@ class GatewayConfig:
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a ping
     interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
     for no limit. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
-    ``expose_endpoints`` maps an executor's endpoint to the options of its HTTP route.
+    ``expose_endpoints`` maps an executor's endpoint to the options of its HTTP route. ``custom`` is a class
+    whose routes are served beside the gateway's own.
     """
 
     name: str = "gateway"
@@ -97,6 +114,7 @@ class GatewayConfig:
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()
+    custom: GatewayClass | None = None
 
 
 @attrs.frozen

@@ -115,12 +115,18 @@ class Place:
     def warn(self, message: str) -> None:
         self._add(message, self.source.diagnostics.warnings)
 
+    @property
+    def where(self) -> str:
+        """The source, and the line and column in it if it is a text."""
+        position = self.source.locate(self.path)
+        name = self.source.name
+        return f"{name}:{position.line}:{position.column}" if position else name
+
     def _add(self, message: str, lines: dict[str, tuple[str, Position]]) -> None:
-        name, position = self.source.name, self.source.locate(self.path)
-        where = f"{name}:{position.line}:{position.column}" if position else name
+        position = self.source.locate(self.path)
         key = path_text(self.path)
-        line = f"{where}: {key}: {message}" if key else f"{where}: {message}"
-        lines.setdefault(line, (name, position or Position(0, 0)))
+        line = f"{self.where}: {key}: {message}" if key else f"{self.where}: {message}"
+        lines.setdefault(line, (self.source.name, position or Position(0, 0)))
 
 
 def path_text(path: KeyPath) -> str:

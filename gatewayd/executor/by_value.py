@@ -21,6 +21,7 @@ import linecache
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, ModuleType
 from typing import Any
@@ -92,6 +93,8 @@ def _dumps(value: object) -> bytes:
         """As cloudpickle's, but code keeps its file name: some releases replace it by ``<dynamic-code>``."""
 
         def reducer_override(self, obj: Any) -> Any:
+            if (type(obj).__module__, type(obj).__name__) == ("werkzeug.routing.map", "Map"):
+                return _new_map, (type(obj),), {k: v for k, v in vars(obj).items() if k != "_remap_lock"}
             if not isinstance(obj, CodeType):
                 return super().reducer_override(obj)
             filename = _shown_filename(obj.co_filename)
@@ -103,6 +106,13 @@ def _dumps(value: object) -> bytes:
     stream = io.BytesIO()
     Pickler(stream).dump(value)
     return pickle.dumps((sources, stream.getvalue()))
+
+
+def _new_map(cls: Any) -> Any:
+    """A Klein app's routes: they have a lock, which cannot be pickled; all else comes later, as its state."""
+    routes = cls.__new__(cls)
+    routes._remap_lock = threading.Lock()
+    return routes
 
 
 def _restore_code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str) -> CodeType:

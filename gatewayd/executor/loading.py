@@ -15,15 +15,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from gatewayd.config.model import ExecutorConfig
 from gatewayd.executor.by_value import ByValue, unpack
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
 
+T = TypeVar("T")
+
 
 class LoadError(Exception):
-    """An executor that cannot be loaded; ``str(error)`` says which file or class, and why."""
+    """A class that cannot be loaded, or used; ``str(error)`` says which file or class, and why."""
 
 
 def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
@@ -33,14 +35,10 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
     ``sent`` has the objects of a caller in the same process, in place of those that the spec has by value.
     """
     config = spec.executor
-    base_dir = str(Path(spec.base_dir).absolute())
-    if base_dir not in sys.path:
-        sys.path.insert(0, base_dir)
-    for module in config.py_modules:
-        _import(module, base_dir)
+    base_dir = import_modules(config.py_modules, spec.base_dir)
     if sent is None:
-        sent = _sent_by_value(config)
-    cls: type[Executor] = sent.cls or find_class(config.uses, config.py_modules)
+        sent = received(config.by_value, config.uses)
+    cls: type[Executor] = sent.cls or find_executor(config.uses, config.py_modules)
     runtime_args = {
         "name": spec.runtime_name,
         "workspace": str(Path(base_dir, config.workspace)) if config.workspace else None,
@@ -60,21 +58,36 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
             dynamic_batching=dict(config.uses_dynamic_batching),
         )
     except Exception as error:
-        raise LoadError(f"{_where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
+        raise LoadError(f"{where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
     if not hasattr(executor, "runtime_args"):
         raise LoadError(
-            f"{_where(cls)}: {cls.__name__}.__init__ must call super().__init__(**kwargs); it did not"
+            f"{where(cls)}: {cls.__name__}.__init__ must call super().__init__(**kwargs); it did not"
         )
     return executor
 
 
-def _sent_by_value(config: ExecutorConfig) -> ByValue:
-    if config.by_value is None:
+def import_modules(py_modules: Iterable[str], base_dir: str) -> str:
+    """
+    Import files and modules, with ``base_dir``, whose absolute path is returned, being importable.
+
+    Raises LoadError.
+    """
+    base_dir = str(Path(base_dir).absolute())
+    if base_dir not in sys.path:
+        sys.path.insert(0, base_dir)
+    for module in py_modules:
+        _import(module, base_dir)
+    return base_dir
+
+
+def received(by_value: str | None, uses: str | None) -> ByValue:
+    """What was sent by value, if anything. Raises LoadError."""
+    if by_value is None:
         return ByValue()
     try:
-        return unpack(config.by_value)
+        return unpack(by_value)
     except Exception as error:  # what it needs is imported now
-        raise LoadError(f"uses: {config.uses or 'uses_with'} cannot be received: {error!r}") from error
+        raise LoadError(f"uses: {uses or 'uses_with'} cannot be received: {error!r}") from error
 
 
 def _import(module: str, base_dir: str) -> None:
@@ -125,18 +138,23 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def find_class(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executor]:
+def find_executor(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executor]:
+    """As ``find_class``; None is the pass-through Executor."""
+    if uses is None or uses in ("Executor", "BaseExecutor"):
+        return Executor
+    return find_class(uses, Executor, py_modules)
+
+
+def find_class(uses: str, base: type[T], py_modules: Iterable[str] = ()) -> type[T]:
     """
-    The class that ``uses`` means: ``module.Class``, ``module:Class``, or the name of a loaded class.
+    The subclass of ``base`` that ``uses`` means: ``module.Class``, ``module:Class``, or a loaded one's name.
 
     Raises LoadError.
     """
-    if uses is None or uses in ("Executor", "BaseExecutor"):
-        return Executor
     separator = ":" if ":" in uses else "."
     module_name, _, class_name = uses.rpartition(separator)
     if not module_name:
-        return _loaded_class(uses, list(py_modules))
+        return _loaded_class(uses, base, list(py_modules))
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -146,34 +164,34 @@ def find_class(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executo
         found = getattr(found, part, None)
     if found is None:
         raise LoadError(f"uses: {uses}: {module.__file__} has no class {class_name}")
-    if not (isinstance(found, type) and issubclass(found, Executor)):
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise LoadError(
-            f"uses: {uses}: {class_name} in {module.__file__} is not a gatewayd Executor; "
-            "does it import Executor from gatewayd?"
+            f"uses: {uses}: {class_name} in {module.__file__} is not a gatewayd {base.__name__}; "
+            f"does it import {base.__name__} from gatewayd?"
         )
     return found
 
 
-def _loaded_class(name: str, py_modules: list[str]) -> type[Executor]:
-    known = list(_subclasses(Executor))
+def _loaded_class(name: str, base: type[T], py_modules: list[str]) -> type[T]:
+    known = list(_subclasses(base))
     named = [cls for cls in known if cls.__name__ == name]
     files = {str(Path(module, "__init__.py") if Path(module).is_dir() else module) for module in py_modules}
     # A process that runs several Flows, as tests do, may have loaded other classes of this name.
-    own = [cls for cls in named if _where(cls) in files]
+    own = [cls for cls in named if where(cls) in files]
     if found := own or named:
         return found[-1]  # the latest definition wins, as in a module
     looked = ", ".join(py_modules) or "no py_modules are given"
     there = ", ".join(sorted({cls.__name__ for cls in known})) or "none"
-    raise LoadError(f"uses: there is no Executor class {name} (looked in: {looked}); found: {there}")
+    raise LoadError(f"uses: there is no {base.__name__} class {name} (looked in: {looked}); found: {there}")
 
 
-def _subclasses(cls: type[Executor]) -> Iterator[type[Executor]]:
+def _subclasses(cls: type[T]) -> Iterator[type[T]]:
     for sub in cls.__subclasses__():
         yield sub
         yield from _subclasses(sub)
 
 
-def _where(cls: type) -> str:
+def where(cls: type) -> str:
     """The file that defines a class."""
     if cls.__module__ == "__main__":  # that of another process
         codes = (getattr(value, "__code__", None) for value in vars(cls).values())

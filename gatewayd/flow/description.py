@@ -70,16 +70,21 @@ class Description:
                 by_value[key] = pack(part)
             except CannotSend as error:
                 index = key.partition(".")[0]
-                raise FlowError(f"Flow: executors[{index}].{error}") from error.__cause__
+                where = "gateway" if key == "gateway" else f"executors[{index}]"
+                raise FlowError(f"Flow: {where}.{error}") from error.__cause__
         return mapping, by_value
 
     def separated(self) -> tuple[dict[str, Any], dict[str, ByValue]]:
         """
         The map, with nothing in it that JSON does not have, and beside it the classes and objects.
 
-        Their keys are ``<index of the executor>``, or ``<index>.uses_before`` (see ``service/child.py``).
+        Their keys are ``<index of the executor>``, ``<index>.uses_before``, or ``gateway`` (see
+        ``service/child.py``).
         """
         objects: dict[str, ByValue] = {}
+        gateway, part = _gateway_parted(self.gateway)
+        if part is not None:
+            objects["gateway"] = part
         items = []
         index = 0
         for item in self.executors:
@@ -92,14 +97,18 @@ class Description:
                     objects[str(index) if role == "executor" else f"{index}.{role}"] = part
             items.append(item)
             index += 1
-        return self._whole(items), objects
+        return self._whole(gateway, items), objects
 
     def for_file(self) -> dict[str, Any]:
         """The map as a Flow file holds it. Raises FlowError for what no file can hold."""
-        return self._whole([_written(item) if isinstance(item, Mapping) else item for item in self.executors])
+        gateway, part = _gateway_parted(self.gateway)
+        if part is not None:
+            gateway = _written_part(gateway, part)
+        executors = [_written(item) if isinstance(item, Mapping) else item for item in self.executors]
+        return self._whole(gateway, executors)
 
-    def _whole(self, executors: list[Any]) -> dict[str, Any]:
-        sections = {"with": dict(self.with_), "gateway": dict(self.gateway), "executors": executors}
+    def _whole(self, gateway: Mapping[str, Any], executors: list[Any]) -> dict[str, Any]:
+        sections = {"with": dict(self.with_), "gateway": dict(gateway), "executors": executors}
         whole = {"jtype": "Flow", "version": "1", **{key: value for key, value in sections.items() if value}}
         plain: dict[str, Any] = _plain(whole)
         return plain
@@ -116,9 +125,17 @@ def checked_with(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {word: value for word, value in settings.items() if value is not None}
 
 
-def checked_gateway(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of ``config_gateway(...)``, as ``checked_with``; aliases by their key's own name."""
-    return _checked(GATEWAY, "Flow.config_gateway()", settings)
+def checked_gateway(settings: Mapping[str, Any], *, caller_folder: Path | None) -> dict[str, Any]:
+    """
+    Keywords of ``config_gateway(...)``, as ``checked_with``; aliases by their key's own name.
+
+    Files are looked for in the current folder, then in that of the calling code.
+    """
+    plain, _ = _gateway_parted(settings)
+    _checked(GATEWAY, "Flow.config_gateway()", plain)
+    named = {_name(GATEWAY, word): value for word, value in settings.items() if value is not None}
+    files: dict[str, Any] = _with_absolute_files(named, _folders(caller_folder))
+    return files
 
 
 def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None) -> dict[str, Any]:
@@ -137,8 +154,7 @@ def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None)
         raise FlowError(f"name: {name} is invalid, please follow the python variable name conventions")
     if name is not None and name in ([needs] if isinstance(needs, str) else needs or ()):
         raise FlowTopologyError("the income/output of a deployment can not be itself")
-    folders = [Path.cwd()] if caller_folder is None else [Path.cwd(), caller_folder]
-    files: dict[str, Any] = _with_absolute_files(named, folders)
+    files: dict[str, Any] = _with_absolute_files(named, _folders(caller_folder))
     return files
 
 
@@ -176,7 +192,7 @@ def _described(value: Mapping[str, Any], folder: Path) -> Description:
     executors = value.get("executors") or value.get("deployments") or []
     return Description(
         with_=dict(value.get("with") or {}),
-        gateway=dict(value.get("gateway") or {}),
+        gateway=_with_absolute_files(value.get("gateway") or {}, [folder]),
         executors=tuple(_with_absolute_files(item, [folder]) for item in executors),
         base_dir=str(folder),
     )
@@ -222,6 +238,10 @@ def _with_absolute_files(item: Any, folders: list[Path]) -> Any:
     return result
 
 
+def _folders(caller_folder: Path | None) -> list[Path]:
+    return [Path.cwd()] if caller_folder is None else [Path.cwd(), caller_folder]
+
+
 def _absolute(name: str, folders: list[Path]) -> str:
     candidates = [(folder / Path(name).expanduser()).absolute() for folder in folders]
     return str(next((path for path in candidates if path.exists()), candidates[0]))
@@ -256,20 +276,47 @@ def _checked_class(cls: type, key: str) -> bool:
     return True
 
 
+def _gateway_parted(gateway: Mapping[str, Any]) -> tuple[dict[str, Any], ByValue | None]:
+    """The gateway's settings without its class and objects, and these if they are sent by value."""
+    plain = dict(gateway)
+    cls = gateway.get("uses")
+    part = ByValue()
+    if isinstance(cls, type):
+        from gatewayd.custom.loading import check_class
+
+        with _as_flow_error():
+            check_class(cls)
+        name = importable_name(cls)
+        plain["uses"] = name or cls.__name__
+        part = ByValue(None if name else cls)
+    with_ = gateway.get("uses_with")
+    if isinstance(with_, Mapping):
+        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
+        plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
+        part = attrs.evolve(part, uses_with=objects)
+    return plain, part if part != ByValue() else None
+
+
 def _written(item: Mapping[str, Any]) -> dict[str, Any]:
     plain, parts = _parted(item)
     for role, part in parts:
-        if part.uses_with:
-            refuse_to_write(f"uses_with: {', '.join(part.uses_with)}", "is no plain value")
-        cls = part.cls
-        assert cls is not None
-        script = getattr(sys.modules.get("__main__"), "__file__", None)
-        if cls.__module__ != "__main__" or script is None or "." in cls.__qualname__:
-            refuse_to_write(cls.__qualname__, "is defined where no other process can import it")
+        written = _written_part(plain, part)
         if role == "executor":
-            modules = [] if plain.get("py_modules") is None else list(plain["py_modules"])
-            plain["py_modules"] = [*modules, str(Path(script).absolute())]
+            plain = written
     return plain
+
+
+def _written_part(plain: Mapping[str, Any], part: ByValue) -> dict[str, Any]:
+    """``plain`` with the script that the class of ``part`` is written in."""
+    if part.uses_with:
+        refuse_to_write(f"uses_with: {', '.join(part.uses_with)}", "is no plain value")
+    cls = part.cls
+    assert cls is not None
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if cls.__module__ != "__main__" or script is None or "." in cls.__qualname__:
+        refuse_to_write(cls.__qualname__, "is defined where no other process can import it")
+    modules = [] if plain.get("py_modules") is None else list(plain["py_modules"])
+    return {**plain, "py_modules": [*modules, str(Path(script).absolute())]}
 
 
 def refuse_to_write(what: str, why: str) -> NoReturn:

@@ -93,7 +93,8 @@ class Flow(Posts[C_co]):
 
         The keywords are those of ``gateway`` in a Flow file; of what is set twice the later value counts.
         """
-        gateway = {**self._description.gateway, **checked_gateway(settings)}
+        checked = checked_gateway(settings, caller_folder=_caller_folder())
+        gateway = {**self._description.gateway, **checked}
         return self._changed(gateway=gateway)
 
     def add(self, **settings: Unpack[ExecutorKeywords]) -> Self:

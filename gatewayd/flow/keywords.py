@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from gatewayd.custom.gateway import Gateway
     from gatewayd.executor.executor import Executor
 
     Uses = type[Executor] | str | Mapping[str, Any]
+    GatewayUses = type[Gateway] | str | Mapping[str, Any]
 
 Texts = str | Path | Sequence[str | Path]
 
@@ -326,12 +328,12 @@ class GatewayKeywords(TypedDict, total=False):
     """Environment variables of the gateway."""
     pool: Mapping[str, Any] | None
     """Bounds and rules of the calls to executors."""
-    uses: None
-    """A gateway class of one's own."""
-    uses_with: None
+    uses: GatewayUses | None
+    """A gateway class of your own, whose routes are served, too."""
+    uses_with: Mapping[str, Any] | None
     """Arguments of that gateway class."""
-    py_modules: None
-    """Files of that gateway class."""
+    py_modules: Texts | None
+    """Python files imported first."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
     reload: Literal[False] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -27,6 +27,14 @@ class Dispatcher(Protocol):
     def dry_run(self, documents: bytes = b"") -> Deferred[Response]: ...
 
 
+class Extension(Protocol):
+    """Routes beside the gateway's own: those of a gateway class of the user's."""
+
+    def render(self, http_request: Any) -> None:
+        """Answer a GatewayRequest for a path that the gateway does not serve itself. Reactor thread."""
+        ...
+
+
 @attrs.frozen
 class Backend:
     """
@@ -35,7 +43,8 @@ class Backend:
     ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)``
     runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
     together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
-    ``identity`` the port speaks TLS only.
+    ``identity`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
+    are not the gateway's own.
     """
 
     gateway: GatewayConfig
@@ -46,3 +55,4 @@ class Backend:
     buffers: Buffers
     bridge: Bridge
     identity: Identity | None = None
+    extension: Extension | None = None

@@ -4,9 +4,9 @@
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "by_value": {...},
 "log_level": ..., "wait_for_floating": whether a stop waits for all
-floating calls}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``) to
-the class or object that is sent by value. Reports go back as lines of JSON on what was standard output (see
-``service.py``).
+floating calls}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``, or
+``gateway``) to the class or object that is sent by value. Reports go back as lines of JSON on what was
+standard output (see ``service.py``).
 
 It lives as long as its parent: when standard input ends, or the parent does, it stops in order. Ctrl-C
 reaches this process as well, but only the parent acts on it.
@@ -81,11 +81,16 @@ def _with_by_value(flow: FlowConfig, by_value: Mapping[str, str]) -> FlowConfig:
     deployments = list(flow.deployments)
     for key, packed in by_value.items():
         index, _, role = key.partition(".")
+        if key == "gateway":
+            continue
         deployment = deployments[int(index)]
         role = role or "executor"
         config = attrs.evolve(getattr(deployment, role), by_value=packed)
         deployments[int(index)] = attrs.evolve(deployment, **{role: config})
-    return attrs.evolve(flow, deployments=tuple(deployments))
+    gateway = flow.gateway
+    if gateway.custom is not None and "gateway" in by_value:
+        gateway = attrs.evolve(gateway, custom=attrs.evolve(gateway.custom, by_value=by_value["gateway"]))
+    return attrs.evolve(flow, gateway=gateway, deployments=tuple(deployments))
 
 
 @implementer(IReadDescriptor)

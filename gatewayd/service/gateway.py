@@ -11,7 +11,7 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Connector, PortReactor
 from gatewayd.config import FlowConfig
+from gatewayd.config.model import GatewayClass
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.pool.pool import Pool
@@ -28,6 +29,9 @@ from gatewayd.protocols.port import Port, make_port
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
 from gatewayd.tls import load_identity
+
+if TYPE_CHECKING:
+    from gatewayd.custom.mount import Mounted
 
 log = Logger()
 
@@ -52,6 +56,7 @@ class Gateway:
             Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
         )
         self._supervisor = supervisor
+        self._custom: Mounted | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
 
@@ -69,6 +74,8 @@ class Gateway:
         for warning in self.flow.warnings:
             log.warn("{warning}", warning=warning)
         settings = self.flow.gateway
+        if settings.custom is not None:
+            self._custom = self._mounted(settings.custom)
         backend = Backend(
             gateway=settings,
             dispatcher=self._dispatcher,
@@ -78,6 +85,7 @@ class Gateway:
             buffers=Buffers(settings.max_buffered_bytes),
             identity=load_identity(settings.ssl_certfile, settings.ssl_keyfile),
             bridge=self._bridge,
+            extension=self._custom,
         )
         self._bridge.start()
         for listener in settings.listeners:
@@ -93,8 +101,22 @@ class Gateway:
                 tls=" with TLS" if report.tls else "",
             )
 
+    def _mounted(self, custom: GatewayClass) -> Mounted:
+        # Most gateways have no class of their own, and one that speaks gRPC alone needs nothing of the web.
+        from gatewayd.custom.loading import create
+        from gatewayd.custom.mount import Mounted
+
+        instance = create(custom, self.flow.base_dir)
+        web = any(set(listener.protocols) - {"grpc"} for listener in self.flow.gateway.listeners)
+        return Mounted(instance, custom.place, dispatcher=self._dispatcher, reactor=self._reactor, web=web)
+
+    async def start_custom(self) -> None:
+        """Every executor has served once: start what is to be started then. Raises ConfigError."""
+        if self._custom is not None:
+            await self._custom.start()
+
     def ready(self) -> None:
-        """Every executor has served once: report every port as healthy, and log it."""
+        """All has started: report every port as healthy, and log it."""
         for port in self._ports:
             port.set_serving()
         log.info("ready")
@@ -124,6 +146,8 @@ class Gateway:
         for timer in (over, floating):
             if timer is not None and timer.active():
                 timer.cancel()
+        if self._custom is not None:
+            await self._custom.stop(grace_s - (self._reactor.seconds() - started))
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._supervisor.stop(left_s)
         self._pool.close()

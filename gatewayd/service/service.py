@@ -7,12 +7,14 @@ Deliberately thin: everything that loads gRPC is imported when the service start
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from gatewayd.config import FlowConfig
@@ -146,11 +148,31 @@ class GatewayService(Service):
         return supervisor
 
     def _tell_when_ready(self, gateway: Gateway, supervisor: Supervisor) -> None:
-        def ready(_: None) -> None:
-            gateway.ready()
-            self._on_event({"event": "ready"})
+        async def starting() -> None:
+            try:
+                await supervisor.ready()
+                await gateway.start_custom()
+            except (Draining, CancelledError):
+                return  # it is stopped
+            except ConfigError as error:
+                self._fail(error)
+            else:
+                gateway.ready()
+                self._on_event({"event": "ready"})
 
-        supervisor.ready().addCallbacks(ready, lambda failure: failure.trap(Draining))
+        Deferred.fromCoroutine(starting()).addErrback(
+            lambda failure: log.failure("the start failed", failure=failure)
+        )
+
+    def _fail(self, error: ConfigError) -> None:
+        """As ``_refuse``, while the reactor runs: stop in order, with exit code 1."""
+        log.critical("the gateway cannot start: {error}", error=error)
+        self._on_event({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        # twistd and the reactor know no exit code. Registered last, it runs first, when all else has ended.
+        atexit.register(os._exit, 1)
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.stop()
 
     def _signalled(self, number: signal.Signals) -> None:
         self._reactor.callFromThread(self._stop_reactor, number.name)

@@ -66,7 +66,7 @@ executors:
             "jtype: Flow\ngateway: {ssl_certfile: /nowhere/a.pem, ssl_keyfile: /nowhere/b.pem}\n",
             "gateway.ssl_certfile: /nowhere/a.pem cannot be read: No such file or directory",
         ),
-        ("jtype: Flow\ngateway: {uses: Mine}\n", "gateway.uses: not supported yet"),
+        ("jtype: Flow\ngateway: {uvicorn_kwargs: {}}\n", "gateway.uvicorn_kwargs: not supported yet"),
         ("jtype: Flow\nwith: {monitoring: true}\n", "with.monitoring: not supported yet"),
         ("jtype: Flow\nwith: {uses_with: {a: 1}}\n", "this key is set in the gateway or in an executor"),
         ("jtype: Flow\ngateway: {pool: {max_queud: 1}}\n", "gateway.pool.max_queud: unknown key"),

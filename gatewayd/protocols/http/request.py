@@ -13,9 +13,11 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from gatewayd.errors import InternalError, Overloaded
+from gatewayd.errors import GatewayError, InternalError, Overloaded
+from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
 from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 from gatewayd.protocols.http.grammar import origin_form
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_HOST_NAME = re.compile(rb"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 _SHOWABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -41,6 +44,7 @@ class GatewayRequest(Request):
     _work: Deferred[Any] | None = None
     _id: str | None = None
     _held_bytes = 0
+    _foreign = False
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
@@ -73,9 +77,10 @@ class GatewayRequest(Request):
             self.content = BytesIO()
 
     def getRequestHostname(self) -> bytes:
-        # Klein hands this to werkzeug, which raises on a Host header that is not an IDNA name. Nothing here
-        # depends on the name the client used.
-        return b"gateway"
+        # Klein hands this to werkzeug, which raises on a Host header that is not an IDNA name. Nothing of the
+        # gateway's own depends on the name the client used.
+        name: bytes = super().getRequestHostname() if self._foreign else b""
+        return name if _HOST_NAME.fullmatch(name) else b"gateway"
 
     @property
     def body(self) -> bytes:
@@ -145,8 +150,40 @@ class GatewayRequest(Request):
         try:
             self.site.resource.render(self)
         except Exception:
-            log.failure("{method} {path} failed", method=self.method, path=self.path)
-            self.respond_with(encode_error(InternalError(self.request_id)))
+            self.processingFailed(Failure())
+
+    def begin_foreign(self, prefix: int) -> None:
+        """
+        Prepare for a resource that is not the gateway's own: it may write as it does anywhere in Twisted.
+
+        It gets the path from its ``prefix``-th segment on.
+        """
+        self._foreign = True
+        segments = self.path[1:].split(b"/")
+        self.prepath = [unquote_to_bytes(segment) for segment in segments[:prefix]]
+        self.postpath = [unquote_to_bytes(segment) for segment in segments[prefix:]]
+        headers = self.responseHeaders
+        headers.setRawHeaders(b"Server", [b"gatewayd"])
+        headers.setRawHeaders(b"Date", [datetimeToString()])
+        if _SHOWABLE_ID.fullmatch(shown := self.request_id.encode()):
+            headers.setRawHeaders(b"X-Request-ID", [shown])
+        for name, value in self.channel.site.headers_for(self):
+            headers.addRawHeader(name, value)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer after an exception, which is logged unless it can be explained to the client."""
+        assert reason.value is not None
+        # What gatewayd.Gateway.post raises comes of a GatewayError.
+        cause = reason.value.__cause__
+        public = explained(cause if isinstance(cause, GatewayError) else reason.value, self.request_id)
+        if isinstance(public, InternalError):
+            log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
+        if self.startedWriting:
+            # A part of an answer must not look like the whole.
+            self.channel.abort()
+        else:
+            self.respond_with(encode_error(public))
+        return reason
 
     def respond(
         self,

@@ -88,6 +88,8 @@ class HttpApi(Resource):
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
+        elif self._backend.extension is not None and not self._is_own(http_request.path):
+            self._backend.extension.render(http_request)
         else:
             self._klein.render(http_request)
         return NOT_DONE_YET
@@ -191,6 +193,10 @@ class HttpApi(Resource):
             http_request.respond(307, b"", headers=[(b"Location", location)])
         else:
             http_request.respond_with(encode_error(PathNotFound()))
+
+    def _is_own(self, path: bytes) -> bool:
+        """Whether some method of ``path``, in whatever spelling, is the gateway's own."""
+        return (unquote_to_bytes(path).rstrip(b"/") or b"/") in self._paths
 
     def _other_spelling(self, path: bytes) -> bytes | None:
         """The known path that ``path`` is but for its slashes at the end."""

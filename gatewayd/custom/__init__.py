@@ -1,0 +1,1 @@
+"""A gateway class of the user's: its base class, how it is loaded, and how its routes are served."""

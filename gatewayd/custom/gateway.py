@@ -1,0 +1,145 @@
+"""
+The base of a gateway class of your own: what it gives, and what it can ask of the executors.
+
+    class MyGateway(Gateway):
+        app = Klein()
+
+        @app.route("/greet/<name>")
+        async def greet(self, request, name):
+            docs = await self.post("/greet", Document(text=name))
+            return docs[0].text
+
+A Flow names it in ``gateway.uses``. Its routes are served beside the gateway's own, on every port of HTTP and
+WebSocket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from uuid import uuid4
+
+from gatewayd.client.errors import BadServer, RequestRefused, error_of
+from gatewayd.client.inputs import batches, encoded_documents, encoded_parameters
+from gatewayd.client.response import Response
+from gatewayd.errors import BadRequest, GatewayError, codes_for
+from gatewayd.messages import wire
+from gatewayd.messages.request import Request
+from gatewayd.messages.request import Response as Answer
+from gatewayd.offload import is_small
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# So many documents take less than a millisecond to encode, unless they are huge.
+_FEW: Final = 8
+
+
+class Link(Protocol):
+    """What connects a gateway class with the running gateway. An answer is awaited where it is asked for."""
+
+    def dispatch(self, request: Request, timeout_s: float | None) -> Awaitable[Answer]: ...
+
+    def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]: ...
+
+
+class Gateway:
+    """
+    Base of gateway classes.
+
+    ``app`` is what is served: a Klein app, another resource of twisted.web, or an ASGI application such as
+    FastAPI's; or a map of paths to these, such as ``{"/": site, "/api": api}``. It is asked for once, after
+    ``__init__``, which gets ``uses_with`` as keywords. A path that the gateway serves itself (``/status``,
+    say) never reaches it.
+
+    Routes of Klein and twisted.web run on the reactor, as everywhere in Twisted, and must not block; what
+    takes long belongs into ``in_thread``. ASGI applications run on an asyncio loop in a thread of its own.
+    """
+
+    _link: Link | None = None
+
+    @property
+    def app(self) -> Any:
+        """What is served; a class attribute may take its place."""
+        return None
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger that is called as the class is."""
+        return logging.getLogger(type(self).__name__)
+
+    def startup(self) -> Any:
+        """
+        Called once, when all executors serve and before the Flow is ready. May be a coroutine function.
+
+        Until it has ended, routes answer 503. It runs where the routes run: on the asyncio loop if there is
+        an ASGI application, else on the reactor. What it raises ends the gateway.
+        """
+
+    def shutdown(self) -> Any:
+        """
+        Called once, after the last request, if ``startup`` has ended. May be a coroutine function.
+
+        It has what is left of the grace period, and five seconds at least.
+        """
+
+    async def post(
+        self,
+        on: str = "/",
+        inputs: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        target_executor: str | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 (the name that Client.post has for it)
+        return_responses: bool = False,
+    ) -> Any:
+        """
+        Send one request through the Flow, and return the documents of its answer.
+
+        ``inputs`` are documents, or what documents can be made of, as in ``Client.post``; ``timeout`` is in
+        seconds. With ``return_responses`` the whole Response is returned, also where an executor failed.
+
+        Raises what ``Client.post`` raises (``gatewayd.client.errors``): BadServer where an executor fails,
+        NetworkError where none can be reached, RequestRefused or BadClient for mistakes in the request.
+        """
+        documents = [document for batch in batches(inputs, 0) for document in batch]
+        encoded = b""
+        if documents:
+            encoded = await self._here_or_in_thread(len(documents) <= _FEW, encoded_documents, documents)
+        request = Request(
+            request_id=uuid4().hex,
+            endpoint=on,
+            target=target_executor or "",
+            parameters=encoded_parameters(parameters),
+            documents=encoded,
+        )
+        try:
+            answer = await self._connected().dispatch(request, timeout)
+        except BadRequest as error:
+            raise RequestRefused(str(error), codes_for(error).http, str(error)) from error
+        except GatewayError as error:
+            raise error_of(codes_for(error).grpc, str(error)) from error
+        response = Response(wire.encode_response(answer))
+        if return_responses:
+            return response
+        if response.failed:
+            raise BadServer(response.header, response)
+        return await self._here_or_in_thread(is_small(len(answer.documents)), lambda: response.docs)
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that takes long, or blocks, in another thread."""
+        return await self._connected().in_thread(function, *args, **kwargs)
+
+    async def _here_or_in_thread(
+        self, here: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return function(*args, **kwargs) if here else await self.in_thread(function, *args, **kwargs)
+
+    def _connected(self) -> Link:
+        if self._link is None:
+            raise RuntimeError(
+                f"{type(self).__name__} is not connected yet: use post and in_thread in routes, in startup "
+                "and in shutdown, not in __init__"
+            )
+        return self._link
