@@ -33,6 +33,7 @@ from gatewayd.dispatch.parameters import Parameters
 from gatewayd.dispatch.target_pattern import compile_target_pattern
 from gatewayd.dispatch.topology import START, Condition, Node, Topology
 from gatewayd.messages.documents import document_ids, merge, select, sort_like
+from gatewayd.messages.endpoints import check_endpoint
 from gatewayd.messages.request import Answer, Call, Request, Response, Route
 from gatewayd.messages.wire import Malformed, encode_call, encode_route
 from gatewayd.pb import RouteProto, StatusProto
@@ -84,7 +85,8 @@ class Traversal:
 
     ``serves(deployment, endpoint)`` is called when a node's turn comes; it is False only for an
     endpoint that the Executor is known not to bind. ``now`` is everywhere in seconds since the epoch,
-    UTC. Raises BadRequest for a target that is not a regular expression, and for malformed routes.
+    UTC. Raises BadRequest for an endpoint that no executor can be called with, a target that is not a regular
+    expression, and malformed routes.
     """
 
     __slots__ = (
@@ -111,6 +113,7 @@ class Traversal:
         self._topology = topology
         self._request = request
         self._serves = serves
+        check_endpoint(request.endpoint)
         self._target = compile_target_pattern(request.target) if request.target else None
         self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
         self._parameters = Parameters(request.parameters)

@@ -141,6 +141,35 @@ def test_a_target_that_is_no_expression_is_refused_alike(gateway: Gateway, way: 
     check(way, WAYS[way](gateway, Question("/tag", target="(")), BadRequest, "is not a regular expression")
 
 
+UNUSUAL = {
+    "Latin-1": "/é",
+    "beyond Latin-1": "/☃",
+    "a line end": "/a\r\nb",
+    "NUL": "/\0",
+    "8 kB": "/" + "a" * 8191,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_endpoint_that_no_executor_can_be_called_with_is_refused_alike(
+    gateway: Gateway, name: str, way: str
+) -> None:
+    found = WAYS[way](gateway, Question(UNUSUAL[name], ONE))
+    check(way, found, BadRequest, "characters")
+    assert isinstance(WAYS[way](gateway, Question("/tag", ONE)), Answered)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_target_matches_nothing_or_is_refused_alike(gateway: Gateway, name: str, way: str) -> None:
+    found = WAYS[way](gateway, Question("/tag", ONE, target=UNUSUAL[name]))
+    if name == "8 kB":
+        check(way, found, BadRequest, "is longer than")
+    else:
+        assert found == Answered((("d0", "", {}),), {}, BOTH, "")
+
+
 @pytest.mark.parametrize("way", [way for way in WAYS if "json" not in way])
 def test_documents_of_another_generation_are_refused_alike(gateway: Gateway, way: str) -> None:
     _, _, _, typed = split((ROOT / "tests" / "golden34" / "grpc" / "00_req0.bin").read_bytes())

@@ -9,6 +9,7 @@ import attrs
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import ConfigError
+from gatewayd.messages.endpoints import fault_of
 
 
 @attrs.frozen
@@ -32,7 +33,7 @@ def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
     """
     The paths of an HTTP gateway that hand bodies to executors; a path and method is in one of them only.
 
-    Raises ConfigError for an exposed endpoint that cannot be a path.
+    Raises ConfigError for an exposed endpoint that cannot be a path, or not be called.
     """
     found: list[EndpointRoute] = []
     if not gateway.no_debug_endpoints:
@@ -59,6 +60,10 @@ def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
 
 
 def _exposed(endpoint: str, options: Mapping[str, Any]) -> EndpointRoute:
+    if fault := fault_of(endpoint):
+        raise ConfigError(
+            f"gateway.expose_endpoints: {endpoint!r} {fault}; no executor can be called with it"
+        )
     path = options.get("http_path") or endpoint
     if not path.startswith("/") or set(path) & set("<>|"):
         raise ConfigError(

@@ -297,6 +297,11 @@ def test_an_exposed_path_that_is_none_is_refused():
         endpoint_routes(GatewayConfig(expose_endpoints={"results": {}}))
 
 
+def test_an_exposed_endpoint_that_executors_cannot_be_called_with_is_refused():
+    with pytest.raises(ConfigError, match="'/größe' has characters besides printable ASCII"):
+        endpoint_routes(GatewayConfig(expose_endpoints={"/größe": {"http_path": "/size"}}))
+
+
 @pytest_twisted.ensureDeferred
 async def test_requests_of_one_connection_are_answered_in_order():
     waiting = []
