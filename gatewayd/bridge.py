@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import Threads
+from gatewayd.loops import new_event_loop
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -48,7 +49,7 @@ class Bridge:
     def __init__(self, reactor: Threads, name: str = "grpc loop") -> None:
         self._reactor = reactor
         self._name = name
-        self._loop = _new_loop()
+        self._loop = new_event_loop()
         self._to_loop = _Mailbox(self._loop.call_soon_threadsafe)
         self._to_reactor = _Mailbox(reactor.callFromThread)
         self._thread: threading.Thread | None = None  # reactor thread only
@@ -336,11 +337,3 @@ def _deliver(future: asyncio.Future[Any], result: object) -> None:
             future.set_exception(error or RuntimeError("a failure without an exception"))
     else:
         future.set_result(result)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

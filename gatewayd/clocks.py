@@ -71,3 +71,16 @@ class Threads(Protocol):
 
 class PortReactor(Clock, Acceptor, Watcher, Threads, Protocol):
     """What a port of any protocol may use of the reactor."""
+
+
+class Reactor(PortReactor, Connector, Protocol):
+    """What the parts of a gateway use of the reactor."""
+
+
+class ServiceReactor(Reactor, Protocol):
+    """What a service uses of it besides: its start, its end and its processes (IReactorCore, -Process)."""
+
+    spawnProcess: Any
+
+    def callWhenRunning(self, callable: Callable[..., object], *args: Any) -> Any: ...
+    def stop(self) -> None: ...

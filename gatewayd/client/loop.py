@@ -18,6 +18,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, Protocol, TypeVar
 
+from gatewayd.loops import new_event_loop
+
 T = TypeVar("T")
 
 # How long the end of the process waits for connections to be closed.
@@ -35,7 +37,7 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
-        self._loop = _new_loop()
+        self._loop = new_event_loop()
         self._kept: set[Closable] = set()  # loop thread only
         self._closing: set[asyncio.Task[None]] = set()  # loop thread only; asyncio's hold is weak
         self._thread = threading.Thread(target=self._run, name="gatewayd client", daemon=True)
@@ -133,11 +135,3 @@ async def _cancel_all() -> None:
     for task in others:
         task.cancel()
     await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), _END_S)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

@@ -25,6 +25,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gatewayd.loops import new_event_loop
+
 if TYPE_CHECKING:
     from gatewayd.executor.executor import Executor
     from gatewayd.executor.spec import ExecutorSpec
@@ -67,7 +69,7 @@ def main() -> int:
         return 1
     # Imported modules stay: the garbage collector need not traverse them.
     gc.freeze()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(executor, spec, _send_event))
 
 
@@ -103,7 +105,7 @@ def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -
 
     ``send_event`` gets the events that a supervisor would get.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(executor, spec, send_event, alone=True))
 
 
@@ -111,14 +113,6 @@ def _load(spec: ExecutorSpec) -> Executor:
     from gatewayd.executor.loading import load
 
     return load(spec)
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        return uvloop.Loop
-    return None
 
 
 async def _serve(

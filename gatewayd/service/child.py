@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, textFileLogObserver
 from zope.interface import implementer
 
+from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig, flow_from_mapping
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
@@ -97,7 +98,7 @@ def _with_by_value(flow: FlowConfig, by_value: Mapping[str, str]) -> FlowConfig:
 class _Ending:
     """A descriptor that becomes readable when the parent is done with us or gone."""
 
-    def __init__(self, descriptor: int, reactor: Any) -> None:
+    def __init__(self, descriptor: int, reactor: ServiceReactor) -> None:
         self._descriptor = descriptor
         self._reactor = reactor
 

@@ -11,13 +11,13 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from gatewayd.bridge import Bridge
-from gatewayd.clocks import Connector, PortReactor
+from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayClass
 from gatewayd.dispatch.dispatcher import Dispatcher
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
 
 log = Logger()
-
-
-class Reactor(PortReactor, Connector, Protocol):
-    """What the parts of a gateway use of the reactor."""
 
 
 class Gateway:

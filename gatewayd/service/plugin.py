@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from twisted.logger import Logger
 from twisted.python import usage
 
 from gatewayd import __version__
+from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
@@ -79,5 +80,8 @@ def makeService(options: Options) -> GatewayService:
     os.environ.update(options.flow.gateway.env)
     twistd = options.parent
     return GatewayService(
-        options.flow, reactor, signals=options.signals, daemon=twistd is not None and not twistd["nodaemon"]
+        options.flow,
+        cast(ServiceReactor, reactor),
+        signals=options.signals,
+        daemon=twistd is not None and not twistd["nodaemon"],
     )

@@ -11,12 +11,13 @@ import atexit
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
+from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.signals import StopSignals
@@ -53,7 +54,7 @@ class GatewayService(Service):
     def __init__(
         self,
         flow: FlowConfig,
-        reactor: Any,
+        reactor: ServiceReactor,
         *,
         on_event: Callable[[Event], None] | None = None,
         signals: StopSignals | None = None,
