@@ -1,8 +1,8 @@
 """
-Content codings: bodies that come compressed, and answers that go out so.
+Content codings: compressed request bodies, and compressed answers.
 
-A body is inflated piece by piece, each piece counted before the next is made: a few kilobytes can
-stand for gigabytes, and whoever sends such is refused when the limit is passed, not when memory is.
+A body is inflated in pieces, and each is counted before the next is made: a decompression bomb is refused at
+the limit, before memory runs out.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Final
 from gatewayd.errors import BadRequest, TooLarge
 from gatewayd.offload import SMALL_BYTES, Offload, is_small
 
-# The codings that a body may have; zlib tells gzip from deflate by the first bytes.
+# The codings accepted for bodies; zlib recognises gzip and deflate by the first bytes.
 CODINGS: Final = (b"gzip", b"x-gzip", b"deflate")
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 
-# What one trip to a pool thread inflates: ten milliseconds or so.
+# How much one call in a pool thread inflates: about ten milliseconds' work.
 _PIECE_BYTES: Final = 4 * 1024 * 1024
 
-# A sample, and the share of it that compressing must save: tensors of floats are not worth the time.
+# A sample is compressed first, and must shrink to this share: tensors of floats are not worth the time.
 _SAMPLE_BYTES: Final = 16 * 1024
 _WORTH: Final = 0.9
 
 
 class _Inflation:
-    """One body on its way to its true size."""
+    """The decompression of one body."""
 
     def __init__(self, body: bytes) -> None:
         self._rest = body
@@ -36,9 +36,9 @@ class _Inflation:
 
     def piece(self, most: int) -> bytes:
         """
-        The next bytes, at most ``most``, none at the end.
+        The next bytes, at most ``most``; empty at the end.
 
-        Raises BadRequest for what is not compressed, damaged or cut short.
+        Raises BadRequest if the body is not compressed, damaged or truncated.
         """
         found = b""
         try:
@@ -62,10 +62,10 @@ def _damaged(reason: str) -> BadRequest:
 
 async def inflated(body: bytes, limit_bytes: int, hold: Callable[[int], None], offload: Offload) -> bytes:
     """
-    The true content of a compressed body.
+    A compressed body, inflated.
 
-    ``hold`` is told of each piece's size before the next one is made, and may raise. Raises BadRequest,
-    TooLarge where there are more than ``limit_bytes``.
+    ``hold`` is called with each piece's size before the next one is made, and may raise. Raises BadRequest,
+    or TooLarge if the content is longer than ``limit_bytes``.
     """
     inflation = _Inflation(body)
     pieces: list[bytes] = []
@@ -85,12 +85,12 @@ async def inflated(body: bytes, limit_bytes: int, hold: Callable[[int], None], o
 
 
 def zipped(body: bytes) -> bytes | None:
-    """``body`` as gzip, None where that would save little."""
+    """``body`` as gzip; None if that would save little."""
     if not is_small(len(body)):
         middle = len(body) // 2
         sample = body[middle : middle + _SAMPLE_BYTES]
         if len(zlib.compress(sample, 1)) > _WORTH * len(sample):
             return None
-    # The fastest level: the next ones cost far more time than they save bytes.
+    # The fastest level: higher ones take far more time for few bytes less.
     found = gzip.compress(body, 1, mtime=0)
     return found if len(found) < _WORTH * len(body) else None

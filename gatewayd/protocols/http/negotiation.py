@@ -1,7 +1,7 @@
 """
-Content negotiation: in which form a body comes, and in which one its answer goes (RFC 9110 section 12).
+Content negotiation: the forms of request bodies and answers (RFC 9110 section 12).
 
-Clients send the same few headers with every request, so what they mean is worked out once.
+Clients send the same few headers with every request, so the results are cached.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import attrs
 
 
 class Form(Enum):
-    """What a body holds: a JSON object, or a serialised DataRequestProto."""
+    """The content of a body: a JSON object, or a serialised DataRequestProto."""
 
     JSON = "json"
     PROTOBUF = "protobuf"
 
 
-# The second and third are other names for the first; none of them is registered.
+# Three names in use for the same type; IANA has registered none of them.
 _PROTOBUF_TYPES: Final = ("application/x-protobuf", "application/protobuf", "application/vnd.google.protobuf")
 
 
 @attrs.frozen
 class Media:
-    """A form, and the content type it has on the wire."""
+    """A form and its content type."""
 
     form: Form
     content_type: bytes
@@ -44,7 +44,7 @@ _RANGE: Final = re.compile(r"[^\s/]+/[^\s/]+")
 
 @lru_cache(maxsize=256)
 def body_media(content_type: bytes | None) -> Media:
-    """The form of a body; what is no protobuf is taken for JSON, whose decoder refuses other types."""
+    """The form of a body. Unknown types count as JSON, whose decoder refuses them."""
     if content_type is None:
         return JSON
     name = content_type.partition(b";")[0].strip().lower().decode("latin-1")
@@ -54,12 +54,12 @@ def body_media(content_type: bytes | None) -> Media:
 @lru_cache(maxsize=256)
 def answer_media(accept: bytes | None, asked: Media) -> Media | None:
     """
-    The form that a client accepts most gladly; None if it accepts none of ours.
+    The form that a client prefers, or None if it accepts none of ours.
 
-    Where it likes several equally, the one that it named more exactly is taken, then the form of its
-    own body. Ranges that are not well-formed are passed over, and with none left anything goes.
+    Among equal qualities the most specific range wins, then the form of the request's own body. Malformed
+    ranges are ignored; without any range, everything is accepted.
     """
-    ranges = [] if accept is None else list(_weighed(accept.decode("latin-1")))
+    ranges = [] if accept is None else list(_qualities(accept.decode("latin-1")))
     ranges = [(name, quality) for name, quality in ranges if _RANGE.fullmatch(name)]
     if not ranges:
         return asked
@@ -68,18 +68,18 @@ def answer_media(accept: bytes | None, asked: Media) -> Media | None:
 
 
 def _rank(media: Media, ranges: list[tuple[str, float]]) -> tuple[float, int]:
-    """How much a client likes ``media``, and how exactly it said so: the most exact range counts."""
+    """The quality that a client gives ``media``, from its most specific range, and how specific that is."""
     name = media.content_type.decode()
-    exactness, quality = max(
+    specificity, quality = max(
         (
-            (exact, quality)
-            for exact, pattern in enumerate(("*/*", "application/*", name), 1)
+            (specific, quality)
+            for specific, pattern in enumerate(("*/*", "application/*", name), 1)
             for found, quality in ranges
             if found == pattern
         ),
         default=(0, 0.0),
     )
-    return quality, exactness
+    return quality, specificity
 
 
 @lru_cache(maxsize=256)
@@ -87,12 +87,12 @@ def accepts_gzip(accept_encoding: bytes | None) -> bool:
     """Whether an answer may be sent with ``Content-Encoding: gzip``."""
     if accept_encoding is None:
         return False
-    codings = dict(_weighed(accept_encoding.decode("latin-1")))
+    codings = dict(_qualities(accept_encoding.decode("latin-1")))
     return codings.get("gzip", codings.get("x-gzip", codings.get("*", 0.0))) > 0
 
 
-def _weighed(header: str) -> Iterator[tuple[str, float]]:
-    """The members of a list with their q-values; one with a malformed q-value is left out."""
+def _qualities(header: str) -> Iterator[tuple[str, float]]:
+    """The members of a list with their q-values, without those whose q-value is malformed."""
     for member in header.split(","):
         name, *parameters = (part.strip().lower() for part in member.split(";"))
         quality = "1"

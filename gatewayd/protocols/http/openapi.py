@@ -1,8 +1,8 @@
 """
 The OpenAPI 3.1 document of an HTTP port, from the gateway's settings (golden: openapi_paths.json).
 
-Paths, tags, names of schemas and the documented answers are the reference's; what stands in them is
-made from ``routes``, by which the port itself is built, and ``schemas``.
+Paths, tags, names of schemas and documented answers are the reference's. Their content comes from ``routes``,
+which the port itself is built from, and from ``schemas``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _FAILURES: Final = (
 
 def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
     """
-    The document as an object to be written as JSON.
+    The document as a JSON object.
 
-    ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run whatever the
-    settings say. Raises ConfigError for exposed endpoints that cannot be paths.
+    ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run regardless of the
+    settings. Raises ConfigError if an exposed endpoint cannot be a path.
     """
     routes = endpoint_routes(gateway) if full else ()
     debug = not (full and gateway.no_debug_endpoints)
@@ -82,7 +82,7 @@ def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
 
 
 class _Operations:
-    """Describes the routes of one document, each with an id of its own."""
+    """Describes the routes of one document, each with a unique id."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -196,5 +196,5 @@ def _json(schema: Schema, shown: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def _literal(path: str) -> str:
-    """Braces in our paths stand for themselves; in OpenAPI's they name parameters."""
+    """Escapes braces, which in OpenAPI's paths would name parameters."""
     return path.replace("{", "%7B").replace("}", "%7D")

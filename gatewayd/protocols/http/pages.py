@@ -1,8 +1,8 @@
 """
-The pages that document a port, and the files they show, all of them from gatewayd itself.
+The pages that document a port, and their files, all served by gatewayd itself.
 
-Nothing is loaded from the internet, which each page's Content-Security-Policy makes sure of, and no
-page has a script in it. The files' addresses carry a version: browsers may keep them for good.
+Nothing is loaded from the internet; each page's Content-Security-Policy enforces it. Pages have no inline
+scripts. The files' paths include a version, so browsers may cache them forever.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HTML: Final = b"text/html; charset=utf-8"
 # Redoc shows a logo from the internet, and leaves it out where that is no picture.
 _REPLACED: Final = {"redoc.standalone.js": (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")}
 
-# Styles are written by the scripts themselves; Redoc searches in a worker that it makes of a text.
+# The scripts write styles themselves, and Redoc starts its search worker from a blob.
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
@@ -49,7 +49,7 @@ _PAGE_HEADERS: Final = (
 
 @attrs.frozen
 class Page:
-    """What GET answers on one path, always with 200."""
+    """The answer to GET on one path, always with status 200."""
 
     path: str
     content_type: bytes
@@ -59,9 +59,9 @@ class Page:
 
 def documentation(gateway: GatewayConfig, *, full: bool) -> tuple[Page, ...]:
     """
-    /openapi.json, the pages made of it, and their files. Reads files the first time.
+    /openapi.json, the pages that show it, and their files. The first call reads files.
 
-    ``full`` as in ``openapi``. Raises ConfigError as that does.
+    ``full`` and the ConfigError are as in ``openapi``.
     """
     document = openapi(gateway, full=full)
     title = document["info"]["title"]
@@ -75,7 +75,7 @@ def documentation(gateway: GatewayConfig, *, full: bool) -> tuple[Page, ...]:
 
 
 def graphiql(gateway: GatewayConfig) -> tuple[Page, ...]:
-    """The page to write GraphQL in, for the path /graphql, and after it its files."""
+    """The page for writing GraphQL queries, for the path /graphql, followed by its files."""
     page = Page("/graphql", _HTML, _page("graphiql.html", gateway.title or "gatewayd"))
     return (page, *_files(("react-dom", "react", "graphiql")))
 
@@ -89,7 +89,7 @@ def _page(name: str, title: str) -> bytes:
 
 @lru_cache
 def _files(packages: tuple[str, ...]) -> tuple[Page, ...]:
-    """The files of packages, and those of our own that the pages with them need."""
+    """The files of these packages, and our own files that go with them."""
     own = {"swagger-ui-dist": "docs", "redoc": "redoc", "graphiql": "graphiql"}
     wanted = [(package, "") for package in packages]
     wanted += [("pages", own[package] + ".") for package in packages if package in own]
@@ -110,7 +110,7 @@ def _files(packages: tuple[str, ...]) -> tuple[Page, ...]:
 
 @lru_cache
 def _folders() -> dict[str, str]:
-    """The folders' names by those in the pages: with a version, or a hash where there is none."""
+    """Maps folder names in the pages to served ones: with a version, or a hash if they have none."""
     found = {}
     for folder in _ASSETS.iterdir():
         name, _, version = folder.name.rpartition("-")

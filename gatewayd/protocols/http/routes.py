@@ -1,4 +1,4 @@
-"""Which HTTP paths hand their body to executors, from the gateway's settings alone."""
+"""The HTTP routes that lead to executors, from the gateway's settings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gatewayd.messages.endpoints import fault_of
 @attrs.frozen
 class EndpointRoute:
     """
-    A path that hands its body to executors.
+    A path whose requests go to an endpoint of the executors.
 
-    ``endpoint`` is the exec endpoint, None where the body names it. ``status`` answers a success.
-    ``tags`` and ``options`` (those of ``expose_endpoints``, by their names there) are for OpenAPI.
+    ``endpoint`` is None if the body names it. ``status`` is the status of a successful answer. ``tags`` and
+    ``options``, those of ``expose_endpoints``, are for OpenAPI.
     """
 
     path: str
@@ -31,9 +31,9 @@ class EndpointRoute:
 
 def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
     """
-    The paths of an HTTP gateway that hand bodies to executors; a path and method is in one of them only.
+    The routes of an HTTP port. Each pair of path and method is in one of them only.
 
-    Raises ConfigError for an exposed endpoint that cannot be a path, or not be called.
+    Raises ConfigError if an exposed endpoint cannot be a path or cannot be called.
     """
     found: list[EndpointRoute] = []
     if not gateway.no_debug_endpoints:
@@ -51,7 +51,7 @@ def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
     taken = {(route.path, method) for route in found for method in route.methods}
     for endpoint, options in gateway.expose_endpoints.items():
         route = _exposed(endpoint, options)
-        # What came first counts, as in the reference.
+        # The first route wins, as in the reference.
         free = tuple(method for method in route.methods if (route.path, method) not in taken)
         taken.update((route.path, method) for method in free)
         if free:

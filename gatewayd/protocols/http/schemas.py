@@ -1,8 +1,8 @@
 """
-The JSON schemas of what HTTP takes and answers, for OpenAPI.
+The JSON schemas of HTTP's bodies and answers, for OpenAPI.
 
-Their names are those of the reference's OpenAPI, because clients are generated from it. A field of a
-document or request is described by its entry in ``json_form.fields``.
+Their names are the reference's, because clients are generated from its OpenAPI document. The fields of
+documents and requests come from ``json_form.fields``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _KINDS: Final[Mapping[FieldKind, Schema]] = {
     "number": {**_NUMBER, "type": ["number", "null"]},
     "numbers": {"type": ["array", "null"], "items": _NUMBER},
     "blob": {"type": ["string", "null"], "contentEncoding": "base64", "pattern": _BASE64},
-    # A number is only answered: what an executor gave no dimensions.
+    # In answers it can be a number: an executor's array without dimensions.
     "array": {
         "type": ["array", "number", "null"],
         "items": {"type": ["array", "number", "boolean", "string", "null"]},
@@ -193,7 +193,7 @@ def example(name: str) -> dict[str, Any]:
 
 
 def with_references(names: Iterable[str]) -> dict[str, Schema]:
-    """The schemas of these names and of all that they refer to, in alphabetical order."""
+    """The schemas of these names and all schemas that they refer to, in alphabetical order."""
     found: dict[str, Schema] = {}
     left = list(names)
     while left:

@@ -1,12 +1,12 @@
 # mypy: disable-error-code="no-untyped-call"
 """
-HTTP/1.1 connections with limits: what a client may send, for how long, and the answer beyond that.
+HTTP/1.1 connections with limits on size and time, and an answer for requests that exceed them.
 
-twisted.web parses and keeps order; this file bounds it, and makes it strict where ``grammar`` says so. A body
-is counted while it arrives and kept in memory (twisted's own way is a temporary file, which blocks the
-reactor), so that no client makes the gateway hold more than ``body_bytes`` for one request. A request that
-breaks a limit or the grammar gets its answer at once, and what else it sends is read and dropped awhile:
-closing with unread bytes makes the kernel reset the connection, and the answer would be lost on its way.
+twisted.web parses requests and keeps their order; this module adds the limits, and ``grammar`` the strictness.
+A body is counted while it arrives and kept in memory (twisted.web itself would use a temporary file, which
+blocks the reactor), so one request holds at most ``body_bytes``. A request that exceeds a limit or breaks the
+grammar is answered at once, and the rest of it is read and dropped for a moment: closing with unread bytes
+makes the kernel reset the connection, and the answer would be lost.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ from gatewayd.protocols.http.request import GatewayRequest
 @attrs.frozen
 class SiteLimits:
     """
-    What one connection may do.
+    The limits of one connection.
 
-    ``body_bytes`` bounds one body, ``idle_s`` the silence between requests or within one, ``head_s``
-    the time from a request's first byte to the end of its headers, ``linger_s`` how long the rest of
-    a refused request is read and dropped. ``head_bytes`` bounds a request's head, twice what nginx
-    allows.
+    ``body_bytes`` limits a body, ``idle_s`` the silence between or within requests, ``head_s`` the time from
+    a request's first byte to the end of its headers, and ``linger_s`` how long the rest of a refused request
+    is read and dropped. ``head_bytes`` limits a request's head; the default is twice nginx's.
     """
 
     body_bytes: int
@@ -69,7 +68,7 @@ class SiteLimits:
 
     @classmethod
     def of(cls, gateway: GatewayConfig) -> SiteLimits:
-        """Those that a gateway's settings ask for."""
+        """The limits in a gateway's settings."""
         return cls(
             body_bytes=gateway.max_message_bytes,
             idle_s=gateway.http_idle_timeout_s,
@@ -102,7 +101,7 @@ class GatewayChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def leave_site(self) -> None:
-        """Forget this connection: it is lost, or another protocol took its transport over."""
+        """Forget this connection: it is lost, or another protocol has taken over its transport."""
         self._stop_deadline()
         self.site.connections.closed(self)
 
@@ -110,14 +109,14 @@ class GatewayChannel(HTTPChannel):
         if self.refused:
             return
         super().dataReceived(data)
-        # Most requests arrive whole and never need the timer.
+        # Most requests arrive at once and never need the timer.
         in_head = self.line_mode and bool(self._receivedHeaderSize or self._buffer)
         if not in_head:
             self._stop_deadline()
         elif b"\n" in self._buffer and b"\r\n" not in self._buffer:
             self.refuse(InvalidHttp(_BARE_LF))
         elif self._deadline is None:
-            self._deadline = self.callLater(self.site.limits.head_s, self._head_late)
+            self._deadline = self.callLater(self.site.limits.head_s, self._refuse_late_head)
 
     def lineReceived(self, line: bytes) -> None:
         if self.refused:
@@ -197,15 +196,15 @@ class GatewayChannel(HTTPChannel):
         return version == b"HTTP/1.1" and b"close" not in options and not self.site.connections.draining
 
     def refuse_body(self) -> None:
-        """The body of the current request is, or became, larger than the limit."""
+        """Refuse the current request: its body is larger than the limit."""
         self.refuse(TooLarge(self.site.limits.body_bytes, "body"))
 
     def refuse_for_now(self) -> None:
-        """The buffers have no room for the body of the current request."""
+        """Refuse the current request: the buffers have no room for its body."""
         self.refuse(Overloaded(self.site.buffers.full()))
 
     def refuse(self, error: GatewayError) -> None:
-        """Answer the request that is being read with ``error``, then close."""
+        """Answer the current request with ``error``, then close."""
         if self.refused:
             return
         self.refused = True
@@ -220,22 +219,22 @@ class GatewayChannel(HTTPChannel):
         parts = head(response.status, response.content_type, len(response.body))
         body = b"" if getattr(self, "_command", b"") == b"HEAD" else response.body
         self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", body])
-        if self.isSecure():  # TLS has no half-close: the client goes by Content-Length
-            self._abortingCall = self.callLater(self.site.limits.linger_s, self._lingered)
+        if self.isSecure():  # TLS has no half-close: Content-Length tells the client where the answer ends
+            self._abortingCall = self.callLater(self.site.limits.linger_s, self._end_linger)
         else:
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
             self._abortingCall = self.callLater(self.site.limits.linger_s, self.forceAbortClient)
 
     def drain(self) -> None:
-        """Close now when idle, else after the request that is under way."""
+        """Close now if idle, otherwise after the request under way."""
         if not self.requests:
             self.loseConnection()
         else:
             self.persistent = 0
 
     def close_now(self) -> None:
-        """Close without waiting for the answer; HTTP has nothing to say at the end."""
+        """Close without waiting for the answer; HTTP has no closing message."""
         self.abort()
 
     def abort(self) -> None:
@@ -243,14 +242,14 @@ class GatewayChannel(HTTPChannel):
         self.transport.abortConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # What HTTPChannel calls for whatever it cannot parse; its own answer has no body.
+        # HTTPChannel calls this for everything it cannot parse; its own answer has no body.
         self.refuse(InvalidHttp())
 
-    def _head_late(self) -> None:
+    def _refuse_late_head(self) -> None:
         self._deadline = None
         self.refuse(HeadTimeout())
 
-    def _lingered(self) -> None:
+    def _end_linger(self) -> None:
         self._abortingCall = None
         self.loseConnection()
 
@@ -264,12 +263,12 @@ class GatewaySite(Site):
     """
     All connections to one listener.
 
-    It keeps no access log: a line for each request costs more than the gateway's own work on it.
+    There is no access log: a line for each request costs more than the gateway's own work on it.
     """
 
     protocol = GatewayChannel  # type: ignore[assignment]
     requestFactory = GatewayRequest
-    noisy = False  # the gateway says itself what listens where
+    noisy = False  # the gateway logs its ports itself
 
     def __init__(
         self, root: Resource, limits: SiteLimits, backend: Backend, connections: Connections, *, cors: Cors
@@ -296,7 +295,7 @@ class GatewaySite(Site):
         return [b"http/1.1"]
 
     def headers_for(self, http_request: GatewayRequest) -> Iterable[tuple[bytes, bytes]]:
-        """Headers that every answer carries: those of CORS where it is on and the client a browser."""
+        """Headers for every answer: those of CORS, if it is on and the client is a browser."""
         if http_request.method == b"OPTIONS" and self.cors.is_preflight(http_request.header):
             return ()
         return self.cors.answer(http_request.header)
