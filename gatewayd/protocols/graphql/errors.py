@@ -11,12 +11,12 @@ from gatewayd.pb import StatusProto
 
 
 def encode_error(error: GatewayError) -> GraphQLError:
-    """What is raised in place of a field's value."""
+    """The error to raise in place of a field's value."""
     return GraphQLError(str(error))
 
 
 def encode_executor_error(status: bytes, info: GraphQLResolveInfo[Any]) -> GraphQLError:
-    """What an executor raised, from a serialised StatusProto; the field has a value all the same."""
+    """An executor's exception, from a serialised StatusProto; the field still has a value."""
     found = StatusProto.FromString(status)
     return GraphQLError(
         found.description,

@@ -1,8 +1,8 @@
 """
-How large a GraphQL document may be, found out before it costs anything.
+Limits on the size of a GraphQL document, checked before it is validated.
 
-Validation compares fields with one another, so its time grows with the square of their number: these
-bounds are checked on what the parser gives, with fragments counted wherever they are used.
+Validation compares fields with one another, so its time grows with the square of their number. The limits are
+checked on the parsed document, and count a fragment wherever it is used.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from graphql import (
 @attrs.frozen
 class QueryLimits:
     """
-    ``query_bytes`` bounds the text; ``fields`` all selections of an operation, ``root_fields`` those that
-    become requests, and ``depth`` how deep they lie in one another.
+    ``query_bytes`` limits the text, ``fields`` all selections of an operation, ``root_fields`` those that
+    become requests, and ``depth`` how deeply they are nested.
     """
 
     query_bytes: int
@@ -42,7 +42,7 @@ class _Size:
 
 
 def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError]:
-    """What is too large in ``document``; nothing if all of it may be executed."""
+    """What is too large in ``document``; empty if it may be executed."""
     fragments = {
         node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
     }
@@ -89,7 +89,7 @@ class _Measured:
 
     def _fragment(self, name: str) -> _Size:
         if name not in self._sizes:
-            # Validation refuses a fragment that uses itself; here it is merely not followed.
+            # Validation refuses a fragment that uses itself; do not follow it here.
             self._sizes[name] = _Size()
             if name in self._fragments:
                 self._sizes[name] = self.selections(self._fragments[name].selection_set)

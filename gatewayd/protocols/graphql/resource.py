@@ -1,9 +1,9 @@
 """
-/graphql: what HTTP clients ask, and the answers in GraphQL's form (spec graphql.md).
+/graphql: GraphQL queries over HTTP and their answers (spec graphql.md).
 
-graphql-core wants an asyncio loop to run several fields at once, and takes long for long queries:
-parsing, validation and execution all run on a loop of their own, so that neither the reactor nor gRPC
-waits for them. Every ``docs`` field asks the reactor for one dispatch. A client that leaves cancels all.
+graphql-core needs an asyncio loop to run several fields at once, and takes long for long queries. Parsing,
+validation and execution therefore run on a loop of their own, and neither the reactor nor gRPC waits for
+them. Each ``docs`` field is one dispatch on the reactor. If the client hangs up, all of it is cancelled.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ log = Logger()
 _NO_QUERY: Final = "No GraphQL query found in the request"
 _NO_JSON: Final = "Unable to parse request body as JSON"
 
-# Queries that clients send again and again are short; what is kept is bounded by both numbers.
+# Queries that clients repeat are short; the cache is limited by both numbers.
 _CACHED_QUERIES: Final = 256
 _CACHED_QUERY_LENGTH: Final = 4096
 
 
 @attrs.frozen
-class Question:
-    """What a client asks; values may still be anything that JSON holds."""
+class GraphqlRequest:
+    """A request to /graphql; its values are not checked yet and may be any JSON."""
 
     query: Any
     variables: Any = None
@@ -83,7 +83,7 @@ class GraphqlApi:
         )
 
     def start(self) -> None:
-        """Start the loop. Queries that come before wait for it."""
+        """Start the loop. Queries that arrive earlier wait for it."""
         self._loop.start()
 
     def stop(self) -> Deferred[None]:
@@ -91,12 +91,12 @@ class GraphqlApi:
         return Deferred.fromCoroutine(self._loop.stop())
 
     async def answer(self, http_request: GatewayRequest) -> None:
-        """Execute what ``http_request`` asks, or show the page to write queries in."""
+        """Execute the query in ``http_request``, or show the page for writing queries."""
         try:
             if http_request.method == b"POST":
-                body: bytes | Question = await content(self._backend, http_request)
+                body: bytes | GraphqlRequest = await content(self._backend, http_request)
             else:
-                body = _question_of_url(http_request.args or {})
+                body = _request_in_url(http_request.args or {})
                 if body.query is None and b"text/html" in (http_request.header(b"accept") or b""):
                     page = self._page
                     http_request.respond(200, page.body, page.content_type, page.headers)
@@ -110,7 +110,7 @@ class GraphqlApi:
 
 
 class _Queries:
-    """Texts as documents that may be executed, or the errors in them. Loop thread only."""
+    """Parses and validates queries, and caches the results. Loop thread only."""
 
     def __init__(self, limits: QueryLimits) -> None:
         self._limits = limits
@@ -135,9 +135,9 @@ class _Queries:
 
 class _Execution:
     """
-    One query's. Loop thread only.
+    The execution of one query. Loop thread only.
 
-    It is graphql-core's context value, and so a ``schema.Asker``.
+    It is graphql-core's context value, and so satisfies ``schema.QueryContext``.
     """
 
     def __init__(self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str) -> None:
@@ -146,23 +146,23 @@ class _Execution:
         self._loop = loop
         self._queries = queries
         self._request_id = request_id
-        self._asked = 0
+        self._requests = 0
 
-    async def answer(self, asked: bytes | Question) -> bytes:
-        """The JSON answer to a body, or to what a URL asks. Raises InvalidQuery."""
-        if isinstance(asked, bytes):
-            result = await self._execute(_question_of_body(asked), mutations=True)
+    async def answer(self, request: bytes | GraphqlRequest) -> bytes:
+        """The JSON answer to a body, or to a URL's query. Raises InvalidQuery."""
+        if isinstance(request, bytes):
+            result = await self._execute(_request_in_body(request), mutations=True)
         else:
-            result = await self._execute(asked, mutations=False)
+            result = await self._execute(request, mutations=False)
         formatted: dict[str, Any] = {"data": result.data}
         if errors := [*(result.errors or ()), *self.failures]:
             formatted["errors"] = [error.formatted for error in errors]
-        # An argument that is shown in an error can be of any size and kind.
+        # Errors may quote arguments of any size and type.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
         return orjson.dumps(formatted, default=str, option=options)
 
-    async def _execute(self, question: Question, *, mutations: bool) -> ExecutionResult:
-        query, variables, operation = question.query, question.variables, question.operation
+    async def _execute(self, request: GraphqlRequest, *, mutations: bool) -> ExecutionResult:
+        query, variables, operation = request.query, request.variables, request.operation
         if not query or not isinstance(query, str):
             raise InvalidQuery(_NO_QUERY)
         if not isinstance(variables, dict | None):
@@ -184,9 +184,9 @@ class _Execution:
     # -- for the schema -------------------------------------------------------------------------------
 
     def request_id(self) -> str:
-        """The HTTP request's id for its first Request; others are numbered."""
-        self._asked += 1
-        return self._request_id if self._asked == 1 else f"{self._request_id}.{self._asked}"
+        """The HTTP request's id for the first Request; later ones get a number after it."""
+        self._requests += 1
+        return self._request_id if self._requests == 1 else f"{self._request_id}.{self._requests}"
 
     def dispatch(self, request: Request) -> Awaitable[Response]:
         return self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
@@ -202,17 +202,17 @@ def _log_bug(failure: Failure, request_id: str) -> None:
     log.failure("request {request_id} to /graphql failed", failure=failure, request_id=request_id)
 
 
-def _question_of_body(body: bytes) -> Question:
+def _request_in_body(body: bytes) -> GraphqlRequest:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise InvalidQuery(_NO_JSON) from None
     if not isinstance(fields, dict):
         raise InvalidQuery(_NO_JSON)
-    return Question(fields.get("query"), fields.get("variables"), fields.get("operationName"))
+    return GraphqlRequest(fields.get("query"), fields.get("variables"), fields.get("operationName"))
 
 
-def _question_of_url(arguments: Mapping[bytes, list[bytes]]) -> Question:
+def _request_in_url(arguments: Mapping[bytes, list[bytes]]) -> GraphqlRequest:
     found = {
         name: arguments[name][-1].decode("utf-8", "replace")
         for name in (b"query", b"variables", b"operationName")
@@ -223,5 +223,5 @@ def _question_of_url(arguments: Mapping[bytes, list[bytes]]) -> Question:
         try:
             variables = orjson.loads(found[b"variables"])
         except orjson.JSONDecodeError:
-            variables = found[b"variables"]  # which is no object, and refused as such
-    return Question(found.get(b"query"), variables, found.get(b"operationName"))
+            variables = found[b"variables"]  # not an object, and refused as such
+    return GraphqlRequest(found.get(b"query"), variables, found.get(b"operationName"))

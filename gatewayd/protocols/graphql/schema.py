@@ -1,7 +1,7 @@
 """
-GraphQL queries and mutations as Requests: the schema, and the one field that it consists of.
+The GraphQL schema: queries and mutations with one field, ``docs``, which sends a Request.
 
-Types, names and defaults are the reference's (golden: graphql.json); their fields are made from
+Types, names and defaults are the reference's (golden: graphql.json); their fields come from
 ``json_form.fields``. Loop thread only.
 """
 
@@ -38,13 +38,13 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.graphql.errors import encode_executor_error
 
 
-class Asker(Protocol):
-    """What a query is executed with, as graphql-core's context value."""
+class QueryContext(Protocol):
+    """The context value of graphql-core, which resolvers get."""
 
     dispatch: Callable[[Request], Awaitable[Response]]
     request_id: Callable[[], str]  # of the next Request
     encode_error: Callable[[Exception], GraphQLError]
-    failures: list[GraphQLError]  # of executors, which leave the data as it is
+    failures: list[GraphQLError]  # of executors: they do not change the data
 
 
 def _camel(name: str) -> str:
@@ -171,7 +171,7 @@ def _document_input_fields() -> dict[str, GraphQLInputField]:
 
 
 def _to_json(values: dict[str, Any]) -> dict[str, Any]:
-    """An input document in the form that HTTP's JSON has."""
+    """An input document in the JSON form that HTTP uses."""
     for field in DOCUMENT:
         items: Iterable[Mapping[str, Any]] | None = values.get(field.name)
         if field.kind == "scores" and items is not None:
@@ -196,16 +196,16 @@ async def _resolve_docs(
     parameters: Any,
     endpoint: str,
 ) -> list[dict[str, object]]:
-    asker: Asker = info.context
+    context: QueryContext = info.context
     fields = {"data": data, "targetExecutor": target, "parameters": parameters}
     try:
-        request = requests.build_request(fields, endpoint=endpoint, request_id=asker.request_id())
-        response = await asker.dispatch(request)
+        request = requests.build_request(fields, endpoint=endpoint, request_id=context.request_id())
+        response = await context.dispatch(request)
         documents = responses.read_documents(response.documents)
     except Exception as error:
-        raise asker.encode_error(error) from None
+        raise context.encode_error(error) from None
     if response.status:
-        asker.failures.append(encode_executor_error(response.status, info))
+        context.failures.append(encode_executor_error(response.status, info))
     return documents
 
 

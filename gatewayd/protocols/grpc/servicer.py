@@ -1,15 +1,15 @@
 """
 The gateway's gRPC methods: with the port itself, the only protocol code on the loop thread.
 
-Messages arrive and leave as bytes: each is split here (``wire``), dispatched on the reactor thread
-through the bridge, and written as it comes back. gRPC cancels a method whose client has left or whose
-deadline has passed, and the bridge carries the cancel to the dispatcher.
+Messages are bytes on both sides: each is split here (``wire``), dispatched on the reactor thread through the
+bridge, and its answer written as bytes. If the client has left or its deadline has passed, gRPC cancels the
+method, and the bridge passes the cancellation on to the dispatcher.
 
     Call:  reading --(window has room)--> dispatching --(answered, in its turn)--> writing
              ^                                                                       |
-             +-------------------------(written: a place is free)--------------------+
+             +------------------------(written: the window has room)-----------------+
 
-A client that doesn't read stops the writing, then the window fills, then the reading stops.
+If a client does not read, writing stops, then the window fills up, then reading stops.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ SERVICES: Final = tuple(map(methods.service_of, methods.OF_A_GATEWAY))
 
 class Servicer:
     """
-    What the gRPC port answers. Every method runs on the loop thread.
+    The methods of the gRPC port. All of them run on the loop thread.
 
-    ``prefetch`` bounds the requests in flight of one Call, 0 for no bound. ``status`` makes the maps
-    of ``_status``; it runs on the loop thread, too, and so must touch nothing of the reactor's.
-    ``buffers`` count the bytes of the requests under way; without them nothing does.
+    ``prefetch`` limits the requests in flight of one Call, 0 for no limit. ``status`` makes the maps of
+    ``_status``; it also runs on the loop thread, and must not touch state of the reactor thread. ``buffers``
+    counts the bytes of the requests under way; None means that they are not limited.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Servicer:
         self._streams: set[_CallStream] = set()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """One handler a service, from bytes to bytes."""
+        """One handler for each service, from bytes to bytes."""
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = methods.by_service(
             {
                 methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
@@ -109,7 +109,7 @@ class Servicer:
             stream.drain()
 
     async def dry_run(self, _empty: bytes, context: Any) -> bytes:
-        """A StatusProto; the call itself never fails for a network error (spec grpc.md)."""
+        """A StatusProto; the call itself does not fail for a network error (spec grpc.md)."""
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
         try:
@@ -125,7 +125,7 @@ class Servicer:
         return JinaInfoProto(**self._status()).SerializeToString()
 
     def dispatch(self, request: Request, timeout_s: float | None) -> asyncio.Future[Response]:
-        """Have the reactor thread answer ``request``."""
+        """Dispatch ``request`` on the reactor thread."""
         return self._bridge.on_reactor(self._dispatch, request, timeout_s)
 
     def _dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
@@ -135,11 +135,11 @@ class Servicer:
         if not buffers.take(size):
             return fail(Overloaded(buffers.full()))
 
-        def let_go(result: T) -> T:
+        def release(result: T) -> T:
             buffers.give_back(size)
             return result
 
-        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(let_go)
+        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(release)
 
 
 class _CallStream:
@@ -150,24 +150,24 @@ class _CallStream:
         self._context = context
         self._window = window
         self._in_flight: dict[asyncio.Future[Response], Request] = {}
-        self._going_out: deque[asyncio.Future[Response]] = deque()
-        self._something_new = asyncio.Event()
+        self._outgoing: deque[asyncio.Future[Response]] = deque()
+        self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._draining = False
         self._refused: Request | None = None  # the first that came too late
 
     async def run(self) -> None:
         """
-        Answer until the client has half-closed and has every answer, or something failed.
+        Answer until the client has half-closed and got every answer, or something fails.
 
         When the gateway is about to stop, the stream fails once everything that came in time is answered.
         """
         reader = asyncio.get_running_loop().create_task(self._read())
-        reader.add_done_callback(lambda _: self._something_new.set())
+        reader.add_done_callback(lambda _: self._wake.set())
         try:
             while True:
-                while self._going_out:
-                    await self._write(self._going_out.popleft())
+                while self._outgoing:
+                    await self._write(self._outgoing.popleft())
                     self._window.written()
                     self._room.set()
                 if reader.done():
@@ -179,8 +179,8 @@ class _CallStream:
                         return
                     if self._draining:
                         await _abort(self._context, Draining(), None)
-                await self._something_new.wait()
-                self._something_new.clear()
+                await self._wake.wait()
+                self._wake.clear()
         finally:
             reader.cancel()
             for answer in self._in_flight:
@@ -189,7 +189,7 @@ class _CallStream:
     def drain(self) -> None:
         """Take no more requests than have arrived."""
         self._draining = True
-        self._something_new.set()
+        self._wake.set()
 
     async def _read(self) -> None:
         context, window = self._context, self._window
@@ -206,8 +206,8 @@ class _CallStream:
             answer.add_done_callback(partial(self._answered, window.admit()))
 
     def _answered(self, ticket: int, answer: asyncio.Future[Response]) -> None:
-        self._going_out.extend(self._window.answered(ticket, answer))
-        self._something_new.set()
+        self._outgoing.extend(self._window.answered(ticket, answer))
+        self._wake.set()
 
     async def _write(self, answer: asyncio.Future[Response]) -> None:
         request = self._in_flight.pop(answer)
@@ -222,7 +222,7 @@ class _CallStream:
         await self._send(wire.encode_response(response))
 
     async def _fail(self, error: BaseException, request: Request) -> NoReturn:
-        # Clients of the reference learn from this which of their requests it was.
+        # Tells clients of the reference which of their requests failed.
         await self._send(wire.encode_request_id(request.request_id))
         await _abort(self._context, error, request)
 
@@ -230,8 +230,8 @@ class _CallStream:
         try:
             await self._context.write(message)
         except Exception as error:
-            # gRPC fails a write only when the client has left, some time before it cancels this method.
-            log.debug("a client left while it was written to: {error!r}", error=error)
+            # A write fails only if the client has left; gRPC cancels this method a little later.
+            log.debug("a client left during a write: {error!r}", error=error)
             raise asyncio.CancelledError from error
 
     async def _check(self, reader: asyncio.Task[None]) -> None:
@@ -259,15 +259,15 @@ async def _abort(context: Any, error: BaseException, request: Request | None) ->
 
 
 def _stream_settings(metadata: Any, prefetch: int) -> tuple[bool, int]:
-    """Whether answers go out in order, and the window's limit (spec wire.md, gRPC metadata)."""
+    """Whether answers are sent in order, and the window's limit (spec wire.md, gRPC metadata)."""
     ordered = False
     for key, value in metadata or ():
         if key == "__results_in_order__":
             ordered = value == "true"
         elif key == "__prefetch__":
             try:
-                # 0 is the gateway's own setting, a negative number no limit.
+                # 0 means the gateway's own setting, a negative number no limit.
                 prefetch = int(value) or prefetch
             except ValueError:
-                log.debug("a client's __prefetch__ is no number: {value!r}", value=value)
+                log.debug("a client's __prefetch__ is not a number: {value!r}", value=value)
     return ordered, prefetch

@@ -2,11 +2,11 @@
 """
 HTTP/1.1 connections with limits on size and time, and an answer for requests that exceed them.
 
-twisted.web parses requests and keeps their order; this module adds the limits, and ``grammar`` the strictness.
-A body is counted while it arrives and kept in memory (twisted.web itself would use a temporary file, which
-blocks the reactor), so one request holds at most ``body_bytes``. A request that exceeds a limit or breaks the
-grammar is answered at once, and the rest of it is read and dropped for a moment: closing with unread bytes
-makes the kernel reset the connection, and the answer would be lost.
+twisted.web parses requests and keeps their order; this module adds the limits, and ``grammar`` the
+strictness. A body is counted while it arrives and kept in memory (twisted.web itself would use a temporary
+file, which blocks the reactor), so one request holds at most ``body_bytes``. A request that exceeds a limit
+or breaks the grammar is answered at once, and the rest of it is read and dropped for a moment: closing with
+unread bytes makes the kernel reset the connection, and the answer would be lost.
 """
 
 from __future__ import annotations

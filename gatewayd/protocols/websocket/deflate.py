@@ -1,10 +1,9 @@
 """
-permessage-deflate (RFC 7692) for WebSocket answers, and when to agree to it.
+permessage-deflate (RFC 7692) for WebSocket answers, and which offers of it to accept.
 
-Each answer is compressed by itself, never with reference to one before: that costs some of the saving,
-but large answers can be compressed in a pool thread in any order, and an idle connection holds no
-compressor. Clients may refer back; their messages are inflated by Autobahn, which stops at the limit
-for messages.
+Each answer is compressed independently, without context takeover: that saves fewer bytes, but large answers
+can be compressed in a pool thread in any order, and an idle connection holds no compressor. Clients may use
+context takeover; Autobahn inflates their messages, up to the limit on messages.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def usable_offers(header: str) -> str:
     """
     The members of a Sec-WebSocket-Extensions header that can be accepted.
 
-    RFC 7692 section 5.1 wants the others declined; Autobahn refuses the connection for them.
+    RFC 7692 section 5.1 requires declining the others; Autobahn would refuse the connection.
     """
     return ", ".join(offer for each in header.split(",") if _is_usable(offer := each.strip()))
 
@@ -47,7 +46,7 @@ def _is_usable(offer: str) -> bool:
 
 
 def accept_deflate(offers: Iterable[Any]) -> Any:
-    """The first offer of permessage-deflate, accepted; None without one."""
+    """The acceptance of the first offer of permessage-deflate; None without one."""
     for offer in offers:
         if isinstance(offer, PerMessageDeflateOffer):
             return PerMessageDeflateOfferAccept(offer)
@@ -56,9 +55,9 @@ def accept_deflate(offers: Iterable[Any]) -> Any:
 
 def deflated(payload: bytes, window_bits: int) -> bytes | None:
     """
-    The payload of a frame with RSV1 set; None where compressing saves nothing.
+    The payload of a frame with RSV1 set; None if compressing saves nothing.
 
-    ``window_bits`` is what the client can go back, 9 to 15.
+    ``window_bits`` is the size of the client's window, 9 to 15.
     """
     stream = zlib.compressobj(1, zlib.DEFLATED, -window_bits)
     found = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)

@@ -1,9 +1,9 @@
 """
-What a WebSocket frame holds: the two modes of a connection.
+The content of WebSocket frames, in the two modes of a connection.
 
-A client names the mode as its subprotocol. A comma list, an unknown name or none is JSON, as in the
-reference (spec websocket.md); the name is sent back where it was offered, because browsers refuse a
-connection that ignores their offer.
+A client chooses the mode by its subprotocol. Several names, an unknown one or none mean JSON, as in the
+reference (spec websocket.md). The name is confirmed if it was offered, because browsers refuse a connection
+that ignores their offer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLANKS: Final = b" \t\r\n"
 
 
 class Frames(Protocol):
-    """How requests and responses look in one mode. ``slow`` says that large ones take long to convert."""
+    """The encoding of one mode. ``slow`` says that converting large messages takes long."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,7 @@ class Frames(Protocol):
 
 
 class JsonFrames:
-    """Text frames, each one the body of a POST to /post; ``{}`` ends the input."""
+    """Text frames, each with the body of a POST to /post; ``{}`` ends the input."""
 
     name: Final = "json"
     binary: Final = False
@@ -60,11 +60,11 @@ class JsonFrames:
         return requests.decode_request(payload, content_type=None, endpoint=None, request_id=None)
 
     def encode(self, response: Response) -> bytes:
-        """Raises GatewayError for what has no JSON form."""
+        """Raises GatewayError if the response has no JSON form."""
         return responses.encode_websocket(response)
 
     def encode_status(self, status: bytes) -> bytes:
-        """Unset fields are left out, so that success is ``{}``; codes are names here."""
+        """Unset fields are omitted, so that success is ``{}``; codes are names."""
         if not status:
             return b"{}"
         message = StatusProto.FromString(status)
@@ -78,7 +78,7 @@ class JsonFrames:
 
 
 class BytesFrames:
-    """Binary frames, each one a DataRequestProto; one zero byte ends the input."""
+    """Binary frames, each with a DataRequestProto; one zero byte ends the input."""
 
     name: Final = "bytes"
     binary: Final = True
@@ -105,6 +105,6 @@ BYTES_FRAMES: Final[Frames] = BytesFrames()
 
 
 def negotiate(offered: Sequence[str]) -> tuple[Frames, str | None]:
-    """The mode for the subprotocols a client offers, and the one to confirm."""
+    """The mode for the subprotocols that a client offers, and the subprotocol to confirm."""
     frames = BYTES_FRAMES if list(offered) == ["bytes"] else JSON_FRAMES
     return frames, frames.name if frames.name in offered else None
