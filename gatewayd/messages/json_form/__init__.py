@@ -1,1 +1,1 @@
-"""The JSON form of requests, answers and documents, made with no document objects in between (pure)."""
+"""The JSON form of requests, answers and documents, converted without document objects in between (pure)."""

@@ -1,9 +1,9 @@
 """
-Nested JSON lists to and from NdArrayProto.
+Converts nested JSON lists to NdArrayProto, and back.
 
-Inwards every list becomes a numpy array of the type numpy infers, as the reference does. Outwards
-the arrays of all frameworks are numbers all the same: dense ones become a numpy array that orjson
-prints without Python objects in between, sparse ones are filled up with zeros first.
+Lists in requests become numpy arrays of the type that numpy infers, as in the reference. Arrays in answers
+are written as numbers, whatever framework made them: dense ones as numpy arrays, which orjson prints without
+Python objects in between, and sparse ones after their zeros are filled in.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _FRAMEWORKS: Final = frozenset({"numpy", "list", "torch", "tensorflow", "paddle", "scipy"})
 
-# numpy 1, which executors may run, has no more.
+# The limit of numpy 1, which executors may use.
 _MAX_DIMENSIONS: Final = 32
 
-# Bounds on memory that a short message can ask for. Strings: every element of a numpy array takes as
-# much room as its longest. Zeros: an array can come as its shape alone, or as a few sparse entries.
+# Limits on the memory that a short message can cause. Strings: each element of a numpy array takes as much
+# memory as the longest one. Zeros: an array may be sent as a shape alone, or as a few sparse entries.
 _MAX_STRINGS_BYTES: Final = 64 << 20
 _MAX_FILLED_ELEMENTS: Final = 16 << 20
 
-# Booleans, integers, floats and strings, as numpy prints them or names them. Everything else (dates,
-# complex numbers, objects, records) has no JSON form.
+# Booleans, integers, floats and strings, in numpy's codes or names. Other types (dates, complex numbers,
+# objects, records) have no JSON form.
 _DTYPE: Final = re.compile(
     r"[<>=|]?(?:\?|b1|[iu][1248]|f(?:2|4|8|16)|U\d{1,8})|bool|u?int(?:8|16|32|64)|float(?:16|32|64)"
 )
@@ -64,10 +64,10 @@ def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems
 
 
 def _to_numpy(value: list[Any]) -> Array:
-    """Raises ValueError with the text for the client; for ragged lists that is numpy's own."""
+    """Raises ValueError with a text for the client, which is numpy's own for ragged lists."""
     kinds = _leaf_kinds(value, 1)
     if NoneType in kinds and kinds <= {int, float, NoneType} and kinds != {int, NoneType}:
-        # JSON's form of NaN, which only arrays of floats can hold. numpy reads None as NaN.
+        # null is JSON's form of NaN, which only arrays of floats have. numpy reads None as NaN.
         kinds = {float}
     if not kinds <= {int, float, bool, str}:
         raise ValueError(
@@ -78,7 +78,7 @@ def _to_numpy(value: list[Any]) -> Array:
         if max(lengths) * len(lengths) * 4 > _MAX_STRINGS_BYTES:
             raise ValueError(f"an array of strings may take {_MAX_STRINGS_BYTES} bytes at most")
         return np.array(value)
-    # With a float in it numpy would infer float64 anyway; with the dtype it saves a pass.
+    # With a float among them numpy would infer float64 anyway; passing the dtype saves a pass.
     array: Array = np.array(value, dtype=np.float64 if float in kinds else None)
     if array.dtype.kind == "O":
         raise ValueError("an array holds integers of at most 64 bits")
@@ -107,10 +107,10 @@ def _leaves(value: list[Any]) -> Iterator[object]:
 
 def read_array(message: NdArrayProto) -> object:
     """
-    What orjson (with OPT_SERIALIZE_NUMPY) prints as nested lists: an array, a list or a number.
+    An array, a list or a number, which orjson (with OPT_SERIALIZE_NUMPY) prints as nested lists.
 
-    None if there is no array: an empty message, or an unknown framework. Non-finite numbers
-    are printed as null. Raises UnreadableArray.
+    None if there is no array: the message is empty, or of an unknown framework. Non-finite numbers become
+    null. Raises UnreadableArray.
     """
     if message.cls_name not in _FRAMEWORKS:
         return None
@@ -127,7 +127,7 @@ def read_array(message: NdArrayProto) -> object:
 
 @lru_cache(maxsize=64)
 def _dtype(name: str) -> np.dtype[Any]:
-    # An empty name comes with an empty buffer: zeros of numpy's default type.
+    # The name is empty if the buffer is empty: zeros of numpy's default type.
     if name and not _DTYPE.fullmatch(name):
         raise UnreadableArray(f"an array of dtype {name[:40]!r} has no JSON form")
     return np.dtype(name or "<f8")
@@ -151,8 +151,10 @@ def _from_dense(dense: DenseNdArrayProto) -> Array:
 
 def _from_sparse(message: NdArrayProto) -> Array:
     """
-    Fill a sparse array up. Indices have the shape (entries, dimensions), torch's the transposed;
-    entries at the same place add up, as they do in all three frameworks.
+    A sparse array with its zeros filled in.
+
+    Indices have the shape (entries, dimensions), torch's the transposed one. Entries at the same place are
+    added, as in all three frameworks.
     """
     sparse = message.sparse
     shape = tuple(sparse.shape)
@@ -183,7 +185,7 @@ def _check_dimensions(shape: Sequence[int]) -> None:
 
 
 def _check_room(shape: Sequence[int]) -> None:
-    # Lists of empty lists take memory as well, so a size of zero counts as one.
+    # Lists of empty lists take memory, too: count a size of zero as one.
     if math.prod(size or 1 for size in shape) > _MAX_FILLED_ELEMENTS:
         raise UnreadableArray(f"an array of shape {tuple(shape)} is too large to be filled with zeros")
 
@@ -196,14 +198,13 @@ def _printable(array: Array) -> object:
     if array.ndim == 0:
         return array.item()
     if kind == "f" and array.dtype.str != "<f8":
-        # A float32 printed by itself is shorter (0.1) than the double that clients of the reference
-        # get (0.10000000149011612).
+        # A float32 would be printed as 0.1; clients of the reference get it as a double, 0.10000000149011612.
         return array.astype(np.float64)
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _check_characters(array: Array) -> None:
-    """numpy stores strings as code points of 32 bits, and does not check that they are valid."""
+    """numpy stores strings as 32-bit code points and does not check that they are valid."""
     codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
     if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
         raise UnreadableArray("an array of strings holds an invalid Unicode character")

@@ -1,9 +1,9 @@
 """
-Documents to and from JSON: one DocumentProto stands for one object with snake_case keys.
+Converts documents to and from JSON: a DocumentProto is an object with snake_case keys.
 
-Reading applies the rules by which the reference builds a document (spec wire.md, Document encoding
-rules): a missing id is generated, a MIME type guessed, chunks and matches get their owner's id and level.
-Writing shows what is there and changes nothing.
+Requests are read by the reference's rules for building documents (spec wire.md, Document encoding rules): a
+missing id is generated, a MIME type is guessed, and chunks and matches get their parent's id and level.
+Answers are written without any changes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from gatewayd.messages.json_form.values import (
 from gatewayd.messages.structs import read_struct
 from gatewayd.pb import DataContentProto, DocumentProto, NamedScoreProto
 
-# How deep a document of a request lies: request, content, array, document; one more for the list of
+# The nesting level of a request's document: request, content, array, document, and one more for the list of
 # requests that a join without reduce sends.
 _DOCUMENT_LEVEL: Final = 5
 
-# A document holds three more levels: an array's or score's messages, or an empty Struct's.
+# A document has up to three levels more: the messages of an array, of a score, or of an empty Struct.
 _LAST_DOCUMENT_LEVEL: Final = MAX_LEVEL - 3
 
 _MAX_UINT32: Final = 0xFFFFFFFF
 
 
 def fill_documents(content: DataContentProto, values: list[Any], loc: Loc, problems: Problems) -> None:
-    """Append one document per value to ``content``; after a problem ``content`` is unusable."""
+    """Append a document to ``content`` for each value. If there are problems, ``content`` is unusable."""
     _fill_children(content.docs.docs, values, loc, problems, _DOCUMENT_LEVEL)
 
 
@@ -55,7 +55,7 @@ def _fill_children(
     chunk_of: DocumentProto | None = None,
     match_of: DocumentProto | None = None,
 ) -> None:
-    """``children`` is a repeated field of documents, which lie at nesting ``level``."""
+    """``children`` is a repeated field of documents at nesting ``level``."""
     if type(values) is not list:
         problems.not_a_list(loc)
         return
@@ -80,17 +80,17 @@ def _fill(
     chunk_of: DocumentProto | None,
     match_of: DocumentProto | None,
 ) -> None:
-    """Fields are read in the reference's order, because its problems come in that order."""
-    given = fields.get
+    """Fields are read in the reference's order, so that problems are listed in its order."""
+    get = fields.get
     before = len(problems.entries)
 
-    value = given("id")
+    value = get("id")
     message.id = (as_text(value, (*loc, "id"), problems) if value is not None else "") or new_id()
-    if (value := given("parent_id")) is not None:
+    if (value := get("parent_id")) is not None:
         message.parent_id = as_text(value, (*loc, "parent_id"), problems)
-    if (value := given("granularity")) is not None:
+    if (value := get("granularity")) is not None:
         message.granularity = as_unsigned(value, (*loc, "granularity"), problems)
-    if (value := given("adjacency")) is not None:
+    if (value := get("adjacency")) is not None:
         message.adjacency = as_unsigned(value, (*loc, "adjacency"), problems)
     if chunk_of is not None:
         message.parent_id = chunk_of.id
@@ -98,50 +98,50 @@ def _fill(
     if match_of is not None:
         message.adjacency = min(match_of.adjacency + 1, _MAX_UINT32)
     blob = b""
-    if (value := given("blob")) is not None:
+    if (value := get("blob")) is not None:
         blob = as_blob(value, (*loc, "blob"), problems)
-    tensor = given("tensor")
+    tensor = get("tensor")
     if tensor is not None:
         fill_array(message.tensor, tensor, (*loc, "tensor"), problems)
-    if (value := given("mime_type")) is not None:
+    if (value := get("mime_type")) is not None:
         message.mime_type = _known_mime_type(as_text(value, (*loc, "mime_type"), problems))
-    if (value := given("text")) is not None:
+    if (value := get("text")) is not None:
         text = as_text(value, (*loc, "text"), problems)
         if text and not blob and tensor is None:
             message.text = text
     if blob and tensor is None:
         message.blob = blob
-    if (value := given("weight")) is not None:
+    if (value := get("weight")) is not None:
         message.weight = as_float(value, (*loc, "weight"), problems)
-    if (value := given("uri")) is not None:
+    if (value := get("uri")) is not None:
         message.uri = as_text(value, (*loc, "uri"), problems)
         if message.uri and not message.mime_type:
             message.mime_type = mimetypes.guess_type(message.uri)[0] or ""
-    if not _is_nothing(value := given("tags")):
+    if not _is_nothing(value := get("tags")):
         fill_struct(message.tags, value, level + 1, (*loc, "tags"), problems)
-    if (value := given("offset")) is not None:
+    if (value := get("offset")) is not None:
         message.offset = as_float(value, (*loc, "offset"), problems)
-    if (value := given("location")) is not None:
+    if (value := get("location")) is not None:
         _fill_location(message, value, (*loc, "location"), problems)
-    if (value := given("embedding")) is not None:
+    if (value := get("embedding")) is not None:
         fill_array(message.embedding, value, (*loc, "embedding"), problems)
-    if (value := given("modality")) is not None:
+    if (value := get("modality")) is not None:
         message.modality = as_text(value, (*loc, "modality"), problems)
-    if (value := given("evaluations")) is not None:
+    if (value := get("evaluations")) is not None:
         _fill_scores(message.evaluations, value, (*loc, "evaluations"), problems)
-    if (value := given("scores")) is not None:
+    if (value := get("scores")) is not None:
         _fill_scores(message.scores, value, (*loc, "scores"), problems)
-    if (value := given("chunks")) is not None:
+    if (value := get("chunks")) is not None:
         _fill_children(message.chunks, value, (*loc, "chunks"), problems, level + 1, chunk_of=message)
-    if (value := given("matches")) is not None:
+    if (value := get("matches")) is not None:
         _fill_children(message.matches, value, (*loc, "matches"), problems, level + 1, match_of=message)
-    # The reference looks at this one last, and only in a document that is right so far.
-    if not _is_nothing(value := given("_metadata")) and len(problems.entries) == before:
+    # The reference reads this one last, and only if the document has no problems.
+    if not _is_nothing(value := get("_metadata")) and len(problems.entries) == before:
         fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)
 
 
 def _is_nothing(value: object) -> bool:
-    """Null, or a form of the empty object: the field is not written."""
+    """Whether ``value`` is null or a form of the empty object; the field is not written then."""
     return value is None or (not value and type(value) in (dict, list, str))
 
 
@@ -152,7 +152,7 @@ def new_id() -> str:
 
 @lru_cache(maxsize=256)
 def _known_mime_type(value: str) -> str:
-    """``value`` as a MIME type; one that is a known extension is looked up: ``png`` is image/png."""
+    """``value`` as a MIME type; a file extension is looked up, such as ``png`` for image/png."""
     if not value or value in mimetypes.types_map.values():
         return value
     return mimetypes.guess_type(f"file.{value}")[0] or value
@@ -194,12 +194,12 @@ def _fill_scores(target: Any, value: object, loc: Loc, problems: Problems) -> No
 
 def read_document(message: DocumentProto) -> dict[str, object]:
     """
-    The object with all 19 keys (and ``_metadata`` if set), null where a field is empty.
+    The object with all 19 keys, and ``_metadata`` if it is set. Empty fields are null.
 
-    Arrays are left to orjson's OPT_SERIALIZE_NUMPY. Raises UnreadableArray.
+    Arrays are for orjson's OPT_SERIALIZE_NUMPY. Raises UnreadableArray.
     """
     blob = message.blob
-    found: dict[str, object] = {
+    values: dict[str, object] = {
         "id": message.id or None,
         "parent_id": message.parent_id or None,
         "granularity": message.granularity or None,
@@ -221,8 +221,8 @@ def read_document(message: DocumentProto) -> dict[str, object]:
         "matches": [read_document(match) for match in message.matches] or None,
     }
     if message.HasField("_metadata"):
-        found["_metadata"] = read_struct(message._metadata)
-    return found
+        values["_metadata"] = read_struct(message._metadata)
+    return values
 
 
 def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object] | None:

@@ -1,8 +1,8 @@
 """
-The fields of a JSON body: the one table, for everything that describes them.
+The fields of JSON bodies: one table for everything that describes them.
 
-``documents`` and ``requests`` read and write exactly these (a test holds them to it); OpenAPI's schemas
-and GraphQL's types are made from them.
+``documents`` and ``requests`` read and write exactly these fields, as a test checks; OpenAPI's schemas and
+GraphQL's types are made from them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FieldKind = Literal[
 
 @attrs.frozen
 class FieldSpec:
-    """A field of an object; each may be null. ``doc`` is a sentence for the client's author."""
+    """A field of an object, which may be null. ``doc`` is a sentence for authors of clients."""
 
     name: str
     kind: FieldKind
@@ -35,30 +35,30 @@ class FieldSpec:
 
 @attrs.frozen
 class RequestField:
-    """A field of a request's body, and the other spelling that is accepted."""
+    """A field of a request's body; ``alias`` is another spelling that is accepted."""
 
     name: str
     alias: str | None
     doc: str
 
 
-# In the order in which answers have them.
+# In the order of answers.
 DOCUMENT: Final = (
-    FieldSpec("id", "text", "Identifies the document; made if missing."),
+    FieldSpec("id", "text", "Identifies the document; generated if missing."),
     FieldSpec("parent_id", "text", "The id of the document that it is a chunk of."),
-    FieldSpec("granularity", "unsigned", "How deep it lies in chunks of chunks."),
-    FieldSpec("adjacency", "unsigned", "How deep it lies in matches of matches."),
+    FieldSpec("granularity", "unsigned", "Its nesting level in chunks of chunks."),
+    FieldSpec("adjacency", "unsigned", "Its nesting level in matches of matches."),
     FieldSpec("blob", "blob", "Raw bytes, in base64."),
     FieldSpec("tensor", "array", "An n-dimensional array of numbers, as nested lists."),
     FieldSpec("mime_type", "text", "The type of its content; guessed from uri if missing."),
-    FieldSpec("text", "text", "Its text. Of tensor, blob and text the first that is present counts."),
+    FieldSpec("text", "text", "Its text. Of tensor, blob and text only the first that is present is used."),
     FieldSpec("weight", "number", "Its weight."),
-    FieldSpec("uri", "text", "Where its content is from."),
-    FieldSpec("tags", "object", "Anything; numbers come back as floats."),
-    FieldSpec("offset", "number", "Where it begins in what it was taken from."),
-    FieldSpec("location", "numbers", "Where it is in what it was taken from."),
+    FieldSpec("uri", "text", "The source of its content."),
+    FieldSpec("tags", "object", "Any values; numbers are floats in answers."),
+    FieldSpec("offset", "number", "Its start in the document that it is a part of."),
+    FieldSpec("location", "numbers", "Its position in the document that it is a part of."),
     FieldSpec("embedding", "array", "Its vector, as nested lists of numbers."),
-    FieldSpec("modality", "text", "What kind of data it is of."),
+    FieldSpec("modality", "text", "The kind of its data."),
     FieldSpec("evaluations", "scores", "Evaluations by name."),
     FieldSpec("scores", "scores", "Scores by name."),
     FieldSpec("chunks", "documents", "The documents that it consists of."),
@@ -67,26 +67,26 @@ DOCUMENT: Final = (
 
 SCORE: Final = (
     FieldSpec("value", "number", "The score itself."),
-    FieldSpec("op_name", "text", "What made it."),
-    FieldSpec("description", "text", "What it means."),
-    FieldSpec("ref_id", "text", "The id of the document that it compares with."),
+    FieldSpec("op_name", "text", "The operation that computed it."),
+    FieldSpec("description", "text", "Its meaning."),
+    FieldSpec("ref_id", "text", "The id of the document compared with."),
 )
 
 DATA: Final = RequestField(
     "data",
     None,
-    "The documents: a list, or an object that holds it as docs. May be left out.",
+    "The documents: a list, or an object with the list as docs. Optional.",
 )
 TARGET: Final = RequestField(
     "targetExecutor",
     "target_executor",
-    "A regular expression: only executors whose names match work on it.",
+    "A regular expression: only executors whose names match get the request.",
 )
 PARAMETERS: Final = RequestField(
-    "parameters", None, "For the executors; name__key reaches only the executor of that name."
+    "parameters", None, "Parameters for executors; name__key is for the executor of that name alone."
 )
 ENDPOINT: Final = RequestField(
-    "execEndpoint", "exec_endpoint", "The endpoint that executors bind functions to, such as /search."
+    "execEndpoint", "exec_endpoint", "The endpoint that executors bind methods to, such as /search."
 )
 REQUEST_ID: Final = RequestField(
     "requestId",

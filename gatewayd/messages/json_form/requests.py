@@ -1,9 +1,8 @@
 """
-Requests from JSON, with no document objects in between.
+Reads requests from JSON, without document objects in between.
 
-One JSON body becomes a Request, or a BadRequest that lists every mistake in it, in the words of the reference
-(spec http.md). orjson parses; Python's json is asked only for the bodies that orjson refuses, because clients
-know its messages.
+A body becomes a Request, or a BadRequest that lists every mistake in it, worded as in the reference (spec
+http.md). orjson parses the body; if it fails, Python's json parses again, because clients know its messages.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from gatewayd.pb import DataContentProto, Struct
 _BODY: Final = ("body",)
 _DATA: Final = ("body", "data")
 
-# A Struct in a request: the list of requests that a join may get, the request, the Struct.
+# The nesting level of the parameters: the list of requests that a join may get, the request, the Struct.
 _PARAMETERS_LEVEL: Final = 3
 
-# How much of a body that is not JSON is shown to its sender.
+# How much of a body that is not JSON is quoted to its sender.
 _MAX_SHOWN: Final = 10_000
 
 
@@ -39,8 +38,8 @@ def decode_request(
     """
     A JSON body as a Request.
 
-    ``endpoint`` is the exec endpoint of the route; None (for /post and WebSocket) takes it from the
-    body. ``request_id`` None takes that from the body, too, and makes one where it has none.
+    ``endpoint`` is the route's endpoint; None (for /post and WebSocket) means that the body names it. With
+    ``request_id`` None the body's id is used, or a new one if it has none.
     ``content_type`` is the header's value, None without that header.
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer.
@@ -49,7 +48,7 @@ def decode_request(
 
 
 def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id: str | None) -> Request:
-    """As ``decode_request``, of a body's fields as JSON values. Raises BadRequest."""
+    """As ``decode_request``, from a body's fields as JSON values. Raises BadRequest."""
     problems = Problems()
     documents = _data(fields["data"], problems) if fields.get("data") is not None else b""
 
@@ -93,7 +92,7 @@ def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
     problems = Problems()
     value = None
     if body:
-        # To the reference a body of another type is bytes, which are not an object.
+        # In the reference a body of another type stays bytes, which are not an object.
         value = _loads(body) if content_type is None or _is_json(content_type) else body
     if value is None:
         problems.add(_BODY, "field required", "value_error.missing")
@@ -120,14 +119,14 @@ def _loads(body: bytes) -> Any:
 
 def _loads_slowly(body: bytes) -> Any:
     """
-    What Python's json makes of a body that orjson refuses.
+    Parse a body that orjson refuses, with Python's json.
 
-    That is the reference's parser, so UTF-16 and byte order marks are fine, and syntax errors have
-    the wording and position that clients know. What it accepts beyond JSON is refused here.
+    It is the reference's parser: UTF-16 and byte order marks are accepted, and syntax errors have the wording
+    and position that clients know. Its extensions of JSON are refused.
     """
     try:
         value = json.loads(body, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
-        orjson.dumps(value)  # refuses lone surrogates, which no protobuf string can hold
+        orjson.dumps(value)  # refuses lone surrogates, which protobuf strings cannot hold
     except json.JSONDecodeError as error:
         raise _syntax_error(str(error), error.msg, error.doc, error.pos, error.lineno, error.colno) from error
     except UnicodeDecodeError as error:
@@ -153,13 +152,13 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int | float:
-    """As orjson does: what does not fit 64 bits is a float."""
+    """As in orjson, an integer that does not fit 64 bits becomes a float."""
     number = _finite(digits)
     return int(digits) if -(2.0**63) <= number < 2.0**63 else number
 
 
 def _syntax_error(text: str, message: str, doc: str, position: int, line: int, column: int) -> Unparsable:
-    # json decodes leniently, so the text may hold surrogates that cannot be sent back.
+    # json decodes leniently, so the text may have surrogates, which cannot be sent.
     shown = doc[:_MAX_SHOWN].encode("utf-8", "replace").decode("utf-8")
     context = {"msg": message, "doc": shown, "pos": position, "lineno": line, "colno": column}
     problem = {"loc": ["body", position], "msg": text, "type": "value_error.jsondecode", "ctx": context}
@@ -177,22 +176,22 @@ def _bad_request(problems: Problems) -> BadRequest:
 
 def _data(value: object, problems: Problems) -> bytes:
     """
-    Serialised documents of ``data``: a list of them, or an object with such lists, whose ``docs`` count.
+    The serialised documents of ``data``: a list, or an object of lists, of which ``docs`` is used.
 
-    The reference tries one form, then the other, and when both fail reports the problems of both.
+    As in the reference, both forms are tried, and if both fail the problems of both are reported.
     """
-    mistakes = Problems()
+    list_problems = Problems()
     if type(value) is list:
-        documents = _list_of_documents(value, _DATA, mistakes)
-        if not mistakes.entries:
+        documents = _list_of_documents(value, _DATA, list_problems)
+        if not list_problems.entries:
             return documents
     else:
-        mistakes.not_a_list(_DATA)
+        list_problems.not_a_list(_DATA)
 
-    found = Problems()
-    chosen = _object_of_documents(value, found)
-    if found.entries:
-        problems.entries += mistakes.entries + found.entries
+    object_problems = Problems()
+    chosen = _object_of_documents(value, object_problems)
+    if object_problems.entries:
+        problems.entries += list_problems.entries + object_problems.entries
     return chosen
 
 

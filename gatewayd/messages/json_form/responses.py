@@ -1,9 +1,8 @@
 """
-Responses and errors to JSON, with no document objects in between.
+Writes responses and errors as JSON, without document objects in between.
 
-There are two forms of a Response: HTTP's (camelCase, every key present) and WebSocket's (snake_case, without
-the keys that are unset). Non-finite numbers in arrays, tags and parameters are written as null, since JSON
-cannot express them.
+A Response has two forms: HTTP's (camelCase, all keys present) and WebSocket's (snake_case, without unset
+keys). Non-finite numbers in arrays, tags and parameters become null, because JSON cannot express them.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class Unwritable(GatewayError):
 
 def encode_http(response: Response) -> bytes:
     """
-    The body of a successful answer: every key present, camelCase around the documents.
+    The body of a successful answer: all keys present, camelCase around the documents.
 
-    Raises GatewayError where an executor's answer has no JSON form.
+    Raises GatewayError if an executor's answer has no JSON form.
     """
     return _dumps(
         {
@@ -55,7 +54,7 @@ def encode_http(response: Response) -> bytes:
 
 
 def encode_websocket(response: Response) -> bytes:
-    """The text frame (UTF-8) of an answer: snake_case, and what is unset is left out. Raises GatewayError."""
+    """The text frame (UTF-8) of an answer: snake_case, without unset keys. Raises GatewayError."""
     header: dict[str, object] = {"request_id": response.request_id}
     if response.status:
         header["status"] = _sparse_status(response.status)
@@ -71,7 +70,7 @@ def encode_websocket(response: Response) -> bytes:
 
 def encode_network_error(request: Request, error: GatewayError) -> bytes:
     """
-    The body of a 503, 504 or 500 answer: the request as it came, and what went wrong.
+    The body of a 503, 504 or 500 answer: the request as it was sent, and the error.
 
     The exception has the name that clients of the reference look for.
     """
@@ -107,7 +106,7 @@ def encode_bad_request(error: BadRequest) -> bytes:
 
 
 def encode_status(status: bytes) -> bytes:
-    """The body of /dry_run; no bytes are success."""
+    """The body of /dry_run; empty bytes mean success."""
     return _dumps(_status(status) or {"code": 0, "description": "", "exception": None})
 
 
@@ -119,7 +118,7 @@ def _dumps(value: object, option: int = 0) -> bytes:
 
 
 def read_documents(serialised: bytes) -> list[dict[str, object]]:
-    """Serialised documents as JSON values, arrays as numpy's. Raises GatewayError where they have no form."""
+    """Serialised documents as JSON values and numpy arrays. Raises GatewayError if they have no such form."""
     if not serialised:
         return []
     return [read_document(document) for document in parse(serialised).docs.docs]

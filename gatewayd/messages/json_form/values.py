@@ -1,9 +1,9 @@
 """
-JSON values to protobuf: scalars with the reference's coercions, and Structs.
+Converts JSON values to protobuf: scalars with the reference's coercions, and Structs.
 
-Mistakes are not raised but collected in ``Problems``, so that a client sees all of them at once. The wording
-is that of the reference's validator (spec http.md, Errors), which clients may show or match; a value on which
-the reference fails (500) has a wording of our own.
+Mistakes are collected in ``Problems`` instead of raised, so that a client sees all of them at once. The
+wording is that of the reference's validator (spec http.md, Errors), which clients may show or match; where
+the reference fails with a 500, the wording is ours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gatewayd.pb import ListValue, Struct, Value
 
 Loc = tuple[str | int, ...]
 
-# protobuf parsers refuse messages nested deeper than this (upb's and C++'s default), so a deeper
-# document could be written but never be read by an executor.
+# protobuf's parsers refuse messages nested more deeply (upb's and C++'s default): an executor could not read
+# such a document.
 MAX_LEVEL: Final = 100
 
 _MAX_PROBLEMS: Final = 1000
@@ -29,7 +29,7 @@ class Problems:
     """
     The mistakes found so far, as entries of a 422 body: ``{"loc": [...], "msg": ..., "type": ...}``.
 
-    Only the first thousand are kept: a body of a million mistakes must not make a larger answer.
+    Only the first thousand are kept, so that a body with a million mistakes does not cause a huge answer.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Problems:
 
 
 class _TooDeep(Exception):
-    """A value would lie below MAX_LEVEL."""
+    """A value would be nested more deeply than MAX_LEVEL."""
 
 
 def as_dict(value: object) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ def as_dict(value: object) -> dict[str, Any] | None:
 
 
 def as_text(value: object, loc: Loc, problems: Problems) -> str:
-    """A string; numbers and booleans are printed as Python prints them."""
+    """A string. Numbers and booleans are converted as Python's ``str`` does."""
     if type(value) is str:
         return value
     if type(value) in (int, float, bool):
@@ -86,7 +86,7 @@ def as_text(value: object, loc: Loc, problems: Problems) -> str:
 
 
 def as_unsigned(value: object, loc: Loc, problems: Problems) -> int:
-    """An integer that fits uint32; fractions are cut off, strings of digits read."""
+    """An integer that fits uint32. Fractions are truncated, strings of digits converted."""
     try:
         found = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
@@ -99,7 +99,7 @@ def as_unsigned(value: object, loc: Loc, problems: Problems) -> int:
 
 
 def as_float(value: object, loc: Loc, problems: Problems) -> float:
-    """A number that is finite as a 32-bit float; numeric strings are read."""
+    """A number that is finite as a 32-bit float. Numeric strings are converted."""
     try:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -113,15 +113,15 @@ def as_float(value: object, loc: Loc, problems: Problems) -> float:
 
 def as_blob(value: object, loc: Loc, problems: Problems) -> bytes:
     """
-    The bytes of a base64 string, in the standard or the URL-safe alphabet (RFC 4648), the latter with or
-    without its padding. White space is skipped. The reference drops all other characters, and data with them.
+    The bytes of a base64 string, in the standard or the URL-safe alphabet (RFC 4648); the latter may lack its
+    padding. White space is skipped. The reference skips all other characters as well, and so loses data.
     """
     text = "".join(as_text(value, loc, problems).split())
     if "-" in text or "_" in text:
         text = text.translate(_URL_SAFE) + "=" * (-len(text) % 4)
     try:
         return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError as error:  # binascii.Error is one; so is what non-ASCII text raises
+    except ValueError as error:  # binascii.Error, or the error for non-ASCII text
         problems.add(loc, f"value is not valid base64: {error}", "value_error")
         return b""
 
@@ -130,7 +130,7 @@ def fill_struct(target: Struct, value: object, level: int, loc: Loc, problems: P
     """
     Write a JSON object into ``target``, a message at nesting ``level`` (1 is the whole request).
 
-    Integers become doubles, the only numbers of a Struct.
+    Integers become doubles, the only numbers that a Struct has.
     """
     fields = as_dict(value)
     if fields is None:
@@ -164,7 +164,7 @@ def _fill_value(target: Value, value: object, level: int) -> None:
     elif level + 1 > MAX_LEVEL:
         raise _TooDeep
     elif kind is dict:
-        # SetInParent, or an empty object would be no value at all.
+        # Without SetInParent an empty object would leave the value unset.
         target.struct_value.SetInParent()
         _fill_fields(target.struct_value, value, level + 1)  # type: ignore[arg-type]
     else:

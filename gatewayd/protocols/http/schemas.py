@@ -73,7 +73,7 @@ def _fields(title: str, fields: Iterable[FieldSpec], **more: Any) -> Schema:
 def _request(title: str, *fields: tuple[RequestField, Schema]) -> Schema:
     described = {}
     for field, schema in fields:
-        doc = field.doc if field.alias is None else f"{field.doc} {field.alias} is understood, too."
+        doc = field.doc if field.alias is None else f"{field.doc} {field.alias} is also accepted."
         described[field.name] = {**schema, "description": doc}
     return _object(title, described)
 
