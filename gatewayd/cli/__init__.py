@@ -1,8 +1,8 @@
 """
 The command ``gatewayd``: its sub-commands, their options and help.
 
-What a sub-command does is in a module of its own, imported when it runs: ``gatewayd --help`` loads
-nothing but this. Exit codes: 0 for success, 1 for a failure (stderr says why), 2 for wrong usage.
+Each sub-command is implemented in a module of its own, which is imported when it runs: ``gatewayd --help``
+loads only this module. Exit codes: 0 for success, 1 for a failure (stderr says why), 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     A Flow file says which executors there are and how requests travel through them. To begin:
 
     \b
-      gatewayd new my-flow       make a small project
+      gatewayd new my-flow       create a small project
       cd my-flow
       gatewayd check             say what its flow.yml will do
       gatewayd serve             serve it, until Ctrl-C
@@ -65,7 +65,7 @@ def serve(flow: Path, variables: tuple[str, ...]) -> None:
 
 @main.command()
 @click.option("--uses", help="module:Class, a class in --py-modules, or an executor's config.yml.")
-@click.option("--name", default="executor0", show_default=True, help="How it signs and is called in logs.")
+@click.option("--name", default="executor0", show_default=True, help="Its name in routes and logs.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; a free one if omitted."
 )
@@ -85,7 +85,7 @@ def serve(flow: Path, variables: tuple[str, ...]) -> None:
 @click.option("--exit-on-exceptions", multiple=True, help="An exception class that stops the executor.")
 def executor(**settings: object) -> None:
     """
-    Serve one executor alone, on this or another machine.
+    Serve one executor by itself, on this or another machine.
 
     A Flow calls it as an external executor: {external: true, host: ..., port: ...}. It answers gRPC
     health checks and reflection.
@@ -135,7 +135,7 @@ def status(url: str, timeout: float, ca_file: str | None, as_json: bool) -> None
     """
     Show versions, platform and environment of a running gateway or executor.
 
-    URL is such as grpc://localhost:12345, http://localhost:12346 or wss://example.org.
+    URL is, for example, grpc://localhost:12345, http://localhost:12346 or wss://example.org.
     """
     from gatewayd.cli.asking import show_status
 
@@ -151,8 +151,8 @@ def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
     """
     Is it ready? Asks a gateway and all executors behind it, or one executor.
 
-    URL is such as grpc://localhost:12345, http://localhost:12346 or wss://example.org. Exits with 0 if
-    it is ready, with 1 if not.
+    URL is, for example, grpc://localhost:12345, http://localhost:12346 or wss://example.org. Exits with 0
+    if it is ready, with 1 if not.
     """
     from gatewayd.cli.asking import ping_url
 
@@ -162,7 +162,7 @@ def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def new(folder: Path) -> None:
-    """Make a project to start from: a Flow file, an executor, a test and a README."""
+    """Create a small project: a Flow file, an executor, a test and a README."""
     from gatewayd.cli.scaffold import make_project
 
     sys.exit(make_project(folder))
@@ -188,7 +188,7 @@ def unit(flow: Path, user: str) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """
-    Print what makes SHELL complete this command when Tab is pressed.
+    Print the script that makes SHELL complete this command when Tab is pressed.
 
     \b
       bash:  gatewayd completion bash >> ~/.bashrc

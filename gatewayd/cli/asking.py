@@ -1,4 +1,4 @@
-"""``gatewayd status`` and ``gatewayd ping``: ask a running gateway or executor."""
+"""``gatewayd status`` and ``gatewayd ping``, which query a running gateway or executor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gatewayd.status import status_maps
 
 
 def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
-    """Print the status of what listens at ``url``. Returns the exit code."""
+    """Print the status of the gateway or executor at ``url``. Returns the exit code."""
     address = _address(url, ca_file)
     try:
         status = (
@@ -43,7 +43,7 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
 
 
 def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
-    """0 if what listens at ``url`` is ready, else 1."""
+    """Returns 0 if the gateway or executor at ``url`` is ready, else 1."""
     address = _address(url, ca_file)
     began = time.monotonic()
     problem = _ping_grpc(address, timeout_s) if address.protocol == "grpc" else _ping_web(address, timeout_s)
@@ -65,7 +65,7 @@ def _address(url: str, ca_file: str | None) -> GatewayAddress:
 
 
 def _channel(address: GatewayAddress) -> grpc.Channel:
-    # An address with a port is called directly, whatever proxies the environment names.
+    # Call the address directly, even if the environment names proxies.
     options = [("grpc.enable_http_proxy", 0)]
     if not address.tls:
         return grpc.insecure_channel(address.authority, options)
@@ -77,7 +77,7 @@ def _status_grpc(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapp
     from gatewayd.pb import JinaInfoProto
 
     status = _unary(address, methods.STATUS, JinaInfoProto, timeout_s)
-    # Maps of protobuf have no order: use that of HTTP's answer.
+    # Protobuf's maps have no order: use that of HTTP's answer.
     jina, envs = status_maps()
     return {"jina": _ordered(status.jina, jina), "envs": _ordered(status.envs, envs)}
 
@@ -100,7 +100,7 @@ def _status_web(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mappi
 
 
 def _ping_grpc(address: GatewayAddress, timeout_s: float) -> str | None:
-    """Why it is not ready, or None. A gateway has a dry run; anything else is checked as an executor."""
+    """Why it is not ready, or None. A gateway has a dry run; otherwise it is checked as an executor."""
     from grpc_health.v1.health_pb2 import HealthCheckResponse
 
     from gatewayd.pb import StatusProto

@@ -1,4 +1,4 @@
-"""``gatewayd check`` and ``gatewayd plot``: what a Flow file means, without starting anything."""
+"""``gatewayd check`` and ``gatewayd plot``, which show what a Flow file means without starting it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gatewayd.errors import ConfigError
 
 
 def check_flow(flow: Path, variables: Sequence[str]) -> int:
-    """Print every problem, or what the Flow will do. Returns the exit code."""
+    """Print every problem, or a summary of the Flow. Returns the exit code."""
     if flow.is_dir():
         return fail(_folder(flow))
     try:
@@ -34,7 +34,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
 
 
 def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
-    """Write the picture. Returns the exit code."""
+    """Write a picture of the Flow. Returns the exit code."""
     from gatewayd.flow.plot import picture
 
     target = output if output is not None else flow.with_suffix(".svg")

@@ -1,4 +1,4 @@
-"""``gatewayd unit``: the systemd unit for this installation, made of conf/gatewayd.service."""
+"""``gatewayd unit``: the systemd unit for this installation, made from conf/gatewayd.service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 import gatewayd
 from gatewayd.cli.output import fail, say
 
-# What a setting of the unit's sandbox hides from the service, and the value that lets it be read.
+# Settings of the unit's sandbox: the folders that each hides, and the value that makes them readable.
 _HIDING: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "ProtectHome": (("/home", "/root", "/run/user"), "read-only"),
     "PrivateTmp": (("/tmp", "/var/tmp"), "no"),
@@ -35,10 +35,10 @@ def print_unit(flow: Path, user: str) -> int:
 
 def unit(template: str, *, twistd: Path, flow: Path, user: str, read: Iterable[Path]) -> str:
     """
-    The unit without what its comments say of another installation.
+    The unit, without the template's comments on other installations.
 
-    ``read`` are the files and folders that the service must be able to read: where the template hides
-    one of them, it is shown.
+    ``read`` are the files and folders that the service must be able to read: settings that hide one of them
+    are relaxed.
     """
     options = f"--nodaemon --pidfile= gateway --config {_word(str(flow)).replace('$', '$$')}"
     settings = {"ExecStart": f"{_word(str(twistd))} {options}", "User": user, "Group": user}
@@ -57,9 +57,9 @@ def _with(settings: Mapping[str, str], line: str) -> str:
 
 def _word(text: str) -> str:
     """
-    As one word of ExecStart (systemd.service(5), "Command lines").
+    ``text`` quoted as one word of ExecStart (systemd.service(5), "Command lines").
 
-    A dollar sign is doubled by the caller: systemd takes it literally in the program's own path.
+    Doubling dollar signs is left to the caller: in the program's own path systemd takes them literally.
     """
     text = text.replace("%", "%%")
     if re.fullmatch(r"[\w@%+=:,./$-]+", text):
@@ -78,7 +78,7 @@ def _twistd() -> Path | None:
 
 
 def _file_of(distribution: str, name: str) -> Path | None:
-    """A file that was installed with a distribution, wherever pip put it: a venv, a user's folder."""
+    """A file installed with a distribution, wherever pip put it: in a venv or a user's folder."""
     for file in metadata.files(distribution) or ():
         path = Path(str(file.locate()))
         if file.name == name and path.is_file():

@@ -1,4 +1,4 @@
-"""How the command speaks: results on stdout, all else on stderr, colours only where a person reads them."""
+"""The command's output: results on stdout, everything else on stderr, colours only on a terminal."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ def _coloured(stream: IO[str]) -> bool:
 
 
 def say(text: str, **style: Any) -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     click.echo(click.style(text, **style) if _coloured(sys.stdout) else text)
 
 
 def note(text: str) -> None:
-    """A line for who watches."""
+    """Print a line of progress."""
     click.echo(text, err=True)
 
 
 def warn(text: str) -> None:
-    """Something that may not be what was meant."""
+    """Print a warning: something may not be as the user intended."""
     word = click.style("warning:", fg="yellow") if _coloured(sys.stderr) else "warning:"
     click.echo(f"{word} {text}", err=True)
 
 
 def fail(text: str) -> int:
-    """Say why it did not go well; the exit code for that."""
+    """Print why the command failed. Returns the exit code."""
     word = click.style("gatewayd:", fg="red") if _coloured(sys.stderr) else "gatewayd:"
     click.echo(f"{word} {text}", err=True)
     return 1
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with their columns aligned."""
+    """Rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -1,4 +1,4 @@
-"""``gatewayd new``: a small project that serves, answers and is tested as it is."""
+"""``gatewayd new``: a small project with a Flow that can be served and tested right away."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ A Flow with one executor, served over gRPC, HTTP and WebSocket.
 
 
 def make_project(folder: Path) -> int:
-    """Write the files into a folder that is new or empty. Returns the exit code."""
+    """Write the files into a new or empty folder. Returns the exit code."""
     files = {
         "flow.yml": _FLOW,
         "executors.py": _EXECUTORS,
@@ -95,7 +95,7 @@ def make_project(folder: Path) -> int:
     }
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            return fail(f"{folder} exists already, and is not empty")
+            return fail(f"{folder} already exists and is not empty")
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``gatewayd serve`` and ``gatewayd executor``: what runs until it is stopped."""
+"""``gatewayd serve`` and ``gatewayd executor``, which run until they are stopped."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     from gatewayd.config.assignments import assignment
     from gatewayd.errors import ConfigError
 
-    given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     arguments: dict[str, Any] = {}
-    for text in given.pop("uses_with"):
+    for text in options.pop("uses_with"):
         try:
             name, value = assignment(text)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--uses-with") from error
         arguments[name] = yaml.safe_load(value)
-    item = {key: value for key, value in given.items() if value not in (None, [], 0)}
+    item = {key: value for key, value in options.items() if value not in (None, [], 0)}
     try:
         flow = flow_from_mapping({"executors": [{**item, "uses_with": arguments}]}, base_dir=Path.cwd())
     except ConfigError as error:
@@ -67,10 +67,10 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
         return fail(str(error))
     gc.freeze()
 
-    def report(event: Mapping[str, str]) -> None:
+    def show(event: Mapping[str, str]) -> None:
         if event["event"] == "ready":
             note(f"{spec.runtime_name} serves at {event['address']}; Ctrl-C stops it")
         else:
             fail(event["error"])
 
-    return serve_alone(loaded, spec, report)
+    return serve_alone(loaded, spec, show)
