@@ -22,6 +22,7 @@ from docarray import DocumentArray
 from gatewayd import Client, Executor, Flow
 from gatewayd.client.client import AsyncClient, SyncClient
 from gatewayd.client.response import Response
+from gatewayd.config import DeploymentConfig
 
 
 def callback(response: Response) -> None: ...
@@ -60,7 +61,14 @@ ACCEPTED = [
     "Flow().add(name='a').add(name='b', needs='gateway').needs(['a', 'b'], name='c', replicas=2).plot()",
     "assert_type(Flow.load_config('flow.yml'), Flow)",
     "with Flow().add() as entered: assert_type(entered.client, SyncClient)",
-    "def draw(flow: Flow) -> Flow: return flow.plot('x.svg')",
+    "def draw(flow: Flow) -> Flow: return flow.plot('x.svg', vertical_layout=True)",
+    "assert_type(flow.add(name='a', copy_flow=False), Flow)",
+    "assert_type(flow['a'], DeploymentConfig)",
+    "assert_type([name for name, _ in flow], list[str])",
+    "flow.port = 1",
+    "flow.port = [1, 2]",
+    "flow.protocol = ['http', 'grpc']",
+    "flow.host = '127.0.0.1'",
 ]
 
 # What each does wrong, and what a message about it names.
@@ -81,6 +89,9 @@ REFUSED = {
     "flow.config_gateway(prot=1)": "prot",
     "flow.config_gateway(monitoring=True)": "monitoring",
     "flow.needs(['a', 'b'], nam='c')": "nam",
+    "flow.port = 1.5": "float",
+    "flow.client = client": "client",
+    "flow['a'].nme": "nme",
     "flow.expose_endpoint('/a', method=['GET'])": "method",
 }
 

@@ -1,5 +1,5 @@
 """
-A Flow as a picture: SVG, drawn in layers from the gateway on the left to the answer on the right.
+A Flow as a picture: SVG, drawn in layers from the gateway to the answer.
 
     gateway ── encoder ─┬─ indexer ─┬─ joiner ── answer
                         └─ ranker  ─┘
@@ -14,7 +14,7 @@ from html import escape
 from typing import Final
 
 from gatewayd.config import FlowConfig
-from gatewayd.flow.plot_layout import BOX_HEIGHT, GAP_X, Box, placed, ties
+from gatewayd.flow.plot_layout import BOX_HEIGHT, Box, Line, drawing
 from gatewayd.flow.plot_png import png
 
 _FONT: Final = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', sans-serif"
@@ -39,33 +39,33 @@ _STYLE: Final = f"""
 """
 
 
-def picture(flow: FlowConfig, suffix: str) -> bytes:
+def picture(flow: FlowConfig, suffix: str, *, vertical: bool = False) -> bytes:
     """
     The content of a picture's file, by how its name ends: ``.svg``, or ``.png`` (drawn with Pillow).
 
-    Raises ValueError for another ending, and for PNG without Pillow.
+    It goes from left to right, or, if ``vertical``, from top to bottom. Raises ValueError for another
+    ending, and for PNG without Pillow.
     """
     if suffix == ".svg":
-        return svg(flow).encode()
+        return svg(flow, vertical=vertical).encode()
     if suffix == ".png":
-        return png(flow)
+        return png(drawing(flow, vertical=vertical))
     raise ValueError(f"a Flow is drawn as .svg or .png, not as {suffix or 'a file without an ending'}")
 
 
-def svg(flow: FlowConfig) -> str:
+def svg(flow: FlowConfig, *, vertical: bool = False) -> str:
     """The picture, an XML document whose size is its content's."""
-    boxes, width, height = placed(flow)
-    lines = [_line(*tie) for tie in ties(flow, boxes)]
+    drawn = drawing(flow, vertical=vertical)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-            f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{drawn.width:.0f}" '
+            f'height="{drawn.height:.0f}" viewBox="0 0 {drawn.width:.0f} {drawn.height:.0f}" role="img">',
             f"<title>{escape(flow.name or 'Flow')}</title>",
             f"<style>{_STYLE}</style>",
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
             'orient="auto"><path d="M0 0 L8 4 L0 8 z"/></marker></defs>',
-            *lines,
-            *(_drawn(box) for box in boxes.values()),
+            *map(_line, drawn.lines),
+            *map(_drawn, drawn.boxes),
             "</svg>",
             "",
         ]
@@ -88,12 +88,10 @@ def _drawn(box: Box) -> str:
     )
 
 
-def _line(start: Box, end: Box, floating: bool) -> str:
-    x1, y1 = start.x + start.width, start.y + BOX_HEIGHT / 2
-    x2, y2 = end.x, end.y + BOX_HEIGHT / 2
-    bend = min(GAP_X, x2 - x1) * 0.6
-    style = ' class="floating"' if floating else ""
+def _line(line: Line) -> str:
+    (x1, y1), (x2, y2), (x3, y3), (x4, y4) = line.points
+    style = ' class="floating"' if line.floating else ""
     return (
         f'<path{style} marker-end="url(#tip)" d="M{x1:.1f} {y1:.1f} '
-        f'C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"/>'
+        f'C{x2:.1f} {y2:.1f} {x3:.1f} {y3:.1f} {x4:.1f} {y4:.1f}"/>'
     )

@@ -30,8 +30,12 @@ def addresses(flow: FlowConfig, ports: Sequence[int]) -> list[str]:
 
 
 @contextmanager
-def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
-    """Gives a function to call with each event of the start. Silent where stderr is not a terminal."""
+def startup(flow: FlowConfig, kind: str) -> Iterator[Callable[[Event], None]]:
+    """
+    Gives a function to call with each event of the start of a ``kind``, Flow or Deployment.
+
+    Silent where stderr is not a terminal.
+    """
     if not sys.stderr.isatty():
         yield lambda event: None
         return
@@ -43,7 +47,7 @@ def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
     served = 0
     total = _replicas(flow)
     began = time.monotonic()
-    with console.status("Flow starts: the gateway") as status:
+    with console.status(f"{kind} starts: the gateway") as status:
 
         def show(event: Event) -> None:
             nonlocal served
@@ -51,12 +55,12 @@ def startup(flow: FlowConfig) -> Iterator[Callable[[Event], None]]:
                 ports.extend(event["ports"])
             elif event["event"] == "up":
                 served += 1
-            status.update(f"Flow starts: {served} of {total} replicas serve")
+            status.update(f"{kind} starts: {served} of {total} replicas serve")
 
         yield show
     where = escape(", ".join(addresses(flow, ports)))
     console.print(
-        f"[green]Flow is ready[/green]: {where} [dim]({time.monotonic() - began:.1f} s)[/dim]",
+        f"[green]{kind} is ready[/green]: {where} [dim]({time.monotonic() - began:.1f} s)[/dim]",
         highlight=False,
         soft_wrap=True,
     )

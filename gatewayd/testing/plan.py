@@ -11,7 +11,8 @@ from gatewayd.config.model import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.flow.flow import Flow, FlowError, description_of
+from gatewayd.flow.flow import Flow, FlowError
+from gatewayd.flow.served import description_of
 
 StandIns = Mapping[str, type[Executor]]
 

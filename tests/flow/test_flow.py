@@ -41,11 +41,82 @@ def test_adding_leaves_the_original_as_it_was():
     first = Flow(name="first")
     second = first.add(name="a")
     third = second.config_gateway(protocol="http")
+    fourth = third.add(name="b").needs(["a", "b"]).needs_all(name="all")
 
-    assert (len(first), len(second), len(third)) == (0, 1, 1)
+    assert [len(flow) for flow in (first, second, third, fourth)] == [0, 1, 1, 4]
     assert first.config.deployments == ()
     assert second.protocol == "grpc"
     assert third.protocol == "http"
+
+
+def test_a_flow_is_changed_itself_where_it_is_asked_to():
+    flow = Flow()
+
+    assert flow.add(name="a", copy_flow=False) is flow
+    assert flow.add(name="b", needs="gateway", copy_flow=False) is flow
+    assert flow.needs(["a", "b"], name="c", copy_flow=False) is flow
+    assert flow.add(name="d", needs="a", copy_flow=False) is flow
+    assert flow.needs_all(name="e", copy_flow=False) is flow
+    assert flow.config_gateway(protocol="http", copy_flow=False) is flow
+
+    assert {name: each.needs for name, each in flow} == {
+        "a": ("gateway",),
+        "b": ("gateway",),
+        "c": ("a", "b"),
+        "d": ("a",),
+        "e": ("c", "d"),
+    }
+    assert flow.protocol == "http"
+
+
+def test_exposing_an_endpoint_changes_the_flow_itself():
+    flow = Flow(protocol="http")
+    before = flow.add(name="a")
+
+    assert flow.expose_endpoint("/foo") is flow
+    flow.expose_endpoint("/bar", methods=["GET"])
+
+    assert list(flow.config.gateway.expose_endpoints) == ["/foo", "/bar"]
+    assert list(flow.add(name="a").config.gateway.expose_endpoints) == ["/foo", "/bar"]
+    assert before.config.gateway.expose_endpoints == {}
+
+
+def test_port_host_and_protocol_may_be_set():
+    flow = Flow(port=1, protocol="http")
+
+    flow.port = [2, 3]
+    flow.protocol = ["grpc", "websocket"]
+    flow.host = "127.0.0.1"
+
+    assert (flow.port, flow.protocol, flow.host) == ([2, 3], ["grpc", "websocket"], "127.0.0.1")
+    with pytest.raises(FlowError, match="'htpp'"):
+        flow.protocol = "htpp"
+    with pytest.raises(FlowError, match="port: found 'x'"):
+        flow.port = "x"
+    assert flow.protocol == ["grpc", "websocket"]
+
+
+def test_executors_are_found_by_name_and_by_index():
+    assert DIAMOND["b"].replicas == 2
+    assert DIAMOND[0].name == "a"
+    assert DIAMOND[-1] is not None
+    assert [name for name, _ in DIAMOND] == ["a", "b", "c", "d"]
+    assert DIAMOND.num_deployments == 4
+    with pytest.raises(KeyError, match="nope"):
+        DIAMOND["nope"]
+    with pytest.raises(IndexError):
+        DIAMOND[4]
+
+
+def test_the_client_of_a_flow_that_has_a_port_is_there_before_the_start():
+    flow = Flow(port=1234, protocol="http", host="example.org")
+    assert (flow.client.host, flow.client.port, flow.client.protocol) == ("example.org", 1234, "http")
+
+    flow.port, flow.protocol = 4321, "websocket"
+    assert (flow.client.port, flow.client.protocol) == (4321, "websocket")
+
+    with pytest.raises(RuntimeError, match="its port is chosen then"):
+        _ = Flow().client
 
 
 def test_executors_follow_each_other_unless_they_say_what_they_need():
@@ -177,6 +248,36 @@ def test_a_plot_is_svg_with_every_executor_and_line(tmp_path):
         DIAMOND.plot("flow.gif")
 
 
+def corners(svg: str) -> list[tuple[float, float]]:
+    """Where the boxes stand, in their order."""
+    boxes = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+    return [(float(box.attrib["x"]), float(box.attrib["y"])) for box in boxes]
+
+
+def test_a_plot_goes_to_the_right_or_downwards(tmp_path):
+    flow = Flow().add(name="a").add(name="b")
+    across, down = tmp_path / "across.svg", tmp_path / "down.svg"
+
+    flow.plot(across)
+    flow.plot(down, vertical_layout=True)
+
+    xs, ys = zip(*corners(across.read_text()), strict=True)
+    assert sorted(set(xs)) == list(xs)
+    assert len(set(ys)) == 1
+    xs, ys = zip(*corners(down.read_text()), strict=True)
+    assert sorted(set(ys)) == list(ys)
+
+
+def test_a_vertical_plot_has_the_boxes_of_a_layer_beside_each_other(tmp_path):
+    DIAMOND.plot(tmp_path / "down.svg", vertical_layout=True)
+    DIAMOND.plot(tmp_path / "down.png", vertical_layout=True)
+
+    gateway, a, b, c, d, answer = corners((tmp_path / "down.svg").read_text())
+    assert gateway[1] < a[1] < b[1] == c[1] < d[1] < answer[1]
+    assert b[0] < c[0]
+    assert (tmp_path / "down.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_flow_that_does_not_run_says_how_to_start_it():
     assert not DIAMOND.is_flow_ready()
     with pytest.raises(RuntimeError, match="with flow"):
@@ -191,6 +292,9 @@ def test_a_running_flow_answers_by_itself_and_in_threads():
     with flow:
         assert flow.is_flow_ready()
         assert all(port > 0 for port in flow.port)
+        assert flow.num_deployments == len(flow) + 1
+        with pytest.raises(RuntimeError, match="change it before the start"):
+            flow.port = 1
         asking = [
             threading.Thread(target=lambda: answers.append(flow.post("/x", Document(text="")).texts))
             for _ in range(3)
