@@ -6,11 +6,14 @@ loaded when they are asked for, so that ``import gatewayd`` by itself costs noth
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gatewayd._version import __version__
 
 if TYPE_CHECKING:
+    from docarray import Document, DocumentArray
+
     from gatewayd.client.client import Client
     from gatewayd.custom.gateway import Gateway
     from gatewayd.executor.binding import dynamic_batching, monitor, requests
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": "gatewayd.client.client",
+    "Document": "docarray",
+    "DocumentArray": "docarray",
     "Executor": "gatewayd.executor.executor",
     "Flow": "gatewayd.flow.flow",
     "Gateway": "gatewayd.custom.gateway",
@@ -27,13 +32,45 @@ _HOMES = {
     "monitor": "gatewayd.executor.binding",
 }
 
-__all__ = ["Client", "Executor", "Flow", "Gateway", "__version__", "dynamic_batching", "monitor", "requests"]
+# Names that the reference or its earlier releases have, and what does their work here.
+_ABSENT = {
+    "AsyncClient": "use Client(asyncio=True)",
+    "AsyncFlow": "use Flow(asyncio=True)",
+    "BaseExecutor": "use Executor, which passes requests on as they are",
+    "DataRequest": "post(return_responses=True) gives gatewayd.client.response.Response",
+    "DocumentArrayMemmap": "use DocumentArray; with storage='sqlite' it is on disk",
+    "DocumentSet": "use DocumentArray",
+    "JinaLogger": "use logging.getLogger of the standard library, or the executor's own self.logger",
+    "MultimodalDocument": "use Document, with chunks",
+    "QueryLang": "use `when` of Flow.add(), or the parameters of a request",
+    "Response": "post(return_responses=True) gives gatewayd.client.response.Response",
+    "random_port": "leave port out, or set it to 0: a free one is chosen",
+}
+
+__all__ = [
+    "Client",
+    "Document",
+    "DocumentArray",
+    "Executor",
+    "Flow",
+    "Gateway",
+    "__version__",
+    "dynamic_batching",
+    "monitor",
+    "requests",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'gatewayd' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ABSENT:
+        message = f"gatewayd has no {name}: {_ABSENT[name]}"
+        # Of an AttributeError, `from gatewayd import X` would show "cannot import name" alone. It asks
+        # whether X is there first, from this module.
+        importing = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
+        raise ImportError(message, name="gatewayd") if importing else AttributeError(message)
+    raise AttributeError(f"module 'gatewayd' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -7,8 +7,10 @@ loads only this module. Exit codes: 0 for success, 1 for a failure (stderr says 
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -32,7 +34,41 @@ _ca = click.option(
 )  # fmt: skip
 
 
-@click.group(context_settings=_CONTEXT)
+# What the command `jina` calls its sub-commands, and what does their work here.
+_ELSEWHERE: Final = {
+    "flow": "use: gatewayd serve FLOW.yml",
+    "gateway": "use: gatewayd serve FLOW.yml; a Flow file without executors is a gateway alone",
+    "deployment": "use: gatewayd executor, for one executor; gatewayd serve, for one with replicas or shards",
+    "pod": "use: gatewayd executor",
+    "worker-runtime": "use: gatewayd executor",
+    "head": "the gateway asks shards itself, without a process before them; use: gatewayd serve FLOW.yml",
+    "client": "use a Client in Python: from gatewayd import Client",
+    "export": "use: gatewayd plot FLOW.yml, for a picture; there is no export to Kubernetes",
+    "hub": "executors come from Python files and modules; there is no Hub",
+    "cloud": "it serves on this machine; use: gatewayd serve FLOW.yml",
+    "auth": "it serves on this machine and needs no account",
+    "login": "it serves on this machine and needs no account",
+    "logout": "it serves on this machine and needs no account",
+    "help": "use: gatewayd --help, or gatewayd COMMAND --help",
+}
+
+
+class _Commands(click.Group):
+    """Sub-commands; for one that is not there, says what to use instead."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = _ELSEWHERE.get(name) or (f"did you mean {near[0]}?" if near else "")
+            if hint:
+                ctx.fail(f"there is no command {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="gatewayd")
 def main() -> None:
     """

@@ -60,6 +60,26 @@ def test_help_names_every_command():
         assert f"  {name} " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["flow", "--uses", "flow.yml"], "use: gatewayd serve FLOW.yml"),
+        (["gateway"], "use: gatewayd serve FLOW.yml"),
+        (["pod"], "use: gatewayd executor"),
+        (["client"], "from gatewayd import Client"),
+        (["hub", "pull"], "there is no Hub"),
+        (["export", "kubernetes"], "gatewayd plot"),
+        (["serv"], "did you mean serve?"),
+        (["zzz"], "No such command 'zzz'"),
+    ],
+)
+def test_a_command_that_is_not_there_says_what_to_use(arguments, instead):
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert instead in done.stderr
+
+
 def test_help_loads_neither_twisted_nor_grpc():
     text = (
         "import sys, gatewayd.cli; print({'twisted', 'grpc', 'yaml', 'docarray', 'rich'} & set(sys.modules))"
