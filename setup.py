@@ -114,6 +114,8 @@ setup(
             "openapi-spec-validator>=0.7.1",
             # schemathesis.openapi and the checks' new modules: version 3 has neither.
             "schemathesis>=4.0",
+            # The ASGI framework that FastAPI is built on, as a gateway class's application.
+            "starlette>=0.40",
         ],
         # Checkers and stubs find different things from release to release: CI runs those of constraints.txt.
         "dev": [

@@ -12,6 +12,7 @@ the reactor nor gRPC.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from twisted.web.resource import IResource, getChildForRequest
 
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Clock
+from gatewayd.custom.asgi import AsgiApp, StartupFailed
 from gatewayd.custom.gateway import Gateway
 from gatewayd.errors import ConfigError, Overloaded, PathNotFound
 from gatewayd.messages.request import Request, Response
@@ -112,15 +114,19 @@ class Mounted:
             )
 
     def start(self) -> Deferred[None]:
-        """Call ``startup``. Fails with ConfigError."""
+        """Call ``startup``, and start the applications. Fails with ConfigError."""
         self._bridge.start()
         return Deferred.fromCoroutine(self._start())
 
     async def stop(self, grace_s: float) -> None:
-        """Call ``shutdown``, which may take ``grace_s`` or a few seconds, and end the loop."""
+        """
+        End the applications, call ``shutdown``, and end the loop.
+
+        The first two may take ``grace_s`` together, or a few seconds.
+        """
         if self._ready:
             self._ready = False
-            ending = self._call(self._gateway.shutdown)
+            ending = Deferred.fromCoroutine(self._stop())
             ending.addTimeout(max(grace_s, _LEAST_SHUTDOWN_S), self._reactor)
             try:
                 await ending
@@ -167,14 +173,27 @@ class Mounted:
     async def _start(self) -> None:
         try:
             await self._call(self._gateway.startup)
+            for app in self._asgi:
+                await self._bridge.on_loop(app.startup)
+        except StartupFailed as error:
+            raise self._refusal(f"the application of {self._name} cannot start: {error}") from error
         except Exception as error:
             log.failure("startup of {name} failed", name=self._name)
             raise self._refusal(f"startup of {self._name} failed: {error!r}") from error
         self._ready = True
 
+    async def _stop(self) -> None:
+        for app in self._asgi:
+            await self._bridge.on_loop(app.shutdown)
+        await self._call(self._gateway.shutdown)
+
     def _call(self, hook: Callable[[], Any]) -> Deferred[Any]:
         """Run a hook where the routes run."""
-        return maybeDeferred(hook)
+        return self._bridge.on_loop(_awaited, hook) if self._asgi else maybeDeferred(hook)
+
+    @property
+    def _asgi(self) -> list[AsgiApp]:
+        return [mount.app for mount in self._mounts if isinstance(mount.app, AsgiApp)]
 
     def _mounted(self) -> list[Mount]:
         try:
@@ -197,13 +216,36 @@ class Mounted:
             return ResourceApp(app.resource(), self._reactor)
         if IResource.providedBy(app):
             return ResourceApp(app, self._reactor)
-        raise self._refusal(
-            f"app of {self._name} is a {type(app).__name__}; accepted: a Klein app, a resource of "
-            "twisted.web, or a map of paths to these"
-        )
+        if not callable(app):
+            raise self._refusal(
+                f"app of {self._name} is a {type(app).__name__}; accepted: a Klein app, a resource of "
+                "twisted.web, an ASGI application, or a map of paths to these"
+            )
+        if not _takes_three(app):
+            raise self._refusal(
+                f"app of {self._name} is not called with scope, receive and send, as an ASGI application is; "
+                "one of WSGI (Flask) can be wrapped in asgiref.wsgi.WsgiToAsgi"
+            )
+        return AsgiApp(app, self._bridge)
 
     def _refusal(self, text: str) -> ConfigError:
         return ConfigError(f"{self._place}: gateway.uses: {text}" if self._place else f"gateway.uses: {text}")
+
+
+async def _awaited(hook: Callable[[], Any]) -> None:
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
+
+
+def _takes_three(app: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(app).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it is not written in Python, and does not say
+        return True
+    return True
 
 
 def _check_reactor_thread(name: str) -> None:

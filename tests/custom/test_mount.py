@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from gatewayd.errors import BadRequest, ConfigError, Draining, ExecutorUnreachab
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.web_port import WebPort
+from tests.custom.serving import get, serving
 from tests.protocols.harness import (
     FakeDispatcher,
     Served,
@@ -103,29 +103,6 @@ class Greeting(Gateway):
 def blocking(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    gateway: Gateway, dispatcher: FakeDispatcher | None = None, *protocols: Any, **settings: Any
-) -> AsyncIterator[Served]:
-    """A port with the routes of ``gateway``, started."""
-    engine = dispatcher or FakeDispatcher()
-    mounted = Mounted(gateway, "flow.yml:3:5", dispatcher=engine, reactor=reactor)
-    config = GatewayConfig(host="127.0.0.1", **settings)
-    port = WebPort(Listener(protocols or ("http",)), backend(config, engine, extension=mounted))
-    port.listen()
-    try:
-        await mounted.start()
-        yield Served(port, engine)
-    finally:
-        await closed(port)
-        await mounted.stop(1.0)
-
-
-async def get(gateway: Served, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    found: tuple[int, dict[str, str], bytes] = await in_thread(call, gateway.port, "GET", path, None, headers)
-    return found
 
 
 @pytest_twisted.ensureDeferred

@@ -169,6 +169,8 @@ class GatewayRequest(Request):
             headers.setRawHeaders(b"X-Request-ID", [shown])
         for name, value in self.channel.site.headers_for(self):
             headers.addRawHeader(name, value)
+        if not self.channel.persistent:
+            headers.setRawHeaders(b"Connection", [b"close"])
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer after an exception, which is logged unless it can be explained to the client."""
