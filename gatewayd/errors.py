@@ -7,6 +7,8 @@ The error tree, and the one table of what each protocol says of each error.
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
     │   ├── TooLarge
     │   ├── UnsupportedFrame
+    │   ├── IllegalHeader
+    │   ├── HeadersTooLarge
     │   └── HttpRefusal
     │       ├── InvalidHttp
     │       ├── InvalidQuery
@@ -85,6 +87,24 @@ class UnsupportedFrame(ProtocolRefusal):
     def __init__(self, subprotocol: str, *, binary: bool) -> None:
         kind = "binary" if binary else "text"
         super().__init__(f"frames of the subprotocol {subprotocol} are {kind}")
+
+
+class IllegalHeader(ProtocolRefusal):
+    """A header, or metadata, that is to be forwarded to executors cannot be; its value is not shown."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the header {name[:80]!r} cannot be forwarded: {why}")
+
+
+class HeadersTooLarge(ProtocolRefusal):
+    """The headers of one request that are to be forwarded to executors exceed ``limit_bytes``."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"the headers to forward count for {size_bytes} bytes, of {limit_bytes} "
+            "(gateway.forward_headers_max_bytes)"
+        )
 
 
 class HttpRefusal(ProtocolRefusal):
@@ -327,6 +347,8 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
+    IllegalHeader: Row(400),
+    HeadersTooLarge: Row(431),
     InvalidHttp: Row(400),
     InvalidQuery: Row(400),
     UpgradeForbidden: Row(403),

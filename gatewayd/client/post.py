@@ -28,6 +28,8 @@ from typing import (
 import attrs
 
 from gatewayd.backoff import Backoff
+from gatewayd.errors import IllegalHeader
+from gatewayd.messages.headers import as_metadata, client_headers, joined
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,7 +44,7 @@ else:
 
 Kind_co = TypeVar("Kind_co", covariant=True)
 
-Metadata = Iterable[tuple[str, str]] | Mapping[str, str]
+Metadata = Iterable[tuple[str, str | bytes]] | Mapping[str, str | bytes]
 
 _COMPRESSIONS: Final = ("none", "nocompression", "deflate", "gzip")
 
@@ -107,7 +109,7 @@ class Retries:
     backoff: Backoff
 
 
-def _pairs(metadata: Metadata | None) -> tuple[tuple[str, str], ...]:
+def _pairs(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
     given = metadata.items() if isinstance(metadata, Mapping) else metadata or ()
     return tuple((key, value) for key, value in given)
 
@@ -128,12 +130,13 @@ class PostOptions:
     How a gateway is called.
 
     ``timeout`` is seconds: for the whole stream with gRPC and WebSocket, for each request with HTTP; None
-    for no limit. ``metadata``, ``credentials`` and ``compression`` are gRPC's; ``headers``, ``auth`` and
-    ``cookies`` HTTP's and WebSocket's. Each protocol ignores those of the others. Raises ValueError for an
-    unknown compression.
+    for no limit. ``headers`` and ``metadata`` are both sent over every protocol, as headers of HTTP or as
+    metadata of gRPC, but for names that belong to the other one. ``credentials`` and ``compression`` are
+    gRPC's, ``auth`` and ``cookies`` HTTP's and WebSocket's; each protocol ignores those of the others. Raises
+    ValueError for an unknown compression.
     """
 
-    metadata: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs, repr=False)
+    metadata: tuple[tuple[str, str | bytes], ...] = attrs.field(default=(), converter=_pairs, repr=False)
     credentials: Any = attrs.field(default=None, repr=False)
     timeout: float | None = None
     compression: Any = attrs.field(default=None, validator=_known_compression)
@@ -141,9 +144,23 @@ class PostOptions:
     auth: Any = attrs.field(default=None, repr=False)
     cookies: dict[str, str] = attrs.field(factory=dict, converter=_dict, repr=False)
 
-    def sent_metadata(self) -> tuple[tuple[str, str], ...]:
-        """gRPC's metadata of each call."""
-        return self.metadata
+    def sent_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """gRPC's metadata of each call. Raises ValueError for a header that it cannot hold."""
+        if not self.headers:
+            return self.metadata
+        try:
+            return (*self.metadata, *as_metadata(client_headers(self.headers.items())))
+        except IllegalHeader as error:
+            raise ValueError(f"headers: {error}") from None
+
+    def sent_headers(self) -> dict[str, str]:
+        """HTTP's headers of each request, without those of ``auth`` and ``cookies``."""
+        if not self.metadata:
+            return dict(self.headers)
+        try:
+            return {**joined(client_headers(self.metadata)), **self.headers}
+        except IllegalHeader as error:
+            raise ValueError(f"metadata: {error}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -198,9 +215,9 @@ class Post(PostOptions):
         )
         return Retries(self.max_attempts, backoff)
 
-    def sent_metadata(self) -> tuple[tuple[str, str], ...]:
-        """gRPC's metadata of each call, with what it asks of the gateway."""
-        metadata = self.metadata
+    def sent_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """gRPC's metadata of each call, with what it asks of the gateway. Raises ValueError."""
+        metadata = super().sent_metadata()
         if self.results_in_order:
             metadata = (*metadata, ("__results_in_order__", "true"))
         if self.prefetch is not None:

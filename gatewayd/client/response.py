@@ -6,7 +6,7 @@ What is expensive to read (documents, parameters) is read when it is asked for, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,13 +25,23 @@ class Response:
     DocumentArray, made once; ``parameters`` a dict, in which all numbers are floats.
     """
 
-    def __init__(self, message: bytes) -> None:
-        """``message`` is a DataRequestProto. Raises BadServerFlow if it is not."""
+    def __init__(self, message: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """``message`` is a DataRequestProto, ``headers`` came beside it. Raises BadServerFlow."""
         try:
             header, self._parameters, self._routes, self._data = wire.split(message)
             self.header = HeaderProto.FromString(header)
+            self._headers = headers or {}
         except (wire.Malformed, DecodeError) as error:
             raise BadServerFlow(f"the gateway's answer cannot be read: {error}") from error
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """
+        The headers that executors answered with and the gateway forwards, names in lower case.
+
+        Over HTTP, those of the HTTP response are among them.
+        """
+        return {**self._headers, **self.header.headers}
 
     def itself(self) -> Response:
         """What has been read already (see Arrived)."""

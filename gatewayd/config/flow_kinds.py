@@ -25,6 +25,7 @@ from gatewayd.config.kinds import (
 )
 from gatewayd.config.problems import KeyPath, suggestion
 from gatewayd.messages.conditions import BadCondition, compile_condition
+from gatewayd.messages.headers import check_entry
 
 # -- where a Flow listens -------------------------------------------------------------------------------
 
@@ -165,6 +166,23 @@ def _metadata_value(value: Any) -> str:
         raise Refused
     return text
 
+
+def _header_names(value: Any) -> tuple[str, ...]:
+    names: list[str] = []
+    for index, part in enumerate(_parts(value)):
+        inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
+        if not isinstance(part, str):
+            raise Refused(inside=inside, found=part, accepted="a header's name, or a pattern such as x-*")
+        try:
+            names.append(check_entry(part))
+        except ValueError as error:
+            raise Refused(inside=inside, message=str(error)) from error
+    return tuple(dict.fromkeys(names))
+
+
+HEADER_NAMES: Final = ValueKind(
+    "names of headers, or patterns such as x-*", _header_names, annotation="str | Sequence[str]"
+)
 
 METADATA: Final = map_of(
     ValueKind("printable ASCII", _metadata_value, literal=True, annotation="str | int | float"),

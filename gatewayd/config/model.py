@@ -13,6 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from gatewayd.errors import ConfigError
+from gatewayd.messages.headers import AllowList
 
 Protocol = Literal["grpc", "http", "websocket"]
 Compression = Literal["none", "gzip", "deflate"]
@@ -75,7 +76,8 @@ class GatewayConfig:
     no limit. ``max_buffered_bytes`` limits the requests held by all listeners together. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a ping
     interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
-    for no limit. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
+    for no limit. ``forward_headers`` names the headers that go from clients to executors and back, ``x-*``
+    all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
     ``expose_endpoints`` maps an executor's endpoint to the options of its HTTP route. ``custom`` is a class
     whose routes are served beside the gateway's own.
     """
@@ -92,6 +94,8 @@ class GatewayConfig:
     max_message_bytes: int = 100 * 1000 * 1000
     max_buffered_bytes: int = 1 << 30
     compress_above_bytes: int = 4096
+    forward_headers: tuple[str, ...] = ()
+    forward_headers_max_bytes: int = 4096
     grace_period_s: float = 10.0
     floating_grace_period_s: float | None = 60.0
     http_idle_timeout_s: float = 75.0
@@ -115,6 +119,11 @@ class GatewayConfig:
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()
     custom: GatewayClass | None = None
+
+    @property
+    def forwarded(self) -> AllowList:
+        """``forward_headers`` as the rule that decides of each header."""
+        return AllowList.of(self.forward_headers, self.forward_headers_max_bytes)
 
 
 @attrs.frozen

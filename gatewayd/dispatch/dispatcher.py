@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from uuid import uuid4
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +31,7 @@ from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
+from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
@@ -78,6 +80,7 @@ class Dispatcher:
     Takes requests through the Topology. Reactor thread only.
 
     ``clock`` measures deadlines; ``wall_clock`` gives the times in routes, seconds since the epoch.
+    ``forwarded`` bounds the headers of answers.
     """
 
     log = Logger()
@@ -90,6 +93,7 @@ class Dispatcher:
         offload: Offload,
         *,
         offload_bytes: int = SMALL_BYTES,
+        forwarded: AllowList | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.topology = topology
@@ -98,6 +102,7 @@ class Dispatcher:
         self.offload = offload
         self.offload_bytes = offload_bytes
         self.wall_clock = wall_clock
+        self.forwarded = AllowList() if forwarded is None else forwarded
         self._closed = False
         self._runs: set[_Run] = set()
         self._drained: Waiters[None] = Waiters()
@@ -257,7 +262,23 @@ class _Run:
             self._performing = False
         if self._traversal.finished and self._result is not None:
             response = self._traversal.response(self._dispatcher.wall_clock())
+            if response.headers:
+                response = self._bounded(response)
             self._settle().callback(response)
+
+    def _bounded(self, response: Response) -> Response:
+        dispatcher = self._dispatcher
+        kept = dispatcher.forwarded.bounded(response.headers)
+        dropped = {name for name, _ in response.headers}.difference(name for name, _ in kept)
+        if dropped:
+            dispatcher.log.warn(
+                "request {request_id}: headers of executors are more than {limit} bytes "
+                "(gateway.forward_headers_max_bytes); the client does not get {names}",
+                request_id=self._request_id,
+                limit=dispatcher.forwarded.limit_bytes,
+                names=", ".join(sorted(dropped)),
+            )
+        return attrs.evolve(response, headers=kept)
 
     def _send(self, node: Node, call: Call) -> None:
         left_s = None

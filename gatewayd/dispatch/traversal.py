@@ -187,6 +187,7 @@ class Traversal:
             raise UnexpectedAnswer("the final answer is not there yet")
         routes = [*self._own_routes, Route(START, self._begun, now)]
         results: list[bytes] = []
+        headers: list[tuple[str, str]] = []
         for node in self._topology.route_order:
             started = self._started[node.index]
             if started is not None:
@@ -194,6 +195,8 @@ class Traversal:
                 failure = b""
                 if answer is not None:
                     results.append(answer.parameters)
+                    if answer.headers and not node.background:
+                        headers += answer.headers
                     if answer.failed:
                         failure = answer.status
                 routes.append(Route(node.name, started, self._ended[node.index], failure))
@@ -207,6 +210,7 @@ class Traversal:
             parameters=parameters,
             routes=tuple(routes),
             status=outcome.status if outcome.failed else b"",
+            headers=tuple(headers),
         )
 
     def _complete(self, node: Node, outcome: Answer, now: float) -> list[Step]:
@@ -270,7 +274,8 @@ class Traversal:
     def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[bytes, ...]) -> Send:
         """``documents`` has one entry for all ``parts`` if they were merged, else one for each."""
         self._state[node.index] = _ASKED
-        request_id, endpoint = self._request.request_id, self._request.endpoint
+        request = self._request
+        request_id, endpoint = request.request_id, request.endpoint
         if len(parts) > len(documents):
             parameters = self._parameters.for_join(node.name)
         else:
@@ -279,12 +284,14 @@ class Traversal:
             part = parts[0]  # of merged parts, the routes of the first count
             if part.parameters != parameters or part.documents is not documents[0]:
                 part = Answer(documents[0], parameters, part.routes)
-            return Send(node, Call((encode_call(request_id, endpoint, part),), endpoint))
+            return Send(
+                node, Call((encode_call(request_id, endpoint, part),), endpoint, headers=request.headers)
+            )
         messages = [
             encode_call(request_id, endpoint, Answer(content, parameters, part.routes))
             for part, content in zip(parts, documents, strict=True)
         ]
-        return Send(node, Call(tuple(messages), endpoint, True))
+        return Send(node, Call(tuple(messages), endpoint, True, request.headers))
 
     def _conclude(self, outcome: Answer, steps: list[Step]) -> None:
         self._concluded = True

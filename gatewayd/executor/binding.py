@@ -174,6 +174,12 @@ def accepted(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(parameters)
 
 
+def named(function: Callable[..., Any]) -> frozenset[str]:
+    """The keywords that ``function`` names, without those that its ``**kwargs`` would take."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(each.name for each in parameters if each.kind is not each.VAR_KEYWORD)
+
+
 def batching_mark(function: Callable[..., Any]) -> Mapping[str, Any] | None:
     """The settings of ``@dynamic_batching`` on ``function``, unchecked; None without it."""
     settings: Mapping[str, Any] | None = getattr(function, _BATCHING, None)

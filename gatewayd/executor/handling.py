@@ -14,19 +14,20 @@ import inspect
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from docarray import Document, DocumentArray
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import BadRequest, IllegalHeader
 from gatewayd.executor.batching import Batch, Queues
-from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted
+from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted, named
 from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages.document_arrays import data_of, documents_of
+from gatewayd.messages.headers import Headers, given, received
 from gatewayd.messages.structs import parameters_of, with_result
 from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
@@ -37,17 +38,26 @@ log = logging.getLogger(__name__)
 # What a user's method may raise. An exit() in a library must not end other requests as well.
 _RAISED = (Exception, SystemExit)
 
+# The metadata of a call, made when a method asks for it.
+Metadata = Callable[[], Iterable[tuple[str, str | bytes]]]
+
+# Keywords that only methods that name them get: what ``**kwargs`` gets is the reference's (spec executor.md).
+_HEADERS: Final = "headers"
+_ANSWER_HEADERS: Final = "response_headers"
+_HeaderKeywords = dict[str, dict[str, Any]]
+
 
 @attrs.frozen
 class Handled:
     """
     One answer. ``failed`` says that the method raised; ``fatal`` is what it raised, if that ends the executor
-    (``exit_on_exceptions``).
+    (``exit_on_exceptions``). ``headers`` are those that the method gave.
     """
 
     message: bytes
     failed: bool = False
     fatal: str | None = None
+    headers: Headers = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -77,18 +87,23 @@ class _Message:
 
 @attrs.frozen(eq=False)
 class _Waiting:
-    """A request in a batch: its documents, and a future for the method's documents or exception."""
+    """
+    A request in a batch: its documents, and a future for the outcome.
+
+    That is a pair: the method's documents or exception, and the headers that it gave.
+    """
 
     documents: Any
-    done: asyncio.Future[Any]
+    done: asyncio.Future[tuple[Any, Mapping[str, Any]]]
 
 
 @attrs.define(eq=False)
 class _Bound:
-    """An endpoint's function. ``keywords`` are those it accepts, None for any."""
+    """An endpoint's function. ``keywords`` are those it accepts, None for any; ``named`` those it names."""
 
     function: Callable[..., Any]
     keywords: frozenset[str] | None
+    named: frozenset[str]
     is_coroutine: bool
     queues: Queues[_Waiting] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -116,6 +131,7 @@ class Handling:
             endpoint: _Bound(
                 function,
                 accepted(function),
+                named(function),
                 inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
                 Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
             )
@@ -132,11 +148,12 @@ class Handling:
         """Whether a plain method is running."""
         return self._busy
 
-    async def handle(self, messages: Sequence[bytes]) -> Handled:
+    async def handle(self, messages: Sequence[bytes], metadata: Metadata = tuple) -> Handled:
         """
         Answer one request, or several that a join did not merge; the answer is based on the first one.
 
-        An exception of the method becomes an answer. Raises Malformed if there is no request to answer.
+        ``metadata`` returns that of the call, and is called only for a method that takes ``headers``. An
+        exception of the method becomes an answer. Raises Malformed if there is no request to answer.
         """
         if not messages:
             raise Malformed("a request list without requests")
@@ -147,12 +164,18 @@ class Handling:
             return Handled(messages[0])
         if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
             return Handled(self._signed(cut[0]).join())
+        headers: _HeaderKeywords = {}
+        if _HEADERS in bound.named:
+            headers[_HEADERS] = received(metadata())
         if bound.queues is not None:
-            handled = await self._through_queue(bound, bound.queues, cut)
-        elif bound.is_coroutine:
-            handled = await self._on_loop(bound, cut)
+            handled = await self._through_queue(bound, bound.queues, cut, headers)
         else:
-            handled = await self._in_thread(self._in_worker, bound, cut)
+            if _ANSWER_HEADERS in bound.named:
+                headers[_ANSWER_HEADERS] = {}
+            if bound.is_coroutine:
+                handled = await self._on_loop(bound, cut, headers)
+            else:
+                handled = await self._in_thread(self._in_worker, bound, cut, headers)
         if handled.fatal is not None:
             self._on_fatal(handled.fatal)
         return handled
@@ -181,21 +204,21 @@ class Handling:
 
     # One request by itself.
 
-    async def _on_loop(self, bound: _Bound, cut: list[_Message]) -> Handled:
+    async def _on_loop(self, bound: _Bound, cut: list[_Message], headers: _HeaderKeywords) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
-            returned = await _awaited(_call(self._executor, bound, documents, keywords))
-            return Handled(self._answer(cut[0], documents, returned))
+            returned = await _awaited(_call(self._executor, bound, documents, keywords | headers))
+            return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
         except _RAISED as error:
-            return self._failure(cut[0], error)
+            return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
 
-    def _in_worker(self, bound: _Bound, cut: list[_Message]) -> Handled:
+    def _in_worker(self, bound: _Bound, cut: list[_Message], headers: _HeaderKeywords) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
-            returned = _call(self._executor, bound, documents, keywords)
-            return Handled(self._answer(cut[0], documents, returned))
+            returned = _call(self._executor, bound, documents, keywords | headers)
+            return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
         except _RAISED as error:
-            return self._failure(cut[0], error)
+            return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         # If the request is cancelled, work that has not begun is dropped; work under way ends, unanswered.
@@ -236,6 +259,13 @@ class Handling:
         own = parameters.get(self._executor.metas.name)
         return {**parameters, **own} if isinstance(own, dict) else parameters
 
+    def _success(
+        self, message: _Message, documents: Any, returned: Any, headers: Mapping[str, Any] | None
+    ) -> Handled:
+        """Raises what an answer of the wrong type, or headers that cannot be sent, are refused with."""
+        answer = self._answer(message, documents, returned)
+        return Handled(answer, headers=given(headers)) if headers else Handled(answer)
+
     def _answer(self, message: _Message, documents: Any, returned: Any) -> bytes:
         parameters = message.parameters
         if isinstance(returned, dict):
@@ -252,8 +282,10 @@ class Handling:
     def _signed(self, message: _Message) -> _Message:
         return attrs.evolve(message, routes=(*message.routes, self._route))
 
-    def _failure(self, message: _Message, error: BaseException) -> Handled:
-        """The request as it was received, with the exception as its status."""
+    def _failure(
+        self, message: _Message, error: BaseException, headers: Mapping[str, Any] | None = None
+    ) -> Handled:
+        """The request as it was received, with the exception as its status, and the method's headers."""
         header = HeaderProto.FromString(message.header)
         name = type(error).__name__
         log.error("%s failed on %r", self._spec.runtime_name, header.exec_endpoint, exc_info=error)
@@ -265,11 +297,17 @@ class Handling:
         header.status.CopyFrom(status)
         failed = attrs.evolve(message, header=header.SerializeToString())
         fatal = status.description if name in self._spec.executor.exit_on_exceptions else None
-        return Handled(failed.join(), failed=True, fatal=fatal)
+        try:
+            answered = given(headers or {})
+        except IllegalHeader:  # it is what was raised, or less important than that
+            answered = ()
+        return Handled(failed.join(), failed=True, fatal=fatal, headers=answered)
 
     # Batches.
 
-    async def _through_queue(self, bound: _Bound, queues: Queues[_Waiting], cut: list[_Message]) -> Handled:
+    async def _through_queue(
+        self, bound: _Bound, queues: Queues[_Waiting], cut: list[_Message], headers: _HeaderKeywords
+    ) -> Handled:
         loop = asyncio.get_running_loop()
         try:
             if len(cut) > 1:
@@ -280,7 +318,8 @@ class Handling:
             parameters = self._parameters(cut[0])
         except (ValueError, BadRequest) as error:
             return self._failure(cut[0], error)
-        key = json.dumps(parameters, sort_keys=True)
+        # A method that takes headers gets those of all its requests: one client's never with another's.
+        key = json.dumps({"parameters": parameters, **headers}, sort_keys=True)
         count = len(waiting.documents)
         full = queues.add(key, waiting, count, loop.time())
         if full is not None:
@@ -291,13 +330,13 @@ class Handling:
         else:
             self._arm(bound, queues)
         try:
-            outcome = await waiting.done
+            outcome, answered = await waiting.done
         except asyncio.CancelledError:
             queues.discard(key, waiting, count)
             raise
-        if isinstance(outcome, Exception):
-            return self._failure(cut[0], outcome)
-        return Handled(self._answer(cut[0], outcome, None))
+        if isinstance(outcome, _RAISED):
+            return self._failure(cut[0], outcome, answered)
+        return self._success(cut[0], outcome, None, answered)
 
     def _arm(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
         # All batches of an endpoint wait equally long, so a running timer is the earliest one.
@@ -320,9 +359,12 @@ class Handling:
 
     async def _run(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
         outcomes: Sequence[Any]
+        answered: dict[str, Any] = {}
         try:
             documents = DocumentArray([one for waiting in batch.items for one in waiting.documents])
-            keywords = {"parameters": json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
+            keywords = {**json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
+            if _ANSWER_HEADERS in bound.named:
+                keywords[_ANSWER_HEADERS] = answered
             if bound.is_coroutine:
                 returned = await _awaited(_call(self._executor, bound, documents, keywords))
             else:
@@ -330,11 +372,12 @@ class Handling:
                 if isinstance(returned, _RAISED):
                     raise returned
             outcomes = _split(batch, documents, returned)
+            given(answered)
         except _RAISED as error:
             outcomes = [error] * len(batch.items)
         for waiting, outcome in zip(batch.items, outcomes, strict=True):
             if not waiting.done.done():
-                waiting.done.set_result(outcome)
+                waiting.done.set_result((outcome, answered))
 
 
 def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages import methods
+from gatewayd.messages.headers import METADATA_BYTES, as_metadata
 from gatewayd.messages.wire import Malformed
 from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
 from gatewayd.status import status_maps
@@ -44,8 +45,13 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Two replicas on one port would share its connections at random; the second one must fail instead.
     ("grpc.so_reuseport", 0),
+    # A gateway may forward headers.
+    ("grpc.max_metadata_size", METADATA_BYTES),
 )
-_FAILED: Final = (("is-error", "true"),)
+_FAILED: Final = ("is-error", "true")
+
+# The pairs of a call's trailing metadata, without repetitions: the keys.
+_Trailing = dict[tuple[str, str | bytes], None]
 
 
 class Runtime:
@@ -113,29 +119,34 @@ class Runtime:
         )
 
     async def _process_single_data(self, message: bytes, context: Any) -> bytes:
-        return await self._answer((message,), len(message), context)
+        return await self._answer((message,), len(message), context, {})
 
     async def _process_data(self, message: bytes, context: Any) -> bytes:
         try:
             parts = [part.SerializeToString() for part in DataRequestListProto.FromString(message).requests]
         except DecodeError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a DataRequestListProto: {error}")
-        return await self._answer(parts, len(message), context)
+        return await self._answer(parts, len(message), context, {})
 
     async def _call(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         # One at a time: while a message waits to be read, gRPC's flow control slows the client down.
+        trailing: _Trailing = {}
         async for message in messages:
-            yield await self._answer((message,), len(message), context)
+            yield await self._answer((message,), len(message), context, trailing)
 
-    async def _answer(self, messages: Sequence[bytes], size: int, context: Any) -> bytes:
+    async def _answer(self, messages: Sequence[bytes], size: int, context: Any, trailing: _Trailing) -> bytes:
+        """``trailing`` is the metadata that the call ends with, of all its answers."""
         self._received_bytes += size
         try:
-            handled = await self._handling.handle(messages)
+            handled = await self._handling.handle(messages, context.invocation_metadata)
         except (Malformed, DecodeError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
-        if handled.failed:
-            context.set_trailing_metadata(_FAILED)
+        if handled.failed or handled.headers:
+            trailing.update(dict.fromkeys(as_metadata(handled.headers)))
+            if handled.failed:
+                trailing[_FAILED] = None
+            context.set_trailing_metadata(tuple(trailing))
         self._sent_bytes += len(handled.message)
         return handled.message
 

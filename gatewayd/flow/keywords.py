@@ -79,6 +79,10 @@ class FlowKeywords(TypedDict, total=False):
     """Bytes of requests that are held at once, of all clients together; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
+    forward_headers: str | Sequence[str] | None
+    """Headers and gRPC metadata of clients that executors get, and those of executors that clients get."""
+    forward_headers_max_bytes: int | None
+    """Largest sum of these headers for one request; each counts for 32 bytes more than it has."""
     http_idle_timeout: float | None
     """Seconds that an HTTP connection may be silent."""
     http_idle_timeout_s: float | None
@@ -270,6 +274,10 @@ class GatewayKeywords(TypedDict, total=False):
     """Bytes of requests that are held at once, of all clients together; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
+    forward_headers: str | Sequence[str] | None
+    """Headers and gRPC metadata of clients that executors get, and those of executors that clients get."""
+    forward_headers_max_bytes: int | None
+    """Largest sum of these headers for one request; each counts for 32 bytes more than it has."""
     http_idle_timeout: float | None
     """Seconds that an HTTP connection may be silent."""
     http_idle_timeout_s: float | None

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import attrs
 
+from gatewayd.messages.headers import Headers
+
 
 @attrs.frozen
 class Request:
@@ -20,6 +22,7 @@ class Request:
     ``endpoint`` is the exec endpoint (``""`` when the client named none); ``target`` a regular
     expression over Deployment names, ``""`` for all. ``routes`` are serialised RouteProtos that came
     with the request. ``timeout_s`` is how long the client is willing to wait, None for no limit.
+    ``headers`` are those that its protocol brought and that every executor gets (``messages/headers.py``).
     """
 
     request_id: str
@@ -29,6 +32,7 @@ class Request:
     documents: bytes = b""
     routes: tuple[bytes, ...] = ()
     timeout_s: float | None = None
+    headers: Headers = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -37,7 +41,8 @@ class Answer:
     What an Executor answered, or what it passes on from the Executor before it.
 
     ``failed`` means that the Executor raised; then ``status`` has its error, and ``documents`` are its
-    input documents. ``routes`` are the serialised RouteProtos of the answer.
+    input documents. ``routes`` are the serialised RouteProtos of the answer, ``headers`` those for the
+    client.
     """
 
     documents: bytes
@@ -45,6 +50,7 @@ class Answer:
     routes: tuple[bytes, ...] = ()
     status: bytes = b""
     failed: bool = False
+    headers: Headers = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -53,12 +59,14 @@ class Call:
     What goes to one Deployment: serialised DataRequestProtos, and the endpoint for the call's metadata.
 
     With ``listed`` the call is ``process_data`` with a DataRequestListProto of all messages (a join that
-    must not be merged); without it, ``process_single_data`` with the only message.
+    must not be merged); without it, ``process_single_data`` with the only message. ``headers`` are those of
+    the client's request.
     """
 
     messages: tuple[bytes, ...]
     endpoint: str
     listed: bool = False
+    headers: Headers = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -82,7 +90,7 @@ class Response:
     What the client gets. ``routes`` start with the gateway's own.
 
     ``parameters`` is None only where the reference leaves the field out (an empty Flow asked without
-    parameters).
+    parameters). ``headers`` are those that executors answered with.
     """
 
     request_id: str
@@ -91,3 +99,4 @@ class Response:
     parameters: bytes | None = b""
     routes: tuple[Route, ...] = ()
     status: bytes = b""
+    headers: Headers = attrs.field(default=(), repr=False)

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.errors import Unparsable
 from gatewayd.messages.generations import check_generation
+from gatewayd.messages.headers import Headers, joined
 from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.pb import HeaderProto, RouteProto
 
@@ -53,7 +54,7 @@ def decode_request(message: bytes) -> Request:
     )
 
 
-def decode_answer(message: bytes, *, is_error: bool = False) -> Answer:
+def decode_answer(message: bytes, *, is_error: bool = False, headers: Headers = ()) -> Answer:
     """
     Split an Executor's DataRequestProto; ``is_error`` is the trailing metadata's flag.
 
@@ -68,6 +69,7 @@ def decode_answer(message: bytes, *, is_error: bool = False) -> Answer:
         routes=routes,
         status=header.status.SerializeToString() if failed else b"",
         failed=failed,
+        headers=headers,
     )
 
 
@@ -120,6 +122,8 @@ def encode_response(response: Response) -> bytes:
     header = HeaderProto(request_id=response.request_id, exec_endpoint=response.endpoint, target_executor="")
     if response.status:
         header.status.ParseFromString(response.status)
+    if response.headers:
+        header.headers.update(joined(response.headers))
     parts = [*field(HEADER, header.SerializeToString())]
     if response.parameters is not None:
         parts += field(PARAMETERS, response.parameters)

@@ -239,6 +239,7 @@ def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: Any) 
         roots=roots,
         compression=deployment.compression or gateway.compression,
         metadata=tuple(deployment.grpc_metadata.items()),
+        forwarded=gateway.forwarded,
         max_message_bytes=gateway.pool.max_executor_message_bytes,
         connect_timeout_s=gateway.pool.connect_timeout_s,
         # Executors that we start allow any number (executor/runtime.py).

@@ -10,6 +10,7 @@ replicas. When all are called, those that fail are left out and counted, as long
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import attrs
@@ -22,6 +23,7 @@ from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.documents import merge
+from gatewayd.messages.headers import Headers, unique
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload, here_or_offloaded
 from gatewayd.pb import Struct
@@ -71,22 +73,27 @@ class Shards:
         deadline_s = deadline_after(timeout_s, self._clock.seconds())
         # Executors after the first get the answer of the one before, with the request's id and endpoint.
         request_id = wire.decode_request(call.messages[0]).request_id
+        before: Headers = ()
         if self._before is not None:
             answer = await self._before.send(call, timeout_s)
             if answer.failed:
                 return answer
-            call = Call((wire.encode_call(request_id, call.endpoint, answer),), call.endpoint)
+            before = answer.headers
+            message = wire.encode_call(request_id, call.endpoint, answer)
+            call = Call((message,), call.endpoint, headers=call.headers)
         answers = await self._call_shards(call, self._left_s(deadline_s))
         if answers[0].failed:
-            return answers[0]
+            return _with_headers(answers[0], before)
         if self._after is not None:
             messages = tuple(wire.encode_call(request_id, call.endpoint, answer) for answer in answers)
-            listed = Call(messages, call.endpoint, listed=True)
-            return await self._after.send(listed, self._left_s(deadline_s))
+            listed = Call(messages, call.endpoint, True, call.headers)
+            answer = await self._after.send(listed, self._left_s(deadline_s))
+            return _with_headers(answer, before, *(each.headers for each in answers))
         if len(answers) == 1:
-            return answers[0]
+            return _with_headers(answers[0], before)
         size_bytes = sum(len(answer.documents) for answer in answers)
-        return await here_or_offloaded(self._offload, size_bytes, merge_answers, answers)
+        merged = await here_or_offloaded(self._offload, size_bytes, merge_answers, answers)
+        return _with_headers(merged, before)
 
     async def _call_shards(self, call: Call, timeout_s: float | None) -> list[Answer]:
         """The good answers in the order of the shards, or else a single failed one."""
@@ -132,7 +139,7 @@ class Shards:
 
 def merge_answers(answers: Sequence[Answer]) -> Answer:
     """
-    Make one answer: documents merged as at a join, ``__results__`` united, everything else from the first.
+    Make one answer: documents merged as at a join, ``__results__`` and headers united, the rest of the first.
 
     Raises UnreadableDocuments, or Malformed where parameters are not a Struct.
     """
@@ -140,7 +147,15 @@ def merge_answers(answers: Sequence[Answer]) -> Answer:
         answers[0],
         documents=merge([answer.documents for answer in answers]),
         parameters=_with_all_results([answer.parameters for answer in answers]),
+        headers=unique(header for answer in answers for header in answer.headers),
     )
+
+
+def _with_headers(answer: Answer, *earlier: Headers) -> Answer:
+    """``answer`` with the headers of those before it in front of its own."""
+    if not any(earlier):
+        return answer
+    return attrs.evolve(answer, headers=unique(chain(*earlier, answer.headers)))
 
 
 def _with_all_results(parameters: Sequence[bytes]) -> bytes:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
+from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.buffers import Buffers
@@ -44,7 +45,7 @@ class Backend:
     runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
     together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
     ``identity`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
-    are not the gateway's own.
+    are not the gateway's own. ``forwarded`` are the headers that executors get.
     """
 
     gateway: GatewayConfig
@@ -56,3 +57,8 @@ class Backend:
     bridge: Bridge
     identity: Identity | None = None
     extension: Extension | None = None
+    forwarded: AllowList = attrs.field(init=False)
+
+    @forwarded.default
+    def _of_gateway(self) -> AllowList:
+        return self.gateway.forwarded

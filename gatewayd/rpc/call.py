@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
+from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.rpc.headers import Field, encode
 from gatewayd.rpc.http2 import Broken, Stream
 
@@ -141,6 +142,11 @@ def _field(key: str, value: str) -> Field:
     return name.encode(), value.encode()
 
 
+def encoded(headers: Headers) -> bytes:
+    """What the headers of a client's request add to a header block (gRPC's doc/PROTOCOL-HTTP2.md)."""
+    return encode((name.encode(), value.encode()) for name, value in headers)
+
+
 def compress(message: bytes, compression: str) -> bytes:
     """Compress by ``gzip`` or ``deflate``; the latter is zlib's format, as in gRPC."""
     compressor = zlib.compressobj(wbits=_WINDOW_BITS[compression])
@@ -161,7 +167,7 @@ class AnswerHead:
     One header block of an answer.
 
     ``http_status`` is None in trailers, and ``code`` in anything else. ``is_error`` is set when the executor
-    raised (spec wire.md, gRPC metadata).
+    raised (spec wire.md, gRPC metadata). ``headers`` are those that go back to the client.
     """
 
     http_status: int | None
@@ -170,9 +176,10 @@ class AnswerHead:
     code: str | None
     details: str
     is_error: bool
+    headers: Headers = attrs.field(default=(), repr=False)
 
     @classmethod
-    def of(cls, fields: Sequence[Field]) -> AnswerHead:
+    def of(cls, fields: Sequence[Field], forwarded: AllowList | None = None) -> AnswerHead:
         found = dict(fields)
         status = found.get(b":status", b"")
         code = found.get(b"grpc-status")
@@ -183,6 +190,11 @@ class AnswerHead:
             code=None if code is None else _code(code),
             details=unquote_to_bytes(found.get(b"grpc-message", b"")).decode("utf-8", "replace"),
             is_error=b"is-error" in found,
+            headers=forwarded.of_answer(
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in fields
+            )
+            if forwarded
+            else (),
         )
 
 
@@ -249,7 +261,9 @@ class Unary(Stream):
 
     # -- the two outcomes -----------------------------------------------------------------------------
 
-    def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
+    def answered(
+        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+    ) -> None:
         """The call has its answer, ``compressed`` with ``encoding`` or not."""
         raise NotImplementedError
 
@@ -267,7 +281,7 @@ class Unary(Stream):
         """Do not wait for the trailers of a stream whose first message has arrived."""
         if not self.over and self._message is not None:
             self.reset()
-            self._answer(False)
+            self._answer()
 
     def give_up(self, error: CallError) -> None:
         """End the call with an error of ours."""
@@ -321,7 +335,7 @@ class Unary(Stream):
             return
         code = "UNAVAILABLE" if broken.code is None else _OF_RESET.get(broken.code, "UNAVAILABLE")
         if self._message is not None and self._stream:
-            self._answer(False)
+            self._answer()
         else:
             lost = broken.reached and code == "UNAVAILABLE"
             self._fail(CallError(code, broken.why, reached=broken.reached, lost=lost))
@@ -373,7 +387,7 @@ class Unary(Stream):
         code = trailers.code
         if self._stream and self._message is not None:
             # The status is ignored: it is about what came after the answer.
-            self._answer(trailers.is_error)
+            self._answer(trailers)
         elif code is None:
             self._fail(CallError("INTERNAL", "the server ended its answer without a status"))
         elif code != "OK":
@@ -382,15 +396,19 @@ class Unary(Stream):
             why = "the executor ended its stream without an answer" if self._stream else "there is no answer"
             self._fail(CallError("INTERNAL", why))
         else:
-            self._answer(trailers.is_error)
+            self._answer(trailers)
 
-    def _answer(self, is_error: bool) -> None:
+    def _answer(self, trailers: AnswerHead | None = None) -> None:
         message, head = self._message, self._head
         assert message is not None
         assert head is not None
         self.over = True
         self._message = None
-        self.answered(message, self._compressed, head.encoding, is_error)
+        if trailers is None:
+            self.answered(message, self._compressed, head.encoding, False, head.headers)
+        else:
+            headers = head.headers + trailers.headers if trailers.headers else head.headers
+            self.answered(message, self._compressed, head.encoding, trailers.is_error, headers)
 
     def _end(self, error: CallError, ended: bool) -> None:
         if not ended:

@@ -11,6 +11,7 @@ and fails on executors without it).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -21,6 +22,7 @@ import gatewayd
 from gatewayd.clocks import Connector, Timer
 from gatewayd.deadlines import has_passed
 from gatewayd.messages import wire
+from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload, is_small
@@ -32,6 +34,7 @@ from gatewayd.rpc.call import (
     RequestHead,
     Unary,
     compress,
+    encoded,
     expand,
     prefix,
 )
@@ -58,14 +61,15 @@ class ChannelSettings:
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
     the server's certificate must have. ``roots`` is an IOpenSSLTrustRoot, None for the platform's.
-    ``max_pings`` is as in ``LinkSettings``.
+    ``max_pings`` is as in ``LinkSettings``. ``forwarded`` are the headers of answers that are read.
     """
 
     tls: bool = False
     host: str | None = None
     roots: Any = attrs.field(default=None, repr=False)
     compression: str = "none"
-    metadata: Metadata = ()
+    metadata: Metadata = attrs.field(default=(), repr=False)
+    forwarded: AllowList = attrs.field(factory=AllowList)
     max_message_bytes: int = 1 << 30
     connect_timeout_s: float = 0.8
     reconnect_s: float = 0.1
@@ -108,7 +112,7 @@ class Channel:
                 settings.reconnect_s,
                 settings.max_pings,
             ),
-            AnswerHead.of,
+            partial(AnswerHead.of, forwarded=settings.forwarded) if settings.forwarded else AnswerHead.of,
             self._state_changed,
         )
 
@@ -123,7 +127,7 @@ class Channel:
         else:
             path, message = STREAM if self.unary_is_missing else SINGLE, call.messages[0]
         deadline_s = None if timeout_s is None else self.clock.seconds() + timeout_s
-        exchange = _Exchange(self, path, call.endpoint, message, deadline_s, _answer)
+        exchange = _Exchange(self, path, call.endpoint, message, deadline_s, _answer, headers=call.headers)
         exchange.begin()
         return exchange.answer
 
@@ -167,11 +171,11 @@ class Channel:
         self._on_state(state)
 
 
-def _answer(message: bytes, is_error: bool) -> Answer:
-    return wire.decode_answer(message, is_error=is_error)
+def _answer(message: bytes, is_error: bool, headers: Headers) -> Answer:
+    return wire.decode_answer(message, is_error=is_error, headers=headers)
 
 
-def _endpoints(message: bytes, is_error: bool) -> tuple[str, ...]:
+def _endpoints(message: bytes, is_error: bool, headers: Headers) -> tuple[str, ...]:
     return tuple(EndpointsProto.FromString(message).endpoints)
 
 
@@ -183,6 +187,7 @@ class _Exchange(Unary):
         "_deadline_s",
         "_decode",
         "_endpoint",
+        "_headers",
         "_path",
         "_request",
         "_successor",
@@ -198,8 +203,9 @@ class _Exchange(Unary):
         endpoint: str,
         message: bytes,
         deadline_s: float | None,
-        decode: Callable[[bytes, bool], Any],
+        decode: Callable[[bytes, bool, Headers], Any],
         answer: Deferred[Any] | None = None,
+        headers: Headers = (),
     ) -> None:
         Unary.__init__(self, b"", b"", b"", channel.settings.max_message_bytes, stream=path is STREAM)
         self._channel = channel
@@ -208,6 +214,7 @@ class _Exchange(Unary):
         self._request = message
         self._deadline_s = deadline_s
         self._decode = decode
+        self._headers = headers
         self._trailers_timer: Timer | None = None
         self._successor: _Exchange | None = None
         self._tick = 0
@@ -243,7 +250,8 @@ class _Exchange(Unary):
         if self._deadline_s is not None:
             left_s = self._deadline_s - channel.clock.seconds()
         try:
-            self.block = channel.head(self._path, self._endpoint).block(left_s)
+            block = channel.head(self._path, self._endpoint).block(left_s)
+            self.block = block + encoded(self._headers) if self._headers else block
         except IllegalMetadata as error:
             self.over = True
             self.failed(CallError("INVALID_ARGUMENT", str(error)))
@@ -254,20 +262,22 @@ class _Exchange(Unary):
 
     # -- Unary ----------------------------------------------------------------------------------------
 
-    def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
+    def answered(
+        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+    ) -> None:
         self._stop_timers()
         if self._path is STREAM:
             # Remembered only now: before its first answer, nothing shows that Call is implemented.
             self._channel.unary_is_missing = True
         if not compressed:
-            self._deliver(message, is_error)
+            self._deliver(message, is_error, headers)
             return
         limit_bytes = self.limit_bytes
         if is_small(len(message)):
             expanding = maybeDeferred(expand, message, encoding, limit_bytes)
         else:
             expanding = self._channel.offload(expand, message, encoding, limit_bytes)
-        expanding.addCallback(self._deliver, is_error).addErrback(self._broken)
+        expanding.addCallback(self._deliver, is_error, headers).addErrback(self._broken)
 
     def failed(self, error: CallError) -> None:
         self._stop_timers()
@@ -280,6 +290,7 @@ class _Exchange(Unary):
                 self._deadline_s,
                 self._decode,
                 self.answer,
+                self._headers,
             )
             successor.begin()
             return
@@ -299,12 +310,12 @@ class _Exchange(Unary):
 
     # -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, message: bytes, is_error: bool) -> None:
+    def _deliver(self, message: bytes, is_error: bool, headers: Headers) -> None:
         answer = self.answer
         if answer.called:  # cancelled while it was expanded
             return
         try:
-            decoded = self._decode(message, is_error)
+            decoded = self._decode(message, is_error, headers)
         except Exception as error:
             # Without the traceback, whose frames hold whole messages.
             answer.errback(error.with_traceback(None))

@@ -49,7 +49,11 @@ class Gateway:
         self._bridge = Bridge(reactor)
         self._pool = Pool.over(self._bridge, flow.gateway, flow.deployments, reactor)
         self._dispatcher = Dispatcher(
-            Topology.from_deployments(flow.deployments), self._pool, reactor, self._bridge.offload
+            Topology.from_deployments(flow.deployments),
+            self._pool,
+            reactor,
+            self._bridge.offload,
+            forwarded=flow.gateway.forwarded,
         )
         self._supervisor = supervisor
         self._custom: Mounted | None = None

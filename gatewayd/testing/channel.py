@@ -14,9 +14,10 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed, decode_answer
-from gatewayd.rpc.channel import CallError
+from gatewayd.rpc.channel import CallError, ChannelSettings
 
 T = TypeVar("T")
 
@@ -31,13 +32,17 @@ class LocalChannel:
     start another process.
     """
 
-    def __init__(self, executor: Executor, spec: ExecutorSpec, load: Callable[[], Executor]) -> None:
+    def __init__(
+        self, executor: Executor, spec: ExecutorSpec, load: Callable[[], Executor], forwarded: AllowList
+    ) -> None:
         self.executor = executor
         self._spec = spec
         self._load = load
         self._handling = Handling(executor, spec, self._ended)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restart: asyncio.Task[None] | None = None
+        self._forwarded = forwarded
+        self._metadata: tuple[tuple[str, str | bytes], ...] = ()
 
     # -- for the pool --------------------------------------------------------------------------------
 
@@ -55,6 +60,12 @@ class LocalChannel:
         return succeed(None)
 
     # -- for the Flow --------------------------------------------------------------------------------
+
+    def connected(self, settings: ChannelSettings) -> None:
+        """The pool has this channel, and calls it as ``settings`` say."""
+        self._metadata = tuple(
+            (name, value.encode() if name.endswith("-bin") else value) for name, value in settings.metadata
+        )
 
     async def drain(self) -> None:
         """
@@ -75,12 +86,13 @@ class LocalChannel:
     async def _answer(self, call: Call, timeout_s: float | None) -> Answer:
         try:
             async with asyncio.timeout(timeout_s):
-                handled = await self._handling.handle(call.messages)
+                handled = await self._handling.handle(call.messages, lambda: (*self._metadata, *call.headers))
         except TimeoutError as error:  # what a method raises is an answer, so this is ours
             raise CallError("DEADLINE_EXCEEDED", "Deadline Exceeded") from error
         except (Malformed, DecodeError) as error:
             raise CallError("INVALID_ARGUMENT", str(error)) from error
-        return decode_answer(handled.message, is_error=handled.failed)
+        headers = self._forwarded.of_answer(handled.headers) if handled.headers else ()
+        return decode_answer(handled.message, is_error=handled.failed, headers=headers)
 
     def _deferred(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
         task = asyncio.get_running_loop().create_task(work)

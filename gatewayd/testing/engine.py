@@ -38,7 +38,9 @@ class Engine:
         self._connected: list[Callable[[State], None]] = []
         self._grace_s = flow.gateway.grace_period_s
         self._channels = {
-            replica.spec.runtime_name: LocalChannel(replica.executor, replica.spec, replica.load)
+            replica.spec.runtime_name: LocalChannel(
+                replica.executor, replica.spec, replica.load, flow.gateway.forwarded
+            )
             for replica in replicas
         }
         self._pool = Pool(
@@ -50,7 +52,11 @@ class Engine:
             dice=random.Random(),
         )
         self.dispatcher = Dispatcher(
-            Topology.from_deployments(flow.deployments), self._pool, clock, maybeDeferred
+            Topology.from_deployments(flow.deployments),
+            self._pool,
+            clock,
+            maybeDeferred,
+            forwarded=flow.gateway.forwarded,
         )
         for replica in replicas:
             self._pool.replica_up(replica.deployment, replica.spec.runtime_name, replica.spec.shard)
@@ -85,7 +91,9 @@ class Engine:
     ) -> LocalChannel:
         # Ready only when the pool has the channel: a replica asks for its endpoints at once.
         self._connected.append(on_state)
-        return self._channels[name]
+        channel = self._channels[name]
+        channel.connected(settings)
+        return channel
 
 
 async def close_all(executors: Sequence[Executor]) -> None:

@@ -186,7 +186,7 @@ class _Running:
             self._stack = stack.pop_all()
 
     def handle(self, engine: Engine) -> LocalHandle:
-        self._handle = LocalHandle(self.loop, engine.dispatcher)
+        self._handle = LocalHandle(self.loop, engine.dispatcher, engine.dispatcher.forwarded)
         return self._handle
 
     async def serve(self) -> Engine:

@@ -6,6 +6,8 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import attrs
+
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, error_of
 from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
@@ -17,14 +19,16 @@ from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.errors import GatewayError, codes_for
 from gatewayd.messages import wire
+from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request
 
 
 class LocalTransport:
     """Satisfies ``gatewayd.client.transports.base.Transport``; errors are those of a Client over gRPC."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, forwarded: AllowList) -> None:
         self._dispatcher = dispatcher
+        self._forwarded = forwarded
 
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)
@@ -54,6 +58,8 @@ class LocalTransport:
         timeout_s = options.timeout if deadline_s is None else deadline_s - loop.time()
         request = wire.decode_request(message.payload)
         try:
+            if self._forwarded and (headers := self._forwarded.of_request(options.sent_metadata())):
+                request = attrs.evolve(request, headers=headers)
             response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error
@@ -64,9 +70,9 @@ class LocalTransport:
 class LocalHandle(TransportHandle):
     """What a Client holds instead of a connection. Any thread."""
 
-    def __init__(self, loop: LoopThread, dispatcher: Dispatcher) -> None:
+    def __init__(self, loop: LoopThread, dispatcher: Dispatcher, forwarded: AllowList) -> None:
         super().__init__(GatewayAddress("localhost", 0, "grpc"))
-        self._open: tuple[LoopThread, LocalTransport] | None = (loop, LocalTransport(dispatcher))
+        self._open: tuple[LoopThread, LocalTransport] | None = (loop, LocalTransport(dispatcher, forwarded))
 
     def get(self) -> tuple[LoopThread, LocalTransport]:
         """Raises RuntimeError once the Flow has ended."""

@@ -76,6 +76,28 @@ def test_metadata_asks_the_gateway_for_order_and_bounds():
     assert post.sent_metadata() == (("k", "v"), ("__results_in_order__", "true"), ("__prefetch__", "5"))
 
 
+def test_headers_and_metadata_are_sent_over_every_protocol():
+    post = Post(
+        on="/",
+        metadata=[("k", "v"), ("grpc-x", "own"), ("r-bin", b"\xff")],
+        headers={"X-Tenant": "a", "Content-Type": "text/plain", "r-bin": "AQ=="},
+    )
+
+    assert post.sent_metadata() == (*post.metadata, ("x-tenant", "a"), ("r-bin", b"\x01"))
+    assert post.sent_headers() == {"k": "v", "r-bin": "AQ==", "X-Tenant": "a", "Content-Type": "text/plain"}
+
+
+@pytest.mark.parametrize("keyword", ["headers", "metadata"])
+def test_what_a_protocol_cannot_send_is_named_without_its_value(keyword):
+    post = Post(on="/", **{keyword: {"x-secret": "privät"}})
+    send = post.sent_metadata if keyword == "headers" else post.sent_headers
+
+    with pytest.raises(ValueError, match=f"^{keyword}: the header 'x-secret' cannot be forwarded") as refused:
+        send()
+
+    assert "priv" not in str(refused.value)
+
+
 def test_a_post_shows_no_secrets_and_no_documents():
     post = Post(
         on="/", inputs="private", metadata={"k": "private"}, headers={"k": "private"}, auth=("a", "private")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gatewayd import Flow
 from gatewayd.config import flow_from_mapping, load_flow, load_flow_text
 from gatewayd.errors import ConfigError
+from gatewayd.flow.flow import FlowError
 
 
 def problems(text: str, **variables: str) -> list[str]:
@@ -156,6 +159,31 @@ def test_values_of_secret_keys_are_not_quoted() -> None:
     assert "hunter2" not in "".join(
         problems(executors("{env: [hunter2], uses_with: hunter2, grpc_metadata: hunter2}"))
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (
+            "[x-a, content-type]",
+            "gateway.forward_headers[1]: 'content-type' belongs to one connection",
+        ),
+        ("te", "gateway.forward_headers: 'te' belongs to one connection or call, and cannot be forwarded"),
+        ("'*'", "gateway.forward_headers: would forward every header; name them, or give a prefix"),
+        ("[x-a, 'x a']", "gateway.forward_headers[1]: 'x a' is no header's name; accepted: letters"),
+        ("[x-a, 1]", "gateway.forward_headers[1]: found 1"),
+    ],
+)
+def test_headers_that_cannot_be_forwarded_are_refused_by_name(names: str, problem: str) -> None:
+    for text in (f"gateway: {{forward_headers: {names}}}", f"with: {{forward_headers: {names}}}"):
+        (found,) = problems(f"jtype: Flow\n{text}\n")
+        assert problem.replace("gateway.", "") in found.replace("gateway.", "").replace("with.", "")
+
+
+@pytest.mark.parametrize("names", [["Host"], "grpc-*", ("x-a", "cookie x")])
+def test_headers_are_refused_in_python_as_well(names: Any) -> None:
+    with pytest.raises(FlowError, match="forward_headers"):
+        Flow(forward_headers=names)._description.config()
 
 
 def test_anchors_that_multiply_are_refused() -> None:

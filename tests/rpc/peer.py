@@ -10,6 +10,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from gatewayd.messages.headers import Headers
 from gatewayd.rpc.call import AnswerHead, CallError, RequestHead, Unary, prefix
 from gatewayd.rpc.http2 import Connection, Limits
 
@@ -26,7 +27,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
 class Asked(Unary):
     """A call that remembers how it ended; ``ends`` must not grow past one."""
 
-    __slots__ = ("ends", "log")
+    __slots__ = ("ends", "headers", "log")
 
     def __init__(
         self, message: bytes = b"m", *, limit_bytes: int = 1 << 20, stream: bool = False, block: bytes = b""
@@ -40,9 +41,13 @@ class Asked(Unary):
             stream=stream,
         )
         self.ends: list[Any] = []
+        self.headers: Headers = ()
 
-    def answered(self, message: bytes, compressed: bool, encoding: str, is_error: bool) -> None:
+    def answered(
+        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+    ) -> None:
         self.ends.append((message, is_error))
+        self.headers = headers
 
     def failed(self, error: CallError) -> None:
         self.ends.append(error)

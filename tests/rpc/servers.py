@@ -31,7 +31,7 @@ class Executor(grpc.GenericRpcHandler):
         self.methods = methods
         self.endpoints = endpoints
         self.answer: bytes | tuple[grpc.StatusCode, str] = b""
-        self.trailing: tuple[tuple[str, str], ...] = ()
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
         self.hold: asyncio.Event | None = None
         self.leaves_streams_open = False
         self.cancelled = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from gatewayd.bridge import Bridge
+from gatewayd.messages.headers import AllowList
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Call
 from gatewayd.messages.wire import Malformed
@@ -86,6 +88,28 @@ async def test_metadata_stand_in_the_recorded_order_and_the_deadline_is_passed_o
     assert [pair for pair in metadata if pair[0] != "user-agent"] == [("k", "v"), ("endpoint", "/x")]
     assert left_s == pytest.approx(5.0, abs=0.5)
     assert message == b""
+
+
+@pytest.mark.parametrize("methods", [ALL, (STREAM,)])
+@pytest_twisted.ensureDeferred
+async def test_headers_go_out_with_one_call_and_those_of_the_list_come_back(
+    bench: Bench, methods: tuple[str, ...]
+) -> None:
+    executor = Executor(*methods)
+    executor.trailing = (("x-cache", "hit"), ("y", "no"), ("x-raw-bin", b"\0\xff"))
+    forwarded = AllowList.of(["x-*"], 4096)
+    channel = bench.channel(await bench.serve(executor), metadata=(("k", "v"),), forwarded=forwarded)
+    large = "v" * 20_000  # of two frames
+    first = await channel.call(Call((b"",), "/x", headers=(("x-a", "1"), ("x-raw-bin", "/w"))), 5.0)
+    await channel.call(CALL, 5.0)
+    await channel.call(Call((b"",), "/x", headers=(("x-a", "2"),)), 5.0)
+    with contextlib.suppress(CallError):  # gRPC's servers refuse as much, but nothing else is lost
+        await channel.call(Call((b"",), "/x", headers=(("x-a", large),)), 5.0)
+
+    sent = [[pair for pair in metadata if pair[0].startswith("x-")] for _, metadata, *_ in executor.seen]
+    assert sent[:3] == [[("x-a", "1"), ("x-raw-bin", b"\xff")], [], [("x-a", "2")]]
+    assert first.headers == (("x-cache", "hit"), ("x-raw-bin", "AP8"))
+    assert (await channel.call(CALL, 5.0)).headers == first.headers
 
 
 @pytest_twisted.ensureDeferred

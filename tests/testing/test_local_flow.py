@@ -60,6 +60,19 @@ class Shout(Executor):
         self.closed = True
 
 
+class Headed(Executor):
+    """Tells which headers it got, and gives one."""
+
+    @requests
+    def tell(self, headers, response_headers, **kwargs):
+        response_headers.update({"x-by": self.runtime_args.name, "y": "no"})
+        return {"headers": headers}
+
+    @requests(on="/bare")
+    def bare(self, **kwargs):
+        return {"keywords": sorted(kwargs)}
+
+
 class Letter(Executor):
     """Appends ``letter``, and answers /search and /index only."""
 
@@ -87,6 +100,30 @@ DIAMOND = (
     .add(name="c", uses=Letter, uses_with={"letter": "c"}, needs="a", when={"tags__k": {"$eq": 2}})
     .needs(["b", "c"], name="d", uses=Letter, uses_with={"letter": "d"})
 )
+
+
+def test_headers_are_forwarded_as_a_gateway_forwards_them():
+    flow = Flow(forward_headers=["x-*"]).add(name="a", uses=Headed).add(uses=Headed)
+    with LocalFlow(flow) as client:
+        sent = {"X-Tenant": "t", "Other": "o"}
+        (answer,) = client.post("/", Document(), headers=sent, metadata=[("x-m", "m")], return_responses=True)
+        (bare,) = client.post("/bare", Document(), headers=sent, return_responses=True)
+        with pytest.raises(BadServerFlow, match="forward_headers_max_bytes"):
+            client.post("/", Document(), headers={"x-big": "v" * 5000})
+
+    found = {name: result["headers"] for name, result in answer.parameters["__results__"].items()}
+    got = {"x-tenant": "t", "x-m": "m"}
+    assert found == {"a/rep-0": got, "executor1/rep-0": got}
+    assert answer.headers == {"x-by": "a/rep-0, executor1/rep-0"}
+    assert "headers" not in bare.parameters["__results__"]["a/rep-0"]["keywords"]
+
+
+def test_headers_are_not_forwarded_by_default():
+    with LocalFlow(Headed) as client:
+        (answer,) = client.post("/", Document(), headers={"X-Tenant": "t"}, return_responses=True)
+
+    assert answer.parameters["__results__"]["executor0/rep-0"] == {"headers": {}}
+    assert answer.headers == {}
 
 
 def test_a_class_by_itself_is_a_flow_of_one_executor():

@@ -28,6 +28,7 @@ from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
+from gatewayd.messages.headers import METADATA_BYTES, received
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
 
@@ -42,6 +43,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 9999),
     ("grpc.keepalive_timeout_ms", 4999),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Executors' headers may come back.
+    ("grpc.max_metadata_size", METADATA_BYTES),
     # A channel of ours is a connection of its own; see the module's docstring.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -126,8 +129,9 @@ class GrpcTransport:
     async def _single(self, options: PostOptions, message: Message) -> Read:
         async with self._channel() as channel:
             ask: Unary = channel.unary_unary(methods.SINGLE)
-            answer = await ask(message.payload, **_arguments(options))
-        return lambda: Response(answer)
+            call = ask(message.payload, **_arguments(options))
+            answer, trailing = await call, await call.trailing_metadata()
+        return lambda: Response(answer, received(trailing or ()))
 
     @contextlib.asynccontextmanager
     async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
@@ -182,8 +186,12 @@ async def _write(call: Any, outbox: Outbox) -> None:
 
 
 def _arguments(options: PostOptions) -> dict[str, Any]:
+    try:
+        metadata = options.sent_metadata()
+    except ValueError as error:
+        raise BadClient(str(error)) from error
     return {
-        "metadata": options.sent_metadata() or None,
+        "metadata": metadata or None,
         "timeout": options.timeout,
         "compression": compression_named(options.compression),
         "credentials": options.credentials,

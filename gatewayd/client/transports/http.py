@@ -24,6 +24,7 @@ from gatewayd.client.response import Response
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, requested
+from gatewayd.messages.headers import joined
 from gatewayd.messages.request import Request
 
 # How much of an unexpected body is kept in an error.
@@ -64,7 +65,8 @@ class HttpTransport:
         async with requested(self._session, "POST", url, options, message.payload) as answer:
             body = await answer.read()
             check_status(answer.status, url, body)
-        return lambda: Response(jsonform.decode(body))
+            headers = joined((name.lower(), value) for name, value in answer.headers.items())
+        return lambda: Response(jsonform.decode(body), headers)
 
 
 async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOptions) -> str | None:

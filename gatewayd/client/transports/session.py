@@ -17,6 +17,7 @@ from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, BadServerFlow, TimedOut, Unreachable
 from gatewayd.client.hints import explained
 from gatewayd.client.post import PostOptions
+from gatewayd.messages.headers import METADATA_BYTES
 
 
 class HttpSession:
@@ -49,6 +50,7 @@ class HttpSession:
                 trust_env=self.address.proxy,
                 # Time is limited where it is asked for only: an executor may well take an hour.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
+                max_field_size=METADATA_BYTES,
             )
         return self._session
 
@@ -65,7 +67,10 @@ def headers_of(options: PostOptions) -> dict[str, str]:
 
     Raises BadClient.
     """
-    headers = dict(options.headers)
+    try:
+        headers = options.sent_headers()
+    except ValueError as error:
+        raise BadClient(str(error)) from error
     auth = options.auth
     if isinstance(auth, aiohttp.BasicAuth):
         headers["Authorization"] = auth.encode()

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.documents import parse
+from gatewayd.messages.headers import joined
 from gatewayd.messages.json_form.documents import read_document
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.messages.structs import read_struct
@@ -60,6 +61,8 @@ def encode_websocket(response: Response) -> bytes:
         header["status"] = _sparse_status(response.status)
     header["exec_endpoint"] = response.endpoint
     header["target_executor"] = ""
+    if response.headers:
+        header["headers"] = joined(response.headers)
     frame: dict[str, object] = {"header": header}
     if response.parameters is not None:
         frame["parameters"] = _parameters(response.parameters)

@@ -9,7 +9,7 @@ them. Each ``docs`` field is one dispatch on the reactor. If the client hangs up
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -32,13 +32,14 @@ from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.errors import InternalError, InvalidQuery
+from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
 from gatewayd.protocols.graphql.schema import SCHEMA
-from gatewayd.protocols.http.exchange import content, respond_with_error
+from gatewayd.protocols.http.exchange import as_http, content, forwarded_headers, respond_with_error
 from gatewayd.protocols.http.pages import Page
 from gatewayd.protocols.http.request import GatewayRequest
 
@@ -101,12 +102,14 @@ class GraphqlApi:
                     page = self._page
                     http_request.respond(200, page.body, page.content_type, page.headers)
                     return
-            execution = _Execution(self._backend, self._loop, self._queries, http_request.request_id)
-            answer = await self._loop.on_loop(execution.answer, body)
+            forwarded = self._backend.forwarded
+            headers = forwarded_headers(forwarded, http_request) if forwarded else ()
+            execution = _Execution(self._backend, self._loop, self._queries, http_request.request_id, headers)
+            answer, answered = await self._loop.on_loop(execution.answer, body)
         except Exception as error:
             respond_with_error(http_request, error)
             return
-        http_request.respond(200, answer)
+        http_request.respond(200, answer, headers=as_http(http_request, forwarded.bounded(answered)))
 
 
 class _Queries:
@@ -140,16 +143,24 @@ class _Execution:
     It is graphql-core's context value, and so satisfies ``schema.QueryContext``.
     """
 
-    def __init__(self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str) -> None:
+    def __init__(
+        self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str, headers: Headers
+    ) -> None:
         self.failures: list[GraphQLError] = []
         self._backend = backend
         self._loop = loop
         self._queries = queries
         self._request_id = request_id
+        self._headers = headers
+        self._answered: list[tuple[str, str]] = []
         self._requests = 0
 
-    async def answer(self, request: bytes | GraphqlRequest) -> bytes:
-        """The JSON answer to a body, or to a URL's query. Raises InvalidQuery."""
+    async def answer(self, request: bytes | GraphqlRequest) -> tuple[bytes, Headers]:
+        """
+        The JSON answer to a body, or to a URL's query, and the headers that executors answered with.
+
+        Raises InvalidQuery.
+        """
         if isinstance(request, bytes):
             result = await self._execute(_request_in_body(request), mutations=True)
         else:
@@ -159,7 +170,7 @@ class _Execution:
             formatted["errors"] = [error.formatted for error in errors]
         # Errors may quote arguments of any size and type.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-        return orjson.dumps(formatted, default=str, option=options)
+        return orjson.dumps(formatted, default=str, option=options), tuple(self._answered)
 
     async def _execute(self, request: GraphqlRequest, *, mutations: bool) -> ExecutionResult:
         query, variables, operation = request.query, request.variables, request.operation
@@ -188,8 +199,12 @@ class _Execution:
         self._requests += 1
         return self._request_id if self._requests == 1 else f"{self._request_id}.{self._requests}"
 
-    def dispatch(self, request: Request) -> Awaitable[Response]:
-        return self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
+    async def dispatch(self, request: Request) -> Response:
+        if self._headers:
+            request = attrs.evolve(request, headers=self._headers)
+        response = await self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
+        self._answered += response.headers
+        return response
 
     def encode_error(self, error: Exception) -> GraphQLError:
         public = explained(error, self._request_id)

@@ -34,7 +34,14 @@ _START_TIMEOUT_S = 10.0
 def make_port(listener: Listener, backend: Backend) -> GrpcPort:
     """The gRPC port of ``listener`` (see ``gatewayd.protocols.port``)."""
     gateway = backend.gateway
-    servicer = Servicer(backend.bridge, backend.dispatcher, backend.status, gateway.prefetch, backend.buffers)
+    servicer = Servicer(
+        backend.bridge,
+        backend.dispatcher,
+        backend.status,
+        gateway.prefetch,
+        backend.buffers,
+        backend.forwarded,
+    )
     return GrpcPort(backend.bridge, servicer, gateway, backend.identity, listener.port)
 
 
@@ -151,5 +158,9 @@ class GrpcPort:
             "grpc.http2.min_time_between_pings_ms": 10_000,
             "grpc.http2.min_ping_interval_without_data_ms": 5_000,
             "grpc.so_reuseport": 0,
+            # gRPC's own bound, with room for what is forwarded.
+            "grpc.max_metadata_size": 8192 + self._gateway.forward_headers_max_bytes
+            if self._gateway.forward_headers
+            else 8192,
             **self._gateway.grpc_server_options,
         }

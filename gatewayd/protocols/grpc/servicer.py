@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import uuid4
 
+import attrs
 import grpc
 import grpc.aio
 from twisted.internet.defer import Deferred, fail
@@ -30,6 +31,7 @@ from twisted.python.failure import Failure
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, Draining, GatewayError, InternalError, Overloaded
 from gatewayd.messages import methods, wire
+from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
@@ -51,7 +53,8 @@ class Servicer:
 
     ``prefetch`` limits the requests in flight of one Call, 0 for no limit. ``status`` makes the maps of
     ``_status``; it also runs on the loop thread, and must not touch state of the reactor thread. ``buffers``
-    counts the bytes of the requests under way; None means that they are not limited.
+    counts the bytes of the requests under way; None means that they are not limited. ``forwarded`` is the
+    metadata that executors get, and of theirs, clients.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Servicer:
         status: Callable[[], Mapping[str, Mapping[str, str]]],
         prefetch: int,
         buffers: Buffers | None = None,
+        forwarded: AllowList | None = None,
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
@@ -68,6 +72,7 @@ class Servicer:
         self._prefetch = prefetch
         self._buffers = buffers  # reactor thread only
         self._streams: set[_CallStream] = set()
+        self.forwarded = AllowList() if forwarded is None else forwarded
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler for each service, from bytes to bytes."""
@@ -88,15 +93,24 @@ class Servicer:
         request: Request | None = None
         try:
             request = wire.decode_request(message)
+            if self.forwarded:
+                request = _with_headers(request, self.forwarded.of_request(context.invocation_metadata()))
             response = await self._bridge.on_reactor(self._dispatch, request, context.time_remaining())
         except Exception as error:
             await _abort(context, error, request)
+        if response.headers:
+            context.set_trailing_metadata(as_metadata(response.headers))
         return wire.encode_response(response)
 
     async def call(self, _requests: object, context: Any) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
-        ordered, prefetch = _stream_settings(context.invocation_metadata(), self._prefetch)
-        stream = _CallStream(self, context, Window(prefetch, ordered))
+        metadata = context.invocation_metadata()
+        ordered, prefetch = _stream_settings(metadata, self._prefetch)
+        try:
+            headers = self.forwarded.of_request(metadata or ()) if self.forwarded else ()
+        except GatewayError as error:
+            await _abort(context, error, None)
+        stream = _CallStream(self, context, Window(prefetch, ordered), headers)
         self._streams.add(stream)
         try:
             await stream.run()
@@ -145,8 +159,12 @@ class Servicer:
 class _CallStream:
     """One Call under way."""
 
-    def __init__(self, servicer: Servicer, context: Any, window: Window[asyncio.Future[Response]]) -> None:
+    def __init__(
+        self, servicer: Servicer, context: Any, window: Window[asyncio.Future[Response]], headers: Headers
+    ) -> None:
         self._servicer = servicer
+        self._headers = headers
+        self._metadata: Headers = ()  # those of all answers, as far as they are bounded
         self._context = context
         self._window = window
         self._in_flight: dict[asyncio.Future[Response], Request] = {}
@@ -200,7 +218,7 @@ class _CallStream:
             message = await context.read()
             if message is grpc.aio.EOF:
                 return
-            request = wire.decode_request(message)
+            request = _with_headers(wire.decode_request(message), self._headers)
             answer = self._servicer.dispatch(request, context.time_remaining())
             self._in_flight[answer] = request
             answer.add_done_callback(partial(self._answered, window.admit()))
@@ -219,7 +237,16 @@ class _CallStream:
             return
         except (Exception, asyncio.CancelledError) as error:
             await self._fail(error, request)
+        if response.headers:
+            self._collect(response.headers)
         await self._send(wire.encode_response(response))
+
+    def _collect(self, headers: Headers) -> None:
+        """The call ends with the headers of all answers, for clients that read metadata only."""
+        collected = self._servicer.forwarded.bounded(self._metadata + headers)
+        if collected != self._metadata:
+            self._metadata = collected
+            self._context.set_trailing_metadata(as_metadata(collected))
 
     async def _fail(self, error: BaseException, request: Request) -> NoReturn:
         # Tells clients of the reference which of their requests failed.
@@ -256,6 +283,10 @@ async def _abort(context: Any, error: BaseException, request: Request | None) ->
         )
     await context.abort(*encode_error(public))
     raise AssertionError("abort returned")
+
+
+def _with_headers(request: Request, headers: Headers) -> Request:
+    return attrs.evolve(request, headers=headers) if headers else request
 
 
 def _stream_settings(metadata: Any, prefetch: int) -> tuple[bool, int]:

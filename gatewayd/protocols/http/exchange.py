@@ -23,6 +23,7 @@ from gatewayd.errors import (
     codes_for,
 )
 from gatewayd.messages import wire
+from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
@@ -54,8 +55,8 @@ async def exchange(
     Answers of ``compress_above_bytes`` and more are sent as gzip where the client accepts it; 0 for never.
     """
     try:
-        status, body, media = await _outcome(backend, http_request, route)
-        headers = [_VARY]
+        status, body, media, forwarded = await _outcome(backend, http_request, route)
+        headers = [_VARY, *as_http(http_request, forwarded)] if forwarded else [_VARY]
         if 0 < compress_above_bytes <= len(body) and accepts_gzip(http_request.header(b"accept-encoding")):
             compressed = await here_or_offloaded(backend.offload, len(body), zipped, body)
             if compressed is not None:
@@ -69,14 +70,17 @@ async def exchange(
 
 async def _outcome(
     backend: Backend, http_request: GatewayRequest, route: EndpointRoute
-) -> tuple[int, bytes, Media]:
-    """The status, the body, and what it is. Raises GatewayError, or CancelledError."""
+) -> tuple[int, bytes, Media, Headers]:
+    """The status, the body, what it is, and executors' headers. Raises GatewayError, or CancelledError."""
     body_is = body_media(http_request.header(b"content-type"))
     media = answer_media(http_request.header(b"accept"), body_is)
     if media is None:
         raise NotAcceptable
     timeout_s = _timeout_s(http_request.header(_TIMEOUT_KEY))
+    headers = forwarded_headers(backend.forwarded, http_request) if backend.forwarded else ()
     request = await _decode(backend, http_request, route, body_is)
+    if headers:
+        request = attrs.evolve(request, headers=headers)
     try:
         response = await backend.dispatcher.dispatch(request, timeout_s=timeout_s)
     except ExecutorNetworkError as error:
@@ -84,8 +88,26 @@ async def _outcome(
         body = await here_or_offloaded(
             backend.offload, size, encode_network_error, request, error, media.form
         )
-        return codes_for(error).http, body, media
-    return route.status, await _encode(backend, media, response), media
+        return codes_for(error).http, body, media, ()
+    return route.status, await _encode(backend, media, response), media, response.headers
+
+
+def forwarded_headers(forwarded: AllowList, http_request: GatewayRequest) -> Headers:
+    """The headers of ``http_request`` that executors get. Raises IllegalHeader, HeadersTooLarge."""
+    return forwarded.of_request(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, values in http_request.requestHeaders.getAllRawHeaders()
+        for value in values
+    )
+
+
+def as_http(http_request: GatewayRequest, headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Executors' headers as those of an answer, for scripts of other origins as well where CORS is on."""
+    found = [(name.encode(), value.encode()) for name, value in headers]
+    if found and http_request.site.cors.origins:
+        names = b", ".join(dict.fromkeys(name for name, _ in found))
+        found.append((b"Access-Control-Expose-Headers", names))
+    return found
 
 
 def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:

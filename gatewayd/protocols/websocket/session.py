@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
+import attrs
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
@@ -22,6 +23,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded, UpgradeForbidden, codes_for
+from gatewayd.messages.headers import Headers
+from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.websocket.conversation import (
@@ -74,6 +77,7 @@ class WebSocketSession(WebSocketServerProtocol):
         super().__init__()
         self._conversation = Conversation(JSON_FRAMES, 1)
         self._requests: set[Deferred[None]] = set()
+        self._headers: Headers = ()  # of the handshake, for executors
         self._message = BytesIO()  # what has come of the current message
         self._received_since_ping = False
         self._is_consuming = False
@@ -108,6 +112,10 @@ class WebSocketSession(WebSocketServerProtocol):
         if request.path not in PATHS:
             refusal = UpgradeForbidden()
             raise ConnectionDeny(codes_for(refusal).http, str(refusal))
+        try:
+            self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
+        except GatewayError as error:
+            raise ConnectionDeny(codes_for(error).http, str(error)) from error
         frames, confirmed = negotiate(request.protocols)
         try:
             ordered = _wants_order(self.http_request_uri)
@@ -268,11 +276,12 @@ class WebSocketSession(WebSocketServerProtocol):
         try:
             if frames.slow:
                 request = await here_or_offloaded(backend.offload, len(payload), frames.decode, payload)
-                response = await backend.dispatcher.dispatch(request)
+                response = await backend.dispatcher.dispatch(self._with_headers(request))
                 size = len(response.documents)
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
-                answer = frames.encode(await backend.dispatcher.dispatch(frames.decode(payload)))
+                request = self._with_headers(frames.decode(payload))
+                answer = frames.encode(await backend.dispatcher.dispatch(request))
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
         except Exception as error:
@@ -281,6 +290,9 @@ class WebSocketSession(WebSocketServerProtocol):
             self._act(self._conversation.answered(ticket, answer, compressed))
         finally:
             backend.buffers.give_back(len(payload))
+
+    def _with_headers(self, request: Request) -> Request:
+        return attrs.evolve(request, headers=self._headers) if self._headers else request
 
     async def _deflated(self, payload: bytes, agreed: Any) -> bytes | None:
         """``payload`` compressed as ``agreed`` on with the client, None where it goes out as it is."""
