@@ -17,7 +17,7 @@ from gatewayd.config.flow_kinds import HOST, VERSION
 from gatewayd.config.graph import START
 from gatewayd.config.keys import EXECUTOR
 from gatewayd.config.kinds import Refused
-from gatewayd.config.model import DeploymentConfig
+from gatewayd.config.model import DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read
 
@@ -127,15 +127,31 @@ def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str,
     shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
     found: dict[str, Any] = {}
     for name in ("uses_before", "uses_after"):
-        uses = values.get(name)
-        if uses is None:
-            continue
-        if values.get("external") or values.get("shards", 1) < 2:
-            draft.place.inside(name).warn("ignored: it stands around shards, and there are none")
-            continue
-        place = draft.place.inside(name)
-        found[name] = executor_config({**shared, "uses": uses}, place, folder)
+        uses, hosts = values.get(name), values.get(f"{name}_address")
+        for key in (name, f"{name}_address"):
+            if key in values and (values.get("external") or values.get("shards", 1) < 2):
+                draft.place.inside(key).warn("ignored: it stands around shards, and there are none")
+                uses = hosts = None
+        if uses is not None:
+            if hosts is not None:
+                draft.place.inside(f"{name}_address").warn(f"ignored: {name} is there, too, and wins")
+            place = draft.place.inside(name)
+            found[name] = executor_config({**shared, "uses": uses}, place, folder)
+        elif hosts is not None:
+            head = _external_head(hosts, draft.place.inside(f"{name}_address"))
+            if head is not None:
+                found[name] = head
     return found
+
+
+def _external_head(hosts: tuple[str, ...], place: Place) -> ExternalHead | None:
+    try:
+        at = addresses.resolve(hosts, ())
+    except Refused as refused:
+        # Here the port has no key of its own.
+        place.refuse((refused.message or "refused").replace("give port: 8080 or host: h:8080", "give h:8080"))
+        return None
+    return ExternalHead(at.addresses, bool(at.tls))
 
 
 def _external(draft: Draft) -> dict[str, Any]:
@@ -167,12 +183,9 @@ def _external(draft: Draft) -> dict[str, Any]:
 
 def _local(draft: Draft) -> dict[str, Any]:
     values = draft.values
-    for name in ("tls", "grpc_metadata"):
-        if values.get(name) and name in draft.own:
-            raise Refused(
-                inside=(name,), message="only an external executor can have this; set external: true"
-            )
-    found: dict[str, Any] = {"grpc_metadata": {}}
+    if values.get("tls") and "tls" in draft.own:
+        raise Refused(inside=("tls",), message="only an external executor can have this; set external: true")
+    found: dict[str, Any] = {}
     if hosts := values.get("host"):
         if len(set(hosts)) > 1:
             raise Refused(

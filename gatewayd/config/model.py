@@ -151,6 +151,14 @@ class ExecutorConfig:
 
 
 @attrs.frozen
+class ExternalHead:
+    """An executor before or after shards that runs elsewhere: ``host:port``, one per replica."""
+
+    addresses: tuple[str, ...]
+    tls: bool = False
+
+
+@attrs.frozen
 class DeploymentConfig:
     """
     A named unit in the Flow.
@@ -184,8 +192,8 @@ class DeploymentConfig:
     idempotent: Mapping[str, bool] = attrs.field(factory=dict)
     timeout_ready_s: float = 600.0
     executor: ExecutorConfig = ExecutorConfig()
-    uses_before: ExecutorConfig | None = None
-    uses_after: ExecutorConfig | None = None
+    uses_before: ExecutorConfig | ExternalHead | None = None
+    uses_after: ExecutorConfig | ExternalHead | None = None
 
 
 @attrs.frozen

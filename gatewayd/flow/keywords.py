@@ -219,10 +219,6 @@ class FlowKeywords(TypedDict, total=False):
     """gRPC metadata of the calls to it."""
     idempotent: bool | Mapping[str, bool] | None
     """Whether a request may be sent again after its connection broke."""
-    uses_before_address: None
-    """Address of an executor around the shards."""
-    uses_after_address: None
-    """Address of an executor around the shards."""
     install_requirements: Literal[False] | None
     """Install the packages it requires."""
     connection_list: Any
@@ -471,10 +467,10 @@ class JoinerKeywords(TypedDict, total=False):
     """Executor before the shards."""
     uses_after: Uses | None
     """Executor after the shards."""
-    uses_before_address: None
-    """Address of an executor around the shards."""
-    uses_after_address: None
-    """Address of an executor around the shards."""
+    uses_before_address: str | Sequence[str] | None
+    """Address of one that runs elsewhere, in place of uses_before."""
+    uses_after_address: str | Sequence[str] | None
+    """Address of one that runs elsewhere, in place of uses_after."""
     install_requirements: Literal[False] | None
     """Install the packages it requires."""
     grpc_server_options: None

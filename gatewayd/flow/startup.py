@@ -70,7 +70,7 @@ def _replicas(flow: FlowConfig) -> int:
     started = [
         each
         for deployment in flow.deployments
-        if not deployment.external
         for each in (deployment, *head_executors(deployment))
+        if not each.external
     ]
     return sum(each.replicas * each.shards for each in started)

@@ -83,10 +83,12 @@ class Pool:
         self._deployments: dict[str, Sender | Shards] = {}
         self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
         self._names: list[NamedReplicas] = []
-        self._roots = trusted_roots() if any(deployment.tls for deployment in deployments) else None
+        everything = (each for one in deployments for each in (one, *head_executors(one)))
+        self._roots = trusted_roots() if any(each.tls for each in everything) else None
         for deployment in deployments:
             self._deployments[deployment.name] = self._build(deployment, offload)
-            self._add_addresses(deployment, resolve)
+            for each in (deployment, *head_executors(deployment)):
+                self._add_addresses(each, resolve)
 
     @classmethod
     def over(
@@ -174,7 +176,8 @@ class Pool:
         if deployment.external or deployment.shards < 2:
             return self._sender(deployment)
         shards = [self._sender(deployment, index) for index in range(deployment.shards)]
-        extras = {extra.name.rpartition("/")[2]: self._sender(extra) for extra in head_executors(deployment)}
+        heads = head_executors(deployment)
+        extras = {head.name.rpartition("/")[2]: self._sender(head) for head in heads}
         return Shards(
             deployment.name,
             shards,

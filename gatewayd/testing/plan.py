@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
-from gatewayd.config.model import DeploymentConfig, ExecutorConfig, FlowConfig
+from gatewayd.config.model import DeploymentConfig, ExecutorConfig, ExternalHead, FlowConfig
 from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
@@ -39,7 +39,12 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
     """Raises FlowError."""
     config = flow.config
     _, objects = description_of(flow).separated()
-    names = [deployment.name for deployment in config.deployments]
+    names = [
+        each.name
+        for deployment in config.deployments
+        for each in (deployment, *head_executors(deployment))
+        if each is deployment or each.external
+    ]
     if unknown := [name for name in stand_ins if name not in names]:
         raise FlowError(
             f"stand_ins: {unknown[0]!r} is not one of {', '.join(names) or 'the Flow (it has none)'}"
@@ -52,16 +57,20 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
         if stand_in := stand_ins.get(deployment.name):
             deployment, own = _stood_in_for(deployment), ByValue(stand_in)
         elif deployment.external:
-            raise FlowError(
-                f"executors.{deployment.name}: it is external, at {', '.join(deployment.addresses)}, and "
-                "a LocalFlow connects to nothing; give a class that takes its place: "
-                f"stand_ins={{{deployment.name!r}: AnExecutor}}"
-            )
-        deployments.append(deployment)
+            raise _unconnected(deployment.name, deployment.addresses)
         heads = {
             f"{deployment.name}/{BEFORE}": objects.get(f"{index}.uses_before", ByValue()),
             f"{deployment.name}/{AFTER}": objects.get(f"{index}.uses_after", ByValue()),
         }
+        for head in head_executors(deployment):
+            if head.external:
+                if head.name not in stand_ins:
+                    raise _unconnected(head.name, head.addresses)
+                heads[head.name] = ByValue(stand_ins[head.name])
+        deployment = attrs.evolve(
+            deployment, uses_before=_local(deployment.uses_before), uses_after=_local(deployment.uses_after)
+        )
+        deployments.append(deployment)
         for each in (deployment, *head_executors(deployment)):
             _merge(env, each)
             replicas += [
@@ -74,6 +83,17 @@ def planned(flow: Flow, stand_ins: StandIns) -> Plan:
                 for replica in range(each.replicas)
             ]
     return Plan(attrs.evolve(config, deployments=tuple(deployments)), tuple(replicas), env)
+
+
+def _unconnected(name: str, addresses: tuple[str, ...]) -> FlowError:
+    return FlowError(
+        f"executors.{name}: it is external, at {', '.join(addresses)}, and a LocalFlow connects to nothing; "
+        f"give a class that takes its place: stand_ins={{{name!r}: AnExecutor}}"
+    )
+
+
+def _local(head: ExecutorConfig | ExternalHead | None) -> ExecutorConfig | None:
+    return ExecutorConfig() if isinstance(head, ExternalHead) else head
 
 
 def _stood_in_for(deployment: DeploymentConfig) -> DeploymentConfig:

@@ -9,6 +9,7 @@ import pytest
 
 from gatewayd.config import (
     DeploymentConfig,
+    ExecutorConfig,
     FlowConfig,
     GatewayConfig,
     Listener,
@@ -18,6 +19,8 @@ from gatewayd.config import (
     load_flow,
     load_flow_text,
 )  # fmt: skip
+from gatewayd.config.heads import head_executors
+from gatewayd.config.model import ExternalHead
 
 
 def flow_of(text: str, context: dict[str, Any] | None = None, **variables: str) -> FlowConfig:
@@ -181,6 +184,55 @@ def test_a_leaf_that_is_not_the_last_floats_with_a_warning() -> None:
     flow = flow_of("jtype: Flow\nexecutors: [{name: a}, {name: b, needs: gateway}]\n")
     assert [each.floating for each in flow.deployments] == [True, False]
     assert "a floats: no executor needs it, and the Flow's answer is that of b" in flow.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("address", "head"),
+    [
+        ("h:1", ExternalHead(("h:1",))),
+        ("[h:1, 'h:2']", ExternalHead(("h:1", "h:2"))),
+        ("'grpcs://h:1'", ExternalHead(("h:1",), tls=True)),
+        ("'grpc://[::1]:1'", ExternalHead(("[::1]:1",))),
+    ],
+)
+def test_an_executor_around_shards_may_run_elsewhere(address: str, head: ExternalHead) -> None:
+    found = deployment(f"{{shards: 2, uses_before_address: {address}, uses_after: A}}")
+    assert found.uses_before == head
+    assert deployment(f"{{shards: 2, uses_after_address: {address}}}").uses_after == head
+    before, after = head_executors(found)
+    assert (before.external, before.addresses, before.replicas, before.tls) == (
+        True,
+        head.addresses,
+        len(head.addresses),
+        head.tls,
+    )
+    assert not after.external
+
+
+def test_an_address_of_one_around_shards_yields_to_a_class_and_needs_shards() -> None:
+    flow = flow_of(
+        "jtype: Flow\nexecutors:\n"
+        "  - {name: a, shards: 2, uses_before: A, uses_before_address: 'h:1'}\n"
+        "  - {name: b, uses_after_address: 'h:1'}\n"
+    )
+    a, b = flow.deployments
+
+    assert isinstance(a.uses_before, ExecutorConfig)
+    assert b.uses_after is None
+    assert [warning.split(": ", 1)[1] for warning in flow.warnings] == [
+        "executors[0].uses_before_address: ignored: uses_before is there, too, and wins",
+        "executors[1].uses_after_address: ignored: it stands around shards, and there are none",
+    ]
+
+
+def test_grpc_metadata_go_to_executors_that_are_started_here_but_not_to_other_servers() -> None:
+    found = deployment("{shards: 2, uses_before: A, uses_after_address: 'h:1', grpc_metadata: {k: v}}")
+    before, after = head_executors(found)
+
+    assert [each.grpc_metadata for each in (found, before, after)] == [{"k": "v"}, {"k": "v"}, {}]
+    assert flow_of("jtype: Flow\nwith: {grpc_metadata: {k: v}}\nexecutors: [{name: a}]\n").deployments[
+        0
+    ].grpc_metadata == {"k": "v"}
 
 
 def test_what_has_no_meaning_here_is_told_in_warnings() -> None:

@@ -14,7 +14,8 @@ from gatewayd import Executor, Flow, requests
 from gatewayd.config import Listener
 from gatewayd.flow.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from tests.certificates import make
-from tests.processes import free_ports
+from tests.paths import ROOT
+from tests.processes import ExecutorProcess, free_ports
 from tests.waiting import until
 
 
@@ -394,3 +395,14 @@ def test_floating_work_beyond_its_own_bound_is_dropped_and_named(tmp_path, capfd
 
     assert "(gateway.floating_grace_period); dropped: 1 of slow" in capfd.readouterr().err
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.slow
+def test_an_executor_around_shards_may_be_one_that_runs_elsewhere():
+    elsewhere = ExecutorProcess("before_b", "Rec", [ROOT / "tests" / "executors.py"])
+    flow = Flow().add(name="a", uses=Here, shards=2, uses_before_address=elsewhere.address)
+    try:
+        with flow:
+            assert flow.post("/tag", Document(text="x")).texts == ["xBhere"]
+    finally:
+        elsewhere.stop()

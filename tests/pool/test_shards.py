@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from gatewayd.config import DeploymentConfig
 from gatewayd.config.heads import head_executors
-from gatewayd.config.model import ExecutorConfig
+from gatewayd.config.model import ExecutorConfig, ExternalHead
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import encode_call
@@ -154,6 +154,21 @@ def test_before_and_after_stand_around_the_shards() -> None:
     setup.channels[AFTER].answer(Answer(b"after"))
 
     assert sent.result == Answer(b"after")
+
+
+def test_one_that_runs_elsewhere_is_called_at_its_address() -> None:
+    head = ExternalHead((BEFORE,))
+    setup = Setup(DeploymentConfig("a", shards=2, uses_before=head, grpc_metadata={"k": "v"}))
+    for index in (0, 1):
+        setup.pool.replica_up("a", SHARDS[index], index)
+    for channel in setup.opened:
+        channel.set_state("ready")
+    sent = send(setup, "/index", "raw")
+    setup.channels[BEFORE].answer(Answer(documents(("1", "before"))))
+    setup.channels[SHARDS[0]].answer(Answer(b"answer"))
+
+    assert sent.result == Answer(b"answer")
+    assert [setup.channels[each].settings.metadata for each in (BEFORE, SHARDS[0])] == [(), (("k", "v"),)]
 
 
 def test_the_answer_of_a_single_shard_also_goes_to_uses_after() -> None:

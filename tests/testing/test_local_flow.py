@@ -316,6 +316,16 @@ def test_stand_ins_take_the_place_of_external_executors_and_of_heavy_ones():
         assert isinstance(running.executor("far"), Shout)
 
 
+def test_stand_ins_take_the_place_of_external_executors_around_shards():
+    flow = Flow().add(name="s", uses=Shout, shards=2, uses_before_address="encoder.example:1234")
+    with pytest.raises(FlowError, match=r"s/uses_before-0: it is external, at encoder.example:1234"):
+        LocalFlow(flow)
+
+    with LocalFlow(flow, stand_ins={"s/uses_before-0": Letter}) as running:
+        assert running.post("/", Document(text="x")).texts == ["X"]
+        assert isinstance(running.executors["s/uses_before-0"], Letter)
+
+
 def test_variables_of_env_are_set_while_the_flow_runs_and_one_value_holds_for_all():
     assert "MARK" not in os.environ
     with LocalFlow(Shout, env={"MARK": "5"}) as flow:
