@@ -76,7 +76,7 @@ def in_section(keys: Iterable[Key]) -> Iterator[tuple[str, str, str]]:
 
 def of_flow() -> Iterator[tuple[str, str, str]]:
     """Those of ``with``: dealt out as gatewayd/config/sections.py does, the gateway's meaning first."""
-    yield from in_section(FLOW.keys)
+    yield from in_section(key for key in FLOW.keys if key.name != "asyncio")  # Flow's own parameter
     words = dict.fromkeys((*GATEWAY.words(), *EXECUTOR.words()))
     for word in words:
         found = [key for section in (GATEWAY, EXECUTOR) if (key := section.find(word)) and key.spreads]

@@ -32,10 +32,11 @@ class Opened:
 
 @attrs.frozen
 class Folder:
-    """The folder that relative paths of one file start at. No other folder is searched."""
+    """The folder that relative paths of one file start at; what is not there is looked for in ``others``."""
 
     path: Path
     variables: Variables
+    others: tuple[Path, ...] = ()
 
     def with_environ(self, env: Mapping[str, str]) -> Folder:
         """This folder, for files in which ``env`` overrides the environment."""
@@ -54,7 +55,7 @@ class Folder:
         value = substitute(parse(text, source), source, self.variables)
         if value is None and len(source.diagnostics.problems) > before:
             return None
-        return Opened(value, source, Folder(path.parent, self.variables))
+        return Opened(value, source, attrs.evolve(self, path=path.parent))
 
     def document(self, text: str, name: str, place: Place) -> Any:
         """The value of YAML or JSON text within a file. Its problems are reported under ``name``."""
@@ -69,7 +70,8 @@ class Folder:
         """
         paths = []
         for name in names:
-            if not (self.path / name).exists() and self._is_module(name):
+            is_file = any((folder / name).exists() for folder in (self.path, *self.others))
+            if not is_file and self._is_module(name):
                 paths.append(name)
                 continue
             path = self._find(name, place)
@@ -93,14 +95,17 @@ class Folder:
         return True
 
     def _find(self, name: str, place: Place) -> Path | None:
-        try:
-            path = (self.path / Path(name).expanduser()).resolve()
-            if path.exists():
-                return path
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no home folder
-            place.refuse(f"{name[:80]!r} cannot be a file: {error}")
-            return None
-        place.refuse(f"can not find {name[:200]}, looked for {path}")
+        looked = []
+        for folder in dict.fromkeys((self.path, *self.others)):
+            try:
+                path = (folder / Path(name).expanduser()).resolve()
+                if path.exists():
+                    return path
+            except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no home folder
+                place.refuse(f"{name[:80]!r} cannot be a file: {error}")
+                return None
+            looked.append(str(path))
+        place.refuse(f"can not find {name[:200]}, looked for {' and '.join(dict.fromkeys(looked))}")
         return None
 
 

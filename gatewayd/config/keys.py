@@ -106,6 +106,8 @@ FLOW: Final = Section("with", (
         secret=True),
     *_LOGGED,
     *_ignored(k.ANYTHING, "Executors manage one workspace each.", "workspace_id"),
+    *_ignored(k.BOOLEAN, "Whether flow.post of Flow.load_config() in Python is asynchronous.", "asyncio",
+              default=False),
     *_ignored(k.BOOLEAN, "Logging is twistd's.", "suppress_root_logging", default=False),
     *_not_yet(k.choice("COLLECT", "HANG", "REMOVE"), "What becomes of inspect executors.", "inspect",
               default="COLLECT"),

@@ -9,7 +9,7 @@ part reports its problems and continues, so that one ConfigError lists them all.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Entry, connect
 from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
-from gatewayd.config.problems import Diagnostics, Place, Source, type_name
+from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls import UnusableIdentity, load_identity
@@ -41,6 +41,23 @@ class FlowDocument:
     mapping: dict[str, Any]
 
 
+@attrs.frozen
+class Sources:
+    """
+    What a load takes from elsewhere than its file.
+
+    ``context`` gives ``${{ CONTEXT.x }}``, ``environ`` (os.environ) ``${{ ENV.X }}``. Relative paths are
+    looked for in the file's folder, then in ``folders``. ``with_`` overrides entries of the file's ``with``.
+    Variables are replaced only inside ``parts`` of the content.
+    """
+
+    context: Mapping[str, Any] | None = None
+    environ: Mapping[str, str] | None = None
+    folders: tuple[Path, ...] = ()
+    with_: Mapping[str, Any] = attrs.field(factory=dict)
+    parts: Collection[KeyPath] = ((),)
+
+
 def load_flow(
     source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> FlowConfig:
@@ -49,18 +66,16 @@ def load_flow(
 
     Raises ConfigError with every problem of the file, one a line.
     """
-    return read_flow(source, context=context, environ=environ).config
+    return read_flow(source, Sources(context, environ)).config
 
 
-def read_flow(
-    source: str | Path, *, context: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
-) -> FlowDocument:
+def read_flow(source: str | Path, sources: Sources) -> FlowDocument:
     """As ``load_flow``, with the file's content."""
     diagnostics = Diagnostics()
     path = Path(source)
     text = read_text(path, Place(Source(str(source), diagnostics)))
     diagnostics.raise_problems()
-    return _read(text or "", str(source), path.parent, diagnostics, _variables(context, environ))
+    return _read_text(text or "", Source(str(source), diagnostics), path.parent, sources)
 
 
 def load_flow_text(
@@ -72,19 +87,15 @@ def load_flow_text(
     name: str = "<text>",
 ) -> FlowConfig:
     """As ``load_flow``, from YAML text; relative paths start at ``base_dir``."""
-    return read_flow_text(text, base_dir=base_dir, context=context, environ=environ, name=name).config
+    sources = Sources(context, environ)
+    return read_flow_text(text, sources, base_dir=base_dir, name=name).config
 
 
 def read_flow_text(
-    text: str,
-    *,
-    base_dir: str | Path = ".",
-    context: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-    name: str = "<text>",
+    text: str, sources: Sources, *, base_dir: str | Path = ".", name: str = "<text>"
 ) -> FlowDocument:
     """As ``load_flow_text``, with the text's content."""
-    return _read(text, name, Path(base_dir), Diagnostics(), _variables(context, environ))
+    return _read_text(text, Source(name, Diagnostics()), Path(base_dir), sources)
 
 
 def flow_from_mapping(
@@ -100,6 +111,13 @@ def flow_from_mapping(
     Variables are replaced in the files that it names, not in ``mapping`` itself. A class stands for its
     ``module:Class``. Raises ConfigError.
     """
+    return read_flow_mapping(mapping, Sources(context, environ, parts=()), base_dir=base_dir).config
+
+
+def read_flow_mapping(
+    mapping: Mapping[str, Any], sources: Sources, *, base_dir: str | Path = "."
+) -> FlowDocument:
+    """As ``flow_from_mapping``, with its content; variables are replaced as ``sources`` says."""
     source = Source("Flow", Diagnostics())
     try:
         plain = _plain(mapping)
@@ -108,8 +126,7 @@ def flow_from_mapping(
         plain = {}
     if isinstance(plain, dict):
         plain = {"jtype": "Flow", **plain}
-    folder = Folder(Path(base_dir).absolute(), _variables(context, environ))
-    return _flow(plain, Place(source), folder)
+    return _read(plain, source, Path(base_dir), sources)
 
 
 def _variables(context: Mapping[str, Any] | None, environ: Mapping[str, str] | None) -> Variables:
@@ -130,15 +147,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _read(
-    text: str, name: str, base_dir: Path, diagnostics: Diagnostics, variables: Variables
-) -> FlowDocument:
-    source = Source(name, diagnostics)
+def _read_text(text: str, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
     value = parse(text, source)
     if value is None:
-        diagnostics.raise_problems()
-    value = substitute(value, source, variables)
-    config = _flow(value, Place(source), Folder(base_dir.absolute(), variables))
+        source.diagnostics.raise_problems()
+    return _read(value, source, base_dir, sources)
+
+
+def _read(value: Any, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
+    variables = _variables(sources.context, sources.environ)
+    if isinstance(value, dict) and sources.with_ and isinstance(own := value.get("with") or {}, dict):
+        value = {**value, "with": {**own, **_plain(sources.with_)}}
+    value = substitute(value, source, variables, sources.parts)
+    config = _flow(value, Place(source), Folder(base_dir.absolute(), variables, sources.folders))
+    # Texts of variables where texts are wanted, so that the content is read alike again.
     for path, literal in source.read_as_texts.items():
         *parents, last = path
         inside = value

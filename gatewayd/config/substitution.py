@@ -12,7 +12,7 @@ values of an ``env`` map may themselves use variables, which come from the maps 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -40,10 +40,28 @@ class Variables:
         return attrs.evolve(self, environ={**self.environ, **env}) if env else self
 
 
-def substitute(document: Any, source: Source, variables: Variables) -> Any:
-    """A copy of ``document`` with every reference replaced. Problems are reported in ``source``."""
+def holds_reference(value: Any) -> bool:
+    """Whether a variable is to be put into ``value`` or into anything in it."""
+    match value:
+        case str():
+            return "$" in value and _REFERENCE.search(value) is not None
+        case Mapping():
+            return any(map(holds_reference, value.values()))
+        case list() | tuple():
+            return any(map(holds_reference, value))
+    return False
+
+
+def substitute(
+    document: Any, source: Source, variables: Variables, parts: Collection[KeyPath] = ((),)
+) -> Any:
+    """
+    A copy of ``document`` with every reference replaced. Problems are reported in ``source``.
+
+    Only values inside the ``parts`` are searched, paths of the document; all others stay as they are.
+    """
     try:
-        return _Substitution(document, source, variables).value(document, ())
+        return _Substitution(document, source, variables, parts).value(document, ())
     except (_TooMuch, RecursionError):
         Place(source).refuse("the references of this document to itself make too many or too long values")
         return document
@@ -92,8 +110,11 @@ class _Missing(Exception):
 
 
 class _Substitution:
-    def __init__(self, document: Any, source: Source, variables: Variables) -> None:
+    def __init__(
+        self, document: Any, source: Source, variables: Variables, parts: Collection[KeyPath]
+    ) -> None:
         self._document = document
+        self._parts = parts
         self._source = source
         self._variables = variables
         self._scopes = _scopes(document)
@@ -108,9 +129,12 @@ class _Substitution:
             return {key: self.value(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.value(item, (*path, index)) for index, item in enumerate(value)]
-        if isinstance(value, str) and "$" in value:
+        if isinstance(value, str) and "$" in value and self._is_searched(path):
             return self._text(value, path)
         return value
+
+    def _is_searched(self, path: KeyPath) -> bool:
+        return any(path[: len(part)] == part for part in self._parts)
 
     def _text(self, text: str, path: KeyPath) -> Any:
         if path in self._open:

@@ -8,7 +8,7 @@ and objects are taken out of it on the way (``by_value.py``).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
@@ -16,17 +16,19 @@ from typing import IO, Any, Final, NoReturn
 import attrs
 import yaml
 
-from gatewayd.config import FlowConfig, flow_from_mapping
+from gatewayd.config import FlowConfig
+from gatewayd.config.files import FILE_ENDINGS
+from gatewayd.config.graph import START
 from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, Section
-from gatewayd.config.loader import read_flow, read_flow_text
-from gatewayd.config.problems import Diagnostics, Place, Source
+from gatewayd.config.loader import FlowDocument, Sources, read_flow, read_flow_mapping, read_flow_text
+from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source
 from gatewayd.config.sections import gather, read, spread
+from gatewayd.config.substitution import holds_reference
 from gatewayd.errors import ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
 
 # Where a class may stand, and the field of DeploymentConfig that comes of it.
 _ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
-_FILES: Final = (".yml", ".yaml", ".jaml")
 
 
 class FlowError(ConfigError, ValueError):
@@ -47,23 +49,30 @@ class Description:
     A Flow as it was written: ``with``, ``gateway`` and the list of executors, in the words of Flow files.
 
     ``uses`` may be a class, and ``uses_with`` may hold any object. Files are named by absolute paths;
-    modules are found in ``base_dir``.
+    modules are found in ``base_dir``, and what is not there in ``folders``. Variables are replaced in
+    executors when a Flow is checked or started; in the first ``loaded`` ones, a file's, they have been.
     """
 
     with_: Mapping[str, Any] = attrs.field(factory=dict)
     gateway: Mapping[str, Any] = attrs.field(factory=dict)
     executors: tuple[Any, ...] = ()
     base_dir: str = "."
+    folders: tuple[Path, ...] = ()
+    loaded: int = 0
 
     def config(self) -> FlowConfig:
         """All of it, checked. Raises FlowError."""
         mapping, _ = self.separated()
-        with _as_flow_error():
-            return flow_from_mapping(mapping, base_dir=self.base_dir)
+        return self._read(mapping).config
 
     def portable(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """As ``separated``, with the objects as text. Raises FlowError for what cannot be sent."""
+        """
+        As ``separated``, with the values of variables, and the objects as text.
+
+        Raises FlowError for what cannot be used or sent.
+        """
         mapping, objects = self.separated()
+        mapping = self._read(mapping).mapping
         by_value: dict[str, str] = {}
         for key, part in objects.items():
             try:
@@ -107,6 +116,13 @@ class Description:
         executors = [_written(item) if isinstance(item, Mapping) else item for item in self.executors]
         return self._whole(gateway, executors)
 
+    def _read(self, mapping: Mapping[str, Any]) -> FlowDocument:
+        parts: list[KeyPath] = [("executors", index) for index in range(self.loaded, len(self.executors))]
+        with _as_flow_error():
+            return read_flow_mapping(
+                mapping, Sources(parts=parts, folders=self.folders), base_dir=self.base_dir
+            )
+
     def _whole(self, gateway: Mapping[str, Any], executors: list[Any]) -> dict[str, Any]:
         sections = {"with": dict(self.with_), "gateway": dict(gateway), "executors": executors}
         whole = {"jtype": "Flow", "version": "1", **{key: value for key, value in sections.items() if value}}
@@ -145,12 +161,18 @@ def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None)
     Files are looked for in the current folder, then in that of the calling code.
     """
     plain, _ = _parted(settings)
-    _checked(EXECUTOR, "Flow.add()", plain)
+    # What variables hold is looked at when it is known, as the rest of the Flow is.
+    _checked(EXECUTOR, "Flow.add()", {word: v for word, v in plain.items() if not holds_reference(v)})
     named: dict[str, Any] = {
         _name(EXECUTOR, word): value for word, value in settings.items() if value is not None
     }
     name, needs = named.get("name"), named.get("needs")
-    if name == "gateway" or (name is not None and not str(name).isidentifier()):
+    if name == START:
+        raise FlowError(
+            "name: gateway is reserved: it is what `needs` calls the start of the Flow. Choose another name; "
+            "the gateway's own settings are those of config_gateway()"
+        )
+    if name is not None and not str(name).isidentifier() and not holds_reference(name):
         raise FlowError(f"name: {name} is invalid, please follow the python variable name conventions")
     if name is not None and name in ([needs] if isinstance(needs, str) else needs or ()):
         raise FlowTopologyError("the income/output of a deployment can not be itself")
@@ -158,43 +180,67 @@ def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None)
     return files
 
 
-def read_source(
-    source: str | Path | IO[str] | Mapping[str, Any], context: Mapping[str, Any] | None
-) -> Description:
+def read_source(source: FlowSource, sources: Sources) -> Description:
     """
-    The Flow that a file, an open stream, YAML text or a map describes; variables are put in now.
+    The Flow that a file, an open stream, YAML text or a map describes; variables are replaced now.
 
-    A text is YAML when it has several lines or begins with ``jtype`` or ``!``, else the name of a file.
-    Raises FileNotFoundError, or FlowError with all problems of it.
+    A text is YAML when it has several lines or begins with ``jtype`` or ``!``, else the name of a file,
+    looked for in the folders of ``sources``. Raises FileNotFoundError, or FlowError with all problems of it.
     """
     with _as_flow_error():
         if isinstance(source, Mapping):
-            described = _described(source, Path.cwd())
+            described = _described(source, [Path.cwd(), *sources.folders])
             plain, _ = described.separated()
             # With keys that no Flow has, so that they are refused.
-            flow_from_mapping({**source, **plain}, base_dir=described.base_dir)
-            return described
+            content = read_flow_mapping({**source, **plain}, sources, base_dir=Path.cwd()).mapping
+            executors = zip(described.executors, content.get("executors", ()), strict=True)
+            return attrs.evolve(
+                described,
+                with_=content.get("with", {}),
+                gateway=_with_objects(content.get("gateway", {}), described.gateway),
+                executors=tuple(_with_objects(plain_item, item) for item, plain_item in executors),
+            )
         if isinstance(source, str | Path) and not _is_yaml(source):
-            path = Path(source).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f"can not find {source}")
-            return _described(read_flow(path, context=context).mapping, path.absolute().parent)
+            path = _found(source, sources.folders)
+            return _described(read_flow(path, sources).mapping, [path.parent, *sources.folders])
         text = source.read() if not isinstance(source, str | Path) else str(source)
         name = str(getattr(source, "name", None) or "<text>")
-        return _described(read_flow_text(text, context=context, name=name).mapping, Path.cwd())
+        found = read_flow_text(text, sources, base_dir=Path.cwd(), name=name)
+        return _described(found.mapping, [Path.cwd(), *sources.folders])
+
+
+def _with_objects(plain: Any, original: Any) -> Any:
+    """``plain``, with the classes and objects that were taken out of ``original``."""
+    if not isinstance(original, Mapping):
+        return plain
+    classes = {key: original[key] for key in _ROLES if isinstance(original.get(key), type)}
+    result = {**plain, **classes}
+    if isinstance(with_ := original.get("uses_with"), Mapping):
+        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
+        result["uses_with"] = {**plain["uses_with"], **objects}
+    return result
 
 
 def _is_yaml(source: str | Path) -> bool:
     return isinstance(source, str) and ("\n" in source or source.startswith(("jtype", "!", "{")))
 
 
-def _described(value: Mapping[str, Any], folder: Path) -> Description:
+def _found(name: str | Path, folders: Iterable[Path]) -> Path:
+    for folder in folders:
+        if (path := (folder / Path(name).expanduser()).absolute()).is_file():
+            return path
+    raise FileNotFoundError(f"can not find {name}, looked in {', '.join(map(str, folders))}")
+
+
+def _described(value: Mapping[str, Any], folders: list[Path]) -> Description:
     executors = value.get("executors") or value.get("deployments") or []
     return Description(
         with_=dict(value.get("with") or {}),
-        gateway=_with_absolute_files(value.get("gateway") or {}, [folder]),
-        executors=tuple(_with_absolute_files(item, [folder]) for item in executors),
-        base_dir=str(folder),
+        gateway=_with_absolute_files(value.get("gateway") or {}, folders),
+        executors=tuple(_with_absolute_files(item, folders) for item in executors),
+        base_dir=str(folders[0]),
+        folders=tuple(folders[1:]),
+        loaded=len(executors),
     )
 
 
@@ -229,12 +275,16 @@ def _with_absolute_files(item: Any, folders: list[Path]) -> Any:
     result = dict(item)
     for key in _ROLES:
         value = result.get(key)
-        if isinstance(value, str) and value.endswith(_FILES) and "\n" not in value:
+        if isinstance(value, str) and value.endswith(FILE_ENDINGS) and "\n" not in value:
             result[key] = _absolute(value, folders)
     modules = result.get("py_modules")
     if modules is not None:
         listed = [modules] if isinstance(modules, str | Path) else modules
-        result["py_modules"] = [_absolute(str(module), folders) for module in listed]
+        # A name without a file may be that of a module, such as package.module.
+        files = [_absolute(str(module), folders) for module in listed]
+        result["py_modules"] = [
+            file if Path(file).exists() else str(module) for file, module in zip(files, listed, strict=True)
+        ]
     return result
 
 
@@ -243,6 +293,8 @@ def _folders(caller_folder: Path | None) -> list[Path]:
 
 
 def _absolute(name: str, folders: list[Path]) -> str:
+    if holds_reference(name):
+        return name
     candidates = [(folder / Path(name).expanduser()).absolute() for folder in folders]
     return str(next((path for path in candidates if path.exists()), candidates[0]))
 

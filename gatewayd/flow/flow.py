@@ -29,7 +29,6 @@ from gatewayd.flow.description import (
     checked_executor,
     checked_gateway,
     checked_with,
-    read_source,
 )
 from gatewayd.flow.keywords import (
     ExecutorKeywords,
@@ -38,6 +37,7 @@ from gatewayd.flow.keywords import (
     JoinerKeywords,
     RouteKeywords,
 )
+from gatewayd.flow.loading import LoadKeywords, loaded
 from gatewayd.flow.process import PortAlreadyUsed, RuntimeFailToStart
 from gatewayd.flow.served import C_co, Served
 
@@ -131,30 +131,36 @@ class Flow(Served[C_co]):
     @overload
     @classmethod
     def load_config(
-        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: Literal[False] = False
+        cls, source: FlowSource, *, asyncio: Literal[False] = False, **keywords: Unpack[LoadKeywords]
     ) -> Flow[SyncClient]: ...
     @overload
     @classmethod
     def load_config(
-        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: Literal[True]
+        cls, source: FlowSource, *, asyncio: Literal[True], **keywords: Unpack[LoadKeywords]
     ) -> Flow[AsyncClient]: ...
     @overload
     @classmethod
     def load_config(
-        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: bool
+        cls, source: FlowSource, *, asyncio: bool, **keywords: Unpack[LoadKeywords]
     ) -> Flow[Any]: ...
     @classmethod
     def load_config(
-        cls, source: FlowSource, *, context: Mapping[str, Any] | None = None, asyncio: bool = False
+        cls, source: FlowSource, *, asyncio: bool = False, **keywords: Unpack[LoadKeywords]
     ) -> Flow[Any]:
         """
         The Flow of a file, an open stream, YAML text or a map.
 
-        ``context`` gives ``${{ CONTEXT.x }}``; ``${{ ENV.X }}`` is the environment now. Raises
-        FileNotFoundError, or FlowError with every problem of it, one a line.
+        A file is looked for in ``extra_search_paths``, the current folder and that of the calling code; so
+        are the files that it names, after its own folder. ``context`` gives ``${{ CONTEXT.x }}``;
+        ``${{ ENV.X }}`` is the environment now; with ``substitute=False`` both stay as they are.
+        ``uses_with`` overrides entries of its ``with``; ``py_modules`` come before those of its ``with``.
+
+        Raises TypeError for unknown keywords, FileNotFoundError, or FlowError with every problem of the
+        Flow, one a line.
         """
         flow: Flow[Any] = cls(asyncio=asyncio)
-        flow._description = read_source(source, context)
+        flow._description, in_file = loaded(source, keywords, caller_folder())
+        flow._asyncio = asyncio or in_file
         return flow
 
     def plot(self, output: str | Path | None = None, vertical_layout: bool = False) -> Self:

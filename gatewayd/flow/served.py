@@ -76,6 +76,7 @@ class Served(Posts[C_co]):
             "flow": mapping,
             "by_value": by_value,
             "base_dir": self._description.base_dir,
+            "folders": [str(folder) for folder in self._description.folders],
         }
         settings = {**mapping.get("with", {}), **mapping.get("gateway", {})}
         # As in the reference, closing waits for everything that was begun, unless a bound is set.

@@ -2,8 +2,8 @@
 ``python -m gatewayd.service.child``: the gateway of a Flow written in Python, in a process of its own.
 
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
-on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "parent": pid, "by_value": {...},
-"log_level": ..., "wait_for_floating": whether a stop waits for all
+on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "folders": others that paths may start
+at, "parent": pid, "by_value": {...}, "log_level": ..., "wait_for_floating": whether a stop waits for all
 floating calls}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``, or
 ``gateway``) to the class or object that is sent by value. Reports go back as lines of JSON on what was
 standard output (see ``service.py``).
@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import attrs
@@ -29,7 +30,8 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, t
 from zope.interface import implementer
 
 from gatewayd.clocks import ServiceReactor
-from gatewayd.config import FlowConfig, flow_from_mapping
+from gatewayd.config import FlowConfig
+from gatewayd.config.loader import Sources, read_flow_mapping
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
@@ -48,7 +50,9 @@ def main() -> int:
     order: Mapping[str, Any] = json.loads(line)
     report = _Reports(answers)
     try:
-        flow = _with_by_value(flow_from_mapping(order["flow"], base_dir=order["base_dir"]), order["by_value"])
+        sources = Sources(folders=tuple(map(Path, order["folders"])), parts=())
+        found = read_flow_mapping(order["flow"], sources, base_dir=order["base_dir"])
+        flow = _with_by_value(found.config, order["by_value"])
         flow.check_conflicts()
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})

@@ -156,6 +156,8 @@ def test_an_endpoint_is_exposed_under_a_path():
         (lambda: Flow().add(replcas=2), "did you mean replicas"),
         (lambda: Flow().add(replicas=0), "an integer from 1"),
         (lambda: Flow().add(name="a-b"), "a-b is invalid"),
+        (lambda: Flow().add(name="gateway"), "name: gateway is reserved"),
+        (lambda: Flow().add(name="a").add(name="b").needs(["a", "b"], name="gateway"), "gateway is reserved"),
         (lambda: Flow().add(uses=dict), "does it inherit from gatewayd.Executor"),
         (
             lambda: Flow().config_gateway(protocol=["grpc", "http"], port=1).config,
@@ -214,6 +216,55 @@ def test_variables_keep_their_type_where_any_value_is_accepted(monkeypatch):
     assert config.name == "007"
     assert config.deployments[0].executor.uses_with == {"name": 7}
     assert config.deployments[0].executor.uses_metas["name"] == 7
+
+
+def test_variables_of_an_executor_are_replaced_innermost_first(monkeypatch):
+    for name in ("P", "F", "E"):
+        monkeypatch.setenv(name, "process")
+    flow = (
+        Flow(env={"F": "flow", "E": "flow", "RAW": "$P"})
+        .add(name="a", uses_with={"all": "$P ${{ ENV.F }} ${E}", "raw": "$RAW"}, env={"E": "own"})
+        .add(
+            name="b",
+            uses_with={"deep": [{"e": "$E"}]},
+            env={"N": 2},
+            replicas="$N",
+            timeout_ready="${{ENV.T}}",
+        )
+        .add(name="$NAME", uses={"jtype": "M", "with": {"p": "$P"}}, env={"NAME": "c"}, needs="gateway")
+    )
+    monkeypatch.setenv("T", "5000")
+
+    assert flow["a"].executor.uses_with == {"all": "process flow own", "raw": "$P"}
+    assert flow["b"].executor.uses_with == {"deep": [{"e": "flow"}]}
+    assert (flow["b"].replicas, flow["b"].timeout_ready_s) == (2, 5.0)
+    assert flow["c"].executor.uses_with == {"p": "process"}
+    assert "$P ${{ ENV.F }} ${E}" in flow.to_yaml()
+
+
+def test_a_variable_that_is_not_set_is_named_where_its_value_is_refused(monkeypatch):
+    monkeypatch.delenv("NOPE", raising=False)
+
+    flow = Flow().add(name="a", replicas="$NOPE", uses_with={"price": "5$ or $NOPE"})
+
+    with pytest.raises(
+        FlowError, match=r"executors\[0\]\.replicas: the environment variable NOPE is not set"
+    ):
+        flow.start()
+    assert Flow().add(name="a", uses_with={"v": "5$ or $NOPE"})["a"].executor.uses_with == {
+        "v": "5$ or $NOPE"
+    }
+
+
+def test_files_named_by_variables_are_found(monkeypatch, tmp_path):
+    (tmp_path / "m.py").touch()
+    (tmp_path / "executor.yml").write_text("jtype: M\nwith: {own: $OWN}\n")
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+
+    flow = Flow().add(uses="$FOLDER/executor.yml", py_modules=["${FOLDER}/m.py"], env={"OWN": "x"})
+
+    assert flow[0].executor.uses_with == {"own": "x"}
+    assert flow[0].executor.py_modules == (str(tmp_path / "m.py"),)
 
 
 def test_a_map_is_refused_when_it_is_loaded_as_a_file_is():
@@ -326,6 +377,27 @@ def test_a_block_says_what_listens_where_and_a_stop_event_ends_it(capsys):
     said = capsys.readouterr().err
     assert f"grpc://127.0.0.1:{grpc_port}" in said
     assert f"ws://127.0.0.1:{web_port}" in said
+
+
+class Told(Executor):
+    def __init__(self, told, held, **kwargs):
+        super().__init__(**kwargs)
+        self.told = (told, held)
+
+    @requests
+    def tell(self, docs, **kwargs):
+        docs[0].text = repr(self.told)
+
+
+@pytest.mark.slow
+def test_executors_are_started_with_the_values_of_variables(monkeypatch):
+    monkeypatch.setenv("OUTER", "7")
+    flow = Flow(host="127.0.0.1", env={"INNER": "flow"}).add(
+        uses=Told, uses_with={"told": "$OUTER-${{ ENV.INNER }}", "held": {1, 2}}, env={"INNER": "own"}
+    )
+
+    with flow:
+        assert flow.post("/", ["x"]).texts == ["('7-own', {1, 2})"]
 
 
 class Slow(Executor):
