@@ -22,12 +22,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import Threads
 from gatewayd.loops import new_event_loop
+from gatewayd.offload import OffloadThreads
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -53,6 +53,7 @@ class Bridge:
         self._to_loop = _Mailbox(self._loop.call_soon_threadsafe)
         self._to_reactor = _Mailbox(reactor.callFromThread)
         self._thread: threading.Thread | None = None  # reactor thread only
+        self._offload_threads = OffloadThreads()  # reactor thread only
         self._stopped = False  # reactor thread only
         self._ident: int | None = None  # set once, by the loop thread, before anything runs there
         self._tasks: set[asyncio.Task[Any]] = set()  # loop thread only
@@ -68,9 +69,12 @@ class Bridge:
         """
         Cancel what still runs on the loop, end the loop, and wait for its thread.
 
-        A loop that is stuck is left behind after a few seconds, and that is logged.
+        A loop that is stuck is left behind after a few seconds, and that is logged. Offloaded work is left
+        behind at once.
         """
         self._stopped = True
+        if self._offload_threads.started:
+            self._offload_threads.stop()
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
@@ -114,10 +118,24 @@ class Bridge:
         """
         Run a pure function in a pool thread.
 
-        Cancelling the Deferred doesn't stop the function: only its answer is dropped.
+        Cancelling the Deferred drops the answer, and the function itself if it has not begun. On a bridge
+        that has stopped, the Deferred is cancelled at once.
         """
-        reactor: Any = self._reactor  # Twisted asks for the interface by its name
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
+        answer: Deferred[T] = Deferred()
+        if self._stopped:
+            answer.cancel()
+            return answer
+
+        def work() -> Any:
+            return None if answer.called else function(*args, **kwargs)
+
+        def done(succeeded: bool, result: Any) -> None:
+            self._reactor.callFromThread(answer.callback if succeeded else answer.errback, result)
+
+        if not self._offload_threads.started:
+            self._offload_threads.start()
+        self._offload_threads.callInThreadWithCallback(done, work)
+        return answer
 
     # -- any thread ----------------------------------------------------------------------------------
 

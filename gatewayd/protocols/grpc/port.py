@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from gatewayd.bridge import Bridge
@@ -25,10 +27,13 @@ from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
+from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.tls import Identity, UnusableIdentity
 
 _START_TIMEOUT_S = 10.0
+# What health checks and reflection ask in.
+_MAX_SMALL_BYTES: Final = 64 * 1024
 
 
 def make_port(listener: Listener, backend: Backend) -> GrpcPort:
@@ -41,6 +46,7 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         gateway.prefetch,
         backend.buffers,
         backend.forwarded,
+        gateway.max_message_bytes,
     )
     return GrpcPort(backend.bridge, servicer, gateway, backend.identity, listener.port)
 
@@ -101,11 +107,13 @@ class GrpcPort:
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
         server.add_generic_rpc_handlers(self._servicer.handlers())
-        reflection.enable_server_reflection(self._names[1:], server, pool=POOL)
+        inflating: Any = _InflatingServer(server)
+        reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, inflating)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, inflating)
         try:
             host = self._gateway.host
             bound = self._bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -149,6 +157,8 @@ class GrpcPort:
     def _options(self) -> dict[str, int | str]:
         """spec wire.md, Options; but a message's size has a limit."""
         return {
+            # A compressed message would be inflated whole before its size is looked at: we do it ourselves.
+            "grpc.per_message_decompression": 0,
             "grpc.max_send_message_length": -1,
             "grpc.max_receive_message_length": self._gateway.max_message_bytes,
             "grpc.keepalive_time_ms": 10_000,
@@ -164,3 +174,24 @@ class GrpcPort:
             else 8192,
             **self._gateway.grpc_server_options,
         }
+
+
+class _InflatingServer:
+    """Where gRPC's own services are added to a server: it inflates what they receive, which is small."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The handlers come once more below, with their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        inflating = {
+            method: handler._replace(request_deserializer=partial(_read_small, handler.request_deserializer))
+            for method, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, inflating),))
+
+
+def _read_small(read: Callable[[bytes], Any], message: bytes) -> Any:
+    return read(inflated_here(message, _MAX_SMALL_BYTES) if looks_compressed(message) else message)

@@ -38,6 +38,7 @@ from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained, failure_status
 from gatewayd.protocols.grpc.errors import encode_error
+from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
 from gatewayd.protocols.window import Window
 
 T = TypeVar("T")
@@ -65,12 +66,16 @@ class Servicer:
         prefetch: int,
         buffers: Buffers | None = None,
         forwarded: AllowList | None = None,
+        max_message_bytes: int = 1 << 30,
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
         self._status = status
         self._prefetch = prefetch
         self._buffers = buffers  # reactor thread only
+        self._max_message_bytes = max_message_bytes
+        # What is being inflated is not counted in ``buffers`` yet.
+        self._inflating = asyncio.Semaphore(2)
         self._streams: set[_CallStream] = set()
         self.forwarded = AllowList() if forwarded is None else forwarded
 
@@ -92,6 +97,8 @@ class Servicer:
         """One request, one answer (spec grpc.md, process_single_data)."""
         request: Request | None = None
         try:
+            if looks_compressed(message):
+                message = await self.inflated(message)
             request = wire.decode_request(message)
             if self.forwarded:
                 request = _with_headers(request, self.forwarded.of_request(context.invocation_metadata()))
@@ -137,6 +144,15 @@ class Servicer:
     async def info(self, _empty: bytes, _context: Any) -> bytes:
         """A JinaInfoProto (spec status.md)."""
         return JinaInfoProto(**self._status()).SerializeToString()
+
+    async def inflated(self, message: bytes) -> bytes:
+        """A compressed message, inflated. Raises BadRequest and TooLarge."""
+        offload = partial(asyncio.get_running_loop().run_in_executor, None)
+        async with self._inflating:
+            try:
+                return await inflated(message, self._max_message_bytes, lambda count: None, offload)
+            except Damaged as error:
+                raise BadRequest(f"the message cannot be decompressed: {error}") from error
 
     def dispatch(self, request: Request, timeout_s: float | None) -> asyncio.Future[Response]:
         """Dispatch ``request`` on the reactor thread."""
@@ -218,6 +234,8 @@ class _CallStream:
             message = await context.read()
             if message is grpc.aio.EOF:
                 return
+            if looks_compressed(message):
+                message = await self._servicer.inflated(message)
             request = _with_headers(wire.decode_request(message), self._headers)
             answer = self._servicer.dispatch(request, context.time_remaining())
             self._in_flight[answer] = request

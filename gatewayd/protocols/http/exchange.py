@@ -29,7 +29,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
-from gatewayd.protocols.http.coding import CODINGS, inflated, zipped
+from gatewayd.protocols.http.coding import CODINGS, decoded, zipped
 from gatewayd.protocols.http.errors import encode_error, encode_network_error
 from gatewayd.protocols.http.grammar import members
 from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answer_media, body_media
@@ -145,7 +145,7 @@ async def content(backend: Backend, http_request: GatewayRequest) -> bytes:
     body = http_request.body
     if not _is_compressed(http_request):
         return body
-    return await inflated(body, http_request.site.limits.body_bytes, http_request.hold, backend.offload)
+    return await decoded(body, http_request.site.limits.body_bytes, http_request.hold, backend.offload)
 
 
 def _is_compressed(http_request: GatewayRequest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from gatewayd.pb import DataRequestProto
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc.port import GrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
+from gatewayd.protocols.inflating import looks_compressed
 from tests.protocols.grpc.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 from tests.protocols.harness import FakeDispatcher, answer_to, until
 
@@ -97,6 +99,31 @@ async def test_the_limit_is_for_the_inflated_message(port: Port) -> None:
     assert error is not None
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert not port.dispatcher.requests
+
+
+@pytest.mark.parametrize("damaged", [b"\x1f\x8b garbage", b"\x78\x9c", gzip.compress(b"")[:-3]])
+@pytest_twisted.ensureDeferred
+async def test_a_damaged_compressed_message_is_an_invalid_argument(port: Port, damaged: bytes) -> None:
+    assert looks_compressed(damaged)
+    error = await refused(port, damaged)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "cannot be decompressed" in error.details()
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest_twisted.ensureDeferred
+async def test_a_channel_that_compresses_everything_can_ask_about_health_and_types(
+    port: Port, compression: grpc.Compression
+) -> None:
+    check = health_pb2_grpc.HealthStub(port.channel).Check
+    asked = health_pb2.HealthCheckRequest(service="jina.JinaRPC")
+    status = await deferToThread(check, asked, compression=compression, timeout=10)
+    assert status.status == health_pb2.HealthCheckResponse.SERVING
+    reflect = reflection_pb2_grpc.ServerReflectionStub(port.channel).ServerReflectionInfo
+    question = reflection_pb2.ServerReflectionRequest(file_containing_symbol="jina.JinaRPC")
+    answering = reflect(iter([question]), compression=compression, timeout=10)
+    answers = await deferToThread(list, answering)
+    assert answers[0].HasField("file_descriptor_response")
 
 
 @pytest_twisted.ensureDeferred

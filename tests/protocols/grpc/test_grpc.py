@@ -49,7 +49,8 @@ async def port() -> AsyncIterator[Port]:
     bridge.start()
     gateway = GatewayConfig(host="127.0.0.1", max_message_bytes=1_000_000)
     dispatcher = FakeDispatcher()
-    servicer = Servicer(bridge, dispatcher, lambda: {"jina": {"jina": "3.14.1"}, "envs": {}}, prefetch=1000)
+    maps = {"jina": {"jina": "3.14.1"}, "envs": {}}
+    servicer = Servicer(bridge, dispatcher, lambda: maps, prefetch=1000, max_message_bytes=1_000_000)
     server = GrpcPort(bridge, servicer, gateway)
     server.listen()
     address = f"127.0.0.1:{server.report().port}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import succeed
 
 from gatewayd.errors import BadRequest, TooLarge
-from gatewayd.protocols.http.coding import inflated, zipped
+from gatewayd.protocols.http.coding import decoded, zipped
 from gatewayd.protocols.http.negotiation import JSON, PROTOBUF, accepts_gzip, answer_media, body_media
 
 
@@ -73,7 +73,7 @@ def test_gzip_is_for_those_who_accept_it(header, expected):
 
 def inflate(body, limit=1 << 20, hold=lambda count: None):
     """What ``inflated`` gives, with its threads' work done at once."""
-    coroutine = inflated(body, limit, hold, lambda function, *args: succeed(function(*args)))
+    coroutine = decoded(body, limit, hold, lambda function, *args: succeed(function(*args)))
     waiting = None
     while True:
         try:
@@ -124,4 +124,4 @@ async def test_a_hold_that_is_refused_ends_the_inflating():
         raise BadRequest("full")
 
     with pytest.raises(BadRequest, match="full"):
-        await inflated(gzip.compress(b"x"), 10, refuse, None)
+        await decoded(gzip.compress(b"x"), 10, refuse, None)
