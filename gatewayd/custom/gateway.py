@@ -23,8 +23,9 @@ from uuid import uuid4
 from gatewayd.client.errors import BadServer, RequestRefused, error_of
 from gatewayd.client.inputs import batches, encoded_documents, encoded_parameters
 from gatewayd.client.response import Response
-from gatewayd.errors import BadRequest, GatewayError, codes_for
+from gatewayd.errors import BadRequest, GatewayError, IllegalHeader, codes_for
 from gatewayd.messages import wire
+from gatewayd.messages.headers import given
 from gatewayd.messages.request import Request
 from gatewayd.messages.request import Response as Answer
 from gatewayd.offload import is_small
@@ -91,6 +92,7 @@ class Gateway:
         parameters: Mapping[str, Any] | None = None,
         target_executor: str | None = None,
         *,
+        headers: Mapping[str, str | bytes] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 (the name that Client.post has for it)
         return_responses: bool = False,
     ) -> Any:
@@ -100,9 +102,17 @@ class Gateway:
         ``inputs`` are documents, or what documents can be made of, as in ``Client.post``; ``timeout`` is in
         seconds. With ``return_responses`` the whole Response is returned, also where an executor failed.
 
+        ``headers`` are what executors get as theirs, whatever ``forward_headers`` lists: of that, only what
+        clients send depends. So a name that is not listed tells executors what this class found out, such as
+        who the client is, and no client can pretend it.
+
         Raises what ``Client.post`` raises (``gatewayd.client.errors``): BadServer where an executor fails,
         NetworkError where none can be reached, RequestRefused or BadClient for mistakes in the request.
         """
+        try:
+            sent = given(headers or {})
+        except IllegalHeader as error:
+            raise RequestRefused(str(error), codes_for(error).http, str(error)) from error
         documents = [document for batch in batches(inputs, 0) for document in batch]
         encoded = b""
         if documents:
@@ -113,6 +123,7 @@ class Gateway:
             target=target_executor or "",
             parameters=encoded_parameters(parameters),
             documents=encoded,
+            headers=sent,
         )
         try:
             answer = await self._connected().dispatch(request, timeout)

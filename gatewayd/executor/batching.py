@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Batch(Generic[T]):
     """Requests that will be handled together, at ``due_s`` at the latest."""
 
-    key: str
+    key: str = attrs.field(repr=False)  # parameters and headers may be private
     due_s: float
     items: list[T] = attrs.field(factory=list)
     documents: int = 0

@@ -14,13 +14,15 @@ import aiohttp
 import grpc
 import pytest
 from docarray import Document, DocumentArray
+from klein import Klein
 
 from gatewayd import Client, Executor, Flow, requests
+from gatewayd import Gateway as GatewayClass
 from gatewayd.client.errors import BadServer, BadServerFlow, RequestRefused
 from gatewayd.messages.methods import SINGLE, STREAM
 from gatewayd.pb import DataRequestProto
 from tests.paths import ROOT
-from tests.processes import PROTOCOLS, Gateway
+from tests.processes import PROTOCOLS, Gateway, external
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -284,6 +286,54 @@ def test_a_flow_in_python_forwards_what_it_lists_and_nothing_by_default(protocol
             (answer,) = flow.post("/", Document(), headers=SENT, return_responses=True)
         assert results(answer.parameters) == {"solo/rep-0": got}
         assert "x-seen" not in answer.headers
+
+
+class Trusted(GatewayClass):
+    """Tells executors who the client is, under a name that clients cannot use."""
+
+    app = Klein()
+
+    @app.route("/ask")
+    async def ask(self, request: Any) -> str:
+        headers = {"user": "ann", "x-raw-bin": b"\xff"}
+        answer = await self.post("/", Document(), headers=headers, return_responses=True)
+        try:
+            await self.post("/", headers={"content-type": "text/plain"})
+        except RequestRefused as error:
+            return (
+                f"{json.dumps(results(answer.parameters), sort_keys=True)} {answer.headers['x-seen']} {error}"
+            )
+        return "not refused"
+
+
+def test_a_gateway_class_sends_headers_that_clients_cannot() -> None:
+    flow = Flow(protocol="http", forward_headers="x-*").config_gateway(uses=Trusted)
+    with flow.add(name="solo", uses=Names) as flow:
+        (answer,) = flow.post("/", Document(), headers={"user": "bob"}, return_responses=True)
+        with urllib.request.urlopen(f"http://127.0.0.1:{flow.port}/ask", timeout=30) as asked:
+            told = asked.read().decode()
+
+    assert results(answer.parameters) == {"solo/rep-0": {}}
+    assert told == (
+        '{"solo/rep-0": {"user": "ann", "x-raw-bin": "/w"}} yes the header \'content-type\' cannot be '
+        "forwarded: this name belongs to gRPC, HTTP or the gateway"
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_they_pass_through_a_gateway_behind_the_gateway(one: Gateway, protocol: str) -> None:
+    settings = {"forward_headers": ["x-tenant", "x-by"]}
+    running = Gateway({"gateway": settings, "executors": [external("inner", one.ports["grpc"])]})
+    try:
+        ready(running)
+        with Client(protocol=protocol, port=running.ports[protocol]) as client:
+            (answer,) = client.post("/tell", Document(), headers=SENT, return_responses=True)
+    finally:
+        running.stop()
+
+    assert results(answer.parameters) == {"solo/rep-0": {"x-tenant": "a"}}
+    assert answer.headers["x-by"] == "solo"
+    assert "x-raw-bin" not in answer.headers
 
 
 def test_a_larger_bound_holds_on_the_whole_way() -> None:

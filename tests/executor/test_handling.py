@@ -305,6 +305,100 @@ def test_a_batched_endpoint_cannot_take_unmerged_requests():
     assert "no_reduce" in answer.header.status.description
 
 
+class Headed(Executor):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = []
+
+    @requests(on="/plain")
+    def plain(self, headers, response_headers=None, **kwargs):
+        response_headers["x-one"] = ["a", "b"]
+        return {"headers": headers}
+
+    @requests(on="/bare")
+    def bare(self, **kwargs):
+        return {"more": sorted(kwargs)}
+
+    @requests(on="/batched")
+    @dynamic_batching(preferred_batch_size=3, timeout=10_000)
+    def batched(self, docs, headers, response_headers, **kwargs):
+        self.calls.append((len(docs), headers))
+        response_headers["x-size"] = str(len(docs))
+        if headers.get("x-t") == "bad":
+            raise ValueError("bad")
+
+    @requests(on="/unaware")
+    @dynamic_batching(preferred_batch_size=3, timeout=10_000)
+    def unaware(self, docs, **kwargs):
+        self.calls.append((len(docs), sorted(kwargs)))
+
+
+def headed(executor, *conversation):
+    """The answers to pairs of a message and the metadata of its call, and how often metadata was read."""
+    read = []
+
+    def metadata(pairs):
+        read.append(pairs)
+        return pairs
+
+    async def converse():
+        handling = Handling(executor, SPEC, lambda reason: None)
+        try:
+            return await asyncio.wait_for(
+                asyncio.gather(
+                    *(
+                        handling.handle([one], lambda pairs=pairs: metadata(pairs))
+                        for one, pairs in conversation
+                    )
+                ),
+                timeout=10,
+            )
+        finally:
+            handling.close()
+
+    return asyncio.run(converse()), read
+
+
+def test_a_method_that_names_headers_gets_those_of_the_call_and_gives_some():
+    metadata = (("user-agent", "g"), ("endpoint", "/plain"), ("x-t", "a"), ("x-t", "b"), ("r-bin", b"\xff"))
+    (answer,), _ = headed(Headed(), (message("/plain", "a"), metadata))
+
+    assert answer.headers == (("x-one", "a"), ("x-one", "b"))
+    results = DataRequestProto.FromString(answer.message).parameters["__results__"]
+    assert dict(results["exec_a/rep-1"]["headers"]) == {"x-t": "a, b", "r-bin": "/w"}
+    assert "x-one" not in repr(answer)
+
+
+def test_metadata_is_read_for_no_other_method():
+    (answer,), read = headed(Headed(), (message("/bare"), (("x-t", "a"),)))
+
+    results = DataRequestProto.FromString(answer.message).parameters["__results__"]
+    assert list(results["exec_a/rep-1"]["more"]) == [
+        "docs", "docs_map", "docs_matrix", "parameters", "tracing_context",
+    ]  # fmt: skip
+    assert (answer.headers, read) == ((), [])
+
+
+def test_a_batch_has_one_set_of_headers():
+    executor = Headed()
+    answers, _ = headed(
+        executor,
+        *((message("/batched", "a"), (("x-t", "a"),)) for _ in range(3)),
+        *((message("/batched", "b", "c", "d"), (("x-t", tenant),)) for tenant in ("b", "bad")),
+    )
+
+    assert sorted(executor.calls, key=str) == [(3, {"x-t": tenant}) for tenant in ("a", "b", "bad")]
+    assert [answer.headers for answer in answers] == [(("x-size", "3"),)] * 5
+    assert [answer.failed for answer in answers] == [False] * 4 + [True]
+
+
+def test_headers_keep_requests_apart_only_for_a_method_that_takes_them():
+    executor = Headed()
+    headed(executor, *((message("/unaware", "a"), (("x-t", str(tenant)),)) for tenant in range(3)))
+
+    assert executor.calls == [(3, ["docs_matrix", "parameters", "tracing_context"])]
+
+
 def test_a_drain_handles_what_waits_and_what_comes_later():
     executor = Batched()
 

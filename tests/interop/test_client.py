@@ -3,10 +3,12 @@
 import pytest
 
 from tests.interop.conftest import EXECUTORS
+from tests.paths import ROOT
 from tests.processes import PROTOCOLS, external, free_ports
 
 pytestmark = pytest.mark.interop
 
+TELLING = ROOT / "tests" / "equivalence" / "header_executors.py"
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": [str(EXECUTORS)]}
 FLOW = {"executors": [REC, {"name": "exec_b", "uses": "Rec", "py_modules": [str(EXECUTORS)]}]}
 DOWN = {"gateway": {"timeout_send": 10_000}, "executors": [external("exec_x", free_ports(1)[0])]}
@@ -46,6 +48,17 @@ def test_an_executor_can_answer_a_request_without_documents(ask):
 
 def test_one_document_goes_through_the_chain(ask):
     assert ask("/tag", 1)["got"]["documents"] == [["d00000", "xAB"]]
+
+
+def test_its_metadata_and_headers_reach_executors_and_its_answers_may_have_some(ask, protocol):
+    told = {"name": "told", "uses": "Told", "py_modules": [str(TELLING)]}
+    flow = {"gateway": {"forward_headers": "x-*"}, "executors": [told]}
+    sent = {"metadata": [["x-tenant", "a"]]} if protocol == "grpc" else {"headers": {"X-Tenant": "a"}}
+
+    (answer,) = ask("/tell", 1, flow=flow, return_responses=True, **sent)["got"]
+
+    assert answer["parameters"]["__results__"]["told/rep-0"] == {"headers": {"x-tenant": "a"}}
+    assert answer["code"] == 0
 
 
 def test_ten_thousand_documents_go_in_batches(ask):

@@ -3,7 +3,9 @@
 import time
 
 import pytest
+from docarray import Document
 
+from gatewayd import Client
 from tests.interop.conftest import post
 
 pytestmark = pytest.mark.interop
@@ -47,6 +49,16 @@ def test_one_executor(served, theirs):
     assert [route["executor"] for route in answer["routes"]] == ["gateway", "exec_a"]
     # Started by hand, it is called what it was named, without a number of its replica.
     assert post(port, "/results", [DOC])["parameters"]["__results__"] == {"exec_a": {"n": 1.0, "who": "A"}}
+
+
+def test_headers_that_are_forwarded_are_passed_over(served, theirs):
+    port = served(theirs("exec_a"), forward_headers=["x-*", "authorization"])
+
+    with Client(protocol="http", port=port) as client:
+        headers = {"X-Tenant": "a", "Authorization": "Bearer b", "x-raw-bin": "AP8", "x-long": "v" * 2000}
+        answer = client.post("/tag", Document(text="x"), headers=headers)
+
+    assert answer.texts == ["xA"]
 
 
 def test_an_exception_is_told_with_its_traceback(served, theirs):

@@ -9,6 +9,8 @@ from tests.golden_replay.comparing import differences
 from tests.golden_replay.flows import NAMES
 from tests.golden_replay.speaking import decoded, grpc_exchange, http_exchange, load
 from tests.interop.conftest import post
+from tests.paths import ROOT
+from tests.processes import ExecutorProcess
 
 pytestmark = pytest.mark.interop
 
@@ -65,6 +67,18 @@ def test_every_recorded_grpc_call_with_one_executor_goes_as_recorded(their_ports
             if found := differences(recorded, received):
                 wrong[case["name"]] = found
     assert not wrong
+
+
+def test_a_method_that_takes_headers_gets_none(their_gateway):
+    executor = ExecutorProcess("told", "Told", [ROOT / "tests" / "equivalence" / "header_executors.py"])
+    try:
+        graph = {"start-gateway": ["told"], "told": ["end-gateway"]}
+        ports = ready(their_gateway(graph, {"told": executor.address}))
+        answer = post(ports["http"], "/tell", [{"id": "d0"}])
+    finally:
+        executor.stop()
+
+    assert answer["parameters"]["__results__"] == {"told/rep-0": {"headers": {}}}
 
 
 def test_two_branches_and_a_join(their_ports):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given as given_by_chance
+from hypothesis import strategies as st
 
 from gatewayd.errors import HeadersTooLarge, IllegalHeader
 from gatewayd.messages.headers import (
@@ -13,6 +17,7 @@ from gatewayd.messages.headers import (
     given,
     joined,
     received,
+    size_bytes,
 )
 from gatewayd.messages.request import Answer, Call, Request, Response
 
@@ -56,6 +61,26 @@ def test_an_entry_and_what_it_forwards(entry: str, headers: list[str]) -> None:
 def test_what_no_list_may_name(entry: str) -> None:
     with pytest.raises(ValueError, match=r"cannot be forwarded|every header|is no header's name"):
         check_entry(entry)
+
+
+NAMES = st.sampled_from(["x-a", "X-B", "x-raw-bin", "authorization", "te", "x-é", "x b"]) | st.text(
+    max_size=4
+)
+
+
+@given_by_chance(st.lists(st.tuples(NAMES, st.text(max_size=40) | st.binary(max_size=40)), max_size=5))
+def test_whatever_a_client_sends_is_refused_or_fits(fields: list[tuple[str, str | bytes]]) -> None:
+    listed = rules("x-*", "authorization", limit_bytes=120)
+    try:
+        headers = listed.of_request(fields)
+    except (IllegalHeader, HeadersTooLarge):
+        return
+
+    assert size_bytes(headers) <= 120
+    assert all(re.fullmatch(r"[0-9a-z_.-]+", name) and listed.allows(name) for name, _ in headers)
+    assert all(re.fullmatch(r"[ -~]*", value) for _, value in headers)
+    assert given(dict(as_metadata(headers))) is not None
+    assert listed.of_request(headers) == headers
 
 
 def test_what_moves_shows_no_values() -> None:
