@@ -22,6 +22,7 @@ from twisted.internet.task import Clock
 from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import decode_answer, decode_request, encode_request, encode_response
 from gatewayd.pb import DataContentProto
@@ -38,6 +39,9 @@ class EchoPool:
 
     def serves(self, deployment: str, endpoint: str) -> bool:
         return True
+
+    def endpoints(self) -> Endpoints:
+        return Endpoints()
 
 
 def chain(length: int) -> Dispatcher:

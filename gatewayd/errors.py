@@ -130,9 +130,10 @@ class UpgradeForbidden(HttpRefusal):
 
 
 class PathNotFound(HttpRefusal):
-    """There is no such path."""
+    """There is no such path; ``hint`` may say how to get what the client seems to want."""
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = "") -> None:
+        self.hint = hint
         super().__init__("Not Found")
 
 

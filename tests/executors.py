@@ -177,5 +177,25 @@ class Echo(Executor):
         docs.append(Document(text="foo was called"))
 
 
+class Documented(Executor):
+    """Methods with and without docstrings."""
+
+    @requests(on=["/one", "/two"])
+    def one(self, **kwargs):
+        """
+        One line.
+
+            Indented more.
+        """
+
+    @requests(on="/long")
+    async def long(self, **kwargs): ...
+
+    long.__doc__ = "x" * 20_000
+
+    @requests(on="/plain")
+    def plain(self, **kwargs): ...
+
+
 def _shown(array):
     return f"{type(array).__name__} {getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"

@@ -164,7 +164,7 @@ GATEWAY: Final = Section("gateway", (
     Key("cors", f.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Without /post, /status and /dry_run on HTTP."),
     Key("no_crud_endpoints", k.BOOLEAN, False, "Without /index, /search, /update and /delete on HTTP."),
-    Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints."),
+    Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints, or all."),
     Key("expose_graphql_endpoint", k.BOOLEAN, False, "Serve /graphql on HTTP."),
     Key("graphql_max_query_bytes", k.integer(1), 256 * 1024, "Largest text of a GraphQL query."),
     Key("graphql_max_depth", k.integer(1), 32, "Levels of fields in a GraphQL query."),

@@ -8,7 +8,7 @@ file's unit. None means "no limit" or "not set", as each field says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -18,6 +18,9 @@ from gatewayd.messages.headers import AllowList
 Protocol = Literal["grpc", "http", "websocket"]
 Compression = Literal["none", "gzip", "deflate"]
 Polling = Literal["any", "all"]
+
+# In ``expose_endpoints``: each endpoint that executors bind and that is not named there.
+EVERY_ENDPOINT: Final = "*"
 
 
 @attrs.frozen
@@ -78,8 +81,8 @@ class GatewayConfig:
     interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
     for no limit. ``forward_headers`` names the headers that go from clients to executors and back, ``x-*``
     all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
-    ``expose_endpoints`` maps an executor's endpoint to the options of its HTTP route. ``custom`` is a class
-    whose routes are served beside the gateway's own.
+    ``expose_endpoints`` maps an executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route.
+    ``custom`` is a class whose routes are served beside the gateway's own.
     """
 
     name: str = "gateway"

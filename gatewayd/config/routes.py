@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gatewayd.config.kinds import JSON_MAP, TEXTS, Refused, ValueKind
+from gatewayd.config.model import EVERY_ENDPOINT
 from gatewayd.config.problems import suggestion
 
 # The options of the reference's FastAPI routes that apply here (spec http.md).
@@ -18,7 +19,13 @@ ROUTE_KEYS: Final = (
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 
 
+_OF_ONE: Final = ("http_path", "path", "name", "operation_id")
+_ALL: Final = "all"
+
+
 def _expose_endpoints(value: Any) -> dict[str, dict[str, Any]]:
+    if isinstance(value, str) and value.strip().lower() == _ALL:
+        return {EVERY_ENDPOINT: {}}
     return {endpoint: _route(endpoint, route) for endpoint, route in JSON_MAP.read(value).items()}
 
 
@@ -38,7 +45,11 @@ def _route(endpoint: str, route: Any) -> dict[str, Any]:
     if path is not None and result.setdefault("http_path", path) != path:
         raise Refused(inside=(endpoint,), message="path and http_path mean the same; give one of them")
     shown = result.get("http_path", endpoint)
-    if not isinstance(shown, str) or not shown.startswith("/"):
+    if endpoint == EVERY_ENDPOINT:
+        for key in _OF_ONE:
+            if key in route:
+                raise Refused(inside=(endpoint, key), message="is of one endpoint only; leave it out here")
+    elif not isinstance(shown, str) or not shown.startswith("/"):
         raise Refused(inside=(endpoint,), found=shown, accepted="an HTTP path, which starts with /")
     if "methods" in result:
         try:
@@ -52,8 +63,13 @@ def _route(endpoint: str, route: Any) -> dict[str, Any]:
     return result
 
 
+def routes_by_endpoint(value: Any) -> dict[str, dict[str, Any]]:
+    """What ``expose_endpoints`` was set to, in whatever form, as a map. Raises Refused."""
+    return _expose_endpoints(value)
+
+
 EXPOSED: Final = ValueKind(
-    "a map of endpoints to their HTTP routes, or JSON text of one",
+    "all, a map of endpoints to their HTTP routes, or JSON text of one",
     _expose_endpoints,
     annotation="Mapping[str, Mapping[str, Any] | None] | str",
 )

@@ -28,16 +28,16 @@ from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock, Timer
 from gatewayd.deadlines import SLACK_S
+from gatewayd.dispatch.hints import Hints
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
+from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
 from gatewayd.waiters import Waiters
-
-DRY_RUN_ENDPOINT = "_jina_dry_run_"
 
 
 class Pool(Protocol):
@@ -54,6 +54,10 @@ class Pool(Protocol):
 
     def serves(self, deployment: str, endpoint: str) -> bool:
         """Whether the Executor binds ``endpoint``; True while that is not known."""
+        ...
+
+    def endpoints(self) -> Endpoints:
+        """What the executors bind, as far as it is known."""
         ...
 
 
@@ -104,6 +108,7 @@ class Dispatcher:
         self.wall_clock = wall_clock
         self.forwarded = AllowList() if forwarded is None else forwarded
         self._closed = False
+        self._hints = Hints()
         self._runs: set[_Run] = set()
         self._drained: Waiters[None] = Waiters()
 
@@ -138,7 +143,7 @@ class Dispatcher:
 
         gRPC sends one empty Document with an id, HTTP and WebSocket send none (spec grpc.md, dry_run).
         """
-        return self.dispatch(Request(uuid4().hex, DRY_RUN_ENDPOINT, documents=documents))
+        return self.dispatch(Request(uuid4().hex, DRY_RUN, documents=documents))
 
     def close(self) -> None:
         """Refuse new requests with Draining. Those under way are not touched."""
@@ -167,6 +172,18 @@ class Dispatcher:
         for run in tuple(self._runs):
             run.abandon()
         return floating
+
+    def hinted(self, response: Response, traversal: Traversal) -> Response:
+        """``response`` of a ``traversal`` that called nobody, with a hint if that is for want of a name."""
+        request, nodes = traversal.request, self.topology.nodes
+        matching = [node.name for node in nodes if traversal.targets(node)]
+        if not nodes or request.endpoint == DRY_RUN:
+            return response
+        if any(self.pool.serves(name, request.endpoint) for name in matching):
+            return response  # what has not been called may be floating
+        names = [node.name for node in nodes]
+        hint = self._hints.tell(request, names, len(matching), self.pool.endpoints().bound)
+        return attrs.evolve(response, hint=hint)
 
     def run_ended(self, run: _Run) -> None:
         """Called by each run when it has its result and its last call has ended."""
@@ -264,6 +281,8 @@ class _Run:
             response = self._traversal.response(self._dispatcher.wall_clock())
             if response.headers:
                 response = self._bounded(response)
+            if not self._traversal.has_called:
+                response = self._dispatcher.hinted(response, self._traversal)
             self._settle().callback(response)
 
     def _bounded(self, response: Response) -> Response:

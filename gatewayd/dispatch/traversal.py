@@ -85,8 +85,8 @@ class Traversal:
 
     ``serves(deployment, endpoint)`` is called when a node's turn comes; it is False only for an
     endpoint that the Executor is known not to bind. ``now`` is everywhere in seconds since the epoch,
-    UTC. Raises BadRequest for an endpoint that no executor can be called with, a target that is not a regular
-    expression, and malformed routes.
+    UTC. ``has_called`` says whether a call was among the steps so far. Raises BadRequest for an endpoint that
+    no executor can be called with, a target that is not a regular expression, and malformed routes.
     """
 
     __slots__ = (
@@ -98,7 +98,6 @@ class Traversal:
         "_own_routes",
         "_parameters",
         "_parts",
-        "_request",
         "_serves",
         "_skipped",
         "_started",
@@ -106,12 +105,14 @@ class Traversal:
         "_target",
         "_topology",
         "finished",
+        "has_called",
+        "request",
     )
 
     def __init__(self, topology: Topology, request: Request, serves: Callable[[str, str], bool]) -> None:
         count = len(topology.nodes)
         self._topology = topology
-        self._request = request
+        self.request = request
         self._serves = serves
         check_endpoint(request.endpoint)
         self._target = compile_target_pattern(request.target) if request.target else None
@@ -127,6 +128,7 @@ class Traversal:
         self._concluded = False
         self._begun = 0.0
         self.finished = False
+        self.has_called = False
 
     def begin(self, now: float) -> list[Step]:
         """
@@ -134,7 +136,7 @@ class Traversal:
 
         With no node to wait for, the traversal is ``finished`` at once: the answer is the request.
         """
-        request = self._request
+        request = self.request
         self._begun = now
         routes = (*request.routes, encode_route(Route(START, now)))
         part = Answer(request.documents, request.parameters, routes)
@@ -182,7 +184,7 @@ class Traversal:
 
     def response(self, now: float) -> Response:
         """The client's answer at the time ``now``. Only when ``finished``."""
-        request, outcome = self._request, self._outcome
+        request, outcome = self.request, self._outcome
         if outcome is None or not self.finished:
             raise UnexpectedAnswer("the final answer is not there yet")
         routes = [*self._own_routes, Route(START, self._begun, now)]
@@ -212,6 +214,10 @@ class Traversal:
             status=outcome.status if outcome.failed else b"",
             headers=tuple(headers),
         )
+
+    def targets(self, node: Node) -> bool:
+        """Whether the request's target does not leave ``node`` out."""
+        return self._target is None or self._target.matches(node.name)
 
     def _complete(self, node: Node, outcome: Answer, now: float) -> list[Step]:
         self._state[node.index] = _DONE
@@ -267,14 +273,13 @@ class Traversal:
         return None
 
     def _skips(self, node: Node) -> bool:
-        if self._target is not None and not self._target.matches(node.name):
-            return True
-        return not self._serves(node.name, self._request.endpoint)
+        return not (self.targets(node) and self._serves(node.name, self.request.endpoint))
 
     def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[bytes, ...]) -> Send:
         """``documents`` has one entry for all ``parts`` if they were merged, else one for each."""
         self._state[node.index] = _ASKED
-        request = self._request
+        self.has_called = True
+        request = self.request
         request_id, endpoint = request.request_id, request.endpoint
         if len(parts) > len(documents):
             parameters = self._parameters.for_join(node.name)
@@ -295,7 +300,7 @@ class Traversal:
 
     def _conclude(self, outcome: Answer, steps: list[Step]) -> None:
         self._concluded = True
-        asked = self._request.documents
+        asked = self.request.documents
         if self._topology.has_conditions and asked and outcome.documents:
             work = partial(_restore_order, outcome.documents, asked)
             steps.append(Prepare(None, work, len(outcome.documents) + len(asked)))

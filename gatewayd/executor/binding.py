@@ -14,8 +14,7 @@ from typing import Any, Final, TypeVar, overload
 
 import attrs
 
-DEFAULT_ENDPOINT: Final = "/default"
-DRY_RUN_ENDPOINT: Final = "_jina_dry_run_"
+from gatewayd.messages.discovery import DEFAULT
 
 _ENDPOINTS: Final = "__gatewayd_endpoints__"
 _BATCHING: Final = "__gatewayd_batching__"
@@ -84,7 +83,7 @@ def requests(
     """
     endpoints: tuple[str, ...]
     if on is None:
-        endpoints = (DEFAULT_ENDPOINT,)
+        endpoints = (DEFAULT,)
     elif isinstance(on, str):
         endpoints = (on,)
     else:

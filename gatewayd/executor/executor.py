@@ -25,12 +25,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from gatewayd.executor.binding import (
-    DEFAULT_ENDPOINT,
-    DRY_RUN_ENDPOINT,
     Batching,
     batching_mark,
     bindings,
 )
+from gatewayd.messages.discovery import DEFAULT, DRY_RUN
 
 Handler = Callable[..., Any]
 
@@ -49,7 +48,7 @@ class Executor:
     gatewayd does not trace yet.
     """
 
-    _bound: ClassVar[Mapping[str, Handler]] = {DEFAULT_ENDPOINT: nothing}
+    _bound: ClassVar[Mapping[str, Handler]] = {DEFAULT: nothing}
     tracer: Any = None
     meter: Any = None
 
@@ -147,7 +146,7 @@ class Executor:
             moved[endpoint] = function
         former = set(moved.values())
         kept = {endpoint: function for endpoint, function in self._bound.items() if function not in former}
-        return {**kept, **moved, DRY_RUN_ENDPOINT: nothing}
+        return {**kept, **moved, DRY_RUN: nothing}
 
     def _batching(self, configured: Mapping[str, Mapping[str, Any]]) -> dict[str, Batching]:
         names = {function.__name__ for function in self.requests.values()}

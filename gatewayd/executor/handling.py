@@ -23,9 +23,10 @@ from docarray import Document, DocumentArray
 
 from gatewayd.errors import BadRequest, IllegalHeader
 from gatewayd.executor.batching import Batch, Queues
-from gatewayd.executor.binding import DEFAULT_ENDPOINT, accepted, named
+from gatewayd.executor.binding import accepted, named
 from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.document_arrays import data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
 from gatewayd.messages.structs import parameters_of, with_result
@@ -34,6 +35,8 @@ from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 log = logging.getLogger(__name__)
 
+
+_LONGEST_DOCSTRING: Final = 10_000
 
 # What a user's method may raise. An exit() in a library must not end other requests as well.
 _RAISED = (Exception, SystemExit)
@@ -139,9 +142,13 @@ class Handling:
         }
 
     @property
-    def endpoints(self) -> list[str]:
-        """The executor's endpoints in the order of definition, the dry run last."""
-        return list(self._bound)
+    def endpoints(self) -> Described:
+        """
+        The executor's endpoints with their docstrings, in the order of definition; the dry run last.
+
+        A docstring has no more than its first 10000 characters.
+        """
+        return {endpoint: _docstring(bound.function) for endpoint, bound in self._bound.items()}
 
     @property
     def busy(self) -> bool:
@@ -159,7 +166,7 @@ class Handling:
             raise Malformed("a request list without requests")
         cut = [_Message.cut(message) for message in messages]
         endpoint = HeaderProto.FromString(cut[0].header).exec_endpoint
-        bound = self._bound.get(endpoint) or self._bound.get(DEFAULT_ENDPOINT)
+        bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
         if bound is None:
             return Handled(messages[0])
         if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
@@ -435,6 +442,11 @@ def _split(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
         parts.append(returned[position : position + count])
         position += count
     return parts
+
+
+def _docstring(function: Callable[..., Any]) -> str:
+    text = None if function is nothing else inspect.getdoc(function)
+    return _safely(str, text)[:_LONGEST_DOCSTRING] if text else ""
 
 
 def _safely(form: Callable[[object], str], value: object) -> str:

@@ -151,7 +151,9 @@ class Runtime:
         return handled.message
 
     async def _endpoint_discovery(self, message: bytes, context: Any) -> bytes:
-        return EndpointsProto(endpoints=self._handling.endpoints).SerializeToString()
+        described = self._handling.endpoints
+        texts = {endpoint: text for endpoint, text in described.items() if text}
+        return EndpointsProto(endpoints=list(described), descriptions=texts).SerializeToString()
 
     async def _status(self, message: bytes, context: Any) -> bytes:
         # Where the reference keeps these totals (spec status.md).

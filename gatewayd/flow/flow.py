@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 import attrs
 
 from gatewayd.config import DeploymentConfig
+from gatewayd.config.kinds import Refused
+from gatewayd.config.routes import routes_by_endpoint
 from gatewayd.flow.description import (
     Description,
     FlowError,
@@ -125,8 +127,15 @@ class Flow(Served[C_co]):
         Further keywords: methods (a list, default POST), summary, description, tags, status_code.
         """
         route = dict(settings) if path is None else {"http_path": path, **settings}
-        exposed = {**self._description.gateway.get("expose_endpoints", {}), exec_endpoint: route}
-        return self.config_gateway(expose_endpoints=exposed, copy_flow=False)
+        given = self._description.gateway.get("expose_endpoints") or {}
+        try:
+            before = routes_by_endpoint(given)
+        except Refused:
+            raise FlowError(
+                f"expose_endpoint({exec_endpoint!r}): expose_endpoints is {given!r}, to which no "
+                "route can be added"
+            ) from None
+        return self.config_gateway(expose_endpoints={**before, exec_endpoint: route}, copy_flow=False)
 
     @overload
     @classmethod

@@ -124,7 +124,7 @@ class FlowKeywords(TypedDict, total=False):
     no_crud_endpoints: bool | None
     """Without /index, /search, /update and /delete on HTTP."""
     expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
-    """HTTP routes of executors' endpoints."""
+    """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
     graphql_max_query_bytes: int | None
@@ -315,7 +315,7 @@ class GatewayKeywords(TypedDict, total=False):
     no_crud_endpoints: bool | None
     """Without /index, /search, /update and /delete on HTTP."""
     expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
-    """HTTP routes of executors' endpoints."""
+    """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
     graphql_max_query_bytes: int | None

@@ -90,7 +90,8 @@ class Response:
     What the client gets. ``routes`` start with the gateway's own.
 
     ``parameters`` is None only where the reference leaves the field out (an empty Flow asked without
-    parameters). ``headers`` are those that executors answered with.
+    parameters). ``headers`` are those that executors answered with. ``hint`` says why no executor worked on
+    the request, where that is not as intended.
     """
 
     request_id: str
@@ -100,3 +101,4 @@ class Response:
     routes: tuple[Route, ...] = ()
     status: bytes = b""
     headers: Headers = attrs.field(default=(), repr=False)
+    hint: str = ""

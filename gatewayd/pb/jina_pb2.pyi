@@ -111,10 +111,19 @@ class DataRequestListProto(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[DataRequestProto, _Mapping]]] = ...) -> None: ...
 
 class EndpointsProto(_message.Message):
-    __slots__ = ("endpoints",)
+    __slots__ = ("endpoints", "descriptions")
+    class DescriptionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     endpoints: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, endpoints: _Optional[_Iterable[str]] = ...) -> None: ...
+    descriptions: _containers.ScalarMap[str, str]
+    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., descriptions: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class JinaInfoProto(_message.Message):
     __slots__ = ("jina", "envs")

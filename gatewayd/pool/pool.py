@@ -19,6 +19,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.clocks import Clock, Connector
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
+from gatewayd.messages.discovery import Endpoints, of_flow
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
@@ -33,6 +34,7 @@ from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
+from gatewayd.waiters import Waiters
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], ExecutorChannel]
 
@@ -82,6 +84,7 @@ class Pool:
         self._dice = dice
         self._deployments: dict[str, Sender | Shards] = {}
         self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
+        self._discovered: Waiters[None] = Waiters()
         self._names: list[NamedReplicas] = []
         everything = (each for one in deployments for each in (one, *head_executors(one)))
         self._roots = trusted_roots() if any(each.tls for each in everything) else None
@@ -89,6 +92,9 @@ class Pool:
             self._deployments[deployment.name] = self._build(deployment, offload)
             for each in (deployment, *head_executors(deployment)):
                 self._add_addresses(each, resolve)
+        self._own = [each.name for each in deployments if not each.external]
+        for sender in self._senders.values():
+            sender.replicas.on_change(self._check_discovered)
 
     @classmethod
     def over(
@@ -125,6 +131,20 @@ class Pool:
         """Whether the Deployment binds ``endpoint``; True while that is not known."""
         return self._deployments[deployment].serves(endpoint)
 
+    def endpoints(self) -> Endpoints:
+        """What the executors of the Flow bind, as far as it is known now."""
+        return of_flow({name: each.endpoints for name, each in self._deployments.items()})
+
+    def discovered(self) -> Deferred[None]:
+        """Fires when each Deployment that is not external has told what it binds."""
+        discovered = self._discovered.wait()
+        self._check_discovered()
+        return discovered
+
+    def _check_discovered(self) -> None:
+        if len(self._discovered) and all(self._deployments[name].endpoints is not None for name in self._own):
+            self._discovered.fire(None)
+
     def replica_up(self, deployment: str, address: str, shard: int = 0) -> None:
         """
         An executor listens at ``address`` now.
@@ -150,7 +170,7 @@ class Pool:
                     replica.health.ejected,
                     replica.in_flight,
                     replica.health.failures,
-                    replica.endpoints,
+                    None if replica.endpoints is None else tuple(replica.endpoints),
                 )
                 for replica in sender.replicas.replicas
             )

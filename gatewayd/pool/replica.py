@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.clocks import Clock, Timer
+from gatewayd.messages.discovery import Described
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Health
 from gatewayd.pool.events import Decisions
@@ -41,7 +42,7 @@ class ExecutorChannel(Protocol):
     """What the pool needs of ``rpc.channel.Channel``."""
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
-    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]: ...
+    def endpoints(self, timeout_s: float) -> Deferred[Described]: ...
     def close(self) -> Deferred[None]: ...
 
 
@@ -95,7 +96,7 @@ class Replica:
         self.address = address
         self.label = label
         self.channel: ExecutorChannel
-        self.endpoints: tuple[str, ...] | None = None
+        self.endpoints: Described | None = None
         self.health = health
         self.in_flight = 0
         self.state: State = "connecting"
@@ -215,7 +216,7 @@ class Replica:
         self._probing = True
         self._decisions.count("probed")
 
-        def alive(endpoints: tuple[str, ...]) -> None:
+        def alive(endpoints: Described) -> None:
             self._probing = False
             self._discovered(endpoints)
             if self.health.ejected and not self._closed:
@@ -259,7 +260,7 @@ class Replica:
         if self.state == "ready":
             self._discover()
 
-    def _discovered(self, endpoints: tuple[str, ...]) -> None:
+    def _discovered(self, endpoints: Described) -> None:
         if endpoints != self.endpoints and not self._closed:
             self.endpoints = endpoints
             self._decisions.count("discovered")

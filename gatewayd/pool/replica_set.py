@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import attrs
 
 from gatewayd.clocks import Clock
+from gatewayd.messages.discovery import DEFAULT, Described, united
 from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
@@ -54,7 +55,7 @@ class ReplicaSet:
         self._closed = False
         self._replicas: dict[str, Replica] = {}
         self._fit: tuple[Replica, ...] = ()
-        self._endpoints: frozenset[str] | None = None
+        self._endpoints: Described | None = None
         self._on_change: list[Callable[[], None]] = []
         self._on_outage: list[Callable[[], None]] = []
 
@@ -79,10 +80,15 @@ class ReplicaSet:
         """The addresses that a connection exists to, or may soon."""
         return [replica.address for replica in self._replicas.values() if replica.state != "failed"]
 
+    @property
+    def endpoints(self) -> Described | None:
+        """What the replicas bind; None while none of them has said that."""
+        return self._endpoints
+
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while no replica has said what it binds."""
         known = self._endpoints
-        return known is None or endpoint in known or "/default" in known
+        return known is None or endpoint in known or DEFAULT in known
 
     def pick(self, tried: Collection[str]) -> Replica | None:
         """The best replica that is not in ``tried``, if it has a free slot; see ``balancing.choose``."""
@@ -163,4 +169,4 @@ class ReplicaSet:
     def _update(self) -> None:
         self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)
         known = [replica.endpoints for replica in self._replicas.values() if replica.endpoints is not None]
-        self._endpoints = frozenset().union(*known) if known else None
+        self._endpoints = united(known)

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock, Timer
 from gatewayd.errors import Draining
+from gatewayd.messages.discovery import Described
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.attempts import AttemptRules, Attempts, GiveUp, Wait
@@ -76,6 +77,11 @@ class Sender:
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while that is not known."""
         return self.replicas.serves(endpoint)
+
+    @property
+    def endpoints(self) -> Described | None:
+        """What the replicas bind; None while that is not known."""
+        return self.replicas.endpoints
 
     def close(self) -> None:
         """Close every channel. Requests that wait or are in flight fail with Draining."""

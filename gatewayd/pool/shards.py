@@ -22,6 +22,7 @@ from gatewayd.clocks import Clock
 from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
+from gatewayd.messages.discovery import DRY_RUN, Described, united
 from gatewayd.messages.documents import merge
 from gatewayd.messages.headers import Headers, unique
 from gatewayd.messages.request import Answer, Call
@@ -32,7 +33,7 @@ from gatewayd.pool.sender import Sender
 
 _RESULTS: Final = "__results__"
 # Where the Flow does not name the endpoint; a dry run is meant to find out whether every shard works.
-_POLLING: Final = {"/search": "all", "/index": "any", "_jina_dry_run_": "all"}
+_POLLING: Final = {"/search": "all", "/index": "any", DRY_RUN: "all"}
 
 
 class Shards:
@@ -59,11 +60,16 @@ class Shards:
         self._offload = offload
         self._decisions = decisions
         self._turn = -1
+        self._all = (*shards, *(sender for sender in (before, after) if sender is not None))
 
     def serves(self, endpoint: str) -> bool:
         """Whether an executor here binds ``endpoint``, also one before or after; True while not known."""
-        around = [sender for sender in (self._before, self._after) if sender is not None]
-        return any(sender.serves(endpoint) for sender in (*self._shards, *around))
+        return any(sender.serves(endpoint) for sender in self._all)
+
+    @property
+    def endpoints(self) -> Described | None:
+        """What the executors here bind; None while that is not known of any."""
+        return united([sender.endpoints for sender in self._all if sender.endpoints is not None])
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """As Sender.send. Also fails with UnreadableDocuments, or Malformed, when merging."""

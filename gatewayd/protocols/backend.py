@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
@@ -45,7 +46,8 @@ class Backend:
     runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
     together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
     ``identity`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
-    are not the gateway's own. ``forwarded`` are the headers that executors get.
+    are not the gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now.
+    ``forwarded`` are the headers that executors get.
     """
 
     gateway: GatewayConfig
@@ -57,6 +59,7 @@ class Backend:
     bridge: Bridge
     identity: Identity | None = None
     extension: Extension | None = None
+    endpoints: Callable[[], Endpoints] = Endpoints
     forwarded: AllowList = attrs.field(init=False)
 
     @forwarded.default

@@ -22,6 +22,7 @@ import gatewayd
 from gatewayd.clocks import Connector, Timer
 from gatewayd.deadlines import has_passed
 from gatewayd.messages import wire
+from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
@@ -44,7 +45,7 @@ from gatewayd.rpc.timeouts import Timeouts
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
 # An executor without discovery is taken to serve everything (spec wire.md).
-EVERY_ENDPOINT: Final = ("/default",)
+EVERY_ENDPOINT: Final[Described] = {DEFAULT: ""}
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -131,7 +132,7 @@ class Channel:
         exchange.begin()
         return exchange.answer
 
-    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]:
+    def endpoints(self, timeout_s: float) -> Deferred[Described]:
         """Ask which endpoints the executor binds. Fails with CallError."""
         exchange = _Exchange(self, DISCOVERY, "", b"", self.clock.seconds() + timeout_s, _endpoints)
         exchange.begin()
@@ -175,8 +176,9 @@ def _answer(message: bytes, is_error: bool, headers: Headers) -> Answer:
     return wire.decode_answer(message, is_error=is_error, headers=headers)
 
 
-def _endpoints(message: bytes, is_error: bool, headers: Headers) -> tuple[str, ...]:
-    return tuple(EndpointsProto.FromString(message).endpoints)
+def _endpoints(message: bytes, is_error: bool, headers: Headers) -> Described:
+    told = EndpointsProto.FromString(message)
+    return {endpoint: told.descriptions.get(endpoint, "") for endpoint in told.endpoints}
 
 
 class _Exchange(Unary):

@@ -11,10 +11,11 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Reactor
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
 
 log = Logger()
+
+# Answers take milliseconds; an executor that is busy is asked again after a second, and then rarely.
+_DISCOVERY_LIMIT_S: Final = 5.0
 
 
 class Gateway:
@@ -86,6 +90,7 @@ class Gateway:
             identity=load_identity(settings.ssl_certfile, settings.ssl_keyfile),
             bridge=self._bridge,
             extension=self._custom,
+            endpoints=self._pool.endpoints,
         )
         self._bridge.start()
         for listener in settings.listeners:
@@ -114,6 +119,25 @@ class Gateway:
         """Every executor has served once: start what is to be started then. Raises ConfigError."""
         if self._custom is not None:
             await self._custom.start()
+
+    def discovered(self) -> Deferred[None]:
+        """
+        Fires when it is known what the executors bind, or has not become known within a few seconds.
+
+        Paths and hints depend on it from the first request on. To be called when all executors serve.
+        """
+        known = self._pool.discovered()
+        limit = self._reactor.callLater(_DISCOVERY_LIMIT_S, known.cancel)
+
+        def late(failure: Failure) -> None:
+            failure.trap(CancelledError)
+            log.warn("not all executors have told which endpoints they bind; they are called for every one")
+
+        def done(_: None) -> None:
+            if limit.active():
+                limit.cancel()
+
+        return known.addErrback(late).addCallback(done)
 
     def ready(self) -> None:
         """All has started: report every port as healthy, and log it."""

@@ -152,6 +152,7 @@ class GatewayService(Service):
         async def starting() -> None:
             try:
                 await supervisor.ready()
+                await gateway.discovered()
                 await gateway.start_custom()
             except (Draining, CancelledError):
                 return  # it is stopped

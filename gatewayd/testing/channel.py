@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.messages.discovery import Described
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed, decode_answer
@@ -50,8 +51,8 @@ class LocalChannel:
         """As ``rpc.channel.Channel.call``: fails with CallError, or Malformed for what is no message."""
         return self._deferred(self._answer(call, timeout_s))
 
-    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]:
-        return succeed(tuple(self._handling.endpoints))
+    def endpoints(self, timeout_s: float) -> Deferred[Described]:
+        return succeed(self._handling.endpoints)
 
     def close(self) -> Deferred[None]:
         """Calls under way are cancelled. The executor itself is closed by ``end``."""

@@ -86,6 +86,13 @@ def test_an_exposed_endpoint_s_path_has_two_names(route: str) -> None:
     assert gateway(f"{{expose_endpoints: {{/a: {route}}}}}").expose_endpoints == {"/a": {"http_path": "/b"}}
 
 
+def test_all_endpoints_are_exposed_with_the_same_options_unless_they_are_named() -> None:
+    for all_of_them in ("all", "All", '{"*": {}}', "{'*': null}"):
+        assert gateway(f"{{expose_endpoints: {all_of_them}}}").expose_endpoints == {"*": {}}
+    found = gateway("{expose_endpoints: {'*': {methods: put}, /a: {http_path: /b}}}").expose_endpoints
+    assert found == {"*": {"methods": ["PUT"]}, "/a": {"http_path": "/b"}}
+
+
 def test_exposed_endpoints_may_be_json_text() -> None:
     found = gateway("""{expose_endpoints: '{"/a": {"methods": ["get"]}, "/b": {}}'}""")
     assert found.expose_endpoints == {"/a": {"methods": ["GET"]}, "/b": {}}

@@ -80,6 +80,11 @@ executors:
             "expose_endpoints./a.methods: found",
         ),
         ("jtype: Flow\ngateway: {expose_endpoints: {/a: {http_pth: /b}}}\n", "did you mean http_path?"),
+        (
+            "jtype: Flow\ngateway: {expose_endpoints: {'*': {http_path: /b}}}\n",
+            "expose_endpoints.*.http_path: is of one endpoint only",
+        ),
+        ("jtype: Flow\ngateway: {expose_endpoints: every}\n", "accepted: all, a map of endpoints"),
         ("jtype: Flow\ngateway: {port: '${{ CONTEXT.zz }}'}\n", "the context has no zz"),
         ("jtype: Flow\ngateway: {port: '${{ 1 + 1 }}'}\n", "${{ 1 + 1 }} is not understood"),
         (

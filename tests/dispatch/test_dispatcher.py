@@ -397,3 +397,103 @@ def test_a_deadline_of_the_client_has_a_short_reason_of_its_own() -> None:
     error = DeadlineOver(("a" * 100, "b" * 100), 1.5)
     assert error.summary() == "The request's own deadline of 1.5 s passed."
     assert "a" * 100 in str(error)
+
+
+# -- hints --------------------------------------------------------------------------------------------
+
+BOUND = {"a": ("/index", "/search"), "b": ("/index",)}
+TWO = (deployment("a"), deployment("b", "a"))
+
+
+def hints_in(events: list[LogEvent]) -> list[str]:
+    return [
+        each["hint"]
+        for each in events
+        if each.get("log_namespace") == "gatewayd.dispatch.hints" and "hint" in each
+    ]
+
+
+def hint_of(pool: FakePool, request: Request, *deployments: Any) -> str:
+    (response,) = results(build(pool, *(deployments or TWO)).dispatch(request))
+    assert isinstance(response, Response)
+    assert response.documents == request.documents
+    return response.hint
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "target", "hint"),
+    [
+        (
+            "/serach",
+            "",
+            "no executor binds the endpoint '/serach'; they bind '/index', '/search'; "
+            "did you mean '/search'?",
+        ),
+        ("/other", "", "no executor binds the endpoint '/other'; they bind '/index', '/search'"),
+        ("", "", "no executor binds the endpoint ''; they bind '/index', '/search'"),
+        (
+            "/search",
+            "b",
+            "no executor that target_executor 'b' matches binds the endpoint '/search'; "
+            "they bind '/index', '/search'",
+        ),
+        (
+            "/index",
+            "string",
+            "no executor has a name that target_executor 'string' matches; they are 'a', 'b'",
+        ),
+    ],
+)
+def test_a_request_that_no_executor_works_on_has_a_hint(
+    endpoint: str, target: str, hint: str, events: Any
+) -> None:
+    request = Request("r", endpoint, target, documents=documents("d"))
+    assert hint_of(FakePool(BOUND), request) == hint
+    assert hints_in(events) == [hint]
+
+
+def test_a_hint_is_logged_once_for_each_endpoint(events: Any) -> None:
+    dispatcher = build(FakePool(BOUND), *TWO)
+    for endpoint in ("/x", "/y", "/x", "/x", "/y"):
+        (response,) = results(dispatcher.dispatch(Request("r", endpoint)))
+        assert endpoint in response.hint
+    assert len(hints_in(events)) == 2
+
+
+def test_no_more_than_a_hundred_hints_are_logged_and_none_is_long(events: Any) -> None:
+    dispatcher = build(FakePool(BOUND), *TWO)
+    for number in range(300):
+        (response,) = results(dispatcher.dispatch(Request("r", f"/{number}" + "x" * 900)))
+        assert f"/{number}x" in response.hint
+        assert len(response.hint) < 300
+    assert len(hints_in(events)) == 100
+    assert "further hints" in events[-1]["log_format"]
+
+
+@pytest.mark.parametrize("bound", [{}, {"a": ("/x",)}, {"b": ("/x",)}, {"a": ("/x",), "b": ("/y",)}])
+def test_a_request_that_some_executor_works_on_has_no_hint(bound: Any, events: Any) -> None:
+    pool = FakePool(bound)
+    got = results(build(pool, *TWO).dispatch(Request("r", "/x")))
+    while pool.waiting:
+        pool.answer(pool.waiting[0])
+    assert got[0].hint == ""
+    assert not hints_in(events)
+
+
+def test_a_dry_run_and_a_flow_without_executors_have_no_hint(events: Any) -> None:
+    (dry_run,) = results(build(FakePool({"a": ()}), deployment("a")).dry_run())
+    (empty,) = results(build(FakePool()).dispatch(REQUEST))
+    assert (dry_run.hint, empty.hint) == ("", "")
+    assert not hints_in(events)
+
+
+def test_a_floating_executor_counts_although_it_is_called_later(events: Any) -> None:
+    by_hand = ByHand()
+    log = deployment("log", floating=True, when={"text": {"$eq": "x"}})
+    pool = FakePool({"a": ("/a",)})
+    dispatcher = build(pool, deployment("a"), log, offload=by_hand, offload_bytes=-1)
+    (response,) = results(dispatcher.dispatch(Request("r", "/x")))
+    assert response.hint == ""
+    by_hand.run()
+    assert pool.names == ["log"]
+    assert not hints_in(events)

@@ -107,6 +107,19 @@ def test_endpoint_discovery_lists_endpoints_in_order_of_definition(rec):
     assert list(EndpointsProto.FromString(answer).endpoints) == SERVICES["endpoint_discovery"]["endpoints"]
 
 
+def test_endpoint_discovery_has_the_docstrings_of_methods(start_replica):
+    with start_replica("Documented", name="documented").channel() as channel:
+        told = channel.unary_unary("/jina.JinaDiscoverEndpointsRPC/endpoint_discovery")(b"")
+
+    found = EndpointsProto.FromString(told)
+    assert list(found.endpoints) == ["/one", "/two", "/long", "/plain", "_jina_dry_run_"]
+    assert dict(found.descriptions) == {
+        "/one": "One line.\n\n    Indented more.",
+        "/two": "One line.\n\n    Indented more.",
+        "/long": "x" * 10_000,
+    }
+
+
 def test_status_has_the_recorded_keys(rec):
     info = JinaInfoProto.FromString(rec.unary_unary("/jina.JinaInfoRPC/_status")(b"", timeout=10))
 

@@ -1,10 +1,15 @@
 """Flows described in Python: what they mean, what is refused, and how they are written and drawn."""
 
 import io
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -146,6 +151,69 @@ def test_an_endpoint_is_exposed_under_a_path():
         "/foo": {"http_path": "/hello", "methods": ["GET"]},
         "/bar": {},
     }
+
+
+@pytest.mark.parametrize("before", ["all", '{"*": {}}', {"*": {}}])
+def test_one_endpoint_is_exposed_in_its_own_way_beside_all_others(before):
+    flow = Flow().config_gateway(expose_endpoints=before).expose_endpoint("/foo", methods=["PUT"])
+
+    assert flow.config.gateway.expose_endpoints == {"*": {}, "/foo": {"methods": ["PUT"]}}
+
+
+class Documented(Executor):
+    @requests(on="/classify")
+    def classify(self, docs: DocumentArray, **kwargs):
+        """Say what each document is about."""
+        for doc in docs:
+            doc.text = "animals"
+
+    @requests(on="/count")
+    async def count(self, docs: DocumentArray, **kwargs):
+        return {"count": len(docs)}
+
+
+def ask_json(method: str, url: str, body: object = None) -> tuple[int, Message, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    try:
+        answer = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, answer.headers, json.load(answer)
+
+
+@pytest.mark.slow
+def test_all_endpoints_are_exposed_with_their_docstrings_from_the_first_request_on():
+    settings = {"protocol": ["http", "grpc"], "expose_endpoints": "all", "cors": True}
+    flow = Flow(host="127.0.0.1").config_gateway(**settings).add(uses=Documented, replicas=2)
+    with flow:
+        origin = f"http://127.0.0.1:{flow.port[0]}"
+        status, headers, answer = ask_json("POST", f"{origin}/classify", {"data": [{"text": "cat"}]})
+        assert (status, [doc["text"] for doc in answer["data"]]) == (200, ["animals"])
+        assert headers["x-gatewayd-hint"] is None
+        _, headers, answer = ask_json("POST", f"{origin}/post", {"execEndpoint": "/clasify"})
+        assert headers["x-gatewayd-hint"] == (
+            "no executor binds the endpoint '/clasify'; they bind '/classify', '/count'; "
+            "did you mean '/classify'?"
+        )
+        _, _, described = ask_json("GET", f"{origin}/openapi.json")
+        assert described["paths"]["/classify"]["post"]["description"].startswith(
+            "Say what each document is about.\n\n"
+        )
+        assert "/count" in described["paths"]
+
+
+@pytest.mark.slow
+def test_a_misspelt_endpoint_is_hinted_at_in_the_log_and_in_the_404_of_its_path(capfd):
+    with Flow(host="127.0.0.1", protocol="http").add(name="c", uses=Documented) as flow:
+        origin = f"http://127.0.0.1:{flow.port}"
+        for _ in range(3):
+            assert flow.post("/clasify", Document(text="cat")).texts == ["cat"]
+        status, _, body = ask_json("POST", f"{origin}/classify", {})
+        assert (status, body["detail"]) == (404, "Not Found")
+        assert 'flow.expose_endpoint("/classify")' in body["hint"]
+    assert capfd.readouterr().err.count("no executor binds the endpoint '/clasify'") == 1
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,13 @@ def their_gateway(cli: Callable[..., Child]) -> Callable[..., dict[str, int]]:
     return start
 
 
-def post(port: int, endpoint: str, data: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
+def post(
+    port: int, endpoint: str, data: list[dict[str, Any]] | None = None, path: str = "/post", **more: Any
+) -> dict[str, Any]:
     """One HTTP request to a gateway; the parsed answer, with its HTTP status as ``http``."""
     body = json.dumps({"execEndpoint": endpoint, "data": data or [], **more}).encode()
     asked = urllib.request.Request(
-        f"http://127.0.0.1:{port}/post", body, {"content-type": "application/json"}
+        f"http://127.0.0.1:{port}{path}", body, {"content-type": "application/json"}
     )
     try:
         with urllib.request.urlopen(asked, timeout=30) as answer:

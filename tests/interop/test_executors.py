@@ -150,3 +150,12 @@ def test_a_replica_that_is_killed_costs_nobody_a_request(served, theirs):
 
     assert len(who(30)) <= 2
     assert len(who(10)) == 1
+
+
+def test_every_endpoint_that_they_bind_is_exposed(served, theirs):
+    port = served(theirs("exec_a"), expose_endpoints="all")
+
+    answer = post(port, "/tag", [DOC], path="/tag")
+
+    assert texts(answer) == ["xA"]
+    assert answer["header"]["execEndpoint"] == "/tag"

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
+from gatewayd.messages.discovery import Described
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.pool import Pool
 from gatewayd.rpc.channel import CallError, ChannelSettings
@@ -30,7 +31,7 @@ class FakeChannel:
         self.settings = settings
         self.set_state = on_state
         self.calls: list[tuple[Call, float | None, Deferred[Answer]]] = []
-        self.asked: list[Deferred[tuple[str, ...]]] = []
+        self.asked: list[Deferred[Described]] = []
         self.cancelled = 0
         self.closed = False
 
@@ -43,8 +44,8 @@ class FakeChannel:
         self.cancelled += 1
         self.calls = [entry for entry in self.calls if entry[2] is not answer]
 
-    def endpoints(self, timeout_s: float) -> Deferred[tuple[str, ...]]:
-        asked: Deferred[tuple[str, ...]] = Deferred()
+    def endpoints(self, timeout_s: float) -> Deferred[Described]:
+        asked: Deferred[Described] = Deferred()
         self.asked.append(asked)
         return asked
 
@@ -72,7 +73,7 @@ class FakeChannel:
         if isinstance(endpoints, Exception):
             asked.errback(endpoints)
         else:
-            asked.callback(endpoints)
+            asked.callback({endpoint: f"does {endpoint}" for endpoint in endpoints})
 
 
 class Setup:

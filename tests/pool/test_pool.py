@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.errors import CallFailed, DeadlineExceeded, Draining, ExecutorUnreachable, Overloaded
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.channel import CallError
@@ -599,6 +600,29 @@ def test_what_is_served_is_what_some_replica_binds() -> None:
     assert setup.pool.serves("a", "/search")
 
 
+def test_what_is_bound_is_known_as_far_as_executors_have_told() -> None:
+    setup = Setup(external(A, B))
+    assert setup.pool.endpoints() == Endpoints({}, ("a",))
+    setup.channels[A].answer_discovery(("/index", "_jina_dry_run_"))
+    assert setup.pool.endpoints() == Endpoints({"/index": "does /index"})
+    setup.channels[B].answer_discovery(("/search",))
+    assert list(setup.pool.endpoints().bound) == ["/index", "/search"]
+
+
+def test_discovered_waits_for_the_flows_own_executors_alone() -> None:
+    setup = Setup(external(A), DeploymentConfig("own", replicas=2))
+    told: list[None] = []
+    setup.pool.discovered().addCallback(told.append)
+    for address in ("h:1", "h:2"):
+        setup.pool.replica_up("own", address)
+        setup.channels[address].set_state("ready")
+    assert not told
+    setup.channels["h:2"].answer_discovery()
+    assert told == [None]
+    setup.pool.discovered().addCallback(told.append)
+    assert told == [None, None]
+
+
 def test_discovery_is_tried_again_and_refreshed_with_every_connection() -> None:
     setup = Setup(external(A))
     setup.channels[A].answer_discovery(CallError("DEADLINE_EXCEEDED", ""))
@@ -609,7 +633,7 @@ def test_discovery_is_tried_again_and_refreshed_with_every_connection() -> None:
     setup.channels[A].set_state("ready")
     setup.channels[A].answer_discovery(("/new",))
 
-    assert setup.replica(A).endpoints == ("/new",)
+    assert list(setup.replica(A).endpoints or ()) == ["/new"]
 
 
 # -- invariants ----------------------------------------------------------------------------------------

@@ -190,6 +190,7 @@ def test_an_endpoint_is_served_where_one_executor_of_the_deployment_binds_it(whi
     assert setup.pool.serves("a", "/rank")
     assert setup.pool.serves("a", "/index")
     assert not setup.pool.serves("a", "/nowhere")
+    assert sorted(setup.pool.endpoints().bound) == ["/index", "/rank"]
 
 
 def test_what_uses_before_raised_is_the_answer() -> None:

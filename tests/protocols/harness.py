@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
@@ -40,7 +41,8 @@ class FakeDispatcher:
     """
     Answers by ``behaviour``, which may return a Response or a Deferred, or raise.
 
-    ``held`` makes it hold every request until the test settles it in ``waiting``.
+    ``held`` makes it hold every request until the test settles it in ``waiting``. ``endpoints`` are what its
+    executors bind.
     """
 
     behaviour: Callable[[Request], Any] = answer_to
@@ -50,6 +52,7 @@ class FakeDispatcher:
     timeouts: list[float | None] = attrs.Factory(list)
     waiting: dict[str, Deferred[Response]] = attrs.Factory(dict)
     cancelled: list[str] = attrs.Factory(list)
+    endpoints: Endpoints = attrs.Factory(Endpoints)
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         self.requests.append(request)
@@ -128,7 +131,8 @@ async def served(
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    port = WebPort(Listener(protocols), backend(gateway, engine), limits=limits)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints)
+    port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:
         yield Served(port, engine)

@@ -133,7 +133,7 @@ async def test_an_executor_that_only_streams_is_asked_by_call(bench: Bench) -> N
 
     assert first.failed
     assert [method for method, *_ in executor.seen] == [STREAM, STREAM]
-    assert await channel.endpoints(1.0) == ("/default",)
+    assert await channel.endpoints(1.0) == {"/default": ""}
 
 
 @pytest_twisted.ensureDeferred

@@ -147,6 +147,7 @@ class _Execution:
         self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str, headers: Headers
     ) -> None:
         self.failures: list[GraphQLError] = []
+        self.hints: list[str] = []
         self._backend = backend
         self._loop = loop
         self._queries = queries
@@ -168,6 +169,8 @@ class _Execution:
         formatted: dict[str, Any] = {"data": result.data}
         if errors := [*(result.errors or ()), *self.failures]:
             formatted["errors"] = [error.formatted for error in errors]
+        if self.hints and not self._backend.gateway.no_debug_endpoints:
+            formatted["extensions"] = {"hints": list(dict.fromkeys(self.hints))}
         # Errors may quote arguments of any size and type.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
         return orjson.dumps(formatted, default=str, option=options), tuple(self._answered)

@@ -45,6 +45,7 @@ class QueryContext(Protocol):
     request_id: Callable[[], str]  # of the next Request
     encode_error: Callable[[Exception], GraphQLError]
     failures: list[GraphQLError]  # of executors: they do not change the data
+    hints: list[str]
 
 
 def _camel(name: str) -> str:
@@ -206,6 +207,8 @@ async def _resolve_docs(
         raise context.encode_error(error) from None
     if response.status:
         context.failures.append(encode_executor_error(response.status, info))
+    if response.hint:
+        context.hints.append(response.hint)
     return documents
 
 

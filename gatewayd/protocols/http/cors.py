@@ -18,7 +18,7 @@ Header = Callable[[bytes], bytes | None]
 ANY: Final = "*"
 _CREDENTIALS: Final = (b"Access-Control-Allow-Credentials", b"true")
 # Scripts see only a few of an answer's headers, unless the others are named.
-_EXPOSED: Final = (b"Access-Control-Expose-Headers", b"X-Request-ID")
+_EXPOSED: Final = (b"Access-Control-Expose-Headers", b"X-Request-ID, X-Gatewayd-Hint")
 _VARY: Final = (b"Vary", b"Origin")
 
 

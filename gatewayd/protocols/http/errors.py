@@ -14,6 +14,7 @@ from gatewayd.errors import (
     InvalidQuery,
     MethodNotAllowed,
     Overloaded,
+    PathNotFound,
     UnsupportedCoding,
     codes_for,
 )
@@ -49,7 +50,10 @@ def encode_error(error: GatewayError) -> ErrorResponse:
         return ErrorResponse(status, responses.encode_bad_request(error))
     if isinstance(error, InvalidQuery):
         return ErrorResponse(status, str(error).encode(), _TEXT)
-    body = json.dumps({"detail": str(error)}, separators=(",", ":")).encode()
+    detail = {"detail": str(error)}
+    if isinstance(error, PathNotFound) and error.hint:
+        detail["hint"] = error.hint
+    body = json.dumps(detail, separators=(",", ":")).encode()
     return ErrorResponse(status, body, headers=_headers(error))
 
 

@@ -40,6 +40,7 @@ log = Logger()
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 
+_HINT: Final = b"X-Gatewayd-Hint"
 _TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 _VARY: Final = (b"Vary", b"Accept, Accept-Encoding")
@@ -55,8 +56,8 @@ async def exchange(
     Answers of ``compress_above_bytes`` and more are sent as gzip where the client accepts it; 0 for never.
     """
     try:
-        status, body, media, forwarded = await _outcome(backend, http_request, route)
-        headers = [_VARY, *as_http(http_request, forwarded)] if forwarded else [_VARY]
+        status, body, media, further = await _outcome(backend, http_request, route)
+        headers = [_VARY, *further]
         if 0 < compress_above_bytes <= len(body) and accepts_gzip(http_request.header(b"accept-encoding")):
             compressed = await here_or_offloaded(backend.offload, len(body), zipped, body)
             if compressed is not None:
@@ -70,8 +71,8 @@ async def exchange(
 
 async def _outcome(
     backend: Backend, http_request: GatewayRequest, route: EndpointRoute
-) -> tuple[int, bytes, Media, Headers]:
-    """The status, the body, what it is, and executors' headers. Raises GatewayError, or CancelledError."""
+) -> tuple[int, bytes, Media, list[tuple[bytes, bytes]]]:
+    """The status, the body, what it is, and further headers. Raises GatewayError, or CancelledError."""
     body_is = body_media(http_request.header(b"content-type"))
     media = answer_media(http_request.header(b"accept"), body_is)
     if media is None:
@@ -88,8 +89,11 @@ async def _outcome(
         body = await here_or_offloaded(
             backend.offload, size, encode_network_error, request, error, media.form
         )
-        return codes_for(error).http, body, media, ()
-    return route.status, await _encode(backend, media, response), media, response.headers
+        return codes_for(error).http, body, media, []
+    further = as_http(http_request, response.headers) if response.headers else []
+    if response.hint and not backend.gateway.no_debug_endpoints:
+        further.append((_HINT, response.hint.encode("ascii", "backslashreplace")))
+    return route.status, await _encode(backend, media, response), media, further
 
 
 def forwarded_headers(forwarded: AllowList, http_request: GatewayRequest) -> Headers:

@@ -1,5 +1,6 @@
 """
-The OpenAPI 3.1 document of an HTTP port, from the gateway's settings (golden: openapi_paths.json).
+The OpenAPI 3.1 document of an HTTP port, from the gateway's settings and what executors bind (golden:
+openapi_paths.json).
 
 Paths, tags, names of schemas and documented answers are the reference's. Their content comes from ``routes``,
 which the port itself is built from, and from ``schemas``.
@@ -13,6 +14,7 @@ from typing import Any, Final
 from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
+from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
 from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
 
@@ -41,32 +43,40 @@ _FAILURES: Final = (
 )
 
 
-def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
+def title(gateway: GatewayConfig) -> str:
+    """What the API is called."""
+    return gateway.title or _TITLE
+
+
+def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = None) -> dict[str, Any]:
     """
     The document as a JSON object.
 
+    ``bound`` are the endpoints that executors are known to bind, with their docstrings.
     ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run regardless of the
     settings. Raises ConfigError if an exposed endpoint cannot be a path.
     """
-    routes = endpoint_routes(gateway) if full else ()
+    bound = bound or {}
+    routes = endpoint_routes(gateway, bound) if full else ()
     debug = not (full and gateway.no_debug_endpoints)
     paths: dict[str, dict[str, Any]] = {}
     if debug:
         paths["/dry_run"] = {"get": _dry_run()}
         paths["/status"] = {"get": _status()}
-    operations = _Operations()
+    operations = _Operations(bound)
     for route in routes:
         if route.options.get("include_in_schema", True):
             item = paths.setdefault(_literal(route.path), {})
-            item.update((method.lower(), operations.of(route, method)) for method in route.methods)
+            for method in route.methods:
+                item.setdefault(method.lower(), operations.of(route, method))
     if full and gateway.expose_graphql_endpoint:
-        paths["/graphql"] = _graphql()
-    paths["/"] = {"get": _health()}
+        paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql()}
+    paths["/"] = {**paths.get("/", {}), "get": _health()}
 
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
-            "title": gateway.title or _TITLE,
+            "title": title(gateway),
             "description": gateway.description or _DESCRIPTION,
             "version": __version__,
         },
@@ -84,8 +94,11 @@ def openapi(gateway: GatewayConfig, *, full: bool) -> dict[str, Any]:
 class _Operations:
     """Describes the routes of one document, each with a unique id."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: Described) -> None:
+        self._bound = bound
         self._ids: set[str] = set()
+        # What is tried with the example ought to reach an executor.
+        self._tried = "/" if not bound or {"/", DEFAULT} & bound.keys() else next(iter(bound))
 
     def of(self, route: EndpointRoute, method: str) -> dict[str, Any]:
         given = route.options
@@ -94,9 +107,9 @@ class _Operations:
         found = _operation(
             given.get("summary") or _SUMMARIES.get(route.path) or f"Send documents to {route.endpoint}",
             tags=route.tags,
-            description=given.get("description") or _FAILURES,
+            description=given.get("description") or self._docstring(route) + _FAILURES,
             operationId=self._id(given, route.path, method),
-            requestBody={"required": True, "content": _json(ref(model), example(model))},
+            requestBody={"required": True, "content": _json(ref(model), example(model, self._tried))},
             responses={
                 str(route.status): _answer(str(description), ref("JinaResponseModel")),
                 str(codes_of(BadRequest).http): _answer(
@@ -107,6 +120,10 @@ class _Operations:
         if given.get("deprecated"):
             found["deprecated"] = True
         return found
+
+    def _docstring(self, route: EndpointRoute) -> str:
+        text = "" if route.endpoint is None else self._bound.get(route.endpoint, "")
+        return f"{text}\n\n" if text else ""
 
     def _id(self, given: Mapping[str, Any], path: str, method: str) -> str:
         plain = "".join(letter if letter.isalnum() else "_" for letter in path.strip("/"))

@@ -17,7 +17,8 @@ import attrs
 import orjson
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.http.openapi import openapi
+from gatewayd.messages.discovery import Described
+from gatewayd.protocols.http.openapi import openapi, title
 
 _ASSETS: Final = files("gatewayd") / "assets"
 _FOREVER: Final = ((b"Cache-Control", b"public, max-age=31536000, immutable"),)
@@ -57,31 +58,31 @@ class Page:
     headers: tuple[tuple[bytes, bytes], ...] = _PAGE_HEADERS
 
 
-def documentation(gateway: GatewayConfig, *, full: bool) -> tuple[Page, ...]:
-    """
-    /openapi.json, the pages that show it, and their files. The first call reads files.
+def description(gateway: GatewayConfig, *, full: bool, bound: Described | None = None) -> Page:
+    """/openapi.json, which the pages show. Arguments and errors are those of ``openapi``."""
+    document = openapi(gateway, full=full, bound=bound)
+    return Page("/openapi.json", b"application/json", orjson.dumps(document), _NEVER)
 
-    ``full`` and the ConfigError are as in ``openapi``.
-    """
-    document = openapi(gateway, full=full)
-    title = document["info"]["title"]
+
+def documentation(gateway: GatewayConfig) -> tuple[Page, ...]:
+    """The pages that show /openapi.json, and their files. The first call reads files."""
+    name = title(gateway)
     return (
-        Page("/openapi.json", b"application/json", orjson.dumps(document), _NEVER),
-        Page("/docs", _HTML, _page("docs.html", title)),
-        Page("/docs/oauth2-redirect", _HTML, _page("oauth2-redirect.html", title)),
-        Page("/redoc", _HTML, _page("redoc.html", title)),
+        Page("/docs", _HTML, _page("docs.html", name)),
+        Page("/docs/oauth2-redirect", _HTML, _page("oauth2-redirect.html", name)),
+        Page("/redoc", _HTML, _page("redoc.html", name)),
         *_files(("swagger-ui-dist", "redoc")),
     )
 
 
 def graphiql(gateway: GatewayConfig) -> tuple[Page, ...]:
     """The page for writing GraphQL queries, for the path /graphql, followed by its files."""
-    page = Page("/graphql", _HTML, _page("graphiql.html", gateway.title or "gatewayd"))
+    page = Page("/graphql", _HTML, _page("graphiql.html", title(gateway)))
     return (page, *_files(("react-dom", "react", "graphiql")))
 
 
-def _page(name: str, title: str) -> bytes:
-    text = (_ASSETS / "pages" / name).read_text("utf-8").replace("{title}", html.escape(title))
+def _page(name: str, shown: str) -> bytes:
+    text = (_ASSETS / "pages" / name).read_text("utf-8").replace("{title}", html.escape(shown))
     for folder, versioned in _folders().items():
         text = text.replace(f"assets/{folder}/", f"assets/{versioned}/")
     return text.encode()

@@ -1,7 +1,9 @@
 """
 The HTTP paths, mounted with Klein, each of them one Request to the dispatcher.
 
-``routes`` says which of them hand their body to executors, from the gateway's settings alone.
+``routes`` says which of them hand their body to executors, from the gateway's settings. Where those expose
+all endpoints, paths are added as executors tell what they bind, and never taken away: an endpoint that is no
+longer bound is one that no executor works on, not one that is unknown.
 ``HttpApi`` registers all with Klein. Klein finds a path by werkzeug's matcher, which costs more than
 all else this file does; none of our paths has variables, so ``HttpApi.render`` looks the plain cases up
 in a table made from Klein's own map, and leaves to Klein what is not in it: encoded paths, unknown
@@ -10,7 +12,7 @@ ones, wrong methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -23,14 +25,16 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
-from gatewayd.config.model import GatewayConfig
+from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
+from gatewayd.messages.discovery import Described
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, respond_with_error
-from gatewayd.protocols.http.pages import Page, documentation, graphiql
+from gatewayd.protocols.http.hints import hint_for
+from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
 
@@ -59,10 +63,14 @@ class HttpApi(Resource):
         # Any: Klein's types know requests as IRequest, and handlers by what they return to be rendered.
         self._app: Any = Klein()
         self._app.url_map.merge_slashes = False
+        self._full = full
+        self._exposes_all = full and EVERY_ENDPOINT in gateway.expose_endpoints
+        self._exposed: Set[str] = frozenset()
+        self._described: Described = {}  # what executors bound when _description was made
+        self._description = description(gateway, full=full)
         self._mount(gateway, full)
         self._klein: Any = self._app.resource()
-        self._plain = dict(self._plain_paths())
-        self._paths = {path for _, path in self._plain}
+        self._update_paths()
 
     def start(self) -> None:
         """Start what serves some of the paths: call it once the port listens."""
@@ -75,6 +83,9 @@ class HttpApi(Resource):
 
     def render(self, http_request: GatewayRequest) -> int:
         handler = self._plain.get((http_request.method, http_request.path))
+        if handler is None and self._exposes_all:
+            self._expose_bound()
+            handler = self._plain.get((http_request.method, http_request.path))
         if handler is not None:
             handler(http_request)
         elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
@@ -84,7 +95,7 @@ class HttpApi(Resource):
             self._answer_for_all_paths(http_request)
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
-            http_request.respond_with(encode_error(PathNotFound()))
+            self._answer_not_found(http_request)
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
@@ -97,7 +108,8 @@ class HttpApi(Resource):
     # -- which paths there are ------------------------------------------------------------------------
 
     def _mount(self, gateway: GatewayConfig, full: bool) -> None:
-        for page in documentation(gateway, full=full):
+        self._add(self._description.path, ("GET",), self._describe)
+        for page in documentation(gateway):
             self._add(page.path, ("GET",), _shows(page))
         self._add("/", ("GET",), self._health)
         if not full or not gateway.no_debug_endpoints:
@@ -109,6 +121,19 @@ class HttpApi(Resource):
             if gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
+
+    def _expose_bound(self) -> None:
+        """Add the paths of the endpoints that executors have come to bind."""
+        bound = self._backend.endpoints().bound.keys() | self._exposed
+        if bound != self._exposed:
+            self._exposed = bound
+            for route in endpoint_routes(self._backend.gateway, bound):
+                self._add(route.path, route.methods, self._serves(route))
+            self._update_paths()
+
+    def _update_paths(self) -> None:
+        self._plain = dict(self._plain_paths())
+        self._paths = {path for _, path in self._plain}
 
     def _mount_graphql(self, gateway: GatewayConfig) -> None:
         # Most gateways don't serve it, and need not wait for its library to load.
@@ -147,6 +172,14 @@ class HttpApi(Resource):
 
     # -- what they answer -----------------------------------------------------------------------------
 
+    def _describe(self, http_request: GatewayRequest) -> None:
+        bound = self._backend.endpoints().bound
+        if bound != self._described:
+            self._described = bound
+            self._description = description(self._backend.gateway, full=self._full, bound=bound)
+        page = self._description
+        http_request.respond(200, page.body, page.content_type, page.headers)
+
     def _health(self, http_request: GatewayRequest) -> None:
         http_request.respond(200, b"{}")
 
@@ -179,7 +212,15 @@ class HttpApi(Resource):
         if allowed:
             _refuse_method(http_request, allowed)
         else:
-            http_request.respond_with(encode_error(PathNotFound()))
+            self._answer_not_found(http_request)
+
+    def _answer_not_found(self, http_request: GatewayRequest) -> None:
+        hint = ""
+        if self._full and not self._backend.gateway.no_debug_endpoints:
+            method = http_request.method.decode("latin-1")
+            path = unquote_to_bytes(http_request.path).decode("utf-8", "replace")
+            hint = hint_for(method, path, self._backend.endpoints(), all_exposed=self._exposes_all)
+        http_request.respond_with(encode_error(PathNotFound(hint)))
 
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:
         error = failure.value
@@ -192,7 +233,7 @@ class HttpApi(Resource):
             location = (other or http_request.path + b"/") + mark + query
             http_request.respond(307, b"", headers=[(b"Location", location)])
         else:
-            http_request.respond_with(encode_error(PathNotFound()))
+            self._answer_not_found(http_request)
 
     def _is_own(self, path: bytes) -> bool:
         """Whether some method of ``path``, in whatever spelling, is the gateway's own."""

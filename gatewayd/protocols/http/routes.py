@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from gatewayd.config.model import GatewayConfig
+from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import ConfigError
 from gatewayd.messages.endpoints import fault_of
 
@@ -29,11 +29,12 @@ class EndpointRoute:
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
+def endpoint_routes(gateway: GatewayConfig, bound: Iterable[str] = ()) -> tuple[EndpointRoute, ...]:
     """
     The routes of an HTTP port. Each pair of path and method is in one of them only.
 
-    Raises ConfigError if an exposed endpoint cannot be a path or cannot be called.
+    ``bound`` are the endpoints that executors bind; where all are exposed, those that can be paths have one.
+    Raises ConfigError if an endpoint that is exposed by name cannot be a path or cannot be called.
     """
     found: list[EndpointRoute] = []
     if not gateway.no_debug_endpoints:
@@ -49,7 +50,12 @@ def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
             )
         ]
     taken = {(route.path, method) for route in found for method in route.methods}
-    for endpoint, options in gateway.expose_endpoints.items():
+    exposed = {name: options for name, options in gateway.expose_endpoints.items() if name != EVERY_ENDPOINT}
+    options_of_others = gateway.expose_endpoints.get(EVERY_ENDPOINT)
+    if options_of_others is not None:
+        known = {route.endpoint for route in found} | exposed.keys()
+        exposed |= {each: options_of_others for each in bound if each not in known and can_have_path(each)}
+    for endpoint, options in exposed.items():
         route = _exposed(endpoint, options)
         # The first route wins, as in the reference.
         free = tuple(method for method in route.methods if (route.path, method) not in taken)
@@ -59,13 +65,22 @@ def endpoint_routes(gateway: GatewayConfig) -> tuple[EndpointRoute, ...]:
     return tuple(found)
 
 
+def can_have_path(endpoint: str) -> bool:
+    """Whether ``endpoint`` can be exposed under its own name."""
+    return _is_path(endpoint) and not fault_of(endpoint)
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and not set(text) & set("<>|")
+
+
 def _exposed(endpoint: str, options: Mapping[str, Any]) -> EndpointRoute:
     if fault := fault_of(endpoint):
         raise ConfigError(
             f"gateway.expose_endpoints: {endpoint!r} {fault}; no executor can be called with it"
         )
     path = options.get("http_path") or endpoint
-    if not path.startswith("/") or set(path) & set("<>|"):
+    if not _is_path(path):
         raise ConfigError(
             f"gateway.expose_endpoints: {path!r} cannot be the path of {endpoint!r}; "
             "a path starts with / and has no <, > or |"

@@ -183,13 +183,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
 }
 
 
-def example(name: str) -> dict[str, Any]:
-    """A request of the model ``name`` that reaches every executor: each field, with what changes nothing."""
+def example(name: str, endpoint: str) -> dict[str, Any]:
+    """A request of the model ``name``, to ``endpoint`` if it names one; the rest changes nothing."""
     properties = SCHEMAS[name]["properties"].items()
-    return {
+    filled = {
         key: schema["examples"][0] if "examples" in schema else schema["default"]
         for key, schema in properties
     }
+    return {**filled, ENDPOINT.name: endpoint} if ENDPOINT.name in filled else filled
 
 
 def with_references(names: Iterable[str]) -> dict[str, Schema]:

@@ -48,6 +48,12 @@ BETTER: dict[str, Any] = {
             ]
         }
     },
+    "targetExecutor": {
+        "data": {"docs": [{"id": "d0", "text": "x"}]},
+        "extensions": {
+            "hints": ["no executor has a name that target_executor 'zzz' matches; they are 'exec_a'"]
+        },
+    },
     "tags in as literal object": {"data": {"docs": [{"id": "d0", "tags": {"a": 1.0}}]}},
     "tags in by variable (object)": {"data": {"docs": [{"id": "d0", "tags": {"a": 2.0}}]}},
 }  # fmt: skip

@@ -75,4 +75,4 @@ async def test_the_http_paths_of_every_port_have_it(protocols: tuple[str, ...]) 
         simple, preflight = await in_thread(ask)
 
     assert simple["access-control-allow-origin"] == preflight["access-control-allow-origin"] == A.decode()
-    assert simple["access-control-expose-headers"] == "X-Request-ID"
+    assert simple["access-control-expose-headers"] == "X-Request-ID, X-Gatewayd-Hint"

@@ -27,7 +27,7 @@ from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMET
 from gatewayd.messages.json_form.requests import decode_request
 from gatewayd.pb import DataContentProto, DocumentProto
 from gatewayd.protocols.http.openapi import openapi
-from gatewayd.protocols.http.pages import documentation, graphiql
+from gatewayd.protocols.http.pages import description, documentation, graphiql
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway
@@ -205,7 +205,8 @@ async def test_pages_and_their_files_are_served_with_their_types() -> None:
 
     settings = {"title": "<T>"}
     async with served(**settings) as gateway:
-        for page in documentation(GatewayConfig(**settings), full=True):
+        config = GatewayConfig(**settings)
+        for page in (description(config, full=True), *documentation(config)):
             headers, body = await in_thread(get, gateway.url + page.path)
             assert headers["content-type"] == page.content_type.decode()
             assert body == page.body
@@ -219,7 +220,7 @@ async def test_pages_and_their_files_are_served_with_their_types() -> None:
 
 
 def test_pages_name_only_files_that_are_served() -> None:
-    pages = [*documentation(GatewayConfig(), full=True), *graphiql(GatewayConfig())]
+    pages = [*documentation(GatewayConfig()), *graphiql(GatewayConfig())]
     paths = {page.path for page in pages}
     for page in pages:
         if page.content_type.startswith(b"text/html"):
@@ -229,7 +230,7 @@ def test_pages_name_only_files_that_are_served() -> None:
 
 
 def test_no_page_shows_a_picture_from_elsewhere() -> None:
-    for page in (*documentation(GatewayConfig(), full=True), *graphiql(GatewayConfig())):
+    for page in (*documentation(GatewayConfig()), *graphiql(GatewayConfig())):
         if page.path.endswith((".js", ".css")) or page.content_type.startswith(b"text/html"):
             assert not re.findall(rb"""https?://[^"'` )]+\.(?:svg|png|ico|woff2?|css)\b""", page.body), (
                 page.path
