@@ -48,6 +48,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "JINA_OPTOUT_TELEMETRY": "1", **more}
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended. Its parent may not have looked yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
 class Child:
     """
     One process; what it prints (stdout and stderr together) is kept, and can be waited for.

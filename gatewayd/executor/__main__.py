@@ -21,10 +21,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gatewayd.executor import group
 from gatewayd.loops import new_event_loop
 
 if TYPE_CHECKING:
@@ -36,14 +38,27 @@ SendEvent = Callable[[dict[str, str]], None]
 REPORT_FD = 3
 # How long close() may take, an estimate. A supervisor kills earlier; this is for when it is gone.
 CLOSE_LIMIT_S = 60
+# SIGALRM is for a process whose threads are all held up.
+_ALARM_MARGIN_S = 5
+
+# That the supervisor is gone.
+_abandoned = threading.Event()
 
 
 def main() -> int:
     """Run one replica. Returns the exit code: 0 after a graceful stop, 1 if it cannot start or has to end."""
     # Ctrl-C and other signals to a whole process group are for the supervisor, which stops its executors in
     # order. If it is gone, standard input ends.
-    os.setpgid(0, 0)
+    group.lead()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return _run()
+    finally:
+        if _abandoned.is_set():
+            group.end()
+
+
+def _run() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         # Every executor needs these; import them while the supervisor is still starting.
@@ -90,13 +105,20 @@ def _exit_with_supervisor(lifeline: int) -> None:
     """
     Runs in its own thread, because ``__init__`` or a method may block the main one.
 
-    SIGTERM ends a process that is still loading at once, and one that serves gracefully. SIGALRM, which has
-    no handler, ends one that does neither in time.
+    SIGTERM ends a process that is still loading at once, with its children, and one that serves gracefully.
+    One that does neither in time is killed.
     """
     while os.read(lifeline, 1 << 16):
         pass
-    signal.alarm(CLOSE_LIMIT_S)
-    os.kill(os.getpid(), signal.SIGTERM)
+    _abandoned.set()
+    # Nothing handles SIGALRM.
+    signal.alarm(CLOSE_LIMIT_S + _ALARM_MARGIN_S)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        os.killpg(0, signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(CLOSE_LIMIT_S)
+    os.killpg(0, signal.SIGKILL)
 
 
 def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -> int:
@@ -150,6 +172,8 @@ async def _serve(
         logging.warning("%s ends while a method still runs: the grace is over", spec.runtime_name)
         logging.shutdown()
         sys.stdout.flush()
+        if _abandoned.is_set():
+            group.end()
         os._exit(code)
     return code
 

@@ -10,7 +10,7 @@ Keeps the process of one replica running: starts it, watches it, and starts it a
           delay
 
 Reactor thread only. The process reports its address on descriptor 3 (see ``executor/__main__.py``); its
-stdout and stderr go to our log, line by line.
+stdout and stderr go to our log, line by line. It leads a process group, which ends with it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _LINE_LIMIT_BYTES: Final = 64 * 1024
 # reactor thread, so this is 4 % of it; without a limit, a process that prints in a loop takes all of it.
 _PIECES_PER_S: Final = 1000
 _PIECE_BYTES: Final = 256
-# How long to wait, after the exit, for output that is still in the pipes. They may stay open: the executor's
-# own child processes inherit them.
+# How long to wait, after the exit, for output that is still in the pipes, and for the rest of the process group
+# to end after SIGTERM. The pipes may stay open: child processes inherit them, in sessions of their own too.
 _LINGER_S: Final = 0.5
 # The first restart is quick, because most crashes happen once; a class that never loads is tried four times a
 # minute. A process that was ready for ``_STABLE_S`` ends a series of failures.
@@ -95,7 +95,7 @@ class ReplicaProcess:
 
     ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first, and ``on_failed(error)``
     whenever the process fails to start or ends by itself. ``environment`` is the complete environment of the
-    process. ``dice`` is called once for each restart.
+    process. ``dice`` is called once for each restart. ``kill_group`` is ``os.killpg``.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class ReplicaProcess:
         timeout_ready_s: float,
         backoff: Backoff,
         dice: Callable[[], float],
+        kill_group: Callable[[int, int], None],
         on_up: Callable[[str], None],
         on_down: Callable[[], None],
         on_failed: Callable[[str], None],
@@ -117,6 +118,7 @@ class ReplicaProcess:
         self._timeout_ready_s = timeout_ready_s
         self._backoff = backoff
         self._dice = dice
+        self._kill_group = kill_group
         self._on_up = on_up
         self._on_down = on_down
         self._on_failed = on_failed
@@ -150,14 +152,14 @@ class ReplicaProcess:
         self._spawn()
 
     def stop(self, grace_s: float) -> Deferred[None]:
-        """Send SIGTERM, and SIGKILL after ``grace_s``. Fires when the process has ended."""
+        """Send SIGTERM, and SIGKILL after ``grace_s``. Fires when the process and its children have ended."""
         done = self._stopped.wait()
         if self._process is None:
             self._set_timer(None)
             self._set_stopped()
         elif self._state != "stopping":
             self._state = "stopping"
-            self._process.signal("TERM")
+            self._process.terminate()
             self._set_timer(self._reactor.callLater(grace_s, self._kill_after_grace, grace_s))
         return done
 
@@ -177,6 +179,7 @@ class ReplicaProcess:
     def exited(self) -> None:
         """The process has exited; its last output, even its "ready", may still be in the pipes."""
         self._has_exited = True
+        self._set_timer(None)
         if self._address is not None:
             self._address = None
             self._on_down()
@@ -198,7 +201,7 @@ class ReplicaProcess:
         self._state = "starting"
         self._has_exited = False
         name = self.spec.runtime_name
-        process = _ProcessEvents(self, self._reactor)
+        process = _ProcessEvents(self, self._reactor, self._kill_group)
         try:
             # Without path, uid and gid Twisted uses posix_spawn. A fork would copy gRPC's locks, held by
             # threads that do not exist in the copy.
@@ -246,7 +249,7 @@ class ReplicaProcess:
         self._timer = None
         self._error = f"not ready {self._timeout_ready_s} s after its start (timeout_ready)"
         if self._process is not None:
-            self._process.signal("KILL")
+            self._process.kill()
 
     def _kill_after_grace(self, grace_s: float) -> None:
         self._timer = None
@@ -256,7 +259,7 @@ class ReplicaProcess:
             grace_s=grace_s,
         )
         if self._process is not None:
-            self._process.signal("KILL")
+            self._process.kill()
 
     def _set_stopped(self) -> None:
         self._state = "stopped"
@@ -271,9 +274,14 @@ class ReplicaProcess:
 class _ProcessEvents(ProcessProtocol):
     """Turns Twisted's events of one process into lines, reports and a single end."""
 
-    def __init__(self, replica: ReplicaProcess, reactor: ProcessReactor) -> None:
+    def __init__(
+        self, replica: ReplicaProcess, reactor: ProcessReactor, kill_group: Callable[[int, int], None]
+    ) -> None:
         self._replica = replica
         self._reactor = reactor
+        self._kill_group = kill_group
+        self._group: int | None = None  # its number is the process's own, and outlives it
+        self._left_behind = False
         self._partial = {STDOUT: b"", STDERR: b"", REPORT: b""}
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._linger: DelayedCall | None = None
@@ -292,13 +300,34 @@ class _ProcessEvents(ProcessProtocol):
         transport: Any = self.transport
         transport.writeToChild(STDIN, line)
 
-    def signal(self, name: str) -> None:
-        """Send ``TERM`` or ``KILL``, unless the process has exited."""
+    def terminate(self) -> None:
+        """Send SIGTERM to the process alone; stopping its children is up to it."""
+        self._signal("TERM")
+
+    def kill(self) -> None:
+        """Send SIGKILL to the process and its children."""
+        if not self._signal_group(signal.SIGKILL):  # it does not lead its group yet
+            self._signal("KILL")
+
+    def _signal(self, name: str) -> None:
         transport: Any = self.transport
         try:
             transport.signalProcess(name)
         except ProcessExitedAlready:
             log.debug("{replica} has already exited", replica=self._replica.spec.runtime_name)
+
+    def _signal_group(self, number: int) -> bool:
+        """Whether there is such a group."""
+        if self._group is None:
+            return False
+        try:
+            self._kill_group(self._group, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    def connectionMade(self) -> None:
+        self._group = self.pid
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         *lines, rest = (self._partial[childFD] + data).split(b"\n")
@@ -310,16 +339,21 @@ class _ProcessEvents(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         self._replica.exited()
+        self._left_behind = self._signal_group(signal.SIGTERM)
         self._linger = self._reactor.callLater(_LINGER_S, self._lingered, reason)
 
     def processEnded(self, reason: Failure) -> None:
-        if self._linger is not None:
+        if self._linger is not None and not self._left_behind:
             self._linger.cancel()
             self._linger = None
-        self._over(reason)
+            self._over(reason)
 
     def _lingered(self, reason: Failure) -> None:
         self._linger = None
+        if self._left_behind and self._signal_group(signal.SIGKILL):
+            log.warn(
+                "{replica} left processes behind; they are killed", replica=self._replica.spec.runtime_name
+            )
         self._over(reason)
         transport: Any = self.transport
         transport.loseConnection()

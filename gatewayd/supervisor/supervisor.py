@@ -46,6 +46,7 @@ class Supervisor:
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
+        kill_group: Callable[[int, int], None] = os.killpg,
     ) -> None:
         self._never_up: set[tuple[str, int, int]] = set()
         self._waiting: Waiters[None] = Waiters()
@@ -66,6 +67,7 @@ class Supervisor:
                             timeout_ready_s=deployment.timeout_ready_s,
                             backoff=backoff,
                             dice=dice,
+                            kill_group=kill_group,
                             on_up=self._when_up(on_up, key),
                             on_down=self._when_down(on_down, key),
                             on_failed=self._when_failed(on_failed, key, spec.runtime_name),

@@ -1,6 +1,7 @@
 """A replica's process, spoken to over a real socket with gRPC's own client."""
 
 import json
+import signal
 
 import grpc
 import pytest
@@ -14,7 +15,11 @@ from gatewayd.pb import (
     JinaInfoProto,
     StatusProto,
 )
-from tests.paths import GOLDEN
+from tests.paths import GOLDEN, ROOT
+from tests.processes import runs
+from tests.waiting import until
+
+PARENTS = ROOT / "tests" / "parents.py"
 
 pytestmark = pytest.mark.slow
 
@@ -285,3 +290,57 @@ def test_an_executor_that_cannot_be_loaded_says_where_and_why(
     assert report["event"] == "failed"
     assert [part for part in expected if part not in report["error"]] == []
     assert replica.wait() == 1
+
+
+# -- the executor's own children ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_parent(start_replica, tmp_path):
+    """Starts a ``Parent``, and gives the replica and a function that waits for the pid of its child."""
+
+    def start(**uses_with):
+        pids = tmp_path / "pids"
+        replica = start_replica(
+            "Parent", py_modules=(str(PARENTS),), uses_with={"pids": str(pids), **uses_with}
+        )
+        return replica, lambda: int(
+            until(lambda: pids.exists() and pids.read_text().endswith("\n") and pids.read_text())
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("endpoint", ["/end_one", "/end_one_on_the_loop"])
+def test_an_executor_that_ends_a_forked_child_serves_on(start_parent, endpoint):
+    replica, _ = start_parent()
+    with replica.channel() as channel:
+        for _ in range(3):
+            answer, _ = ask(channel, endpoint, "x")
+            assert not answer.header.status.code, answer.header.status.description
+            assert answer.parameters["__results__"]["exec_a/rep-0"]["code"] == -signal.SIGTERM
+
+        replica.terminate()
+    assert replica.wait() == 0
+
+
+@pytest.mark.parametrize("kind", ["fork", "popen", "stubborn"])
+def test_what_an_executor_started_ends_with_it_when_its_supervisor_is_gone(start_parent, kind):
+    replica, child = start_parent(kind=kind)
+    replica.report()
+    assert runs(child())
+
+    replica.abandon()
+
+    replica.wait()
+    until(lambda: not runs(child()))
+
+
+def test_what_an_executor_started_while_it_loads_ends_with_it(start_parent):
+    replica, child = start_parent(kind="popen", load_forever=True)
+    assert runs(child())
+
+    replica.abandon()
+
+    assert replica.wait() == -signal.SIGTERM
+    until(lambda: not runs(child()))

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -23,9 +22,11 @@ from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.process import RESTART_BACKOFF
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
+from tests.processes import runs
 from tests.waiting import until, until_on_reactor
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
+PARENTS = str(ROOT / "tests" / "parents.py")
 SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 STEADY = Backoff(first_s=1.0, ceiling_s=5.0)
@@ -71,6 +72,18 @@ class FakeProcess:
         self.protocol.processEnded(reason)
 
 
+class FakeGroups:
+    """``os.killpg``, for the groups that a test says there are."""
+
+    def __init__(self):
+        self.alive, self.signals = set(), []
+
+    def kill(self, group, number):
+        if group not in self.alive:
+            raise ProcessLookupError
+        self.signals.append((group, number))
+
+
 class FakeReactor(Clock):
     def __init__(self):
         super().__init__()
@@ -84,7 +97,7 @@ class FakeReactor(Clock):
 
 class Setup:
     def __init__(self, *deployments, **options):
-        self.reactor, self.events = FakeReactor(), []
+        self.reactor, self.events, self.groups = FakeReactor(), [], FakeGroups()
         self.supervisor = Supervisor(
             self.reactor,
             deployments,
@@ -93,6 +106,7 @@ class Setup:
             environment={"PATH": "/bin"},
             backoff=STEADY,
             dice=lambda: 0.5,
+            kill_group=self.groups.kill,
             **options,
         )
         self.supervisor.start()
@@ -329,6 +343,51 @@ def test_the_delay_is_bounded_and_spread(failures, dice, expected):
     assert RESTART_BACKOFF.delay_s(failures, dice) == pytest.approx(expected)
 
 
+def test_what_a_process_leaves_behind_is_terminated_then_killed_before_it_starts_again():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    setup.groups.alive.add(1000)
+
+    setup.processes[0].exit(code=1)
+    assert setup.groups.signals == [(1000, signal.SIGTERM)]
+    assert setup.events[-1] == ("down", "one", 0, 0)
+    setup.reactor.advance(0.4)
+    assert setup.groups.signals == [(1000, signal.SIGTERM)]
+    setup.reactor.advance(0.1)
+
+    assert setup.groups.signals == [(1000, signal.SIGTERM), (1000, signal.SIGKILL)]
+    assert setup.only.state == "waiting"
+
+
+def test_a_stop_is_over_when_what_was_left_behind_has_ended():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    setup.groups.alive.add(1000)
+    stopped = outcome(setup.supervisor.stop(0.2))
+
+    setup.processes[0].exit()
+    assert (setup.processes[0].signals, stopped) == (["TERM"], [])
+    setup.groups.alive.clear()
+    setup.reactor.advance(0.5)
+
+    assert stopped == [None]
+    assert setup.groups.signals == [(1000, signal.SIGTERM)]
+
+
+def test_a_process_that_does_not_stop_is_killed_with_its_children():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    setup.groups.alive.add(1000)
+    setup.supervisor.stop(2.0)
+
+    setup.reactor.advance(2.0)
+
+    assert setup.groups.signals == [(1000, signal.SIGKILL)]
+    setup.groups.alive.clear()
+    setup.processes[0].exit(signal=signal.SIGKILL)
+    assert setup.only.state == "stopped"
+
+
 # -- real processes ----------------------------------------------------------------------------------
 
 
@@ -396,15 +455,7 @@ def test_executors_end_when_their_supervisor_is_killed():
         pids = json.loads(supervising.stdout.readline())
         supervising.kill()
 
-    until(lambda: not any(map(_runs, pids)), what="the end of the executors with their supervisor")
-
-
-def _runs(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # ended, though whoever inherited it has not looked yet
+    until(lambda: not any(map(runs, pids)), what="the end of the executors with their supervisor")
 
 
 def test_a_replica_that_reported_ready_but_has_exited_is_never_told_to_be_up():
@@ -432,3 +483,37 @@ def test_output_beyond_a_thousand_lines_a_second_is_counted_instead_of_logged():
     lines = [event["line"] for event in events if "line" in event]
     assert lines == ["x"] * 1000 + ["later"]
     assert [event["count"] for event in events if "count" in event] == [31_768]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fork", "popen", "stubborn"])
+@pytest_twisted.ensureDeferred
+async def test_no_child_outlives_its_executor(tmp_path, kind):
+    def children():
+        return [int(line) for line in pids.read_text().splitlines()]
+
+    pids, ups = tmp_path / "pids", []
+    executor = ExecutorConfig(
+        uses="Parent", py_modules=(PARENTS,), uses_with={"pids": str(pids), "kind": kind}
+    )
+    supervisor = Supervisor(
+        reactor,
+        [DeploymentConfig("parent", executor=executor)],
+        lambda *up: ups.append(up),
+        lambda *down: None,
+        environment={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        supervisor.start()
+        await supervisor.ready()
+        pid = supervisor.states()[0].pid
+        assert os.getpgid(pid) == pid
+        assert runs(children()[0])
+
+        os.kill(pid, signal.SIGKILL)
+        await until_on_reactor(reactor, lambda: len(ups) == 2)
+        assert not runs(children()[0])
+        assert runs(children()[1])
+    finally:
+        await supervisor.stop(5.0)
+    await until_on_reactor(reactor, lambda: not runs(children()[1]))

@@ -1,0 +1,69 @@
+"""
+The process group of an executor: whatever it starts ends with it.
+
+Its supervisor ends the group when the executor has ended; ``end`` is for when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Final
+
+# What children get between SIGTERM and SIGKILL, by feel.
+_PATIENCE_S: Final = 0.5
+_LOOK_S: Final = 0.02
+
+_leader: int | None = None
+_forking = threading.local()  # the mask of the thread that forks
+
+
+def lead() -> None:
+    """
+    Make this process the leader of a group. Forked children, which ``multiprocessing`` makes, stay in it.
+
+    They would also inherit the handlers of our signals, and the descriptor through which these wake the event
+    loop: it is the same one, so that a child's SIGTERM would stop us, and not the child. One that comes at once
+    waits until the child has its own handlers.
+    """
+    global _leader
+    os.setpgid(0, 0)
+    _leader = os.getpid()
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_reset_signals)
+
+
+def end() -> None:
+    """End the children that are left: SIGTERM, and soon after SIGKILL, which would end us too."""
+    if _leader != os.getpid():
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            ended, _ = os.waitpid(0, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not ended:
+            time.sleep(_LOOK_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _block() -> None:
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _reset_signals() -> None:
+    global _leader
+    if _leader is not None:  # else a child of a child, whose handlers are those that the child has set
+        _leader = None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _unblock()
