@@ -100,11 +100,11 @@ def _described(uses: str | Mapping[str, Any] | None, place: Place, folder: Folde
         return _Described()
     if isinstance(uses, Mapping):
         return _configured(uses, place, folder)
-    uses = uses.strip()
+    text, uses = uses, uses.strip()
     if _TAGGED.fullmatch(uses):
         uses = uses[1:]  # YAML's tag for a class, without arguments
     if uses.startswith(("jtype", "!", "{")):
-        return _configured(folder.document(uses, f"{place.source.name} (uses)", place), place, folder)
+        return _configured(folder.document(text, f"{place.source.name} (uses)", place), place, folder)
     if _FILE.fullmatch(uses) and "\n" not in uses:
         opened = folder.open(uses, place)
         if opened is None:

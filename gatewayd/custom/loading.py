@@ -15,7 +15,8 @@ from typing import Final
 from gatewayd.config.model import GatewayClass
 from gatewayd.custom.gateway import Gateway
 from gatewayd.errors import ConfigError
-from gatewayd.executor.loading import LoadError, find_class, import_modules, received, where
+from gatewayd.executor.classes import LoadError, find_class, import_modules, where
+from gatewayd.executor.loading import received
 
 PORTING: Final = (
     "a gateway class written for Jina becomes one of gatewayd's in three steps: inherit from "

@@ -165,6 +165,11 @@ def bindings(cls: type) -> dict[str, Callable[..., Any]]:
     return bound
 
 
+def is_marked(attribute: object) -> bool:
+    """Whether it is a method with ``@requests``."""
+    return callable(attribute) and hasattr(attribute, _ENDPOINTS)
+
+
 def accepted(function: Callable[..., Any]) -> frozenset[str] | None:
     """The keywords that ``function`` takes, None for any."""
     parameters = inspect.signature(function).parameters

@@ -35,10 +35,15 @@ class CannotSend(Exception):
 
 @attrs.frozen
 class ByValue:
-    """What is sent by value: the class (None if it is sent by name), and entries of ``uses_with``."""
+    """
+    What is sent by value: the class (None if it is sent by name), and entries of ``uses_with``.
+
+    ``known`` is the sender's class of the bare name in ``uses``; one that ``py_modules`` define overrides it.
+    """
 
     cls: type | None = None
     uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+    known: type | None = None
 
 
 def importable_name(cls: type) -> str | None:
@@ -58,14 +63,15 @@ def pack(sent: ByValue) -> str:
     """ASCII text for ``unpack`` in another process of the same Python. Raises CannotSend."""
     import cloudpickle
 
-    module = None if sent.cls is None else sys.modules.get(sent.cls.__module__)
+    cls = sent.cls or sent.known
+    module = None if cls is None else sys.modules.get(cls.__module__)
     # If the class's module cannot be imported there (a test's, an exec'd one), send what the class uses of
     # it.
     by_value = module is not None and module.__name__ != "__main__" and not _is_found(module)
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return base64.b64encode(_dumps((sent.cls, dict(sent.uses_with)))).decode()
+        return base64.b64encode(_dumps((sent.cls, dict(sent.uses_with), sent.known))).decode()
     except Exception as error:  # a user's __reduce__ may raise anything
         raise CannotSend(_explained(sent, error)) from error
     finally:
@@ -79,8 +85,8 @@ def unpack(text: str) -> ByValue:
     for filename, source in sources.items():
         # With None for the time of modification, linecache never compares the entry with a file.
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    cls, uses_with = pickle.loads(pickled)
-    return ByValue(cls, uses_with)
+    cls, uses_with, known = pickle.loads(pickled)
+    return ByValue(cls, uses_with, known)
 
 
 def _dumps(value: object) -> bytes:
@@ -164,7 +170,7 @@ def _explained(sent: ByValue, error: Exception) -> str:
     for name, value in sent.uses_with.items():
         if (reason := _refusal(value)) is not None:
             return f"uses_with: {name} (a {type(value).__name__}) cannot be sent to another process: {reason}"
-    cls = sent.cls
+    cls = sent.cls or sent.known
     if cls is None:
         return str(error)
     for method, name, value in _used(cls):

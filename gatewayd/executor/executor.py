@@ -22,16 +22,19 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from gatewayd.executor.binding import (
     Batching,
+    accepted,
     batching_mark,
     bindings,
+    is_marked,
 )
 from gatewayd.messages.discovery import DEFAULT, DRY_RUN
 
 Handler = Callable[..., Any]
+E = TypeVar("E", bound="Executor")
 
 
 def nothing(self: Executor, **kwargs: Any) -> None:
@@ -51,6 +54,7 @@ class Executor:
     _bound: ClassVar[Mapping[str, Handler]] = {DEFAULT: nothing}
     tracer: Any = None
     meter: Any = None
+    _given: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,6 +65,13 @@ class Executor:
             if issubclass(base, Executor) and base is not Executor:
                 inherited.update(base.__dict__["_bound"])
         cls._bound = {**inherited, **bindings(cls)}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        executor = super().__new__(cls)
+        executor._given = {}
+        # An __init__ need not come to ours: that of a dataclass, or one without super().__init__().
+        executor.configure()
+        return executor
 
     def __init__(
         self,
@@ -73,24 +84,39 @@ class Executor:
     ) -> None:
         """
         ``requests`` maps an endpoint to a method's name, and replaces that method's own endpoints.
-        ``dynamic_batching`` maps an endpoint or a method's name to settings.
+        ``dynamic_batching`` maps an endpoint or a method's name to settings. None keeps what is set.
 
         Raises TypeError or ValueError if these name something that does not exist.
         """
+        self.configure(
+            metas=metas,
+            requests=requests,
+            runtime_args=runtime_args,
+            workspace=workspace,
+            dynamic_batching=dynamic_batching,
+        )
+
+    def configure(self, **given: Any) -> None:
+        """
+        Take the keywords of ``__init__``; None keeps what an earlier call set.
+
+        The runtime calls this before ``__init__``, so that a subclass's ``__init__`` need not pass them on.
+        """
+        self._given |= {key: value for key, value in given.items() if value is not None}
+        metas = {key: value for key, value in self._given.get("metas", {}).items() if value is not None}
         self.metas = SimpleNamespace(
             **{
                 "name": type(self).__name__,
                 "description": None,
                 "workspace": None,
                 "py_modules": None,
-                **{key: value for key, value in (metas or {}).items() if value is not None},
+                **metas,
             }
         )
-        self.runtime_args = SimpleNamespace(**(runtime_args or {}))
+        self.runtime_args = SimpleNamespace(**self._given.get("runtime_args", {}))
         self.logger = logging.getLogger(self.metas.name)
-        self._init_workspace = workspace
-        self.requests: dict[str, Handler] = self._rebound(requests or {})
-        self.batching: dict[str, Batching] = self._batching(dynamic_batching or {})
+        self.requests: dict[str, Handler] = self._rebound(self._given.get("requests", {}))
+        self.batching: dict[str, Batching] = self._batching(self._given.get("dynamic_batching", {}))
 
     @property
     def workspace(self) -> str:
@@ -103,7 +129,7 @@ class Executor:
         base = (
             getattr(self.runtime_args, "workspace", None)
             or self.metas.workspace
-            or self._init_workspace
+            or self._given.get("workspace")
             or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gatewayd"
         )
         folder = Path(base).expanduser().absolute() / self.metas.name
@@ -136,17 +162,24 @@ class Executor:
         the same name [run].
         """
         moved: dict[str, Handler] = {}
+        former: set[Handler] = set()
         for endpoint, name in overrides.items():
-            function = getattr(type(self), name, None)
-            if not callable(function):
-                raise TypeError(
-                    f"uses_requests: {endpoint} is to be answered by {name}, "
-                    f"but {type(self).__name__} has no such method"
-                )
-            moved[endpoint] = function
-        former = set(moved.values())
+            marked = [vars(base)[name] for base in type(self).__mro__ if is_marked(vars(base).get(name))]
+            if not marked:
+                raise TypeError(self._no_such_method(endpoint, name))
+            moved[endpoint] = getattr(type(self), name)
+            former |= {moved[endpoint], *marked}
         kept = {endpoint: function for endpoint, function in self._bound.items() if function not in former}
         return {**kept, **moved, DRY_RUN: nothing}
+
+    def _no_such_method(self, endpoint: str, name: str) -> str:
+        cls = type(self)
+        names = dict.fromkeys(function.__name__ for function in self._bound.values())
+        wrong = f"{cls.__name__}.{name} has no @requests" if hasattr(cls, name) else "there is no such method"
+        return (
+            f"uses_requests: {endpoint} is to be answered by {name}, but {wrong}; "
+            f"{cls.__name__} has {', '.join(names) or 'no method with @requests'}"
+        )
 
     def _batching(self, configured: Mapping[str, Mapping[str, Any]]) -> dict[str, Batching]:
         names = {function.__name__ for function in self.requests.values()}
@@ -163,6 +196,20 @@ class Executor:
             if settings is not None:
                 found[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")
         return found
+
+
+def created(cls: type[E], uses_with: Mapping[str, Any], given: Mapping[str, Any]) -> E:
+    """
+    An executor with the keywords ``uses_with``, of which the runtime knows what ``given`` says.
+
+    Of ``given`` an ``__init__`` gets what it accepts. Raises what it raises.
+    """
+    executor = cls.__new__(cls, **uses_with)
+    executor.configure(**given)
+    accepts = accepted(cls.__init__)
+    handed = {key: value for key, value in given.items() if accepts is None or key in accepts}
+    cls.__init__(executor, **{**uses_with, **handed})
+    return executor
 
 
 def _check_init(cls: type) -> None:

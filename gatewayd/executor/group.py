@@ -25,8 +25,8 @@ def lead() -> None:
     Make this process the leader of a group. Forked children, which ``multiprocessing`` makes, stay in it.
 
     They would also inherit the handlers of our signals, and the descriptor through which these wake the event
-    loop: it is the same one, so that a child's SIGTERM would stop us, and not the child. One that comes at once
-    waits until the child has its own handlers.
+    loop: it is the same one, so that a child's SIGTERM would stop us, and not the child. A signal that comes
+    at once waits until the child has its own handlers.
     """
     global _leader
     os.setpgid(0, 0)

@@ -1,31 +1,20 @@
 """
 Creates the Executor of an ``ExecutorSpec``: imports its modules, finds its class, calls ``__init__``.
 
-Errors here are for the executor's author to fix, so each names the file and what was looked for; ``__main__``
-adds the traceback.
+Errors name the file and what was looked for; ``__main__`` adds the traceback.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import TypeVar
 
+from gatewayd.config.model import ExecutorConfig
 from gatewayd.executor.by_value import ByValue, unpack
-from gatewayd.executor.executor import Executor
+from gatewayd.executor.classes import LoadError, class_named, find_class, import_modules, where
+from gatewayd.executor.executor import Executor, created
 from gatewayd.executor.spec import ExecutorSpec
 
-T = TypeVar("T")
-
-
-class LoadError(Exception):
-    """A class that cannot be loaded, or used; ``str(error)`` says which file or class, and why."""
+__all__ = ["LoadError", "load", "received"]
 
 
 def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
@@ -38,7 +27,7 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
     base_dir = import_modules(config.py_modules, spec.base_dir)
     if sent is None:
         sent = received(config.by_value, config.uses)
-    cls: type[Executor] = sent.cls or find_executor(config.uses, config.py_modules)
+    cls: type[Executor] = sent.cls or _by_name(config, sent.known)
     runtime_args = {
         "name": spec.runtime_name,
         "workspace": str(Path(base_dir, config.workspace)) if config.workspace else None,
@@ -49,35 +38,16 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
         "tracer_provider": None,
         "meter_provider": None,
     }
+    given = {
+        "metas": dict(config.uses_metas),
+        "requests": dict(config.uses_requests),
+        "runtime_args": runtime_args,
+        "dynamic_batching": dict(config.uses_dynamic_batching),
+    }
     try:
-        executor = cls(
-            **{**config.uses_with, **sent.uses_with},
-            metas=dict(config.uses_metas),
-            requests=dict(config.uses_requests),
-            runtime_args=runtime_args,
-            dynamic_batching=dict(config.uses_dynamic_batching),
-        )
+        return created(cls, {**config.uses_with, **sent.uses_with}, given)
     except Exception as error:
         raise LoadError(f"{where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
-    if not hasattr(executor, "runtime_args"):
-        raise LoadError(
-            f"{where(cls)}: {cls.__name__}.__init__ must call super().__init__(**kwargs); it did not"
-        )
-    return executor
-
-
-def import_modules(py_modules: Iterable[str], base_dir: str) -> str:
-    """
-    Import files and modules, with ``base_dir``, whose absolute path is returned, being importable.
-
-    Raises LoadError.
-    """
-    base_dir = str(Path(base_dir).absolute())
-    if base_dir not in sys.path:
-        sys.path.insert(0, base_dir)
-    for module in py_modules:
-        _import(module, base_dir)
-    return base_dir
 
 
 def received(by_value: str | None, uses: str | None) -> ByValue:
@@ -90,110 +60,9 @@ def received(by_value: str | None, uses: str | None) -> ByValue:
         raise LoadError(f"uses: {uses or 'uses_with'} cannot be received: {error!r}") from error
 
 
-def _import(module: str, base_dir: str) -> None:
-    """Import a file, or a module by its dotted name."""
-    path = Path(base_dir, module)
-    if path.suffix == ".py" or path.exists() or os.sep in module:
-        import_file(path)
-        return
-    try:
-        importlib.import_module(module)
-    except Exception as error:
-        raise LoadError(f"py_modules: {module} cannot be imported: {error!r}") from error
-
-
-def import_file(path: Path) -> ModuleType:
-    """
-    Import a file (or a package's folder) under its own name, and make its folder importable.
-
-    Raises LoadError.
-    """
-    if path.is_dir():
-        path = path / "__init__.py"
-    if not path.is_file():
-        raise LoadError(f"py_modules: there is no file {path}")
-    package = path.name == "__init__.py"
-    folder = path.parent.parent if package else path.parent
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    name = path.parent.name if package else path.stem
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        if getattr(loaded, "__file__", None) == str(path):
-            return loaded
-        # Another module, such as a standard one, has this name: keep both.
-        name = f"{name}_{hashlib.sha1(str(path).encode(), usedforsecurity=False).hexdigest()[:8]}"
-    module_spec = importlib.util.spec_from_file_location(
-        name, path, submodule_search_locations=[str(path.parent)] if package else None
-    )
-    if module_spec is None or module_spec.loader is None:
-        raise LoadError(f"py_modules: {path} is no Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise LoadError(f"{path} cannot be imported: {error!r}") from error
-    return module
-
-
-def find_executor(uses: str | None, py_modules: Iterable[str] = ()) -> type[Executor]:
-    """As ``find_class``; None is the pass-through Executor."""
-    if uses is None or uses in ("Executor", "BaseExecutor"):
+def _by_name(config: ExecutorConfig, known: type | None) -> type[Executor]:
+    if config.uses is None or config.uses in ("Executor", "BaseExecutor"):
         return Executor
-    return find_class(uses, Executor, py_modules)
-
-
-def find_class(uses: str, base: type[T], py_modules: Iterable[str] = ()) -> type[T]:
-    """
-    The subclass of ``base`` that ``uses`` means: ``module.Class``, ``module:Class``, or a loaded one's name.
-
-    Raises LoadError.
-    """
-    separator = ":" if ":" in uses else "."
-    module_name, _, class_name = uses.rpartition(separator)
-    if not module_name:
-        return _loaded_class(uses, base, list(py_modules))
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise LoadError(f"uses: {uses}: the module {module_name} cannot be imported: {error!r}") from error
-    found: object = module
-    for part in class_name.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise LoadError(f"uses: {uses}: {module.__file__} has no class {class_name}")
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise LoadError(
-            f"uses: {uses}: {class_name} in {module.__file__} is not a gatewayd {base.__name__}; "
-            f"does it import {base.__name__} from gatewayd?"
-        )
-    return found
-
-
-def _loaded_class(name: str, base: type[T], py_modules: list[str]) -> type[T]:
-    known = list(_subclasses(base))
-    named = [cls for cls in known if cls.__name__ == name]
-    files = {str(Path(module, "__init__.py") if Path(module).is_dir() else module) for module in py_modules}
-    # A process that runs several Flows, as tests do, may have loaded other classes of this name.
-    own = [cls for cls in named if where(cls) in files]
-    if found := own or named:
-        return found[-1]  # the latest definition wins, as in a module
-    looked = ", ".join(py_modules) or "no py_modules are given"
-    there = ", ".join(sorted({cls.__name__ for cls in known})) or "none"
-    raise LoadError(f"uses: there is no {base.__name__} class {name} (looked in: {looked}); found: {there}")
-
-
-def _subclasses(cls: type[T]) -> Iterator[type[T]]:
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
-
-
-def where(cls: type) -> str:
-    """The file that defines a class."""
-    if cls.__module__ == "__main__":  # that of another process
-        codes = (getattr(value, "__code__", None) for value in vars(cls).values())
-        return next((code.co_filename for code in codes if code is not None), "a Flow in Python")
-    return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__)
+    if known is not None:
+        return class_named(config.uses, Executor, config.py_modules) or known
+    return find_class(config.uses, Executor, config.py_modules)

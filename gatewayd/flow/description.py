@@ -26,6 +26,7 @@ from gatewayd.config.sections import gather, read, spread
 from gatewayd.config.substitution import holds_reference
 from gatewayd.errors import ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
+from gatewayd.executor.classes import class_named
 
 # Where a class may stand, and the field of DeploymentConfig that comes of it.
 _ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
@@ -67,12 +68,18 @@ class Description:
 
     def portable(self) -> tuple[dict[str, Any], dict[str, str]]:
         """
-        As ``separated``, with the values of variables, and the objects as text.
+        As ``separated``, with the values of variables, and the objects as text, among them classes that
+        ``uses`` names.
 
         Raises FlowError for what cannot be used or sent.
         """
         mapping, objects = self.separated()
-        mapping = self._read(mapping).mapping
+        document = self._read(mapping)
+        mapping = document.mapping
+        for key, cls in _known_classes(document.config):
+            part = objects.get(key, ByValue())
+            if part.cls is None:
+                objects[key] = attrs.evolve(part, known=cls)
         by_value: dict[str, str] = {}
         for key, part in objects.items():
             try:
@@ -316,6 +323,24 @@ def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, By
         if objects:
             parts["executor"] = attrs.evolve(parts.get("executor", ByValue()), uses_with=objects)
     return plain, list(parts.items())
+
+
+def _known_classes(config: FlowConfig) -> Iterator[tuple[str, type]]:
+    """
+    The classes of this process that ``uses`` means by a bare name, in a file or in Python.
+
+    With the keys of ``Description.separated``.
+    """
+    from gatewayd.executor.executor import Executor
+
+    for index, deployment in enumerate(config.deployments):
+        for role in _ROLES.values():
+            executor = None if deployment.external else getattr(deployment, role)
+            if executor is None or executor.uses is None:
+                continue
+            name = executor.uses.removeprefix("__main__.").removeprefix("__main__:")
+            if name.isidentifier() and (cls := class_named(name, Executor)) is not None:
+                yield str(index) if role == "executor" else f"{index}.{role}", cls
 
 
 def _checked_class(cls: type, key: str) -> bool:

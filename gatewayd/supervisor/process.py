@@ -44,8 +44,8 @@ _LINE_LIMIT_BYTES: Final = 64 * 1024
 # reactor thread, so this is 4 % of it; without a limit, a process that prints in a loop takes all of it.
 _PIECES_PER_S: Final = 1000
 _PIECE_BYTES: Final = 256
-# How long to wait, after the exit, for output that is still in the pipes, and for the rest of the process group
-# to end after SIGTERM. The pipes may stay open: child processes inherit them, in sessions of their own too.
+# How long to wait, after the exit, for output that is still in the pipes, and for the rest of the process
+# group to end after SIGTERM. The pipes may stay open: child processes in sessions of their own inherit them.
 _LINGER_S: Final = 0.5
 # The first restart is quick, because most crashes happen once; a class that never loads is tried four times a
 # minute. A process that was ready for ``_STABLE_S`` ends a series of failures.

@@ -1,5 +1,6 @@
 """The Executor base class: what a class binds, what is refused, what an instance knows."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from gatewayd import Executor, dynamic_batching, monitor, requests
 from gatewayd.executor.binding import Batching
+from gatewayd.executor.executor import created
 
 
 class Base(Executor):
@@ -60,8 +62,30 @@ def test_uses_requests_takes_the_place_of_the_methods_former_endpoints():
 
 
 def test_uses_requests_must_name_a_method():
-    with pytest.raises(TypeError, match=r"/new .* nobody, but Base has no such method"):
-        Base(requests={"/new": "nobody"})
+    with pytest.raises(
+        TypeError, match="/new is to be answered by other, but there is no such method; Base has a, b"
+    ):
+        Base(requests={"/new": "other"})
+
+
+def test_uses_requests_must_name_a_method_for_requests():
+    class Sub(Base):
+        def helper(self, **kwargs): ...
+
+    for name in ("helper", "close"):
+        with pytest.raises(TypeError, match=rf"Sub\.{name} has no @requests; Sub has a, b"):
+            Sub(requests={"/new": name})
+
+
+def test_uses_requests_takes_the_method_that_a_subclass_puts_in_the_place_of_a_bound_one():
+    class Sub(Base):
+        def a(self, **kwargs):
+            return "sub"
+
+    sub = Sub(requests={"/new": "a"})
+
+    assert sub.requests["/new"](sub) == "sub"
+    assert "/a" not in sub.requests
 
 
 def test_a_bound_method_must_accept_what_requests_are_called_with():
@@ -87,6 +111,57 @@ def test_init_may_name_what_the_runtime_passes():
             super().__init__(metas=metas, requests=requests, runtime_args=runtime_args)
 
     assert Named().metas.name == "Named"
+
+
+def test_a_dataclass_is_an_executor_like_any_other():
+    @dataclasses.dataclass
+    class Data(Executor):
+        size: int = 1
+
+        @requests(on="/a")
+        def a(self, **kwargs): ...
+
+    @dataclasses.dataclass
+    class More(Data):
+        colour: str = "red"
+
+        def __post_init__(self):
+            self.both = f"{self.size} {self.colour}"
+
+    assert Data(2) == Data(size=2)
+    assert Data(2).metas.name == "Data"
+    more = created(More, {"size": 3}, {"metas": {"name": "mine"}, "requests": {"/b": "a"}})
+    assert (more.both, more.metas.name, list(more.requests)) == ("3 red", "mine", ["/b", "_jina_dry_run_"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sise'"):
+        created(Data, {"sise": 3}, {})
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_an_init_that_hands_nothing_on_leaves_what_the_runtime_gives(tmp_path, calls):
+    class Careless(Executor):
+        def __init__(self, size=1, **kwargs):
+            if calls:
+                super().__init__()
+            self.size = size
+
+        @requests(on="/a")
+        def a(self, **kwargs): ...
+
+    given = {
+        "metas": {"name": "mine"},
+        "requests": {"/b": "a"},
+        "runtime_args": {"name": "x/rep-0", "workspace": str(tmp_path), "shard_id": 1},
+        "dynamic_batching": {"/b": {"preferred_batch_size": 2}},
+    }
+    careless = created(Careless, {"size": 2}, given)
+
+    assert careless.size == 2
+    assert careless.workspace == str(tmp_path / "mine" / "1")
+    assert careless.logger.name == "mine"
+    assert list(careless.requests) == ["/b", "_jina_dry_run_"]
+    assert careless.batching == {"/b": Batching(2)}
+    assert careless.runtime_args.name == "x/rep-0"
+    assert Careless().metas.name == "Careless"
 
 
 def test_metas_name_is_the_class_name_unless_given():

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from gatewayd.config import ExecutorConfig
+from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.loading import LoadError, load
 from gatewayd.executor.spec import ExecutorSpec
@@ -58,6 +59,23 @@ def test_a_bare_name_is_found_in_py_modules(folder):
     assert executor.runtime_args.name == "exec_a/rep-0"
 
 
+def test_a_class_that_the_sender_knows_by_its_name_is_used_unless_py_modules_define_one(folder):
+    class Mine(Executor): ...
+
+    path = str(folder / "mine_of_test_loading.py")
+
+    def loaded(py_modules):
+        config = ExecutorConfig(uses="Mine", py_modules=py_modules)
+        return type(load(ExecutorSpec("a", config, base_dir=str(folder)), ByValue(known=Mine)))
+
+    assert loaded(()) is Mine
+    assert loaded((path,)).__module__ == "mine_of_test_loading"
+
+
+def test_an_init_without_super_does(folder):
+    assert load_from(folder, "mine_of_test_loading.Forgetful").runtime_args.name == "exec_a/rep-0"
+
+
 def test_no_class_is_the_pass_through():
     assert type(load(ExecutorSpec("exec_a"))) is Executor
 
@@ -77,7 +95,6 @@ def test_a_py_module_may_have_the_name_of_a_standard_one(folder):
         ("nowhere.Mine", "the module nowhere cannot be imported"),
         ("mine_of_test_loading.Missing", r"mine_of_test_loading\.py has no class Missing"),
         ("mine_of_test_loading.Stranger", "is not a gatewayd Executor"),
-        ("mine_of_test_loading.Forgetful", r"must call super\(\).__init__\(\*\*kwargs\)"),
         ("Nobody", "no Executor class Nobody"),
     ],
 )

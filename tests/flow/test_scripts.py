@@ -111,6 +111,45 @@ for cls in (Top, make(), Beside):
         except Exception as error:
             print(''.join(error.stacks))
 """
+BY_NAME = """
+from dataclasses import dataclass
+from gatewayd import Executor, Flow, requests
+
+
+class Named(Executor):
+    def __init__(self, word='?', **kwargs):
+        super().__init__(**kwargs)
+        self.word = word
+
+    @requests
+    def say(self, docs, **kwargs):
+        docs[0].text += f'{self.metas.name} {self.word};'
+
+
+@dataclass
+class Data(Executor):
+    number: int = 1
+
+    @requests
+    def say(self, docs, **kwargs):
+        docs[0].text += f'{self.number};'
+
+
+uses = [
+    'Data',
+    '!Named\\nwith: {word: own}',
+    {'jtype': 'Data', 'with': {'number': 2}},
+    '\\n    jtype: Named\\n    with: {word: own}\\n',
+    'named.yml',
+]
+flow = Flow()
+for each in uses:
+    flow = flow.add(uses=each)
+with flow:
+    print(*flow.post('/', '').texts)
+with Flow.load_config('flow.yml') as flow:
+    print(*flow.post('/', '').texts)
+"""
 BESIDE = """
 from gatewayd import Executor, requests
 
@@ -278,6 +317,16 @@ def test_the_traceback_of_a_request_shows_the_file_the_line_and_its_text(tmp_pat
         source = f"raise ValueError('{word}')"
         line = text[: text.index(source)].count("\n") + 1
         assert f'File "{tmp_path / name}", line {line}, in ask\n    {source}' in done.stdout
+
+
+def test_a_class_of_the_script_is_found_by_its_bare_name(tmp_path):
+    """In ``uses``, in an executor's own configuration, and in a Flow file."""
+    (tmp_path / "named.yml").write_text("jtype: Named\nwith: {word: own}\nmetas: {name: mine}\n")
+    (tmp_path / "flow.yml").write_text("jtype: Flow\nexecutors: [{uses: Named, uses_with: {word: file}}]\n")
+    done = run(tmp_path, BY_NAME)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1;Named own;2;Named own;mine own;\nNamed file;\n"
 
 
 def test_what_cannot_be_sent_to_a_process_is_named(tmp_path):
