@@ -42,7 +42,7 @@ _RESERVED: Final = frozenset(
 )
 _RESERVED_PREFIXES: Final = (":", "grpc-", "content-", "proxy-", "access-control-", "sec-websocket-")
 # Executors get the client's, but an answer has the gateway's own.
-_NOT_BACK: Final = frozenset({"x-request-id"})
+_NOT_BACK: Final = frozenset({"x-request-id", "x-gatewayd-hint"})
 
 _NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
