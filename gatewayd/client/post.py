@@ -153,6 +153,10 @@ class PostOptions:
         except IllegalHeader as error:
             raise ValueError(f"headers: {error}") from None
 
+    def header(self, name: str) -> str | None:
+        """The value of one of ``headers``, whose names are in any case."""
+        return next((value for key, value in self.headers.items() if key.lower() == name), None)
+
     def sent_headers(self) -> dict[str, str]:
         """HTTP's headers of each request, without those of ``auth`` and ``cookies``."""
         if not self.metadata:

@@ -10,17 +10,27 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+import attrs
 from docarray import DocumentArray
 from docarray.proto.docarray_pb2 import DocumentArrayProto
 from google.protobuf.message import DecodeError
 
 from gatewayd.messages.generations import check_generation
+from gatewayd.messages.structs import read_struct
 from gatewayd.messages.wire import Malformed, field, split
 
 _DOCS: Final = 0x0A  # DataContentProto.docs
 _DOCS_BYTES: Final = 0x12  # DataContentProto.docs_bytes
 
 ArrayType = Literal["numpy", "list"] | None
+
+
+@attrs.frozen
+class _Taken:
+    """The Structs of a document by their fields, and those of its chunks and matches."""
+
+    own: dict[str, Any]
+    below: list[_Taken]
 
 
 def documents_of(data: bytes) -> Any:
@@ -39,14 +49,56 @@ def documents_of(data: bytes) -> Any:
     if docs_bytes:
         docs = _unpickled(docs_bytes)
     try:
-        return DocumentArray.from_protobuf(DocumentArrayProto.FromString(docs))
+        message = DocumentArrayProto.FromString(docs)
     except DecodeError as error:
         raise Malformed(f"the documents are not a DocumentArrayProto: {error}") from error
+    try:
+        return DocumentArray.from_protobuf(message)
+    except ValueError:
+        # docarray reads tags with protobuf's JSON, which refuses NaN and infinities.
+        return _read_by_hand(message)
 
 
 def data_of(documents: Any, array_type: ArrayType = None) -> bytes:
     """The DataContentProto of a DocumentArray, its arrays as ``array_type``, unless that is None."""
     return b"".join(field(_DOCS, documents.to_protobuf(ndarray_type=array_type).SerializeToString()))
+
+
+def _read_by_hand(message: Any) -> Any:
+    """As docarray does, except for the Structs of documents, which are read here."""
+    structs = [_taken_structs(document) for document in message.docs]
+    documents = DocumentArray.from_protobuf(message)
+    for document, taken in zip(documents, structs, strict=True):
+        _put_back(document, taken)
+    return documents
+
+
+def _taken_structs(message: Any) -> _Taken:
+    """The Structs of a document's message and of all documents in it, removed from the message."""
+    own = {
+        name: _whole_numbers(read_struct(getattr(message, name)))
+        for name in ("tags", "_metadata")
+        if message.HasField(name)
+    }
+    for name in own:
+        message.ClearField(name)
+    return _Taken(own, [_taken_structs(child) for child in (*message.chunks, *message.matches)])
+
+
+def _put_back(document: Any, taken: _Taken) -> None:
+    for name, value in taken.own.items():
+        setattr(document, name, value)
+    for child, below in zip((*document.chunks, *document.matches), taken.below, strict=True):
+        _put_back(child, below)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Floats that are whole as integers, as protobuf's JSON has them."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _unpickled(docs_bytes: bytes) -> bytes:

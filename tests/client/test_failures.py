@@ -8,7 +8,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -89,20 +89,30 @@ def test_a_request_that_the_gateway_refuses_tells_why(client, protocol):
 
 
 @contextlib.contextmanager
-def http_server(status: int, body: bytes, seen: list[Any] | None = None) -> Iterator[int]:
-    """Answers everything with ``status`` and ``body``; what it was asked goes to ``seen``."""
+def http_server(
+    answer: Callable[[Any, bytes], tuple[int, bytes]], seen: list[Any] | None = None, name: str = "a server"
+) -> Iterator[int]:
+    """
+    Gives ``answer`` each request's headers and body, and sends the status and body that it returns.
+
+    What the server was asked goes to ``seen``. ``name`` is its header Server.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = self.rfile.read(int(self.headers.get("content-length", 0)))
             if seen is not None:
                 seen.append((self.path, dict(self.headers), asked))
+            status, body = answer(self.headers, asked)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         do_GET = do_POST
+
+        def version_string(self) -> str:
+            return name
 
         def log_message(self, *_: object) -> None:
             pass
@@ -136,7 +146,7 @@ NETWORK = json.dumps({"header": {"status": {"code": 1, "description": "exec_a is
     ],
 )
 def test_every_http_status_has_its_exception(status, body, error, also, message):
-    with http_server(status, body) as port:
+    with http_server(lambda _, __: (status, body)) as port:
         client = Client(host="127.0.0.1", port=port, protocol="http")
         with pytest.raises(error, match=message) as caught:
             client.post("/tag", "x")
@@ -146,13 +156,13 @@ def test_every_http_status_has_its_exception(status, body, error, also, message)
 def test_what_http_is_asked_with_is_what_the_user_gave():
     seen: list[Any] = []
     answer = b'{"header": {"requestId": "r"}, "data": []}'
-    with http_server(200, answer, seen) as port:
+    with http_server(lambda _, __: (200, answer), seen) as port:
         client = Client(host="127.0.0.1", port=port, protocol="http")
         client.post(
             "/tag",
             {"id": "d", "text": "x"},
             target_executor="exec.*",
-            headers={"X-Mine": "yes"},
+            headers={"X-Mine": "yes", "Content-Type": "application/json"},
             auth=("user", "word"),
             cookies={"a": "b"},
         )
@@ -170,7 +180,7 @@ def test_what_http_is_asked_with_is_what_the_user_gave():
 
 def test_graphql_answers_come_with_their_headers():
     seen: list[Any] = []
-    with http_server(200, b'{"data": {"docs": []}}', seen) as port:
+    with http_server(lambda _, __: (200, b'{"data": {"docs": []}}'), seen) as port:
         client = Client(host="127.0.0.1", port=port, protocol="http")
         answer = client.mutate("mutation { docs { id } }", {"n": 1}, headers={"X-Mine": "yes"})
 
@@ -183,7 +193,8 @@ def test_graphql_answers_come_with_their_headers():
 
 
 def test_graphql_errors_are_raised():
-    with http_server(200, b'{"data": null, "errors": [{"message": "no field foo"}]}') as port:
+    answer = b'{"data": null, "errors": [{"message": "no field foo"}]}'
+    with http_server(lambda _, __: (200, answer)) as port:
         client = Client(host="127.0.0.1", port=port, protocol="http")
         with pytest.raises(ConnectionError, match="returned the following errors: no field foo"):
             client.mutate("{ foo }")

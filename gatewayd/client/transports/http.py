@@ -1,11 +1,19 @@
-"""HTTP: one ``POST /post`` with JSON for each request, as many at a time as there are connections."""
+"""
+HTTP: one ``POST /post`` for each request, as many at a time as there are connections.
+
+Requests and answers are protobuf, so that numbers and their types pass unchanged. A server that takes JSON
+only, such as the reference's, refuses the first request before it looks at it; that request and all that
+follow are then sent as JSON.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any, Final
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
@@ -24,20 +32,30 @@ from gatewayd.client.response import Response
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, requested
+from gatewayd.messages import wire
 from gatewayd.messages.headers import joined
 from gatewayd.messages.request import Request
+from gatewayd.pb import HeaderProto
 
 # How much of an unexpected body is kept in an error.
 _SHOWN: Final = 2000
+
+_JSON: Final = "application/json"
+_PROTOBUF: Final = "application/x-protobuf"
+
+# What servers answer to a body of a type that they don't take. Nothing has been done for the request then.
+_NOT_TAKEN: Final = (400, 406, 415, 422)
 
 
 class HttpTransport:
     def __init__(self, address: GatewayAddress) -> None:
         self._address = address
         self._session = HttpSession(address)
+        # Loop thread only. None until an answer has shown which form the server takes.
+        self._takes_protobuf: bool | None = None
 
     def encode(self, request: Request) -> bytes:
-        return jsonform.encode(request)
+        return wire.encode_request(request)
 
     async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         await run_singles(partial(self._single, post), outbox, deliver, post.retries)
@@ -61,12 +79,38 @@ class HttpTransport:
         await self._session.close()
 
     async def _single(self, options: PostOptions, message: Message) -> Read:
+        asked_as = options.header("content-type")
+        if self._takes_protobuf is False or (asked_as is not None and asked_as != _PROTOBUF):
+            return await self._as_json(options, message)
+        try:
+            return await self._as_protobuf(options, message)
+        except RequestRefused as refused:
+            if self._takes_protobuf or refused.status not in _NOT_TAKEN:
+                raise
+            read = await self._as_json(options, message)
+        self._takes_protobuf = False
+        return read
+
+    async def _as_protobuf(self, options: PostOptions, message: Message) -> Read:
+        return await self._posted(options, message.payload, _PROTOBUF, f"{_PROTOBUF}, {_JSON};q=0.5")
+
+    async def _as_json(self, options: PostOptions, message: Message) -> Read:
+        # Large documents take time, and this is the thread that all Clients share.
+        body = await asyncio.to_thread(jsonform.encode, wire.decode_request(message.payload))
+        return await self._posted(options, body, _JSON, _JSON)
+
+    async def _posted(self, options: PostOptions, body: bytes, content_type: str, accept: str) -> Read:
         url = self._address.url("/post")
-        async with requested(self._session, "POST", url, options, message.payload) as answer:
-            body = await answer.read()
-            check_status(answer.status, url, body)
+        forms = {"Content-Type": content_type, "Accept": accept}
+        async with requested(self._session, "POST", url, options, body, forms) as answer:
+            content = await answer.read()
+            if answer.content_type == _PROTOBUF or answer.headers.get("Server") == "gatewayd":
+                self._takes_protobuf = True
+            check_status(answer.status, url, content, answer.content_type)
             headers = joined((name.lower(), value) for name, value in answer.headers.items())
-        return lambda: Response(jsonform.decode(body), headers)
+        if answer.content_type == _PROTOBUF:
+            return lambda: Response(content, headers)
+        return lambda: Response(jsonform.decode(content), headers)
 
 
 async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOptions) -> str | None:
@@ -79,7 +123,7 @@ async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOp
     return None if status.get("code") == 0 else str(status.get("description") or DRY_RUN_FAILED)
 
 
-def check_status(status: int, url: str, body: bytes) -> None:
+def check_status(status: int, url: str, body: bytes, content_type: str = _JSON) -> None:
     """Raises what an HTTP status means (spec client.md, Errors raised), unless it is success."""
     if status < 300:
         return
@@ -87,20 +131,23 @@ def check_status(status: int, url: str, body: bytes) -> None:
         raise BadClient(f"no such endpoint {url}")
     text = body.decode("utf-8", "replace")
     shown = text[:_SHOWN]
+    described = _description(body, content_type) or shown
     if status == 503:
-        raise Unreachable(_description(body) or shown, status)
+        raise Unreachable(described, status)
     if status == 504:
-        raise TimedOut(_description(body) or shown, status)
+        raise TimedOut(described, status)
     if status >= 500:
-        raise BrokenAnswer(f"HTTP status {status}: {_description(body) or shown}", status, shown)
+        raise BrokenAnswer(f"HTTP status {status}: {described}", status, shown)
     raise RequestRefused(f"the gateway refused the request (HTTP status {status}): {shown}", status, text)
 
 
-def _description(body: bytes) -> str:
+def _description(body: bytes, content_type: str) -> str:
     """What a gateway says in ``header.status`` of a failure; empty where the body is not such."""
     try:
+        if content_type == _PROTOBUF:
+            return HeaderProto.FromString(wire.split(body)[0]).status.description
         return str(orjson.loads(body)["header"]["status"]["description"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, wire.Malformed, DecodeError):
         return ""
 
 

@@ -1,16 +1,20 @@
 """
 Requests to and answers from HTTP's JSON, with a DataRequestProto at this end of it.
 
-JSON knows fewer types than documents have: arrays come back with the widest type of their kind
-(float64, int64), NaN and infinity as null.
+Only servers that don't take protobuf are spoken to in this form. JSON knows fewer types than documents have:
+arrays come back with the widest type of their kind (float64, int64). NaN and infinities, which it lacks, are
+refused by name in arrays, tags and parameters; other fields have them as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from gatewayd.client.errors import BadClientInput, BadServerFlow
@@ -39,6 +43,7 @@ def encode(request: Request) -> bytes:
     try:
         if request.documents:
             body["data"] = [_sparse(read_document(one)) for one in parse(request.documents).docs.docs]
+        _check_finite(body)
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     except (GatewayError, orjson.JSONEncodeError) as error:
         raise BadClientInput(f"the documents have no JSON form: {error}") from error
@@ -47,8 +52,7 @@ def encode(request: Request) -> bytes:
 def decode(body: bytes) -> bytes:
     """The DataRequestProto that an answer's body means. Raises BadServerFlow."""
     try:
-        answer = orjson.loads(body)
-        return b"".join(_parts(answer))
+        return b"".join(_parts(_loads(body)))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise BadServerFlow(f"the gateway's answer is not the JSON of a response: {error}") from error
 
@@ -108,6 +112,41 @@ def _route(value: Mapping[str, Any]) -> RouteProto:
 
 def _either(value: Mapping[str, Any], camel: str, snake: str) -> Any:
     return value[camel] if camel in value else value.get(snake)
+
+
+def _loads(body: bytes) -> Any:
+    """JSON, and Python's extension of it: a server that writes NaN and Infinity means them."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+def _check_finite(body: Mapping[str, Any]) -> None:
+    """Raises BadClientInput where a number of a request's body has no form in JSON."""
+    for name in ("data", "parameters"):
+        if where := next(_non_finite(body.get(name), name), None):
+            raise BadClientInput(
+                f"{where} holds NaN or infinity, which JSON lacks, and this server takes nothing but JSON "
+                "over HTTP: post over grpc or websocket"
+            )
+
+
+def _non_finite(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _non_finite(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _non_finite(item, f"{where}[{index}]")
+    elif isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            yield where
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where
 
 
 def _sparse(document: dict[str, object]) -> dict[str, object]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Final
 
 import aiohttp
+from multidict import CIMultiDict
 
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import BadClient, BadServerFlow, TimedOut, Unreachable
 from gatewayd.client.hints import explained
 from gatewayd.client.post import PostOptions
 from gatewayd.messages.headers import METADATA_BYTES
+
+_JSON_BODY: Final = {"Content-Type": "application/json"}
 
 
 class HttpSession:
@@ -109,18 +112,26 @@ def _ssl_error(error: Exception) -> BaseException:
 
 @contextlib.asynccontextmanager
 async def requested(
-    session: HttpSession, method: str, url: str, options: PostOptions, body: bytes | None = None
+    session: HttpSession,
+    method: str,
+    url: str,
+    options: PostOptions,
+    body: bytes | None = None,
+    headers: Mapping[str, str] = _JSON_BODY,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """One HTTP request with the options of its post. Raises errors.py's tree."""
-    headers = headers_of(options)
-    if body is not None:
-        headers.setdefault("Content-Type", "application/json")
+    """
+    One HTTP request with the options of its post, whose headers win over ``headers``.
+
+    ``headers`` are sent with a body only. Raises errors.py's tree.
+    """
+    sent = CIMultiDict(headers if body is not None else {})
+    sent.update(headers_of(options))
     with translated(session.address):
         async with session.get().request(
             method,
             url,
             data=body,
-            headers=headers,
+            headers=sent,
             cookies=options.cookies or None,
             timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=30.0),
             server_hostname=session.address.certificates.server_name,

@@ -66,12 +66,13 @@ def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems
 def _to_numpy(value: list[Any]) -> Array:
     """Raises ValueError with a text for the client, which is numpy's own for ragged lists."""
     kinds = _leaf_kinds(value, 1)
-    if NoneType in kinds and kinds <= {int, float, NoneType} and kinds != {int, NoneType}:
-        # null is JSON's form of NaN, which only arrays of floats have. numpy reads None as NaN.
+    if NoneType in kinds and kinds <= {int, float, NoneType}:
+        # null is JSON's form of NaN, which only arrays of floats have; JavaScript writes their whole numbers
+        # as integers. numpy reads None as NaN.
         kinds = {float}
     if not kinds <= {int, float, bool, str}:
         raise ValueError(
-            "an array holds numbers, booleans or strings; null, which means NaN, stands only beside floats"
+            "an array holds numbers, booleans or strings; null, which means NaN, stands only beside numbers"
         )
     if str in kinds:
         lengths = [len(leaf) if type(leaf) is str else 32 for leaf in _leaves(value)]

@@ -26,6 +26,7 @@ from gatewayd.messages.json_form.values import (
     as_text,
     as_unsigned,
     fill_struct,
+    write_float,
 )
 from gatewayd.messages.structs import read_struct
 from gatewayd.pb import DataContentProto, DocumentProto, NamedScoreProto
@@ -208,11 +209,11 @@ def read_document(message: DocumentProto) -> dict[str, object]:
         "tensor": read_array(message.tensor) if message.HasField("tensor") else None,
         "mime_type": message.mime_type or None,
         "text": message.text or None,
-        "weight": message.weight or None,
+        "weight": write_float(message.weight),
         "uri": message.uri or None,
         "tags": (read_struct(message.tags) or None) if message.HasField("tags") else None,
-        "offset": message.offset or None,
-        "location": list(message.location) or None,
+        "offset": write_float(message.offset),
+        "location": [write_float(item) or 0.0 for item in message.location] or None,
         "embedding": read_array(message.embedding) if message.HasField("embedding") else None,
         "modality": message.modality or None,
         "evaluations": _read_scores(message.evaluations),
@@ -230,7 +231,7 @@ def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object] | N
         return None
     return {
         name: {
-            "value": score.value or None,
+            "value": write_float(score.value),
             "op_name": score.op_name or None,
             "description": score.description or None,
             "ref_id": score.ref_id or None,

@@ -2,7 +2,8 @@
 Writes responses and errors as JSON, without document objects in between.
 
 A Response has two forms: HTTP's (camelCase, all keys present) and WebSocket's (snake_case, without unset
-keys). Non-finite numbers in arrays, tags and parameters become null, because JSON cannot express them.
+keys). Non-finite numbers in arrays, tags and parameters become null, because JSON cannot express them; those
+of fields that are numbers become texts (``values.write_float``). Protobuf answers keep them all.
 """
 
 from __future__ import annotations

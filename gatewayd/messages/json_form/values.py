@@ -9,6 +9,7 @@ the reference fails with a 500, the wording is ours.
 from __future__ import annotations
 
 import binascii
+import math
 from typing import Any, Final
 
 from gatewayd.pb import ListValue, Struct, Value
@@ -99,16 +100,23 @@ def as_unsigned(value: object, loc: Loc, problems: Problems) -> int:
 
 
 def as_float(value: object, loc: Loc, problems: Problems) -> float:
-    """A number that is finite as a 32-bit float. Numeric strings are converted."""
+    """A number that a 32-bit float can hold. Texts are converted, as are NaN, Infinity and -Infinity."""
     try:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         problems.add(loc, "value is not a valid float", "type_error.float")
         return 0.0
-    if not -_MAX_FLOAT32 <= found <= _MAX_FLOAT32:
+    if math.isfinite(found) and not -_MAX_FLOAT32 <= found <= _MAX_FLOAT32:
         problems.add(loc, "ensure this value is a finite 32-bit float", "value_error.number.not_in_range")
         return 0.0
     return found
+
+
+def write_float(value: float) -> float | str | None:
+    """A field's number: None for 0, its default; text for what JSON lacks, as in protobuf's own JSON."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value or None
 
 
 def as_blob(value: object, loc: Loc, problems: Problems) -> bytes:
