@@ -49,7 +49,7 @@ def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
             raise Refused(
                 message=f"an external executor needs a port: {where}; give port: 8080 or host: h:8080"
             )
-        return Addresses(tuple(_join(host, port or 0) for host, port, _ in parsed), tls)
+        return Addresses(tuple(authority(host, port or 0) for host, port, _ in parsed), tls)
     if any(_explicit(host) for host in hosts):
         raise Refused(message="a port is given in host as well as in port; give it once")
     names = [host for host, _, _ in parsed]
@@ -61,7 +61,7 @@ def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
         raise Refused(
             message=f"Number of hosts ({len(names)}) does not match the number of ports ({len(ports)})"
         )
-    return Addresses(tuple(_join(*pair) for pair in zip(names, ports, strict=True)), tls)
+    return Addresses(tuple(authority(*pair) for pair in zip(names, ports, strict=True)), tls)
 
 
 def _explicit(host: str) -> bool:
@@ -86,5 +86,6 @@ def _parse(text: str) -> tuple[str, int | None, bool | None]:
     return match["host"].strip("[]"), port, scheme.tls if scheme else None
 
 
-def _join(host: str, port: int) -> str:
+def authority(host: str, port: int) -> str:
+    """``host:port``; an address of IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -112,8 +112,9 @@ class AsgiApp:
                 for name, values in http_request.requestHeaders.getAllRawHeaders()
                 for value in values
             ],
-            "client": (client.host, client.port),
-            "server": (server.host, server.port),
+            # A socket of both families has addresses of IPv4 in the form of IPv6.
+            "client": (client.host.removeprefix("::ffff:"), client.port),
+            "server": (server.host.removeprefix("::ffff:"), server.port),
             "state": dict(self._lifespan.state),
         }
 

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gatewayd.config.addresses import authority
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
@@ -82,7 +83,7 @@ class Runtime:
 
     async def start(self) -> str:
         """Listen and serve. Returns the address. Raises RuntimeError if the port is taken."""
-        wanted = f"{self._spec.host}:{self._spec.port}"
+        wanted = authority(self._spec.host, self._spec.port)
         try:
             port = self._server.add_insecure_port(wanted)
         except RuntimeError as error:
@@ -90,8 +91,8 @@ class Runtime:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        host = "127.0.0.1" if self._spec.host == "0.0.0.0" else self._spec.host
-        return f"{host}:{port}"
+        host = "127.0.0.1" if self._spec.host in ("0.0.0.0", "::") else self._spec.host
+        return authority(host, port)
 
     async def stop(self) -> None:
         """Stop as in the module's diagram. Returns when the executor's ``close()`` has returned."""

@@ -25,7 +25,7 @@ from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.binding import bind_error
+from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
@@ -114,14 +114,19 @@ class GrpcPort:
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, inflating)
-        try:
-            host = self._gateway.host
-            bound = self._bind(server, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except RuntimeError as error:
-            raise self._refusal(port) from error
+        for address in self._addresses():
+            try:
+                port = self._bind(server, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+            except RuntimeError as error:
+                raise self._refusal(address, port) from error
         await server.start()
         self._server = server
-        return bound
+        return port
+
+    def _addresses(self) -> tuple[str, ...]:
+        # Of all interfaces, gRPC's server itself takes both families at the first.
+        found = addresses_of(self._gateway.host)
+        return found[:1] if found[0] in EVERYWHERE else found
 
     def _bind(self, server: Any, address: str) -> int:
         if self._identity is None:
@@ -130,10 +135,10 @@ class GrpcPort:
         pair = (self._identity.key_pem, self._identity.chain_pem)
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
-    def _refusal(self, port: int) -> ConfigError:
+    def _refusal(self, address: str, port: int) -> ConfigError:
         """Why gRPC could not bind: it logs that, but its exception doesn't say."""
         host = self._gateway.host
-        reason = bind_error(host, port)
+        reason = bind_error(address, port)
         if reason is None and self._identity is not None:
             # gRPC brings a TLS library of its own, which knows fewer kinds of keys than OpenSSL.
             return UnusableIdentity(
