@@ -105,6 +105,7 @@ class Mounted:
         self._reactor = reactor
         self._bridge = Bridge(reactor, "gateway class loop")
         self._ready = False
+        self._starting: Deferred[None] | None = None
         gateway._link = self
         self._mounts = self._mounted()
         if self._mounts and not web:
@@ -116,7 +117,8 @@ class Mounted:
     def start(self) -> Deferred[None]:
         """Call ``startup``, and start the applications. Fails with ConfigError."""
         self._bridge.start()
-        return Deferred.fromCoroutine(self._start())
+        starting = self._starting = Deferred.fromCoroutine(self._start())
+        return starting
 
     async def stop(self, grace_s: float) -> None:
         """
@@ -124,6 +126,8 @@ class Mounted:
 
         The first two may take ``grace_s`` together, or a few seconds.
         """
+        if self._starting is not None:
+            self._starting.cancel()  # nothing happens if it has started
         if self._ready:
             self._ready = False
             ending = Deferred.fromCoroutine(self._stop())
@@ -177,6 +181,8 @@ class Mounted:
                 await self._bridge.on_loop(app.startup)
         except StartupFailed as error:
             raise self._refusal(f"the application of {self._name} cannot start: {error}") from error
+        except CancelledError:
+            raise  # by ``stop``
         except Exception as error:
             log.failure("startup of {name} failed", name=self._name)
             raise self._refusal(f"startup of {self._name} failed: {error!r}") from error

@@ -153,14 +153,16 @@ class GatewayService(Service):
             try:
                 await supervisor.ready()
                 await gateway.discovered()
-                await gateway.start_custom()
+                if self._gateway is gateway:
+                    await gateway.start_custom()
             except (Draining, CancelledError):
                 return  # it is stopped
             except ConfigError as error:
                 self._fail(error)
             else:
-                gateway.ready()
-                self._on_event({"event": "ready"})
+                if self._gateway is gateway:  # else it is being stopped
+                    gateway.ready()
+                    self._on_event({"event": "ready"})
 
         Deferred.fromCoroutine(starting()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)

@@ -16,7 +16,7 @@ from klein import Klein
 
 from gatewayd import Executor, Flow, Gateway, requests
 from gatewayd.flow.flow import FlowError, RuntimeFailToStart
-from tests.processes import environment
+from tests.processes import Child, environment
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +146,37 @@ def test_a_class_that_cannot_start_ends_the_start(source: str, text: str, tmp_pa
     assert text in str(failed.value)
     assert served.returncode == 1
     assert re.search(rf"flow.yml:5:\d+: gateway.*{re.escape(text.removeprefix('gateway'))}", served.stdout)
+
+
+WAITING = {
+    "on the reactor": """
+    def startup(self):
+        from twisted.internet.defer import Deferred
+        print("startup has begun", flush=True)
+        return Deferred()
+""",
+    "on the loop": """
+    app = staticmethod(lambda scope, receive, send: None)
+    async def startup(self):
+        import asyncio
+        print("startup has begun", flush=True)
+        await asyncio.Event().wait()
+""",
+}
+
+
+@pytest.mark.parametrize("where", WAITING)
+def test_a_signal_during_startup_ends_it_in_order(where: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "from gatewayd import Gateway\n\nclass Front(Gateway):" + WAITING[where])
+    child = Child([sys.executable, "-m", "gatewayd", "serve", str(path)], cwd=tmp_path)
+    try:
+        child.line("startup has begun")
+    finally:
+        code = child.stop()
+
+    assert code == 0
+    assert "Traceback" not in child.output
+    assert "#critical" not in child.output
 
 
 def test_check_loads_it(tmp_path: Path) -> None:
