@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gatewayd.executor import group
+from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.loops import new_event_loop
 
 if TYPE_CHECKING:
@@ -80,25 +81,12 @@ def _run() -> int:
         spec = ExecutorSpec.from_line(line)
         executor = _load(spec)
     except Exception as error:
-        _send_event({"event": "failed", "error": _user_traceback(error)})
+        _send_event({"event": "failed", "error": "".join(user_traceback(error))})
         return 1
     # Imported modules stay: the garbage collector need not traverse them.
     gc.freeze()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(executor, spec, _send_event))
-
-
-def _user_traceback(error: Exception) -> str:
-    """The traceback without the frames of gatewayd and of the import system: the mistake is elsewhere."""
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    link: traceback.TracebackException | None
-    link = first = traceback.TracebackException.from_exception(error)
-    while link is not None:
-        link.stack = traceback.StackSummary.from_list(
-            [frame for frame in link.stack if not frame.filename.startswith((own, "<frozen"))]
-        )
-        link = link.__cause__ or link.__context__
-    return "".join(first.format())
 
 
 def _exit_with_supervisor(lifeline: int) -> None:

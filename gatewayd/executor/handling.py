@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import json
 import logging
-import traceback
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -25,7 +25,8 @@ from gatewayd.errors import BadRequest, IllegalHeader
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import accepted, named
 from gatewayd.executor.executor import Executor, nothing
-from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.executor.spec import BRIEF, ExecutorSpec
+from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.document_arrays import data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
@@ -295,11 +296,18 @@ class Handling:
         """The request as it was received, with the exception as its status, and the method's headers."""
         header = HeaderProto.FromString(message.header)
         name = type(error).__name__
-        log.error("%s failed on %r", self._spec.runtime_name, header.exec_endpoint, exc_info=error)
+        lines = [_safely(str, line) for line in user_traceback(error)]
+        # A Flow in Python raises the traceback where the request was made, and shows what is logged here.
+        log.error(
+            "%s failed on %r: %s",
+            self._spec.runtime_name,
+            header.exec_endpoint,
+            lines[-1].strip() if os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
+        )
         status = StatusProto(code=StatusProto.ERROR, description=_safely(repr, error))
         status.exception.name = name
         status.exception.args.extend(_safely(str, argument) for argument in error.args)
-        status.exception.stacks.extend(_safely(str, line) for line in traceback.format_exception(error))
+        status.exception.stacks.extend(lines)
         status.exception.executor = self._class_name
         header.status.CopyFrom(status)
         failed = attrs.evolve(message, header=header.SerializeToString())

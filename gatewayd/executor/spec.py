@@ -10,11 +10,14 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from gatewayd.config.model import DeploymentConfig, ExecutorConfig
+
+# Set in the environment of an executor whose log shows failures without their tracebacks.
+BRIEF: Final = "GATEWAYD_BRIEF_FAILURES"
 
 
 @attrs.frozen

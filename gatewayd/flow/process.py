@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from gatewayd.executor.by_value import own_path
+from gatewayd.executor.spec import BRIEF
 
 # After the grace period, for connections and executors to be closed. By feel.
 _PATIENCE_S: Final = 20.0
@@ -156,7 +157,7 @@ class RunningGateway:
 
 def _environment() -> dict[str, str]:
     """This process's, with the modules that it can import importable there."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(own_path())}
+    return {BRIEF: "1", **os.environ, "PYTHONPATH": os.pathsep.join(own_path())}
 
 
 def _log_level() -> str:

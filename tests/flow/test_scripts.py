@@ -150,6 +150,19 @@ with flow:
 with Flow.load_config('flow.yml') as flow:
     print(*flow.post('/', '').texts)
 """
+FAILS_ONCE = """
+from gatewayd import Executor, Flow, requests
+
+
+class Failing(Executor):
+    @requests
+    def ask(self, **kwargs):
+        raise ValueError('asked')
+
+
+with Flow().add(uses=Failing) as flow:
+    flow.post('/', 'x')
+"""
 BESIDE = """
 from gatewayd import Executor, requests
 
@@ -317,6 +330,16 @@ def test_the_traceback_of_a_request_shows_the_file_the_line_and_its_text(tmp_pat
         source = f"raise ValueError('{word}')"
         line = text[: text.index(source)].count("\n") + 1
         assert f'File "{tmp_path / name}", line {line}, in ask\n    {source}' in done.stdout
+
+
+def test_a_failed_request_has_its_traceback_once_where_it_was_made(tmp_path):
+    done = run(tmp_path, FAILS_ONCE)
+
+    assert done.returncode == 1
+    assert "failed on '/': ValueError: asked\n" in done.stderr
+    assert done.stderr.count("raise ValueError('asked')\n") == 1
+    assert f'{tmp_path / "example.py"}", line 8, in ask' in done.stderr
+    assert "handling.py" not in done.stderr
 
 
 def test_a_class_of_the_script_is_found_by_its_bare_name(tmp_path):
