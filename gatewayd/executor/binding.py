@@ -132,6 +132,23 @@ def monitor(*, name: str | None = None, documentation: str | None = None) -> Cal
                     return await function(self, *args, **kwargs)
 
             wrapped = timed_coroutine
+        elif inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def timed_async_generator(self: Any, *args: Any, **kwargs: Any) -> Any:
+                with self.monitor(label, about):
+                    async for one in function(self, *args, **kwargs):
+                        yield one
+
+            wrapped = timed_async_generator
+        elif inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def timed_generator(self: Any, *args: Any, **kwargs: Any) -> Any:
+                with self.monitor(label, about):
+                    yield from function(self, *args, **kwargs)
+
+            wrapped = timed_generator
         else:
 
             @functools.wraps(function)

@@ -404,9 +404,11 @@ def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str,
 
 
 async def _awaited(returned: Any) -> Any:
+    if not inspect.isasyncgen(returned):
+        returned = await returned
     if inspect.isasyncgen(returned):
         return _gathered([one async for one in returned])
-    return await returned
+    return _gathered(returned) if inspect.isgenerator(returned) else returned
 
 
 def _gathered(yielded: Iterable[object]) -> Any:

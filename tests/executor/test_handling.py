@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from docarray import Document, DocumentArray
 
-from gatewayd import Executor, dynamic_batching, requests
+from gatewayd import Executor, dynamic_batching, monitor, requests
 from gatewayd.config import ExecutorConfig
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
@@ -465,12 +465,34 @@ class Yielding(Executor):
         await asyncio.sleep(0)
         yield Document(text="more")
 
+    @monitor()
+    @requests(on="/timed")
+    def timed(self, docs, **kwargs):
+        yield docs[0]
+        yield Document(text="more")
+
+    @requests(on="/async_timed")
+    @monitor()
+    async def async_timed(self, docs, **kwargs):
+        yield docs[0]
+        yield Document(text="more")
+
+    @requests(on="/returned")
+    def returned(self, docs, **kwargs):
+        return (doc for doc in [docs[0], Document(text="more")])
+
+    @requests(on="/async_returned")
+    async def async_returned(self, docs, **kwargs):
+        return (doc for doc in [docs[0], Document(text="more")])
+
     @requests(on="/wrong")
     def wrong(self, **kwargs):
         yield 5
 
 
-@pytest.mark.parametrize("endpoint", ["/plain", "/async"])
+@pytest.mark.parametrize(
+    "endpoint", ["/plain", "/async", "/timed", "/async_timed", "/returned", "/async_returned"]
+)
 def test_what_a_generator_yields_is_one_answer(endpoint):
     ((answer, failed),) = run(Yielding(), message(endpoint, "a", "b"))
 
