@@ -5,17 +5,20 @@ Turns ``uses`` and the keys around it, of an executor or of the gateway, into a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from gatewayd.config.files import Folder
+from gatewayd.config.document import parse
+from gatewayd.config.files import Folder, read_text
 from gatewayd.config.flow_kinds import USES
 from gatewayd.config.keys import CONFIG_FILE, EXECUTOR
 from gatewayd.config.model import ExecutorConfig, GatewayClass
-from gatewayd.config.problems import Place, show, type_name
+from gatewayd.config.problems import Diagnostics, Place, Source, show, type_name
 from gatewayd.config.sections import gather, model_arguments, read
+from gatewayd.config.substitution import Variables, substitute
 
 # The reference's own gateways: here protocols are settings.
 _GATEWAYS: Final = {
@@ -49,7 +52,46 @@ def executor_config(values: Mapping[str, Any], place: Place, folder: Folder) -> 
 
     Relative paths start at ``folder``, those in an executor's own file at that file's folder.
     """
-    described = _described(values.get("uses"), place.inside("uses"), folder)
+    return _overridden(_described(values.get("uses"), place.inside("uses"), folder), values, place, folder)
+
+
+def read_executor(
+    content: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    folders: Sequence[Path],
+    variables: Variables | None,
+    name: str = "<text>",
+) -> ExecutorConfig:
+    """
+    The executor of a configuration of its own: a file (a Path), YAML text, or their content.
+
+    ``overrides`` are keys of an executor in a Flow file. Relative paths start at the file's folder, or at the
+    first of ``folders``; what is not there is looked for in the others. Without ``variables``, nothing is
+    replaced. Raises ConfigError.
+    """
+    diagnostics = Diagnostics()
+    source, base = Source(name, diagnostics), folders[0]
+    if isinstance(content, Path):
+        source, base = Source(str(content), diagnostics), content.parent
+        content = read_text(content, Place(source)) or ""
+    value = parse(content, source) if isinstance(content, str) else content
+    diagnostics.raise_problems()
+    if variables is not None:
+        value = substitute(value, source, variables)
+    folder = Folder(base.absolute(), variables or Variables({}, {}), tuple(folders))
+    place = Place(Source("Executor.load_config()", diagnostics))
+    values = read(gather(EXECUTOR, overrides, place))
+    config = _overridden(
+        _configured(value, Place(source), folder), values, place, attrs.evolve(folder, path=folders[0])
+    )
+    diagnostics.raise_problems()
+    return config
+
+
+def _overridden(
+    described: _Described, values: Mapping[str, Any], place: Place, folder: Folder
+) -> ExecutorConfig:
     metas = dict(values.get("uses_metas", {}))
     modules = _modules_of(metas, place.inside("uses_metas"), folder)
     if "py_modules" in values:

@@ -19,11 +19,12 @@ import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+from gatewayd.callers import caller_folder
 from gatewayd.executor.binding import (
     Batching,
     accepted,
@@ -32,6 +33,11 @@ from gatewayd.executor.binding import (
     is_marked,
 )
 from gatewayd.messages.discovery import DEFAULT, DRY_RUN
+
+if TYPE_CHECKING:
+    from gatewayd.executor.configured import Content
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
 E = TypeVar("E", bound="Executor")
@@ -55,6 +61,7 @@ class Executor:
     tracer: Any = None
     meter: Any = None
     _given: dict[str, Any]
+    _init_arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -69,6 +76,7 @@ class Executor:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         executor = super().__new__(cls)
         executor._given = {}
+        executor._init_arguments = args, kwargs
         # An __init__ need not come to ours: that of a dataclass, or one without super().__init__().
         executor.configure()
         return executor
@@ -147,6 +155,102 @@ class Executor:
 
     def close(self) -> Any:
         """Called once after the last request, before the process ends. May be a coroutine function."""
+
+    @classmethod
+    def load_config(
+        cls,
+        source: Content,
+        *,
+        allow_py_modules: bool = True,
+        substitute: bool = True,
+        context: Mapping[str, Any] | None = None,
+        uses_with: Mapping[str, Any] | None = None,
+        uses_metas: Mapping[str, Any] | None = None,
+        uses_requests: Mapping[str, str] | None = None,
+        extra_search_paths: Iterable[str | Path] | None = None,
+        py_modules: str | Iterable[str] | None = None,
+        runtime_args: Mapping[str, Any] | None = None,
+        uses_dynamic_batching: Mapping[str, Mapping[str, Any]] | None = None,
+        **ignored: Any,
+    ) -> Any:
+        """
+        The executor of a file, an open stream, YAML text or a map: the configuration that ``uses`` may name.
+
+        It is created in this process. The class is that of its ``jtype``, or this one if it has none. Files
+        are looked for in ``extra_search_paths``, the current folder and that of the calling code. ``context``
+        gives ``${{ CONTEXT.x }}``, the environment ``${{ ENV.X }}``, unless ``substitute`` is False. The
+        keywords with ``uses_`` override the configuration, as in ``Flow.add``; ``py_modules`` are imported
+        besides its own, which ``allow_py_modules=False`` leaves out. Other keywords are ignored.
+
+        Raises FileNotFoundError, ConfigError with every problem of the configuration, LoadError for a class
+        that is not found, and what ``__init__`` raises.
+        """
+        from gatewayd.executor.configured import Loading, class_of, read_config
+
+        if ignored:
+            log.warning("%s.load_config ignores %s", cls.__name__, ", ".join(ignored))
+        caller = caller_folder()
+        folders = [*map(Path, extra_search_paths or ()), Path.cwd(), *([] if caller is None else [caller])]
+        overrides = {
+            "uses_with": uses_with,
+            "uses_metas": uses_metas,
+            "uses_requests": uses_requests,
+            "uses_dynamic_batching": uses_dynamic_batching,
+            "py_modules": [py_modules] if isinstance(py_modules, str) else py_modules,
+        }
+        loading = Loading(tuple(folders), context or {}, substitute, allow_py_modules, overrides)
+        config = read_config(source, loading)
+        found = class_of(config, Executor, loading.folders, cls)
+        given = {
+            "metas": config.uses_metas,
+            "requests": config.uses_requests,
+            "runtime_args": runtime_args,
+            "dynamic_batching": config.uses_dynamic_batching,
+        }
+        return created(found, config.uses_with, given)
+
+    def save_config(self, filename: str | Path) -> None:
+        """
+        Write a configuration for ``load_config`` and for ``uses``: the class, its arguments, and its metas.
+
+        Raises TypeError for an argument that YAML does not have.
+        """
+        from gatewayd.executor.configured import arguments, to_yaml
+
+        args, kwargs = self._init_arguments
+        with_ = arguments(type(self).__init__, args, kwargs)
+        Path(filename).write_text(to_yaml(type(self), with_, self._given), encoding="utf-8")
+
+    @classmethod
+    def serve(
+        cls,
+        uses_with: Mapping[str, Any] | None = None,
+        uses_metas: Mapping[str, Any] | None = None,
+        uses_requests: Mapping[str, str] | None = None,
+        stop_event: Any = None,
+        uses_dynamic_batching: Mapping[str, Mapping[str, Any]] | None = None,
+        **settings: Any,
+    ) -> None:
+        """
+        Serve this class behind a gateway, as a Deployment, until Ctrl-C, SIGTERM or ``stop_event``.
+
+        The settings are those of ``Deployment``: ``port``, ``protocol``, ``name``, ``replicas`` ... Raises
+        FlowError for settings that are not accepted, RuntimeFailToStart for an executor that cannot start.
+        """
+        # As a script would: what serves executors is made of them, so this module cannot name it.
+        from gatewayd import Deployment
+
+        keywords: dict[str, Any] = {
+            **settings,
+            "uses": cls,
+            "uses_with": uses_with,
+            "uses_metas": uses_metas,
+            "uses_requests": uses_requests,
+            "uses_dynamic_batching": uses_dynamic_batching,
+        }
+        served: Any = Deployment(**keywords)
+        with served:
+            served.block(stop_event)
 
     def __enter__(self) -> Executor:
         return self
