@@ -336,9 +336,10 @@ def _known_classes(config: FlowConfig) -> Iterator[tuple[str, type]]:
     for index, deployment in enumerate(config.deployments):
         for role in _ROLES.values():
             executor = None if deployment.external else getattr(deployment, role)
-            if executor is None or executor.uses is None:
+            uses: str | None = getattr(executor, "uses", None)  # what runs elsewhere has none
+            if uses is None:
                 continue
-            name = executor.uses.removeprefix("__main__.").removeprefix("__main__:")
+            name = uses.removeprefix("__main__.").removeprefix("__main__:")
             if name.isidentifier() and (cls := class_named(name, Executor)) is not None:
                 yield str(index) if role == "executor" else f"{index}.{role}", cls
 
