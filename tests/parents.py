@@ -43,10 +43,11 @@ CHILDREN = {"popen": _popen, "stubborn": _stubborn, "fork": _fork}
 
 
 class Parent(Executor):
-    def __init__(self, pids, kind="fork", load_forever=False, **kwargs):
+    def __init__(self, pids, kind=None, load_forever=False, **kwargs):
         super().__init__(**kwargs)
-        with Path(pids).open("a") as file:
-            file.write(f"{CHILDREN[kind]()}\n")
+        if kind is not None:
+            with Path(pids).open("a") as file:
+                file.write(f"{CHILDREN[kind]()}\n")
         if load_forever:
             time.sleep(1000)
 

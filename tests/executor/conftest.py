@@ -45,6 +45,7 @@ class Replica:
         )
         for descriptor in (stdin, output, report):
             os.close(descriptor)
+        self._group = self.pid
         os.write(self._stdin, spec.to_line())
 
     def report(self) -> dict[str, str]:
@@ -89,6 +90,8 @@ class Replica:
         return ""
 
     def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # no children are left, as should be
+            os.killpg(self._group, signal.SIGKILL)
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
