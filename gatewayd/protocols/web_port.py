@@ -18,6 +18,7 @@ from gatewayd.config.model import Listener
 from gatewayd.errors import UpgradeForbidden
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.grammar import members
@@ -43,6 +44,9 @@ class Upgradable(Resource):
         super().__init__()
         self._api = api
         self._upgrade = WebSocketResource(websockets)
+
+    def wants_body(self, http_request: GatewayRequest) -> bool:
+        return self._api.wants_body(http_request)
 
     def render(self, http_request: GatewayRequest) -> int:
         if not _asks_to_upgrade(http_request):
@@ -97,13 +101,19 @@ class WebPort:
         full = "http" in listener.protocols
         self._api = HttpApi(backend, full=full)
         self.connections = Connections(backend.reactor)
+        self._hangups = HangUps(backend.reactor)
         self.websockets: WebSocketListener | None = None
-        root: Resource = self._api
+        root: HttpApi | Upgradable = self._api
         if "websocket" in listener.protocols:
-            self.websockets = WebSocketListener(backend, self.connections)
+            self.websockets = WebSocketListener(backend, self.connections, self._hangups)
             root = Upgradable(self._api, self.websockets)
         self.site = GatewaySite(
-            root, limits or SiteLimits.of(gateway), backend, self.connections, cors=Cors(gateway.cors)
+            root,
+            limits or SiteLimits.of(gateway),
+            backend,
+            self.connections,
+            self._hangups,
+            cors=Cors(gateway.cors),
         )
 
     def listen(self) -> None:
@@ -122,9 +132,8 @@ class WebPort:
         return gatherResults(ends).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
-        """Release what watches WebSockets, and end what serves paths."""
-        if self.websockets is not None:
-            self.websockets.hangups.close()
+        """Release what watches connections, and end what serves paths."""
+        self._hangups.close()
         return self._api.stop()
 
     def report(self) -> PortReport:

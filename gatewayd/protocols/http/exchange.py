@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from gatewayd.errors import (
     BadRequest,
     ExecutorNetworkError,
+    GatewayError,
     InternalError,
     NotAcceptable,
     UnsupportedCoding,
@@ -69,17 +70,42 @@ async def exchange(
         http_request.respond(status, body, media.content_type, headers)
 
 
-async def _outcome(
-    backend: Backend, http_request: GatewayRequest, route: EndpointRoute
-) -> tuple[int, bytes, Media, list[tuple[bytes, bytes]]]:
-    """The status, the body, what it is, and further headers. Raises GatewayError, or CancelledError."""
+@attrs.frozen
+class _Head:
+    """What a request's headers say: what its body is, what the answer shall be, and how long it may take."""
+
+    body_is: Media
+    media: Media
+    timeout_s: float | None
+
+
+def _read_head(http_request: GatewayRequest) -> _Head:
+    """Raises NotAcceptable, UnsupportedCoding, BadRequest."""
     body_is = body_media(http_request.header(b"content-type"))
     media = answer_media(http_request.header(b"accept"), body_is)
     if media is None:
         raise NotAcceptable
-    timeout_s = _timeout_s(http_request.header(_TIMEOUT_KEY))
+    _is_compressed(http_request)
+    return _Head(body_is, media, _timeout_s(http_request.header(_TIMEOUT_KEY)))
+
+
+def is_acceptable(http_request: GatewayRequest) -> bool:
+    """Whether a request's head allows an answer; if not, it is refused whatever its body holds."""
+    try:
+        _read_head(http_request)
+    except GatewayError:
+        return False
+    return True
+
+
+async def _outcome(
+    backend: Backend, http_request: GatewayRequest, route: EndpointRoute
+) -> tuple[int, bytes, Media, list[tuple[bytes, bytes]]]:
+    """The status, the body, what it is, and further headers. Raises GatewayError, or CancelledError."""
+    head = _read_head(http_request)
+    media, timeout_s = head.media, head.timeout_s
     headers = forwarded_headers(backend.forwarded, http_request) if backend.forwarded else ()
-    request = await _decode(backend, http_request, route, body_is)
+    request = await _decode(backend, http_request, route, head.body_is)
     if headers:
         request = attrs.evolve(request, headers=headers)
     try:

@@ -49,6 +49,10 @@ class GatewayRequest(Request):
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
 
+    def head_received(self, method: bytes, target: bytes) -> None:
+        """Make known what is asked, before the body has come."""
+        self.method, self.uri, self.path = method, target, origin_form(target)
+
     def handleContentChunk(self, data: bytes) -> None:
         channel = self.channel
         if channel.refused:

@@ -29,10 +29,10 @@ from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gatewayd.messages.discovery import Described
 from gatewayd.messages.json_form import responses
-from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.backend import Backend, Extension
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.errors import encode_error
-from gatewayd.protocols.http.exchange import exchange, respond_with_error
+from gatewayd.protocols.http.exchange import exchange, is_acceptable, respond_with_error
 from gatewayd.protocols.http.hints import hint_for
 from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
@@ -66,6 +66,7 @@ class HttpApi(Resource):
         self._full = full
         self._exposes_all = full and EVERY_ENDPOINT in gateway.expose_endpoints
         self._exposed: Set[str] = frozenset()
+        self._for_executors: set[tuple[bytes, bytes]] = set()  # methods and paths
         self._described: Described = {}  # what executors bound when _description was made
         self._description = description(gateway, full=full)
         self._mount(gateway, full)
@@ -81,11 +82,16 @@ class HttpApi(Resource):
         """End what was started. Fires when that is done."""
         return succeed(None) if self._graphql is None else self._graphql.stop()
 
+    def wants_body(self, http_request: GatewayRequest) -> bool:
+        """Whether a body that has yet to come matters (see ``site.Root``)."""
+        if self._handler(http_request) is None:
+            # An encoded path may have one once Klein has decoded it; an extension's paths are not known here.
+            return b"%" in http_request.path or self._extension(http_request) is not None
+        for_executors = (http_request.method, http_request.path) in self._for_executors
+        return not for_executors or is_acceptable(http_request)
+
     def render(self, http_request: GatewayRequest) -> int:
-        handler = self._plain.get((http_request.method, http_request.path))
-        if handler is None and self._exposes_all:
-            self._expose_bound()
-            handler = self._plain.get((http_request.method, http_request.path))
+        handler = self._handler(http_request)
         if handler is not None:
             handler(http_request)
         elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
@@ -96,14 +102,21 @@ class HttpApi(Resource):
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
             self._answer_not_found(http_request)
+        elif (extension := self._extension(http_request)) is not None:
+            extension.render(http_request)
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
-        elif self._backend.extension is not None and not self._is_own(http_request.path):
-            self._backend.extension.render(http_request)
         else:
             self._klein.render(http_request)
         return NOT_DONE_YET
+
+    def _handler(self, http_request: GatewayRequest) -> Handler | None:
+        handler = self._plain.get((http_request.method, http_request.path))
+        if handler is None and self._exposes_all:
+            self._expose_bound()
+            handler = self._plain.get((http_request.method, http_request.path))
+        return handler
 
     # -- which paths there are ------------------------------------------------------------------------
 
@@ -117,7 +130,7 @@ class HttpApi(Resource):
             self._add("/dry_run", ("GET",), self._dry_run)
         if full:
             for route in endpoint_routes(gateway):
-                self._add(route.path, route.methods, self._serves(route))
+                self._add_route(route)
             if gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
@@ -128,7 +141,7 @@ class HttpApi(Resource):
         if bound != self._exposed:
             self._exposed = bound
             for route in endpoint_routes(self._backend.gateway, bound):
-                self._add(route.path, route.methods, self._serves(route))
+                self._add_route(route)
             self._update_paths()
 
     def _update_paths(self) -> None:
@@ -157,9 +170,14 @@ class HttpApi(Resource):
             # Klein copies a handler's name and attributes, which a bound method does not let it set.
             self._app.route(path, methods=free, endpoint=endpoint)(lambda http_request: handler(http_request))
 
-    def _serves(self, route: EndpointRoute) -> Handler:
+    def _add_route(self, route: EndpointRoute) -> None:
         above = self._compress_above_bytes
-        return lambda http_request: _begin(http_request, exchange(self._backend, http_request, route, above))
+        self._add(
+            route.path,
+            route.methods,
+            lambda http_request: _begin(http_request, exchange(self._backend, http_request, route, above)),
+        )
+        self._for_executors |= {(method.encode(), route.path.encode()) for method in route.methods}
 
     def _plain_paths(self) -> Iterator[tuple[tuple[bytes, bytes], Handler]]:
         """(method, path) and what Klein would run for it."""
@@ -235,9 +253,10 @@ class HttpApi(Resource):
         else:
             self._answer_not_found(http_request)
 
-    def _is_own(self, path: bytes) -> bool:
-        """Whether some method of ``path``, in whatever spelling, is the gateway's own."""
-        return (unquote_to_bytes(path).rstrip(b"/") or b"/") in self._paths
+    def _extension(self, http_request: GatewayRequest) -> Extension | None:
+        """The extension, if there is one, unless the path in whatever spelling is the gateway's own."""
+        path = unquote_to_bytes(http_request.path).rstrip(b"/") or b"/"
+        return None if path in self._paths else self._backend.extension
 
     def _other_spelling(self, path: bytes) -> bytes | None:
         """The known path that ``path`` is but for its slashes at the end."""

@@ -12,15 +12,15 @@ unread bytes makes the kernel reset the connection, and the answer would be lost
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _IdentityTransferDecoder
-from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import (
@@ -34,6 +34,7 @@ from gatewayd.errors import (
 )
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.chunks import ChunkedBody
 from gatewayd.protocols.http.cors import Cors
@@ -56,13 +57,15 @@ class SiteLimits:
 
     ``body_bytes`` limits a body, ``idle_s`` the silence between or within requests, ``head_s`` the time from
     a request's first byte to the end of its headers, and ``linger_s`` how long the rest of a refused request
-    is read and dropped. ``head_bytes`` limits a request's head; the default is twice nginx's.
+    is read and dropped. For ``trust_s`` a client that has half-closed is believed to be there. ``head_bytes``
+    limits a request's head; the default is twice nginx's.
     """
 
     body_bytes: int
     idle_s: float = 75.0
     head_s: float = 30.0
     linger_s: float = 2.0
+    trust_s: float = 1.0
     head_bytes: int = 64 * 1024
     headers: int = 200
 
@@ -80,13 +83,22 @@ class SiteLimits:
 _BARE_LF: Final = "a line of its head ends with LF instead of CR LF"
 
 
+@implementer(IHalfCloseableProtocol)
 class GatewayChannel(HTTPChannel):
-    """One connection of a client."""
+    """
+    One connection of a client.
+
+    From ``refused`` on, what arrives is dropped.
+    """
 
     site: GatewaySite
     transport: Any
     refused = False
-    _deadline: Any = None  # an IDelayedCall
+    _deadline: Any = None  # an IDelayedCall, as the next one
+    _doubt: Any = None
+    _watched = -1  # the descriptor, while hang-ups are looked for
+    _input_ended = False
+    _leaves_body = False
 
     def connectionMade(self) -> None:
         limits = self.site.limits
@@ -103,6 +115,7 @@ class GatewayChannel(HTTPChannel):
     def leave_site(self) -> None:
         """Forget this connection: it is lost, or another protocol has taken over its transport."""
         self._stop_deadline()
+        self._stop_doubting()
         self.site.connections.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -175,6 +188,20 @@ class GatewayChannel(HTTPChannel):
         else:
             super().allHeadersReceived()
 
+    def _send100Continue(self) -> None:
+        # HTTPChannel's, for a client that waits before it sends its body. Where the head alone decides, the
+        # request is answered now as one without a body.
+        if self.length == 0:
+            return
+        http_request = self.requests[-1]
+        http_request.head_received(self._command, self._path)
+        if self.site.resource.wants_body(http_request):
+            super()._send100Continue()
+        else:
+            self._leaves_body = True
+            self.persistent = 0
+            self.length = 0
+
     def rawDataReceived(self, data: bytes) -> None:
         if self.refused:
             return
@@ -215,16 +242,73 @@ class GatewayChannel(HTTPChannel):
             self.requests[-1].release()
         self.persistent = 0
         self._stop_deadline()
-        self.setTimeout(None)
         parts = head(response.status, response.content_type, len(response.body))
         body = b"" if getattr(self, "_command", b"") == b"HEAD" else response.body
         self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", body])
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close this side, and read and drop for a moment what the client still sends."""
+        self.refused = True
+        self.setTimeout(None)
         if self.isSecure():  # TLS has no half-close: Content-Length tells the client where the answer ends
             self._abortingCall = self.callLater(self.site.limits.linger_s, self._end_linger)
         else:
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
             self._abortingCall = self.callLater(self.site.limits.linger_s, self.forceAbortClient)
+
+    def requestDone(self, request: Request) -> None:
+        super().requestDone(request)
+        # While lines are being taken apart, further requests may be among them.
+        if self._input_ended and not self._handlingRequest and not self._busyReceiving:
+            self.loseConnection()
+
+    def loseConnection(self) -> None:
+        if self._leaves_body and not self.refused:
+            self._linger()
+        else:
+            super().loseConnection()
+
+    # -- a client that has half-closed ----------------------------------------------------------------
+
+    def readConnectionLost(self) -> None:
+        """
+        The client sends nothing more. It may be waiting for its answers, or have gone: that looks the same.
+
+        Its request is served. But a client that is not there resets the connection as soon as something is
+        sent to it, so that is tried with an interim response if the answer takes longer than ``trust_s``.
+        """
+        self._input_ended = True
+        if self._handlingRequest:
+            if self._doubt is None and self._watched < 0:
+                self._doubt = self.callLater(self.site.limits.trust_s, self._ask_for_life)
+            return
+        if self.requests or self._buffer:
+            self.refuse(InvalidHttp("it ends too early"))
+        self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """This side was closed, by ``refuse``."""
+
+    def _ask_for_life(self) -> None:
+        self._doubt = None
+        if not self._handlingRequest:
+            return
+        http_request = self.requests[0]
+        # HTTP/1.0 has no interim responses, and an answer that is being written shows the same.
+        if http_request.clientproto == b"HTTP/1.1" and not http_request.startedWriting:
+            self._watched = self.transport.fileno()
+            self.site.hangups.watch_half_closed(self._watched, self.abort)
+            super()._send100Continue()
+
+    def _stop_doubting(self) -> None:
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        self.site.hangups.unwatch(self._watched)
+
+    # -------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Close now if idle, otherwise after the request under way."""
@@ -259,6 +343,18 @@ class GatewayChannel(HTTPChannel):
             self._deadline = None
 
 
+class Root(Protocol):
+    """The resource that gets all requests of a site."""
+
+    def render(self, http_request: GatewayRequest) -> int:
+        """Begin to answer."""
+        ...
+
+    def wants_body(self, http_request: GatewayRequest) -> bool:
+        """Whether a body that has yet to come matters; if not, ``render`` answers without it, and at once."""
+        ...
+
+
 class GatewaySite(Site):
     """
     All connections to one listener.
@@ -271,12 +367,20 @@ class GatewaySite(Site):
     noisy = False  # the gateway logs its ports itself
 
     def __init__(
-        self, root: Resource, limits: SiteLimits, backend: Backend, connections: Connections, *, cors: Cors
+        self,
+        root: Root,
+        limits: SiteLimits,
+        backend: Backend,
+        connections: Connections,
+        hangups: HangUps,
+        *,
+        cors: Cors,
     ) -> None:
         super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
         self.buffers = backend.buffers
         self.connections = connections
+        self.hangups = hangups
         self.cors = cors
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

@@ -9,8 +9,8 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.websocket.deflate import accept_deflate
-from gatewayd.protocols.websocket.hangups import HangUps
 from gatewayd.protocols.websocket.session import WebSocketSession
 
 _HANDSHAKE_S: Final = 10.0
@@ -20,19 +20,19 @@ class WebSocketListener(WebSocketServerFactory):
     """
     Makes the sessions of one port, which count among its ``connections``.
 
-    ``prefetch`` bounds the requests that each may have under way. ``hangups`` are the port's to close.
+    ``prefetch`` bounds the requests that each may have under way.
     """
 
     protocol = WebSocketSession  # type: ignore[assignment]
 
-    def __init__(self, backend: Backend, connections: Connections) -> None:
+    def __init__(self, backend: Backend, connections: Connections, hangups: HangUps) -> None:
         gateway = backend.gateway
         super().__init__(server="gatewayd", reactor=backend.reactor)
         self.backend = backend
         self.connections = connections
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes
-        self.hangups = HangUps(backend.reactor)
+        self.hangups = hangups
         self.setProtocolOptions(
             webStatus=False,
             failByDrop=False,

@@ -9,7 +9,8 @@ were received already stay unparsed.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -27,6 +28,7 @@ from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.failures import explained
+from gatewayd.protocols.http.answer import JSON, head
 from gatewayd.protocols.websocket.conversation import (
     CANCEL_REQUESTS,
     PAUSE_READING,
@@ -214,6 +216,14 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.transport.write(data)
+
+    def sendHttpErrorResponse(
+        self, code: int, reason: str, responseHeaders: Sequence[tuple[str, str]] | None = None
+    ) -> None:
+        # Autobahn's has no length, and repeats the client's own bytes in its status line.
+        body = json.dumps({"detail": reason}).encode()
+        headers = "".join(f"{name}: {value}\r\n" for name, value in responseHeaders or ()).encode()
+        self.sendData(b"".join((*head(code, JSON, len(body)), headers, b"Connection: close\r\n\r\n", body)))
 
     def consumeData(self) -> None:
         self._is_consuming = True

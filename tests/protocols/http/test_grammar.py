@@ -7,6 +7,7 @@ The same faults are sent to a port of HTTP, as the handshake of a WebSocket, and
 import json
 import socket
 import ssl
+import struct
 
 import attrs
 import pytest
@@ -14,10 +15,11 @@ import pytest_twisted
 
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.http.grammar import content_length, is_authority, members, origin_form
+from gatewayd.protocols.http.site import SiteLimits
 from gatewayd.protocols.web_port import WebPort
 from gatewayd.tls import load_identity
 from tests.certificates import write_files
-from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, served
+from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, served, until
 
 HOST = b"Host: a.example\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -430,6 +432,32 @@ def first_line(port, head):
         return client.makefile("rb").readline()
 
 
+HANDSHAKES = {
+    "no Connection": (b"Connection: Upgrade\r\n", b"", 400, "Connection"),
+    "a Connection without Upgrade": (b"Connection: Upgrade", b"Connection: close", 400, "Connection"),
+    "no key": (b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"", 400, "Sec-WebSocket-Key"),
+    "a short key": (b"dGhlIHNhbXBsZSBub25jZQ==", b"<\xe4>", 400, "Sec-WebSocket-Key"),
+    "another version": (b"Version: 13", b"Version: 7", 400, "version 7 not supported"),
+    "another method": (b"GET", b"POST", 405, "POST"),
+    "no version": (b"Sec-WebSocket-Version: 13\r\n", b"", 400, "denied"),
+    "an origin that is none": (b"Host", b"Origin: x\r\nHost", 400, "Origin"),
+    "another path": (b"GET /", b"GET /nowhere", 403, "Forbidden"),
+}
+
+
+@each(HANDSHAKES)
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_cannot_be_is_refused_in_json(case):
+    wrong, instead, status, words = case
+    async with served(("websocket",)) as gateway:
+        sent = b"GET / HTTP/1.1\r\n" + HOST + UPGRADE + b"\r\n"
+        answer = await in_thread(talk, gateway.port, sent.replace(wrong, instead, 1), ends=status == 403)
+        ((found, headers, body),) = taken_apart(answer)
+        assert (found, headers[b"content-type"]) == (status, b"application/json")
+        assert words in json.loads(body)["detail"]
+        assert (b"sec-websocket-version" in headers) == (words == "version 7 not supported")
+
+
 CODINGS = {
     "two lines": (b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n", 415),
     "two of a kind": (b"Content-Encoding: gzip, deflate\r\n", 415),
@@ -466,6 +494,152 @@ async def test_two_timeouts_are_a_mistake():
         sent = POST + HOST + CLOSE + TWO_BYTES + timeouts + b"\r\n{}"
         ((status, _, body),) = taken_apart(await in_thread(talk, gateway.port, sent))
         assert (status, json.loads(body)["detail"][0]["loc"]) == (422, ["header", "X-Request-Timeout"])
+
+
+# -- Expect: 100-continue (RFC 9110 section 10.1.1) -------------------------------------------------------
+
+EXPECTATIONS = {
+    "a body that is welcome": (b"POST /post", b"", 100),
+    "a path with escapes": (b"POST /p%6fst", b"", 100),
+    "no such path": (b"POST /nowhere", b"", 404),
+    "a slash too many": (b"POST /post/", b"", 307),
+    "another method": (b"PUT /post", b"", 405),
+    "a method in lower case": (b"post /post", b"", 405),
+    "an answer that is not to be had": (b"POST /post", b"Accept: text/html\r\n", 406),
+    "an unknown coding": (b"POST /post", b"Content-Encoding: br\r\n", 415),
+    "a timeout that is none": (b"POST /post", b"X-Request-Timeout: soon\r\n", 422),
+    "no body": (b"POST /post", b"Content-Length: 0\r\n", 422),
+    "too large a body": (b"POST /post", b"Content-Length: 100000001\r\n", 413),
+}
+
+
+@each(EXPECTATIONS)
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_waits_with_its_body_gets_a_final_answer_at_once_where_there_is_one(case):
+    line, headers, status = case
+    length = b"" if b"Content-Length" in headers else b"Content-Length: 5000\r\n"
+    head = line + b" HTTP/1.1\r\n" + HOST + length + headers + b"Expect: 100-continue\r\n"
+    async with served() as gateway:
+        assert (await in_thread(first_line, gateway.port, head)).startswith(b"HTTP/1.1 %d " % status)
+        if status not in (100, 422):
+            # One that sends its body all the same can read the answer, and is told that it ends there.
+            sent = head + b"\r\n" + b" " * 5000 + SMUGGLED
+            ((found, answer, _),) = taken_apart(await in_thread(talk, gateway.port, sent))
+            assert (found, answer[b"connection"]) == (status, b"close")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_expectation_in_http_1_0_is_passed_over():
+    async with served() as gateway:
+        head = b"POST /post HTTP/1.0\r\n" + TWO_BYTES + b"Expect: 100-continue\r\n\r\n{}"
+        ((status, _, _),) = taken_apart(await in_thread(talk, gateway.port, head))
+        assert status == 200
+
+
+# -- clients that half-close (RFC 9112 section 9) ---------------------------------------------------------
+
+ASKED = POST + HOST + TWO_BYTES + b"\r\n{}"
+
+
+def impatient(**more):
+    return SiteLimits(body_bytes=100_000_000, linger_s=0.1, **more)
+
+
+@pytest.mark.parametrize("protocols", [("http",), ("http", "websocket")], ids="+".join)
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_half_closes_gets_its_answer(protocols):
+    async with served(protocols, FakeDispatcher(held=True)) as gateway:
+        asking = in_thread(talk, gateway.port, ASKED, ends=True)
+        await until(lambda: gateway.dispatcher.requests)
+        gateway.dispatcher.settle(gateway.dispatcher.requests[0].request_id)
+        ((status, _, _),) = taken_apart(await asking)
+        assert status == 200
+        await until(lambda: not gateway.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_half_closes_gets_all_of_a_large_answer():
+    async with served() as gateway:
+        body = json.dumps({"data": [{"text": "x" * 5_000_000}]}).encode()
+        sent = POST + HOST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        ((status, _, answer),) = taken_apart(await in_thread(talk, gateway.port, sent, ends=True))
+        assert status == 200
+        assert len(json.loads(answer)["data"][0]["text"]) == 5_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_sent_together_before_a_half_close_are_all_answered():
+    async with served(dispatcher=FakeDispatcher(held=True)) as gateway:
+        health = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+        asking = in_thread(talk, gateway.port, health + ASKED + health + health + ASKED + health, ends=True)
+        for asked in (1, 2):
+            await until(lambda asked=asked: len(gateway.dispatcher.requests) == asked)
+            gateway.dispatcher.settle(gateway.dispatcher.requests[-1].request_id)
+        assert [status for status, _, _ in taken_apart(await asking)] == [200] * 6
+
+
+@pytest.mark.parametrize("sent", [b"GET / HT", POST, POST + HOST, POST + HOST + TWO_BYTES + b"\r\n{"])
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_ends_too_early_is_refused(sent):
+    async with served() as gateway:
+        assert_refused(await in_thread(talk, gateway.port, sent, ends=True), 400, "it ends too early")
+        await until(lambda: not gateway.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_says_nothing_and_half_closes_is_closed():
+    async with served() as gateway:
+        assert await in_thread(talk, gateway.port, b"", ends=True) == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_half_closes_is_asked_for_a_sign_of_life_and_answered():
+    async with served(dispatcher=FakeDispatcher(held=True), limits=impatient(trust_s=0.05)) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+            client.sendall(ASKED)
+            client.shutdown(socket.SHUT_WR)
+            interim = await in_thread(client.recv, 65536)
+            assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+            gateway.dispatcher.settle(gateway.dispatcher.requests[0].request_id)
+            ((status, _, _),) = taken_apart(await in_thread(read_all, client))
+            assert status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_work_for_a_client_that_has_gone_is_cancelled():
+    async with served(dispatcher=FakeDispatcher(held=True), limits=impatient(trust_s=0.05)) as gateway:
+        client = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+        client.sendall(ASKED)
+        await until(lambda: gateway.dispatcher.requests)
+        client.close()
+        await until(lambda: gateway.dispatcher.cancelled)
+        assert not gateway.connections
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_half_closed_client_that_goes_later_is_noticed():
+    async with served(dispatcher=FakeDispatcher(held=True), limits=impatient(trust_s=0.05)) as gateway:
+        client = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+        client.sendall(ASKED)
+        client.shutdown(socket.SHUT_WR)
+        assert (await in_thread(client.recv, 65536)).startswith(b"HTTP/1.1 100 ")
+        assert not gateway.dispatcher.cancelled
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await until(lambda: gateway.dispatcher.cancelled)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_half_closed_client_of_http_1_0_gets_no_interim_response():
+    async with served(dispatcher=FakeDispatcher(held=True), limits=impatient(trust_s=0.01)) as gateway:
+        sent = b"POST /post HTTP/1.0\r\n" + TWO_BYTES + b"\r\n{}"
+        asking = in_thread(talk, gateway.port, sent, ends=True)
+        await until(lambda: gateway.dispatcher.requests)
+        (channel,) = gateway.connections
+        await until(lambda: channel._input_ended and channel._doubt is None)
+        gateway.dispatcher.settle(gateway.dispatcher.requests[0].request_id)
+        ((status, _, _),) = taken_apart(await asking)
+        assert status == 200
 
 
 # -- the pure part ----------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """
 Notices clients that hang up while nothing is read from them.
 
-Twisted notices the end of a connection only when it reads. A paused connection (its window is full) would
-keep executors busy for a client that has gone. Linux reports the end without a read (EPOLLRDHUP), so the
-paused sockets are in an epoll of their own, which the reactor watches as one more descriptor. On other
-systems the end is noticed when reading resumes.
+Twisted notices the end of a connection only when it reads. A connection that is not read (its window is full,
+or its client has half-closed it) would keep executors busy for a client that has gone. Linux reports the end
+without a read, so these sockets are in an epoll of their own, which the reactor watches as one more
+descriptor. On other systems the end is noticed when something is read or written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gatewayd.clocks import Watcher
 @implementer(IReadDescriptor)
 class HangUps:
     """
-    The paused connections of one listener. Reactor thread only.
+    The connections of one port that are not read. Reactor thread only.
 
     Takes up a file descriptor from the first ``watch`` to ``close``.
     """
@@ -35,7 +35,15 @@ class HangUps:
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, descriptor: int, hung_up: Callable[[], None]) -> None:
-        """Call ``hung_up`` once when the peer of this socket ends the connection."""
+        """Call ``hung_up`` once when the peer of this socket ends the connection, or its side of it."""
+        # Errors and resets are always reported.
+        self._watch(descriptor, hung_up, getattr(select, "EPOLLRDHUP", 0))
+
+    def watch_half_closed(self, descriptor: int, hung_up: Callable[[], None]) -> None:
+        """As ``watch``, where the peer has ended its side before: call ``hung_up`` once when it resets."""
+        self._watch(descriptor, hung_up, 0)
+
+    def _watch(self, descriptor: int, hung_up: Callable[[], None], events: int) -> None:
         if not hasattr(select, "EPOLLRDHUP"):
             return
         if self._epoll is None:
@@ -43,7 +51,7 @@ class HangUps:
         if not self._watched:
             self._reactor.addReader(self)
         self._watched[descriptor] = hung_up
-        self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets always count
+        self._epoll.register(descriptor, events)
 
     def unwatch(self, descriptor: int) -> None:
         """Forget a socket, which may be closed by now, or never have been watched."""
