@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.python.log import callWithContext
 
 from gatewayd.clocks import ListeningPort, PortReactor
 from gatewayd.config.model import Listener
@@ -62,5 +63,14 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
 
 def _listen(reactor: PortReactor, address: str, port: int, factory: Any, tls: WebTls | None) -> ListeningPort:
     if tls is None:
-        return reactor.listenTCP(port, factory, backlog=_BACKLOG, interface=address)
-    return reactor.listenSSL(port, factory, tls, backlog=_BACKLOG, interface=address)
+        return _quietly(reactor.listenTCP, port, factory, backlog=_BACKLOG, interface=address)
+    return _quietly(reactor.listenSSL, port, factory, tls, backlog=_BACKLOG, interface=address)
+
+
+def _quietly(listen: Callable[..., ListeningPort], *args: Any, **options: Any) -> ListeningPort:
+    """Listen without Twisted's own log lines about the port: the service's say what listens where."""
+    # An event without a format has no text, and observers write nothing.
+    port: Any = callWithContext({"log_format": None}, listen, *args, **options)
+    port._logConnectionLostMsg = lambda: None
+    found: ListeningPort = port
+    return found

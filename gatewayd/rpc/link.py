@@ -63,6 +63,10 @@ _CLOSED: Final = "the connection was closed"
 _TIMED_OUT: Final = "connection attempt timed out before receiving SETTINGS frame"
 
 
+class _Sessions(Factory):
+    noisy = False  # the pool's log says which connections there are
+
+
 @attrs.frozen
 class LinkSettings:
     """
@@ -162,7 +166,7 @@ class Link:
         self._began_s = self.reactor.seconds()
         session = self._trying = Session(self)
         self._timer = self.reactor.callLater(settings.connect_timeout_s, self._took_too_long, session)
-        connecting = self._connecting = self._endpoint.connect(Factory.forProtocol(lambda: session))
+        connecting = self._connecting = self._endpoint.connect(_Sessions.forProtocol(lambda: session))
         connecting.addCallbacks(lambda _: None, self._refused, errbackArgs=(session,))
         connecting.addErrback(lambda failure: log.failure("connecting", failure=failure))
 
