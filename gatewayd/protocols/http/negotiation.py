@@ -7,12 +7,13 @@ Clients send the same few headers with every request, so the results are cached.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
 import attrs
+from werkzeug.datastructures import Accept, MIMEAccept
+from werkzeug.http import parse_accept_header
 
 
 class Form(Enum):
@@ -38,7 +39,6 @@ JSON: Final = Media(Form.JSON, b"application/json")
 PROTOBUF: Final = Media(Form.PROTOBUF, _PROTOBUF_TYPES[0].encode())
 
 _OFFERED: Final = (JSON, PROTOBUF, *(Media(Form.PROTOBUF, name.encode()) for name in _PROTOBUF_TYPES[1:]))
-_QUALITY: Final = re.compile(r"(0(\.\d{0,3})?|1(\.0{0,3})?)")
 _RANGE: Final = re.compile(r"[^\s/]+/[^\s/]+")
 
 
@@ -59,27 +59,13 @@ def answer_media(accept: bytes | None, asked: Media) -> Media | None:
     Among equal qualities the most specific range wins, then the form of the request's own body. Malformed
     ranges are ignored; without any range, everything is accepted.
     """
-    ranges = [] if accept is None else list(_qualities(accept.decode("latin-1")))
-    ranges = [(name, quality) for name, quality in ranges if _RANGE.fullmatch(name)]
+    ranges = [] if accept is None else [item for item in _members(accept) if _RANGE.fullmatch(item[0])]
     if not ranges:
         return asked
-    best = max(_OFFERED, key=lambda media: (*_rank(media, ranges), media.form is asked.form))
-    return best if _rank(best, ranges)[0] > 0 else None
-
-
-def _rank(media: Media, ranges: list[tuple[str, float]]) -> tuple[float, int]:
-    """The quality that a client gives ``media``, from its most specific range, and how specific that is."""
-    name = media.content_type.decode()
-    specificity, quality = max(
-        (
-            (specific, quality)
-            for specific, pattern in enumerate(("*/*", "application/*", name), 1)
-            for found, quality in ranges
-            if found == pattern
-        ),
-        default=(0, 0.0),
-    )
-    return quality, specificity
+    own_form_first = sorted(_OFFERED, key=lambda media: media.form is not asked.form)
+    by_name = {media.content_type.decode(): media for media in own_form_first}
+    best = MIMEAccept(ranges).best_match(by_name)
+    return None if best is None else by_name[best]
 
 
 @lru_cache(maxsize=256)
@@ -87,18 +73,13 @@ def accepts_gzip(accept_encoding: bytes | None) -> bool:
     """Whether an answer may be sent with ``Content-Encoding: gzip``."""
     if accept_encoding is None:
         return False
-    codings = dict(_qualities(accept_encoding.decode("latin-1")))
-    return codings.get("gzip", codings.get("x-gzip", codings.get("*", 0.0))) > 0
+    codings = Accept(
+        ("gzip" if name == "x-gzip" else name, quality) for name, quality in _members(accept_encoding)
+    )
+    return codings.quality("gzip") > 0
 
 
-def _qualities(header: str) -> Iterator[tuple[str, float]]:
-    """The members of a list with their q-values, without those whose q-value is malformed."""
-    for member in header.split(","):
-        name, *parameters = (part.strip().lower() for part in member.split(";"))
-        quality = "1"
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                quality = value.strip()
-        if name and _QUALITY.fullmatch(quality):
-            yield name, float(quality)
+def _members(header: bytes) -> list[tuple[str, float]]:
+    """The members of a list with their q-values and without other parameters, which none of ours have."""
+    weighed = parse_accept_header(header.decode("latin-1"))
+    return [(member.partition(";")[0].strip().lower(), quality) for member, quality in weighed]
