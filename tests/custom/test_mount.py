@@ -149,6 +149,24 @@ async def test_a_route_reads_the_body_and_chooses_the_answer() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_client_that_waits_with_its_body_is_told_to_send_it_to_a_route() -> None:
+    def ask(port: int) -> tuple[bytes, bytes]:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            head = b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n"
+            client.sendall(head + b"Expect: 100-continue\r\n\r\n")
+            first = client.recv(1000)
+            client.sendall(b"abc")
+            return first, client.makefile("rb").read()
+
+    async with serving(Greeting()) as gateway:
+        first, rest = await in_thread(ask, gateway.port)
+
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert rest.startswith(b"HTTP/1.1 201 ")
+    assert b"abc" in rest
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_redirect_of_klein_leads_to_the_host_that_the_client_named() -> None:
     async with serving(Greeting()) as gateway:
         status, headers, _ = await get(gateway, "/slash", Host="gateway.example")

@@ -23,7 +23,8 @@ from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 from gatewayd.protocols.http.grammar import origin_form
 
 if TYPE_CHECKING:
-    from gatewayd.protocols.http.site import GatewayChannel, GatewaySite
+    from gatewayd.protocols.http.channel import GatewayChannel
+    from gatewayd.protocols.http.site import GatewaySite
 
 log = Logger()
 
