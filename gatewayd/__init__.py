@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from gatewayd.custom.gateway import Gateway
     from gatewayd.executor.binding import dynamic_batching, monitor, requests
     from gatewayd.executor.executor import Executor
+    from gatewayd.flow.deployment import Deployment
     from gatewayd.flow.flow import Flow
 
 _HOMES = {
     "Client": "gatewayd.client.client",
+    "Deployment": "gatewayd.flow.deployment",
     "Document": "docarray",
     "DocumentArray": "docarray",
     "Executor": "gatewayd.executor.executor",
@@ -49,6 +51,7 @@ _ABSENT = {
 
 __all__ = [
     "Client",
+    "Deployment",
     "Document",
     "DocumentArray",
     "Executor",

@@ -19,7 +19,7 @@ from typing import Any, assert_type
 
 from docarray import DocumentArray
 
-from gatewayd import Client, Executor, Flow
+from gatewayd import Client, Deployment, Executor, Flow
 from gatewayd.client.client import AsyncClient, SyncClient
 from gatewayd.client.response import Response
 from gatewayd.config import DeploymentConfig
@@ -67,6 +67,12 @@ ACCEPTED = [
     "assert_type(flow.add(name='a', copy_flow=False), Flow)",
     "assert_type(flow['a'], DeploymentConfig)",
     "assert_type([name for name, _ in flow], list[str])",
+    "assert_type(Deployment(uses=Executor, protocol='http', port=1, replicas=2, cors=True), Deployment)",
+    "assert_type(Deployment(asyncio=True).client, AsyncClient)",
+    "assert_type(Deployment().post('/'), DocumentArray)",
+    "assert_type(Deployment.load_config('d.yml', uses_with={'port': 1}), Deployment)",
+    "with Deployment() as served: assert_type(served.port, int | list[int] | None)",
+    "flow.add(Deployment(name='a'), needs='gateway').add(deployment=Deployment())",
     "flow.port = 1",
     "flow.port = [1, 2]",
     "flow.protocol = ['http', 'grpc']",
@@ -92,6 +98,9 @@ REFUSED = {
     "flow.config_gateway(monitoring=True)": "monitoring",
     "flow.needs(['a', 'b'], nam='c')": "nam",
     "flow.port = 1.5": "float",
+    "Deployment(protcol='http')": "protcol|overload",
+    "Deployment(needs='gateway')": "needs|overload",
+    "flow.add(Executor)": "Executor",
     "Flow.load_config('flow.yml', extra_search_path=['a'])": "extra_search_path|overload",
     "flow.client = client": "client",
     "flow['a'].nme": "nme",

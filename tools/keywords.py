@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, NOT_YET, SUPPORTED, Key
+from gatewayd.config.keys import DEPLOYMENT, EXECUTOR, FLOW, GATEWAY, NOT_YET, SUPPORTED, Key
 from gatewayd.config.routes import ROUTE_KEYS
 
 TARGET: Final = Path(__file__).resolve().parent.parent / "gatewayd" / "flow" / "keywords.py"
 
 HEAD: Final = '''"""
-The keywords of ``Flow``, ``config_gateway`` and ``add``. Made by ``make keywords`` from config/keys.py.
+The keywords of Flow, its methods and Deployment. Made by ``make keywords`` from config/keys.py.
 
 None is "not set" everywhere. What config/keys.py calls not supported yet takes only its default.
 """
@@ -105,6 +105,7 @@ def source() -> str:
             typed_dict("GatewayKeywords", "Of ``config_gateway``.", in_section(GATEWAY.keys)),
             typed_dict("JoinerKeywords", "Of ``needs`` and ``needs_all``.", in_section(others)),
             typed_dict("ExecutorKeywords", "Of ``add``.", in_section(joins), base="JoinerKeywords"),
+            typed_dict("DeploymentKeywords", "Of ``Deployment``.", in_section(DEPLOYMENT.keys)),
             typed_dict("RouteKeywords", "Of ``expose_endpoint``.", routes).replace('    """"""\n', ""),
         ]
     )

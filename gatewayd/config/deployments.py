@@ -67,7 +67,7 @@ def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | 
         if item["jtype"] != "Deployment":
             place.inside("jtype").refuse_value(item["jtype"], "Deployment")
             return None
-        item, place = _unwrapped(item, place)
+        item, place = unwrapped(item, place)
     own = gather(EXECUTOR, item, place)
     if "name" in own and own["name"].value == START:
         place.warn("ignored: an executor cannot be called gateway; the gateway has a section of its own")
@@ -78,7 +78,8 @@ def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | 
     return Draft(place, values, own, folder)
 
 
-def _unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any], Place]:
+def unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any], Place]:
+    """The settings of a map with ``jtype: Deployment``, and their place; problems are reported."""
     for key in item:
         if key not in _WRAPPER_KEYS:
             place.inside(key).refuse(

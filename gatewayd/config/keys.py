@@ -272,6 +272,28 @@ EXECUTOR: Final = Section("executor", (
     *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.", "prefer_platform"),
 ))  # fmt: skip
 
+# What only an executor among others has.
+_AMONG_OTHERS: Final = ("method", "needs", "floating")
+
+
+def _of_deployment() -> Iterator[Key]:
+    """
+    The keys of one executor with a gateway of its own: the executor's, and those that only a gateway has.
+
+    Its host and port are the gateway's, at which clients find it.
+    """
+    found = []
+    for key in EXECUTOR.keys:
+        other = GATEWAY.find(key.name)
+        better = other is not None and other.status == SUPPORTED and key.status != SUPPORTED
+        if key.name not in (*_AMONG_OTHERS, "host", "port") and not better:
+            found.append(key.name)
+            yield key
+    yield from (key for key in GATEWAY.keys if key.name not in (*found, *_AMONG_OTHERS))
+
+
+DEPLOYMENT: Final = Section("Deployment", tuple(_of_deployment()))
+
 CONFIG_FILE: Final = Section("executor configuration", (
     Key("jtype", k.TEXT, "BaseExecutor", "The executor's class.", spreads=False),
     Key("version", f.VERSION, "1", "Version of the format.", spreads=False),

@@ -154,20 +154,29 @@ def _read_text(text: str, source: Source, base_dir: Path, sources: Sources) -> F
     return _read(value, source, base_dir, sources)
 
 
-def _read(value: Any, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
-    variables = _variables(sources.context, sources.environ)
+def replaced(value: Any, source: Source, sources: Sources) -> Any:
+    """``value``, the content of ``source``, overridden and with variables replaced as ``sources`` says."""
     if isinstance(value, dict) and sources.with_ and isinstance(own := value.get("with") or {}, dict):
         value = {**value, "with": {**own, **_plain(sources.with_)}}
-    value = substitute(value, source, variables, sources.parts)
+    return substitute(value, source, _variables(sources.context, sources.environ), sources.parts)
+
+
+def _read(value: Any, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
+    variables = _variables(sources.context, sources.environ)
+    value = replaced(value, source, sources)
     config = _flow(value, Place(source), Folder(base_dir.absolute(), variables, sources.folders))
-    # Texts of variables where texts are wanted, so that the content is read alike again.
+    restore_texts(value, source)
+    return FlowDocument(config, value)
+
+
+def restore_texts(value: Any, source: Source) -> None:
+    """Put the texts of variables where texts were wanted, so that ``value`` is read alike again."""
     for path, literal in source.read_as_texts.items():
         *parents, last = path
         inside = value
         for step in parents:
             inside = inside[step]
         inside[last] = literal
-    return FlowDocument(config, value)
 
 
 def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:

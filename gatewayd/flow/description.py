@@ -8,28 +8,23 @@ and objects are taken out of it on the way (``by_value.py``).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import attrs
 import yaml
 
 from gatewayd.config import FlowConfig
-from gatewayd.config.files import FILE_ENDINGS
-from gatewayd.config.graph import START
-from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, Section
-from gatewayd.config.loader import FlowDocument, Sources, read_flow, read_flow_mapping, read_flow_text
-from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source
-from gatewayd.config.sections import gather, read, spread
-from gatewayd.config.substitution import holds_reference
+from gatewayd.config.loader import FlowDocument, Sources, read_flow_mapping
+from gatewayd.config.problems import KeyPath
 from gatewayd.errors import ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
 from gatewayd.executor.classes import class_named
 
 # Where a class may stand, and the field of DeploymentConfig that comes of it.
-_ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
+ROLES: Final = {"uses": "executor", "uses_before": "uses_before", "uses_after": "uses_after"}
 
 
 class FlowError(ConfigError, ValueError):
@@ -40,10 +35,6 @@ class FlowTopologyError(FlowError):
     """Executors that cannot be joined as asked."""
 
 
-# A file, an open stream of YAML, YAML text, or the map that these hold.
-FlowSource = str | Path | IO[str] | Mapping[str, Any]
-
-
 @attrs.frozen
 class Description:
     """
@@ -51,7 +42,7 @@ class Description:
 
     ``uses`` may be a class, and ``uses_with`` may hold any object. Files are named by absolute paths;
     modules are found in ``base_dir``, and what is not there in ``folders``. Variables are replaced in
-    executors when a Flow is checked or started; in the first ``loaded`` ones, a file's, they have been.
+    executors when a Flow is checked or started; in those at ``loaded``, a file's, they have been.
     """
 
     with_: Mapping[str, Any] = attrs.field(factory=dict)
@@ -59,7 +50,7 @@ class Description:
     executors: tuple[Any, ...] = ()
     base_dir: str = "."
     folders: tuple[Path, ...] = ()
-    loaded: int = 0
+    loaded: frozenset[int] = frozenset()
 
     def config(self) -> FlowConfig:
         """All of it, checked. Raises FlowError."""
@@ -98,7 +89,7 @@ class Description:
         ``service/child.py``).
         """
         objects: dict[str, ByValue] = {}
-        gateway, part = _gateway_parted(self.gateway)
+        gateway, part = gateway_parted(self.gateway)
         if part is not None:
             objects["gateway"] = part
         items = []
@@ -108,7 +99,7 @@ class Description:
                 if item.get("name") == "gateway":  # the loader leaves it out as well
                     items.append(dict(item))
                     continue
-                item, parts = _parted(item)
+                item, parts = parted(item)
                 for role, part in parts:
                     objects[str(index) if role == "executor" else f"{index}.{role}"] = part
             items.append(item)
@@ -117,15 +108,17 @@ class Description:
 
     def for_file(self) -> dict[str, Any]:
         """The map as a Flow file holds it. Raises FlowError for what no file can hold."""
-        gateway, part = _gateway_parted(self.gateway)
+        gateway, part = gateway_parted(self.gateway)
         if part is not None:
             gateway = _written_part(gateway, part)
         executors = [_written(item) if isinstance(item, Mapping) else item for item in self.executors]
         return self._whole(gateway, executors)
 
     def _read(self, mapping: Mapping[str, Any]) -> FlowDocument:
-        parts: list[KeyPath] = [("executors", index) for index in range(self.loaded, len(self.executors))]
-        with _as_flow_error():
+        parts: list[KeyPath] = [
+            ("executors", index) for index in range(len(self.executors)) if index not in self.loaded
+        ]
+        with as_flow_error():
             return read_flow_mapping(
                 mapping, Sources(parts=parts, folders=self.folders), base_dir=self.base_dir
             )
@@ -133,139 +126,12 @@ class Description:
     def _whole(self, gateway: Mapping[str, Any], executors: list[Any]) -> dict[str, Any]:
         sections = {"with": dict(self.with_), "gateway": dict(gateway), "executors": executors}
         whole = {"jtype": "Flow", "version": "1", **{key: value for key, value in sections.items() if value}}
-        plain: dict[str, Any] = _plain(whole)
+        plain: dict[str, Any] = plain_values(whole)
         return plain
-
-
-def checked_with(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of ``Flow(...)``. Raises FlowError for unknown ones and values that are not accepted."""
-    diagnostics = Diagnostics()
-    dealt = spread(_plain(settings), Place(Source("Flow()", diagnostics)))
-    for layer in (dealt.flow, dealt.gateway, dealt.executors):
-        read(layer)
-    with _as_flow_error():
-        diagnostics.raise_problems()
-    return {word: value for word, value in settings.items() if value is not None}
-
-
-def checked_gateway(settings: Mapping[str, Any], *, caller_folder: Path | None) -> dict[str, Any]:
-    """
-    Keywords of ``config_gateway(...)``, as ``checked_with``; aliases by their key's own name.
-
-    Files are looked for in the current folder, then in that of the calling code.
-    """
-    plain, _ = _gateway_parted(settings)
-    _checked(GATEWAY, "Flow.config_gateway()", plain)
-    named = {_name(GATEWAY, word): value for word, value in settings.items() if value is not None}
-    files: dict[str, Any] = _with_absolute_files(named, _folders(caller_folder))
-    return files
-
-
-def checked_executor(settings: Mapping[str, Any], *, caller_folder: Path | None) -> dict[str, Any]:
-    """
-    Keywords of ``add(...)``, as ``checked_gateway``.
-
-    Files are looked for in the current folder, then in that of the calling code.
-    """
-    plain, _ = _parted(settings)
-    # What variables hold is looked at when it is known, as the rest of the Flow is.
-    _checked(EXECUTOR, "Flow.add()", {word: v for word, v in plain.items() if not holds_reference(v)})
-    named: dict[str, Any] = {
-        _name(EXECUTOR, word): value for word, value in settings.items() if value is not None
-    }
-    name, needs = named.get("name"), named.get("needs")
-    if name == START:
-        raise FlowError(
-            "name: gateway is reserved: it is what `needs` calls the start of the Flow. Choose another name; "
-            "the gateway's own settings are those of config_gateway()"
-        )
-    if name is not None and not str(name).isidentifier() and not holds_reference(name):
-        raise FlowError(f"name: {name} is invalid, please follow the python variable name conventions")
-    if name is not None and name in ([needs] if isinstance(needs, str) else needs or ()):
-        raise FlowTopologyError("the income/output of a deployment can not be itself")
-    files: dict[str, Any] = _with_absolute_files(named, _folders(caller_folder))
-    return files
-
-
-def read_source(source: FlowSource, sources: Sources) -> Description:
-    """
-    The Flow that a file, an open stream, YAML text or a map describes; variables are replaced now.
-
-    A text is YAML when it has several lines or begins with ``jtype`` or ``!``, else the name of a file,
-    looked for in the folders of ``sources``. Raises FileNotFoundError, or FlowError with all problems of it.
-    """
-    with _as_flow_error():
-        if isinstance(source, Mapping):
-            described = _described(source, [Path.cwd(), *sources.folders])
-            plain, _ = described.separated()
-            # With keys that no Flow has, so that they are refused.
-            content = read_flow_mapping({**source, **plain}, sources, base_dir=Path.cwd()).mapping
-            executors = zip(described.executors, content.get("executors", ()), strict=True)
-            return attrs.evolve(
-                described,
-                with_=content.get("with", {}),
-                gateway=_with_objects(content.get("gateway", {}), described.gateway),
-                executors=tuple(_with_objects(plain_item, item) for item, plain_item in executors),
-            )
-        if isinstance(source, str | Path) and not _is_yaml(source):
-            path = _found(source, sources.folders)
-            return _described(read_flow(path, sources).mapping, [path.parent, *sources.folders])
-        text = source.read() if not isinstance(source, str | Path) else str(source)
-        name = str(getattr(source, "name", None) or "<text>")
-        found = read_flow_text(text, sources, base_dir=Path.cwd(), name=name)
-        return _described(found.mapping, [Path.cwd(), *sources.folders])
-
-
-def _with_objects(plain: Any, original: Any) -> Any:
-    """``plain``, with the classes and objects that were taken out of ``original``."""
-    if not isinstance(original, Mapping):
-        return plain
-    classes = {key: original[key] for key in _ROLES if isinstance(original.get(key), type)}
-    result = {**plain, **classes}
-    if isinstance(with_ := original.get("uses_with"), Mapping):
-        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
-        result["uses_with"] = {**plain["uses_with"], **objects}
-    return result
-
-
-def _is_yaml(source: str | Path) -> bool:
-    return isinstance(source, str) and ("\n" in source or source.startswith(("jtype", "!", "{")))
-
-
-def _found(name: str | Path, folders: Iterable[Path]) -> Path:
-    for folder in folders:
-        if (path := (folder / Path(name).expanduser()).absolute()).is_file():
-            return path
-    raise FileNotFoundError(f"can not find {name}, looked in {', '.join(map(str, folders))}")
-
-
-def _described(value: Mapping[str, Any], folders: list[Path]) -> Description:
-    executors = value.get("executors") or value.get("deployments") or []
-    return Description(
-        with_=dict(value.get("with") or {}),
-        gateway=_with_absolute_files(value.get("gateway") or {}, folders),
-        executors=tuple(_with_absolute_files(item, folders) for item in executors),
-        base_dir=str(folders[0]),
-        folders=tuple(folders[1:]),
-        loaded=len(executors),
-    )
-
-
-def _checked(section: Section, title: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    diagnostics = Diagnostics()
-    read(gather(section, _plain(settings), Place(Source(title, diagnostics))))
-    with _as_flow_error():
-        diagnostics.raise_problems()
-    return {_name(section, word): value for word, value in settings.items() if value is not None}
-
-
-def _name(section: Section, word: str) -> str:
-    key = section.find(word)
-    return word if key is None else key.name
 
 
 @contextmanager
-def _as_flow_error() -> Iterator[None]:
+def as_flow_error() -> Iterator[None]:
     try:
         yield
     except FlowError:
@@ -274,43 +140,11 @@ def _as_flow_error() -> Iterator[None]:
         raise FlowError(str(error)) from None
 
 
-def _with_absolute_files(item: Any, folders: list[Path]) -> Any:
-    if isinstance(item, str):
-        return _absolute(item, folders)
-    if not isinstance(item, Mapping):
-        return item
-    result = dict(item)
-    for key in _ROLES:
-        value = result.get(key)
-        if isinstance(value, str) and value.endswith(FILE_ENDINGS) and "\n" not in value:
-            result[key] = _absolute(value, folders)
-    modules = result.get("py_modules")
-    if modules is not None:
-        listed = [modules] if isinstance(modules, str | Path) else modules
-        # A name without a file may be that of a module, such as package.module.
-        files = [_absolute(str(module), folders) for module in listed]
-        result["py_modules"] = [
-            file if Path(file).exists() else str(module) for file, module in zip(files, listed, strict=True)
-        ]
-    return result
-
-
-def _folders(caller_folder: Path | None) -> list[Path]:
-    return [Path.cwd()] if caller_folder is None else [Path.cwd(), caller_folder]
-
-
-def _absolute(name: str, folders: list[Path]) -> str:
-    if holds_reference(name):
-        return name
-    candidates = [(folder / Path(name).expanduser()).absolute() for folder in folders]
-    return str(next((path for path in candidates if path.exists()), candidates[0]))
-
-
-def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, ByValue]]]:
+def parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, ByValue]]]:
     """One executor without classes and objects, and these by their role."""
     plain = dict(item)
     parts: dict[str, ByValue] = {}
-    for key, role in _ROLES.items():
+    for key, role in ROLES.items():
         if isinstance(cls := item.get(key), type):
             name = _checked_class(cls, key) and importable_name(cls)
             plain[key] = name or cls.__name__
@@ -318,7 +152,7 @@ def _parted(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, By
                 parts[role] = ByValue(cls=cls)
     with_ = item.get("uses_with")
     if isinstance(with_, Mapping):
-        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
+        objects = {key: value for key, value in with_.items() if not is_plain(value)}
         plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
         if objects:
             parts["executor"] = attrs.evolve(parts.get("executor", ByValue()), uses_with=objects)
@@ -334,7 +168,7 @@ def _known_classes(config: FlowConfig) -> Iterator[tuple[str, type]]:
     from gatewayd.executor.executor import Executor
 
     for index, deployment in enumerate(config.deployments):
-        for role in _ROLES.values():
+        for role in ROLES.values():
             executor = None if deployment.external else getattr(deployment, role)
             uses: str | None = getattr(executor, "uses", None)  # what runs elsewhere has none
             if uses is None:
@@ -354,7 +188,19 @@ def _checked_class(cls: type, key: str) -> bool:
     return True
 
 
-def _gateway_parted(gateway: Mapping[str, Any]) -> tuple[dict[str, Any], ByValue | None]:
+def with_objects(plain: Any, original: Any) -> Any:
+    """``plain``, with the classes and objects that were taken out of ``original``."""
+    if not isinstance(original, Mapping):
+        return plain
+    classes = {key: original[key] for key in ROLES if isinstance(original.get(key), type)}
+    result = {**plain, **classes}
+    if isinstance(with_ := original.get("uses_with"), Mapping):
+        objects = {key: value for key, value in with_.items() if not is_plain(value)}
+        result["uses_with"] = {**plain["uses_with"], **objects}
+    return result
+
+
+def gateway_parted(gateway: Mapping[str, Any]) -> tuple[dict[str, Any], ByValue | None]:
     """The gateway's settings without its class and objects, and these if they are sent by value."""
     plain = dict(gateway)
     cls = gateway.get("uses")
@@ -362,21 +208,21 @@ def _gateway_parted(gateway: Mapping[str, Any]) -> tuple[dict[str, Any], ByValue
     if isinstance(cls, type):
         from gatewayd.custom.loading import check_class
 
-        with _as_flow_error():
+        with as_flow_error():
             check_class(cls)
         name = importable_name(cls)
         plain["uses"] = name or cls.__name__
         part = ByValue(None if name else cls)
     with_ = gateway.get("uses_with")
     if isinstance(with_, Mapping):
-        objects = {key: value for key, value in with_.items() if not _is_plain(value)}
+        objects = {key: value for key, value in with_.items() if not is_plain(value)}
         plain["uses_with"] = {key: value for key, value in with_.items() if key not in objects}
         part = attrs.evolve(part, uses_with=objects)
     return plain, part if part != ByValue() else None
 
 
 def _written(item: Mapping[str, Any]) -> dict[str, Any]:
-    plain, parts = _parted(item)
+    plain, parts = parted(item)
     for role, part in parts:
         written = _written_part(plain, part)
         if role == "executor":
@@ -401,23 +247,23 @@ def refuse_to_write(what: str, why: str) -> NoReturn:
     raise FlowError(f"this Flow cannot be written to a file: {what} {why}. Move it into a module")
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     match value:
         case None | bool() | int() | float() | str() | Path():
             return True
         case list() | tuple():
-            return all(map(_is_plain, value))
+            return all(map(is_plain, value))
         case dict():
-            return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+            return all(isinstance(key, str) for key in value) and all(map(is_plain, value.values()))
     return False
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     match value:
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain_values(item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in value]
+            return [plain_values(item) for item in value]
         case Path():
             return str(value)
     return value
@@ -426,9 +272,3 @@ def _plain(value: Any) -> Any:
 def to_yaml(mapping: Mapping[str, Any]) -> str:
     """As a Flow file."""
     return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
-
-
-def words() -> Iterator[str]:
-    """Every keyword of ``Flow(...)``: what ``with`` of a Flow file may hold."""
-    for section in (FLOW, GATEWAY, EXECUTOR):
-        yield from section.words()

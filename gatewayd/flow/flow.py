@@ -12,10 +12,8 @@ Flow is in ``served.py``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import attrs
@@ -23,15 +21,7 @@ import attrs
 from gatewayd.config import DeploymentConfig
 from gatewayd.config.kinds import Refused
 from gatewayd.config.routes import routes_by_endpoint
-from gatewayd.flow.description import (
-    Description,
-    FlowError,
-    FlowSource,
-    FlowTopologyError,
-    checked_executor,
-    checked_gateway,
-    checked_with,
-)
+from gatewayd.flow.description import Description, FlowError, FlowTopologyError
 from gatewayd.flow.keywords import (
     ExecutorKeywords,
     FlowKeywords,
@@ -39,12 +29,14 @@ from gatewayd.flow.keywords import (
     JoinerKeywords,
     RouteKeywords,
 )
-from gatewayd.flow.loading import LoadKeywords, loaded
+from gatewayd.flow.loading import FlowSource, LoadKeywords, loaded_flow
 from gatewayd.flow.process import PortAlreadyUsed, RuntimeFailToStart
-from gatewayd.flow.served import C_co, Served
+from gatewayd.flow.served import C_co, Served, caller_folder, description_of
+from gatewayd.flow.settings import checked_executor, checked_gateway, checked_with
 
 if TYPE_CHECKING:
     from gatewayd.client.client import AsyncClient, SyncClient
+    from gatewayd.flow.deployment import Deployment
 
 __all__ = ["Flow", "FlowError", "FlowTopologyError", "PortAlreadyUsed", "RuntimeFailToStart"]
 
@@ -85,15 +77,32 @@ class Flow(Served[C_co]):
         gateway = {**self._description.gateway, **checked}
         return self._changed(copy_flow, gateway=gateway)
 
-    def add(self, *, copy_flow: bool = True, **settings: Unpack[ExecutorKeywords]) -> Self:
+    def add(
+        self,
+        deployment: Deployment[Any] | None = None,
+        *,
+        copy_flow: bool = True,
+        **settings: Unpack[ExecutorKeywords],
+    ) -> Self:
         """
         A copy of this Flow with one more executor, behind the last one or those it ``needs``.
+
+        Of a ``deployment`` the executor is added, without its protocol, host and port; ``settings`` override
+        its own.
 
         ``uses`` is a class, ``module:Class``, an executor's config.yml, or that file's content;
         without it, requests pass through. Further keywords are those of an executor in a Flow file,
         such as ``replicas``, ``uses_with``, ``py_modules``, ``external``, ``host`` and ``port``.
         """
-        return self._added(settings, copy_flow)
+        if deployment is None:
+            return self._added(settings, copy_flow)
+        if not isinstance(deployment, Served) or isinstance(deployment, Flow):
+            raise TypeError(
+                f"add() takes a Deployment by position, not {deployment!r}; name it: add(uses=...)"
+            )
+        description = description_of(deployment)
+        (executor,) = description.executors
+        return self._added(settings, copy_flow, executor, replaced=bool(description.loaded))
 
     def needs(
         self,
@@ -168,7 +177,7 @@ class Flow(Served[C_co]):
         Flow, one a line.
         """
         flow: Flow[Any] = cls(asyncio=asyncio)
-        flow._description, in_file = loaded(source, keywords, caller_folder())
+        flow._description, in_file = loaded_flow(source, keywords, caller_folder())
         flow._asyncio = asyncio or in_file
         return flow
 
@@ -221,12 +230,23 @@ class Flow(Served[C_co]):
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _added(self, settings: Mapping[str, Any], copy_flow: bool) -> Self:
+    def _added(
+        self,
+        settings: Mapping[str, Any],
+        copy_flow: bool,
+        executor: Mapping[str, Any] | None = None,
+        *,
+        replaced: bool = False,
+    ) -> Self:
+        """With ``settings`` put over ``executor``, in which variables are ``replaced`` or not yet."""
         given = {key: value for key, value in settings.items() if value is not None}
         if isinstance(needs := given.get("needs"), Iterable) and not isinstance(needs, str):
             given["needs"] = list(needs)
         item = checked_executor(given, caller_folder=caller_folder())
-        return self._changed(copy_flow, executors=(*self._description.executors, item))
+        others, loaded = self._description.executors, self._description.loaded
+        if replaced:
+            loaded |= {len(others)}
+        return self._changed(copy_flow, executors=(*others, {**(executor or {}), **item}), loaded=loaded)
 
     def _changed(self, copy_flow: bool, **parts: Any) -> Self:
         if not copy_flow:
@@ -235,12 +255,3 @@ class Flow(Served[C_co]):
         other = type(self)(asyncio=self._asyncio)
         other._description = attrs.evolve(self._description, **parts)
         return other
-
-
-def caller_folder() -> Path | None:
-    """The folder of the file that calls gatewayd; None in an interactive session."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("gatewayd."):
-        frame = frame.f_back
-    file = None if frame is None else frame.f_globals.get("__file__")
-    return None if file is None else Path(file).absolute().parent

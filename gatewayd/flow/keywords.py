@@ -1,5 +1,5 @@
 """
-The keywords of ``Flow``, ``config_gateway`` and ``add``. Made by ``make keywords`` from config/keys.py.
+The keywords of Flow, its methods and Deployment. Made by ``make keywords`` from config/keys.py.
 
 None is "not set" everywhere. What config/keys.py calls not supported yet takes only its default.
 """
@@ -534,6 +534,221 @@ class ExecutorKeywords(JoinerKeywords, total=False):
     """How it joins the Flow."""
     needs: str | Iterable[str] | None
     """Executors it waits for, or gateway; the one before it if omitted."""
+
+
+class DeploymentKeywords(TypedDict, total=False):
+    """Of ``Deployment``."""
+
+    name: str | Path | None
+    """A Python identifier; executor0, executor1 ... if omitted."""
+    when: Mapping[str, Any] | None
+    """Only documents that match go in."""
+    no_reduce: bool | None
+    """Do not merge the documents of several needs."""
+    disable_reduce: bool | None
+    """The same as no_reduce."""
+    uses: Uses | None
+    """Its class, its config.yml, or that file's content."""
+    uses_with: Mapping[str, Any] | None
+    """Arguments of the class."""
+    uses_metas: Mapping[str, Any] | None
+    """Overrides of its metas."""
+    uses_requests: Mapping[str, str] | str | None
+    """Endpoints and the methods that serve them."""
+    uses_dynamic_batching: Mapping[str, Mapping[str, Any]] | str | None
+    """Endpoints whose requests are served in batches."""
+    py_modules: Texts | None
+    """Python files imported first."""
+    workspace: str | Path | None
+    """Base folder of its files; relative to the current folder."""
+    env: Mapping[str, str | int | float | None] | str | None
+    """Environment variables of its processes."""
+    output_array_type: Literal["numpy", "list"] | None
+    """Convert arrays in answers."""
+    exit_on_exceptions: Texts | None
+    """Exception classes that stop the executor."""
+    replicas: int | None
+    """Copies, each a process with its own port."""
+    shards: int | None
+    """Parts of the data, each with all replicas."""
+    polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
+    """Whether a request goes to any shard or to all."""
+    external: bool | None
+    """Runs elsewhere: only called, not started."""
+    tls: bool | None
+    """An external one is called over TLS."""
+    grpc_metadata: Mapping[str, str | int | float] | str | None
+    """gRPC metadata of the calls to it."""
+    timeout_send: float | None
+    """Milliseconds that a call may take; the gateway's if omitted."""
+    retries: int | None
+    """Further tries of a call; the gateway's if omitted."""
+    compression: Literal["none", "gzip", "deflate", "nocompression"] | None
+    """Compression of calls to it; the gateway's if omitted."""
+    idempotent: bool | Mapping[str, bool] | None
+    """Whether a request may be sent again after its connection broke."""
+    timeout_ready: float | None
+    """Milliseconds that it may take to start."""
+    uses_before: Uses | None
+    """Executor before the shards."""
+    uses_after: Uses | None
+    """Executor after the shards."""
+    uses_before_address: str | Sequence[str] | None
+    """Address of one that runs elsewhere, in place of uses_before."""
+    uses_after_address: str | Sequence[str] | None
+    """Address of one that runs elsewhere, in place of uses_after."""
+    install_requirements: Literal[False] | None
+    """Install the packages it requires."""
+    reload: Literal[False] | None
+    """Reload when files change."""
+    monitoring: Literal[False] | None
+    """Serve metrics for Prometheus."""
+    metrics: Literal[False] | None
+    """Serve metrics for Prometheus."""
+    port_monitoring: None
+    """Port of these metrics."""
+    tracing: Literal[False] | None
+    """Send OpenTelemetry traces."""
+    metrics_exporter_host: None
+    """OpenTelemetry collector."""
+    traces_exporter_host: None
+    """OpenTelemetry collector."""
+    metrics_exporter_port: None
+    """OpenTelemetry collector."""
+    traces_exporter_port: None
+    """OpenTelemetry collector."""
+    log_config: Any
+    """Logging is twistd's: see its --logger and --logfile."""
+    quiet: bool | None
+    """Logging is twistd's: see its --logger and --logfile."""
+    quiet_error: bool | None
+    """Logging is twistd's: see its --logger and --logfile."""
+    entrypoint: Any
+    """Settings of containers, which gatewayd does not start."""
+    docker_kwargs: Any
+    """Settings of containers, which gatewayd does not start."""
+    volumes: Any
+    """Settings of containers, which gatewayd does not start."""
+    gpus: Any
+    """Settings of containers, which gatewayd does not start."""
+    disable_auto_volume: bool | None
+    """Settings of containers, which gatewayd does not start."""
+    env_from_secret: None
+    """Environment variables from Kubernetes secrets."""
+    runtime_cls: Any
+    """Processes are started in one way only."""
+    timeout_ctrl: Any
+    """Processes are started in one way only."""
+    connection_list: Any
+    """Processes are started in one way only."""
+    native: bool | None
+    """Executors always run as they are."""
+    force_update: bool | None
+    """Executors always run as they are."""
+    prefer_platform: Any
+    """Settings of containers, which gatewayd does not start."""
+    protocol: str | Sequence[str] | None
+    """What clients speak, one entry a port; http+websocket share one."""
+    protocols: str | Sequence[str] | None
+    """The same as protocol."""
+    port: int | str | Sequence[int] | None
+    """As many ports as protocols, in the same order; free ones if omitted."""
+    ports: int | str | Sequence[int] | None
+    """The same as port."""
+    port_expose: int | str | Sequence[int] | None
+    """The same as port."""
+    port_in: int | str | Sequence[int] | None
+    """The same as port."""
+    host: str | None
+    """Address to listen on."""
+    host_in: str | None
+    """The same as host."""
+    ssl_certfile: str | Path | None
+    """PEM certificate chain: every protocol then speaks TLS only."""
+    ssl_keyfile: str | Path | None
+    """PEM key of the certificate, not encrypted."""
+    prefetch: int | None
+    """Requests in flight on one stream; 0 for no limit."""
+    max_message_bytes: int | None
+    """Largest body or message of a client."""
+    max_buffered_bytes: int | None
+    """Bytes of requests that are held at once, of all clients together; more are refused."""
+    compress_above_bytes: int | None
+    """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
+    forward_headers: str | Sequence[str] | None
+    """Headers and gRPC metadata of clients that executors get, and those of executors that clients get."""
+    forward_headers_max_bytes: int | None
+    """Largest sum of these headers for one request; each counts for 32 bytes more than it has."""
+    http_idle_timeout: float | None
+    """Seconds that an HTTP connection may be silent."""
+    http_idle_timeout_s: float | None
+    """The same as http_idle_timeout."""
+    http_head_timeout: float | None
+    """Seconds that the head of an HTTP request may take."""
+    http_head_timeout_s: float | None
+    """The same as http_head_timeout."""
+    http_max_head_bytes: int | None
+    """Largest head of an HTTP request."""
+    websocket_ping_interval: float | None
+    """Seconds after which a WebSocket client is asked for a sign of life; 0 for never."""
+    websocket_ping_interval_s: float | None
+    """The same as websocket_ping_interval."""
+    websocket_ping_timeout: float | None
+    """Seconds that it may take to give one; 0 for no limit."""
+    websocket_ping_timeout_s: float | None
+    """The same as websocket_ping_timeout."""
+    websocket_close_timeout: float | None
+    """Seconds that a WebSocket client may take to answer a close frame."""
+    websocket_close_timeout_s: float | None
+    """The same as websocket_close_timeout."""
+    grace_period: float | None
+    """Seconds that requests may take to finish on stop."""
+    grace_period_s: float | None
+    """The same as grace_period."""
+    floating_grace_period: float | None
+    """Seconds that floating calls may take to finish on stop; no limit where a Flow in Python is closed."""
+    floating_grace_period_s: float | None
+    """The same as floating_grace_period."""
+    title: str | Path | None
+    """Title of the HTTP documentation."""
+    description: str | Path | None
+    """Description in the HTTP documentation."""
+    cors: bool | str | Sequence[str] | None
+    """Let pages of other origins call HTTP: true for all, or a list of them."""
+    no_debug_endpoints: bool | None
+    """Without /post, /status and /dry_run on HTTP."""
+    no_crud_endpoints: bool | None
+    """Without /index, /search, /update and /delete on HTTP."""
+    expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
+    """HTTP routes of executors' endpoints, or all."""
+    expose_graphql_endpoint: bool | None
+    """Serve /graphql on HTTP."""
+    graphql_max_query_bytes: int | None
+    """Largest text of a GraphQL query."""
+    graphql_max_depth: int | None
+    """Levels of fields in a GraphQL query."""
+    graphql_max_fields: int | None
+    """Fields of a GraphQL query, those of fragments included."""
+    graphql_max_root_fields: int | None
+    """Requests that one GraphQL query may make."""
+    grpc_server_options: Mapping[str, int | str] | str | None
+    """gRPC channel arguments of the server."""
+    pool: Mapping[str, Any] | None
+    """Bounds and rules of the calls to executors."""
+    uvicorn_kwargs: None
+    """Settings of another HTTP server; use the gateway's own keys."""
+    graph_description: Any
+    """Made from the executors of the Flow."""
+    graph_conditions: Any
+    """Made from the executors of the Flow."""
+    deployments_addresses: Any
+    """Made from the executors of the Flow."""
+    deployments_metadata: Any
+    """Made from the executors of the Flow."""
+    deployments_no_reduce: Any
+    """Made from the executors of the Flow."""
+    proxy: bool | None
+    """Proxy variables are never used for calls to executors."""
 
 
 class RouteKeywords(TypedDict, total=False):

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack, cast, overload
 
 import attrs
@@ -22,8 +22,9 @@ from typing_extensions import TypeVar
 
 from gatewayd.client.post import CallKeywords, Post, Posts, Waiting
 from gatewayd.config import FlowConfig
-from gatewayd.flow.description import Description, checked_gateway, to_yaml
+from gatewayd.flow.description import Description, to_yaml
 from gatewayd.flow.process import RunningGateway
+from gatewayd.flow.settings import checked_gateway
 from gatewayd.flow.startup import addresses, startup
 
 if TYPE_CHECKING:
@@ -242,6 +243,15 @@ class Served(Posts[C_co]):
     def _stands_still(self) -> str:
         name = self._kind.lower()
         return f"this {self._kind} does not run: use it in `with {name}:`, or call {name}.start()"
+
+
+def caller_folder() -> Path | None:
+    """The folder of the file that calls gatewayd; None in an interactive session."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("gatewayd."):
+        frame = frame.f_back
+    file = None if frame is None else frame.f_globals.get("__file__")
+    return None if file is None else Path(file).absolute().parent
 
 
 def description_of(served: Served[Any]) -> Description:

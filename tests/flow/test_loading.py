@@ -176,7 +176,7 @@ def test_keywords_without_an_effect_are_accepted_and_others_are_not():
 
     Flow.load_config(text, allow_py_modules=True, runtime_args={}, needs=None, include_gateway=True)
     for name in ("uses_metas", "uses_requests", "uses_dynamic_batching"):
-        with pytest.warns(UserWarning, match=f"{name} has no effect on a Flow") as warned:
+        with pytest.warns(UserWarning, match=f"{name} has no effect here") as warned:
             Flow.load_config(text, **{name: {"/a": "b"}})
         assert warned[0].filename == __file__
     with pytest.raises(TypeError, match=r"no keyword search_path \(did you mean extra_search_paths"):
