@@ -660,7 +660,7 @@ class DeploymentKeywords(TypedDict, total=False):
     port_in: int | str | Sequence[int] | None
     """The same as port."""
     host: str | None
-    """Address to listen on."""
+    """Address to listen on; 0.0.0.0 and :: are all, of IPv4 and IPv6."""
     host_in: str | None
     """The same as host."""
     ssl_certfile: str | Path | None

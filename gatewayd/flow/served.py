@@ -34,6 +34,20 @@ if TYPE_CHECKING:
 C_co = TypeVar("C_co", bound="SyncClient | AsyncClient", default="SyncClient", covariant=True)
 
 _EVERYWHERE: Final = ("0.0.0.0", "::", "")
+# What the reference's Flow and Deployment have besides, and what does its work here.
+_ABSENT: Final = {
+    "build": "nothing has to be built; `config` is what it means, checked",
+    "callback": "use contextlib.ExitStack around it",
+    "enter_context": "use contextlib.ExitStack around it",
+    "gather_inspect": "use add(..., floating=True) for executors that only watch",
+    "gateway_args": "use config.gateway",
+    "inspect": "use add(..., floating=True) for an executor that only watches",
+    "num_pods": "use config.deployments, each of which has replicas and shards",
+    "push": "use contextlib.ExitStack around it",
+    "to_docker_compose_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
+    "to_k8s_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
+    "to_kubernetes_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
+}
 # How often a stop event of block() is looked at besides the gateway's process.
 _LOOK_S: Final = 0.2
 
@@ -218,6 +232,14 @@ class Served(Posts[C_co]):
     @property
     def _kind(self) -> str:
         return type(self).__name__
+
+    if not TYPE_CHECKING:  # type checkers would take it for any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _ABSENT:
+                return object.__getattribute__(self, name)  # raises as it would without this method
+            message = f"{type(self).__name__!r} object has no attribute {name!r}: {_ABSENT[name]}"
+            raise AttributeError(message, name=name, obj=self)
 
     def _ports(self) -> Sequence[int]:
         if self._running is not None:

@@ -102,6 +102,21 @@ def test_port_host_and_protocol_may_be_set():
     assert flow.protocol == ["grpc", "websocket"]
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("inspect", r"floating=True"),
+        ("to_kubernetes_yaml", "there is no export"),
+        ("build", "`config` is what it means"),
+        ("nope", "'Flow' object has no attribute 'nope'$"),
+    ],
+)
+def test_a_method_of_the_reference_that_is_absent_says_what_to_use(name, instead):
+    with pytest.raises(AttributeError, match=instead):
+        getattr(Flow(), name)
+    assert not hasattr(Flow(), name)
+
+
 def test_executors_are_found_by_name_and_by_index():
     assert DIAMOND["b"].replicas == 2
     assert DIAMOND[0].name == "a"
