@@ -43,6 +43,7 @@ TIMEOUT_HEADER: Final = "X-Request-Timeout"
 
 _HINT: Final = b"X-Gatewayd-Hint"
 _TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
+_READS: Final = (b"GET", b"HEAD")
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 _VARY: Final = (b"Vary", b"Accept, Accept-Encoding")
 _ZIPPED: Final = (b"Content-Encoding", b"gzip")
@@ -159,6 +160,8 @@ async def _decode(
     body = await content(backend, http_request)
     if body_is.form is Form.PROTOBUF:
         return _decode_protobuf(body, http_request, route)
+    if not body and http_request.method in _READS:
+        body = b"{}"  # browsers send no body with these
     content_type = http_request.header(b"content-type")
     options: dict[str, Any] = {
         "content_type": None if content_type is None else content_type.decode("latin-1"),

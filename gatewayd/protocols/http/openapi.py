@@ -34,6 +34,8 @@ _SUMMARIES: Final = {
     "/update": "Update documents",
     "/delete": "Delete documents",
 }
+# They may have one here, but pages and generated clients cannot send it.
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
 _QUERY: Final = '{ docs(data: [{text: "hello"}], execEndpoint: "/") { id text } }'
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
@@ -109,7 +111,6 @@ class _Operations:
             tags=route.tags,
             description=given.get("description") or self._docstring(route) + _FAILURES,
             operationId=self._id(given, route.path, method),
-            requestBody={"required": True, "content": _json(ref(model), example(model, self._tried))},
             responses={
                 str(route.status): _answer(str(description), ref("JinaResponseModel")),
                 str(codes_of(BadRequest).http): _answer(
@@ -117,6 +118,9 @@ class _Operations:
                 ),
             },
         )
+        if method not in _WITHOUT_BODY:
+            content = _json(ref(model), example(model, self._tried))
+            found["requestBody"] = {"required": True, "content": content}
         if given.get("deprecated"):
             found["deprecated"] = True
         return found

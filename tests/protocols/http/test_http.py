@@ -287,6 +287,21 @@ async def test_an_exposed_endpoint_answers_with_its_own_status():
         assert status == 299
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest_twisted.ensureDeferred
+async def test_an_exposed_endpoint_needs_no_body_where_browsers_send_none(method):
+    exposed = {"/read": {"methods": ["GET", "HEAD", "POST"]}}
+    async with served(expose_endpoints=exposed) as gateway:
+        status, _, _ = await in_thread(call, gateway.port, method, "/read")
+        if method == "POST":
+            assert status == 422
+        else:
+            (request,) = gateway.dispatcher.requests
+            assert (status, request.endpoint, request.documents) == (200, "/read", b"")
+        await in_thread(call, gateway.port, method, "/read", {"data": [{"id": "d"}]})
+        assert gateway.dispatcher.requests[-1].documents
+
+
 def test_a_crud_path_wins_over_an_exposed_one():
     routes = endpoint_routes(GatewayConfig(expose_endpoints={"/mine": {"http_path": "/index"}}))
     assert [r.endpoint for r in routes if r.path == "/index"] == ["/index"]

@@ -187,6 +187,12 @@ def test_the_body_that_pages_fill_in_has_every_field_and_changes_nothing(model: 
         assert len(request.request_id) == 32
 
 
+def test_what_is_read_has_no_body() -> None:
+    item = document(expose_endpoints={"/a": {"methods": ["GET", "HEAD", "POST", "DELETE"]}})["paths"]["/a"]
+
+    assert {method for method in item if "requestBody" in item[method]} == {"post", "delete"}
+
+
 def test_every_body_has_an_example() -> None:
     for full in (True, False):
         for item in document(full, expose_endpoints=ODD, expose_graphql_endpoint=True)["paths"].values():

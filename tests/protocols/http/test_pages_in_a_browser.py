@@ -30,6 +30,11 @@ class Shouting(Executor):
         for doc in docs:
             doc.text = doc.text.upper()
 
+    @requests(on="/count")
+    def count(self, docs, **kwargs):
+        \"\"\"Counts the **documents**.\"\"\"
+        return {"count": len(docs)}
+
     @requests
     def others(self, docs, **kwargs):
         pass
@@ -55,7 +60,7 @@ def by_default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     code = tmp_path_factory.mktemp("by_default") / "shouting.py"
     code.write_text(SHOUTING)
     executor = {"uses": "Shouting", "py_modules": str(code)}
-    exposed = {"/shout": {}, "/default/name": {"methods": ["PUT"]}}
+    exposed = {"*": {"methods": ["GET", "POST"]}, "/default/name": {"methods": ["PUT"]}}
     settings = {"expose_endpoints": exposed, "expose_graphql_endpoint": True}
     gateway = Gateway({"gateway": settings, "executors": [executor]}, protocols=["http"])
     yield f"http://127.0.0.1:{gateway.ports['http']}"
@@ -110,6 +115,7 @@ def test_swagger_ui_tries_an_endpoint_and_shows_its_answer(browser: Browser, ori
         ("CRUD-search_post", "hello"),
         ("Customized-shout_post", "HELLO"),
         ("Customized-default_name_put", "hello"),
+        ("Customized-count_post", "hello"),
     ],
 )
 def test_the_body_that_swagger_ui_fills_in_reaches_the_executors(
@@ -131,6 +137,27 @@ def test_the_body_that_swagger_ui_fills_in_reaches_the_executors(
     (route,) = [route for route in shown["routes"] if route["executor"] == "executor0"]
     assert route["endTime"] is not None
     assert shown["header"]["status"] is None
+    assert not browser.complaints()
+
+
+def test_an_endpoint_that_is_read_is_tried_without_a_body_and_has_its_docstring(
+    browser: Browser, by_default: str
+) -> None:
+    browser.open(f"{by_default}/docs")
+    block = "[id^=operations-Customized-count_get]"
+    browser.click(f"{block} .opblock-summary-control")
+    shown = browser.until(f"document.querySelector('{block} .opblock-description')?.innerText")
+    assert shown.startswith("Counts the documents.")
+    browser.click(f"{block} .try-out__btn")
+    browser.click(f"{block} .execute")
+
+    answer = json.loads(
+        browser.until(
+            f"document.querySelector('{block} .live-responses-table tbody .highlight-code code')?.innerText"
+        )
+    )
+
+    assert answer["parameters"]["__results__"]["executor0/rep-0"] == {"count": 0}
     assert not browser.complaints()
 
 
