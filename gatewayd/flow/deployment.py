@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from gatewayd.callers import caller_folder
 from gatewayd.flow.description import to_yaml
 from gatewayd.flow.keywords import DeploymentKeywords
 from gatewayd.flow.loading import FlowSource, LoadKeywords, loaded_deployment
-from gatewayd.flow.served import C_co, Served, caller_folder
+from gatewayd.flow.served import C_co, Served
 from gatewayd.flow.settings import described_deployment
 
 if TYPE_CHECKING:

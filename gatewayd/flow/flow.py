@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import attrs
 
+from gatewayd.callers import caller_folder
 from gatewayd.config import DeploymentConfig
 from gatewayd.config.kinds import Refused
 from gatewayd.config.routes import routes_by_endpoint
@@ -31,7 +32,7 @@ from gatewayd.flow.keywords import (
 )
 from gatewayd.flow.loading import FlowSource, LoadKeywords, loaded_flow
 from gatewayd.flow.process import PortAlreadyUsed, RuntimeFailToStart
-from gatewayd.flow.served import C_co, Served, caller_folder, description_of
+from gatewayd.flow.served import C_co, Served, description_of
 from gatewayd.flow.settings import checked_executor, checked_gateway, checked_with
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack, cast, overload
 
 import attrs
@@ -134,9 +134,9 @@ class Served(Posts[C_co]):
         """
         running = self._is_running()
         where = "\n".join(f"  {address}" for address in addresses(self.config, running.ports))
-        sys.stderr.write(f"{self._kind} serves, until Ctrl-C:\n{where}\n")
         try:
             with _terminated_as_interrupted():
+                sys.stderr.write(f"{self._kind} serves, until Ctrl-C:\n{where}\n")
                 while (code := running.wait(_LOOK_S if stop_event is not None else None)) is None:
                     if stop_event is not None and stop_event.is_set():
                         return
@@ -265,15 +265,6 @@ class Served(Posts[C_co]):
     def _stands_still(self) -> str:
         name = self._kind.lower()
         return f"this {self._kind} does not run: use it in `with {name}:`, or call {name}.start()"
-
-
-def caller_folder() -> Path | None:
-    """The folder of the file that calls gatewayd; None in an interactive session."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("gatewayd."):
-        frame = frame.f_back
-    file = None if frame is None else frame.f_globals.get("__file__")
-    return None if file is None else Path(file).absolute().parent
 
 
 def description_of(served: Served[Any]) -> Description:
