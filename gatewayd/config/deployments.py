@@ -65,7 +65,8 @@ def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | 
         return None
     if "jtype" in item:
         if item["jtype"] != "Deployment":
-            place.inside("jtype").refuse_value(item["jtype"], "Deployment")
+            inside = place.inside("jtype")
+            inside.refuse(f"found {show(item['jtype'])}; accepted: Deployment; an executor's class is uses")
             return None
         item, place = unwrapped(item, place)
     own = gather(EXECUTOR, item, place)

@@ -189,6 +189,8 @@ def _found(name: str | Path, folders: Iterable[Path]) -> Path:
 
 def _described(value: Mapping[str, Any], folders: list[Path]) -> Description:
     executors = value.get("executors") or value.get("deployments") or []
+    if not isinstance(executors, list | tuple):  # refused when the whole is read
+        executors = ()
     return Description(
         with_=dict(value.get("with") or {}),
         gateway=with_absolute_files(value.get("gateway") or {}, folders),

@@ -139,7 +139,7 @@ def _named(section: Section, settings: Mapping[str, Any]) -> dict[str, Any]:
 def with_absolute_files(item: Any, folders: list[Path]) -> Any:
     """An entry of the list of executors, or the gateway's settings, with the files that they name found."""
     if isinstance(item, str):
-        return _absolute(item, folders)
+        return _absolute(item, folders) if item.endswith(FILE_ENDINGS) else item
     if not isinstance(item, Mapping):
         return item
     result = dict(item)

@@ -1,6 +1,7 @@
 """``Flow.load_config``: where files are looked for, and what is put over what they say."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -194,3 +195,19 @@ def test_a_module_by_its_dotted_name_and_one_beside_the_code(folders, monkeypatc
     flow = called_from(folders["code"], "Flow().add(py_modules=['package.module', 'beside.py'])")
 
     assert list(flow[0].executor.py_modules) == ["package.module", str(folders["code"] / "beside.py")]
+
+
+@pytest.mark.parametrize(
+    ("executors", "message"),
+    [
+        (["Ok"], r"executors\[0\]: found 'Ok'; a map is wanted, such as {uses: Ok}"),
+        (["Ok", 3, ["a"]], r"executors\[2\]: found a list; accepted: a map"),
+        ([{"jtype": "Ok"}], r"jtype: found 'Ok'; accepted: Deployment; an executor's class is uses"),
+        ("Ok", "executors: found 'Ok'; accepted: a list of executors"),
+        ({"a": {"uses": "Ok"}}, "executors: found a map; accepted: a list of executors"),
+    ],
+)
+def test_what_is_no_executor_is_refused_as_it_is_written(executors, message):
+    for source in ({"executors": executors}, f"jtype: Flow\nexecutors: {json.dumps(executors)}"):
+        with pytest.raises(FlowError, match=message):
+            Flow.load_config(source)
