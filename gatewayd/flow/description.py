@@ -169,13 +169,23 @@ def _known_classes(config: FlowConfig) -> Iterator[tuple[str, type]]:
 
     for index, deployment in enumerate(config.deployments):
         for role in ROLES.values():
-            executor = None if deployment.external else getattr(deployment, role)
+            executor = getattr(deployment, role)
             uses: str | None = getattr(executor, "uses", None)  # what runs elsewhere has none
-            if uses is None:
+            if uses is None or deployment.external:
                 continue
             name = uses.removeprefix("__main__.").removeprefix("__main__:")
-            if name.isidentifier() and (cls := class_named(name, Executor)) is not None:
+            cls = class_named(name, Executor) if name.isidentifier() else None
+            # With py_modules it is a guess: they are likely to define the class themselves.
+            if cls is not None and (not executor.py_modules or _can_be_sent(cls)):
                 yield str(index) if role == "executor" else f"{index}.{role}", cls
+
+
+def _can_be_sent(cls: type) -> bool:
+    try:
+        pack(ByValue(known=cls))
+    except CannotSend:
+        return False
+    return True
 
 
 def _checked_class(cls: type, key: str) -> bool:

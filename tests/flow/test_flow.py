@@ -18,6 +18,7 @@ from docarray import Document, DocumentArray
 from gatewayd import Executor, Flow, requests
 from gatewayd.config import Listener
 from gatewayd.flow.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
+from gatewayd.flow.served import description_of
 from tests.certificates import make
 from tests.paths import ROOT
 from tests.processes import ExecutorProcess, free_ports
@@ -561,3 +562,22 @@ def test_an_executor_around_shards_may_be_one_that_runs_elsewhere():
             assert flow.post("/tag", Document(text="x")).texts == ["xBhere"]
     finally:
         elsewhere.stop()
+
+
+@pytest.mark.parametrize("with_modules", [False, True])
+def test_a_class_that_cannot_be_sent_is_in_the_way_only_if_it_is_meant(tmp_path, with_modules):
+    lock = threading.Lock()
+
+    class Twice(Executor):
+        @requests
+        def ask(self, **kwargs):
+            lock.acquire()
+
+    (tmp_path / "twice.py").write_text("from gatewayd import Executor\nclass Twice(Executor): ...\n")
+    flow = Flow().add(uses="Twice", py_modules=[tmp_path / "twice.py"] if with_modules else None)
+
+    if with_modules:
+        assert description_of(flow).portable()[1] == {}
+    else:
+        with pytest.raises(FlowError, match=r"Twice\.ask uses lock"):
+            description_of(flow).portable()
