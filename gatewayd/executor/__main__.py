@@ -51,6 +51,7 @@ def main() -> int:
     # Ctrl-C and other signals to a whole process group are for the supervisor, which stops its executors in
     # order. If it is gone, standard input ends.
     group.lead()
+    group.reset_signals_of_children()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return _run()
@@ -115,6 +116,7 @@ def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -
 
     ``send_event`` gets the events that a supervisor would get.
     """
+    group.reset_signals_of_children()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(executor, spec, send_event, alone=True))
 

@@ -17,20 +17,27 @@ _PATIENCE_S: Final = 0.5
 _LOOK_S: Final = 0.02
 
 _leader: int | None = None
+_parent_handles_signals = False
 _forking = threading.local()  # the mask of the thread that forks
 
 
 def lead() -> None:
-    """
-    Make this process the leader of a group. Forked children, which ``multiprocessing`` makes, stay in it.
-
-    They would also inherit the handlers of our signals, and the descriptor through which these wake the event
-    loop: it is the same one, so that a child's SIGTERM would stop us, and not the child. A signal that comes
-    at once waits until the child has its own handlers.
-    """
+    """Make this process the leader of a group. Children stay in it."""
     global _leader
     os.setpgid(0, 0)
     _leader = os.getpid()
+
+
+def reset_signals_of_children() -> None:
+    """
+    Give forked children, which ``multiprocessing`` makes, Python's own handling of our signals.
+
+    They would inherit our handlers, and the descriptor through which these wake the event loop: it is the
+    same one, so that a child's SIGTERM would stop us, and not the child. A signal that comes at once waits
+    until the child has its own handlers.
+    """
+    global _parent_handles_signals
+    _parent_handles_signals = True
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_reset_signals)
 
 
@@ -60,9 +67,9 @@ def _unblock() -> None:
 
 
 def _reset_signals() -> None:
-    global _leader
-    if _leader is not None:  # else a child of a child, whose handlers are those that the child has set
-        _leader = None
+    global _parent_handles_signals
+    if _parent_handles_signals:  # else a child of a child, whose handlers are those that the child has set
+        _parent_handles_signals = False
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ from gatewayd.pb import (
     StatusProto,
 )
 from tests.paths import GOLDEN, ROOT
-from tests.processes import runs
+from tests.processes import Child, runs
 from tests.waiting import until
 
 PARENTS = ROOT / "tests" / "parents.py"
@@ -322,6 +323,19 @@ def test_an_executor_that_ends_a_forked_child_serves_on(start_parent, endpoint):
 
         replica.terminate()
     assert replica.wait() == 0
+
+
+def test_an_executor_that_is_served_alone_can_end_a_forked_child_too():
+    settings = ["--uses", "Parent", "--py-modules", str(PARENTS), "--uses-with", "pids=none"]
+    child = Child([sys.executable, "-m", "gatewayd", "executor", *settings])
+    try:
+        (match,) = child.line(r"serves at ([\d.:]+)")
+        with grpc.insecure_channel(match[1]) as channel:
+            for endpoint in ("/end_one", "/end_one_on_the_loop"):
+                answer, _ = ask(channel, endpoint, "x")
+                assert answer.parameters["__results__"]["executor0/rep-0"]["code"] == -signal.SIGTERM
+    finally:
+        assert child.stop() == 0
 
 
 @pytest.mark.parametrize("kind", ["fork", "popen", "stubborn"])
