@@ -22,7 +22,7 @@ _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _PIECE_BYTES: Final = 4 * 1024 * 1024
 _STEP_BYTES: Final = 1024 * 1024
 # What zlib gets at once: first of a member, and at most.
-_FIRST_CHUNK_BYTES: Final = 512
+_FIRST_CHUNK_BYTES: Final = 1024 // 2
 _CHUNK_BYTES: Final = 64 * 1024
 # Members cost time, however little they hold. Tools write one, or one for each megabyte.
 _MAX_MEMBERS: Final = 10_000
