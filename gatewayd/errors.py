@@ -229,6 +229,9 @@ class CallFailed(ExecutorNetworkError):
             f"address(es) {self.address_set}."
         )
 
+    def summary(self) -> str:
+        return f"{self.code}: a call to deployment at {self.address_set} failed."
+
 
 class ExecutorUnreachable(ExecutorNetworkError):
     """No server listens, or the connection was lost: every attempt failed."""

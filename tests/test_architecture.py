@@ -81,7 +81,7 @@ FOLDERS = {
 # Modules that a process runs, and nothing imports.
 ENTRIES = {"service/plugin.py", "service/child.py", "executor/__main__.py", "__main__.py", "assets/fetch.py"}
 # What users import; it names folders, and no folder imports it for that.
-FACADE = {"__init__.py"}
+FACADE = {"__init__.py", "excepts.py"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -4,19 +4,29 @@ What a Client raises.
     BadClient                     the call cannot be made as it was asked for
     ├── BadClientInput            ... because of ``inputs``
     ├── BadClientCallback         a callback of the user raised
-    └── RequestRefused            the gateway refused the request (also a ValueError)
+    ├── NoSuchEndpoint            the server has no such path (also a ConnectionError)
+    └── RequestRefused            the gateway refused the request (also a ValueError and a BadServerFlow)
+        └── QueryRefused          ... a GraphQL query (also a ConnectionError)
     BadServer                     an executor failed; holds its traceback
     BadServerFlow                 the gateway answered something that it should not have
     └── BrokenAnswer              over HTTP (also a ValueError)
     NetworkError                  no answer at all (a ConnectionError)
     ├── Unreachable               nothing listens there, or the connection was lost
-    ├── TimedOut                  no answer in time (also a TimeoutError)
-    └── NotFound                  the executor is not behind its address
+    │   └── NotFound              the executor is not behind its address
+    └── TimedOut                  no answer in time (also a TimeoutError)
+
+The same failure raises the same class over every protocol. Some are also of the classes that the reference
+raises over one of them: of aiohttp's for connections over HTTP and WebSocket (transports/session.py).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+# How a gateway's own words begin; what stands before them is what it was told by or saw of an executor.
+GATEWAY: Final = "|Gateway:"
+
+_TOO_LARGE: Final = ("larger than", "larger message", "too large")
 
 
 class BadClient(Exception):
@@ -31,17 +41,8 @@ class BadClientCallback(BadClient):
     """A callback of the user raised; its exception is the ``__cause__``."""
 
 
-class RequestRefused(BadClient, ValueError):
-    """
-    The gateway found a mistake in the request.
-
-    ``status`` is the HTTP status, or WebSocket's close code; ``body`` what the gateway said to it.
-    """
-
-    def __init__(self, message: str, status: int, body: str) -> None:
-        self.status = status
-        self.body = body
-        super().__init__(message)
+class NoSuchEndpoint(BadClient, ConnectionError):
+    """The server has no such path."""
 
 
 class BadServer(Exception):
@@ -87,6 +88,24 @@ class BadServerFlow(Exception):
         super().__init__(message)
 
 
+class RequestRefused(BadClient, BadServerFlow, ValueError):
+    """
+    The gateway found a mistake in the request.
+
+    ``status`` is the HTTP status, WebSocket's close code, or the name of gRPC's status; ``body`` what the
+    gateway said to it.
+    """
+
+    def __init__(self, message: str, status: int | str, body: str) -> None:
+        self.status = status
+        self.body = body
+        BadServerFlow.__init__(self, message, status if isinstance(status, str) else None)
+
+
+class QueryRefused(RequestRefused, ConnectionError):
+    """The gateway found a mistake in a GraphQL query."""
+
+
 class BrokenAnswer(BadServerFlow, ValueError):
     """
     The gateway answered with a server error, or with a body that is not a response.
@@ -122,7 +141,7 @@ class TimedOut(NetworkError, TimeoutError):
     """No answer within the client's ``timeout``, or within the gateway's for one of its executors."""
 
 
-class NotFound(NetworkError):
+class NotFound(Unreachable):
     """Something answers at an executor's address, but it is not the executor."""
 
 
@@ -134,4 +153,10 @@ def error_of(code: str, details: str) -> Exception:
         return TimedOut(details, code)
     if code == "NOT_FOUND":
         return NotFound(details, code)
+    if GATEWAY not in details:
+        too_large = any(words in details for words in _TOO_LARGE)
+        if code == "INVALID_ARGUMENT" or (code == "RESOURCE_EXHAUSTED" and too_large):
+            return RequestRefused(f"the gateway refused the request ({code}): {details}", code, details)
+        if code == "RESOURCE_EXHAUSTED":  # as over HTTP, where the gateway says to come back later
+            return Unreachable(details, code)
     return BadServerFlow(f"gRPC error: {code} {details}", code)

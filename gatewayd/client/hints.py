@@ -13,9 +13,7 @@ from typing import Final
 import aiohttp
 
 from gatewayd.client.address import GatewayAddress
-
-# How a gateway's own words begin: what stands before them it saw of an executor, not we of the gateway.
-_GATEWAY: Final = "|Gateway:"
+from gatewayd.client.errors import GATEWAY
 
 _REFUSED: Final = ("connection refused", "connect call failed")
 _UNKNOWN_NAME: Final = ("dns resolution failed", "name or service not known", "domain name not found")
@@ -34,7 +32,7 @@ _CUT: Final = (
 
 def explained(details: str, address: GatewayAddress, cause: BaseException | None = None) -> str:
     """``details``, followed by what it most likely means for a Client of ``address``."""
-    if _GATEWAY in details:
+    if GATEWAY in details:  # it saw that of an executor, not we of the gateway
         return details
     hint = _hint(details.lower(), address, cause)
     return f"{details}: {hint}" if hint and details else hint or details

@@ -38,7 +38,7 @@ _LEVELS: Final = {
 Event = Mapping[str, Any]
 
 
-class RuntimeFailToStart(RuntimeError):
+class RuntimeFailToStart(SystemError, RuntimeError):
     """
     A Flow that cannot start; everything that had been started has ended.
 

@@ -228,9 +228,7 @@ def test_a_failed_request_brings_headers_back_as_well(one: Gateway, protocol: st
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_too_much_is_refused_on_the_way_in_and_dropped_on_the_way_back(one: Gateway, protocol: str) -> None:
     with Client(protocol=protocol, port=one.ports[protocol]) as client:
-        with pytest.raises(
-            (RequestRefused, BadServerFlow), match=r"431|INVALID_ARGUMENT the headers to forward"
-        ):
+        with pytest.raises((RequestRefused, BadServerFlow), match=r"431|the headers to forward"):
             client.post("/tell", Document(), headers={"x-big": "v" * 5000})
         (answer,) = client.post("/much", Document(), return_responses=True)
 

@@ -17,10 +17,11 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
-    BadClient,
     BadServerFlow,
     BrokenAnswer,
     NetworkError,
+    NoSuchEndpoint,
+    QueryRefused,
     RequestRefused,
     TimedOut,
     Unreachable,
@@ -67,7 +68,10 @@ class HttpTransport:
         url = self._address.url("/graphql")
         async with requested(self._session, "POST", url, options, orjson.dumps(body)) as answer:
             content = await answer.read()
-            check_status(answer.status, url, content)
+            try:
+                check_status(answer.status, url, content)
+            except RequestRefused as refused:
+                raise QueryRefused(str(refused), refused.status, refused.body) from None
             result: dict[str, Any] = _object(content)
             result["headers"] = dict(answer.headers)
         if errors := result.get("errors"):
@@ -128,7 +132,7 @@ def check_status(status: int, url: str, body: bytes, content_type: str = _JSON) 
     if status < 300:
         return
     if status == 404:
-        raise BadClient(f"no such endpoint {url}")
+        raise NoSuchEndpoint(f"no such endpoint {url}")
     text = body.decode("utf-8", "replace")
     shown = text[:_SHOWN]
     described = _description(body, content_type) or shown

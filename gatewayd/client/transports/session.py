@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,22 @@ from gatewayd.client.post import PostOptions
 from gatewayd.messages.headers import METADATA_BYTES
 
 _JSON_BODY: Final = {"Content-Type": "application/json"}
+
+
+class LostConnection(Unreachable, aiohttp.ClientConnectionError):
+    """A connection that was made has ended."""
+
+
+class NoListener(Unreachable, aiohttp.ClientConnectorError):
+    """No connection was made, with what aiohttp has to say of it."""
+
+    def __init__(self, details: str, error: aiohttp.ClientConnectorError) -> None:
+        aiohttp.ClientConnectorError.__init__(self, error._conn_key, error.os_error)
+        Unreachable.__init__(self, details)
+        self.errno = error.errno
+
+    def __str__(self) -> str:
+        return self.details
 
 
 class HttpSession:
@@ -98,7 +115,10 @@ def translated(address: GatewayAddress) -> Iterator[None]:
         raise BadClient(f"no URL: {error}") from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         seen = str(error) or "the gateway closed the connection"
-        raise Unreachable(explained(seen, address, _ssl_error(error))) from error
+        details = explained(seen, address, _ssl_error(error))
+        if isinstance(error, aiohttp.ClientConnectorError):
+            raise NoListener(details, error) from error
+        raise LostConnection(details) from error
     except aiohttp.ClientError as error:
         raise BadServerFlow(explained(f"the gateway's answer is no HTTP: {error}", address)) from error
 
@@ -130,7 +150,8 @@ async def requested(
         async with session.get().request(
             method,
             url,
-            data=body,
+            # In pieces: a large body that is bytes would be written at once, and aiohttp warns of that.
+            data=None if body is None else io.BytesIO(body),
             headers=sent,
             cookies=options.cookies or None,
             timeout=aiohttp.ClientTimeout(total=options.timeout, sock_connect=30.0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from functools import partial
 from http.cookies import SimpleCookie
 from typing import Any, Final
@@ -18,7 +19,14 @@ from aiohttp import WSMsgType
 from google.protobuf.message import DecodeError
 
 from gatewayd.client.address import GatewayAddress
-from gatewayd.client.errors import BadClient, BadServerFlow, RequestRefused, TimedOut, Unreachable
+from gatewayd.client.errors import (
+    BadClient,
+    BadServerFlow,
+    NoSuchEndpoint,
+    RequestRefused,
+    TimedOut,
+    Unreachable,
+)
 from gatewayd.client.exchange import Deliver, Outbox, run_stream
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
@@ -33,7 +41,12 @@ _END_OF_INPUT: Final = b"\x00"
 # Close codes of RFC 6455, section 7.4.1: what was wrong with the request, and what passes.
 _REFUSALS: Final = (1002, 1003, 1007, 1008, 1009)
 _NORMAL: Final = 1000
-_NETWORK: Final = (None, 1001, 1006, 1011, 1012, 1013)
+_INTERNAL: Final = 1011
+_NETWORK: Final = (None, 1001, 1006, _INTERNAL, 1012, 1013)
+
+# What begins the reason where the gateway reached its executors: a bug of its own, or the name of gRPC's
+# status with which an executor's server ended the call.
+_BUG: Final = re.compile(r"internal error|[A-Z_]+: ")
 
 # A server that doesn't answer the closing handshake is left after so many seconds.
 _CLOSE_S: Final = 2.0
@@ -104,7 +117,7 @@ async def _connected(connecting: Any, url: str) -> Any:
         socket = await connecting
     except aiohttp.WSServerHandshakeError as error:
         if error.status in (403, 404):
-            raise BadClient(f"no such endpoint {url}") from error
+            raise NoSuchEndpoint(f"no such endpoint {url}") from error
         if error.status >= 500:
             raise Unreachable(f"the WebSocket handshake was answered with {error.status}") from error
         doubt = "; does it speak websocket?" if error.status < 300 else ""
@@ -147,6 +160,8 @@ def _check_closing(code: int | None, reason: str) -> None:
         return
     if code in _REFUSALS:
         raise RequestRefused(f"the gateway refused the request (close code {code}): {reason}", code, reason)
+    if code == _INTERNAL and _BUG.match(reason):
+        raise BadServerFlow(f"the gateway closed the connection with code {code}: {reason}")
     if code in _NETWORK:
         # A timeout has no close code of its own; these are the words of spec websocket.md.
         kind = TimedOut if " timed out" in reason else Unreachable
