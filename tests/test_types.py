@@ -19,7 +19,7 @@ from typing import Any, assert_type
 
 from docarray import DocumentArray
 
-from gatewayd import Client, Deployment, Executor, Flow
+from gatewayd import Client, Deployment, Executor, Flow, Gateway
 from gatewayd.client.client import AsyncClient, SyncClient
 from gatewayd.client.response import Response
 from gatewayd.config import DeploymentConfig
@@ -27,6 +27,24 @@ from gatewayd.config import DeploymentConfig
 
 def callback(response: Response) -> None: ...
 async def coroutine(response: Response) -> None: ...
+
+
+class AttributeGateway(Gateway):
+    app = object()
+
+    async def route(self) -> None:
+        assert_type(await self.post('/', 'x', {'k': 1}, timeout=1.5), DocumentArray)
+        assert_type(await self.post('/', return_responses=True), Response)
+        assert_type(await self.in_thread(len, 'text'), int)
+
+    async def startup(self) -> None: ...
+
+
+class PropertyGateway(Gateway):
+    @property
+    def app(self) -> object: ...
+
+    def shutdown(self) -> None: ...
 
 
 client, later = Client(port=1), Client(port=1, asyncio=True)
@@ -77,6 +95,8 @@ ACCEPTED = [
     "flow.port = [1, 2]",
     "flow.protocol = ['http', 'grpc']",
     "flow.host = '127.0.0.1'",
+    "flow.config_gateway(uses=AttributeGateway, uses_with={'a': 1}, py_modules='m.py')",
+    "flow.config_gateway(uses='m:PropertyGateway')",
 ]
 
 # What each does wrong, and what a message about it names.
@@ -105,6 +125,7 @@ REFUSED = {
     "flow.client = client": "client",
     "flow['a'].nme": "nme",
     "flow.expose_endpoint('/a', method=['GET'])": "method",
+    "flow.config_gateway(uses=Executor)": "uses|Gateway",
 }
 
 

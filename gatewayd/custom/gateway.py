@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 from uuid import uuid4
 
 from gatewayd.client.errors import BadServer, RequestRefused, error_of
@@ -29,6 +29,9 @@ from gatewayd.messages.headers import given
 from gatewayd.messages.request import Request
 from gatewayd.messages.request import Response as Answer
 from gatewayd.offload import is_small
+
+if TYPE_CHECKING:
+    from docarray import DocumentArray
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,21 +52,17 @@ class Gateway:
     """
     Base of gateway classes.
 
-    ``app`` is what is served: a Klein app, another resource of twisted.web, or an ASGI application such as
-    FastAPI's; or a map of paths to these, such as ``{"/": site, "/api": api}``. It is asked for once, after
-    ``__init__``, which gets ``uses_with`` as keywords. A path that the gateway serves itself (``/status``,
-    say) never reaches it.
+    ``app``, an attribute or a property, is what is served: a Klein app, another resource of twisted.web, or
+    an ASGI application such as FastAPI's; or a map of paths to these, such as ``{"/": site, "/api": api}``.
+    It is asked for once, after ``__init__``, which gets ``uses_with`` as keywords. A path that the gateway
+    serves itself (``/status``, say) never reaches it.
 
     Routes of Klein and twisted.web run on the reactor, as everywhere in Twisted, and must not block; what
     takes long belongs into ``in_thread``. ASGI applications run on an asyncio loop in a thread of its own.
     """
 
+    # `app` is not declared: it may be an attribute or a property, and type checkers would insist on either.
     _link: Link | None = None
-
-    @property
-    def app(self) -> Any:
-        """What is served; a class attribute may take its place."""
-        return None
 
     @property
     def logger(self) -> logging.Logger:
@@ -85,6 +84,30 @@ class Gateway:
         It has what is left of the grace period, and five seconds at least.
         """
 
+    @overload
+    async def post(
+        self,
+        on: str = "/",
+        inputs: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        target_executor: str | None = None,
+        *,
+        headers: Mapping[str, str | bytes] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        return_responses: Literal[False] = False,
+    ) -> DocumentArray: ...
+    @overload
+    async def post(
+        self,
+        on: str = "/",
+        inputs: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        target_executor: str | None = None,
+        *,
+        headers: Mapping[str, str | bytes] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        return_responses: Literal[True],
+    ) -> Response: ...
     async def post(
         self,
         on: str = "/",
@@ -95,7 +118,7 @@ class Gateway:
         headers: Mapping[str, str | bytes] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 (the name that Client.post has for it)
         return_responses: bool = False,
-    ) -> Any:
+    ) -> DocumentArray | Response:
         """
         Send one request through the Flow, and return the documents of its answer.
 
@@ -136,7 +159,10 @@ class Gateway:
             return response
         if response.failed:
             raise BadServer(response.header, response)
-        return await self._here_or_in_thread(is_small(len(answer.documents)), lambda: response.docs)
+        docs: DocumentArray = await self._here_or_in_thread(
+            is_small(len(answer.documents)), lambda: response.docs
+        )
+        return docs
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes long, or blocks, in another thread."""

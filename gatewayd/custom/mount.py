@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import attrs
@@ -56,7 +56,8 @@ class App(Protocol):
 class ResourceApp:
     """A resource of twisted.web, Klein's among them. It runs on the reactor."""
 
-    def __init__(self, resource: Any, clock: Clock) -> None:
+    def __init__(self, resource: Any, clock: Clock, fixed_paths: Sequence[bytes] = ()) -> None:
+        self.fixed_paths = fixed_paths
         self._resource = resource
         self._clock = clock
 
@@ -155,6 +156,18 @@ class Mounted:
                 return
         http_request.respond_with(encode_error(PathNotFound()))
 
+    @property
+    def name(self) -> str:
+        """The class's, for messages."""
+        return self._name
+
+    def fixed_paths(self) -> Iterator[bytes]:
+        """The paths of Klein's routes that have no variables; of other applications nothing is known."""
+        for mount in self._mounts:
+            prefix = b"".join(b"/" + segment for segment in mount.segments)
+            if isinstance(mount.app, ResourceApp):
+                yield from (prefix + path for path in mount.app.fixed_paths)
+
     # -- for the instance ----------------------------------------------------------------------------
 
     def dispatch(self, request: Request, timeout_s: float | None) -> Awaitable[Response]:
@@ -203,7 +216,7 @@ class Mounted:
 
     def _mounted(self) -> list[Mount]:
         try:
-            given = self._gateway.app
+            given = getattr(self._gateway, "app", None)
         except Exception as error:
             raise self._refusal(f"app of {self._name} cannot be made: {error!r}") from error
         if given is None:
@@ -219,7 +232,8 @@ class Mounted:
 
     def _app(self, app: Any) -> App:
         if isinstance(app, Klein):
-            return ResourceApp(app.resource(), self._reactor)
+            rules = [rule.rule for rule in app.url_map.iter_rules() if not rule.arguments]
+            return ResourceApp(app.resource(), self._reactor, [rule.encode() for rule in rules])
         if IResource.providedBy(app):
             return ResourceApp(app, self._reactor)
         if not callable(app):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -30,7 +30,14 @@ class Dispatcher(Protocol):
 
 
 class Extension(Protocol):
-    """Routes beside the gateway's own: those of a gateway class of the user's."""
+    """Routes beside the gateway's own: those of a gateway class of the user's, whose name it has."""
+
+    @property
+    def name(self) -> str: ...
+
+    def fixed_paths(self) -> Iterable[bytes]:
+        """Those of its paths that are known beforehand."""
+        ...
 
     def render(self, http_request: Any) -> None:
         """Answer a GatewayRequest for a path that the gateway does not serve itself. Reactor thread."""

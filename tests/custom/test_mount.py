@@ -271,6 +271,15 @@ async def test_a_route_that_blocks_the_reactor_is_named_in_the_log(logged: list[
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_route_that_the_gateways_own_path_hides_is_named_in_the_log(logged: list[str]) -> None:
+    async with serving(Greeting()):
+        pass
+
+    hidden = [line for line in logged if "never reached" in line]
+    assert hidden == ["/status of Greeting is never reached: it is a path of the gateway's own"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_client_that_leaves_cancels_what_its_route_asked_for() -> None:
     async with serving(Greeting(), FakeDispatcher(held=True)) as gateway:
         with socket.create_connection(("127.0.0.1", gateway.port)) as client:

@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from klein import Klein
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -40,6 +41,8 @@ from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
 
 if TYPE_CHECKING:
     from gatewayd.protocols.graphql.resource import GraphqlApi
+
+log = Logger()
 
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
 
@@ -77,6 +80,16 @@ class HttpApi(Resource):
         """Start what serves some of the paths: call it once the port listens."""
         if self._graphql is not None:
             self._graphql.start()
+        extension = self._backend.extension
+        if extension is None:
+            return
+        for path in extension.fixed_paths():
+            if (path.rstrip(b"/") or b"/") in self._paths:
+                log.warn(
+                    "{path} of {name} is never reached: it is a path of the gateway's own",
+                    path=path.decode(),
+                    name=extension.name,
+                )
 
     def stop(self) -> Deferred[None]:
         """End what was started. Fires when that is done."""
