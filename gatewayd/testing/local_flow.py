@@ -19,6 +19,7 @@ from gatewayd.executor.loading import LoadError, load
 from gatewayd.flow.flow import Flow
 from gatewayd.flow.keywords import ExecutorKeywords
 from gatewayd.flow.process import RuntimeFailToStart
+from gatewayd.flow.served import Served
 from gatewayd.testing.engine import Engine, Loaded, close_all
 from gatewayd.testing.plan import Plan, PlannedReplica, StandIns, planned
 from gatewayd.testing.transport import LocalHandle
@@ -74,8 +75,8 @@ class LocalFlow:
     """
     A Flow that runs in this process while a ``with`` or an ``async with`` block lasts.
 
-    ``source`` is a Flow, a Flow file (its path, its text, or its content as a map), or one Executor class,
-    to which further keywords are those of ``Flow.add`` (``uses_with``, ``uses_metas``, ``replicas``, ...).
+    ``source`` is a Flow, a Deployment, a Flow file (its path, its text, or its content as a map), or one
+    Executor class, to which further keywords are those of ``Flow.add`` (``uses_with``, ``replicas``, ...).
     ``stand_ins`` maps the names of Deployments to classes that take their executors' place, made without
     ``uses_with``: for models too heavy for a test, and for external executors, which a LocalFlow never
     connects to.
@@ -93,7 +94,7 @@ class LocalFlow:
     @overload
     def __init__(
         self,
-        source: Flow[Any] | str | Path | Mapping[str, Any],
+        source: Served[Any] | str | Path | Mapping[str, Any],
         *,
         stand_ins: StandIns | None = None,
     ) -> None: ...
@@ -103,20 +104,20 @@ class LocalFlow:
 
     def __init__(
         self,
-        source: Flow[Any] | str | Path | Mapping[str, Any] | type[Executor],
+        source: Served[Any] | str | Path | Mapping[str, Any] | type[Executor],
         *,
         stand_ins: StandIns | None = None,
         **keywords: Any,
     ) -> None:
         if isinstance(source, type):
-            flow: Flow[Any] = Flow().add(uses=source, **keywords)
+            flow: Served[Any] = Flow().add(uses=source, **keywords)
         elif keywords:
             raise TypeError(
                 f"LocalFlow: {', '.join(keywords)}: an executor's keywords go with its class, as in "
                 "LocalFlow(MyExecutor, uses_with={...}); a Flow has its own"
             )
         else:
-            flow = source if isinstance(source, Flow) else Flow.load_config(source)
+            flow = source if isinstance(source, Served) else Flow.load_config(source)
         self._plan = planned(flow, stand_ins or {})
         self._running: _Running | None = None
 

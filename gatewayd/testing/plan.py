@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -11,8 +12,8 @@ from gatewayd.config.model import DeploymentConfig, ExecutorConfig, ExternalHead
 from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.flow.flow import Flow, FlowError
-from gatewayd.flow.served import description_of
+from gatewayd.flow.description import FlowError
+from gatewayd.flow.served import Served, description_of
 
 StandIns = Mapping[str, type[Executor]]
 
@@ -35,7 +36,7 @@ class Plan:
     env: Mapping[str, str]
 
 
-def planned(flow: Flow, stand_ins: StandIns) -> Plan:
+def planned(flow: Served[Any], stand_ins: StandIns) -> Plan:
     """Raises FlowError."""
     config = flow.config
     _, objects = description_of(flow).separated()

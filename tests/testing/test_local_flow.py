@@ -16,7 +16,7 @@ from docarray import Document, DocumentArray
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from gatewayd import Executor, Flow, dynamic_batching, requests
+from gatewayd import Deployment, Executor, Flow, dynamic_batching, requests
 from gatewayd.client.errors import BadClient, BadClientInput, BadServer, BadServerFlow, TimedOut
 from gatewayd.flow.flow import FlowError, RuntimeFailToStart
 from gatewayd.testing import LocalFlow
@@ -129,6 +129,11 @@ def test_headers_are_not_forwarded_by_default():
 def test_a_class_by_itself_is_a_flow_of_one_executor():
     with LocalFlow(Shout, uses_with={"mark": "!"}) as flow:
         assert flow.post("/", Document(text="hello")).texts == ["HELLO!"]
+
+
+def test_a_deployment_is_run_as_its_flow_is():
+    with LocalFlow(Deployment(uses=Shout, uses_with={"mark": "!"}, protocol="http")) as flow:
+        assert flow.post("/", Document(text="a")).texts == ["A!"]
 
 
 def test_the_keywords_of_an_executor_are_honoured():
