@@ -50,8 +50,8 @@ class BadServer(Exception):
     An executor failed. ``str(error)`` ends with the executor's own traceback.
 
     ``header`` is the answer's HeaderProto, ``request_id`` its request. ``executor`` is the class that
-    failed, ``name`` and ``args_text`` tell its exception, ``stacks`` are the lines of its traceback;
-    each is empty where the answer doesn't say. ``response`` is the whole answer.
+    failed, ``name`` and ``args_text`` are its exception's, ``stacks`` the lines of its traceback; each is
+    empty if the answer lacks it. ``response`` is the whole answer.
     """
 
     def __init__(self, header: Any, response: Any = None) -> None:

@@ -1,8 +1,8 @@
 """
-What may be behind a connection that was not made or was lost at once, and what to do about it.
+Hints on why a connection may have failed, and what to do about it.
 
-Libraries tell what they saw; who reads it wants to know which keyword to change. The texts of gRPC are
-those of its C core and have no codes, so a text that is not known gets no hint.
+Libraries report what happened; users want to know which keyword to change. gRPC's texts come from its C core,
+without codes, so an unknown text gets no hint.
 """
 
 from __future__ import annotations

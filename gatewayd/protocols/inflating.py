@@ -1,9 +1,9 @@
 """
-Compressed requests, inflated step by step.
+Inflates compressed requests step by step.
 
-Each piece is counted before the next is made: a few kilobytes can stand for gigabytes, and a request that
-does is refused when it passes the limit, not when memory runs out. A step takes a few milliseconds, so that
-other work gets its turn, and a request that is cancelled costs no further one.
+Each piece is counted before the next is made: a decompression bomb is refused at the limit, before memory
+runs out. A step takes a few milliseconds, so that other work gets its turn, and none follows once the
+request is cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from gatewayd.errors import TooLarge
 from gatewayd.offload import SMALL_BYTES, is_small
 
-# zlib tells gzip from deflate by the first bytes.
+# zlib recognises gzip and deflate by the first bytes.
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 
 # What one call in a pool thread makes, and takes, at most: about ten milliseconds' work.

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""The bytes of an HTTP response: its head, and large bodies piece by piece."""
+"""The bytes of HTTP responses: the head, and large bodies in pieces."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from zope.interface import implementer
 
 JSON: Final = b"application/json"
 
-# A body up to here is written at once, a larger one in pieces of this size.
+# Bodies up to this size are written at once, larger ones in pieces of it.
 PIECE_BYTES: Final = 128 * 1024
 
 
 @implementer(IPushProducer)
 class LargeBody:
     """
-    Writes an answer's body piece by piece, as fast as the client reads.
+    Writes an answer's body in pieces, as fast as the client reads.
 
-    Each piece that leaves is a sign of life, so that a download may take longer than the idle timeout,
-    but a client that stops reading is still closed by it.
+    Each piece that is sent restarts the idle timeout: a download may take longer, but a client that stops
+    reading is disconnected.
     """
 
     def __init__(self, http_request: Any, body: bytes) -> None:

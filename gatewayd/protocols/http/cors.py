@@ -1,5 +1,5 @@
 """
-Which pages of other origins may use a port, as browsers are told (the Fetch standard, CORS protocol; pure).
+CORS: the headers that allow pages of other origins to use a port (the Fetch standard; pure).
 
 Without cookies and authorization an answer for any origin may be kept for any; with them browsers take only
 one that names the page's own origin.
@@ -40,12 +40,12 @@ class Cors:
         return [(b"Access-Control-Allow-Origin", origin), _CREDENTIALS, _EXPOSED, _VARY]
 
     def is_preflight(self, header: Header) -> bool:
-        """Whether an OPTIONS request is a browser's question before another request."""
+        """Whether an OPTIONS request is a browser's preflight for another request."""
         asks = header(b"access-control-request-method") is not None
         return bool(self.origins) and asks and header(b"origin") is not None
 
     def preflight(self, header: Header) -> Headers:
-        """Headers of the answer to a preflight: whatever is asked for is allowed (spec http.md, Options)."""
+        """Headers of the answer to a preflight: everything requested is allowed (spec http.md, Options)."""
         origin = header(b"origin")
         if origin is None or not self._allows(origin):
             return [_VARY]

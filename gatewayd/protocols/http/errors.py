@@ -43,7 +43,7 @@ def encode_error(error: GatewayError) -> ErrorResponse:
     The response to a request that failed with ``error``.
 
     Its body is ``{"detail": text}``, or the list of problems where the request itself is at fault. What the
-    reference answers to a query that is none is plain text (golden: graphql.json).
+    reference answers to an invalid GraphQL request is plain text (golden: graphql.json).
     """
     status = codes_for(error).http
     if isinstance(error, BadRequest):
@@ -59,9 +59,9 @@ def encode_error(error: GatewayError) -> ErrorResponse:
 
 def encode_network_error(request: Request, error: GatewayError, form: Form) -> bytes:
     """
-    The body of the response to ``request`` when an executor could not be reached: the request as it came.
+    The body of the response if an executor could not be reached: ``request`` as it was sent, and the error.
 
-    Raises GatewayError where its documents have no JSON form.
+    Raises GatewayError if its documents have no JSON form.
     """
     if form is Form.JSON:
         return responses.encode_network_error(request, error)

@@ -1,9 +1,9 @@
 """
-One HTTP request that asks executors for something: from its body to its answer, in either form.
+One HTTP request to executors, from its body to its answer, as JSON or protobuf.
 
-JSON and protobuf bodies make the same Request, and a Response is written in the form that the client
-accepts (``negotiation``). Documents in protobuf are passed through as they are. What takes long, for
-large bodies, is done in a pool thread.
+Both forms of bodies are decoded to a Request, and the Response is encoded in the form that the client accepts
+(``negotiation``). Documents in protobuf are passed on without decoding them. Large bodies are converted in a
+pool thread.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ async def exchange(
     backend: Backend, http_request: GatewayRequest, route: EndpointRoute, compress_above_bytes: int
 ) -> None:
     """
-    Answer ``http_request`` with what executors make of its body.
+    Send the body of ``http_request`` to executors, and answer with their result.
 
-    Answers of ``compress_above_bytes`` and more are sent as gzip where the client accepts it; 0 for never.
+    Answers from ``compress_above_bytes`` on are sent as gzip if the client accepts it; 0 for never.
     """
     try:
         status, body, media, further = await _outcome(backend, http_request, route)
@@ -142,7 +142,7 @@ def as_http(http_request: GatewayRequest, headers: Headers) -> list[tuple[bytes,
 
 
 def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:
-    """Answer with ``error``, which is logged where it is a bug: to be called while it is handled."""
+    """Answer with ``error``, and log it if it is a bug. Call this while the exception is handled."""
     public = explained(error, http_request.request_id)
     if isinstance(public, InternalError):
         log.failure(
@@ -156,7 +156,7 @@ def respond_with_error(http_request: GatewayRequest, error: Exception) -> None:
 async def _decode(
     backend: Backend, http_request: GatewayRequest, route: EndpointRoute, body_is: Media
 ) -> Request:
-    """Raises what ``content`` raises."""
+    """Raises the errors of ``content``."""
     body = await content(backend, http_request)
     if body_is.form is Form.PROTOBUF:
         return _decode_protobuf(body, http_request, route)
@@ -182,7 +182,7 @@ async def content(backend: Backend, http_request: GatewayRequest) -> bytes:
 
 
 def _is_compressed(http_request: GatewayRequest) -> bool:
-    """Raises UnsupportedCoding for a coding that is not ours, and for one upon another."""
+    """Raises UnsupportedCoding for an unknown coding, and for several codings."""
     header = http_request.header(b"content-encoding")
     if header is None:
         return False
@@ -193,7 +193,7 @@ def _is_compressed(http_request: GatewayRequest) -> bool:
 
 
 def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: EndpointRoute) -> Request:
-    """A header that names the request, and a path that is an endpoint, win over what the body says."""
+    """A request id in a header, and an endpoint in the path, override those in the body."""
     request = wire.decode_request(body)
     if http_request.given_id is None and request.request_id:
         http_request.request_id = request.request_id
@@ -202,7 +202,7 @@ def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: EndpointR
 
 
 def _timeout_s(header: bytes | None) -> float | None:
-    """What a client is willing to wait, from its header."""
+    """The client's deadline in seconds, from its header."""
     if header is None:
         return None
     if not _SECONDS.fullmatch(header.strip()):

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""One HTTP request on a connection: its body as it arrives, its id, and the writing of its answer."""
+"""One HTTP request on a connection: its body as it arrives, its id, and its answer."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _SHOWABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 class GatewayRequest(Request):
     """
-    One HTTP request; ``http_request`` elsewhere.
+    One HTTP request, called ``http_request`` elsewhere.
 
-    Answer it with ``respond``. Work that is passed to ``work_begun`` is cancelled when the client hangs up.
+    Answer it with ``respond``. Work passed to ``work_begun`` is cancelled if the client hangs up.
     """
 
     channel: GatewayChannel
@@ -59,7 +59,7 @@ class GatewayRequest(Request):
         if channel.refused:
             return
         if self._held_bytes + len(data) > channel.site.limits.body_bytes:
-            # Only a chunked body gets here: a Content-Length was refused before.
+            # Only for chunked bodies: a Content-Length has been checked before.
             channel.refuse_body()
         elif not channel.site.buffers.take(len(data)):
             channel.refuse_for_now()
@@ -68,14 +68,14 @@ class GatewayRequest(Request):
             self.content.write(data)
 
     def hold(self, count: int) -> None:
-        """Hold ``count`` bytes more until this request is answered. Raises Overloaded."""
+        """Reserve ``count`` bytes more until this request is answered. Raises Overloaded."""
         buffers = self.site.buffers
         if not buffers.take(count):
             raise Overloaded(buffers.full())
         self._held_bytes += count
 
     def release(self) -> None:
-        """Let go of the body."""
+        """Release the body and its reserved bytes."""
         held, self._held_bytes = self._held_bytes, 0
         if held:
             self.channel.site.buffers.give_back(held)
@@ -89,7 +89,7 @@ class GatewayRequest(Request):
 
     @property
     def body(self) -> bytes:
-        """The whole body; taking it copies nothing."""
+        """The whole body, without a copy."""
         return bytes(self.content.getvalue())
 
     def header(self, name: bytes) -> bytes | None:
@@ -103,7 +103,7 @@ class GatewayRequest(Request):
 
     @property
     def request_id(self) -> str:
-        """The client's own id for its request if it sent a usable one, else a new one of 32 hex digits."""
+        """The client's own id for the request if it is valid, else a new one of 32 hex digits."""
         if self._id is None:
             self._id = self.given_id or os.urandom(16).hex()
         return self._id
@@ -114,19 +114,19 @@ class GatewayRequest(Request):
 
     @property
     def given_id(self) -> str | None:
-        """The header X-Request-ID; None without a usable one."""
+        """The header X-Request-ID; None if it is missing or invalid."""
         given = self.header(b"x-request-id")
         return given.decode() if given is not None and _SHOWABLE_ID.fullmatch(given) else None
 
     @property
     def shown_id(self) -> bytes:
-        """An answer's header that names the request; nothing where no header can hold its id."""
+        """The answer's header X-Request-ID; empty if the id cannot be a header's value."""
         value = self.request_id.encode()
         return b"X-Request-ID: %s\r\n" % value if _SHOWABLE_ID.fullmatch(value) else b""
 
     @property
     def gone(self) -> bool:
-        """Whether the client hung up, so that an answer has nowhere to go."""
+        """Whether the client hung up, so that nothing can be answered."""
         return bool(self._disconnected)
 
     def work_begun(self, work: Deferred[Any]) -> None:
@@ -141,13 +141,13 @@ class GatewayRequest(Request):
             work.cancel()
 
     def finish(self) -> None:
-        # Klein finishes once more what an error handler has answered.
+        # Klein finishes a request again after an error handler has answered it.
         if not self.finished and not self._disconnected:
             self.release()
             super().finish()
 
     def process(self) -> None:
-        # twisted.web's own prepares headers that ``respond`` writes better, and may answer in HTML.
+        # twisted.web's own method prepares headers that ``respond`` writes itself, and may answer in HTML.
         self.site = self.channel.site
         self.path = origin_form(self.uri)
         self.prepath = []
@@ -159,9 +159,9 @@ class GatewayRequest(Request):
 
     def begin_foreign(self, prefix: int) -> None:
         """
-        Prepare for a resource that is not the gateway's own: it may write as it does anywhere in Twisted.
+        Prepare the request for a resource that is not the gateway's own, and uses twisted.web's interface.
 
-        It gets the path from its ``prefix``-th segment on.
+        The resource gets the path from segment ``prefix`` on.
         """
         self._foreign = True
         segments = self.path[1:].split(b"/")
@@ -229,5 +229,5 @@ class GatewayRequest(Request):
             LargeBody(self, body).begin()
 
     def respond_with(self, error: ErrorResponse) -> None:
-        """As ``respond``, with what ``encode_error`` makes of an error."""
+        """As ``respond``, with the result of ``encode_error``."""
         self.respond(error.status, error.body, error.content_type, error.headers)

@@ -1,5 +1,5 @@
 """
-The HTTP paths, mounted with Klein, each of them one Request to the dispatcher.
+The HTTP paths of a port, mounted with Klein.
 
 ``routes`` says which of them hand their body to executors, from the gateway's settings. Where those expose
 all endpoints, paths are added as executors tell what they bind, and never taken away: an endpoint that is no
@@ -51,8 +51,8 @@ class HttpApi(Resource):
     """
     The root of an HTTP listener.
 
-    ``full`` is False on a port of WebSocket alone: there only GET /, /status and /dry_run exist,
-    whatever the settings say (spec websocket.md).
+    ``full`` is False on a port of WebSocket alone, which has only GET /, /status and /dry_run, regardless of
+    the settings (spec websocket.md).
     """
 
     isLeaf = True
@@ -63,7 +63,7 @@ class HttpApi(Resource):
         self._backend = backend
         self._graphql: GraphqlApi | None = None
         self._compress_above_bytes = gateway.compress_above_bytes
-        # Any: Klein's types know requests as IRequest, and handlers by what they return to be rendered.
+        # Any, because Klein's types have IRequest for requests, and other results for handlers.
         self._app: Any = Klein()
         self._app.url_map.merge_slashes = False
         self._full = full
@@ -77,7 +77,7 @@ class HttpApi(Resource):
         self._update_paths()
 
     def start(self) -> None:
-        """Start what serves some of the paths: call it once the port listens."""
+        """Start GraphQL's loop, if it is served. Call this once the port listens."""
         if self._graphql is not None:
             self._graphql.start()
         extension = self._backend.extension
@@ -92,7 +92,7 @@ class HttpApi(Resource):
                 )
 
     def stop(self) -> Deferred[None]:
-        """End what was started. Fires when that is done."""
+        """Stop GraphQL's loop. Fires when it has stopped."""
         return succeed(None) if self._graphql is None else self._graphql.stop()
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
@@ -162,7 +162,7 @@ class HttpApi(Resource):
         self._paths = {path for _, path in self._plain}
 
     def _mount_graphql(self, gateway: GatewayConfig) -> None:
-        # Most gateways don't serve it, and need not wait for its library to load.
+        # Most gateways don't serve GraphQL: load its library only if it is needed.
         from gatewayd.protocols.graphql.resource import GraphqlApi
 
         page, *files = graphiql(gateway)
@@ -180,7 +180,7 @@ class HttpApi(Resource):
         free = [method for method in methods if method not in taken]
         if free:
             endpoint = f"{' '.join(free)} {path}"
-            # Klein copies a handler's name and attributes, which a bound method does not let it set.
+            # Klein sets attributes of its handlers, which bound methods do not allow.
             self._app.route(path, methods=free, endpoint=endpoint)(lambda http_request: handler(http_request))
 
     def _add_route(self, route: EndpointRoute) -> None:
@@ -193,7 +193,7 @@ class HttpApi(Resource):
         self._for_executors |= {(method.encode(), route.path.encode()) for method in route.methods}
 
     def _plain_paths(self) -> Iterator[tuple[tuple[bytes, bytes], Handler]]:
-        """(method, path) and what Klein would run for it."""
+        """Pairs of (method, path) and the handler that Klein would call."""
         for rule in self._app.url_map.iter_rules():
             for method in rule.methods or ():
                 yield (method.encode(), rule.rule.encode()), self._runs(rule.endpoint)
@@ -272,7 +272,7 @@ class HttpApi(Resource):
         return None if path in self._paths else self._backend.extension
 
     def _other_spelling(self, path: bytes) -> bytes | None:
-        """The known path that ``path`` is but for its slashes at the end."""
+        """The known path that equals ``path`` apart from slashes at the end."""
         bare = path.rstrip(b"/")
         return bare if bare != path and bare in self._paths else None
 
@@ -282,7 +282,7 @@ def _shows(page: Page) -> Handler:
 
 
 def _begin(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
-    """Start ``work``, which a client that hangs up cancels."""
+    """Start ``work``, which is cancelled if the client hangs up."""
     running = Deferred.fromCoroutine(work)
     if not running.called:
         http_request.work_begun(running)
