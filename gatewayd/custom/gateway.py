@@ -40,8 +40,8 @@ T = TypeVar("T")
 _FEW: Final = 8
 
 
-class Link(Protocol):
-    """What connects a gateway class with the running gateway. An answer is awaited where it is asked for."""
+class GatewayHost(Protocol):
+    """The running gateway, as a gateway class sees it. Answers are awaited on the caller's own loop."""
 
     def dispatch(self, request: Request, timeout_s: float | None) -> Awaitable[Answer]: ...
 
@@ -62,7 +62,7 @@ class Gateway:
     """
 
     # `app` is not declared: it may be an attribute or a property, and type checkers would insist on either.
-    _link: Link | None = None
+    _host: GatewayHost | None = None
 
     @property
     def logger(self) -> logging.Logger:
@@ -173,10 +173,10 @@ class Gateway:
     ) -> T:
         return function(*args, **kwargs) if here else await self.in_thread(function, *args, **kwargs)
 
-    def _connected(self) -> Link:
-        if self._link is None:
+    def _connected(self) -> GatewayHost:
+        if self._host is None:
             raise RuntimeError(
                 f"{type(self).__name__} is not connected yet: use post and in_thread in routes, in startup "
                 "and in shutdown, not in __init__"
             )
-        return self._link
+        return self._host

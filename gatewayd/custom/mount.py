@@ -107,7 +107,7 @@ class Mounted:
         self._bridge = Bridge(reactor, "gateway class loop")
         self._ready = False
         self._starting: Deferred[None] | None = None
-        gateway._link = self
+        gateway._host = self
         self._mounts = self._mounted()
         if self._mounts and not web:
             raise self._refusal(

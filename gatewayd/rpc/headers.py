@@ -40,7 +40,7 @@ class Unreadable(Exception):
         super().__init__(why)
 
 
-class TooLarge(Exception):
+class BlockTooLarge(Exception):
     """The fields of a block are larger than the limit. The table has followed: only this block is lost."""
 
 
@@ -81,7 +81,7 @@ class Blocks(Generic[T]):
         """
         Decode a block. All of a connection's have to be decoded, in order.
 
-        Raises Unreadable and TooLarge.
+        Raises Unreadable and BlockTooLarge.
         """
         known = self._known.get(block)
         if known is not None:
@@ -96,7 +96,7 @@ class Blocks(Generic[T]):
             raise Unreadable(str(error), oversized=oversized) from error
         if content is not block or sum(len(name) + len(value) + 32 for name, value in fields) > limit_bytes:
             self._known.clear()
-            raise TooLarge
+            raise BlockTooLarge
         made = self._read(fields)
         changed = _changes_table(block)
         if changed or len(self._known) >= _MAX_REMEMBERED:

@@ -59,7 +59,7 @@ from gatewayd.rpc.frames import (
     header_frames,
     unpadded,
 )
-from gatewayd.rpc.headers import Blocks, TooLarge, Unreadable
+from gatewayd.rpc.headers import Blocks, BlockTooLarge, Unreadable
 
 
 @attrs.frozen
@@ -408,7 +408,7 @@ class Connection:
         # Decoded even if its stream is gone: the table has to follow.
         try:
             fields = self._blocks.decode(block)
-        except TooLarge:
+        except BlockTooLarge:
             fields = None
         except Unreadable as error:
             why = f"headers cannot be decoded: {error}"

@@ -40,7 +40,7 @@ log = Logger()
 _DISCOVERY_LIMIT_S: Final = 5.0
 
 
-class Gateway:
+class GatewayServer:
     """
     One running gateway. Reactor thread only.
 

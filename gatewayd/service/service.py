@@ -23,7 +23,7 @@ from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.signals import StopSignals
 
 if TYPE_CHECKING:
-    from gatewayd.service.gateway import Gateway
+    from gatewayd.service.gateway import GatewayServer
     from gatewayd.supervisor.supervisor import Supervisor
 
 log = Logger()
@@ -68,7 +68,7 @@ class GatewayService(Service):
         self._signals = signals if signals is not None else StopSignals()
         self._signals.install()
         self._daemon = daemon
-        self._gateway: Gateway | None = None
+        self._gateway: GatewayServer | None = None
         self._supervisor: Supervisor | None = None
         self._stopping = False
 
@@ -84,12 +84,12 @@ class GatewayService(Service):
         except ConfigError as error:
             self._refuse(error)
         supervisor = self._supervisor = self._start_executors()
-        from gatewayd.service.gateway import Gateway
+        from gatewayd.service.gateway import GatewayServer
 
         if self._signals.received is not None:
             return  # the reactor stops as soon as it runs
         try:
-            gateway = Gateway(self._flow, self._reactor, supervisor)
+            gateway = GatewayServer(self._flow, self._reactor, supervisor)
             gateway.start()
         except ConfigError as error:
             self._refuse(error)
@@ -148,7 +148,7 @@ class GatewayService(Service):
         supervisor.start()
         return supervisor
 
-    def _tell_when_ready(self, gateway: Gateway, supervisor: Supervisor) -> None:
+    def _tell_when_ready(self, gateway: GatewayServer, supervisor: Supervisor) -> None:
         async def starting() -> None:
             try:
                 await supervisor.ready()

@@ -37,7 +37,7 @@ class Front(Gateway):
     handler: Handler
     scopes: list[dict[str, Any]] = attrs.Factory(list)
     seen: list[Any] = attrs.Factory(list)
-    _link: Any = None
+    _host: Any = None
 
     @property
     def app(self) -> Any:

@@ -27,7 +27,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import MODULES, PortReport
 from gatewayd.protocols.tcp import listen_tcp
-from gatewayd.service.gateway import Gateway
+from gatewayd.service.gateway import GatewayServer
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.processes import environment
 from tests.protocols.harness import FakeDispatcher, backend, in_thread, until
@@ -131,7 +131,7 @@ async def test_a_fifth_protocol_is_mounted_through_the_same_interface(lines: Non
     flow = FlowConfig()
     flow = attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, listeners=(listener,), host="127.0.0.1"))
     supervisor = Supervisor(reactor, [], lambda *up: None, lambda *down: None)
-    gateway = Gateway(flow, reactor, supervisor)
+    gateway = GatewayServer(flow, reactor, supervisor)
     gateway.start()
     (port,) = gateway._ports
     assert isinstance(port, LinePort)

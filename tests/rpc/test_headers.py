@@ -7,7 +7,7 @@ from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.rpc.headers import Blocks, TooLarge, Unreadable, encode
+from gatewayd.rpc.headers import Blocks, BlockTooLarge, Unreadable, encode
 
 NAMES = st.sampled_from([b":status", b"content-type", b"grpc-status", b"grpc-message", b"x", b"y" * 200])
 VALUES = st.one_of(st.sampled_from([b"200", b"0", b"application/grpc", b""]), st.binary(max_size=300))
@@ -79,7 +79,7 @@ def test_a_list_that_is_too_large_costs_itself_alone(
         block = encode(fields) if how == "literal" else encoder.encode(fields, huffman=False)
         size = sum(len(name) + len(value) + 32 for name, value in fields)
         if len(block) > 40_000 or size > 40_000:
-            with pytest.raises(TooLarge):
+            with pytest.raises(BlockTooLarge):
                 blocks.decode(block)
         else:
             assert blocks.decode(block) == fields
@@ -91,7 +91,7 @@ def test_long_names_and_huffman_texts_are_passed_over_too() -> None:
     small = [(b"a", b"b" * 50), (b"grpc-status", b"0")]
     assert blocks.decode(encoder.encode(small)) == small
     for large in ([(b"n" * 30_000, b"v")], [(b"a", b"~\\" * 15_000)], [(b"q", b"e" * 40_000)]):
-        with pytest.raises(TooLarge):
+        with pytest.raises(BlockTooLarge):
             blocks.decode(encoder.encode(large, huffman=True))
         assert blocks.decode(encoder.encode(small)) == small
 
