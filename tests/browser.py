@@ -24,12 +24,12 @@ FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """Its path, or None where there is none."""
+    """Its path, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One page at a time. ``events`` holds what the browser has told of it so far."""
+    """One page at a time. ``events`` are those of the browser so far."""
 
     def __init__(self, path: str) -> None:
         self._profile = tempfile.TemporaryDirectory(prefix="gatewayd-browser-", ignore_cleanup_errors=True)

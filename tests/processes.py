@@ -32,7 +32,7 @@ _TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. Another process may take one before it is used."""
+    """Ports that are free now. Another process may take one before it is used."""
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(count):

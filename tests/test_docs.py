@@ -102,7 +102,7 @@ def test_the_reference_is_what_the_program_goes_by() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_asks_nobody_else(tmp_path: Path) -> None:
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site is built with the extra docs (make docs)")
     pytest.importorskip("material", reason="the site is built with the extra docs (make docs)")
     site = tmp_path / "site"

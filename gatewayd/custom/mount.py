@@ -88,7 +88,7 @@ class Mounted:
     """
     A gateway class at work. Reactor thread only, but for ``dispatch`` and ``in_thread``.
 
-    It is the ``extension`` of ports, and the ``link`` of its instance.
+    It is the ``extension`` of ports, and the ``GatewayHost`` of its instance.
     """
 
     def __init__(

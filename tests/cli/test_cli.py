@@ -98,7 +98,7 @@ def test_check_says_what_a_flow_will_do(project):
     assert "\x1b" not in done.stdout
 
 
-def test_check_tells_every_problem_and_fails(tmp_path):
+def test_check_prints_every_problem_and_fails(tmp_path):
     path = tmp_path / "flow.yml"
     path.write_text("jtype: Flow\ngateway:\n  porrt: 1\nexecutors:\n  - replicas: 0\n")
 
@@ -160,7 +160,7 @@ def test_new_does_not_write_into_a_folder_with_files(project):
 
 
 @pytest.mark.parametrize(("scheme", "protocol"), [("grpc", "grpc"), ("http", "http"), ("ws", "websocket")])
-def test_a_running_gateway_is_ready_and_tells_its_status(gateway, scheme, protocol):
+def test_a_running_gateway_is_ready_and_reports_its_status(gateway, scheme, protocol):
     url = f"{scheme}://127.0.0.1:{gateway.ports[protocol]}"
 
     ready, told = run("ping", url), run("status", url, "--json")
@@ -171,7 +171,7 @@ def test_a_running_gateway_is_ready_and_tells_its_status(gateway, scheme, protoc
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http", "ws"])
-def test_where_nobody_listens_ping_and_status_exit_with_1(scheme):
+def test_ping_and_status_exit_with_1_if_nothing_listens(scheme):
     url = f"{scheme}://127.0.0.1:{free_ports(1)[0]}"
 
     assert run("ping", url).returncode == 1
@@ -188,7 +188,7 @@ def test_an_unknown_scheme_is_wrong_usage():
 
 
 @pytest.mark.parametrize(("scheme", "protocol"), [("grpc", "grpc"), ("http", "http"), ("ws", "websocket")])
-def test_ping_tells_which_executor_is_missing(scheme, protocol):
+def test_ping_names_the_executor_that_is_missing(scheme, protocol):
     port = free_ports(1)[0]
     flow = {"executors": [{"name": "gone", "external": True, "host": "127.0.0.1", "port": port}]}
     gateway = Gateway(flow)
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_or_written_is_named_with_the_reason(project, tmp_pa
     assert f"{tmp_path / 'nowhere' / 'x.svg'} cannot be written: No such file" in picture.stderr
 
 
-def test_an_executor_serves_alone_until_it_is_told_to_stop(project, start):
+def test_an_executor_serves_alone_until_it_is_stopped(project, start):
     child = start(
         "executor", "--uses", "Shout", "--py-modules", "executors.py", "--uses-with", "mark=?", cwd=project
     )

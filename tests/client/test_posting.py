@@ -80,7 +80,7 @@ def test_a_request_holds_as_many_documents_as_asked_for(either, size, counts):
     assert [answer.parameters["__results__"]["exec_a/rep-0"]["n"] for answer in answers] == counts
 
 
-def test_a_response_tells_everything_about_its_request(either):
+def test_a_response_has_everything_about_its_request(either):
     (answer,) = either.post("/params", "x", parameters={"k": [1, {"b": None}]}, return_responses=True)
 
     assert answer.docs[0].tags["params"] == {"k": [1.0, {"b": None}]}
@@ -232,7 +232,7 @@ def test_a_running_flow_is_ready(either):
     assert either.dry_run(timeout=5)
 
 
-def test_profiling_tells_where_the_time_of_a_request_went(either, capsys):
+def test_profiling_shows_where_the_time_of_a_request_went(either, capsys):
     times = either.profiling()
 
     assert set(times) == {

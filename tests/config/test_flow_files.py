@@ -242,7 +242,7 @@ def test_grpc_metadata_go_to_executors_that_are_started_here_but_not_to_other_se
     ].grpc_metadata == {"k": "v"}
 
 
-def test_what_has_no_meaning_here_is_told_in_warnings() -> None:
+def test_keys_without_meaning_here_are_warnings() -> None:
     flow = flow_of(
         "jtype: Flow\nwith: {quiet: true}\nexecutors: [{name: a, gpus: all}, {name: a, quiet: false}]\n"
     )

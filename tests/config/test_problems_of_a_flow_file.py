@@ -23,7 +23,7 @@ def executors(text: str) -> str:
     return f"jtype: Flow\nexecutors: [{text}]\n"
 
 
-def test_every_problem_of_a_file_is_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_of_a_file_are_reported_at_once_in_the_order_of_the_file() -> None:
     text = """\
 jtype: Flow
 with: {timeout_sned: 5}
@@ -138,7 +138,7 @@ def test_a_mistake_is_refused_by_name(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["uses", "py_modules"])
-def test_a_missing_file_is_told_with_its_path(key: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(key: str, tmp_path: Path) -> None:
     (tmp_path / "flow.yml").write_text(executors(f"{{{key}: no/file.yml}}"))
     with pytest.raises(
         ConfigError, match=f"{key}: can not find no/file.yml, looked for {tmp_path}/no/file.yml"

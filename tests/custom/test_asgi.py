@@ -233,7 +233,7 @@ async def test_a_client_that_stops_reading_has_the_idle_timeout() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_application_that_waits_is_told_that_its_client_has_left() -> None:
+async def test_a_waiting_application_is_notified_that_its_client_has_left() -> None:
     async def wait(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         front.seen.append("waiting")

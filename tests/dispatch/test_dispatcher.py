@@ -118,9 +118,7 @@ def test_floating_calls_carry_on_after_the_answer_and_are_drained() -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_failed_floating_call_is_logged_and_costs_nobody_an_answer(
-    early: bool, events: list[LogEvent]
-) -> None:
+def test_a_failed_floating_call_is_logged_and_affects_no_answer(early: bool, events: list[LogEvent]) -> None:
     pool = FakePool()
     dispatcher = build(pool, deployment("log", floating=True), deployment("a"))
     got = results(dispatcher.dispatch(REQUEST))

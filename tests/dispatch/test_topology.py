@@ -45,5 +45,5 @@ def test_needing_nothing_is_needing_the_gateway() -> None:
     assert [node.name for node in topology.origins] == ["a"]
 
 
-def test_an_empty_flow_has_nobody_to_answer() -> None:
+def test_an_empty_flow_has_no_answering_deployment() -> None:
     assert Topology.from_deployments(()).answering is None

@@ -42,7 +42,7 @@ def gateway() -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Gateway]:
-    """A gateway that makes one call at a time, and lets nobody wait."""
+    """A gateway that makes one call at a time, and has no queue."""
     limits = {"max_in_flight": 1, "max_in_flight_per_replica": 1, "max_queued": 0}
     running = Gateway({"gateway": {"pool": limits}, "executors": [rec("exec_a")]})
     try:
@@ -188,7 +188,7 @@ def test_a_deadline_of_the_clients_own_is_kept_alike(gateway: Gateway, way: str)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_executor_that_is_not_there_is_told_alike(broken: Gateway, way: str) -> None:
+def test_a_missing_executor_is_the_same_error_in_every_protocol(broken: Gateway, way: str) -> None:
     check(way, WAYS[way](broken, Question("/tag", ONE)), ExecutorUnreachable, "127.0.0.1")
 
 

@@ -211,7 +211,7 @@ def test_pickled_documents_are_refused_and_protobuf_ones_are_read():
     assert (read_failed, texts(read)) == (False, ["x", "1"])
 
 
-def test_an_exception_to_exit_on_is_told_after_its_answer_is_made():
+def test_an_exception_to_exit_on_is_reported_after_its_answer_is_made():
     spec = ExecutorSpec("exec_a", ExecutorConfig(exit_on_exceptions=("StopIteration",)))
     told = []
 

@@ -43,7 +43,7 @@ class Outcome:
 
 
 class Clients:
-    """Requests to one gateway, over as many connections as it takes to be nobody's bottleneck."""
+    """Requests to one gateway, over enough connections not to be the bottleneck."""
 
     def __init__(self, port: int, endpoint: str = "/count") -> None:
         self.outcomes: list[Outcome] = []

@@ -94,7 +94,7 @@ def test_with_all_killed_errors_come_within_a_second_and_a_restart_is_used_in_a_
 
 
 @pytest.mark.parametrize("kind", ["refuses", "is a black hole", "is silent", "resets", "talks nonsense"])
-def test_a_dead_end_is_told_within_a_second_always(bench: Bench, kind: str) -> None:
+def test_a_dead_end_is_always_reported_within_a_second(bench: Bench, kind: str) -> None:
     behaviours: dict[str, Callable[[Any], None]] = {
         "is silent": says_nothing,
         "resets": resets,

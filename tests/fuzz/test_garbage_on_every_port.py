@@ -155,7 +155,7 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files and memory by /proc")
-def test_garbage_harms_nobody_else_and_leaves_nothing_behind(gateway: Gateway) -> None:
+def test_garbage_harms_no_other_client_and_leaves_nothing_behind(gateway: Gateway) -> None:
     files = open_files(gateway)
     for port in gateway.ports.values():  # what the first conversations cost is not a leak
         for number in range(20):
@@ -180,7 +180,7 @@ def test_garbage_harms_nobody_else_and_leaves_nothing_behind(gateway: Gateway) -
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files by /proc")
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
-def test_a_thousand_idle_connections_keep_nobody_out(gateway: Gateway, protocol: str) -> None:
+def test_a_thousand_idle_connections_keep_no_client_out(gateway: Gateway, protocol: str) -> None:
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = IDLE + 200
     if allowed < wanted:

@@ -19,7 +19,7 @@ _SKIPPED = {"method": "POST", "path": "/post", "json": {"execEndpoint": "/nobody
 
 @pytest.fixture(scope="session")
 def executor_ports() -> Iterator[dict[str, int]]:
-    """Where the executors of the recordings listen; nobody does at exec_x."""
+    """The addresses of the recordings' executors; nothing listens at exec_x."""
     running: list[ExecutorProcess] = []
     try:
         ports = {"exec_x": free_ports(1)[0]}

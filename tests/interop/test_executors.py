@@ -61,7 +61,7 @@ def test_headers_that_are_forwarded_are_passed_over(served, theirs):
     assert answer.texts == ["xA"]
 
 
-def test_an_exception_is_told_with_its_traceback(served, theirs):
+def test_an_exception_comes_with_its_traceback(served, theirs):
     answer = post(served(theirs("exec_a")), "/raise", [DOC])
 
     status = answer["header"]["status"]
@@ -134,7 +134,7 @@ def test_compression(served, theirs):
 
 
 # The last one: it ends an executor.
-def test_a_replica_that_is_killed_costs_nobody_a_request(served, theirs):
+def test_no_request_is_lost_when_a_replica_is_killed(served, theirs):
     ports = [theirs.ports["r0"], theirs.ports["r1"]]
     port = served(theirs("r0") | {"name": "exec_r", "port": ports})
 

@@ -11,7 +11,7 @@ def test_endpoints_of_a_flow_stand_in_its_order_without_the_dry_run() -> None:
     assert list(found.bound) == ["/x", "/y"]
 
 
-def test_deployments_that_have_not_told_are_named() -> None:
+def test_deployments_that_have_not_reported_are_named() -> None:
     assert of_flow({"a": None, "b": {"/x": ""}, "c": None}) == Endpoints({"/x": ""}, ("a", "c"))
     assert of_flow({}) == Endpoints()
 

@@ -1,4 +1,4 @@
-"""Documents of docarray 0.30 and later are told from those of docarray 0.21 by their bytes."""
+"""Documents of docarray 0.30 and later are distinguished from those of docarray 0.21 by their bytes."""
 
 from __future__ import annotations
 

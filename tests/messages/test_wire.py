@@ -131,7 +131,7 @@ def test_no_bytes_at_all_are_an_empty_request() -> None:
     assert wire.decode_request(b"") == Request("", "")
 
 
-def test_a_failure_is_told_by_the_flag_or_by_the_status() -> None:
+def test_a_failure_is_recognised_by_the_flag_or_by_the_status() -> None:
     status = StatusProto(code=StatusProto.ERROR, description="boom")
     failed = DataRequestProto(header=HeaderProto(status=status)).SerializeToString()
     assert wire.decode_answer(failed).failed

@@ -600,7 +600,7 @@ def test_what_is_served_is_what_some_replica_binds() -> None:
     assert setup.pool.serves("a", "/search")
 
 
-def test_what_is_bound_is_known_as_far_as_executors_have_told() -> None:
+def test_bound_endpoints_are_known_as_far_as_executors_have_reported_them() -> None:
     setup = Setup(external(A, B))
     assert setup.pool.endpoints() == Endpoints({}, ("a",))
     setup.channels[A].answer_discovery(("/index", "_jina_dry_run_"))

@@ -57,7 +57,7 @@ def test_a_port_is_free_again_right_after_a_connection_to_it_was_closed(taken: i
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
-def test_an_address_that_is_not_ours_is_told_as_the_system_tells_it(host: str) -> None:
+def test_an_address_that_is_not_ours_is_reported_in_the_words_of_the_system(host: str) -> None:
     assert bind_error(host, 0)
 
 

@@ -94,7 +94,7 @@ def test_a_connection_that_opens_while_others_drain_is_drained_and_waited_for() 
 
 
 @pytest.mark.parametrize("first_s", [1.0, 9.0])
-def test_closing_twice_keeps_to_the_shorter_period_and_tells_both(first_s: float) -> None:
+def test_closing_twice_keeps_to_the_shorter_period_and_fires_both(first_s: float) -> None:
     clock, among, (connection,) = connections("close_now")
 
     both = [among.close_all(first_s), among.close_all(10.0 - first_s)]

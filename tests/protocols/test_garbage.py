@@ -1,4 +1,4 @@
-"""Damaged conversations on a port of HTTP and WebSocket: nothing breaks, and nobody else notices."""
+"""Damaged conversations on a port of HTTP and WebSocket: nothing breaks, and other clients do not notice."""
 
 import contextlib
 import http.client

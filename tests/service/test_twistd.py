@@ -288,7 +288,7 @@ def test_help_explains_the_options(tmp_path: Path) -> None:
     assert "Flow file" in ended.stdout
 
 
-def test_an_executor_that_cannot_start_is_told_with_its_traceback(tmp_path: Path) -> None:
+def test_an_executor_that_cannot_start_is_logged_with_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "from gatewayd import Executor\n\n\nclass Broken(Executor):\n"
         "    def __init__(self, **kwargs):\n        raise LookupError('no model here')\n"

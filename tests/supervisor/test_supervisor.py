@@ -242,7 +242,7 @@ def test_a_replica_that_cannot_start_says_why():
     assert ready == []
 
 
-def test_only_a_replica_that_has_never_served_is_told_as_failed():
+def test_only_a_replica_that_has_never_served_is_reported_as_failed():
     failed = []
     setup = Setup(DeploymentConfig("a"), on_failed=lambda *what: failed.append(what))
     setup.processes[0].report(event="failed", error="Traceback ...")
@@ -458,7 +458,7 @@ def test_executors_end_when_their_supervisor_is_killed():
     until(lambda: not any(map(runs, pids)), what="the end of the executors with their supervisor")
 
 
-def test_a_replica_that_reported_ready_but_has_exited_is_never_told_to_be_up():
+def test_a_replica_that_reported_ready_but_has_exited_is_never_reported_as_up():
     setup = Setup(ONE)
     (process,) = setup.processes
     reason = Failure(ProcessTerminated(3))

@@ -1,4 +1,4 @@
-"""The JSON form against what was captured from the reference, and against input nobody captured."""
+"""The JSON form against what was captured from the reference, and against input that was not captured."""
 
 from __future__ import annotations
 

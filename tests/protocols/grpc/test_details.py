@@ -65,7 +65,7 @@ async def test_the_servers_options_are_those_of_the_flow(small: Port) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_over_the_limit_is_told_as_such_and_the_port_lives(small: Port) -> None:
+async def test_an_answer_over_the_limit_is_an_error_of_its_own_and_the_port_lives(small: Port) -> None:
     small.dispatcher.behaviour = lambda request: answer_to(
         Request(request.request_id, "/tag", documents=bytes(5000) if request.request_id == "r1" else b"")
     )
@@ -180,7 +180,7 @@ async def test_answers_before_a_failed_request_of_a_stream_are_delivered(port: P
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_watches_health_is_told_of_the_end_while_requests_finish(port: Port) -> None:
+async def test_watchers_of_health_learn_of_the_end_while_requests_finish(port: Port) -> None:
     watch = health_pb2_grpc.HealthStub(port.channel).Watch(
         health_pb2.HealthCheckRequest(service="jina.JinaRPC"), timeout=20
     )

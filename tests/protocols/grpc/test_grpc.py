@@ -129,7 +129,7 @@ async def test_each_kind_of_error_has_its_code_and_the_whole_explanation(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bug_is_told_by_the_request_id_alone(port: Port, caught_failures: list[Failure]) -> None:
+async def test_clients_learn_only_the_request_id_of_a_bug(port: Port, caught_failures: list[Failure]) -> None:
     def broken(_: Request) -> None:
         raise LookupError("a secret of the inside")
 
@@ -189,7 +189,7 @@ async def test_a_failed_dry_run_is_a_status_not_an_error(port: Port) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_status_tells_both_maps(port: Port) -> None:
+async def test_status_has_both_maps(port: Port) -> None:
     assert JinaInfoProto.FromString(await unary(port, STATUS, b"")).jina["jina"] == "3.14.1"
 
 

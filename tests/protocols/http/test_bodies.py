@@ -92,7 +92,7 @@ async def test_what_cannot_be_read_or_answered_has_a_status_of_its_own():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_network_error_is_told_in_the_form_that_was_asked_for():
+async def test_a_network_error_has_the_form_that_was_asked_for():
     def refuse(request):
         raise ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "refused")
 

@@ -173,7 +173,7 @@ async def test_an_id_that_no_header_can_hold_is_in_the_body_alone():
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_the_dispatcher_raises_is_told_with_its_status(error, status, text, caught_failures):
+async def test_errors_of_the_dispatcher_have_their_status(error, status, text, caught_failures):
     def fails(request):
         raise error
 

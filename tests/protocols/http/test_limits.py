@@ -139,7 +139,7 @@ async def test_expect_100_continue_is_answered_or_refused_before_the_body():
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_valid_request_gets_an_error_in_json_and_harms_nobody(sent, status):
+async def test_an_invalid_request_gets_an_error_in_json_and_harms_no_other_client(sent, status):
     async with served() as gateway:
         answer = await in_thread(talk, gateway.port, sent)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -163,7 +163,7 @@ async def test_a_silent_connection_is_closed():
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_idle_connections_keep_nobody_out():
+async def test_many_idle_connections_keep_no_client_out():
     async with served() as gateway:
         address = ("127.0.0.1", gateway.port)
         idle = await in_thread(lambda: [socket.create_connection(address, 10) for _ in range(200)])

@@ -105,7 +105,7 @@ def test_a_websocket_port_has_three_paths_whatever_the_settings() -> None:
         assert sorted(document(False, **settings)["paths"]) == ["/", "/dry_run", "/status"]
 
 
-def test_options_of_exposed_endpoints_are_told() -> None:
+def test_options_of_exposed_endpoints_are_documented() -> None:
     paths = document(expose_endpoints=ODD)["paths"]
 
     assert "/hidden" not in paths
