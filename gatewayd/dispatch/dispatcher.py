@@ -174,15 +174,15 @@ class Dispatcher:
         return floating
 
     def hinted(self, response: Response, traversal: Traversal) -> Response:
-        """``response`` of a ``traversal`` that called nobody, with a hint if that is for want of a name."""
+        """``response`` of a ``traversal`` without calls, with a hint if a name may be misspelt."""
         request, nodes = traversal.request, self.topology.nodes
         matching = [node.name for node in nodes if traversal.targets(node)]
         if not nodes or request.endpoint == DRY_RUN:
             return response
         if any(self.pool.serves(name, request.endpoint) for name in matching):
-            return response  # what has not been called may be floating
+            return response  # it may be a floating one that was not called
         names = [node.name for node in nodes]
-        hint = self._hints.tell(request, names, len(matching), self.pool.endpoints().bound)
+        hint = self._hints.hint(request, names, len(matching), self.pool.endpoints().bound)
         return attrs.evolve(response, hint=hint)
 
     def run_ended(self, run: _Run) -> None:

@@ -1,8 +1,8 @@
 """
-What may be wrong with a request that no executor worked on: most often a name that is misspelt.
+Hints on requests that no executor worked on, most often because of a misspelt name.
 
-The reference, and this gateway, answer such a request with its own documents. A hint is logged once, up to a
-number of them, and goes to the client with the Response.
+Like the reference, the gateway answers these with the request's own documents. Each hint is logged once, up
+to a limit, and is sent to the client with the Response.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gatewayd.messages.request import Request
 
 log = Logger()
 
-# Clients make names up. So many are logged, and so much of each is looked at.
+# Clients may send any names: limits on the hints that are logged, and on the length of each name.
 _MOST_LOGGED: Final = 100
 _LONGEST: Final = 200
 _MOST_NAMED: Final = 10
@@ -30,11 +30,11 @@ class Hints:
     def __init__(self) -> None:
         self._logged: set[str] = set()
 
-    def tell(self, request: Request, names: Iterable[str], matching: int, bound: Iterable[str]) -> str:
+    def hint(self, request: Request, names: Iterable[str], matching: int, bound: Iterable[str]) -> str:
         """
         The hint for ``request``, on which none of the Deployments ``names`` worked.
 
-        ``matching`` of them are not left out by its target, and ``bound`` is what they all bind.
+        ``matching`` is the number of those that its target selects, and ``bound`` are the endpoints of all.
         """
         endpoint, target = request.endpoint[:_LONGEST], request.target[:_LONGEST]
         hint = _hint(endpoint, target, tuple(names), matching, tuple(bound))

@@ -1,7 +1,7 @@
 """
-The process group of an executor: whatever it starts ends with it.
+The process group of an executor, so that every process it starts ends with it.
 
-Its supervisor ends the group when the executor has ended; ``end`` is for when the supervisor is gone.
+The supervisor ends the group once the executor has ended; ``end`` does so if the supervisor has gone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Final
 
-# What children get between SIGTERM and SIGKILL, by feel.
+# The time that children get between SIGTERM and SIGKILL, an estimate.
 _PATIENCE_S: Final = 0.5
 _LOOK_S: Final = 0.02
 
@@ -42,7 +42,7 @@ def reset_signals_of_children() -> None:
 
 
 def end() -> None:
-    """End the children that are left: SIGTERM, and soon after SIGKILL, which would end us too."""
+    """End the remaining children: SIGTERM, and soon SIGKILL, which ends this process as well."""
     if _leader != os.getpid():
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The endpoints that executors bind, as far as they have told."""
+"""The endpoints that executors bind, as far as they are known."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 import attrs
 
-# Answers whatever else the executor does not bind.
+# Answers all endpoints that the executor does not bind.
 DEFAULT: Final = "/default"
-# Every executor answers it, and none binds it: it is no user's.
+# Every executor answers it, although no class binds it: it is not for users.
 DRY_RUN: Final = "_jina_dry_run_"
 
-# Endpoints with the docstrings of their methods, empty where there is none.
+# Endpoints with the docstrings of their methods, which may be empty.
 Described = Mapping[str, str]
 
 
@@ -21,17 +21,17 @@ class Endpoints:
     """
     ``bound`` are those that some executor is known to bind, in the order of the Flow, without the dry run.
 
-    ``unknown`` names the Deployments of which it is not known what they bind.
+    ``unknown`` names the Deployments whose endpoints are not known.
     """
 
     bound: Described = attrs.field(factory=dict)
     unknown: tuple[str, ...] = ()
 
 
-def united(told: Iterable[Described]) -> Described | None:
-    """What several executors of one Deployment bind; None if ``told`` is empty."""
+def united(reported: Iterable[Described]) -> Described | None:
+    """The endpoints that several executors of one Deployment bind; None if ``reported`` is empty."""
     found: dict[str, str] | None = None
-    for described in told:
+    for described in reported:
         if found is None:
             found = dict(described)
         else:
@@ -41,7 +41,7 @@ def united(told: Iterable[Described]) -> Described | None:
 
 
 def of_flow(deployments: Mapping[str, Described | None]) -> Endpoints:
-    """What Deployments bind, by their names in the order of the Flow; None for one that has not told yet."""
+    """The endpoints of Deployments, by their names in the order of the Flow; None for unknown ones."""
     docstrings: dict[str, dict[str, str]] = {}
     for name, described in deployments.items():
         for endpoint, text in (described or {}).items():
@@ -52,7 +52,7 @@ def of_flow(deployments: Mapping[str, Described | None]) -> Endpoints:
 
 
 def _joined(texts: Mapping[str, str]) -> str:
-    """What one endpoint's methods say of themselves; of several Deployments each with its name."""
+    """The docstrings of one endpoint's methods; each with its Deployment's name if they differ."""
     said = {name: text for name, text in texts.items() if text}
     if len(set(said.values())) < 2:
         return next(iter(said.values()), "")

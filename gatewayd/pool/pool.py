@@ -128,15 +128,15 @@ class Pool:
         return self._deployments[deployment].send(call, timeout_s)
 
     def serves(self, deployment: str, endpoint: str) -> bool:
-        """Whether the Deployment binds ``endpoint``; True while that is not known."""
+        """Whether the Deployment binds ``endpoint``; True while its endpoints are not known."""
         return self._deployments[deployment].serves(endpoint)
 
     def endpoints(self) -> Endpoints:
-        """What the executors of the Flow bind, as far as it is known now."""
+        """The endpoints that the executors of the Flow bind, as far as they are known now."""
         return of_flow({name: each.endpoints for name, each in self._deployments.items()})
 
     def discovered(self) -> Deferred[None]:
-        """Fires when each Deployment that is not external has told what it binds."""
+        """Fires when the endpoints of all Deployments that are not external are known."""
         discovered = self._discovered.wait()
         self._check_discovered()
         return discovered
