@@ -19,14 +19,14 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
     if flow.is_dir():
         return fail(_folder(flow))
     try:
-        found = load_flow(flow, context=_context(variables))
-        found.check_conflicts()
-        _check_gateway_class(found)
+        config = load_flow(flow, context=_context(variables))
+        config.check_conflicts()
+        _check_gateway_class(config)
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
-    for warning in found.warnings:
+    for warning in config.warnings:
         warn(warning)
-    for title, lines in _sections(found):
+    for title, lines in _sections(config):
         say(title, bold=True)
         for line in lines:
             say(f"  {line}")

@@ -127,7 +127,7 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
 def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
     """The executors before and after the shards, which share modules, workspace and environment."""
     shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
-    found: dict[str, Any] = {}
+    heads: dict[str, Any] = {}
     for name in ("uses_before", "uses_after"):
         uses, hosts = values.get(name), values.get(f"{name}_address")
         for key in (name, f"{name}_address"):
@@ -138,12 +138,12 @@ def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str,
             if hosts is not None:
                 draft.place.inside(f"{name}_address").warn(f"ignored: {name} is there, too, and wins")
             place = draft.place.inside(name)
-            found[name] = executor_config({**shared, "uses": uses}, place, folder)
+            heads[name] = executor_config({**shared, "uses": uses}, place, folder)
         elif hosts is not None:
             head = _external_head(hosts, draft.place.inside(f"{name}_address"))
             if head is not None:
-                found[name] = head
-    return found
+                heads[name] = head
+    return heads
 
 
 def _external_head(hosts: tuple[str, ...], place: Place) -> ExternalHead | None:
@@ -166,10 +166,10 @@ def _external(draft: Draft) -> dict[str, Any]:
         raise Refused(
             inside=("no_reduce",), message="an external executor cannot join several needs with no_reduce"
         )
-    found = addresses.resolve(values.get("host", ()), values.get("port", ()))
-    if found.tls is False and values.get("tls"):
+    resolved = addresses.resolve(values.get("host", ()), values.get("port", ()))
+    if resolved.tls is False and values.get("tls"):
         raise Refused(inside=("tls",), message="tls: true, but the host's scheme is one without TLS")
-    count = len(found.addresses)
+    count = len(resolved.addresses)
     if values.get("replicas", count) != count and "replicas" in draft.own:
         raise Refused(
             inside=("replicas",),
@@ -177,8 +177,8 @@ def _external(draft: Draft) -> dict[str, Any]:
         )
     return {
         "external": True,
-        "addresses": found.addresses,
-        "tls": bool(found.tls or values.get("tls", False)),
+        "addresses": resolved.addresses,
+        "tls": bool(resolved.tls or values.get("tls", False)),
         "replicas": count,
     }
 
@@ -187,7 +187,7 @@ def _local(draft: Draft) -> dict[str, Any]:
     values = draft.values
     if values.get("tls") and "tls" in draft.own:
         raise Refused(inside=("tls",), message="only an external executor can have this; set external: true")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if hosts := values.get("host"):
         if len(set(hosts)) > 1:
             raise Refused(
@@ -195,7 +195,7 @@ def _local(draft: Draft) -> dict[str, Any]:
                 message="an executor that is started here has one host; or set external: true",
             )
         try:
-            found["host"] = HOST.read(hosts[0])
+            fields["host"] = HOST.read(hosts[0])
         except Refused:
             message = f"found {hosts[0][:80]!r}; accepted: {HOST.accepted} (those need external: true)"
             raise Refused(inside=("host",), message=message) from None
@@ -214,5 +214,5 @@ def _local(draft: Draft) -> dict[str, Any]:
         used = [port for port in ports if port]
         if len(set(used)) < len(used):
             raise Refused(inside=("port",), message="a port is given twice; each replica needs its own")
-        found["ports"] = ports
-    return found
+        fields["ports"] = ports
+    return fields

@@ -165,8 +165,8 @@ def _configured(value: Any, place: Place, folder: Folder) -> _Described:
     if not isinstance(value, Mapping):
         place.refuse(f"found {type_name(value)}; accepted: a map such as {{jtype: MyExecutor, with: {{}}}}")
         return _Described()
-    given = gather(CONFIG_FILE, value, place)
-    values = read(given)
+    layer = gather(CONFIG_FILE, value, place)
+    values = read(layer)
     name: str = values.get("jtype", "BaseExecutor")
     if not _CLASS.fullmatch(name):
         place.inside("jtype").refuse_value(name, "a class such as MyExecutor, module.Class or module:Class")

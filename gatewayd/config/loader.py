@@ -196,11 +196,11 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         # As in the reference, relative to the current folder, not to the Flow file: it is data of this run.
         flow["workspace"] = os.path.abspath(flow["workspace"])
     gateway = _gateway(maps.get("gateway", {}), place.inside("gateway"), shared, flow.get("env", {}), folder)
-    found = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
+    built = _deployments(top, shared, flow, gateway, folder.with_environ(flow.get("env", {})))
     diagnostics.raise_problems()
     computed: dict[str, Any] = {
         "gateway": gateway,
-        "deployments": found,
+        "deployments": built,
         "base_dir": str(folder.path),
         "warnings": tuple(diagnostics.ordered(diagnostics.warnings)),
         "conflicts": tuple(diagnostics.ordered(diagnostics.conflicts)),
@@ -274,18 +274,18 @@ def _listeners(layer: Layer, place: Place) -> tuple[Listener, ...]:
 def _deployments(
     top: Layer, shared: Spread, flow: Mapping[str, Any], gateway: GatewayConfig, folder: Folder
 ) -> tuple[DeploymentConfig, ...]:
-    given = top.get("executors") or top.get("deployments")
-    if given is None:
+    items = top.get("executors") or top.get("deployments")
+    if items is None:
         return ()
     if "executors" in top and "deployments" in top:
         top["deployments"].place.warn("ignored: executors is there too, and wins")
-    if not isinstance(given.value, list):
-        given.place.refuse_value(given.value, "a list of executors, such as [{name: a, uses: MyExecutor}]")
+    if not isinstance(items.value, list):
+        items.place.refuse_value(items.value, "a list of executors, such as [{name: a, uses: MyExecutor}]")
         return ()
     drafts = [
         draft
-        for index, item in enumerate(given.value)
-        if (draft := deployments.draft(item, given.place.inside(index), shared.executors, folder)) is not None
+        for index, item in enumerate(items.value)
+        if (draft := deployments.draft(item, items.place.inside(index), shared.executors, folder)) is not None
     ]
     placements = connect(
         [
@@ -299,22 +299,22 @@ def _deployments(
             for draft in drafts
         ]
     )
-    found = tuple(
+    built = tuple(
         attrs.evolve(deployments.build(draft, flow), **attrs.asdict(placed))
         for draft, placed in zip(drafts, placements, strict=True)
     )
-    _check_ports(gateway, list(zip(drafts, found, strict=True)))
-    return found
+    _check_ports(gateway, list(zip(drafts, built, strict=True)))
+    return built
 
 
-def _check_ports(gateway: GatewayConfig, found: Sequence[tuple[deployments.Draft, DeploymentConfig]]) -> None:
+def _check_ports(gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft, DeploymentConfig]]) -> None:
     """
     Report ports that two would listen on: two executors that are started here, or one and the gateway.
 
     As in the reference the file is valid, and only serving it fails.
     """
     taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
-    for draft, deployment in found:
+    for draft, deployment in built:
         for port in filter(None, deployment.ports):
             other = next(
                 (who for host, at, who in taken if at == port and _meet(host, deployment.host)), None

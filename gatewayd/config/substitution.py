@@ -149,18 +149,18 @@ class _Substitution:
 
     def _replace(self, text: str, path: KeyPath) -> Any:
         if (whole := _REFERENCE.fullmatch(text)) is not None:
-            found = self._resolve(whole, path)
-            return self._typed(found, path) if isinstance(found, str) and found != text else found
+            value = self._resolve(whole, path)
+            return self._typed(value, path) if isinstance(value, str) and value != text else value
         parts: list[str] = []
         end = 0
         for match in _REFERENCE.finditer(text):
-            found = self._resolve(match, path)
-            if isinstance(found, dict | list):
+            value = self._resolve(match, path)
+            if isinstance(value, dict | list):
                 Place(self._source, path).refuse(
                     f"{match.group()} is not a scalar, and is not alone in its text"
                 )
-                found = match.group()
-            parts += [text[end : match.start()], _written(found)]
+                value = match.group()
+            parts += [text[end : match.start()], _written(value)]
             end = match.end()
         replaced = "".join([*parts, text[end:]])
         if len(replaced) > _LONGEST_TEXT:

@@ -51,10 +51,10 @@ def importable_name(cls: type) -> str | None:
     module = sys.modules.get(cls.__module__)
     if module is None or cls.__module__ == "__main__" or "<" in cls.__qualname__:
         return None
-    found: Any = module
+    value: Any = module
     for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    if found is not cls or not _is_found(module):
+        value = getattr(value, part, None)
+    if value is not cls or not _is_found(module):
         return None
     return f"{cls.__module__}:{cls.__qualname__}"
 

@@ -293,13 +293,13 @@ class Executor:
                     f"dynamic_batching: {key!r} is neither an endpoint nor a bound method of "
                     f"{type(self).__name__}; there are {', '.join([*self.requests][:-1])}"
                 )
-        found: dict[str, Batching] = {}
+        batching: dict[str, Batching] = {}
         for endpoint, function in self.requests.items():
             # Settings for the endpoint win over those for the method, and both over the decorator's.
             settings = configured.get(endpoint, configured.get(function.__name__, batching_mark(function)))
             if settings is not None:
-                found[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")
-        return found
+                batching[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")
+        return batching
 
 
 def created(cls: type[E], uses_with: Mapping[str, Any], given: Mapping[str, Any]) -> E:

@@ -164,20 +164,20 @@ def _status(serialised: bytes) -> dict[str, object] | None:
 
 
 def _sparse_status(serialised: bytes) -> dict[str, object]:
-    found = _status(serialised) or {}
-    exception = found.get("exception")
+    fields = _status(serialised) or {}
+    exception = fields.get("exception")
     if isinstance(exception, dict):
-        found["exception"] = {key: value for key, value in exception.items() if value}
-    return {key: value for key, value in found.items() if value}
+        fields["exception"] = {key: value for key, value in exception.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def _sparse_route(route: Route) -> dict[str, object]:
-    found: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time)}
+    fields: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time)}
     if route.end_time is not None:
-        found["end_time"] = _time(route.end_time)
+        fields["end_time"] = _time(route.end_time)
     if route.status:
-        found["status"] = _sparse_status(route.status)
-    return found
+        fields["status"] = _sparse_status(route.status)
+    return fields
 
 
 def _time(seconds: float) -> datetime:

@@ -69,10 +69,10 @@ def as_dict(value: object) -> dict[str, Any] | None:
     if type(value) is list or value == "":
         pairs: Any = value
         try:
-            found = dict(pairs)
+            fields = dict(pairs)
         except (TypeError, ValueError):
             return None
-        return found if all(type(key) is str for key in found) else None
+        return fields if all(type(key) is str for key in fields) else None
     return None
 
 
@@ -89,14 +89,14 @@ def as_text(value: object, loc: Loc, problems: Problems) -> str:
 def as_unsigned(value: object, loc: Loc, problems: Problems) -> int:
     """An integer that fits uint32. Fractions are truncated, strings of digits converted."""
     try:
-        found = int(value)  # type: ignore[call-overload]
+        number = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
         problems.add(loc, "value is not a valid integer", "type_error.integer")
         return 0
-    if not 0 <= found <= _MAX_UINT32:
+    if not 0 <= number <= _MAX_UINT32:
         problems.add(loc, f"ensure this value is from 0 to {_MAX_UINT32}", "value_error.number.not_in_range")
         return 0
-    return int(found)
+    return int(number)
 
 
 def as_float(value: object, loc: Loc, problems: Problems) -> float:

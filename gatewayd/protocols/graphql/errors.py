@@ -17,10 +17,10 @@ def encode_error(error: GatewayError) -> GraphQLError:
 
 def encode_executor_error(status: bytes, info: GraphQLResolveInfo[Any]) -> GraphQLError:
     """An executor's exception, from a serialised StatusProto; the field still has a value."""
-    found = StatusProto.FromString(status)
+    raised = StatusProto.FromString(status)
     return GraphQLError(
-        found.description,
+        raised.description,
         nodes=info.field_nodes,
         path=info.path.as_list(),
-        extensions={"executor": found.exception.executor, "exception": found.exception.name},
+        extensions={"executor": raised.exception.executor, "exception": raised.exception.name},
     )

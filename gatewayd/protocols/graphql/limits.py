@@ -51,7 +51,7 @@ def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError
     for node in document.definitions:
         if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode):
             size = measured.selections(node.selection_set)
-            for found, limit, what, key in (
+            for count, limit, what, key in (
                 (size.depth, limits.depth, "levels of fields", "graphql_max_depth"),
                 (size.fields, limits.fields, "fields", "graphql_max_fields"),
                 (
@@ -61,8 +61,8 @@ def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError
                     "graphql_max_root_fields",
                 ),
             ):
-                if found > limit:
-                    text = f"the query has {found} {what}; the limit is {limit} (gateway.{key})"
+                if count > limit:
+                    text = f"the query has {count} {what}; the limit is {limit} (gateway.{key})"
                     errors.append(GraphQLError(text, nodes=[node]))
     return errors
 

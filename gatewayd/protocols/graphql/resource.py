@@ -192,8 +192,8 @@ class _Execution:
         result: Any = execute(
             SCHEMA, document, context_value=self, variable_values=variables, operation_name=operation or None
         )
-        found: ExecutionResult = await result if inspect.isawaitable(result) else result
-        return found
+        executed: ExecutionResult = await result if inspect.isawaitable(result) else result
+        return executed
 
     # -- for the schema -------------------------------------------------------------------------------
 
@@ -231,15 +231,15 @@ def _request_in_body(body: bytes) -> GraphqlRequest:
 
 
 def _request_in_url(arguments: Mapping[bytes, list[bytes]]) -> GraphqlRequest:
-    found = {
+    fields = {
         name: arguments[name][-1].decode("utf-8", "replace")
         for name in (b"query", b"variables", b"operationName")
         if arguments.get(name)
     }
     variables: Any = None
-    if found.get(b"variables"):
+    if fields.get(b"variables"):
         try:
-            variables = orjson.loads(found[b"variables"])
+            variables = orjson.loads(fields[b"variables"])
         except orjson.JSONDecodeError:
-            variables = found[b"variables"]  # not an object, and refused as such
-    return GraphqlRequest(found.get(b"query"), variables, found.get(b"operationName"))
+            variables = fields[b"variables"]  # not an object, and refused as such
+    return GraphqlRequest(fields.get(b"query"), variables, fields.get(b"operationName"))

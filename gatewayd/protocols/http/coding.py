@@ -40,5 +40,5 @@ def zipped(body: bytes) -> bytes | None:
         if len(zlib.compress(sample, 1)) > _WORTH * len(sample):
             return None
     # The fastest level: higher ones take far more time for few bytes less.
-    found = gzip.compress(body, 1, mtime=0)
-    return found if len(found) < _WORTH * len(body) else None
+    smaller = gzip.compress(body, 1, mtime=0)
+    return smaller if len(smaller) < _WORTH * len(body) else None

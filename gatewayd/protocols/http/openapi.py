@@ -103,14 +103,14 @@ class _Operations:
         self._tried = "/" if not bound or {"/", DEFAULT} & bound.keys() else next(iter(bound))
 
     def of(self, route: EndpointRoute, method: str) -> dict[str, Any]:
-        given = route.options
+        options = route.options
         model = "JinaRequestModel" if route.endpoint is None else "JinaEndpointRequestModel"
-        description = given.get("response_description") or "What the Flow answers."
-        found = _operation(
-            given.get("summary") or _SUMMARIES.get(route.path) or f"Send documents to {route.endpoint}",
+        description = options.get("response_description") or "What the Flow answers."
+        operation = _operation(
+            options.get("summary") or _SUMMARIES.get(route.path) or f"Send documents to {route.endpoint}",
             tags=route.tags,
-            description=given.get("description") or self._docstring(route) + _FAILURES,
-            operationId=self._id(given, route.path, method),
+            description=options.get("description") or self._docstring(route) + _FAILURES,
+            operationId=self._id(options, route.path, method),
             responses={
                 str(route.status): _answer(str(description), ref("JinaResponseModel")),
                 str(codes_of(BadRequest).http): _answer(
@@ -120,18 +120,18 @@ class _Operations:
         )
         if method not in _WITHOUT_BODY:
             content = _json(ref(model), example(model, self._tried))
-            found["requestBody"] = {"required": True, "content": content}
-        if given.get("deprecated"):
-            found["deprecated"] = True
-        return found
+            operation["requestBody"] = {"required": True, "content": content}
+        if options.get("deprecated"):
+            operation["deprecated"] = True
+        return operation
 
     def _docstring(self, route: EndpointRoute) -> str:
         text = "" if route.endpoint is None else self._bound.get(route.endpoint, "")
         return f"{text}\n\n" if text else ""
 
-    def _id(self, given: Mapping[str, Any], path: str, method: str) -> str:
+    def _id(self, options: Mapping[str, Any], path: str, method: str) -> str:
         plain = "".join(letter if letter.isalnum() else "_" for letter in path.strip("/"))
-        name = str(given.get("operation_id") or given.get("name") or f"{plain}_{method.lower()}")
+        name = str(options.get("operation_id") or options.get("name") or f"{plain}_{method.lower()}")
         candidate, number = name, 2
         while candidate in self._ids:
             candidate, number = f"{name}_{number}", number + 1

@@ -112,10 +112,10 @@ def _files(packages: tuple[str, ...]) -> tuple[Page, ...]:
 @lru_cache
 def _folders() -> dict[str, str]:
     """Maps folder names in the pages to served ones: with a version, or a hash if they have none."""
-    found = {}
+    folders = {}
     for folder in _ASSETS.iterdir():
         name, _, version = folder.name.rpartition("-")
         if name and version[:1].isdigit():
-            found[name] = folder.name
+            folders[name] = folder.name
     own = b"".join(file.read_bytes() for file in (_ASSETS / "pages").iterdir())
-    return {**found, "pages": f"pages-{sha256(own).hexdigest()[:16]}"}
+    return {**folders, "pages": f"pages-{sha256(own).hexdigest()[:16]}"}

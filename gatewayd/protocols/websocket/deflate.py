@@ -60,5 +60,5 @@ def deflated(payload: bytes, window_bits: int) -> bytes | None:
     ``window_bits`` is the size of the client's window, 9 to 15.
     """
     stream = zlib.compressobj(1, zlib.DEFLATED, -window_bits)
-    found = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
-    return found[:-_TAIL_BYTES] if len(found) - _TAIL_BYTES < len(payload) else None
+    compressed = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
+    return compressed[:-_TAIL_BYTES] if len(compressed) - _TAIL_BYTES < len(payload) else None
