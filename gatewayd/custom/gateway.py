@@ -1,5 +1,5 @@
 """
-The base of a gateway class of your own: what it gives, and what it can ask of the executors.
+The base class for gateway classes of your own: the hooks that it calls, and how to call the executors.
 
     class MyGateway(Gateway):
         app = Klein()
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# So many documents take less than a millisecond to encode, unless they are huge.
+# Encoding this many documents takes less than a millisecond, unless they are huge.
 _FEW: Final = 8
 
 
@@ -50,15 +50,15 @@ class GatewayHost(Protocol):
 
 class Gateway:
     """
-    Base of gateway classes.
+    Base class of gateway classes.
 
     ``app``, an attribute or a property, is what is served: a Klein app, another resource of twisted.web, or
     an ASGI application such as FastAPI's; or a map of paths to these, such as ``{"/": site, "/api": api}``.
     It is asked for once, after ``__init__``, which gets ``uses_with`` as keywords. A path that the gateway
     serves itself (``/status``, say) never reaches it.
 
-    Routes of Klein and twisted.web run on the reactor, as everywhere in Twisted, and must not block; what
-    takes long belongs into ``in_thread``. ASGI applications run on an asyncio loop in a thread of its own.
+    Routes of Klein and twisted.web run on the reactor, as always in Twisted, and must not block: use
+    ``in_thread`` for long work. ASGI applications run on an asyncio loop in a thread of their own.
     """
 
     # `app` is not declared: it may be an attribute or a property, and type checkers would insist on either.
@@ -66,22 +66,22 @@ class Gateway:
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger that is called as the class is."""
+        """A logger with the name of the class."""
         return logging.getLogger(type(self).__name__)
 
     def startup(self) -> Any:
         """
         Called once, when all executors serve and before the Flow is ready. May be a coroutine function.
 
-        Until it has ended, routes answer 503. It runs where the routes run: on the asyncio loop if there is
-        an ASGI application, else on the reactor. What it raises ends the gateway.
+        Until it returns, routes answer 503. It runs where the routes run: on the asyncio loop if there is an
+        ASGI application, else on the reactor. If it raises an exception, the gateway does not start.
         """
 
     def shutdown(self) -> Any:
         """
-        Called once, after the last request, if ``startup`` has ended. May be a coroutine function.
+        Called once, after the last request, if ``startup`` has returned. May be a coroutine function.
 
-        It has what is left of the grace period, and five seconds at least.
+        It may take the rest of the grace period, but always five seconds.
         """
 
     @overload
@@ -122,15 +122,15 @@ class Gateway:
         """
         Send one request through the Flow, and return the documents of its answer.
 
-        ``inputs`` are documents, or what documents can be made of, as in ``Client.post``; ``timeout`` is in
-        seconds. With ``return_responses`` the whole Response is returned, also where an executor failed.
+        ``inputs`` are documents, or values that become documents, as in ``Client.post``; ``timeout`` is in
+        seconds. With ``return_responses`` the whole Response is returned, even if an executor failed.
 
-        ``headers`` are what executors get as theirs, whatever ``forward_headers`` lists: of that, only what
-        clients send depends. So a name that is not listed tells executors what this class found out, such as
-        who the client is, and no client can pretend it.
+        Executors get ``headers`` regardless of ``forward_headers``, which applies only to headers of clients.
+        Headers with names that are not listed there can pass on what this class has found out, such as who
+        the client is: no client can forge them.
 
-        Raises what ``Client.post`` raises (``gatewayd.client.errors``): BadServer where an executor fails,
-        NetworkError where none can be reached, RequestRefused or BadClient for mistakes in the request.
+        Raises the errors of ``Client.post`` (``gatewayd.client.errors``): BadServer if an executor fails,
+        NetworkError if one cannot be reached, RequestRefused or BadClient for mistakes in the request.
         """
         try:
             sent = given(headers or {})
@@ -165,7 +165,7 @@ class Gateway:
         return docs
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that takes long, or blocks, in another thread."""
+        """Call a function that blocks or takes long in another thread."""
         return await self._connected().in_thread(function, *args, **kwargs)
 
     async def _here_or_in_thread(
