@@ -45,13 +45,9 @@ class ListeningPort(Protocol):
 
 
 class Acceptor(Protocol):
-    """The parts of IReactorTCP and IReactorSSL for incoming connections."""
+    """The part of IReactorTCP for incoming connections."""
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> ListeningPort: ...
-
-    def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
-    ) -> ListeningPort: ...
 
 
 class Watcher(Protocol):

@@ -60,7 +60,7 @@ class UnusableIdentity(ConfigError):
 
 @implementer(IOpenSSLContextFactory)
 class WebTls:
-    """The context factory of a port of HTTP and WebSocket, for ``listenSSL``. Reactor thread only."""
+    """The context factory of a port of HTTP and WebSocket, for ``TLSMemoryBIOFactory``. Reactor only."""
 
     def __init__(self, identity: Identity) -> None:
         """Raises UnusableIdentity if OpenSSL refuses the certificate or key."""

@@ -169,7 +169,9 @@ class Gateway(Child):
     the port it got.
     """
 
-    def __init__(self, flow: Mapping[str, Any], *, protocols: Sequence[str] = PROTOCOLS) -> None:
+    def __init__(
+        self, flow: Mapping[str, Any], *, protocols: Sequence[str] = PROTOCOLS, **variables: str
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="gatewayd-test-")
         gateway = {
             "host": "127.0.0.1",
@@ -181,7 +183,7 @@ class Gateway(Child):
         path = Path(self._folder.name) / "flow.yml"
         path.write_text(yaml.safe_dump(whole, sort_keys=False))
         command = [sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(path)]
-        super().__init__(command, cwd=self._folder.name)
+        super().__init__(command, env=environment(**variables), cwd=self._folder.name)
         self.ports: dict[str, int] = {}
         try:
             for protocol in protocols:

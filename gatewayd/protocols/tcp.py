@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.python.log import callWithContext
 
 from gatewayd.clocks import ListeningPort, PortReactor
@@ -18,6 +21,23 @@ from gatewayd.tls import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
 _BACKLOG: Final = 1024
+
+
+class TlsTransport(BufferingTLSTransport):
+    """
+    A TLS connection that lets go of what it has not sent when it is lost.
+
+    Twisted keeps the failure of a connection that was cut off in a frame that its traceback refers to, so
+    that both transports wait for the garbage collector. They are small without their buffers.
+    """
+
+    transport: Any
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._appSendBuffer.clear()
+        self.transport.dataBuffer = b""
+        self.transport._tempDataBuffer.clear()
 
 
 class ListeningPorts:
@@ -43,7 +63,10 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
     Raises PortTaken, or UnusableIdentity.
     """
     host = backend.gateway.host
-    tls = None if backend.identity is None else WebTls(backend.identity)
+    if backend.identity is not None:
+        secured = TLSMemoryBIOFactory(WebTls(backend.identity), False, factory)
+        secured.protocol = TlsTransport
+        factory = secured
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -51,7 +74,7 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
         try:
             for address in addresses:
                 port = opened[0].getHost().port if opened else listener.port
-                opened.append(_listen(backend.reactor, address, port, factory, tls))
+                opened.append(_listen(backend.reactor, address, port, factory))
             return ListeningPorts(opened)
         except CannotListenError as error:
             ListeningPorts(opened).stopListening()
@@ -61,16 +84,12 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
     raise AssertionError("unreachable")
 
 
-def _listen(reactor: PortReactor, address: str, port: int, factory: Any, tls: WebTls | None) -> ListeningPort:
-    if tls is None:
-        return _quietly(reactor.listenTCP, port, factory, backlog=_BACKLOG, interface=address)
-    return _quietly(reactor.listenSSL, port, factory, tls, backlog=_BACKLOG, interface=address)
-
-
-def _quietly(listen: Callable[..., ListeningPort], *args: Any, **options: Any) -> ListeningPort:
+def _listen(reactor: PortReactor, address: str, port_number: int, factory: Any) -> ListeningPort:
     """Listen without Twisted's own log lines about the port: the service's say what listens where."""
     # An event without a format has no text, and observers write nothing.
-    port: Any = callWithContext({"log_format": None}, listen, *args, **options)
+    quiet = {"log_format": None}
+    options = {"backlog": _BACKLOG, "interface": address}
+    port: Any = callWithContext(quiet, reactor.listenTCP, port_number, factory, **options)
     port._logConnectionLostMsg = lambda: None
     found: ListeningPort = port
     return found

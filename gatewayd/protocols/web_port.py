@@ -59,7 +59,7 @@ class Upgradable(Resource):
             channel = http_request.channel
             self._upgrade.render(http_request)
             # Only now: a port that drains waits for either, and one of the two must be open.
-            channel.leave_site()
+            channel.upgraded()
         return NOT_DONE_YET
 
 

@@ -130,8 +130,9 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
+    identity = settings.pop("identity", None)
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, identity=identity)
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:
@@ -146,9 +147,9 @@ async def closed(port: WebPort) -> None:
     await port.stop()
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 30.0, what: object = "it") -> None:
     """Let the reactor run until ``condition()`` is true."""
-    await until_on_reactor(reactor, condition, timeout_s)
+    await until_on_reactor(reactor, condition, timeout_s, what)
 
 
 def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:

@@ -107,7 +107,9 @@ def attack(executor: ExecutorProcess) -> Iterator[Callable[..., Victim]]:
             "gateway": {"grace_period": 5, **keys},
             "executors": [external("target", executor.port)],
         }
-        victims.append(Victim(Gateway(flow, protocols=protocols)))
+        # What is freed goes back to the system at once, so that resident memory tells what is held.
+        gateway = Gateway(flow, protocols=protocols, MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2")
+        victims.append(Victim(gateway))
         return victims[-1]
 
     yield start

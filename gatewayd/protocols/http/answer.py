@@ -39,6 +39,8 @@ class LargeBody:
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
+        if self._http_request is None:
+            return
         self._paused = False
         channel = self._http_request.channel
         channel.resetTimeout()
@@ -56,7 +58,9 @@ class LargeBody:
         self._paused = True
 
     def stopProducing(self) -> None:
+        # The request refers to its producer: what is left of the body would wait for the garbage collector.
         self._paused = True
+        self._body, self._http_request = b"", None
 
 
 def head(status: int, content_type: bytes, length: int) -> list[bytes]:

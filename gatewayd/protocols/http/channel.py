@@ -73,11 +73,19 @@ class GatewayChannel(HTTPChannel):
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.leave_site()
+        self._leave_site()
         super().connectionLost(reason)
+        # Without these, the connection would wait for the garbage collector: each refers back to it.
+        self._transferDecoder = None
+        self.transport.unregisterProducer()
 
-    def leave_site(self) -> None:
-        """Forget this connection: it is lost, or another protocol has taken over its transport."""
+    def upgraded(self) -> None:
+        """Another protocol has taken over the transport: nothing of HTTP is needed any more."""
+        self._leave_site()
+        self.requests.clear()
+        self._transferDecoder = None
+
+    def _leave_site(self) -> None:
         self._stop_deadline()
         self._stop_doubting()
         self.site.connections.closed(self)

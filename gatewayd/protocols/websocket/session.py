@@ -20,7 +20,9 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded, UpgradeForbidden, codes_for
@@ -174,6 +176,15 @@ class WebSocketSession(WebSocketServerProtocol):
             self._abort_call.cancel()
         self.factory.hangups.unwatch(self._descriptor)
         self.factory.connections.closed(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        # Without these, the session would wait for the garbage collector: each refers back to it.
+        self.is_open = self.is_closed = None
+        self.transport.unregisterProducer()
+        if self.closeHandshakeTimeoutCall is not None:
+            self.closeHandshakeTimeoutCall.cancel()
+            self.closeHandshakeTimeoutCall = None
 
     def _fail_connection(self, *code_and_reason: Any) -> None:
         # Autobahn's, for clients that break the rules: what they announced may never come.

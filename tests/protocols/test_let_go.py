@@ -1,0 +1,141 @@
+"""What a lost connection held is freed at once, without the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import ssl
+import struct
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+
+from gatewayd.messages.request import Request, Response
+from gatewayd.pb import DataContentProto
+from gatewayd.tls import load_identity
+from tests import certificates
+from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
+
+pytestmark = pytest.mark.slow
+
+BODY = json.dumps({"data": [{"text": "hello"}]}).encode()
+POST = (
+    b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+) % len(BODY)
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+FRAME = b"\x81" + bytes([128 | len(BODY)]) + bytes(4) + BODY
+
+
+LARGE = DataContentProto()
+LARGE.docs.docs.add(text="x" * (5 << 20))
+
+
+def large(request: Request) -> Response:
+    """Far more than the buffers of two sockets."""
+    return attrs.evolve(answer_to(request), documents=LARGE.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Files:
+    return certificates.write_files(tmp_path_factory.mktemp("tls"))
+
+
+@pytest_twisted.async_yield_fixture(params=["tcp", "tls"])
+async def gateway(request: pytest.FixtureRequest, files: certificates.Files) -> AsyncIterator[Served]:
+    identity = load_identity(str(files.chain), str(files.key)) if request.param == "tls" else None
+    async with served(("http", "websocket"), FakeDispatcher(large), identity=identity) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def talk(gateway: Served, *parts: bytes, answer: bool = True) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", gateway.port))
+    if gateway.web.report().tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = context.wrap_socket(connection)
+    for part in parts:
+        connection.sendall(part)
+        if answer:
+            connection.recv(100)
+    return connection
+
+
+def leave(connection: socket.socket, *, reset: bool) -> None:
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+CASES = {
+    "HTTP, nothing sent": (),
+    "HTTP, half a request": (POST[:40],),
+    "HTTP, half a body": (POST + BODY[:-3],),
+    "HTTP, an answer not read": (POST + BODY,),
+    "HTTP, refused": (b"nonsense\r\n\r\n",),
+    "WebSocket, idle": (UPGRADE,),
+    "WebSocket, half a frame": (UPGRADE, FRAME[:-3]),
+    "WebSocket, answers not read": (UPGRADE, FRAME * 3),
+    "WebSocket, against the rules": (UPGRADE, b"\xff\xff\xff"),
+}
+
+
+UNREAD = "HTTP, an answer not read"
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("case", CASES)
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_lost_connection(
+    gateway: Served, no_collector: None, case: str, reset: bool
+) -> None:
+    parts = CASES[case]
+    client = await in_thread(talk, gateway, *parts, answer="WebSocket" in case)
+    await until(lambda: len(gateway.connections) == 1)
+    if "answer" in case:
+        await until(lambda: gateway.dispatcher.requests)
+    if case == UNREAD:
+        await until(lambda: any(each.producer for one in gateway.connections for each in one.requests))
+    held, unsent = _references(gateway)
+    assert len(held) >= (3 if case == UNREAD else 1)
+    leave(client, reset=reset)
+    await until(lambda: not len(gateway.connections))
+    gateway.dispatcher.requests.clear()
+
+    await until(lambda: not any(ref() for ref in held), 5.0, lambda: f"let go of {held}")
+    assert gateway.buffers.held_bytes == 0
+    if (left := unsent()) is not None:  # TlsTransport tells why
+        assert not left.dataBuffer
+        assert not left._tempDataBuffer
+
+
+def _references(gateway: Served) -> tuple[list[weakref.ref[Any]], weakref.ref[Any]]:
+    """To all that one connection consists of, and to its socket's transport."""
+    (connection,) = gateway.connections
+    held = [weakref.ref(connection)]
+    for http_request in getattr(connection, "requests", ()):
+        held.append(weakref.ref(http_request))
+        if http_request.producer is not None:
+            held.append(weakref.ref(http_request.producer))
+    if gateway.web.report().tls:
+        return held, weakref.ref(connection.transport.transport)
+    unsent = weakref.ref(connection.transport)
+    return [*held, unsent], unsent
