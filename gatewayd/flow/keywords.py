@@ -40,17 +40,17 @@ class FlowKeywords(TypedDict, total=False):
     suppress_root_logging: bool | None
     """Logging is twistd's."""
     inspect: Literal["COLLECT"] | None
-    """What becomes of inspect executors."""
+    """How inspect executors are treated."""
     uses: Literal["Flow"] | None
-    """A Flow class of one's own."""
+    """A custom Flow class."""
     reload: Literal[False] | None
     """Reload when files change."""
     protocol: str | Sequence[str] | None
-    """What clients speak, one entry a port; http+websocket share one."""
+    """Protocols, one entry for each port; http+websocket share one."""
     protocols: str | Sequence[str] | None
     """The same as protocol."""
     port: int | str | Sequence[int] | None
-    """As many ports as protocols, in the same order; free ones if omitted."""
+    """Ports, one for each protocol in the same order; free ones if omitted."""
     ports: int | str | Sequence[int] | None
     """The same as port."""
     port_expose: int | str | Sequence[int] | None
@@ -62,7 +62,7 @@ class FlowKeywords(TypedDict, total=False):
     host_in: str | None
     """The same as host."""
     ssl_certfile: str | Path | None
-    """PEM certificate chain: every protocol then speaks TLS only."""
+    """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
@@ -70,13 +70,13 @@ class FlowKeywords(TypedDict, total=False):
     timeout_send: float | None
     """Milliseconds that one call to an executor may take."""
     retries: int | None
-    """Further tries of a failed call; -1 for automatic."""
+    """Retries of a failed call; -1 for automatic."""
     prefetch: int | None
     """Requests in flight on one stream; 0 for no limit."""
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Bytes of requests that are held at once, of all clients together; more are refused."""
+    """Limit on the bytes of all clients' requests under way; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -94,11 +94,11 @@ class FlowKeywords(TypedDict, total=False):
     http_max_head_bytes: int | None
     """Largest head of an HTTP request."""
     websocket_ping_interval: float | None
-    """Seconds after which a WebSocket client is asked for a sign of life; 0 for never."""
+    """Seconds of silence after which a WebSocket client is pinged; 0 for never."""
     websocket_ping_interval_s: float | None
     """The same as websocket_ping_interval."""
     websocket_ping_timeout: float | None
-    """Seconds that it may take to give one; 0 for no limit."""
+    """Seconds that it may take to answer a ping; 0 for no limit."""
     websocket_ping_timeout_s: float | None
     """The same as websocket_ping_timeout."""
     websocket_close_timeout: float | None
@@ -120,9 +120,9 @@ class FlowKeywords(TypedDict, total=False):
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
     no_debug_endpoints: bool | None
-    """Without /post, /status and /dry_run on HTTP."""
+    """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
-    """Without /index, /search, /update and /delete on HTTP."""
+    """Remove /index, /search, /update and /delete from HTTP."""
     expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
@@ -138,7 +138,7 @@ class FlowKeywords(TypedDict, total=False):
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None
-    """Bounds and rules of the calls to executors."""
+    """Limits and rules for calls to executors."""
     py_modules: Texts | None
     """Python files imported first."""
     uvicorn_kwargs: None
@@ -190,7 +190,7 @@ class FlowKeywords(TypedDict, total=False):
     floating: bool | None
     """A gateway cannot float."""
     when: Mapping[str, Any] | None
-    """Only documents that match go in."""
+    """It gets only documents that match."""
     no_reduce: bool | None
     """Do not merge the documents of several needs."""
     disable_reduce: bool | None
@@ -206,15 +206,15 @@ class FlowKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with its own port."""
+    """Copies, each a process with a port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
     """Whether a request goes to any shard or to all."""
     external: bool | None
-    """Runs elsewhere: only called, not started."""
+    """It runs elsewhere, and is called but not started."""
     tls: bool | None
-    """An external one is called over TLS."""
+    """Call an external executor over TLS."""
     grpc_metadata: Mapping[str, str | int | float] | str | None
     """gRPC metadata of the calls to it."""
     idempotent: bool | Mapping[str, bool] | None
@@ -235,11 +235,11 @@ class GatewayKeywords(TypedDict, total=False):
     """Of ``config_gateway``."""
 
     protocol: str | Sequence[str] | None
-    """What clients speak, one entry a port; http+websocket share one."""
+    """Protocols, one entry for each port; http+websocket share one."""
     protocols: str | Sequence[str] | None
     """The same as protocol."""
     port: int | str | Sequence[int] | None
-    """As many ports as protocols, in the same order; free ones if omitted."""
+    """Ports, one for each protocol in the same order; free ones if omitted."""
     ports: int | str | Sequence[int] | None
     """The same as port."""
     port_expose: int | str | Sequence[int] | None
@@ -253,7 +253,7 @@ class GatewayKeywords(TypedDict, total=False):
     name: str | Path | None
     """Name in answers and logs."""
     ssl_certfile: str | Path | None
-    """PEM certificate chain: every protocol then speaks TLS only."""
+    """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
@@ -261,13 +261,13 @@ class GatewayKeywords(TypedDict, total=False):
     timeout_send: float | None
     """Milliseconds that one call to an executor may take."""
     retries: int | None
-    """Further tries of a failed call; -1 for automatic."""
+    """Retries of a failed call; -1 for automatic."""
     prefetch: int | None
     """Requests in flight on one stream; 0 for no limit."""
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Bytes of requests that are held at once, of all clients together; more are refused."""
+    """Limit on the bytes of all clients' requests under way; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -285,11 +285,11 @@ class GatewayKeywords(TypedDict, total=False):
     http_max_head_bytes: int | None
     """Largest head of an HTTP request."""
     websocket_ping_interval: float | None
-    """Seconds after which a WebSocket client is asked for a sign of life; 0 for never."""
+    """Seconds of silence after which a WebSocket client is pinged; 0 for never."""
     websocket_ping_interval_s: float | None
     """The same as websocket_ping_interval."""
     websocket_ping_timeout: float | None
-    """Seconds that it may take to give one; 0 for no limit."""
+    """Seconds that it may take to answer a ping; 0 for no limit."""
     websocket_ping_timeout_s: float | None
     """The same as websocket_ping_timeout."""
     websocket_close_timeout: float | None
@@ -311,9 +311,9 @@ class GatewayKeywords(TypedDict, total=False):
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
     no_debug_endpoints: bool | None
-    """Without /post, /status and /dry_run on HTTP."""
+    """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
-    """Without /index, /search, /update and /delete on HTTP."""
+    """Remove /index, /search, /update and /delete from HTTP."""
     expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
@@ -331,7 +331,7 @@ class GatewayKeywords(TypedDict, total=False):
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway."""
     pool: Mapping[str, Any] | None
-    """Bounds and rules of the calls to executors."""
+    """Limits and rules for calls to executors."""
     uses: GatewayUses | None
     """A gateway class of your own, whose routes are served, too."""
     uses_with: Mapping[str, Any] | None
@@ -404,9 +404,9 @@ class JoinerKeywords(TypedDict, total=False):
     """Of ``needs`` and ``needs_all``."""
 
     floating: bool | None
-    """Nothing waits for its answer."""
+    """The Flow's answer does not wait for it."""
     when: Mapping[str, Any] | None
-    """Only documents that match go in."""
+    """It gets only documents that match."""
     no_reduce: bool | None
     """Do not merge the documents of several needs."""
     disable_reduce: bool | None
@@ -432,31 +432,31 @@ class JoinerKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with its own port."""
+    """Copies, each a process with a port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
     """Whether a request goes to any shard or to all."""
     host: str | Sequence[str] | None
-    """Address to listen on; for an external one, where it is."""
+    """Address to listen on; for an external executor, its address."""
     host_in: str | Sequence[str] | None
     """The same as host."""
     port: int | str | Sequence[int] | None
-    """One port a replica; free ones if omitted."""
+    """One for each replica; free ones if omitted."""
     ports: int | str | Sequence[int] | None
     """The same as port."""
     port_in: int | str | Sequence[int] | None
     """The same as port."""
     external: bool | None
-    """Runs elsewhere: only called, not started."""
+    """It runs elsewhere, and is called but not started."""
     tls: bool | None
-    """An external one is called over TLS."""
+    """Call an external executor over TLS."""
     grpc_metadata: Mapping[str, str | int | float] | str | None
     """gRPC metadata of the calls to it."""
     timeout_send: float | None
     """Milliseconds that a call may take; the gateway's if omitted."""
     retries: int | None
-    """Further tries of a call; the gateway's if omitted."""
+    """Retries of a failed call; the gateway's if omitted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to it; the gateway's if omitted."""
     idempotent: bool | Mapping[str, bool] | None
@@ -542,7 +542,7 @@ class DeploymentKeywords(TypedDict, total=False):
     name: str | Path | None
     """A Python identifier; executor0, executor1 ... if omitted."""
     when: Mapping[str, Any] | None
-    """Only documents that match go in."""
+    """It gets only documents that match."""
     no_reduce: bool | None
     """Do not merge the documents of several needs."""
     disable_reduce: bool | None
@@ -568,21 +568,21 @@ class DeploymentKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with its own port."""
+    """Copies, each a process with a port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
     """Whether a request goes to any shard or to all."""
     external: bool | None
-    """Runs elsewhere: only called, not started."""
+    """It runs elsewhere, and is called but not started."""
     tls: bool | None
-    """An external one is called over TLS."""
+    """Call an external executor over TLS."""
     grpc_metadata: Mapping[str, str | int | float] | str | None
     """gRPC metadata of the calls to it."""
     timeout_send: float | None
     """Milliseconds that a call may take; the gateway's if omitted."""
     retries: int | None
-    """Further tries of a call; the gateway's if omitted."""
+    """Retries of a failed call; the gateway's if omitted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to it; the gateway's if omitted."""
     idempotent: bool | Mapping[str, bool] | None
@@ -648,11 +648,11 @@ class DeploymentKeywords(TypedDict, total=False):
     prefer_platform: Any
     """Settings of containers, which gatewayd does not start."""
     protocol: str | Sequence[str] | None
-    """What clients speak, one entry a port; http+websocket share one."""
+    """Protocols, one entry for each port; http+websocket share one."""
     protocols: str | Sequence[str] | None
     """The same as protocol."""
     port: int | str | Sequence[int] | None
-    """As many ports as protocols, in the same order; free ones if omitted."""
+    """Ports, one for each protocol in the same order; free ones if omitted."""
     ports: int | str | Sequence[int] | None
     """The same as port."""
     port_expose: int | str | Sequence[int] | None
@@ -664,7 +664,7 @@ class DeploymentKeywords(TypedDict, total=False):
     host_in: str | None
     """The same as host."""
     ssl_certfile: str | Path | None
-    """PEM certificate chain: every protocol then speaks TLS only."""
+    """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
     prefetch: int | None
@@ -672,7 +672,7 @@ class DeploymentKeywords(TypedDict, total=False):
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Bytes of requests that are held at once, of all clients together; more are refused."""
+    """Limit on the bytes of all clients' requests under way; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -690,11 +690,11 @@ class DeploymentKeywords(TypedDict, total=False):
     http_max_head_bytes: int | None
     """Largest head of an HTTP request."""
     websocket_ping_interval: float | None
-    """Seconds after which a WebSocket client is asked for a sign of life; 0 for never."""
+    """Seconds of silence after which a WebSocket client is pinged; 0 for never."""
     websocket_ping_interval_s: float | None
     """The same as websocket_ping_interval."""
     websocket_ping_timeout: float | None
-    """Seconds that it may take to give one; 0 for no limit."""
+    """Seconds that it may take to answer a ping; 0 for no limit."""
     websocket_ping_timeout_s: float | None
     """The same as websocket_ping_timeout."""
     websocket_close_timeout: float | None
@@ -716,9 +716,9 @@ class DeploymentKeywords(TypedDict, total=False):
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
     no_debug_endpoints: bool | None
-    """Without /post, /status and /dry_run on HTTP."""
+    """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
-    """Without /index, /search, /update and /delete on HTTP."""
+    """Remove /index, /search, /update and /delete from HTTP."""
     expose_endpoints: Mapping[str, Mapping[str, Any] | None] | str | None
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
@@ -734,7 +734,7 @@ class DeploymentKeywords(TypedDict, total=False):
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None
-    """Bounds and rules of the calls to executors."""
+    """Limits and rules for calls to executors."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
     graph_description: Any
