@@ -105,7 +105,10 @@ class Book:
         path.touch()
 
     def entries(self) -> list[tuple[int, str]]:
-        return [(int(pid), identity) for pid, identity in (line.split() for line in self.path.open())]
+        return [
+            (int(pid), identity)
+            for pid, identity in (line.split() for line in self.path.read_text().splitlines())
+        ]
 
     def asked(self) -> Counter[str]:
         return Counter(identity for _, identity in self.entries())
