@@ -116,6 +116,14 @@ HTTP: dict[str, Departure] = {
         "every answer of the HTTP port names a content type, an empty one too",
         {"content_type": "application/json", "text": GONE, "json": ""},
     ),
+    "unknown route": Departure(
+        "a 404 says how executors' endpoints are reached",
+        {"json": {"detail": "Not Found", "hint": VOLATILE}},
+    ),
+    "exposed endpoint, own name is absent when http_path is given": Departure(
+        "a 404 says how the endpoint of that name is reached",
+        {"json": {"detail": "Not Found", "hint": "the endpoint /tag has another path: POST /my/tag"}},
+    ),
     "HEAD /": Departure("HEAD is answered as HTTP wants it", {"status": 200}),
     "OPTIONS /post": Departure("OPTIONS is answered as HTTP wants it", {"status": 204, "json": ""}),
     "0-d tensor out": Departure(

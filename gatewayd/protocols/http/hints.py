@@ -6,20 +6,27 @@ from collections.abc import Iterable
 from typing import Final
 
 from gatewayd.messages.discovery import Endpoints
-from gatewayd.protocols.http.routes import can_have_path
+from gatewayd.protocols.http.routes import EndpointRoute, can_have_path
 
 _MOST_NAMED: Final = 20
 _ALL: Final = "set expose_endpoints: all in the gateway of the Flow file"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def hint_for(method: str, path: str, endpoints: Endpoints, *, all_exposed: bool) -> str:
+def hint_for(method: str, path: str, endpoints: Endpoints, routes: Iterable[EndpointRoute]) -> str:
     """
     How executors' endpoints are reached over HTTP, for a client whose ``path`` is unknown; empty for none.
 
-    Browsers and scanners read unknown paths all the time, which has nothing to do with endpoints.
+    ``routes`` are those of the port. Browsers and scanners read unknown paths all the time, which has nothing
+    to do with endpoints.
     """
     bound = endpoints.bound
+    exposed = {route.endpoint: route for route in routes if route.endpoint is not None}
+    if path in exposed:
+        route = exposed[path]
+        return (
+            f"the endpoint {_text(path)} has another path: {' or '.join(route.methods)} {_text(route.path)}"
+        )
     if path in bound and can_have_path(path):
         named = _text(path)
         return (
@@ -30,8 +37,9 @@ def hint_for(method: str, path: str, endpoints: Endpoints, *, all_exposed: bool)
     if method in _READS or not bound:
         return ""
     unknown = _not_known(endpoints.unknown)
-    if all_exposed:
-        return f"the endpoints that executors bind have paths: {_list(filter(can_have_path, bound))}{unknown}"
+    able = [each for each in bound if can_have_path(each)]
+    if all(each in exposed for each in able):
+        return f"the endpoints that executors bind have paths: {_list(able)}{unknown}"
     return (
         f"executors bind {_list(bound)}. POST /post reaches them, with execEndpoint in the body. For paths "
         f"of their own, {_ALL}, or in Python flow.expose_endpoint(...){unknown}"

@@ -250,7 +250,8 @@ class HttpApi(Resource):
         if self._full and not self._backend.gateway.no_debug_endpoints:
             method = http_request.method.decode("latin-1")
             path = unquote_to_bytes(http_request.path).decode("utf-8", "replace")
-            hint = hint_for(method, path, self._backend.endpoints(), all_exposed=self._exposes_all)
+            endpoints = self._backend.endpoints()
+            hint = hint_for(method, path, endpoints, endpoint_routes(self._backend.gateway, endpoints.bound))
         http_request.respond_with(encode_error(PathNotFound(hint)))
 
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:

@@ -106,12 +106,21 @@ async def test_a_port_of_websocket_alone_gives_no_hints() -> None:
 
 def test_hints_name_so_many_endpoints_and_what_is_not_known() -> None:
     many = Endpoints({f"/{number}": "" for number in range(50)} | {"/" + "x" * 500: ""}, ("late", "later"))
-    for exposed in (False, True):
-        hint = hint_for("POST", "/nope", many, all_exposed=exposed)
+    for gateway in (GatewayConfig(), GatewayConfig(expose_endpoints=ALL)):
+        hint = hint_for("POST", "/nope", many, endpoint_routes(gateway, many.bound))
         assert "/19 and 31 more" in hint
         assert hint.endswith("What late, later binds is not known yet")
-    assert "x" * 100 not in hint_for("POST", "/" + "x" * 500, many, all_exposed=False)
-    assert hint_for("POST", "/nope", Endpoints({}, ("late",)), all_exposed=False) == ""
+    assert "x" * 100 not in hint_for("POST", "/" + "x" * 500, many, ())
+    assert hint_for("POST", "/nope", Endpoints({}, ("late",)), ()) == ""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_404_of_an_endpoint_with_another_path_names_that(method: str) -> None:
+    exposed = {"/classify": {"http_path": "/sort", "methods": ["GET", "PUT"]}}
+    routes = endpoint_routes(GatewayConfig(expose_endpoints=exposed))
+    hint = "the endpoint /classify has another path: GET or PUT /sort"
+    assert hint_for(method, "/classify", BOUND, routes) == hint
+    assert hint_for(method, "/classify", Endpoints(), routes) == hint
 
 
 # -- all exposed --------------------------------------------------------------------------------------
