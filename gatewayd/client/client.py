@@ -21,7 +21,7 @@ from gatewayd.client.address import Certificates, parse_address
 from gatewayd.client.conversation import converse, converse_async
 from gatewayd.client.delivery import Callbacks, InFlightLimit
 from gatewayd.client.exchange import Arrived, Ended, Exchange
-from gatewayd.client.inputs import async_messages, messages
+from gatewayd.client.inputs import async_messages, check, messages
 from gatewayd.client.post import Asynchronous, CallKeywords, Post, PostOptions, Waiting, check_keywords
 from gatewayd.client.profiling import profile, show
 from gatewayd.client.progress import progress
@@ -95,6 +95,11 @@ class _Connected:
         self._handle = TransportHandle(self._address)
         # Connections are freed with the last reference; at the end of the process the loop does it.
         weakref.finalize(self, self._handle.abandon).atexit = False
+
+    @staticmethod
+    def check_input(inputs: Any = None, **_: Any) -> None:
+        """Raises BadClientInput if no document can be made of the first of ``inputs``; see inputs.check."""
+        check(inputs)
 
     def _in_flight(self, post: Post) -> InFlightLimit:
         # 0 means "the gateway's own setting" on the wire, and the gateway's flow control is its bound.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -34,7 +35,12 @@ def explained(details: str, address: GatewayAddress, cause: BaseException | None
     """``details``, followed by what it most likely means for a Client of ``address``."""
     if GATEWAY in details:  # it saw that of an executor, not we of the gateway
         return details
-    hint = _hint(details.lower(), address, cause)
+    proxy = _proxy(address)
+    hint = (
+        f"the connection goes through the proxy {proxy}, which the environment names (proxy=True)"
+        if proxy
+        else _hint(details.lower(), address, cause)
+    )
     return f"{details}: {hint}" if hint and details else hint or details
 
 
@@ -63,6 +69,19 @@ def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> st
         other = "" if address.tls else " Does it need TLS (tls=True)?"
         return f"does {address.authority} speak {address.protocol}?{other}"
     return ""
+
+
+def _proxy(address: GatewayAddress) -> str | None:
+    """The environment's proxy on the way to ``address``, without a password; None for a direct way."""
+    if not address.proxy or proxy_bypass(address.host):
+        return None
+    proxies = getproxies()
+    # gRPC looks at these in turn (doc/environment_variables.md).
+    schemes = (
+        ("grpc", "https", "http") if address.protocol == "grpc" else ("https" if address.tls else "http",)
+    )
+    found = next((proxies[scheme] for scheme in schemes if proxies.get(scheme)), None)
+    return None if found is None else found.rpartition("@")[2].rpartition("//")[2].rstrip("/")
 
 
 def _any(text: str, parts: tuple[str, ...]) -> bool:

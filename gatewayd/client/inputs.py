@@ -142,6 +142,17 @@ async def async_batches(inputs: Any, size: int) -> AsyncGenerator[list[Any], Non
         yield batch
 
 
+def check(inputs: Any) -> None:
+    """
+    Raises BadClientInput if no document can be made of the first of ``inputs``.
+
+    An iterator is not looked into: what is taken from it would be missing afterwards.
+    """
+    inputs = _called(inputs)
+    if not isinstance(inputs, Iterator | AsyncIterable) and not inspect.isawaitable(inputs):
+        next(batches(inputs, 1))
+
+
 def document(item: Any) -> Any:
     """A Document of ``item``: itself, its fields, or its content. Raises BadClientInput."""
     from docarray import Document
@@ -150,7 +161,7 @@ def document(item: Any) -> Any:
         return item
     try:
         if isinstance(item, Mapping):
-            return Document(dict(item))
+            return Document(_fields(item))
         if isinstance(item, str):
             return Document(text=item)
         if isinstance(item, _BLOBS):
@@ -163,6 +174,29 @@ def document(item: Any) -> Any:
         f"no Document can be made of a {type(item).__name__}; "
         "give Documents, dicts, texts, bytes or arrays, one or an iterable of them"
     )
+
+
+def _fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    A document's fields, from a dict as ``Document.to_dict`` and JSON have them.
+
+    Documents and scores in it become docarray's, what is None is left out.
+    """
+    from docarray.score import NamedScore
+
+    fields = {name: value for name, value in item.items() if value is not None}
+    for name in ("chunks", "matches"):
+        if isinstance(fields.get(name), list | tuple):
+            fields[name] = [document(child) for child in fields[name]]
+    for name in ("scores", "evaluations"):
+        if isinstance(fields.get(name), Mapping):
+            fields[name] = {
+                key: NamedScore(**{part: found for part, found in score.items() if found is not None})
+                if isinstance(score, Mapping)
+                else score
+                for key, score in fields[name].items()
+            }
+    return fields
 
 
 def _called(inputs: Any) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import (
@@ -78,6 +80,7 @@ class PostKeywords(CallKeywords, total=False):
     stream: bool
     prefetch: int | None
     return_type: Any
+    total_docs: int | None
 
 
 class PostKeywordsWithOnDone(PostKeywords, total=False):
@@ -179,8 +182,8 @@ class Post(PostOptions):
     ``on_always`` with both; ``continue_on_error`` logs a failure without an ``on_error`` instead of raising
     it. ``max_attempts`` counts the first try, backoffs are seconds. ``stream=False`` makes one call per
     request (gRPC). ``prefetch`` bounds the requests that wait for their responses, here and at the gateway;
-    None leaves it to the Client's and the gateway's own bounds. ``return_type`` is accepted and without
-    effect.
+    None leaves it to the Client's and the gateway's own bounds. ``total_docs`` is the number of documents in
+    an input that has no length, for the progress bar. ``return_type`` is accepted and without effect.
     """
 
     on: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -202,6 +205,7 @@ class Post(PostOptions):
     stream: bool = True
     prefetch: int | None = None
     return_type: Any = None
+    total_docs: int | None = None
 
     @property
     def returns_nothing(self) -> bool:
@@ -244,18 +248,31 @@ def post_of(positional: Sequence[Any], keywords: Mapping[str, Any]) -> Post:
     placed = dict(zip(_POSITIONAL, positional, strict=False))
     if twice := sorted(placed.keys() & keywords.keys()):
         raise TypeError(f"post() got {', '.join(twice)} by position and by name")
-    check_keywords("post()", keywords, (field.name for field in attrs.fields(Post)))
-    return Post(**placed, **keywords)
+    known = [field.name for field in attrs.fields(Post)]
+    if unknown := _unknown(keywords, known):
+        # As in the reference, where some code passes them for progress bars and such.
+        warnings.warn(f"post() passes over the keyword {', '.join(unknown)}", stacklevel=_caller_level())
+    return Post(**placed, **{name: keywords[name] for name in known if name in keywords})
 
 
 def check_keywords(
     function: str, given: Iterable[str], accepted: Iterable[str], synonyms: Mapping[str, str] | None = None
 ) -> None:
     """Raises TypeError naming each keyword that is not accepted, with the one that was probably meant."""
-    known = list(accepted)
-    unknown = [_with_nearest(name, known, synonyms or {}) for name in sorted(set(given).difference(known))]
-    if unknown:
+    if unknown := _unknown(given, list(accepted), synonyms):
         raise TypeError(f"{function} has no keyword {', '.join(unknown)}")
+
+
+def _unknown(given: Iterable[str], known: list[str], synonyms: Mapping[str, str] | None = None) -> list[str]:
+    return [_with_nearest(name, known, synonyms or {}) for name in sorted(set(given).difference(known))]
+
+
+def _caller_level() -> int:
+    """Of the user's code, for the caller's warning: the first frame that is outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("gatewayd."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _with_nearest(name: str, known: list[str], synonyms: Mapping[str, str]) -> str:
@@ -415,7 +432,8 @@ class Posts(Generic[Kind_co]):
         DocumentArray for each response, or the Response with ``return_responses``; ``inputs`` may then be an
         asynchronous iterator, and callbacks coroutine functions.
 
-        The keywords from ``on_done`` to ``request_size`` may be given by position as well. Raises the tree
+        The keywords from ``on_done`` to ``request_size`` may be given by position as well. A keyword that is
+        unknown is passed over with a warning, as in the reference. Raises the tree
         of ``gatewayd.client.errors``, and what the inputs themselves raise.
         """
         return self._run(post_of((on, inputs, *positional), keywords))

@@ -46,11 +46,11 @@ class NoProgress:
 
 
 def progress(post: Post) -> Progress | NoProgress:
-    """The number of requests is known where the inputs have a length."""
+    """The number of requests is known where the inputs have a length, or the user tells it."""
     if not post.show_progress:
         return NoProgress()
     try:
-        documents = len(post.inputs)
+        documents = len(post.inputs) if post.total_docs is None else post.total_docs
     except TypeError:
         return Progress(None)
     return Progress(-(-documents // post.request_size) if post.request_size > 0 else 1)

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import orjson
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from gatewayd.client.errors import BadServerFlow
+from gatewayd.errors import GatewayError
 from gatewayd.messages import wire
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
@@ -93,6 +96,28 @@ class Response:
         except DecodeError as error:
             raise BadServerFlow(f"the answer's routes cannot be read: {error}") from error
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, under the names of the wire contract. Raises BadServerFlow."""
+        whole: dict[str, Any] = orjson.loads(self.json())
+        return whole
+
+    def json(self) -> str:
+        """As ``to_dict``, as a text."""
+        from gatewayd.messages.json_form.responses import read_documents
+
+        try:
+            whole = {
+                "header": _plain(self.header),
+                "parameters": self.parameters,
+                "routes": [_plain(route) for route in self.routes],
+                "data": read_documents(self._data or b""),
+            }
+            return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        except (GatewayError, orjson.JSONEncodeError) as error:
+            raise BadServerFlow(f"the answer has no JSON form: {error}") from error
+
+    to_json = json
+
     @property
     def empty(self) -> bool:
         """Nothing but a header: what a gateway sends before it ends a call for a network failure."""
@@ -101,6 +126,10 @@ class Response:
     def __repr__(self) -> str:
         failed = f" failed: {self.status.description!r}" if self.failed else ""
         return f"<Response {self.request_id} to {self.header.exec_endpoint or '/'}{failed}>"
+
+
+def _plain(message: HeaderProto | RouteProto) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 class Content:

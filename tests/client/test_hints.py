@@ -97,3 +97,17 @@ def test_parameters_that_are_no_dict_are_refused(gateway, parameters):
 
 def test_the_package_lists_what_it_offers():
     assert {"Client", "Executor", "Flow", "requests"} <= set(dir(gatewayd))
+
+
+def test_an_error_behind_a_proxy_names_it_without_its_password(protocol, monkeypatch):
+    (port,) = free_ports(1)
+    for name in ("grpc_proxy", "https_proxy", "no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{port}")
+
+    with (
+        Client("gateway.example", 80, protocol, proxy=True) as client,
+        pytest.raises(Unreachable, match=rf"through the proxy 127\.0\.0\.1:{port}, .*proxy=True") as caught,
+    ):
+        client.post("/", "x")
+    assert "secret" not in str(caught.value)

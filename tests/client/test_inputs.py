@@ -21,6 +21,27 @@ def test_what_no_document_can_be_made_of_is_refused(wrong):
         list(batches(wrong, 10))
 
 
+@pytest.mark.parametrize("kind", [Client(), Client(asyncio=True)])
+def test_inputs_can_be_checked_before_they_are_posted(kind):
+    for right in ("x", [Document()], DocumentArray.empty(2), lambda: ["x"], [{"text": "x"}], None, []):
+        kind.check_input(right)
+    for wrong in (5, [object()], lambda: [5]):
+        with pytest.raises(BadClientInput):
+            kind.check_input(wrong)
+    rest = iter(["x", "y"])
+    kind.check_input(rest)
+    assert list(rest) == ["x", "y"]
+
+
+def test_a_waiting_client_refuses_asynchronous_generators_in_words(client):
+    async def inputs():
+        yield "x"
+
+    for given in (inputs, inputs()):
+        with pytest.raises(BadClientInput, match=r"asynchronous inputs need an asynchronous client"):
+            client.post("/tag", given)
+
+
 def test_a_document_that_cannot_be_sent_is_refused(either):
     with pytest.raises(BadClientInput, match="the documents cannot be sent"):
         either.post("/tag", Document(scores={"cos": 0.25}))

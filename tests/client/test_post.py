@@ -47,12 +47,6 @@ def test_keywords_up_to_request_size_may_be_given_by_position():
 @pytest.mark.parametrize(
     ("positional", "keywords", "error", "message"),
     [
-        (
-            ("/",),
-            {"requestsize": 3},
-            TypeError,
-            r"post\(\) has no keyword requestsize \(did you mean request_size",
-        ),
         (("/", "x"), {"inputs": "y"}, TypeError, "got inputs by position and by name"),
         (("/", *[None] * 8), {}, TypeError, "at most 8 positional arguments, not 9"),
         ((1,), {}, TypeError, "'on' must be"),
@@ -85,6 +79,21 @@ def test_headers_and_metadata_are_sent_over_every_protocol():
 
     assert post.sent_metadata() == (*post.metadata, ("x-tenant", "a"), ("r-bin", b"\x01"))
     assert post.sent_headers() == {"k": "v", "r-bin": "AQ==", "X-Tenant": "a", "Content-Type": "text/plain"}
+
+
+@pytest.mark.parametrize("kind", [Client, Flow])
+def test_a_keyword_that_post_does_not_know_is_passed_over_with_one_warning(kind):
+    posted = []
+    asker = kind()
+    asker._run = posted.append
+
+    with pytest.warns(UserWarning, match=r"post\(\)") as warned:
+        asker.post("/", requestsize=3, zzz=1, timeout=2.0)
+
+    (warning,) = warned
+    assert "requestsize (did you mean request_size?), zzz" in str(warning.message)
+    assert warning.filename == __file__
+    assert (posted[0].request_size, posted[0].timeout) == (100, 2.0)
 
 
 @pytest.mark.parametrize("keyword", ["headers", "metadata"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import numpy as np
@@ -24,6 +25,8 @@ INPUTS = {
     "a function": (lambda: [Document(text="x")], ["xA"]),
     "a dict": ({"text": "x", "tags": {"n": 1}}, ["xA"]),
     "dicts": ([{"text": "x"}, {"text": "y"}], ["xA", "yA"]),
+    "a tuple of Documents": ((Document(text="x"), Document(text="y")), ["xA", "yA"]),
+    "a tuple of texts": (("x", "y"), ["xA", "yA"]),
     "a text": ("x", ["xA"]),
     "texts": (["x", "y"], ["xA", "yA"]),
     "no documents in an iterable": ([], []),
@@ -35,6 +38,35 @@ def test_inputs_become_documents(either, name):
     inputs, texts = INPUTS[name]
 
     assert [doc.text for doc in either.post("/tag", inputs, results_in_order=True)] == texts
+
+
+def test_a_dict_may_hold_documents_and_scores(either):
+    fields = {
+        "text": "x",
+        "weight": None,
+        "scores": {"cos": {"value": 0.5, "ref_id": None}},
+        "chunks": [{"text": "c", "chunks": [{"text": "cc"}]}, Document(text="d")],
+        "matches": ({"text": "m", "evaluations": {"e": {"value": 1.0, "op_name": "is"}}},),
+    }
+
+    (answer,) = either.post("/identity", fields, return_responses=True)
+    (again,) = either.post("/identity", answer.to_dict()["data"])
+
+    for one in (answer.docs[0], again):
+        assert (one.text, one.scores["cos"].value) == ("x", 0.5)
+        assert one.chunks.texts == ["c", "d"]
+        assert one.chunks[0].chunks.texts == ["cc"]
+        assert (one.matches[0].text, one.matches[0].evaluations["e"].op_name) == ("m", "is")
+
+
+def test_a_response_can_be_written_as_json(either):
+    (answer,) = either.post("/tag", Document(text="x", embedding=np.arange(2)), return_responses=True)
+
+    whole = answer.to_dict()
+    assert json.loads(answer.json()) == json.loads(answer.to_json()) == whole
+    assert whole["header"]["request_id"] == answer.request_id
+    assert [route["executor"] for route in whole["routes"]] == ["gateway", "exec_a"]
+    assert (whole["data"][0]["text"], whole["data"][0]["embedding"]) == ("xA", [0, 1])
 
 
 def test_bytes_and_arrays_become_contents(either):
@@ -136,9 +168,9 @@ def test_an_unknown_compression_is_refused(client):
         client.post("/tag", "x", compression="brotli")
 
 
-def test_a_misspelt_keyword_is_refused(client):
-    with pytest.raises(TypeError, match="requestsize"):
-        client.post("/tag", "x", requestsize=3)
+def test_a_misspelt_keyword_is_passed_over(client):
+    with pytest.warns(UserWarning, match=r"requestsize \(did you mean request_size"):
+        assert client.post("/tag", "x", requestsize=3).texts == ["xA"]
 
 
 # -- callbacks ---------------------------------------------------------------------------------------
