@@ -30,3 +30,9 @@ class Counted(Executor):
     def slow(self, docs, **kwargs):
         """One at a time, 25 milliseconds each: a capacity of 40 requests a second."""
         time.sleep(0.025)
+
+    @requests(on="/die")
+    async def die(self, docs, **kwargs):
+        """Ends its process, as a bug in native code would."""
+        await self.count(docs)
+        os._exit(1)

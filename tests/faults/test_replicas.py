@@ -14,7 +14,7 @@ import pytest
 
 from gatewayd.bridge import Bridge
 from tests.faults.conftest import FULL, Bench, Clients, report, run, until_answered
-from tests.processes import free_ports
+from tests.processes import free_ports, runs
 from tests.rpc.servers import (
     DISCOVERY,
     SINGLE,
@@ -89,6 +89,44 @@ def test_with_all_killed_errors_come_within_a_second_and_a_restart_is_used_in_a_
             assert {outcome.code for outcome in failed} == {"UNAVAILABLE"}
             assert slowest_s < 1.0
             assert back_s < 0.25
+
+    run(work())
+
+
+def test_a_request_that_ends_its_executor_ends_two_replicas_and_no_more(bench: Bench) -> None:
+    replicas = [bench.executor() for _ in range(4)]
+    gateway = bench.gateway(*(replica.port for replica in replicas))
+
+    async def work() -> None:
+        async with (
+            Clients(gateway.ports["grpc"]) as clients,
+            Clients(gateway.ports["grpc"], "/die") as deadly,
+        ):
+            await until_answered(clients)
+            stop = False
+            working = asyncio.create_task(clients.work(8, lambda: stop))
+            await until_in_loop(lambda: len(bench.book.by_process()) == 4)
+            lethal = await deadly.ask()
+            # A process has closed its connections a moment before it has ended.
+            await until_in_loop(lambda: sum(not runs(replica.pid) for replica in replicas) >= 2)
+            ended = {replica.pid for replica in replicas if not runs(replica.pid)}
+            left = {replica.pid for replica in replicas} - ended
+            before = bench.book.by_process()
+            await until_in_loop(lambda: all(bench.book.by_process()[pid] > before[pid] + 50 for pid in left))
+            stop = True
+            await working
+            report(
+                f"ends its executor: {lethal.code} after {lethal.took_s * 1000:.0f} ms, {len(ended)} of 4 lost; "
+                f"others: {dict(clients.codes())}"
+            )
+            assert lethal.code == "UNAVAILABLE"
+            assert "2 executors were lost while they handled this request" in lethal.details
+            assert bench.book.asked()[lethal.identity] == 2
+            assert {pid for pid, identity in bench.book.entries() if identity == lethal.identity} == ended
+            assert len(ended) == 2
+            assert {replica.pid for replica in replicas if runs(replica.pid)} == left
+            # What the two had under way was answered by others.
+            assert set(clients.codes()) == {"OK"}
 
     run(work())
 
