@@ -107,6 +107,7 @@ def test_a_request_that_ends_its_executor_ends_two_replicas_and_no_more(bench: B
             working = asyncio.create_task(clients.work(8, lambda: stop))
             await until_in_loop(lambda: len(bench.book.by_process()) == 4)
             lethal = await deadly.ask()
+            why = "2 executors were lost while they handled this request"
             # A process has closed its connections a moment before it has ended.
             await until_in_loop(lambda: sum(not runs(replica.pid) for replica in replicas) >= 2)
             ended = {replica.pid for replica in replicas if not runs(replica.pid)}
@@ -116,17 +117,21 @@ def test_a_request_that_ends_its_executor_ends_two_replicas_and_no_more(bench: B
             stop = True
             await working
             report(
-                f"ends its executor: {lethal.code} after {lethal.took_s * 1000:.0f} ms, {len(ended)} of 4 lost; "
-                f"others: {dict(clients.codes())}"
+                f"ends its executor: {lethal.code} after {lethal.took_s * 1000:.0f} ms, "
+                f"{len(ended)} of 4 lost; others: {dict(clients.codes())}"
             )
             assert lethal.code == "UNAVAILABLE"
-            assert "2 executors were lost while they handled this request" in lethal.details
+            assert why in lethal.details
             assert bench.book.asked()[lethal.identity] == 2
             assert {pid for pid, identity in bench.book.entries() if identity == lethal.identity} == ended
             assert len(ended) == 2
             assert {replica.pid for replica in replicas if runs(replica.pid)} == left
-            # What the two had under way was answered by others.
-            assert set(clients.codes()) == {"OK"}
+            # What the two had under way was answered by others, but for what was under way on both: the
+            # gateway cannot tell which request it was.
+            failed = [outcome for outcome in clients.outcomes if not outcome.good]
+            assert all(why in outcome.details for outcome in failed)
+            assert all(outcome.sent_s < lethal.sent_s + lethal.took_s for outcome in failed)
+            assert len(failed) <= 8
 
     run(work())
 
