@@ -6,6 +6,7 @@ The error tree, and the one table of what each protocol says of each error.
     │   └── Unparsable              its bytes cannot even be parsed
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
     │   ├── TooLarge
+    │   ├── TooManyDocuments
     │   ├── UnsupportedFrame
     │   ├── IllegalHeader
     │   ├── HeadersTooLarge
@@ -78,6 +79,17 @@ class TooLarge(ProtocolRefusal):
         self.limit_bytes = limit_bytes
         super().__init__(
             f"the {what} is larger than {limit_bytes} bytes; the limit is gateway.max_message_bytes"
+        )
+
+
+class TooManyDocuments(ProtocolRefusal):
+    """A JSON request has more than ``limit`` documents, chunks and matches included."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"the request has more than {limit} documents, chunks and matches included; "
+            "the limit is gateway.max_documents"
         )
 
 
@@ -350,6 +362,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     Unparsable: Row(websocket=1007),
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
+    TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
     IllegalHeader: Row(400),
     HeadersTooLarge: Row(431),

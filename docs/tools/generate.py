@@ -200,7 +200,11 @@ def _errors() -> Iterator[str]:
         "the gateway: the answer is a normal one, with the failure in its `header.status`.\n"
     )
     shared = [kind for kind in errors.TABLE if not issubclass(kind, errors.ProtocolRefusal)]
-    rows = [_error_row(kind) for kind in (*shared, errors.TooLarge) if kind is not errors.GatewayError]
+    rows = [
+        _error_row(kind)
+        for kind in (*shared, errors.TooLarge, errors.TooManyDocuments)
+        if kind is not errors.GatewayError
+    ]
     yield _table(("Error", "HTTP status", "gRPC code", "WebSocket close code", "Meaning"), rows)
     yield (
         "`ExecutorNetworkError` ends a gRPC call with the executor's own code where none of its kinds fits. "

@@ -134,6 +134,8 @@ GATEWAY: Final = Section("gateway", (
         spreads=True),
     Key("max_buffered_bytes", k.integer(1), 1 << 30,
         "Limit on the bytes of all clients' requests under way; more are refused."),
+    Key("max_documents", k.integer(1), 100_000,
+        "Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."),
     Key("compress_above_bytes", k.integer(0), 4096,
         "Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."),
     Key("forward_headers", f.HEADER_NAMES, None,

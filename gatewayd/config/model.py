@@ -76,7 +76,8 @@ class GatewayConfig:
 
     ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of retries
     after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one stream, 0 for
-    no limit. ``max_buffered_bytes`` limits the requests held by all listeners together. Answers from
+    no limit. ``max_buffered_bytes`` limits the requests held by all listeners together,
+    ``max_documents`` the documents of a request in JSON, with chunks and matches. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a ping
     interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
     for no limit. ``forward_headers`` names the headers that go from clients to executors and back, ``x-*``
@@ -96,6 +97,7 @@ class GatewayConfig:
     prefetch: int = 1000
     max_message_bytes: int = 100 * 1000 * 1000
     max_buffered_bytes: int = 1 << 30
+    max_documents: int = 100_000
     compress_above_bytes: int = 4096
     forward_headers: tuple[str, ...] = ()
     forward_headers_max_bytes: int = 4096

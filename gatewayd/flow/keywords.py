@@ -77,6 +77,8 @@ class FlowKeywords(TypedDict, total=False):
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
     """Limit on the bytes of all clients' requests under way; more are refused."""
+    max_documents: int | None
+    """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -268,6 +270,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
     """Limit on the bytes of all clients' requests under way; more are refused."""
+    max_documents: int | None
+    """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -673,6 +677,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
     """Limit on the bytes of all clients' requests under way; more are refused."""
+    max_documents: int | None
+    """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,7 +21,7 @@ import orjson
 from gatewayd.client.errors import BadClientInput, BadServerFlow
 from gatewayd.errors import GatewayError
 from gatewayd.messages.documents import parse
-from gatewayd.messages.json_form.documents import fill_documents, read_document
+from gatewayd.messages.json_form.documents import Allowance, fill_documents, read_document
 from gatewayd.messages.json_form.values import Problems
 from gatewayd.messages.request import Request
 from gatewayd.messages.structs import read_struct, struct_of
@@ -88,7 +89,8 @@ def _parts(answer: dict[str, Any]) -> list[bytes]:
         parts += field(ROUTE, _route(route).SerializeToString())
     content = DataContentProto()
     problems = Problems()
-    fill_documents(content, answer.get("data") or [], ("data",), problems)
+    unbounded = Allowance(sys.maxsize)  # the server is one that its user chose
+    fill_documents(content, answer.get("data") or [], ("data",), problems, unbounded)
     if problems.entries:
         raise ValueError(str(problems.entries[0]))
     parts += field(DATA, content.SerializeToString())

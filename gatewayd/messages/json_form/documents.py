@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from gatewayd.errors import TooManyDocuments
 from gatewayd.messages.json_form.arrays import fill_array, read_array
 from gatewayd.messages.json_form.values import (
     MAX_LEVEL,
@@ -41,9 +42,37 @@ _LAST_DOCUMENT_LEVEL: Final = MAX_LEVEL - 3
 _MAX_UINT32: Final = 0xFFFFFFFF
 
 
-def fill_documents(content: DataContentProto, values: list[Any], loc: Loc, problems: Problems) -> None:
-    """Append a document to ``content`` for each value. If there are problems, ``content`` is unusable."""
-    _fill_children(content.docs.docs, values, loc, problems, _DOCUMENT_LEVEL)
+# The default of gateway.max_documents.
+MAX_DOCUMENTS: Final = 100_000
+
+
+class Allowance:
+    """
+    How many documents a request may still have.
+
+    An executor needs about a tenth of a millisecond for a document, and a client three bytes: ``{},``.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+
+    def take(self, count: int) -> None:
+        """Use up ``count`` of them. Raises TooManyDocuments."""
+        self._left -= count
+        if self._left < 0:
+            raise TooManyDocuments(self._limit)
+
+
+def fill_documents(
+    content: DataContentProto, values: list[Any], loc: Loc, problems: Problems, allowance: Allowance
+) -> None:
+    """
+    Append a document to ``content`` for each value. If there are problems, ``content`` is unusable.
+
+    Raises TooManyDocuments, before any of a list that is too long is read.
+    """
+    _fill_children(content.docs.docs, values, loc, problems, allowance, _DOCUMENT_LEVEL)
 
 
 def _fill_children(
@@ -51,6 +80,7 @@ def _fill_children(
     values: object,
     loc: Loc,
     problems: Problems,
+    allowance: Allowance,
     level: int,
     *,
     chunk_of: DocumentProto | None = None,
@@ -60,6 +90,7 @@ def _fill_children(
     if type(values) is not list:
         problems.not_a_list(loc)
         return
+    allowance.take(len(values))
     for index, value in enumerate(values):
         here = (*loc, index)
         if value is None:
@@ -69,7 +100,7 @@ def _fill_children(
         elif level > _LAST_DOCUMENT_LEVEL:
             problems.too_deep(here)
         else:
-            _fill(children.add(), fields, here, problems, level, chunk_of, match_of)
+            _fill(children.add(), fields, here, problems, allowance, level, chunk_of, match_of)
 
 
 def _fill(
@@ -77,6 +108,7 @@ def _fill(
     fields: dict[str, Any],
     loc: Loc,
     problems: Problems,
+    allowance: Allowance,
     level: int,
     chunk_of: DocumentProto | None,
     match_of: DocumentProto | None,
@@ -133,9 +165,11 @@ def _fill(
     if (value := get("scores")) is not None:
         _fill_scores(message.scores, value, (*loc, "scores"), problems)
     if (value := get("chunks")) is not None:
-        _fill_children(message.chunks, value, (*loc, "chunks"), problems, level + 1, chunk_of=message)
+        here = (*loc, "chunks")
+        _fill_children(message.chunks, value, here, problems, allowance, level + 1, chunk_of=message)
     if (value := get("matches")) is not None:
-        _fill_children(message.matches, value, (*loc, "matches"), problems, level + 1, match_of=message)
+        here = (*loc, "matches")
+        _fill_children(message.matches, value, here, problems, allowance, level + 1, match_of=message)
     # The reference reads this one last, and only if the document has no problems.
     if not _is_nothing(value := get("_metadata")) and len(problems.entries) == before:
         fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from gatewayd.errors import BadRequest, Unparsable
-from gatewayd.messages.json_form.documents import fill_documents
+from gatewayd.messages.json_form.documents import MAX_DOCUMENTS, Allowance, fill_documents
 from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataContentProto, Struct
@@ -33,7 +33,12 @@ _MAX_SHOWN: Final = 10_000
 
 
 def decode_request(
-    body: bytes, *, content_type: str | None, endpoint: str | None, request_id: str | None
+    body: bytes,
+    *,
+    content_type: str | None,
+    endpoint: str | None,
+    request_id: str | None,
+    max_documents: int = MAX_DOCUMENTS,
 ) -> Request:
     """
     A JSON body as a Request.
@@ -42,15 +47,22 @@ def decode_request(
     ``request_id`` None the body's id is used, or a new one if it has none.
     ``content_type`` is the header's value, None without that header.
 
-    Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer.
+    Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer, or TooManyDocuments.
     """
-    return build_request(_fields(body, content_type), endpoint=endpoint, request_id=request_id)
+    fields, allowance = _fields(body, content_type), Allowance(max_documents)
+    return build_request(fields, endpoint=endpoint, request_id=request_id, allowance=allowance)
 
 
-def build_request(fields: Mapping[str, Any], *, endpoint: str | None, request_id: str | None) -> Request:
-    """As ``decode_request``, from a body's fields as JSON values. Raises BadRequest."""
+def build_request(
+    fields: Mapping[str, Any], *, endpoint: str | None, request_id: str | None, allowance: Allowance
+) -> Request:
+    """
+    As ``decode_request``, from a body's fields as JSON values.
+
+    Raises BadRequest, or TooManyDocuments for more than the ``allowance``.
+    """
     problems = Problems()
-    documents = _data(fields["data"], problems) if fields.get("data") is not None else b""
+    documents = _data(fields["data"], problems, allowance) if fields.get("data") is not None else b""
 
     target = fields["targetExecutor"] if "targetExecutor" in fields else fields.get("target_executor")
     pattern = as_text(target, ("body", "targetExecutor"), problems) if target is not None else ""
@@ -174,7 +186,7 @@ def _bad_request(problems: Problems) -> BadRequest:
     )
 
 
-def _data(value: object, problems: Problems) -> bytes:
+def _data(value: object, problems: Problems, allowance: Allowance) -> bytes:
     """
     The serialised documents of ``data``: a list, or an object of lists, of which ``docs`` is used.
 
@@ -182,20 +194,20 @@ def _data(value: object, problems: Problems) -> bytes:
     """
     list_problems = Problems()
     if type(value) is list:
-        documents = _list_of_documents(value, _DATA, list_problems)
+        documents = _list_of_documents(value, _DATA, list_problems, allowance)
         if not list_problems.entries:
             return documents
     else:
         list_problems.not_a_list(_DATA)
 
     object_problems = Problems()
-    chosen = _object_of_documents(value, object_problems)
+    chosen = _object_of_documents(value, object_problems, allowance)
     if object_problems.entries:
         problems.entries += list_problems.entries + object_problems.entries
     return chosen
 
 
-def _object_of_documents(value: object, problems: Problems) -> bytes:
+def _object_of_documents(value: object, problems: Problems, allowance: Allowance) -> bytes:
     lists = as_dict(value)
     if lists is None:
         problems.not_a_dict(_DATA)
@@ -208,7 +220,7 @@ def _object_of_documents(value: object, problems: Problems) -> bytes:
         elif type(items) is not list:
             problems.not_a_list(loc)
         else:
-            documents = _list_of_documents(items, loc, problems)
+            documents = _list_of_documents(items, loc, problems, allowance)
             if name == "docs":
                 chosen = documents
     if lists and "docs" not in lists and not problems.entries:
@@ -216,9 +228,9 @@ def _object_of_documents(value: object, problems: Problems) -> bytes:
     return chosen
 
 
-def _list_of_documents(values: list[Any], loc: Loc, problems: Problems) -> bytes:
+def _list_of_documents(values: list[Any], loc: Loc, problems: Problems, allowance: Allowance) -> bytes:
     if not values:
         return b""
     content = DataContentProto()
-    fill_documents(content, values, loc, problems)
+    fill_documents(content, values, loc, problems, allowance)
     return b"" if problems.entries else content.SerializeToString()

@@ -31,13 +31,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
-from gatewayd.errors import InternalError, InvalidQuery
+from gatewayd.errors import InternalError, InvalidQuery, TooManyDocuments
 from gatewayd.messages.headers import Headers
+from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
-from gatewayd.protocols.graphql.limits import QueryLimits, check_size
+from gatewayd.protocols.graphql.limits import QueryLimits, check_documents, check_size
 from gatewayd.protocols.graphql.schema import SCHEMA
 from gatewayd.protocols.http.exchange import as_http, content, forwarded_headers, respond_with_error
 from gatewayd.protocols.http.pages import Page
@@ -148,6 +149,7 @@ class _Execution:
     ) -> None:
         self.failures: list[GraphQLError] = []
         self.hints: list[str] = []
+        self.allowance = Allowance(backend.gateway.max_documents)
         self._backend = backend
         self._loop = loop
         self._queries = queries
@@ -189,6 +191,10 @@ class _Execution:
         chosen = get_operation_ast(document, operation or None)
         if chosen is not None and chosen.operation is OperationType.MUTATION and not mutations:
             raise InvalidQuery("mutations are not allowed when using GET")
+        try:
+            check_documents(variables, Allowance(self._backend.gateway.max_documents))
+        except TooManyDocuments as error:
+            return ExecutionResult(data=None, errors=[encode_error(error)])
         result: Any = execute(
             SCHEMA, document, context_value=self, variable_values=variables, operation_name=operation or None
         )

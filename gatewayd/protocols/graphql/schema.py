@@ -33,6 +33,7 @@ from graphql import (
 )
 
 from gatewayd.messages.json_form import requests, responses
+from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, FieldKind
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.graphql.errors import encode_executor_error
@@ -43,6 +44,7 @@ class QueryContext(Protocol):
 
     dispatch: Callable[[Request], Awaitable[Response]]
     request_id: Callable[[], str]  # of the next Request
+    allowance: Allowance  # of all Requests together
     encode_error: Callable[[Exception], GraphQLError]
     failures: list[GraphQLError]  # of executors: they do not change the data
     hints: list[str]
@@ -200,7 +202,9 @@ async def _resolve_docs(
     context: QueryContext = info.context
     fields = {"data": data, "targetExecutor": target, "parameters": parameters}
     try:
-        request = requests.build_request(fields, endpoint=endpoint, request_id=context.request_id())
+        request = requests.build_request(
+            fields, endpoint=endpoint, request_id=context.request_id(), allowance=context.allowance
+        )
         response = await context.dispatch(request)
         documents = responses.read_documents(response.documents)
     except Exception as error:

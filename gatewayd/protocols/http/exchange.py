@@ -167,6 +167,7 @@ async def _decode(
         "content_type": None if content_type is None else content_type.decode("latin-1"),
         "endpoint": route.endpoint,
         "request_id": http_request.given_id,
+        "max_documents": backend.gateway.max_documents,
     }
     request = await here_or_offloaded(backend.offload, len(body), requests.decode_request, body, **options)
     http_request.request_id = request.request_id

@@ -36,7 +36,7 @@ class Frames(Protocol):
 
     def ends_input(self, payload: bytes) -> bool: ...
 
-    def decode(self, payload: bytes) -> Request: ...
+    def decode(self, payload: bytes, max_documents: int) -> Request: ...
 
     def encode(self, response: Response) -> bytes: ...
 
@@ -53,11 +53,13 @@ class JsonFrames:
     def ends_input(self, payload: bytes) -> bool:
         return len(payload) < 16 and payload.translate(None, _BLANKS) == b"{}"
 
-    def decode(self, payload: bytes) -> Request:
-        """Raises BadRequest."""
+    def decode(self, payload: bytes, max_documents: int) -> Request:
+        """Raises BadRequest, TooManyDocuments."""
         if len(payload) < 16 and payload.translate(None, _BLANKS) == b"[]":
             raise BadRequest("a frame holds one JSON object")
-        return requests.decode_request(payload, content_type=None, endpoint=None, request_id=None)
+        return requests.decode_request(
+            payload, content_type=None, endpoint=None, request_id=None, max_documents=max_documents
+        )
 
     def encode(self, response: Response) -> bytes:
         """Raises GatewayError if the response has no JSON form."""
@@ -87,8 +89,8 @@ class BytesFrames:
     def ends_input(self, payload: bytes) -> bool:
         return payload == b"\0"
 
-    def decode(self, payload: bytes) -> Request:
-        """Raises BadRequest."""
+    def decode(self, payload: bytes, max_documents: int) -> Request:
+        """Raises BadRequest. Documents are not read, nor counted."""
         if not payload:
             raise wire.Malformed("an empty frame is no request; one zero byte ends the input")
         return wire.decode_request(payload)

@@ -295,13 +295,16 @@ class WebSocketSession(WebSocketServerProtocol):
         backend, frames = self.factory.backend, self._conversation.frames
         backend.buffers.take(len(payload))  # there is room: a moment ago the message held as much
         try:
+            limit = backend.gateway.max_documents
             if frames.slow:
-                request = await here_or_offloaded(backend.offload, len(payload), frames.decode, payload)
+                request = await here_or_offloaded(
+                    backend.offload, len(payload), frames.decode, payload, limit
+                )
                 response = await backend.dispatcher.dispatch(self._with_headers(request))
                 size = len(response.documents)
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
-                request = self._with_headers(frames.decode(payload))
+                request = self._with_headers(frames.decode(payload, limit))
                 answer = frames.encode(await backend.dispatcher.dispatch(request))
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError
+from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError, TooManyDocuments
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
@@ -899,3 +899,35 @@ def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
 
 def test_a_float32_is_shown_as_the_double_it_is() -> None:
     assert one(DocumentProto(id="d", weight=0.1))["weight"] == struct.unpack("<f", struct.pack("<f", 0.1))[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{}] * 5,
+        {"docs": [{}] * 5},
+        {"docs": [{}] * 3, "others": [{}] * 2},
+        [{"chunks": [{}, {}], "matches": [{}]}, {}],
+        [{"chunks": [{"matches": [{"chunks": [{}]}]}]}, {}],
+        [["docs", [{}] * 5]],
+        [""] * 5,
+    ],
+)
+def test_the_documents_of_a_request_are_bounded(data: object) -> None:
+    body = json.dumps({"data": data}).encode()
+    options: dict[str, Any] = {"content_type": None, "endpoint": "/", "request_id": "r"}
+    requests.decode_request(body, **options, max_documents=6)
+    with pytest.raises(TooManyDocuments, match=r"more than 4 documents.*gateway\.max_documents"):
+        requests.decode_request(body, **options, max_documents=4)
+
+
+def test_values_that_are_no_documents_do_not_count() -> None:
+    document = {"tags": {"chunks": [{}] * 9}, "tensor": [[0]] * 9, "scores": {"a": {}, "b": {}}}
+    decoded = requests.decode_request(
+        json.dumps({"data": [document], "parameters": {"data": [{}] * 9}}).encode(),
+        content_type=None,
+        endpoint="/",
+        request_id="r",
+        max_documents=1,
+    )
+    assert len(documents_of(decoded)) == 1

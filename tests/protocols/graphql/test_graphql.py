@@ -394,3 +394,32 @@ async def test_an_operation_that_is_not_there_is_an_error() -> None:
 async def test_it_is_not_there_unless_it_is_switched_on() -> None:
     async with served(("http",)) as gateway:
         assert (await in_thread(ask, gateway.port, {"query": "{ docs { id } }"}))[0] == 404
+
+
+WITH_DATA = "query($data: [StrawberryDocumentInput!]) { docs(data: $data) { id } }"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        query(WITH_DATA, variables={"data": [{}, {}, {}]}),
+        query(WITH_DATA, variables={"data": [{"chunks": [{}, {}]}]}),
+        query(WITH_DATA, variables={"data": [{"scores": [{"name": "a", "score": {}}] * 3}]}),
+        query("{ docs(data: [{}, {}, {}]) { id } }"),
+        query("{ a: docs(data: [{}, {}]) { id } b: docs(data: [{}]) { id } }"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_more_documents_than_allowed_are_refused(body: Any) -> None:
+    async with serving(FakeDispatcher(), max_documents=2) as gateway:
+        _, _, answer = await in_thread(ask, gateway.port, body)
+        assert answer["data"] is None
+        assert "more than 2 documents" in answer["errors"][0]["message"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_values_of_any_kind_are_no_documents() -> None:
+    body = query(WITH_DATA, variables={"data": [{"tags": {"a": [{}] * 9}, "tensor": [[1.0]] * 9}]})
+    async with serving(FakeDispatcher(), max_documents=2) as gateway:
+        _, _, answer = await in_thread(ask, gateway.port, body)
+        assert len(answer["data"]["docs"]) == 1

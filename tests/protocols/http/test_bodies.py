@@ -327,3 +327,15 @@ async def test_a_refused_body_is_not_asked_for():
         answer = await in_thread(ask, gateway.port)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"100 Continue" not in answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_documents_than_allowed_are_refused():
+    async with served(max_documents=2) as gateway:
+        for endpoint in ("/post", "/search"):
+            status, _, answer = await in_thread(call, gateway.port, "POST", endpoint, b'{"data":[{},{},{}]}')
+            assert status == 413
+            assert "more than 2 documents" in json.loads(answer)["detail"]
+        status, _, _ = await in_thread(call, gateway.port, "POST", "/search", b'{"data":[{},{}]}')
+        assert status == 200
+        assert gateway.buffers.held_bytes == 0

@@ -138,3 +138,19 @@ async def test_messages_that_would_exceed_the_buffers_close_with_1013():
         gateway.dispatcher.settle("r0")
         await until(lambda: gateway.buffers.held_bytes == 0)
         first.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_documents_than_allowed_close_with_1009():
+    async def conversation():
+        async with websockets.connect(gateway.ws_url, proxy=None) as session:
+            await session.send('{"data": [{}, {}]}')
+            assert len(json.loads(await session.recv())["data"]) == 2
+            await session.send('{"data": [{"chunks": [{}, {}]}]}')
+            await asyncio.wait_for(session.wait_closed(), 10)
+            return session.close_code, session.close_reason
+
+    async with served(("websocket",), max_documents=2) as gateway:
+        code, reason = await asyncio_client(conversation)
+        assert code == 1009
+        assert "more than 2 documents" in reason

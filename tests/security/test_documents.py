@@ -1,0 +1,55 @@
+"""Few bytes that are many documents."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.security.conftest import MB, Bystander, Victim
+
+pytestmark = pytest.mark.security
+
+MILLION = b"[" + b",".join([b"{}"] * 1_000_000) + b"]"
+
+
+def post(port: int, path: str, body: bytes) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def test_a_million_documents_in_three_megabytes(attack: Callable[..., Victim]) -> None:
+    victim = attack(expose_graphql_endpoint=True)
+    body = b'{"data":' + MILLION + b"}"
+    chunks = b'{"data":[{"chunks":' + MILLION + b"}]}"
+    query = json.dumps("query($d: [StrawberryDocumentInput!]) { docs(data: $d) { id } }").encode()
+    with Bystander(victim) as bystander:
+        for _ in range(3):
+            assert post(victim.ports["http"], "/post", body)[0] == 413
+            assert post(victim.ports["http"], "/search", chunks)[0] == 413
+            found = post(
+                victim.ports["http"],
+                "/graphql",
+                b'{"query":' + query + b',"variables":{"d":' + MILLION + b"}}",
+            )
+            assert b"more than 100000 documents" in found[1]
+            with (
+                connect(f"ws://127.0.0.1:{victim.ports['websocket']}/") as session,
+                pytest.raises(ConnectionClosed) as closed,
+            ):
+                session.send(body.decode())
+                session.recv(timeout=20)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+
+    assert bystander.statuses == {200}
+    assert bystander.percentile_s(0.99) < 1.0
+    assert bystander.most_bytes < 200 * MB
