@@ -74,16 +74,18 @@ class GatewayConfig:
     """
     The gateway of a Flow: where it listens and how it treats requests.
 
-    ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of retries
-    after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one stream, 0 for
-    no limit. ``max_buffered_bytes`` limits the requests held by all listeners together,
-    ``max_documents`` the documents of a request in JSON, with chunks and matches. Answers from
-    ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a ping
-    interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating calls, None
-    for no limit. ``forward_headers`` names the headers that go from clients to executors and back, ``x-*``
-    all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
-    ``expose_endpoints`` maps an executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route.
-    ``custom`` is a class whose routes are served beside the gateway's own.
+    ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of
+    retries after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one
+    stream, 0 for no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests
+    and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
+    ``write_timeout_s`` is how long a client may read nothing of what is sent. ``max_documents`` limits
+    the documents of a request in JSON, with chunks and matches. Answers from
+    ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
+    ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating
+    calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors and
+    back, ``x-*`` all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for
+    all. ``expose_endpoints`` maps an executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP
+    route. ``custom`` is a class whose routes are served beside the gateway's own.
     """
 
     name: str = "gateway"
@@ -98,6 +100,8 @@ class GatewayConfig:
     max_message_bytes: int = 100 * 1000 * 1000
     max_buffered_bytes: int = 1 << 30
     max_documents: int = 100_000
+    max_unsent_bytes: int = 1 << 25
+    write_timeout_s: float = 60.0
     compress_above_bytes: int = 4096
     forward_headers: tuple[str, ...] = ()
     forward_headers_max_bytes: int = 4096

@@ -76,7 +76,13 @@ class FlowKeywords(TypedDict, total=False):
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Limit on the bytes of all clients' requests under way; more are refused."""
+    """Bytes of requests and unsent answers that are held, of all clients together; more are refused."""
+    max_unsent_bytes: int | None
+    """Bytes of answers that one stream may leave unread before it gets no more; 0 for no limit."""
+    write_timeout: float | None
+    """Seconds for which a client may read nothing of what is sent to it."""
+    write_timeout_s: float | None
+    """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None
@@ -269,7 +275,13 @@ class GatewayKeywords(TypedDict, total=False):
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Limit on the bytes of all clients' requests under way; more are refused."""
+    """Bytes of requests and unsent answers that are held, of all clients together; more are refused."""
+    max_unsent_bytes: int | None
+    """Bytes of answers that one stream may leave unread before it gets no more; 0 for no limit."""
+    write_timeout: float | None
+    """Seconds for which a client may read nothing of what is sent to it."""
+    write_timeout_s: float | None
+    """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None
@@ -676,7 +688,13 @@ class DeploymentKeywords(TypedDict, total=False):
     max_message_bytes: int | None
     """Largest body or message of a client."""
     max_buffered_bytes: int | None
-    """Limit on the bytes of all clients' requests under way; more are refused."""
+    """Bytes of requests and unsent answers that are held, of all clients together; more are refused."""
+    max_unsent_bytes: int | None
+    """Bytes of answers that one stream may leave unread before it gets no more; 0 for no limit."""
+    write_timeout: float | None
+    """Seconds for which a client may read nothing of what is sent to it."""
+    write_timeout_s: float | None
+    """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     compress_above_bytes: int | None

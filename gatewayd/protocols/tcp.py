@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -93,3 +94,13 @@ def _listen(reactor: PortReactor, address: str, port_number: int, factory: Any) 
     port._logConnectionLostMsg = lambda: None
     found: ListeningPort = port
     return found
+
+
+def limit_writes(transport: Any, limit_s: float) -> None:
+    """
+    Have the kernel end a connection whose client takes nothing of what is sent for ``limit_s`` seconds.
+
+    Without effect where the kernel has no TCP_USER_TIMEOUT (RFC 5482).
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limit_s * 1000))

@@ -2,7 +2,7 @@
 One client stream: how many requests it may have under way, and which answer goes out next.
 
 A request takes a place when it is admitted, and frees it when its answer has been *written*, not when it has
-been answered: the gateway then stops reading from a client that sends but does not read, and the limit bounds
+been answered: the gateway then stops reading from a client that sends but does not read, and the limits bound
 what it holds for that client.
 
     admit() ──► in flight ── answered() ──► held (ordered only) ──► going out ── written() ──► place free
@@ -12,9 +12,18 @@ Nothing here waits or does I/O, so the reactor and gRPC's loop can each use a Wi
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+# What the client of a flooded stream is told.
+UNREAD = "answers are not read as fast as they are asked for (gateway.max_unsent_bytes)"
+
+# Requests that a new stream may have under way before its first answer shows how large its answers are.
+_FIRST_REQUESTS = 32
+# So many times ``unsent_bytes`` may be unsent: answers may turn out larger than those before.
+_EXCESS = 4
 
 
 class Window(Generic[T]):
@@ -22,23 +31,40 @@ class Window(Generic[T]):
     The requests of one stream, bounded.
 
     ``limit`` is the number of places; 0 or less means no limit. With ``ordered`` answers go out in
-    the order of admission, without it as they come.
+    the order of admission, without it as they come. ``unsent_bytes`` bounds the answers that wait to be
+    written together with those that are expected, judging by the last ones; 0 is no bound. One request is
+    admitted all the same.
     """
 
-    def __init__(self, limit: int, ordered: bool = False) -> None:
+    def __init__(self, limit: int, ordered: bool = False, unsent_bytes: int = 0) -> None:
         self._limit = limit
         self._ordered = ordered
+        self._bound_bytes = unsent_bytes
+        self._expected_bytes = unsent_bytes // _FIRST_REQUESTS  # for each answer
         self._admitted = 0
         self._written = 0
         self._next_out = 0
-        self._going_out = 0
         self._in_flight: set[int] = set()
-        self._held: dict[int, T] = {}
+        self._held: dict[int, tuple[T, int]] = {}
+        self._going_out: deque[int] = deque()  # the sizes of answers, in the order in which they are written
+        self.unsent_bytes = 0
 
     @property
     def has_room(self) -> bool:
         """Whether another request may be admitted."""
-        return self._limit <= 0 or self._admitted - self._written < self._limit
+        occupied = self._admitted - self._written
+        if self._limit > 0 and occupied >= self._limit:
+            return False
+        if not self._bound_bytes or not occupied:
+            return True
+        expected = (len(self._in_flight) + 1) * self._expected_bytes
+        return self.unsent_bytes + expected <= self._bound_bytes
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether far more waits to be written than expected: such a stream has to end."""
+        several = len(self._going_out) + len(self._held) > 1
+        return several and 0 < self._bound_bytes * _EXCESS < self.unsent_bytes
 
     @property
     def idle(self) -> bool:
@@ -63,7 +89,7 @@ class Window(Generic[T]):
         self._in_flight.add(ticket)
         return ticket
 
-    def answered(self, ticket: int, answer: T) -> list[T]:
+    def answered(self, ticket: int, answer: T, size_bytes: int = 0) -> list[T]:
         """
         Record one answer and return those that may go out now, in the order to write them.
 
@@ -72,15 +98,19 @@ class Window(Generic[T]):
         if ticket not in self._in_flight:
             raise ValueError(f"request {ticket} was not admitted, or was answered before")
         self._in_flight.remove(ticket)
+        self.unsent_bytes += size_bytes
+        # A large answer counts at once, and is forgotten slowly.
+        self._expected_bytes = max(size_bytes, self._expected_bytes * 7 // 8)
         if not self._ordered:
-            self._going_out += 1
+            self._going_out.append(size_bytes)
             return [answer]
-        self._held[ticket] = answer
+        self._held[ticket] = answer, size_bytes
         released: list[T] = []
         while self._next_out in self._held:
-            released.append(self._held.pop(self._next_out))
+            following, size = self._held.pop(self._next_out)
+            released.append(following)
+            self._going_out.append(size)
             self._next_out += 1
-        self._going_out += len(released)
         return released
 
     def written(self, count: int = 1) -> None:
@@ -89,7 +119,8 @@ class Window(Generic[T]):
 
         Raises ValueError when fewer were going out.
         """
-        if not 0 <= count <= self._going_out:
-            raise ValueError(f"{count} answers written, but only {self._going_out} were going out")
-        self._going_out -= count
+        if not 0 <= count <= len(self._going_out):
+            raise ValueError(f"{count} answers written, but only {len(self._going_out)} were going out")
+        for _ in range(count):
+            self.unsent_bytes -= self._going_out.popleft()
         self._written += count

@@ -99,3 +99,49 @@ def test_every_answer_goes_out_once_in_its_order_and_the_bound_holds(limit, orde
     window.written(len(out) - written)
     assert window.idle
     assert out == (admitted if ordered else answered)
+
+
+def test_a_new_stream_gets_a_few_requests_until_its_answers_show_their_size():
+    window: Window[str] = Window(0, unsent_bytes=3200)
+    tickets = []
+    while window.has_room:
+        tickets.append(window.admit())
+    assert len(tickets) == 32
+    for ticket in tickets:
+        window.answered(ticket, "", 1)
+        window.written()
+    assert window.unsent_bytes == 0
+    while window.has_room and len(tickets) < 2000:
+        tickets.append(window.admit())
+    assert len(tickets) > 1000
+
+
+def test_what_is_not_read_and_what_is_expected_leave_room_for_no_more():
+    window: Window[str] = Window(0, unsent_bytes=1000)
+    first, second = window.admit(), window.admit()
+    window.answered(first, "", 600)
+    assert not window.has_room
+    window.written()
+    assert not window.has_room  # the second is expected to be as large
+    window.answered(second, "", 600)
+    window.written()
+    assert window.has_room
+
+
+def test_one_request_is_admitted_however_large_its_answer_will_be():
+    window: Window[str] = Window(0, unsent_bytes=1000)
+    for _ in range(3):
+        window.answered(window.admit(), "", 1_000_000)
+        assert not window.is_flooded
+        window.written()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_answers_that_turn_out_far_larger_flood_the_stream(ordered):
+    window: Window[str] = Window(0, ordered, unsent_bytes=1000)
+    tickets = [window.admit() for _ in range(5)]
+    for ticket in tickets[1:]:
+        window.answered(ticket, "", 1000)
+    assert not window.is_flooded
+    window.answered(tickets[0], "", 1)
+    assert window.is_flooded

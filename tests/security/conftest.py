@@ -115,11 +115,3 @@ def attack(executor: ExecutorProcess) -> Iterator[Callable[..., Victim]]:
     yield start
     codes = [victim.gateway.stop(30.0) for victim in victims]
     assert codes == [0] * len(victims)
-
-
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for something in another process that gives no sign of its own."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)

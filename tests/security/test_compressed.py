@@ -10,7 +10,8 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from tests.security.conftest import MB, Bystander, Victim, until
+from tests.security.conftest import MB, Bystander, Victim
+from tests.waiting import until
 
 pytestmark = pytest.mark.security
 

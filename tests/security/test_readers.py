@@ -7,10 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 
+import grpc
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.security.conftest import MB, Victim, until
+from gatewayd.pb import DataRequestProto
+from tests.security.conftest import MB, Bystander, Victim
+from tests.waiting import until
 
 pytestmark = pytest.mark.security
 
@@ -49,6 +52,32 @@ def frame(text: str) -> bytes:
     return b"\x81" + size + bytes(4) + data
 
 
+def test_a_websocket_that_is_not_read(attack: Callable[..., Victim]) -> None:
+    victim = attack()
+    with small_receive_buffer(victim.ports["websocket"]) as connection, Bystander(victim) as bystander:
+        handshake(connection)
+        connection.sendall(frame(LARGE) * 900)
+        time.sleep(10.0)
+    assert bystander.most_bytes < 200 * MB
+    assert bystander.statuses == {200}
+    until(lambda: victim.grown_bytes() < 60 * MB)
+
+
+def test_a_grpc_stream_that_is_not_read(attack: Callable[..., Victim]) -> None:
+    victim = attack()
+    request = DataRequestProto()
+    request.header.exec_endpoint = "/large"
+    with grpc.insecure_channel(f"127.0.0.1:{victim.ports['grpc']}") as channel:
+        with Bystander(victim) as bystander:
+            requests = iter([request.SerializeToString()] * 900)
+            call = channel.stream_stream("/jina.JinaRPC/Call")(requests)
+            next(call)
+            time.sleep(8.0)
+        call.cancel()
+    assert bystander.most_bytes < 250 * MB
+    assert bystander.statuses == {200}
+
+
 def test_clients_that_vanish_without_reading(attack: Callable[..., Victim]) -> None:
     victim = attack()
     for _ in range(2):
@@ -63,4 +92,4 @@ def test_clients_that_vanish_without_reading(attack: Callable[..., Victim]) -> N
         for connection in connections + https:
             connection.close()
     assert victim.post() == 200
-    until(lambda: victim.grown_bytes() < 20 * MB)
+    until(lambda: victim.grown_bytes() < 100 * MB, what=victim.grown_bytes)

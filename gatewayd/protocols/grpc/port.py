@@ -47,6 +47,7 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         backend.buffers,
         backend.forwarded,
         gateway.max_message_bytes,
+        gateway.max_unsent_bytes,
     )
     return GrpcPort(backend.bridge, servicer, gateway, backend.identity, listener.port)
 

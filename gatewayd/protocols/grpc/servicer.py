@@ -39,7 +39,7 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained, failure_status
 from gatewayd.protocols.grpc.errors import encode_error
 from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
-from gatewayd.protocols.window import Window
+from gatewayd.protocols.window import UNREAD, Window
 
 T = TypeVar("T")
 
@@ -67,6 +67,7 @@ class Servicer:
         buffers: Buffers | None = None,
         forwarded: AllowList | None = None,
         max_message_bytes: int = 1 << 30,
+        max_unsent_bytes: int = 0,
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
@@ -74,6 +75,7 @@ class Servicer:
         self._prefetch = prefetch
         self._buffers = buffers  # reactor thread only
         self._max_message_bytes = max_message_bytes
+        self._unsent_bytes = max_unsent_bytes
         # What is being inflated is not counted in ``buffers`` yet.
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[_CallStream] = set()
@@ -117,7 +119,7 @@ class Servicer:
             headers = self.forwarded.of_request(metadata or ()) if self.forwarded else ()
         except GatewayError as error:
             await _abort(context, error, None)
-        stream = _CallStream(self, context, Window(prefetch, ordered), headers)
+        stream = _CallStream(self, context, Window(prefetch, ordered, self._unsent_bytes), headers)
         self._streams.add(stream)
         try:
             await stream.run()
@@ -187,6 +189,8 @@ class _CallStream:
         self._outgoing: deque[asyncio.Future[Response]] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self._task: Any = None  # that of ``run``
+        self._flooded = False
         self._draining = False
         self._refused: Request | None = None  # the first that came too late
 
@@ -196,29 +200,44 @@ class _CallStream:
 
         When the gateway is about to stop, the stream fails once everything that came in time is answered.
         """
+        self._task = asyncio.current_task()
         reader = asyncio.get_running_loop().create_task(self._read())
         reader.add_done_callback(lambda _: self._wake.set())
         try:
-            while True:
-                while self._outgoing:
-                    await self._write(self._outgoing.popleft())
-                    self._window.written()
-                    self._room.set()
-                if reader.done():
-                    await self._check(reader)
-                if self._window.idle:
-                    if self._refused is not None:
-                        await self._fail(Draining(), self._refused)
-                    if reader.done():
-                        return
-                    if self._draining:
-                        await _abort(self._context, Draining(), None)
-                await self._wake.wait()
-                self._wake.clear()
+            await self._answer_all(reader)
+        except asyncio.CancelledError:
+            if not self._flooded:
+                raise
+            self._task.uncancel()
+            self._drop(reader)
+            await _abort(self._context, Overloaded(UNREAD), None)
         finally:
-            reader.cancel()
-            for answer in self._in_flight:
-                answer.cancel()
+            self._drop(reader)
+
+    def _drop(self, reader: asyncio.Task[None]) -> None:
+        reader.cancel()
+        self._outgoing.clear()
+        for answer in self._in_flight:
+            answer.cancel()
+        self._in_flight.clear()
+
+    async def _answer_all(self, reader: asyncio.Task[None]) -> None:
+        while True:
+            while self._outgoing:
+                await self._write(self._outgoing.popleft())
+                self._window.written()
+                self._room.set()
+            if reader.done():
+                await self._check(reader)
+            if self._window.idle:
+                if self._refused is not None:
+                    await self._fail(Draining(), self._refused)
+                if reader.done():
+                    return
+                if self._draining:
+                    await _abort(self._context, Draining(), None)
+            await self._wake.wait()
+            self._wake.clear()
 
     def drain(self) -> None:
         """Take no more requests than have arrived."""
@@ -242,8 +261,12 @@ class _CallStream:
             answer.add_done_callback(partial(self._answered, window.admit()))
 
     def _answered(self, ticket: int, answer: asyncio.Future[Response]) -> None:
-        self._outgoing.extend(self._window.answered(ticket, answer))
+        size = 0 if answer.cancelled() or answer.exception() else len(answer.result().documents)
+        self._outgoing.extend(self._window.answered(ticket, answer, size))
         self._wake.set()
+        if self._window.is_flooded and not self._flooded:
+            self._flooded = True
+            self._task.cancel()  # it waits for the client to read
 
     async def _write(self, answer: asyncio.Future[Response]) -> None:
         request = self._in_flight.pop(answer)

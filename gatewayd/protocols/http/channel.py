@@ -40,6 +40,7 @@ from gatewayd.protocols.http.grammar import (
     content_length,
     members,
 )
+from gatewayd.protocols.tcp import limit_writes
 
 if TYPE_CHECKING:
     from gatewayd.protocols.http.site import GatewaySite
@@ -71,6 +72,7 @@ class GatewayChannel(HTTPChannel):
         self.abortTimeout = limits.linger_s  # type: ignore[assignment]
         self.site.connections.opened(self)
         super().connectionMade()
+        limit_writes(self.transport, limits.write_s)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave_site()

@@ -209,6 +209,12 @@ class GatewayRequest(Request):
         self._work = None
         if self._disconnected:
             return
+        if len(body) > PIECE_BYTES:
+            buffers = self.channel.site.buffers
+            if not buffers.take(len(body)):
+                self.respond_with(encode_error(Overloaded(buffers.full())))
+                return
+            self._held_bytes += len(body)
         parts = [*head(status, content_type, len(body)), self.shown_id]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")

@@ -24,13 +24,15 @@ class SiteLimits:
     """
     The limits of one connection.
 
-    ``body_bytes`` limits a body, ``idle_s`` the silence between or within requests, ``head_s`` the time from
-    a request's first byte to the end of its headers, and ``linger_s`` how long the rest of a refused request
-    is read and dropped. For ``trust_s`` a client that has half-closed is believed to be there. ``head_bytes``
-    limits a request's head; the default is twice nginx's.
+    ``body_bytes`` limits a body, ``write_s`` the time for which a client may read nothing, ``idle_s``
+    the silence between or within requests, ``head_s`` the time from a request's first byte to the end of
+    its headers, and ``linger_s`` how long the rest of a refused request is read and dropped. For
+    ``trust_s`` a client that has half-closed is believed to be there. ``head_bytes`` limits a request's
+    head; the default is twice nginx's.
     """
 
     body_bytes: int
+    write_s: float = 60.0
     idle_s: float = 75.0
     head_s: float = 30.0
     linger_s: float = 2.0
@@ -43,6 +45,7 @@ class SiteLimits:
         """The limits in a gateway's settings."""
         return cls(
             body_bytes=gateway.max_message_bytes,
+            write_s=gateway.write_timeout_s,
             idle_s=gateway.http_idle_timeout_s,
             head_s=gateway.http_head_timeout_s,
             head_bytes=gateway.http_max_head_bytes,

@@ -20,7 +20,7 @@ from typing import Final
 
 import attrs
 
-from gatewayd.errors import Draining, ExecutorNetworkError, GatewayError, UnsupportedFrame
+from gatewayd.errors import Draining, ExecutorNetworkError, GatewayError, Overloaded, UnsupportedFrame
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.websocket.errors import (
     NORMAL_CLOSURE,
@@ -29,7 +29,7 @@ from gatewayd.protocols.websocket.errors import (
     encode_error,
 )
 from gatewayd.protocols.websocket.frames import Frames
-from gatewayd.protocols.window import Window
+from gatewayd.protocols.window import UNREAD, Window
 
 
 class Dispatch:
@@ -96,13 +96,19 @@ class Conversation:
     """
 
     def __init__(
-        self, frames: Frames, prefetch: int, *, ordered: bool = False, is_dry_run: bool = False
+        self,
+        frames: Frames,
+        prefetch: int,
+        *,
+        ordered: bool = False,
+        is_dry_run: bool = False,
+        unsent_bytes: int = 0,
     ) -> None:
         self.frames = frames
         # Whether received bytes may be parsed: false from the moment on when PAUSE_READING is returned.
         self.is_reading = True
         self._is_dry_run = is_dry_run
-        self._window: Window[SendMessage] = Window(prefetch, ordered)
+        self._window: Window[SendMessage] = Window(prefetch, ordered, unsent_bytes)
         self._sent = 0  # answers handed to a transport that has not written them yet
         self._client_is_behind = False
         self._end: CloseFrame | None = None  # what to close with when nothing is under way
@@ -135,7 +141,11 @@ class Conversation:
         """The request ``ticket`` has an answer."""
         if not self._is_open:
             return _NOTHING
-        return tuple(self._window.answered(ticket, SendMessage(payload, compressed)))
+        size = len(payload if compressed is None else compressed)
+        released = self._window.answered(ticket, SendMessage(payload, compressed), size)
+        if self._window.is_flooded:
+            return self.failed(Overloaded(UNREAD))
+        return tuple(released)
 
     def sent(self) -> Actions:
         """The transport took a SendMessage; while the client keeps up, that counts as written."""
@@ -184,6 +194,11 @@ class Conversation:
     def ended(self) -> Actions:
         """The connection is lost, or a close frame was sent or received: answers have nowhere to go."""
         return self._ended() if self._is_open else _NOTHING
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The answers that the transport has not taken, or not written."""
+        return self._window.unsent_bytes if self._is_open else 0
 
     # -- what follows ---------------------------------------------------------------------------------
 

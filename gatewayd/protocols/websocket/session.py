@@ -88,16 +88,32 @@ class WebSocketSession(WebSocketServerProtocol):
         self._descriptor = -1
         self._patience_s = _PATIENCE_S
         self._is_dropped = False
+        self._unsent_bytes = 0  # of answers, as far as ``buffers`` know
         self._abort_call: Any = None  # an IDelayedCall
 
     def _act(self, actions: Actions) -> None:
+        self._take(actions)
+        self._count_unsent()
+
+    def _count_unsent(self) -> None:
+        """Answers that wait for the client count in the buffers, as its requests do."""
+        unsent = self._conversation.unsent_bytes
+        if unsent != self._unsent_bytes:
+            buffers = self.factory.backend.buffers
+            buffers.give_back(self._unsent_bytes)
+            self._unsent_bytes = unsent
+            if not buffers.take(unsent):
+                self._unsent_bytes = 0
+                self._act(self._conversation.failed(Overloaded(buffers.full())))
+
+    def _take(self, actions: Actions) -> None:
         for action in actions:
             if isinstance(action, Dispatch):
                 self._start(self._exchange(action.ticket, action.payload))
             elif isinstance(action, SendMessage):
                 self._send_message(action)
                 if following := self._conversation.sent():
-                    self._act(following)
+                    self._take(following)
             elif action is PAUSE_READING:
                 self.transport.pauseProducing()
                 self.factory.hangups.watch(self._descriptor, self.abort)
@@ -129,7 +145,10 @@ class WebSocketSession(WebSocketServerProtocol):
         return confirmed
 
     def _converse(self, frames: Frames, *, ordered: bool, is_dry_run: bool) -> Conversation:
-        return Conversation(frames, self.factory.prefetch, ordered=ordered, is_dry_run=is_dry_run)
+        unsent_bytes = self.factory.backend.gateway.max_unsent_bytes
+        return Conversation(
+            frames, self.factory.prefetch, ordered=ordered, is_dry_run=is_dry_run, unsent_bytes=unsent_bytes
+        )
 
     def onOpen(self) -> None:
         # The HTTP connection this was, until the upgrade, had registered itself.
