@@ -1,0 +1,3 @@
+from .upscaler import Upscaler
+
+__all__ = ["Upscaler"]
