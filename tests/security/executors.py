@@ -10,11 +10,22 @@ from gatewayd import Executor, requests
 
 
 class Target(Executor):
-    """Passes documents on; on ``/large`` every request is answered with three megabytes."""
+    """
+    Passes documents on. ``/large`` answers every request with three megabytes, ``/values`` with a tag of some
+    hundred thousand small values (4 MB of JSON), ``/documents`` with as many documents (27 MB of JSON).
+    """
 
     @requests
     def echo(self, **_: Any) -> None:
         pass
+
+    @requests(on="/values")
+    def values(self, **_: Any) -> DocumentArray:
+        return DocumentArray([Document(tags={"values": [{"v": 1}] * 200_000, "more": [1] * 500_000})])
+
+    @requests(on="/documents")
+    def documents(self, **_: Any) -> DocumentArray:
+        return DocumentArray([Document(id="d", chunks=[Document(id="c") for _ in range(100_000)])])
 
     @requests(on="/large")
     def large(self, **_: Any) -> DocumentArray:

@@ -53,3 +53,13 @@ def test_a_million_documents_in_three_megabytes(attack: Callable[..., Victim]) -
     assert bystander.statuses == {200}
     assert bystander.percentile_s(0.99) < 1.0
     assert bystander.most_bytes < 200 * MB
+
+
+@pytest.mark.parametrize(("endpoint", "most_bytes"), [("/values", 150 * MB), ("/documents", 200 * MB)])
+def test_answers_of_many_small_values(attack: Callable[..., Victim], endpoint: str, most_bytes: int) -> None:
+    victim = attack()
+    with Bystander(victim, 0.005) as bystander:
+        status, body = post(victim.ports["http"], "/post", json.dumps({"execEndpoint": endpoint}).encode())
+    assert status == 200
+    assert len(body) > 3 * MB
+    assert bystander.most_bytes < most_bytes

@@ -11,12 +11,14 @@ from __future__ import annotations
 import binascii
 import mimetypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 from gatewayd.errors import TooManyDocuments
 from gatewayd.messages.json_form.arrays import fill_array, read_array
+from gatewayd.messages.json_form.fields import DOCUMENT
+from gatewayd.messages.json_form.groups import pieces_of_list, write_list, write_map, write_struct
 from gatewayd.messages.json_form.values import (
     MAX_LEVEL,
     Loc,
@@ -233,42 +235,93 @@ def read_document(message: DocumentProto) -> dict[str, object]:
 
     Arrays are for orjson's OPT_SERIALIZE_NUMPY. Raises UnreadableArray.
     """
-    blob = message.blob
-    values: dict[str, object] = {
-        "id": message.id or None,
-        "parent_id": message.parent_id or None,
-        "granularity": message.granularity or None,
-        "adjacency": message.adjacency or None,
-        "blob": binascii.b2a_base64(blob, newline=False).decode("ascii") if blob else None,
-        "tensor": read_array(message.tensor) if message.HasField("tensor") else None,
-        "mime_type": message.mime_type or None,
-        "text": message.text or None,
-        "weight": write_float(message.weight),
-        "uri": message.uri or None,
-        "tags": (read_struct(message.tags) or None) if message.HasField("tags") else None,
-        "offset": write_float(message.offset),
-        "location": [write_float(item) or 0.0 for item in message.location] or None,
-        "embedding": read_array(message.embedding) if message.HasField("embedding") else None,
-        "modality": message.modality or None,
-        "evaluations": _read_scores(message.evaluations),
-        "scores": _read_scores(message.scores),
-        "chunks": [read_document(chunk) for chunk in message.chunks] or None,
-        "matches": [read_document(match) for match in message.matches] or None,
-    }
-    if message.HasField("_metadata"):
-        values["_metadata"] = read_struct(message._metadata)
+    return _object(message, _READERS)
+
+
+def write_documents(messages: Iterable[DocumentProto]) -> Iterator[bytes]:
+    """
+    The text of a list of documents, without its brackets, in pieces.
+
+    Raises UnreadableArray, or orjson.JSONEncodeError.
+    """
+    return pieces_of_list(messages, _writable)
+
+
+def _writable(message: DocumentProto) -> dict[str, object]:
+    """As ``read_document``, with fragments for what is long."""
+    return _object(message, _WRITERS)
+
+
+_EMPTY: Final[Mapping[str, object]] = dict.fromkeys(field.name for field in DOCUMENT)
+
+
+def _object(message: DocumentProto, converters: Mapping[str, Callable[[Any], object]]) -> dict[str, object]:
+    values = dict(_EMPTY)
+    # Most fields of most documents are not set: only those that are cost anything.
+    for descriptor, value in message.ListFields():
+        name = descriptor.name
+        convert = converters.get(name)
+        values[name] = (value or None) if convert is None else convert(value)
     return values
 
 
-def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object] | None:
-    if not scores:
-        return None
+def _base64(blob: bytes) -> str | None:
+    return binascii.b2a_base64(blob, newline=False).decode("ascii") if blob else None
+
+
+def _location(numbers: Iterable[float]) -> list[object] | None:
+    return [write_float(item) or 0.0 for item in numbers] or None
+
+
+def _read_score(score: NamedScoreProto) -> dict[str, object]:
     return {
-        name: {
-            "value": write_float(score.value),
-            "op_name": score.op_name or None,
-            "description": score.description or None,
-            "ref_id": score.ref_id or None,
-        }
-        for name, score in scores.items()
+        "value": write_float(score.value),
+        "op_name": score.op_name or None,
+        "description": score.description or None,
+        "ref_id": score.ref_id or None,
     }
+
+
+def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object]:
+    return {name: _read_score(score) for name, score in scores.items()}
+
+
+def _write_scores(scores: Mapping[str, NamedScoreProto]) -> object:
+    return write_map(scores, _read_score)
+
+
+def _read_documents(messages: Iterable[DocumentProto]) -> list[dict[str, object]]:
+    return [read_document(message) for message in messages]
+
+
+def _write_children(messages: Any) -> object:
+    return write_list(messages, _writable)
+
+
+# What becomes of the fields that are no plain texts and numbers: as values, and as text.
+_BOTH: Final[Mapping[str, Callable[[Any], object]]] = {
+    "blob": _base64,
+    "tensor": read_array,
+    "weight": write_float,
+    "offset": write_float,
+    "location": _location,
+    "embedding": read_array,
+}
+_READERS: Final[Mapping[str, Callable[[Any], object]]] = {
+    **_BOTH,
+    "tags": lambda tags: read_struct(tags) or None,
+    "evaluations": _read_scores,
+    "scores": _read_scores,
+    "chunks": _read_documents,
+    "matches": _read_documents,
+    "_metadata": read_struct,
+}
+_WRITERS: Final[Mapping[str, Callable[[Any], object]]] = {
+    **_BOTH,
+    "tags": lambda tags: write_struct(tags) if tags.fields else None,
+    "evaluations": _write_scores,
+    "scores": _write_scores,
+    "chunks": _write_children,
+    "matches": _write_children,
+    "_metadata": write_struct,
+}

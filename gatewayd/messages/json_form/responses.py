@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.documents import parse
 from gatewayd.messages.headers import joined
-from gatewayd.messages.json_form.documents import read_document
+from gatewayd.messages.json_form.documents import read_document, write_documents
+from gatewayd.messages.json_form.groups import dumps, write_struct
 from gatewayd.messages.request import Request, Response, Route
-from gatewayd.messages.structs import read_struct
 from gatewayd.pb import StatusProto, Struct
 
 
@@ -32,7 +32,7 @@ def encode_http(response: Response) -> bytes:
 
     Raises GatewayError if an executor's answer has no JSON form.
     """
-    return _dumps(
+    return _with_data(
         {
             "header": {
                 "requestId": response.request_id,
@@ -50,8 +50,8 @@ def encode_http(response: Response) -> bytes:
                 }
                 for route in response.routes
             ],
-            "data": read_documents(response.documents),
-        }
+        },
+        response.documents,
     )
 
 
@@ -68,8 +68,7 @@ def encode_websocket(response: Response) -> bytes:
     if response.parameters is not None:
         frame["parameters"] = _parameters(response.parameters)
     frame["routes"] = [_sparse_route(route) for route in response.routes]
-    frame["data"] = read_documents(response.documents)
-    return _dumps(frame, orjson.OPT_UTC_Z)
+    return _with_data(frame, response.documents, orjson.OPT_UTC_Z)
 
 
 def encode_network_error(request: Request, error: GatewayError) -> bytes:
@@ -88,7 +87,7 @@ def encode_network_error(request: Request, error: GatewayError) -> bytes:
             "executor": "",
         },
     }
-    return _dumps(
+    return _with_data(
         {
             "header": {
                 "requestId": request.request_id,
@@ -98,8 +97,8 @@ def encode_network_error(request: Request, error: GatewayError) -> bytes:
             },
             "parameters": _parameters(request.parameters) if request.parameters else None,
             "routes": None,
-            "data": read_documents(request.documents),
-        }
+        },
+        request.documents,
     )
 
 
@@ -116,7 +115,18 @@ def encode_status(status: bytes) -> bytes:
 
 def _dumps(value: object, option: int = 0) -> bytes:
     try:
-        return orjson.dumps(value, option=option | orjson.OPT_SERIALIZE_NUMPY)
+        return dumps(value, option)
+    except orjson.JSONEncodeError as error:
+        raise Unwritable(f"the answer has no JSON form: {error}") from error
+
+
+def _with_data(fields: dict[str, object], documents: bytes, option: int = 0) -> bytes:
+    """The object of ``fields``, with the documents as its last key."""
+    start = _dumps(fields, option)[:-1]
+    if not documents:
+        return start + b',"data":[]}'
+    try:
+        return b"".join((start, b',"data":[', *write_documents(parse(documents).docs.docs), b"]}"))
     except orjson.JSONEncodeError as error:
         raise Unwritable(f"the answer has no JSON form: {error}") from error
 
@@ -128,11 +138,11 @@ def read_documents(serialised: bytes) -> list[dict[str, object]]:
     return [read_document(document) for document in parse(serialised).docs.docs]
 
 
-def _parameters(serialised: bytes | None) -> dict[str, object] | None:
+def _parameters(serialised: bytes | None) -> object:
     if not serialised:
         return None if serialised is None else {}
     try:
-        return read_struct(Struct.FromString(serialised))
+        return write_struct(Struct.FromString(serialised))
     except DecodeError as error:
         raise Unwritable(f"the answer's parameters are malformed: {error}") from error
 

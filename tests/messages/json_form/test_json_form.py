@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError, TooManyDocuments
+from gatewayd.messages.json_form import documents as documents_module
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
@@ -931,3 +932,51 @@ def test_values_that_are_no_documents_do_not_count() -> None:
         max_documents=1,
     )
     assert len(documents_of(decoded)) == 1
+
+
+def filled(message: DocumentProto, count: int, *, nested: bool = True) -> DocumentProto:
+    message.id = str(count)
+    message.text = "t"
+    message.weight = -0.0
+    message.location.extend([0.5, 0.0, math.nan])
+    for number in range(count):
+        message.scores[f"s{number}"].value = number
+        message.tags.fields[f"t{number}"].list_value.values.add().number_value = number
+        listed = message.tags.fields["list"].list_value.values.add()
+        listed.struct_value.fields["v"].null_value = 0  # type: ignore[assignment]
+        listed.struct_value.fields["w"].bool_value = True
+        if nested:
+            filled(message.chunks.add(), number % 3, nested=False)
+            filled(message.matches.add(), number % 2, nested=False)
+    message.tags.fields["empty"].struct_value.SetInParent()
+    message._metadata.fields["m"].string_value = "v"
+    return message
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 600])
+def test_answers_written_in_groups_are_those_written_at_once(count: int) -> None:
+    content, parameters = DataContentProto(), Struct()
+    for _ in range(count):
+        content.docs.docs.add()
+    for number in range(count):
+        parameters.fields[f"p{number}"].number_value = number
+    filled(content.docs.docs.add(), count)
+    serialised = content.SerializeToString()
+    response = Response(
+        request_id="r", endpoint="/", documents=serialised, parameters=parameters.SerializeToString()
+    )
+    expected = json.loads(orjson.dumps(responses.read_documents(serialised)))
+    for encode in (responses.encode_http, responses.encode_websocket):
+        answer = json.loads(encode(response))
+        assert answer["data"] == expected
+        assert answer["parameters"] == {f"p{number}": number for number in range(count)}
+        assert list(answer)[-1] == "data"
+
+
+def test_fields_that_are_set_to_nothing_are_null() -> None:
+    document = DocumentProto(text="", weight=-0.0)
+    document.tags.SetInParent()
+    document.tensor.SetInParent()
+    assert set(documents_module.read_document(document).values()) == {None}
+    document = DocumentProto(blob=b"")
+    assert set(documents_module.read_document(document).values()) == {None}
