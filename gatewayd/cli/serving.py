@@ -53,12 +53,17 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
     from gatewayd.executor.__main__ import serve_alone
+    from gatewayd.executor.devices import gpu_count, take_turns
     from gatewayd.executor.loading import LoadError, load
     from gatewayd.executor.spec import ExecutorSpec
 
     (deployment,) = flow.deployments
     os.environ.update(deployment.executor.env)
     spec = ExecutorSpec.of(deployment, 0, 0, flow.base_dir)
+    try:
+        take_turns(os.environ, spec.replica, gpu_count)
+    except ValueError as error:
+        return fail(str(error))
     try:
         loaded = load(spec)
     except LoadError as error:

@@ -77,9 +77,12 @@ def _run() -> int:
     os.set_inheritable(REPORT_FD, False)
     threading.Thread(target=_exit_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     try:
+        from gatewayd.executor.devices import gpu_count, take_turns
         from gatewayd.executor.spec import ExecutorSpec
 
         spec = ExecutorSpec.from_line(line)
+        # Before the executor's code is imported: CUDA reads this once.
+        take_turns(os.environ, spec.replica, gpu_count)
         executor = _load(spec)
     except Exception as error:
         _send_event({"event": "failed", "error": "".join(user_traceback(error))})

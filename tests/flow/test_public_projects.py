@@ -22,7 +22,7 @@ from docarray import Document, DocumentArray
 
 from gatewayd import Client, Executor, Flow, requests
 from gatewayd.excepts import BadServer, NetworkError
-from tests.processes import Child, environment, free_ports
+from tests.processes import Child, environment, free_ports, runs
 from tests.waiting import until
 
 PROJECTS = Path(__file__).parent / "public_projects"
@@ -56,6 +56,12 @@ def copied(project: str, folder: Path, ports: dict[int, int]) -> Path:
     return target
 
 
+def wait_until_ready(child: Child, port: int) -> None:
+    client = Client(port=port)
+    until(lambda: client.is_flow_ready() or not runs(child.pid), timeout_s=60, what=lambda: child.output)
+    assert runs(child.pid), child.output
+
+
 # A Flow file with an executor in it, and a client that hides ours.
 
 
@@ -73,8 +79,7 @@ def test_a_module_that_loads_a_flow_file_beside_itself_serves_it_from_any_folder
     elsewhere.mkdir()
     child = Child([sys.executable, str(project)], cwd=elsewhere, env=environment())
     try:
-        client = Client(host=f"grpc://0.0.0.0:{port}")
-        until(client.is_flow_ready, timeout_s=60, what=lambda: child.output)
+        wait_until_ready(child, port)
         assert EncodingClient(f"grpc://0.0.0.0:{port}").encode(["a", "b"]).shape == (2, 4)
     finally:
         assert child.stop() == 0, child.output
@@ -362,10 +367,15 @@ def test_what_is_indexed_is_there_when_the_flow_runs_again(metas, docs, uses):
 @pytest.fixture(scope="module")
 def port(tmp_path_factory) -> Iterator[int]:
     (port,) = free_ports(1)
-    project = copied("images", tmp_path_factory.mktemp("images"), {51005: port})
-    child = Child([sys.executable, "-m", "gatewayd", "serve", "flow.yml"], cwd=project, env=environment())
+    folder = tmp_path_factory.mktemp("images")
+    project = copied("images", folder, {51005: port})
+    gpus = folder / "nvidia-smi"
+    gpus.write_text('#!/bin/sh\nfor i in 0 1 2; do echo "GPU $i: Some model (UUID: GPU-$i)"; done\n')
+    gpus.chmod(0o755)
+    command = [sys.executable, "-m", "gatewayd", "serve", "flow.yml"]
+    child = Child(command, cwd=project, env=environment(PATH=f"{folder}:/usr/bin:/bin"))
     try:
-        until(Client(port=port).is_flow_ready, timeout_s=60, what=lambda: child.output)
+        wait_until_ready(child, port)
         yield port
     finally:
         assert child.stop() == 0, child.output
@@ -383,6 +393,18 @@ def test_what_the_branches_made_is_joined_and_reranked(port):
     assert {(tag["devices"], tag["log_level"]) for tag in dreams} == {("0", "debug")}
     diffused = [tag for tag in tags if tag["generator"] == "diffusion"]
     assert {(tag["skipped"], tag["model"]) for tag in diffused} == {(50, "../model")}
+
+
+@pytest.mark.slow
+def test_replicas_take_turns_with_the_devices(port):
+    client = Client(host="grpc://0.0.0.0", port=port)
+    seen: set[str] = set()
+    for _ in range(100):
+        seen |= {match.tags["devices"] for match in client.post("/", Document(text="x"))["@m"]}
+        if seen == {"0", "1", "2"}:
+            break
+
+    assert seen == {"0", "1", "2"}
 
 
 @pytest.mark.slow
@@ -409,7 +431,7 @@ def test_it_is_served_and_asked(tmp_path):
     project = copied("template", tmp_path, ports)
     child = Child([sys.executable, "-m", "gatewayd", "serve", "flow.yml"], cwd=project, env=environment())
     try:
-        until(Client(port=ports[54321]).is_flow_ready, timeout_s=60, what=lambda: child.output)
+        wait_until_ready(child, ports[54321])
         asked = subprocess.run(
             [sys.executable, "client.py"],
             cwd=project,
