@@ -32,6 +32,7 @@ from gatewayd.client import errors as client_errors
 from gatewayd.client.client import ClientKeywords
 from gatewayd.client.inputs import batches, encoded_documents
 from gatewayd.client.post import Post
+from gatewayd.config import load_flow_text
 from gatewayd.config.keys import EXECUTOR, FLOW, GATEWAY, NOT_YET, SECTIONS, Section
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, PoolLimits
 from gatewayd.custom.loading import check_class
@@ -41,9 +42,10 @@ from gatewayd.flow.flow import FlowError
 from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.messages.conditions import compile_condition
 from gatewayd.messages.discovery import Endpoints
+from gatewayd.messages.document_arrays import documents_of
 from gatewayd.messages.request import Request, Response
-from gatewayd.messages.wire import decode_request
-from gatewayd.pb import DocumentProto
+from gatewayd.messages.wire import Malformed, decode_request
+from gatewayd.pb import DataContentProto, DocumentProto
 from gatewayd.pool.attempts import GiveUp
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryPolicy
 from gatewayd.status import status_maps
@@ -64,6 +66,12 @@ CHECKS: dict[str, Check] = {}
 NOT_CHECKED_HERE = {
     "what an executor has started may outlive it":
         "tests/supervisor/test_supervisor.py::test_no_child_outlives_its_executor",
+    "tracebacks show the frames of the framework":
+        "tests/executor/test_tracebacks.py::test_a_users_frames_stay_with_their_source",
+    "an external executor without gRPC's reflection fails every request":
+        "tests/rpc/test_channel.py::test_an_executor_that_only_streams_is_asked_by_call",
+    "after a malformed message of a stream the gateway hangs when it stops":
+        "tests/protocols/grpc/test_grpc.py::test_garbage_in_a_stream_ends_that_stream_only",
     "endpoints are discovered once, and never again if that fails":
         "tests/pool/test_pool.py::test_discovery_is_tried_again_and_refreshed_with_every_connection",
     "a server that ends a call with UNKNOWN or INTERNAL causes an obscure error":
@@ -341,6 +349,14 @@ def _(folder: Path) -> None:
     assert (found.title, found.listeners[0].port) == ("a\nport: 5", 0)
 
 
+@row("a variable that is not set stays as text")
+def _(folder: Path) -> None:
+    flow = load_flow_text("jtype: Flow\ngateway: {title: $NOT_SET_ANYWHERE}\n")
+    assert flow.gateway.title == "$NOT_SET_ANYWHERE"
+    assert "NOT_SET_ANYWHERE is not set" in flow.warnings[0]
+    refuses("gateway: {port: $NOT_SET_ANYWHERE}", "gateway.port: the environment variable NOT_SET_ANYWHERE")
+
+
 @row("a port that two executors have fails when they start")
 def _(folder: Path) -> None:
     flow = flow_of("executors: [{port: 5}, {port: 5}]")
@@ -424,6 +440,18 @@ def _(folder: Path) -> None:
 
     with LocalFlow(Watched) as flow:
         assert flow.post("/", Document()).texts == ["x"]
+
+
+@row("pickled documents (`docs_bytes`) are read")
+def _(folder: Path) -> None:
+    documents = DocumentArray([Document(text="x")])
+    protobuf, pickled = (
+        DataContentProto(docs_bytes=documents.to_bytes(protocol=form)).SerializeToString()
+        for form in ("protobuf-array", "pickle-array")
+    )
+    assert documents_of(protobuf).texts == ["x"]
+    with pytest.raises(Malformed, match="unsafe to read"):
+        documents_of(pickled)
 
 
 # -- Flows in Python ------------------------------------------------------------------------------------
@@ -686,6 +714,26 @@ async def _(folder: Path) -> None:
     dispatcher = FakeDispatcher(lambda request: attrs.evolve(answer_to(request), documents=documents))
     status, _, answer = await asked("POST", "/post", {}, dispatcher=dispatcher)
     assert (status, json.loads(answer)["data"][0]["tensor"]) == (200, 3.5)
+
+
+@row("null among the numbers of an array is 500")
+async def _(folder: Path) -> None:
+    dispatcher = FakeDispatcher()
+    status, _, _ = await asked("POST", "/post", {"data": [{"tensor": [1.5, None]}]}, dispatcher=dispatcher)
+    assert status == 200
+    assert np.isnan(sent_document(dispatcher).tensor[1])
+
+
+@row("a blob in URL-safe base64 loses bytes")
+async def _(folder: Path) -> None:
+    dispatcher = FakeDispatcher()
+    await asked("POST", "/post", {"data": [{"blob": "-_8="}]}, dispatcher=dispatcher)
+    assert sent_document(dispatcher).blob == b"\xfb\xff"
+
+
+def sent_document(dispatcher: FakeDispatcher) -> Document:
+    (document,) = documents_of(dispatcher.requests[0].documents)
+    return document
 
 
 @row("HEAD and OPTIONS are 405")
