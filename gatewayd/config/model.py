@@ -79,7 +79,9 @@ class GatewayConfig:
     stream, 0 for no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests
     and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
     ``write_timeout_s`` is how long a client may read nothing of what is sent. ``max_documents`` limits
-    the documents of a request in JSON, with chunks and matches. Answers from
+    the documents of a request in JSON, with chunks and matches.
+    ``max_connections`` limits those of HTTP and WebSocket, 0 for what the descriptors allow;
+    ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
     ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating
     calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors and
@@ -100,6 +102,8 @@ class GatewayConfig:
     max_message_bytes: int = 100 * 1000 * 1000
     max_buffered_bytes: int = 1 << 30
     max_documents: int = 100_000
+    max_connections: int = 0
+    max_connections_per_address: int = 0
     max_unsent_bytes: int = 1 << 25
     write_timeout_s: float = 60.0
     compress_above_bytes: int = 4096

@@ -85,6 +85,10 @@ class FlowKeywords(TypedDict, total=False):
     """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
+    max_connections: int | None
+    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    max_connections_per_address: int | None
+    """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -284,6 +288,10 @@ class GatewayKeywords(TypedDict, total=False):
     """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
+    max_connections: int | None
+    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    max_connections_per_address: int | None
+    """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None
@@ -697,6 +705,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """The same as write_timeout."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
+    max_connections: int | None
+    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    max_connections_per_address: int | None
+    """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
     """Size from which answers are compressed for HTTP and WebSocket clients that accept it; 0 for never."""
     forward_headers: str | Sequence[str] | None

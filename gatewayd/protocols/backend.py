@@ -15,6 +15,7 @@ from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
+from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.tls import Identity
 
@@ -54,7 +55,7 @@ class Backend:
     together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
     ``identity`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
     are not the gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now.
-    ``forwarded`` are the headers that executors get.
+    ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
     """
 
     gateway: GatewayConfig
@@ -68,7 +69,12 @@ class Backend:
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
     forwarded: AllowList = attrs.field(init=False)
+    admission: Admission = attrs.field(init=False)
 
     @forwarded.default
     def _of_gateway(self) -> AllowList:
         return self.gateway.forwarded
+
+    @admission.default
+    def _by_settings(self) -> Admission:
+        return Admission.of(self.gateway, self.reactor)

@@ -8,16 +8,20 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.tcp import Server
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.log import callWithContext
 
 from gatewayd.clocks import ListeningPort, PortReactor
 from gatewayd.config.model import Listener
-from gatewayd.errors import PortTaken
+from gatewayd.errors import Overloaded, PortTaken
+from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
+from gatewayd.protocols.http.answer import head
+from gatewayd.protocols.http.errors import encode_error
 from gatewayd.tls import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
@@ -39,6 +43,65 @@ class TlsTransport(BufferingTLSTransport):
         self._appSendBuffer.clear()
         self.transport.dataBuffer = b""
         self.transport._tempDataBuffer.clear()
+
+
+class Refused(Protocol):
+    """A connection too many: it is told so, and closed at once."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        response = encode_error(Overloaded("the gateway has as many connections as it may; try again later"))
+        parts = head(response.status, response.content_type, len(response.body))
+        headers = b"".join(b"%s: %s\r\n" % header for header in response.headers)
+        self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", response.body])
+        self.transport.loseConnection()
+
+
+class AdmittingFactory(ServerFactory):
+    """Asks ``admission`` before ``factory`` gets a connection, which its transport gives back."""
+
+    noisy = False
+
+    def __init__(self, factory: Any, admission: Admission, *, secure: bool) -> None:
+        self._factory = factory
+        self._admission = admission
+        self._secure = secure
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        host: str = addr.host
+        if not self._admission.admit(host):
+            return None if self._secure else Refused()
+        protocol = self._factory.buildProtocol(addr)
+        if protocol is None:
+            self._admission.give_back(host)
+        return protocol
+
+    def transport(self, accepted: Any, protocol: Any, client: Any, *more: Any) -> Server:
+        """The transport of an accepted connection, in place of Twisted's."""
+        if isinstance(protocol, Refused):
+            return Server(accepted, protocol, client, *more)
+        transport = CountedServer(accepted, protocol, client, *more)
+        transport.admission = self._admission
+        return transport
+
+
+class CountedServer(Server):
+    """A connection that was admitted. It is given back once, when its descriptor is closed."""
+
+    admission: Admission | None = None
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.admission is not None:
+            self.admission.give_back(str(self.client[0]))
+            self.admission = None
 
 
 class ListeningPorts:
@@ -68,6 +131,7 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
         secured = TLSMemoryBIOFactory(WebTls(backend.identity), False, factory)
         secured.protocol = TlsTransport
         factory = secured
+    factory = AdmittingFactory(factory, backend.admission, secure=backend.identity is not None)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -85,13 +149,14 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
     raise AssertionError("unreachable")
 
 
-def _listen(reactor: PortReactor, address: str, port_number: int, factory: Any) -> ListeningPort:
+def _listen(reactor: PortReactor, address: str, port_number: int, factory: AdmittingFactory) -> ListeningPort:
     """Listen without Twisted's own log lines about the port: the service's say what listens where."""
     # An event without a format has no text, and observers write nothing.
     quiet = {"log_format": None}
     options = {"backlog": _BACKLOG, "interface": address}
     port: Any = callWithContext(quiet, reactor.listenTCP, port_number, factory, **options)
     port._logConnectionLostMsg = lambda: None
+    port.transport = factory.transport
     found: ListeningPort = port
     return found
 
@@ -103,4 +168,4 @@ def limit_writes(transport: Any, limit_s: float) -> None:
     Without effect where the kernel has no TCP_USER_TIMEOUT (RFC 5482).
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limit_s * 1000))
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limit_s * 1e3))

@@ -88,6 +88,7 @@ class GatewaySite(Site):
         super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
         self.buffers = backend.buffers
+        self.admission = backend.admission
         self.connections = connections
         self.hangups = hangups
         self.cors = cors

@@ -1,0 +1,99 @@
+"""How many connections of HTTP and WebSocket clients are open, and how many may be."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+from collections import Counter
+from functools import lru_cache
+from typing import Final
+
+from twisted.logger import Logger
+
+from gatewayd.clocks import Clock
+from gatewayd.config.model import GatewayConfig
+
+log = Logger()
+
+# Descriptors for connections to executors, for starting them, for clients of gRPC, for files and look-ups.
+_LEAST_RESERVE: Final = 128
+_MOST_RESERVE: Final = 1024
+
+# The network that one customer of an IPv6 provider gets.
+_PREFIX_BITS: Final = 64
+
+_WARN_EVERY_S: Final = 60.0
+
+
+def connections_for(descriptors: int) -> int:
+    """How many connections a process may accept that may have so many descriptors open."""
+    reserve = min(max(_LEAST_RESERVE, descriptors // 8), _MOST_RESERVE, descriptors // 2)
+    return descriptors - reserve
+
+
+class Admission:
+    """
+    Counts connections, in total and by address, and says whether one more may be accepted.
+
+    All ports of a gateway share one. An IPv6 address counts as its network of 64 bits, and one that stands
+    for an IPv4 address as that. Reactor thread only.
+    """
+
+    def __init__(self, most: int, most_per_address: int, clock: Clock) -> None:
+        """``most_per_address`` 0 is for no limit."""
+        self.open = 0
+        self._most = most
+        self._most_per_address = most_per_address
+        self._clock = clock
+        self._by_address: Counter[str] = Counter()
+        self._warn_from_s = float("-inf")
+
+    @classmethod
+    def of(cls, gateway: GatewayConfig, clock: Clock) -> Admission:
+        """That of a gateway's settings, and of the descriptors that the process may have."""
+        most = gateway.max_connections
+        if not most:
+            descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            most = connections_for(1 << 20 if descriptors == resource.RLIM_INFINITY else descriptors)
+        return cls(most, gateway.max_connections_per_address, clock)
+
+    def admit(self, host: str) -> bool:
+        """Count a connection from ``host``; False, and nothing changes, if there are too many."""
+        if self.open >= self._most:
+            self._warn(f"{self._most} are open (gateway.max_connections)")
+            return False
+        if self._most_per_address:
+            network = _network(host)
+            if self._by_address[network] >= self._most_per_address:
+                each = self._most_per_address
+                self._warn(f"{each} of {network} are open (gateway.max_connections_per_address)")
+                return False
+            self._by_address[network] += 1
+        self.open += 1
+        return True
+
+    def give_back(self, host: str) -> None:
+        """A connection from ``host`` that was counted has ended."""
+        self.open -= 1
+        if self._most_per_address:
+            network = _network(host)
+            self._by_address[network] -= 1
+            if not self._by_address[network]:
+                del self._by_address[network]
+
+    def _warn(self, why: str) -> None:
+        # A client can cause this line at will.
+        now_s = self._clock.seconds()
+        if now_s >= self._warn_from_s:
+            self._warn_from_s = now_s + _WARN_EVERY_S
+            log.warn("connections of HTTP and WebSocket are refused: {why}", why=why)
+
+
+@lru_cache(maxsize=4096)
+def _network(host: str) -> str:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address) >> _PREFIX_BITS << _PREFIX_BITS, _PREFIX_BITS)))
