@@ -8,6 +8,7 @@ The error tree, and the one table of what each protocol says of each error.
     │   ├── TooLarge
     │   ├── TooManyDocuments
     │   ├── UnsupportedFrame
+    │   ├── TooManyFrames
     │   ├── IllegalHeader
     │   ├── HeadersTooLarge
     │   └── HttpRefusal
@@ -99,6 +100,16 @@ class UnsupportedFrame(ProtocolRefusal):
     def __init__(self, subprotocol: str, *, binary: bool) -> None:
         kind = "binary" if binary else "text"
         super().__init__(f"frames of the subprotocol {subprotocol} are {kind}")
+
+
+class TooManyFrames(ProtocolRefusal):
+    """A WebSocket client sends control frames, or tiny pieces of messages, too fast."""
+
+    def __init__(self, most_per_s: int) -> None:
+        super().__init__(
+            f"more than {most_per_s} control frames and tiny fragments in a second "
+            "(gateway.websocket_max_frames_per_second)"
+        )
 
 
 class IllegalHeader(ProtocolRefusal):
@@ -364,6 +375,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
     TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
+    TooManyFrames: Row(429, "RESOURCE_EXHAUSTED"),
     IllegalHeader: Row(400),
     HeadersTooLarge: Row(431),
     InvalidHttp: Row(400),

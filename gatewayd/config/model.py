@@ -79,7 +79,8 @@ class GatewayConfig:
     stream, 0 for no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests
     and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
     ``write_timeout_s`` is how long a client may read nothing of what is sent. ``max_documents`` limits
-    the documents of a request in JSON, with chunks and matches.
+    the documents of a request in JSON, with chunks and matches. A ``websocket_max_frames_per_second`` or
+    ``grpc_max_concurrent_streams`` of 0 is no limit.
     ``max_connections`` limits those of HTTP and WebSocket, 0 for what the descriptors allow;
     ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
@@ -117,6 +118,7 @@ class GatewayConfig:
     websocket_ping_interval_s: float = 20.0
     websocket_ping_timeout_s: float = 20.0
     websocket_close_timeout_s: float = 30.0
+    websocket_max_frames_per_second: int = 1000
     title: str | None = None
     description: str | None = None
     cors: tuple[str, ...] = ()
@@ -128,6 +130,7 @@ class GatewayConfig:
     graphql_max_depth: int = 32
     graphql_max_fields: int = 1000
     graphql_max_root_fields: int = 50
+    grpc_max_concurrent_streams: int = 2000
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()

@@ -117,6 +117,8 @@ class FlowKeywords(TypedDict, total=False):
     """Seconds that a WebSocket client may take to answer a close frame."""
     websocket_close_timeout_s: float | None
     """The same as websocket_close_timeout."""
+    websocket_max_frames_per_second: int | None
+    """Control frames and tiny fragments that a WebSocket client may send in a second; 0 for no limit."""
     grace_period: float | None
     """Seconds that requests may take to finish on stop."""
     grace_period_s: float | None
@@ -147,6 +149,8 @@ class FlowKeywords(TypedDict, total=False):
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    grpc_max_concurrent_streams: int | None
+    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None
@@ -320,6 +324,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Seconds that a WebSocket client may take to answer a close frame."""
     websocket_close_timeout_s: float | None
     """The same as websocket_close_timeout."""
+    websocket_max_frames_per_second: int | None
+    """Control frames and tiny fragments that a WebSocket client may send in a second; 0 for no limit."""
     grace_period: float | None
     """Seconds that requests may take to finish on stop."""
     grace_period_s: float | None
@@ -350,6 +356,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    grpc_max_concurrent_streams: int | None
+    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     env: Mapping[str, str | int | float | None] | str | None
@@ -737,6 +745,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Seconds that a WebSocket client may take to answer a close frame."""
     websocket_close_timeout_s: float | None
     """The same as websocket_close_timeout."""
+    websocket_max_frames_per_second: int | None
+    """Control frames and tiny fragments that a WebSocket client may send in a second; 0 for no limit."""
     grace_period: float | None
     """Seconds that requests may take to finish on stop."""
     grace_period_s: float | None
@@ -767,6 +777,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    grpc_max_concurrent_streams: int | None
+    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None

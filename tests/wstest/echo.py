@@ -66,9 +66,11 @@ def echo_port(**settings: Any) -> WebPort:
     """
     A port of HTTP and WebSocket that echoes, not listening yet; ``settings`` are the gateway's.
 
-    The window holds one message, because the suite wants its echoes in order.
+    The window holds one message, because the suite wants its echoes in order. There is no limit
+    on frames, because it sends tens of thousands of fragments.
     """
-    gateway = GatewayConfig(host="127.0.0.1", **{"prefetch": 1, "compress_above_bytes": 1, **settings})
+    own = {"prefetch": 1, "compress_above_bytes": 1, "websocket_max_frames_per_second": 0}
+    gateway = GatewayConfig(host="127.0.0.1", **{**own, **settings})
     buffers = Buffers(gateway.max_buffered_bytes)
     no_loop: Any = None
     backend = Backend(gateway, Nobody(), dict, deferToThread, reactor, buffers, no_loop)

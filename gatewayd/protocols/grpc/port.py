@@ -162,7 +162,12 @@ class GrpcPort:
 
     def _options(self) -> dict[str, int | str]:
         """spec wire.md, Options; but a message's size has a limit."""
+        most_streams = self._gateway.grpc_max_concurrent_streams
         return {
+            # Streams that were reset count until they are let go of, so that a client cannot fill our memory
+            # by opening and resetting them (rapid reset). So do those of ordinary calls: hence twice the
+            # 1000 calls that a client of the reference makes at once.
+            **({"grpc.max_concurrent_streams": most_streams} if most_streams else {}),
             # A compressed message would be inflated whole before its size is looked at: we do it ourselves.
             "grpc.per_message_decompression": 0,
             "grpc.max_send_message_length": -1,

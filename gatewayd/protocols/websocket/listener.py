@@ -32,6 +32,7 @@ class WebSocketListener(WebSocketServerFactory):
         self.connections = connections
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes
+        self.most_frames_per_s = gateway.websocket_max_frames_per_second
         self.hangups = hangups
         self.setProtocolOptions(
             webStatus=False,

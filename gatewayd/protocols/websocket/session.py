@@ -4,7 +4,8 @@ A WebSocket connection: what Autobahn and the transport report goes to a ``Conve
 decides is done here.
 
 Autobahn parses frames and keeps RFC 6455. While reading is paused, the socket is not read, and frames that
-were received already stay unparsed.
+were received already stay unparsed. What holds many frames is parsed in turns of the reactor, so that other
+connections have theirs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gatewayd.errors import BadRequest, GatewayError, InternalError, Overloaded, UpgradeForbidden, codes_for
+from gatewayd.errors import (
+    BadRequest,
+    GatewayError,
+    InternalError,
+    Overloaded,
+    TooManyFrames,
+    UpgradeForbidden,
+    codes_for,
+)
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
@@ -43,6 +52,7 @@ from gatewayd.protocols.websocket.conversation import (
 )
 from gatewayd.protocols.websocket.deflate import deflated
 from gatewayd.protocols.websocket.frames import JSON_FRAMES, Frames, negotiate
+from gatewayd.protocols.websocket.pace import Pace
 
 if TYPE_CHECKING:
     from gatewayd.protocols.websocket.listener import WebSocketListener
@@ -54,6 +64,12 @@ ORDER_PARAMETER: Final = "results_in_order"
 _FLAGS: Final = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 _COMPRESSED: Final = 4  # RSV1
+_PONG: Final = 10
+
+# What Autobahn gets at once, but for the rest of a large frame: it copies all that it has for each frame.
+_PIECE_BYTES: Final = 1024
+# Frames that are parsed in one turn of the reactor, and those of one piece more.
+_TURN_FRAMES: Final = 64
 
 # How long a client that broke the rules may take to answer our close frame, and any client to end the
 # connection after we have ended our side of it.
@@ -85,6 +101,10 @@ class WebSocketSession(WebSocketServerProtocol):
         self._message = BytesIO()  # what has come of the current message
         self._received_since_ping = False
         self._is_consuming = False
+        self._pace: Pace | None = None  # from the handshake on
+        self._ahead = bytearray()  # what Autobahn has not got yet
+        self._turn_frames = 0
+        self._next_turn: Any = None  # an IDelayedCall: the socket is not read until then
         self._descriptor = -1
         self._patience_s = _PATIENCE_S
         self._is_dropped = False
@@ -154,9 +174,44 @@ class WebSocketSession(WebSocketServerProtocol):
         # The HTTP connection this was, until the upgrade, had registered itself.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
+        self._pace = Pace(self.factory.most_frames_per_s, self.factory.reactor.seconds)
         self._descriptor = self.transport.fileno()
         self.factory.connections.opened(self)
         self._act(self._conversation.opened())
+
+    def onFrameBegin(self) -> None:
+        super().onFrameBegin()
+        self._turn_frames += 1
+        frame = self.current_frame
+        if self.failedByMe:
+            self._count_useless()
+        elif self._pace is not None:
+            try:
+                self._pace.frame(frame.opcode, frame.length, fin=frame.fin)
+            except TooManyFrames as error:
+                self._flooded(error)
+
+    def _count_useless(self) -> None:
+        """One more frame that nothing is done for."""
+        if self._pace is not None:
+            try:
+                self._pace.count()
+            except TooManyFrames as error:
+                self._flooded(error)
+
+    def _flooded(self, error: TooManyFrames) -> None:
+        """Close, and parse nothing that still comes."""
+        self._act(self._conversation.failed(error))
+        self.wasNotCleanReason = str(error)
+        self.dropConnection(abort=False)
+
+    def processControlFrame(self) -> bool:
+        # A pong that answers no ping is legal, and means nothing; Autobahn would log it.
+        if self.current_frame.opcode == _PONG and b"".join(self.control_frame_data) != self.autoPingPending:
+            self.control_frame_data = []
+            self._count_useless()
+            return True
+        return bool(super().processControlFrame())
 
     def onMessageFrameData(self, payload: bytes) -> None:
         # Autobahn keeps a list of pieces; many tiny fragments make one far larger than the message.
@@ -181,8 +236,13 @@ class WebSocketSession(WebSocketServerProtocol):
         return message
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.state == self.STATE_OPEN:
-            self._act(self._conversation.message_received(payload, is_binary=isBinary))
+        if self.state != self.STATE_OPEN:
+            return
+        actions = self._conversation.message_received(payload, is_binary=isBinary)
+        if actions:
+            self._act(actions)
+        else:
+            self._count_useless()
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         done = super().onCloseFrame(code, reasonRaw)
@@ -200,6 +260,10 @@ class WebSocketSession(WebSocketServerProtocol):
         super().connectionLost(reason)
         # Without these, the session would wait for the garbage collector: each refers back to it.
         self.is_open = self.is_closed = None
+        self._ahead.clear()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         self.transport.unregisterProducer()
         if self.closeHandshakeTimeoutCall is not None:
             self.closeHandshakeTimeoutCall.cancel()
@@ -241,8 +305,37 @@ class WebSocketSession(WebSocketServerProtocol):
         # Autobahn's own formats and colours a debug line, shown or not; so does its sendData, where
         # that was a third of the cost of an answer.
         self._received_since_ping = True
-        if not self._is_dropped:
+        if self._is_dropped:
+            return
+        if not self._ahead and (self._pace is None or len(data) <= max(_PIECE_BYTES, self._missing_bytes())):
             self._dataReceived(data)
+        else:
+            self._ahead += data
+            if self._next_turn is None and not self._is_consuming:
+                self._parse_ahead()
+
+    def _missing_bytes(self) -> int:
+        """How much is to come of the frame that has begun."""
+        frame = self.current_frame
+        return 0 if frame is None else int(frame.length - self.current_frame_masker.pointer())
+
+    def _parse_ahead(self) -> None:
+        """Parse what is there while reading is not paused, the frames of one turn at most."""
+        self._turn_frames = 0
+        while self._ahead and self._conversation.is_reading and not self._is_dropped:
+            if self._turn_frames >= _TURN_FRAMES:
+                self.transport.pauseProducing()
+                self._next_turn = self.factory.reactor.callLater(0, self._take_turn)
+                return
+            size = max(_PIECE_BYTES, self._missing_bytes())
+            piece = bytes(self._ahead[:size])
+            del self._ahead[:size]
+            self._dataReceived(piece)
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        if self._conversation.is_reading:
+            self._resume_reading()
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.transport.write(data)
@@ -390,9 +483,13 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def _resume_reading(self) -> None:
         self.factory.hangups.unwatch(self._descriptor)
+        if self._next_turn is not None:
+            return
         self.transport.resumeProducing()
-        if self.data and not self._is_consuming:
-            self.consumeData()
+        if not self._is_consuming:
+            if self.data:
+                self.consumeData()
+            self._parse_ahead()
 
 
 def _wants_order(uri: str) -> bool:

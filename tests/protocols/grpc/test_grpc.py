@@ -484,6 +484,36 @@ async def test_a_stop_waits_for_no_stream_without_requests(port: Port) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_thousand_calls_at_once_on_one_connection(port: Port) -> None:
+    """As many as a client of the reference makes; and again, when those that have ended still count."""
+    port.dispatcher.held = True
+    call = port.channel.unary_unary(SINGLE)
+    for turn in range(3):
+        wanted = [f"r{turn}.{number}" for number in range(1000)]
+        calls = [call.future(message(request_id), timeout=60) for request_id in wanted]
+        await until(lambda: len(port.dispatcher.waiting) == 1000)
+        for request_id in wanted:
+            port.dispatcher.settle(request_id)
+        assert await deferToThread(lambda calls=calls: ids([each.result() for each in calls])) == wanted
+        port.dispatcher.requests.clear()
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 2000),
+        ({"grpc_max_concurrent_streams": 3}, 3),
+        ({"grpc_max_concurrent_streams": 0}, None),
+        ({"grpc_server_options": {"grpc.max_concurrent_streams": 7}}, 7),
+    ],
+)
+def test_the_limit_on_streams(settings: dict[str, Any], most: int | None) -> None:
+    nothing: Any = None
+    port = GrpcPort(nothing, nothing, GatewayConfig(host="127.0.0.1", **settings))
+    assert port._options().get("grpc.max_concurrent_streams") == most
+
+
+@pytest_twisted.ensureDeferred
 async def test_details_longer_than_clients_take_are_cut(port: Port) -> None:
     def refuse(_: Request) -> None:
         raise BadRequest("é%" * 50_000)

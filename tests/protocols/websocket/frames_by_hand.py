@@ -37,10 +37,11 @@ def closing(code: int, reason: bytes = b"") -> bytes:
 class Talk:
     """One WebSocket connection of a client that knows no rules. Blocks; to be used in a thread."""
 
-    def __init__(self, port: int, extensions: str = "", path: str = "/") -> None:
+    def __init__(self, port: int, extensions: str = "", path: str = "/", subprotocol: str = "") -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
+        offer += f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
         self._socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n".encode()
