@@ -76,6 +76,12 @@ NOT_CHECKED_HERE = {
         "tests/pool/test_pool.py::test_discovery_is_tried_again_and_refreshed_with_every_connection",
     "a server that ends a call with UNKNOWN or INTERNAL causes an obscure error":
         "tests/pool/test_attempts.py::test_the_error_has_the_executors_code_and_the_replicas_labels",
+    "connections until descriptors run out":
+        "tests/protocols/test_admission.py::test_some_descriptors_are_kept_in_reserve",
+    "any number of calls on one gRPC connection":
+        "tests/protocols/grpc/test_grpc.py::test_a_thousand_calls_at_once_on_one_connection",
+    "WebSocket: control frames and fragments at any rate":
+        "tests/protocols/websocket/test_pace.py::test_a_flood_is_closed_with_1008_and_parsed_no_further",
     "`host: 0.0.0.0` is IPv4 only, but both families for gRPC":
         "tests/protocols/test_binding.py::test_every_protocol_listens_on_the_same_families",
     "`uses` of the gateway replaces the gateway":
@@ -357,7 +363,7 @@ def _(folder: Path) -> None:
     refuses("gateway: {port: $NOT_SET_ANYWHERE}", "gateway.port: the environment variable NOT_SET_ANYWHERE")
 
 
-@row("a port that two executors have fails when they start")
+@row("of two executors on one port, one is called in place of the other")
 def _(folder: Path) -> None:
     flow = flow_of("executors: [{port: 5}, {port: 5}]")
     with pytest.raises(ConfigError, match="5"):
