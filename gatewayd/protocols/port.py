@@ -28,6 +28,9 @@ MODULES: Final[dict[str, str]] = {
 # After the grace period, for the refusals of what did not finish, and close frames, to go out.
 LAST_WORDS_S: Final = 1.0
 
+# How long a TLS handshake may take: two round trips, and on a bad network a few more.
+HANDSHAKE_S: Final = 10.0
+
 
 @attrs.frozen
 class PortReport:

@@ -14,7 +14,7 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.log import callWithContext
 
-from gatewayd.clocks import ListeningPort, PortReactor
+from gatewayd.clocks import ListeningPort, PortReactor, Timer
 from gatewayd.config.model import Listener
 from gatewayd.errors import Overloaded, PortTaken
 from gatewayd.protocols.admission import Admission
@@ -22,6 +22,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.port import HANDSHAKE_S
 from gatewayd.tls import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
@@ -30,16 +31,31 @@ _BACKLOG: Final = 1024
 
 class TlsTransport(BufferingTLSTransport):
     """
-    A TLS connection that lets go of what it has not sent when it is lost.
+    A TLS connection that has to be through with its handshake in time, and lets go of what it has not sent
+    when it is lost.
 
     Twisted keeps the failure of a connection that was cut off in a frame that its traceback refers to, so
     that both transports wait for the garbage collector. They are small without their buffers.
     """
 
+    factory: TLSMemoryBIOFactory
     transport: Any
+    _handshake_limit: Timer | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self._handshake_limit = self.factory._clock.callLater(HANDSHAKE_S, self._end_half_open)
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def _end_half_open(self) -> None:
+        self._handshake_limit = None
+        if not self._handshakeDone:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
+        if self._handshake_limit is not None:
+            self._handshake_limit.cancel()
+            self._handshake_limit = None
         self._appSendBuffer.clear()
         self.transport.dataBuffer = b""
         self.transport._tempDataBuffer.clear()
@@ -128,7 +144,8 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
     """
     host = backend.gateway.host
     if backend.identity is not None:
-        secured = TLSMemoryBIOFactory(WebTls(backend.identity), False, factory)
+        clock: Any = backend.reactor
+        secured = TLSMemoryBIOFactory(WebTls(backend.identity), False, factory, clock)
         secured.protocol = TlsTransport
         factory = secured
     factory = AdmittingFactory(factory, backend.admission, secure=backend.identity is not None)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import ssl
 
 import pytest
@@ -9,10 +10,11 @@ import pytest_twisted
 import websockets
 
 from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.protocols import tcp
 from gatewayd.protocols.web_port import WebPort
 from gatewayd.tls import load_identity
 from tests.certificates import write_files
-from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, closed, in_thread
+from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, closed, in_thread, served, until
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,33 @@ async def test_a_tls_port_serves_both_and_holds_its_limits(files):
         assert await in_thread(https, trusting, 2) == 200
     finally:
         await closed(web)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_takes_too_long_ends_the_connection(files, monkeypatch):
+    def half_open(sent):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.sendall(sent)
+            try:
+                while connection.recv(10_000):
+                    pass
+            except ConnectionResetError:
+                pass
+
+    def whole():
+        """A session stays, however long its client is silent after the handshake."""
+        connection = http.client.HTTPSConnection("localhost", gateway.port, context=trusting, timeout=10)
+        connection.connect()
+        for sent in (b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01"):
+            half_open(sent)
+        connection.request("POST", "/post", b"{}")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    monkeypatch.setattr(tcp, "HANDSHAKE_S", 0.3)
+    trusting = ssl.create_default_context(cafile=str(files.roots))
+    identity = load_identity(str(files.chain), str(files.key))
+    async with served(identity=identity) as gateway:
+        assert await in_thread(whole) == 200
+        await until(lambda: gateway.web.site.admission.open == 0)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from gatewayd.pb import DataRequestProto
+from tests.certificates import write_files
 from tests.processes import Gateway
 from tests.security.conftest import EXECUTORS, Victim
 from tests.waiting import until
@@ -63,3 +66,26 @@ def test_idle_connections_leave_descriptors_for_the_others() -> None:
     until(lambda: len(list(Path(f"/proc/{gateway.pid}/fd").iterdir())) < 100)
     assert Victim(gateway).post() == 200
     assert gateway.stop(30.0) == 0
+
+
+def test_half_open_tls_handshakes_end_in_time(attack: Callable[..., Victim], tmp_path: Path) -> None:
+    files = write_files(tmp_path)
+    victim = attack(ssl_certfile=str(files.chain), ssl_keyfile=str(files.key))
+    began = time.monotonic()
+    with contextlib.ExitStack() as opened:
+        waiting = {
+            opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for port in victim.ports.values()
+            for _ in range(50)
+        }
+        for count, connection in enumerate(waiting):
+            connection.sendall(b"\x16\x03\x01\x02\x00\x01"[: count % 7])
+        while waiting:
+            ended, _, _ = select.select(waiting, [], [], 20.0 - (time.monotonic() - began))
+            assert ended, f"{len(waiting)} are still open"
+            for connection in ended:
+                with contextlib.suppress(ConnectionResetError):
+                    if connection.recv(1000):
+                        continue
+                waiting.discard(connection)
+    assert 9.0 < time.monotonic() - began < 13.0

@@ -28,7 +28,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
-from gatewayd.protocols.port import LAST_WORDS_S, PortReport
+from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
 from gatewayd.tls import Identity, UnusableIdentity
 
 _START_TIMEOUT_S = 10.0
@@ -172,6 +172,8 @@ class GrpcPort:
             "grpc.per_message_decompression": 0,
             "grpc.max_send_message_length": -1,
             "grpc.max_receive_message_length": self._gateway.max_message_bytes,
+            # gRPC's own limit for TLS and HTTP/2's first frames is two minutes.
+            "grpc.server_handshake_timeout_ms": int(HANDSHAKE_S * 1e3),
             "grpc.keepalive_time_ms": 10_000,
             "grpc.keepalive_timeout_ms": 5_000,
             "grpc.keepalive_permit_without_calls": 1,
