@@ -102,11 +102,11 @@ def test_every_answer_goes_out_once_in_its_order_and_the_bound_holds(limit, orde
 
 
 def test_a_new_stream_gets_a_few_requests_until_its_answers_show_their_size():
-    window: Window[str] = Window(0, unsent_bytes=3200)
+    window: Window[str] = Window(0, unsent_bytes=25_600)
     tickets = []
     while window.has_room:
         tickets.append(window.admit())
-    assert len(tickets) == 32
+    assert len(tickets) == 256
     for ticket in tickets:
         window.answered(ticket, "", 1)
         window.written()
