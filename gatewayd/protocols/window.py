@@ -20,7 +20,7 @@ T = TypeVar("T")
 # What the client of a flooded stream is told.
 UNREAD = "answers are not read as fast as they are asked for (gateway.max_unsent_bytes)"
 
-# Requests that a new stream may have under way before its first answer shows how large its answers are: enough
+# Requests that a new stream may have under way before its first answer shows how large answers are: enough
 # for executors that gather a batch before they answer.
 _FIRST_REQUESTS = 256
 # So many times ``unsent_bytes`` may be unsent: answers may turn out larger than those before.
