@@ -42,7 +42,7 @@ _ABSENT = {
     "DataRequest": "post(return_responses=True) gives gatewayd.client.response.Response",
     "DocumentArrayMemmap": "use DocumentArray; with storage='sqlite' it is on disk",
     "DocumentSet": "use DocumentArray",
-    "JinaLogger": "use logging.getLogger of the standard library, or the executor's own self.logger",
+    "JinaLogger": "it is in gatewayd.logging.logger, and an executor's self.logger is one",
     "MultimodalDocument": "use Document, with chunks",
     "QueryLang": "use `when` of Flow.add(), or the parameters of a request",
     "Response": "post(return_responses=True) gives gatewayd.client.response.Response",

@@ -70,6 +70,7 @@ FOLDERS = {
     "pool": {"config", "messages", "rpc"},
     "protocols": {"config", "messages"},
     "executor": {"config", "messages"},
+    "logging": {"executor"},
     "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},
     "client": {"messages"},

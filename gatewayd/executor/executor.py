@@ -32,6 +32,7 @@ from gatewayd.executor.binding import (
     bindings,
     is_marked,
 )
+from gatewayd.executor.logger import JinaLogger
 from gatewayd.messages.discovery import DEFAULT, DRY_RUN
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Executor:
             }
         )
         self.runtime_args = SimpleNamespace(**self._given.get("runtime_args", {}))
-        self.logger = logging.getLogger(self.metas.name)
+        self.logger = JinaLogger(self.metas.name)
         self.requests: dict[str, Handler] = self._rebound(self._given.get("requests", {}))
         self.batching: dict[str, Batching] = self._batching(self._given.get("dynamic_batching", {}))
 

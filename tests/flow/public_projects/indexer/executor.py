@@ -4,6 +4,7 @@ import inspect
 import os
 
 from gatewayd import DocumentArray, Executor, requests
+from gatewayd.logging.logger import JinaLogger
 
 
 class Indexer(Executor):
@@ -21,6 +22,7 @@ class Indexer(Executor):
                 "table_name": table_name,
             },
         )
+        self.logger = JinaLogger(self.metas.name)
 
     @property
     def table_name(self) -> str:

@@ -16,6 +16,7 @@ class Upscaler(Executor):
         for doc in docs.find(query):
             self.logger.info(f"upscaling [{doc.text}] with {self.path}")
             doc.tags["upscaled"] = True
+            self.logger.success("done!")
             doc.tags["upscaled_on"] = os.environ["CUDA_VISIBLE_DEVICES"]
             doc.blob = None
             doc.embedding = None

@@ -1,0 +1,1 @@
+"""The path of an import in executors for the reference: ``gatewayd.logging.logger``."""
