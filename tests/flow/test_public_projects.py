@@ -86,6 +86,33 @@ def test_a_module_that_loads_a_flow_file_beside_itself_serves_it_from_any_folder
 
 
 @pytest.mark.slow
+def test_an_encoder_before_a_sharded_indexer_finds_the_nearest(tmp_path):
+    (port,) = free_ports(1)
+    project = copied("clip", tmp_path, {61000: port})
+    shutil.copy(PROJECTS / "indexer" / "executor.py", project)
+    path = f"{project}:{environment()['PYTHONPATH']}"
+    command = [sys.executable, ".", "search-flow.yml"]
+    child = Child(command, cwd=project, env=environment(PYTHONPATH=path))
+    try:
+        wait_until_ready(child, port)
+        client = EncodingClient(f"grpc://0.0.0.0:{port}")
+        docs = DocumentArray(Document(id=text, text=text) for text in ("abcd", "bcde", "wxyz", "0123"))
+        # One request for each, so that both shards get some.
+        assert client.index(docs, batch_size=1).embeddings.shape == (4, 8)
+        asked = [Document(text="abcd"), Document(text="0123")]
+        for found in (client.search(asked, limit=2), asyncio.run(client.asearch(asked, limit=2))):
+            assert [min(doc.matches, key=distance).id for doc in found] == ["abcd", "0123"]
+            assert all(len(doc.matches) == 4 for doc in found)  # two of each shard
+    finally:
+        assert child.stop() == 0, child.output
+    assert sorted(each.name for each in (project / "workspace" / "Indexer").iterdir()) == ["0", "1"]
+
+
+def distance(match: Document) -> float:
+    return match.scores["euclidean"].value
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [list, tuple])
 def test_texts_become_an_array(server, shape):
     client = EncodingClient(server)

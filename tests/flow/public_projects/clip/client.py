@@ -121,6 +121,36 @@ class EncodingClient:
             results[found[:, "id"]][:, "matches"] = found[:, "matches"]
         return results
 
+    def index(self, content, **kwargs):
+        results = DocumentArray()
+        self._client.post(
+            on="/index",
+            **self._payload(content, results, kwargs),
+            on_done=partial(self._gather, results=results),
+            parameters=kwargs.pop("parameters", None),
+        )
+        return self._unboxed(results)
+
+    def search(self, content, limit: int = 10, **kwargs):
+        results = DocumentArray()
+        parameters = kwargs.pop("parameters", {})
+        parameters["limit"] = limit
+        self._client.post(
+            on="/search",
+            **self._payload(content, results, kwargs),
+            parameters=parameters,
+            on_done=partial(self._gather, results=results, attribute="matches"),
+        )
+        return results
+
+    async def asearch(self, content, limit: int = 10, **kwargs):
+        results = DocumentArray()
+        async for found in self._async_client.post(
+            on="/search", **self._payload(content, results, kwargs), parameters={"limit": limit}
+        ):
+            results[found[:, "id"]][:, "matches"] = found[:, "matches"]
+        return results
+
     def profile(self, content: str = "") -> dict[str, float]:
         began = time.perf_counter()
         responses = self._client.post("/", self._documents([content], DocumentArray()), return_responses=True)
