@@ -22,9 +22,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Threads
 from gatewayd.loops import new_event_loop
 from gatewayd.offload import OffloadThreads
@@ -32,7 +32,7 @@ from gatewayd.offload import OffloadThreads
 T = TypeVar("T")
 P = ParamSpec("P")
 
-log = Logger()
+log = BoundedLogger()
 
 # How long cancelled tasks may take to end. Chosen without a measurement: a process that stops must end.
 _PATIENCE_S: Final = 5.0

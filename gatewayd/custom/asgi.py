@@ -25,17 +25,17 @@ from urllib.parse import unquote
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import Draining, InternalError
 from gatewayd.protocols.http.answer import PIECE_BYTES
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 
-log = Logger()
+log = BoundedLogger()
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -23,9 +23,9 @@ from uuid import uuid4
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.hints import Hints
@@ -87,7 +87,7 @@ class Dispatcher:
     ``forwarded`` bounds the headers of answers.
     """
 
-    log = Logger()
+    log = BoundedLogger()
 
     def __init__(
         self,

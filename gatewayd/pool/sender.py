@@ -11,9 +11,9 @@ import random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
 from gatewayd.errors import Draining
 from gatewayd.messages.discovery import Described
@@ -28,7 +28,7 @@ from gatewayd.pool.retry import RetryBudget
 from gatewayd.pool.slots import Slots
 from gatewayd.rpc.call import CallError
 
-log = Logger()
+log = BoundedLogger()
 
 
 class Sender:

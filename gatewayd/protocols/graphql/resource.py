@@ -27,9 +27,9 @@ from graphql import (
     validate,
 )
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import InternalError, InvalidQuery, TooManyDocuments
 from gatewayd.messages.headers import Headers
@@ -44,7 +44,7 @@ from gatewayd.protocols.http.exchange import as_http, content, forwarded_headers
 from gatewayd.protocols.http.pages import Page
 from gatewayd.protocols.http.request import GatewayRequest
 
-log = Logger()
+log = BoundedLogger()
 
 _NO_QUERY: Final = "No GraphQL query found in the request"
 _NO_JSON: Final = "Unable to parse request body as JSON"

@@ -25,9 +25,9 @@ import attrs
 import grpc
 import grpc.aio
 from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, Draining, GatewayError, InternalError, Overloaded
 from gatewayd.messages import methods, wire
@@ -43,7 +43,7 @@ from gatewayd.protocols.window import UNREAD, Window
 
 T = TypeVar("T")
 
-log = Logger()
+log = BoundedLogger()
 
 SERVICES: Final = tuple(map(methods.service_of, methods.OF_A_GATEWAY))
 

@@ -20,6 +20,7 @@ from twisted.web.http import HTTPChannel, _IdentityTransferDecoder
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import (
     GatewayError,
     HeadTimeout,
@@ -59,6 +60,7 @@ class GatewayChannel(HTTPChannel):
     site: GatewaySite
     transport: Any
     refused = False
+    _log = BoundedLogger()  # Twisted's lines about clients that are late
     _deadline: Any = None  # an IDelayedCall, as the next one
     _doubt: Any = None
     _watched = -1  # the descriptor, while hang-ups are looked for

@@ -12,8 +12,8 @@ import re
 from typing import Any, Final
 
 import attrs
-from twisted.logger import Logger
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import (
     BadRequest,
     ExecutorNetworkError,
@@ -37,7 +37,7 @@ from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answe
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute
 
-log = Logger()
+log = BoundedLogger()
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 

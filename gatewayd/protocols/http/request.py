@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import GatewayError, InternalError, Overloaded
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gatewayd.protocols.http.channel import GatewayChannel
     from gatewayd.protocols.http.site import GatewaySite
 
-log = Logger()
+log = BoundedLogger()
 
 _HOST_NAME = re.compile(rb"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 _SHOWABLE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -45,6 +45,7 @@ class GatewayRequest(Request):
     _work: Deferred[Any] | None = None
     _id: str | None = None
     _held_bytes = 0
+    _log = BoundedLogger()  # Twisted's lines about requests
     _foreign = False
 
     def gotLength(self, length: int | None) -> None:

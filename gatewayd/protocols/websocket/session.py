@@ -22,10 +22,10 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import (
     BadRequest,
     GatewayError,
@@ -75,7 +75,16 @@ _TURN_FRAMES: Final = 64
 # connection after we have ended our side of it.
 _PATIENCE_S: Final = 2.0
 
-log = Logger()
+log = BoundedLogger()
+
+
+class AutobahnLog(BoundedLogger):
+    """Autobahn's lines about one connection."""
+
+    def debug(self, *_: object, **__: object) -> None:
+        """Autobahn logs all that it does."""
+
+    trace = debug
 
 
 @implementer(IPushProducer)
@@ -89,6 +98,7 @@ class WebSocketSession(WebSocketServerProtocol):
 
     factory: WebSocketListener
     transport: Any
+    log: Any = AutobahnLog("autobahn.websocket")
     # Copied by Autobahn from the factory's options.
     autoPingTimeout: float
     closeHandshakeTimeout: float
