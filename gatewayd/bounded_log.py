@@ -45,13 +45,10 @@ class Allowance:
             return left_out if count < self._lines_per_s else None
 
 
-_ALLOWANCE: Final = Allowance()
-
-
 class BoundedLogger(Logger):
     """Twisted's logger for lines that clients can cause."""
 
-    allowance = _ALLOWANCE
+    allowance = Allowance()  # one for all loggers
 
     def emit(self, level: Any, format: str | None = None, **kwargs: object) -> None:
         left_out = self.allowance.take((self.namespace, format))

@@ -12,6 +12,8 @@ import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from gatewayd.bounded_log import Allowance, BoundedLogger
+
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that: tests of
 # Ctrl-C would wait for ever. A handler of ours becomes the default in a child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +36,8 @@ def caught_failures() -> Iterator[list[Failure]]:
     exception of a task or a callback through its logger.
     """
     failures: list[Failure] = []
+    # What earlier tests have logged leaves no line of this one out.
+    BoundedLogger.allowance = Allowance()
 
     def watch(event: LogEvent) -> None:
         if event.get("log_failure") is not None:
