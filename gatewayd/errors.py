@@ -375,7 +375,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
     TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
-    TooManyFrames: Row(429, "RESOURCE_EXHAUSTED"),
+    TooManyFrames: Row(grpc="RESOURCE_EXHAUSTED"),
     IllegalHeader: Row(400),
     HeadersTooLarge: Row(431),
     InvalidHttp: Row(400),
