@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -63,3 +64,14 @@ def test_answers_of_many_small_values(attack: Callable[..., Victim], endpoint: s
     assert status == 200
     assert len(body) > 3 * MB
     assert bystander.most_bytes < most_bytes
+
+
+@pytest.mark.parametrize("unit", ["[],", "{},", '{"a":1},', "[[1]],"])
+def test_forty_megabytes_that_would_become_a_gigabyte(attack: Callable[..., Victim], unit: str) -> None:
+    victim = attack()
+    body = b'{"parameters":{"a":[' + unit.encode() * (40 * MB // len(unit)) + b"1]}}"
+    with Bystander(victim) as bystander, ThreadPoolExecutor(4) as clients:
+        answers = list(clients.map(lambda _: post(victim.ports["http"], "/post", body), range(4)))
+    assert {status for status, _ in answers} == {503}
+    assert bystander.statuses == {200}
+    assert bystander.most_bytes < 500 * MB

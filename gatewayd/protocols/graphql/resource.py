@@ -36,6 +36,7 @@ from gatewayd.messages.headers import Headers
 from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.decoding import room, room_needed
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_documents, check_size
@@ -106,7 +107,9 @@ class GraphqlApi:
             forwarded = self._backend.forwarded
             headers = forwarded_headers(forwarded, http_request) if forwarded else ()
             execution = _Execution(self._backend, self._loop, self._queries, http_request.request_id, headers)
-            answer, answered = await self._loop.on_loop(execution.answer, body)
+            size = await room_needed(self._backend, body) if isinstance(body, bytes) else 0
+            with room(self._backend.buffers, size):
+                answer, answered = await self._loop.on_loop(execution.answer, body)
         except Exception as error:
             respond_with_error(http_request, error)
             return

@@ -29,6 +29,7 @@ from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.coding import CODINGS, decoded, zipped
 from gatewayd.protocols.http.errors import encode_error, encode_network_error
@@ -169,7 +170,7 @@ async def _decode(
         "request_id": http_request.given_id,
         "max_documents": backend.gateway.max_documents,
     }
-    request = await here_or_offloaded(backend.offload, len(body), requests.decode_request, body, **options)
+    request = await decoded_in_room(backend, requests.decode_request, body, **options)
     http_request.request_id = request.request_id
     return request
 

@@ -38,6 +38,7 @@ from gatewayd.errors import (
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
+from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, head
 from gatewayd.protocols.websocket.conversation import (
@@ -419,9 +420,7 @@ class WebSocketSession(WebSocketServerProtocol):
         try:
             limit = backend.gateway.max_documents
             if frames.slow:
-                request = await here_or_offloaded(
-                    backend.offload, len(payload), frames.decode, payload, limit
-                )
+                request = await decoded_in_room(backend, frames.decode, payload, limit)
                 response = await backend.dispatcher.dispatch(self._with_headers(request))
                 size = len(response.documents)
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)

@@ -339,3 +339,30 @@ async def test_more_documents_than_allowed_are_refused():
         status, _, _ = await in_thread(call, gateway.port, "POST", "/search", b'{"data":[{},{}]}')
         assert status == 200
         assert gateway.buffers.held_bytes == 0
+
+
+LISTS = b'{"parameters":{"a":[' + b"[]," * 30_000 + b"1]}}"
+TEXT = b'{"parameters":{"a":"' + b"a" * 90_000 + b'"}}'
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_counts_as_what_it_becomes_while_it_is_decoded():
+    async with served(max_buffered_bytes=1_000_000, expose_graphql_endpoint=True) as gateway:
+        for path in ("/post", "/search", "/graphql"):
+            status, headers, answer = await in_thread(call, gateway.port, "POST", path, LISTS)
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "gateway.max_buffered_bytes" in json.loads(answer)["detail"]
+        status, _, _ = await in_thread(call, gateway.port, "POST", "/post", TEXT)
+        assert status == 200
+        assert gateway.buffers.held_bytes == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_that_was_decoded_is_held_as_its_text():
+    async with served(dispatcher=FakeDispatcher(held=True), max_buffered_bytes=5_000_000) as gateway:
+        body = b'{"requestId":"r0",' + LISTS[1:]
+        answer = in_thread(call, gateway.port, "POST", "/post", body)
+        await until(lambda: gateway.dispatcher.waiting)
+        assert gateway.buffers.held_bytes == len(body)
+        gateway.dispatcher.settle("r0")
+        assert (await answer)[0] == 200

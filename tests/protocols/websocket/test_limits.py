@@ -154,3 +154,18 @@ async def test_more_documents_than_allowed_close_with_1009():
         code, reason = await asyncio_client(conversation)
         assert code == 1009
         assert "more than 2 documents" in reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_that_becomes_too_much_closes_with_1013():
+    async def conversation():
+        async with websockets.connect(gateway.ws_url, proxy=None) as session:
+            await session.send('{"parameters": {"a": [' + "[]," * 30_000 + "1]}}")
+            await asyncio.wait_for(session.wait_closed(), 10)
+            return session.close_code, session.close_reason
+
+    async with served(("websocket",), max_buffered_bytes=1_000_000) as gateway:
+        code, reason = await asyncio_client(conversation)
+        assert code == 1013
+        assert "the JSON would take about" in reason
+        assert gateway.buffers.held_bytes == 0
