@@ -12,7 +12,8 @@ import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from gatewayd.bounded_log import Allowance, BoundedLogger
+from gatewayd.allowance import Allowance
+from gatewayd.bounded_log import BoundedLogger
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that: tests of
 # Ctrl-C would wait for ever. A handler of ours becomes the default in a child.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, formatEvent
 
-from gatewayd.bounded_log import Allowance, BoundedLogger
+from gatewayd.allowance import Allowance, Bounded
+from gatewayd.bounded_log import BoundedLogger
 
 
 class Clock:
@@ -87,6 +89,28 @@ def test_texts_of_clients_are_cut_and_cannot_forge_lines(
 ) -> None:
     BoundedLogger("somewhere", observer=events.append).error("{value}", value=value)
     assert texts(events) == [shown]
+
+
+def test_a_logger_of_the_standard_library(clock: Clock) -> None:
+    found: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    log = logging.Logger("bounded")
+    log.addHandler(Kept())
+    log.addFilter(Bounded(Allowance(2, clock)))
+    for number in range(5):
+        log.error("request %d failed", number)
+    clock.now_s = 1.0
+    log.error("request %d failed", 5)
+
+    assert found == [
+        "request 0 failed",
+        "request 1 failed",
+        "(3 more lines like this one were left out) request 5 failed",
+    ]
 
 
 def test_kinds_that_have_no_end_are_forgotten(clock: Clock) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 from docarray import Document, DocumentArray
 
+from gatewayd.allowance import Bounded
 from gatewayd.errors import BadRequest, IllegalHeader
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import accepted, named
@@ -35,6 +36,7 @@ from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, f
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 log = logging.getLogger(__name__)
+log.addFilter(Bounded())  # clients can make methods fail as often as they like
 
 
 _LONGEST_DOCSTRING: Final = 10_000
