@@ -47,6 +47,10 @@ def caught_failures() -> Iterator[list[Failure]]:
     class Watcher(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             error = record.exc_info[1] if record.exc_info else None
+            if isinstance(error, BlockingIOError) and "PollerCompletionQueue" in record.getMessage():
+                # grpc.aio with two loops in a process, as tests have: one finds that the other has read the
+                # pipe they share. Nothing is lost.
+                return
             failures.append(Failure(error or AssertionError(record.getMessage())))
 
     watcher = Watcher(logging.ERROR)

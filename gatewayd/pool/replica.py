@@ -144,6 +144,11 @@ class Replica:
             self._suspected_s = now
             self._begin_probe(self._suspicion_confirmed)
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether it has ever answered a call, or told its endpoints."""
+        return self.successes > 0 or self.endpoints is not None
+
     # -- its connection ------------------------------------------------------------------------------
 
     def state_changed(self, state: State) -> None:

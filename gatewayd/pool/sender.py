@@ -284,6 +284,9 @@ class _PendingCall:
         if sender.closed:
             self._fail(Draining())
             return
+        if error.lost and not replica.has_answered:
+            # It greets and hangs up: no request of ours has ended it.
+            error = CallError(error.code, error.details, reached=error.reached)
         step = self._attempts.failed(
             error, replica.label, now_s, readable=readable, budget=sender.budget, dice=sender.dice.random()
         )

@@ -120,6 +120,25 @@ def test_a_lost_connection_fails_no_request() -> None:
     assert setup.count("retried") == 5
 
 
+@pytest.mark.parametrize("served_before", [False, True])
+def test_only_replicas_that_have_answered_count_as_ended_by_a_request(served_before: bool) -> None:
+    """A server that greets and hangs up costs a request its attempts, not its answer."""
+    setup = Setup(external(A, B, C))
+    if served_before:
+        for channel in setup.channels.values():
+            channel.answer_discovery()
+    sent = setup.send()
+    for _ in range(2):
+        channel = next(channel for channel in setup.channels.values() if channel.calls)
+        channel.fail(CallError("UNAVAILABLE", "Socket closed", lost=True))
+        setup.advance(0.01)
+
+    assert sent.done is served_before
+    if not served_before:
+        next(channel for channel in setup.channels.values() if channel.calls).answer()
+        assert sent.result == ANSWER
+
+
 def test_the_same_replica_is_not_called_twice_while_another_is_left() -> None:
     setup = Setup(external(A, B, C))
     sent = setup.send()
