@@ -80,7 +80,10 @@ log = BoundedLogger()
 
 
 class AutobahnLog(BoundedLogger):
-    """Autobahn's lines about one connection."""
+    """Autobahn's lines about one connection, without the connection: observers may keep an event."""
+
+    def __get__(self, instance: object, owner: object = None) -> AutobahnLog:
+        return self
 
     def debug(self, *_: object, **__: object) -> None:
         """Autobahn logs all that it does."""
