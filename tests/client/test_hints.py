@@ -13,6 +13,8 @@ from gatewayd.client.hints import explained
 from tests.certificates import make
 from tests.processes import Gateway, free_ports
 
+pytestmark = pytest.mark.slow
+
 TARGET = parse_address("127.0.0.1", 1, "grpc", None, Certificates())
 
 

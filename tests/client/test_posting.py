@@ -15,6 +15,8 @@ from gatewayd.client.client import Client
 from gatewayd.client.errors import BadClient, BadClientCallback, BadServer
 from tests.client.conftest import Waiting
 
+pytestmark = pytest.mark.slow
+
 # inputs, and the texts of what comes back from /tag.
 INPUTS = {
     "nothing at all": (None, []),

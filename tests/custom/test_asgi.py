@@ -27,6 +27,8 @@ from tests.custom.serving import get, serving
 from tests.protocols.harness import FakeDispatcher, in_thread, until
 from tests.protocols.http.test_http import call
 
+pytestmark = pytest.mark.slow
+
 Handler = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 

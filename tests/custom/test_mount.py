@@ -36,6 +36,8 @@ from tests.protocols.harness import (
 )
 from tests.protocols.http.test_http import call
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:

@@ -24,6 +24,8 @@ from tests.paths import ROOT
 from tests.processes import ExecutorProcess, free_ports
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Here(Executor):
     """A class of a module that no other process can import by its name."""

@@ -27,6 +27,8 @@ from gatewayd.protocols.port import make_port
 from tests.processes import Gateway, environment
 from tests.protocols.harness import FakeDispatcher, backend, in_thread
 
+pytestmark = pytest.mark.slow
+
 reactor: Any = _reactor
 
 

@@ -26,6 +26,8 @@ from gatewayd.rpc.channel import CallError, Channel, ChannelSettings
 from tests.rpc.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
 from tests.waiting import until_on_reactor
 
+pytestmark = pytest.mark.slow
+
 CALL = Call((b"",), "/x")
 
 

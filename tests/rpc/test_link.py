@@ -24,6 +24,8 @@ from tests.rpc.peer import SETTINGS, frame
 from tests.rpc.servers import ALL, Executor, listening
 from tests.rpc.test_channel import CALL, Bench, error_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest_twisted.async_yield_fixture()
 async def bench() -> AsyncIterator[Bench]:

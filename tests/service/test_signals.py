@@ -13,6 +13,8 @@ import pytest
 from gatewayd.service.signals import StopSignals
 from tests.processes import Child, environment
 
+pytestmark = pytest.mark.slow
+
 FLOW = """
 jtype: Flow
 gateway: {protocol: [grpc, http], port: [0, 0], host: 127.0.0.1}

@@ -26,6 +26,8 @@ from tests.paths import ROOT
 from tests.processes import Gateway
 from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = load("graphql.json")
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
 

@@ -16,6 +16,8 @@ from gatewayd.messages.request import Request
 from tests.protocols.harness import FakeDispatcher, asyncio_client, in_thread, reactor, served, until
 from tests.protocols.websocket.frames_by_hand import BINARY, CLOSE, PING, TEXT, Talk, frame
 
+pytestmark = pytest.mark.slow
+
 
 def request_bytes(request_id, documents=b""):
     return wire.encode_request(Request(request_id, "/tag", documents=documents))
