@@ -33,7 +33,7 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
 @attrs.frozen
-class Identity:
+class KeyPair:
     """
     A certificate chain, the gateway's own certificate first, and its key: both PEM, checked, and a pair.
 
@@ -49,7 +49,7 @@ class Identity:
     key_kind: str | None = None
 
 
-class UnusableIdentity(ConfigError):
+class UnusableKeyPair(ConfigError):
     """The files cannot serve TLS: ``reason`` says why; ``setting`` is the gateway's key to look at."""
 
     def __init__(self, setting: str, reason: str) -> None:
@@ -62,36 +62,36 @@ class UnusableIdentity(ConfigError):
 class WebTls:
     """The context factory of a port of HTTP and WebSocket, for ``TLSMemoryBIOFactory``. Reactor only."""
 
-    def __init__(self, identity: Identity) -> None:
-        """Raises UnusableIdentity if OpenSSL refuses the certificate or key."""
-        self._context = _context(identity)
+    def __init__(self, key_pair: KeyPair) -> None:
+        """Raises UnusableKeyPair if OpenSSL refuses the certificate or key."""
+        self._context = _context(key_pair)
 
     def getContext(self) -> SSL.Context:
         """The context of each connection."""
         return self._context
 
 
-def load_identity(certfile: str | None, keyfile: str | None, now: datetime | None = None) -> Identity | None:
+def load_key_pair(certfile: str | None, keyfile: str | None, now: datetime | None = None) -> KeyPair | None:
     """
     Read and check a gateway's ``ssl_certfile`` and ``ssl_keyfile``; None if both are None.
 
     Reads files: call it before the reactor runs, or in a thread. The certificates must be valid at ``now``,
-    by default the time of the call. Raises UnusableIdentity, which names the file and its fault.
+    by default the time of the call. Raises UnusableKeyPair, which names the file and its fault.
     """
     if certfile is None and keyfile is None:
         return None
     if keyfile is None:
-        raise UnusableIdentity("ssl_certfile", f"{certfile} is given without gateway.ssl_keyfile: {PAIR}")
+        raise UnusableKeyPair("ssl_certfile", f"{certfile} is given without gateway.ssl_keyfile: {PAIR}")
     if certfile is None:
-        raise UnusableIdentity("ssl_keyfile", f"{keyfile} is given without gateway.ssl_certfile: {PAIR}")
+        raise UnusableKeyPair("ssl_keyfile", f"{keyfile} is given without gateway.ssl_certfile: {PAIR}")
     chain_pem = _read("ssl_certfile", certfile)
     key_pem = _read("ssl_keyfile", keyfile)
     chain = _certificates(certfile, chain_pem, now or datetime.now(UTC))
     key = _private_key(keyfile, key_pem)
     _check_pair(certfile, chain, keyfile, key)
-    identity = Identity(certfile, keyfile, chain_pem, key_pem, _unusual(key))
-    _context(identity)
-    return identity
+    key_pair = KeyPair(certfile, keyfile, chain_pem, key_pem, _unusual(key))
+    _context(key_pair)
+    return key_pair
 
 
 def _choose_protocol(_connection: SSL.Connection, offered: list[bytes]) -> Any:
@@ -104,21 +104,21 @@ def _read(setting: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UnusableIdentity(setting, f"{path} cannot be read: {error.strerror or error}") from error
+        raise UnusableKeyPair(setting, f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _certificates(path: str, pem: bytes, now: datetime) -> list[x509.Certificate]:
     try:
         chain = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise UnusableIdentity("ssl_certfile", f"{path} holds no PEM certificate: {error}") from error
+        raise UnusableKeyPair("ssl_certfile", f"{path} holds no PEM certificate: {error}") from error
     for certificate in chain:
         subject = certificate.subject.rfc4514_string() or "without a subject"
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now > end:
-            raise UnusableIdentity("ssl_certfile", f"{path}: the certificate {subject} expired on {end}")
+            raise UnusableKeyPair("ssl_certfile", f"{path}: the certificate {subject} expired on {end}")
         if now < begin:
-            raise UnusableIdentity(
+            raise UnusableKeyPair(
                 "ssl_certfile", f"{path}: the certificate {subject} is not valid before {begin}"
             )
     return chain
@@ -129,14 +129,14 @@ def _private_key(path: str, pem: bytes) -> PrivateKeyTypes:
         return serialization.load_pem_private_key(pem, password=None)
     except TypeError as error:
         # What cryptography raises for a key that needs a password.
-        raise UnusableIdentity(
+        raise UnusableKeyPair(
             "ssl_keyfile",
             f"{path} is encrypted; gatewayd has no way to ask for its password. "
             f"Write it without one (openssl pkey -in {path} -out plain.pem)",
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         # The error's text may quote the file.
-        raise UnusableIdentity("ssl_keyfile", f"{path} holds no PEM private key that can be used") from error
+        raise UnusableKeyPair("ssl_keyfile", f"{path} holds no PEM private key that can be used") from error
 
 
 def _check_pair(certfile: str, chain: Sequence[x509.Certificate], keyfile: str, key: PrivateKeyTypes) -> None:
@@ -149,12 +149,12 @@ def _check_pair(certfile: str, chain: Sequence[x509.Certificate], keyfile: str, 
     if matching and matching[0] == 1:
         return
     if matching:
-        raise UnusableIdentity(
+        raise UnusableKeyPair(
             "ssl_certfile",
             f"{certfile}: the key in {keyfile} belongs to certificate {matching[0]} "
             "of the file; the gateway's own certificate must be the first",
         )
-    raise UnusableIdentity("ssl_keyfile", f"{keyfile} is not the key of the certificate in {certfile}")
+    raise UnusableKeyPair("ssl_keyfile", f"{keyfile} is not the key of the certificate in {certfile}")
 
 
 def _unusual(key: PrivateKeyTypes) -> str | None:
@@ -171,14 +171,14 @@ def _public_bytes(key: Any) -> bytes:
     return der
 
 
-def _context(identity: Identity) -> SSL.Context:
+def _context(key_pair: KeyPair) -> SSL.Context:
     """Twisted's settings, for TLS 1.2 and newer; what is added to them says why."""
     # A quarter of what reading a Flow file would import, and most Flows have no certificate.
     from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersion
 
     # Any: Twisted hands them on to pyOpenSSL, which prefers cryptography's classes to its own by now.
-    chain: list[Any] = list(x509.load_pem_x509_certificates(identity.chain_pem))
-    key: Any = serialization.load_pem_private_key(identity.key_pem, password=None)
+    chain: list[Any] = list(x509.load_pem_x509_certificates(key_pair.chain_pem))
+    key: Any = serialization.load_pem_private_key(key_pair.key_pem, password=None)
     try:
         context = CertificateOptions(
             privateKey=key,
@@ -191,8 +191,8 @@ def _context(identity: Identity) -> SSL.Context:
         ).getContext()
     except (SSL.Error, TypeError) as error:
         reasons = "; ".join(entry[-1] for entry in error.args[0]) if isinstance(error, SSL.Error) else error
-        raise UnusableIdentity(
-            "ssl_certfile", f"OpenSSL refuses {identity.certfile} with {identity.keyfile}: {reasons}"
+        raise UnusableKeyPair(
+            "ssl_certfile", f"OpenSSL refuses {key_pair.certfile} with {key_pair.keyfile}: {reasons}"
         ) from error
     # A client could make the gateway do handshakes without end on one connection of TLS 1.2.
     context.set_options(SSL.OP_NO_RENEGOTIATION)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gatewayd.config import flow_from_mapping
-from gatewayd.tls import UnusableIdentity, WebTls, load_identity
+from gatewayd.tls import UnusableKeyPair, WebTls, load_key_pair
 from tests.certificates import Party, make, write_files
 
 
@@ -27,9 +27,9 @@ def paths(tmp_path: Path, party: Party) -> tuple[Path, Path]:
     return certfile, keyfile
 
 
-def refusal(certfile: object, keyfile: object, **more: object) -> UnusableIdentity:
-    with pytest.raises(UnusableIdentity) as caught:
-        load_identity(
+def refusal(certfile: object, keyfile: object, **more: object) -> UnusableKeyPair:
+    with pytest.raises(UnusableKeyPair) as caught:
+        load_key_pair(
             None if certfile is None else str(certfile),
             None if keyfile is None else str(keyfile),
             **more,  # type: ignore[arg-type]
@@ -37,22 +37,22 @@ def refusal(certfile: object, keyfile: object, **more: object) -> UnusableIdenti
     return caught.value
 
 
-def test_no_files_are_no_identity() -> None:
-    assert load_identity(None, None) is None
+def test_no_files_are_no_key_pair() -> None:
+    assert load_key_pair(None, None) is None
 
 
-def test_a_chain_and_its_key_are_an_identity(tmp_path: Path) -> None:
+def test_a_chain_and_its_key_are_a_key_pair(tmp_path: Path) -> None:
     files = write_files(tmp_path)
 
-    identity = load_identity(str(files.chain), str(files.key))
+    key_pair = load_key_pair(str(files.chain), str(files.key))
 
-    assert identity is not None
-    assert identity.chain_pem.count(b"BEGIN CERTIFICATE") == 2
-    assert WebTls(identity).getContext() is not None
+    assert key_pair is not None
+    assert key_pair.chain_pem.count(b"BEGIN CERTIFICATE") == 2
+    assert WebTls(key_pair).getContext() is not None
 
 
-def test_an_identity_shows_no_key(paths: tuple[Path, Path]) -> None:
-    assert "PRIVATE" not in repr(load_identity(*map(str, paths)))
+def test_a_key_pair_shows_no_key(paths: tuple[Path, Path]) -> None:
+    assert "PRIVATE" not in repr(load_key_pair(*map(str, paths)))
 
 
 @pytest.mark.parametrize("given", [("a.pem", None), (None, "a.pem")])

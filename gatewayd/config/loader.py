@@ -25,7 +25,7 @@ from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, L
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
-from gatewayd.tls import UnusableIdentity, load_identity
+from gatewayd.tls import UnusableKeyPair, load_key_pair
 
 
 @attrs.frozen
@@ -234,13 +234,13 @@ def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
     }
     fields.update(files)
     try:
-        identity = load_identity(files.get("ssl_certfile"), files.get("ssl_keyfile"))
-    except UnusableIdentity as error:
+        key_pair = load_key_pair(files.get("ssl_certfile"), files.get("ssl_keyfile"))
+    except UnusableKeyPair as error:
         layer[error.setting].place.refuse(error.reason)
         return
-    if identity is not None and identity.key_kind is not None:
+    if key_pair is not None and key_pair.key_kind is not None:
         layer["ssl_keyfile"].place.warn(
-            f"gRPC's clients in Python and C++ know no keys of the kind {identity.key_kind}; "
+            f"gRPC's clients in Python and C++ know no keys of the kind {key_pair.key_kind}; "
             "RSA and the curves P-256 and P-384 are known to all"
         )
 

@@ -17,7 +17,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.tls import Identity
+from gatewayd.tls import KeyPair
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 
@@ -52,8 +52,8 @@ class Backend:
 
     ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)``
     runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
-    together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With an
-    ``identity`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
+    together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With a
+    ``key_pair`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
     are not the gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now.
     ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
     """
@@ -65,7 +65,7 @@ class Backend:
     reactor: PortReactor
     buffers: Buffers
     bridge: Bridge
-    identity: Identity | None = None
+    key_pair: KeyPair | None = None
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
     forwarded: AllowList = attrs.field(init=False)

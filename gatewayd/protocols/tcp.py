@@ -140,15 +140,15 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
     """
     Listen for ``listener`` on the gateway's host; ``factory`` is an IProtocolFactory.
 
-    Raises PortTaken, or UnusableIdentity.
+    Raises PortTaken, or UnusableKeyPair.
     """
     host = backend.gateway.host
-    if backend.identity is not None:
+    if backend.key_pair is not None:
         clock: Any = backend.reactor
-        secured = TLSMemoryBIOFactory(WebTls(backend.identity), False, factory, clock)
+        secured = TLSMemoryBIOFactory(WebTls(backend.key_pair), False, factory, clock)
         secured.protocol = TlsTransport
         factory = secured
-    factory = AdmittingFactory(factory, backend.admission, secure=backend.identity is not None)
+    factory = AdmittingFactory(factory, backend.admission, secure=backend.key_pair is not None)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):

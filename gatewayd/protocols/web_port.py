@@ -140,7 +140,7 @@ class WebPort:
         """What the port speaks, where, and its open connections."""
         assert self._listening is not None, "report before listen"
         host, port = self._backend.gateway.host, int(self._listening.getHost().port)
-        tls = self._backend.identity is not None
+        tls = self._backend.key_pair is not None
         at = "localhost" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
         # Whether the certificate is valid for this name is not known here.
         curl = f"curl {'-sk' if tls else '-s'} {'https' if tls else 'http'}://{at}:{port}/post"

@@ -29,7 +29,7 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.tls import load_identity
+from gatewayd.tls import load_key_pair
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
@@ -87,7 +87,7 @@ class GatewayServer:
             offload=self._bridge.offload,
             reactor=self._reactor,
             buffers=Buffers(settings.max_buffered_bytes),
-            identity=load_identity(settings.ssl_certfile, settings.ssl_keyfile),
+            key_pair=load_key_pair(settings.ssl_certfile, settings.ssl_keyfile),
             bridge=self._bridge,
             extension=self._custom,
             endpoints=self._pool.endpoints,

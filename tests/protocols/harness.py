@@ -130,9 +130,9 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
-    identity = settings.pop("identity", None)
+    key_pair = settings.pop("key_pair", None)
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, identity=identity)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, key_pair=key_pair)
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:

@@ -29,7 +29,7 @@ from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
-from gatewayd.tls import Identity, UnusableIdentity
+from gatewayd.tls import KeyPair, UnusableKeyPair
 
 _START_TIMEOUT_S = 10.0
 # What health checks and reflection ask in.
@@ -49,7 +49,7 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         gateway.max_message_bytes,
         gateway.max_unsent_bytes,
     )
-    return GrpcPort(backend.bridge, servicer, gateway, backend.identity, listener.port)
+    return GrpcPort(backend.bridge, servicer, gateway, backend.key_pair, listener.port)
 
 
 class GrpcPort:
@@ -63,14 +63,14 @@ class GrpcPort:
         bridge: Bridge,
         servicer: Servicer,
         gateway: GatewayConfig,
-        identity: Identity | None = None,
+        key_pair: KeyPair | None = None,
         port: int = 0,
     ) -> None:
-        """With an ``identity`` the port speaks TLS only; ``port`` 0 is a free one."""
+        """With a ``key_pair`` the port speaks TLS only; ``port`` 0 is a free one."""
         self._bridge = bridge
         self._servicer = servicer
         self._gateway = gateway
-        self._identity = identity
+        self._key_pair = key_pair
         self._port = port
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
@@ -79,7 +79,7 @@ class GrpcPort:
         """
         Bind and serve.
 
-        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableIdentity.
+        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableKeyPair.
         """
         self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
@@ -103,7 +103,7 @@ class GrpcPort:
 
     def report(self) -> PortReport:
         """What the port speaks, and where; gRPC's server does not say how many connections are open."""
-        return PortReport(("grpc",), self._gateway.host, self._port, self._identity is not None)
+        return PortReport(("grpc",), self._gateway.host, self._port, self._key_pair is not None)
 
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
@@ -130,20 +130,20 @@ class GrpcPort:
         return found[:1] if found[0] in EVERYWHERE else found
 
     def _bind(self, server: Any, address: str) -> int:
-        if self._identity is None:
+        if self._key_pair is None:
             return int(server.add_insecure_port(address))
         # TLS 1.2 and 1.3 with ALPN h2, and no certificates of clients: gRPC's defaults.
-        pair = (self._identity.key_pem, self._identity.chain_pem)
+        pair = (self._key_pair.key_pem, self._key_pair.chain_pem)
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
     def _refusal(self, address: str, port: int) -> ConfigError:
         """Why gRPC could not bind: it logs that, but its exception doesn't say."""
         host = self._gateway.host
         reason = bind_error(address, port)
-        if reason is None and self._identity is not None:
+        if reason is None and self._key_pair is not None:
             # gRPC brings a TLS library of its own, which knows fewer kinds of keys than OpenSSL.
-            return UnusableIdentity(
-                "ssl_certfile", f"gRPC refuses {self._identity.certfile} with {self._identity.keyfile}"
+            return UnusableKeyPair(
+                "ssl_certfile", f"gRPC refuses {self._key_pair.certfile} with {self._key_pair.keyfile}"
             )
         return PortTaken("grpc", host, port, reason or os.strerror(errno.EADDRINUSE))
 

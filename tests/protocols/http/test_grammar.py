@@ -17,7 +17,7 @@ from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.http.grammar import content_length, is_authority, members, origin_form
 from gatewayd.protocols.http.site import SiteLimits
 from gatewayd.protocols.web_port import WebPort
-from gatewayd.tls import load_identity
+from gatewayd.tls import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, served, until
 
@@ -175,9 +175,9 @@ def certificate(tmp_path_factory):
 @pytest_twisted.ensureDeferred
 async def test_faulty_heads_are_refused_behind_tls(certificate):
     tls = ssl.create_default_context(cafile=str(certificate.roots))
-    identity = load_identity(str(certificate.chain), str(certificate.key))
+    key_pair = load_key_pair(str(certificate.chain), str(certificate.key))
     gateway = GatewayConfig(host="127.0.0.1")
-    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), identity=identity))
+    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), key_pair=key_pair))
     web.site.limits = attrs.evolve(web.site.limits, linger_s=0.01)
     web.listen()
     try:
