@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from cryptography import x509
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 _PEM = serialization.Encoding.PEM
+LOCAL: Final = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 _DAY = datetime.timedelta(days=1)
 
 
@@ -37,20 +39,25 @@ class Party:
 
 
 def make(
-    name: str,
+    name: str | Sequence[str],
     *,
     issuer: Party | None = None,
     authority: bool = False,
     begin_days: float = -1,
     end_days: float = 1,
     key: Any = None,
+    names: Sequence[x509.GeneralName] = LOCAL,
 ) -> Party:
-    """A certificate valid from ``begin_days`` to ``end_days`` from now; self-signed without an issuer."""
+    """
+    A certificate valid from ``begin_days`` to ``end_days`` from now; self-signed without an issuer.
+
+    ``name`` is its subject's common name, or several; ``names`` its alternative names.
+    """
     key = key or ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    common = [name] if isinstance(name, str) else name
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each) for each in common])
     signer = issuer.key if issuer else key
     now = datetime.datetime.now(datetime.UTC)
-    hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -60,7 +67,7 @@ def make(
         .not_valid_before(now + begin_days * _DAY)
         .not_valid_after(now + end_days * _DAY)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False

@@ -64,18 +64,19 @@ IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"
 # are messages and pb: whatever may be imported by everybody imports no folder but those two.
 FOLDERS = {
     "messages": set(),
-    "config": {"messages"},
+    "tls": set(),
+    "config": {"messages", "tls"},
     "dispatch": {"config", "messages"},
     "rpc": {"messages"},
     "pool": {"config", "messages", "rpc"},
-    "protocols": {"config", "messages"},
+    "protocols": {"config", "messages", "tls"},
     "executor": {"config", "messages"},
     "logging": {"executor"},
     "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},
     "client": {"messages"},
     "flow": {"client", "config", "custom", "executor"},
-    "service": {"config", "custom", "dispatch", "pool", "protocols", "supervisor"},
+    "service": {"config", "custom", "dispatch", "pool", "protocols", "supervisor", "tls"},
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
     "cli": {"client", "config", "custom", "executor", "flow", "messages"},
 }

@@ -25,7 +25,8 @@ from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, L
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
-from gatewayd.tls import UnusableKeyPair, load_key_pair
+from gatewayd.tls.files import load_key_pair
+from gatewayd.tls.key_pair import UnusableKeyPair
 
 
 @attrs.frozen

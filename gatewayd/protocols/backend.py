@@ -17,7 +17,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.tls import KeyPair
+from gatewayd.tls.key_pair import KeyPair
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 

@@ -23,7 +23,7 @@ from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S
-from gatewayd.tls import WebTls
+from gatewayd.tls.web import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
 _BACKLOG: Final = 1024

@@ -29,7 +29,7 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.tls import load_key_pair
+from gatewayd.tls.files import load_key_pair
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted

@@ -11,7 +11,7 @@ import websockets
 from twisted.internet.task import Clock
 
 from gatewayd.protocols.admission import Admission, connections_for
-from gatewayd.tls import load_key_pair
+from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import asyncio_client, in_thread, served, until
 

@@ -17,7 +17,7 @@ import pytest_twisted
 
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
-from gatewayd.tls import load_key_pair
+from gatewayd.tls.files import load_key_pair
 from tests import certificates
 from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
 

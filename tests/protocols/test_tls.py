@@ -12,7 +12,7 @@ import websockets
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols import tcp
 from gatewayd.protocols.web_port import WebPort
-from gatewayd.tls import load_key_pair
+from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, closed, in_thread, served, until
 

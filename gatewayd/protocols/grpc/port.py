@@ -29,7 +29,7 @@ from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
-from gatewayd.tls import KeyPair, UnusableKeyPair
+from gatewayd.tls.key_pair import KeyPair, UnusableKeyPair
 
 _START_TIMEOUT_S = 10.0
 # What health checks and reflection ask in.

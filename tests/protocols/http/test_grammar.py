@@ -17,7 +17,7 @@ from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.http.grammar import content_length, is_authority, members, origin_form
 from gatewayd.protocols.http.site import SiteLimits
 from gatewayd.protocols.web_port import WebPort
-from gatewayd.tls import load_key_pair
+from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, served, until
 

@@ -1,7 +1,7 @@
 """
-One certificate and its key, checked, and Twisted's TLS context of them; gRPC takes them as they are.
+Reads the files of TLS, and checks them.
 
-Both files are checked when they are loaded, before anything listens: clients would see a mistake only as a
+They are checked when they are loaded, before anything listens: clients would see a mistake only as a
 handshake that fails.
 """
 
@@ -10,65 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLContextFactory
-from zope.interface import implementer
 
-from gatewayd.errors import ConfigError
-
-# What the reference says of one file without the other.
-PAIR: Final = "you can't pass a ssl_keyfile without a ssl_certfile and vice versa"
-
-# Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); all ciphers of
-# TLS 1.3 have both.
-_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
-
-
-@attrs.frozen
-class KeyPair:
-    """
-    A certificate chain, the gateway's own certificate first, and its key: both PEM, checked, and a pair.
-
-    ``certfile`` and ``keyfile`` are the files they were read from. ``key_kind`` names a kind of key that
-    gRPC's clients in Python and C++ refuse in the handshake (BoringSSL offers neither Ed25519 nor P-521);
-    None for kinds that every client takes.
-    """
-
-    certfile: str
-    keyfile: str
-    chain_pem: bytes
-    key_pem: bytes = attrs.field(repr=False)
-    key_kind: str | None = None
-
-
-class UnusableKeyPair(ConfigError):
-    """The files cannot serve TLS: ``reason`` says why; ``setting`` is the gateway's key to look at."""
-
-    def __init__(self, setting: str, reason: str) -> None:
-        self.setting = setting
-        self.reason = reason
-        super().__init__(f"gateway.{setting}: {reason}")
-
-
-@implementer(IOpenSSLContextFactory)
-class WebTls:
-    """The context factory of a port of HTTP and WebSocket, for ``TLSMemoryBIOFactory``. Reactor only."""
-
-    def __init__(self, key_pair: KeyPair) -> None:
-        """Raises UnusableKeyPair if OpenSSL refuses the certificate or key."""
-        self._context = _context(key_pair)
-
-    def getContext(self) -> SSL.Context:
-        """The context of each connection."""
-        return self._context
+from gatewayd.tls.key_pair import PAIR, KeyPair, UnusableKeyPair
+from gatewayd.tls.web import context_of
 
 
 def load_key_pair(certfile: str | None, keyfile: str | None, now: datetime | None = None) -> KeyPair | None:
@@ -90,14 +41,8 @@ def load_key_pair(certfile: str | None, keyfile: str | None, now: datetime | Non
     key = _private_key(keyfile, key_pem)
     _check_pair(certfile, chain, keyfile, key)
     key_pair = KeyPair(certfile, keyfile, chain_pem, key_pem, _unusual(key))
-    _context(key_pair)
+    context_of(key_pair)
     return key_pair
-
-
-def _choose_protocol(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    # Twisted would end the handshake of a client that offers only other protocols. It may speak HTTP/1.1
-    # all the same, so the connection goes on without a protocol agreed on.
-    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def _read(setting: str, path: str) -> bytes:
@@ -169,32 +114,3 @@ def _unusual(key: PrivateKeyTypes) -> str | None:
 def _public_bytes(key: Any) -> bytes:
     der: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return der
-
-
-def _context(key_pair: KeyPair) -> SSL.Context:
-    """Twisted's settings, for TLS 1.2 and newer; what is added to them says why."""
-    # A quarter of what reading a Flow file would import, and most Flows have no certificate.
-    from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersion
-
-    # Any: Twisted hands them on to pyOpenSSL, which prefers cryptography's classes to its own by now.
-    chain: list[Any] = list(x509.load_pem_x509_certificates(key_pair.chain_pem))
-    key: Any = serialization.load_pem_private_key(key_pair.key_pem, password=None)
-    try:
-        context = CertificateOptions(
-            privateKey=key,
-            certificate=chain[0],
-            extraCertChain=chain[1:],
-            raiseMinimumTo=TLSVersion.TLSv1_2,
-            acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(_CIPHERS),
-            # Sessions are resumed with tickets, which cost the gateway no memory.
-            enableSessionTickets=True,
-        ).getContext()
-    except (SSL.Error, TypeError) as error:
-        reasons = "; ".join(entry[-1] for entry in error.args[0]) if isinstance(error, SSL.Error) else error
-        raise UnusableKeyPair(
-            "ssl_certfile", f"OpenSSL refuses {key_pair.certfile} with {key_pair.keyfile}: {reasons}"
-        ) from error
-    # A client could make the gateway do handshakes without end on one connection of TLS 1.2.
-    context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_alpn_select_callback(_choose_protocol)
-    return context

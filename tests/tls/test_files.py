@@ -10,7 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gatewayd.config import flow_from_mapping
-from gatewayd.tls import UnusableKeyPair, WebTls, load_key_pair
+from gatewayd.tls.files import load_key_pair
+from gatewayd.tls.key_pair import UnusableKeyPair
+from gatewayd.tls.web import WebTls
 from tests.certificates import Party, make, write_files
 
 
