@@ -22,6 +22,8 @@ The error tree, and the one table of what each protocol says of each error.
     │       ├── UnsupportedTransferCoding
     │       ├── UnsupportedCoding
     │       └── HeadTooLarge
+    ├── Unauthenticated             who calls is not known, and has to be
+    ├── Forbidden                   it is known, and may not
     ├── ExecutorNetworkError        a deployment could not be reached, or not in time
     │   ├── ExecutorUnreachable
     │   ├── DeadlineExceeded
@@ -201,6 +203,22 @@ class HeadTooLarge(HttpRefusal):
 
     def __init__(self) -> None:
         super().__init__("a line of the request's head is too long")
+
+
+class Unauthenticated(GatewayError):
+    """
+    The client has shown no credential, or one that is not valid.
+
+    ``challenge`` is the value of HTTP's WWW-Authenticate.
+    """
+
+    def __init__(self, message: str, challenge: str = "Bearer") -> None:
+        self.challenge = challenge
+        super().__init__(message)
+
+
+class Forbidden(GatewayError):
+    """The caller is known, and may not do this."""
 
 
 class ExecutorNetworkError(GatewayError):
@@ -388,6 +406,8 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     UnsupportedTransferCoding: Row(501),
     UnsupportedCoding: Row(415),
     HeadTooLarge: Row(431),
+    Unauthenticated: Row(401, "UNAUTHENTICATED", 1008),
+    Forbidden: Row(403, "PERMISSION_DENIED", 1008),
     ExecutorNetworkError: Row(500, "UNKNOWN", 1011),
     ExecutorUnreachable: Row(503, "UNAVAILABLE"),
     DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),

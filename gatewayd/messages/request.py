@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import attrs
 
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 
 
@@ -23,6 +24,7 @@ class Request:
     expression over Deployment names, ``""`` for all. ``routes`` are serialised RouteProtos that came
     with the request. ``timeout_s`` is how long the client is willing to wait, None for no limit.
     ``headers`` are those that its protocol brought and that every executor gets (``messages/headers.py``).
+    ``caller`` is filled in where the gateway asks who calls (``gatewayd.access``).
     """
 
     request_id: str
@@ -33,6 +35,7 @@ class Request:
     routes: tuple[bytes, ...] = ()
     timeout_s: float | None = None
     headers: Headers = attrs.field(default=(), repr=False)
+    caller: Caller = ANONYMOUS
 
 
 @attrs.frozen

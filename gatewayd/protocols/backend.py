@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
+from gatewayd.access.door import Door
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
@@ -50,12 +51,13 @@ class Backend:
     """
     What a port of any protocol is made with.
 
-    ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)``
-    runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports
-    together. ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With a
-    ``key_pair`` the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that
-    are not the gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now.
-    ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
+    ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)`` runs
+    a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports together.
+    ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With a ``key_pair``
+    the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that are not the
+    gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now. With a ``door``
+    each protocol asks it who calls, before anything else. ``forwarded`` are the headers that executors get.
+    ``admission`` counts the connections of all ports.
     """
 
     gateway: GatewayConfig
@@ -68,6 +70,7 @@ class Backend:
     key_pair: KeyPair | None = None
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
+    door: Door | None = None
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
 

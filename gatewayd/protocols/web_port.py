@@ -8,14 +8,19 @@ goes to the HTTP paths: all of them where the port speaks HTTP, a few where it d
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 from autobahn.twisted.resource import WebSocketResource
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IAddress
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.clocks import ListeningPort
 from gatewayd.config.model import Listener
 from gatewayd.errors import UpgradeForbidden
+from gatewayd.messages.caller import Caller
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
@@ -43,7 +48,7 @@ class Upgradable(Resource):
     def __init__(self, api: HttpApi, websockets: WebSocketListener) -> None:
         super().__init__()
         self._api = api
-        self._upgrade = WebSocketResource(websockets)
+        self._websockets = websockets
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
         return self._api.wants_body(http_request)
@@ -57,10 +62,23 @@ class Upgradable(Resource):
             _decline_unknown_extensions(http_request)
             http_request.release()
             channel = http_request.channel
-            self._upgrade.render(http_request)
+            WebSocketResource(_Sessions(self._websockets, http_request.caller)).render(http_request)
             # Only now: a port that drains waits for either, and one of the two must be open.
             channel.upgraded()
         return NOT_DONE_YET
+
+
+@attrs.frozen
+class _Sessions:
+    """Makes the session of one connection, whose caller is known."""
+
+    websockets: WebSocketListener
+    caller: Caller
+
+    def buildProtocol(self, address: IAddress) -> Any:
+        session: Any = self.websockets.buildProtocol(address)
+        session.caller = self.caller
+        return session
 
 
 def _asks_to_upgrade(http_request: GatewayRequest) -> bool:

@@ -29,9 +29,11 @@ from graphql import (
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from gatewayd.access.door import DOCS
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import InternalError, InvalidQuery, TooManyDocuments
+from gatewayd.messages.caller import Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.request import Request, Response
@@ -102,11 +104,14 @@ class GraphqlApi:
                 body = _request_in_url(http_request.args or {})
                 if body.query is None and b"text/html" in (http_request.header(b"accept") or b""):
                     page = self._page
+                    if self._backend.door is not None:
+                        self._backend.door.admit(http_request.caller, DOCS)
                     http_request.respond(200, page.body, page.content_type, page.headers)
                     return
             forwarded = self._backend.forwarded
             headers = forwarded_headers(forwarded, http_request) if forwarded else ()
-            execution = _Execution(self._backend, self._loop, self._queries, http_request.request_id, headers)
+            sender = _Sender(http_request.request_id, headers, http_request.caller)
+            execution = _Execution(self._backend, self._loop, self._queries, sender)
             size = await room_needed(self._backend, body) if isinstance(body, bytes) else 0
             with room(self._backend.buffers, size):
                 answer, answered = await self._loop.on_loop(execution.answer, body)
@@ -140,6 +145,15 @@ class _Queries:
             return [GraphQLError("the query is nested too deeply")]
 
 
+@attrs.frozen
+class _Sender:
+    """What a query's Requests have of the HTTP request that brought it."""
+
+    request_id: str
+    headers: Headers
+    caller: Caller
+
+
 class _Execution:
     """
     The execution of one query. Loop thread only.
@@ -147,17 +161,14 @@ class _Execution:
     It is graphql-core's context value, and so satisfies ``schema.QueryContext``.
     """
 
-    def __init__(
-        self, backend: Backend, loop: Bridge, queries: _Queries, request_id: str, headers: Headers
-    ) -> None:
+    def __init__(self, backend: Backend, loop: Bridge, queries: _Queries, sender: _Sender) -> None:
         self.failures: list[GraphQLError] = []
         self.hints: list[str] = []
         self.allowance = Allowance(backend.gateway.max_documents)
         self._backend = backend
         self._loop = loop
         self._queries = queries
-        self._request_id = request_id
-        self._headers = headers
+        self._sender = sender
         self._answered: list[tuple[str, str]] = []
         self._requests = 0
 
@@ -209,19 +220,21 @@ class _Execution:
     def request_id(self) -> str:
         """The HTTP request's id for the first Request; later ones get a number after it."""
         self._requests += 1
-        return self._request_id if self._requests == 1 else f"{self._request_id}.{self._requests}"
+        given = self._sender.request_id
+        return given if self._requests == 1 else f"{given}.{self._requests}"
 
     async def dispatch(self, request: Request) -> Response:
-        if self._headers:
-            request = attrs.evolve(request, headers=self._headers)
+        sender = self._sender
+        if sender.headers or self._backend.door is not None:
+            request = attrs.evolve(request, headers=sender.headers, caller=sender.caller)
         response = await self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
         self._answered += response.headers
         return response
 
     def encode_error(self, error: Exception) -> GraphQLError:
-        public = explained(error, self._request_id)
+        public = explained(error, self._sender.request_id)
         if isinstance(public, InternalError):
-            self._loop.tell_reactor(_log_bug, Failure(error), self._request_id)
+            self._loop.tell_reactor(_log_bug, Failure(error), self._sender.request_id)
         return encode_error(public)
 
 

@@ -20,12 +20,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
+from gatewayd.access.door import DOCS
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
+from gatewayd.protocols.grpc.identification import Doorkeeper
 from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
@@ -48,6 +50,7 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         backend.forwarded,
         gateway.max_message_bytes,
         gateway.max_unsent_bytes,
+        backend.door,
     )
     return GrpcPort(backend.bridge, servicer, gateway, backend.key_pair, listener.port)
 
@@ -110,7 +113,8 @@ class GrpcPort:
         server.add_generic_rpc_handlers(self._servicer.handlers())
         inflating: Any = _InflatingServer(server)
         reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, inflating)  # type: ignore[no-untyped-call]
+        kept: Any = _InflatingServer(server, self._servicer.doorkeeper)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, kept)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -190,10 +194,15 @@ class GrpcPort:
 
 
 class _InflatingServer:
-    """Where gRPC's own services are added to a server: it inflates what they receive, which is small."""
+    """
+    Where gRPC's own services are added to a server: it inflates what they receive, which is small.
 
-    def __init__(self, server: Any) -> None:
+    With a ``doorkeeper`` they are for those who may see the documentation.
+    """
+
+    def __init__(self, server: Any, doorkeeper: Doorkeeper | None = None) -> None:
         self._server = server
+        self._doorkeeper = doorkeeper
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The handlers come once more below, with their names."""
@@ -203,6 +212,11 @@ class _InflatingServer:
             method: handler._replace(request_deserializer=partial(_read_small, handler.request_deserializer))
             for method, handler in handlers.items()
         }
+        if self._doorkeeper is not None:
+            inflating = {
+                method: self._doorkeeper.of_library(f"/{service}/{method}", handler, DOCS)
+                for method, handler in inflating.items()
+            }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, inflating),))
 
 

@@ -27,10 +27,12 @@ import grpc.aio
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from gatewayd.access.door import DRY_RUN, STATUS, Door
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, Draining, GatewayError, InternalError, Overloaded
 from gatewayd.messages import methods, wire
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto, JinaInfoProto
@@ -38,6 +40,7 @@ from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained, failure_status
 from gatewayd.protocols.grpc.errors import encode_error
+from gatewayd.protocols.grpc.identification import Doorkeeper, Handler
 from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
 from gatewayd.protocols.window import UNREAD, Window
 
@@ -55,7 +58,7 @@ class Servicer:
     ``prefetch`` limits the requests in flight of one Call, 0 for no limit. ``status`` makes the maps of
     ``_status``; it also runs on the loop thread, and must not touch state of the reactor thread. ``buffers``
     counts the bytes of the requests under way; None means that they are not limited. ``forwarded`` is the
-    metadata that executors get, and of theirs, clients.
+    metadata that executors get, and of theirs, clients. With a ``door`` it is asked who calls.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Servicer:
         forwarded: AllowList | None = None,
         max_message_bytes: int = 1 << 30,
         max_unsent_bytes: int = 0,
+        door: Door | None = None,
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
@@ -79,23 +83,36 @@ class Servicer:
         # What is being inflated is not counted in ``buffers`` yet.
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[_CallStream] = set()
+        self.doorkeeper = None if door is None else Doorkeeper(door, bridge)
         self.forwarded = AllowList() if forwarded is None else forwarded
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler for each service, from bytes to bytes."""
-        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = methods.by_service(
-            {
-                methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
-                methods.SINGLE: grpc.unary_unary_rpc_method_handler(self.process_single_data),
-                methods.DRY_RUN: grpc.unary_unary_rpc_method_handler(self.dry_run),
-                methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
-            }
+        services = methods.by_service(
+            self._open() if self.doorkeeper is None else self._kept(self.doorkeeper)
         )
         return tuple(
             grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
         )
 
-    async def process_single_data(self, message: bytes, context: Any) -> bytes:
+    def _open(self) -> dict[str, Handler]:
+        return {
+            methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
+            methods.SINGLE: grpc.unary_unary_rpc_method_handler(self.process_single_data),
+            methods.DRY_RUN: grpc.unary_unary_rpc_method_handler(self.dry_run),
+            methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
+        }
+
+    def _kept(self, doorkeeper: Doorkeeper) -> dict[str, Handler]:
+        """As ``_open``, but every method is for those who may."""
+        return {
+            methods.STREAM: doorkeeper.of_many(methods.STREAM, self.call),
+            methods.SINGLE: doorkeeper.of_one(methods.SINGLE, self.process_single_data),
+            methods.DRY_RUN: doorkeeper.of_one(methods.DRY_RUN, self.dry_run, DRY_RUN),
+            methods.STATUS: doorkeeper.of_one(methods.STATUS, self.info, STATUS),
+        }
+
+    async def process_single_data(self, message: bytes, context: Any, caller: Caller = ANONYMOUS) -> bytes:
         """One request, one answer (spec grpc.md, process_single_data)."""
         request: Request | None = None
         try:
@@ -104,6 +121,8 @@ class Servicer:
             request = wire.decode_request(message)
             if self.forwarded:
                 request = _with_headers(request, self.forwarded.of_request(context.invocation_metadata()))
+            if caller is not ANONYMOUS:
+                request = attrs.evolve(request, caller=caller)
             response = await self._bridge.on_reactor(self._dispatch, request, context.time_remaining())
         except Exception as error:
             await _abort(context, error, request)
@@ -111,7 +130,7 @@ class Servicer:
             context.set_trailing_metadata(as_metadata(response.headers))
         return wire.encode_response(response)
 
-    async def call(self, _requests: object, context: Any) -> None:
+    async def call(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
         metadata = context.invocation_metadata()
         ordered, prefetch = _stream_settings(metadata, self._prefetch)
@@ -119,7 +138,7 @@ class Servicer:
             headers = self.forwarded.of_request(metadata or ()) if self.forwarded else ()
         except GatewayError as error:
             await _abort(context, error, None)
-        stream = _CallStream(self, context, Window(prefetch, ordered, self._unsent_bytes), headers)
+        stream = _CallStream(self, context, Window(prefetch, ordered, self._unsent_bytes), headers, caller)
         self._streams.add(stream)
         try:
             await stream.run()
@@ -131,7 +150,7 @@ class Servicer:
         for stream in self._streams:
             stream.drain()
 
-    async def dry_run(self, _empty: bytes, context: Any) -> bytes:
+    async def dry_run(self, _empty: bytes, context: Any, _caller: Caller = ANONYMOUS) -> bytes:
         """A StatusProto; the call itself does not fail for a network error (spec grpc.md)."""
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
@@ -143,7 +162,7 @@ class Servicer:
             await _abort(context, error, None)
         return b""
 
-    async def info(self, _empty: bytes, _context: Any) -> bytes:
+    async def info(self, _empty: bytes, _context: Any, _caller: Caller = ANONYMOUS) -> bytes:
         """A JinaInfoProto (spec status.md)."""
         return JinaInfoProto(**self._status()).SerializeToString()
 
@@ -178,9 +197,15 @@ class _CallStream:
     """One Call under way."""
 
     def __init__(
-        self, servicer: Servicer, context: Any, window: Window[asyncio.Future[Response]], headers: Headers
+        self,
+        servicer: Servicer,
+        context: Any,
+        window: Window[asyncio.Future[Response]],
+        headers: Headers,
+        caller: Caller,
     ) -> None:
         self._servicer = servicer
+        self._caller = caller
         self._headers = headers
         self._metadata: Headers = ()  # those of all answers, as far as they are bounded
         self._context = context
@@ -256,6 +281,8 @@ class _CallStream:
             if looks_compressed(message):
                 message = await self._servicer.inflated(message)
             request = _with_headers(wire.decode_request(message), self._headers)
+            if self._caller is not ANONYMOUS:
+                request = attrs.evolve(request, caller=self._caller)
             answer = self._servicer.dispatch(request, context.time_remaining())
             self._in_flight[answer] = request
             answer.add_done_callback(partial(self._answered, window.admit()))

@@ -44,6 +44,7 @@ from gatewayd.protocols.http.grammar import (
 from gatewayd.protocols.tcp import limit_writes
 
 if TYPE_CHECKING:
+    from gatewayd.access.door import Door
     from gatewayd.protocols.http.site import GatewaySite
 
 _BARE_LF: Final = "a line of its head ends with LF instead of CR LF"
@@ -159,12 +160,26 @@ class GatewayChannel(HTTPChannel):
         except HttpRefusal as error:
             self.refuse(error)
             return
+        if self.site.door is not None and not self._identify(self.site.door):
+            self._answer_without_body()
         if self.length is not None and self.length > self.site.limits.body_bytes:
             self.refuse_body()
         elif self.length and not self.site.buffers.has_room(self.length):
             self.refuse_for_now()
         else:
             super().allHeadersReceived()
+
+    def _identify(self, door: Door) -> bool:
+        """Whether the current request may go on, and its body come."""
+        http_request = self.requests[-1]
+        http_request.head_received(self._command, self._path)
+        return bool(http_request.identify(door))
+
+    def _answer_without_body(self) -> None:
+        """Have the current request answered now as one without a body, and close after it if it has one."""
+        if self.length != 0:
+            self._leaves_body = True
+            self.length = 0
 
     def _send100Continue(self) -> None:
         # HTTPChannel's, for a client that waits before it sends its body. Where the head alone decides, the
@@ -176,9 +191,8 @@ class GatewayChannel(HTTPChannel):
         if self.site.resource.wants_body(http_request):
             super()._send100Continue()
         else:
-            self._leaves_body = True
+            self._answer_without_body()
             self.persistent = 0
-            self.length = 0
 
     def rawDataReceived(self, data: bytes) -> None:
         if self.refused:
@@ -198,7 +212,9 @@ class GatewayChannel(HTTPChannel):
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         # twisted.web's reads the first Connection header only, and no commas.
         options = members(request.requestHeaders.getRawHeaders(b"connection", ()))
-        return version == b"HTTP/1.1" and b"close" not in options and not self.site.connections.draining
+        if version != b"HTTP/1.1" or b"close" in options or self._leaves_body:
+            return False
+        return not self.site.connections.draining
 
     def _refuse_late_head(self) -> None:
         self._deadline = None

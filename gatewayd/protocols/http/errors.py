@@ -15,6 +15,7 @@ from gatewayd.errors import (
     MethodNotAllowed,
     Overloaded,
     PathNotFound,
+    Unauthenticated,
     UnsupportedCoding,
     codes_for,
 )
@@ -81,6 +82,8 @@ def _headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:
         return ((b"Retry-After", b"%d" % max(1, math.ceil(error.retry_after_s))),)
     if isinstance(error, MethodNotAllowed):
         return ((b"Allow", error.allowed.encode()),)
+    if isinstance(error, Unauthenticated):
+        return ((b"WWW-Authenticate", error.challenge.encode()),)
     if isinstance(error, UnsupportedCoding):
         return ((b"Accept-Encoding", b"gzip, deflate"),)
     return ()

@@ -15,12 +15,15 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
+from gatewayd.access.door import Door, Question
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import GatewayError, InternalError, Overloaded
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
 from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 from gatewayd.protocols.http.grammar import origin_form
+from gatewayd.protocols.http.identification import credentials_of, is_for_all
 
 if TYPE_CHECKING:
     from gatewayd.protocols.http.channel import GatewayChannel
@@ -36,12 +39,15 @@ class GatewayRequest(Request):
     """
     One HTTP request, called ``http_request`` elsewhere.
 
-    Answer it with ``respond``. Work passed to ``work_begun`` is cancelled if the client hangs up.
+    Answer it with ``respond``. Work passed to ``work_begun`` is cancelled if the client hangs up. ``caller``
+    is who sends it, where the gateway asks that.
     """
 
     channel: GatewayChannel
     site: GatewaySite
     content: Any
+    caller: Caller = ANONYMOUS
+    _identity: Question | GatewayError | None = None  # what stands between the request and its answer
     _work: Deferred[Any] | None = None
     _id: str | None = None
     _held_bytes = 0
@@ -54,6 +60,21 @@ class GatewayRequest(Request):
     def head_received(self, method: bytes, target: bytes) -> None:
         """Make known what is asked, before the body has come."""
         self.method, self.uri, self.path = method, target, origin_form(target)
+
+    def identify(self, door: Door) -> bool:
+        """Whether the head, which has been received, lets the request go on."""
+        if is_for_all(self):
+            return True
+        try:
+            found = door.identify(credentials_of(self))
+        except GatewayError as error:
+            self._identity = error
+            return False
+        if isinstance(found, Caller):
+            self.caller = found
+        else:
+            self._identity = found
+        return True
 
     def handleContentChunk(self, data: bytes) -> None:
         channel = self.channel
@@ -153,6 +174,27 @@ class GatewayRequest(Request):
         self.path = origin_form(self.uri)
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        if self._identity is None:
+            self._render()
+        elif isinstance(self._identity, GatewayError):
+            self.respond_with(encode_error(self._identity))
+        else:
+            assert self.site.door is not None
+            asking = self.site.door.ask(self._identity)
+            self.work_begun(asking)
+            asking.addCallbacks(self._identified, self._unidentified)
+
+    def _identified(self, caller: Caller) -> None:
+        self._work = None
+        self.caller = caller
+        if not self._disconnected:
+            self._render()
+
+    def _unidentified(self, reason: Failure) -> None:
+        if not self._disconnected:
+            self.processingFailed(reason)
+
+    def _render(self) -> None:
         try:
             self.site.resource.render(self)
         except Exception:

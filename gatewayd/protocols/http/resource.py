@@ -12,6 +12,7 @@ ones, wrong methods.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Set
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -26,6 +27,7 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
+from gatewayd.access.door import DOCS, DRY_RUN, STATUS
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gatewayd.messages.discovery import Described
@@ -110,13 +112,16 @@ class HttpApi(Resource):
         elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
             headers = http_request.site.cors.preflight(http_request.header)
             http_request.respond(200, b"OK", b"text/plain; charset=utf-8", headers)
+        elif not self._admits(http_request):
+            pass
         elif not http_request.path.startswith(b"/"):
             self._answer_for_all_paths(http_request)
         elif http_request.path.startswith(b"//") or not _is_utf8(http_request.path):
             # Klein would take the first for the path without the first slash, and log the second.
             self._answer_not_found(http_request)
         elif (extension := self._extension(http_request)) is not None:
-            extension.render(http_request)
+            if self._admits(http_request, *_spellings(http_request.path)):
+                extension.render(http_request)
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
@@ -134,13 +139,13 @@ class HttpApi(Resource):
     # -- which paths there are ------------------------------------------------------------------------
 
     def _mount(self, gateway: GatewayConfig, full: bool) -> None:
-        self._add(self._description.path, ("GET",), self._describe)
+        self._add(self._description.path, ("GET",), self._kept(DOCS, self._describe))
         for page in documentation(gateway):
-            self._add(page.path, ("GET",), _shows(page))
+            self._add(page.path, ("GET",), self._kept(DOCS, _shows(page)))
         self._add("/", ("GET",), self._health)
         if not full or not gateway.no_debug_endpoints:
-            self._add("/status", ("GET",), self._status_page)
-            self._add("/dry_run", ("GET",), self._dry_run)
+            self._add("/status", ("GET",), self._kept(STATUS, self._status_page))
+            self._add("/dry_run", ("GET",), self._kept(DRY_RUN, self._dry_run))
         if full:
             for route in endpoint_routes(gateway):
                 self._add_route(route)
@@ -167,11 +172,30 @@ class HttpApi(Resource):
 
         page, *files = graphiql(gateway)
         for file in files:
-            self._add(file.path, ("GET",), _shows(file))
+            self._add(file.path, ("GET",), self._kept(DOCS, _shows(file)))
         api = self._graphql = GraphqlApi(self._backend, page)
         self._add(
             page.path, ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )
+
+    def _kept(self, name: str, handler: Handler) -> Handler:
+        """``handler`` for those who may see what rules call ``name``."""
+        return (
+            handler if self._backend.door is None else lambda request: self._admitted(request, name, handler)
+        )
+
+    def _admitted(self, http_request: GatewayRequest, name: str, handler: Handler) -> Deferred[None] | None:
+        return handler(http_request) if self._admits(http_request, name) else None
+
+    def _admits(self, http_request: GatewayRequest, *names: str) -> bool:
+        """Whether the caller may see what has all these names; if not, the request is answered."""
+        try:
+            if self._backend.door is not None:
+                self._backend.door.admit(http_request.caller, *names)
+        except GatewayError as error:
+            http_request.respond_with(encode_error(error))
+            return False
+        return True
 
     def _add(self, path: str, methods: tuple[str, ...], handler: Handler) -> None:
         taken = {
@@ -297,6 +321,12 @@ def _refuse_method(http_request: GatewayRequest, methods: Iterable[str]) -> None
         http_request.respond(204, b"", headers=[(b"Allow", allowed.encode())])
     else:
         http_request.respond_with(encode_error(MethodNotAllowed(allowed)))
+
+
+def _spellings(path: bytes) -> tuple[str, ...]:
+    """What an application may take ``path`` for: a rule about one must not be evaded by another."""
+    decoded = unquote_to_bytes(path).decode("latin-1")
+    return path.decode("latin-1"), decoded, posixpath.normpath(decoded)
 
 
 def _is_utf8(path: bytes) -> bool:

@@ -89,6 +89,7 @@ class GatewaySite(Site):
         self.limits = limits
         self.buffers = backend.buffers
         self.admission = backend.admission
+        self.door = backend.door
         self.connections = connections
         self.hangups = hangups
         self.cors = cors

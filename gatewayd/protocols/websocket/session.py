@@ -35,6 +35,7 @@ from gatewayd.errors import (
     UpgradeForbidden,
     codes_for,
 )
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
@@ -103,6 +104,7 @@ class WebSocketSession(WebSocketServerProtocol):
     factory: WebSocketListener
     transport: Any
     log: Any = AutobahnLog("autobahn.websocket")
+    caller: Caller = ANONYMOUS  # of the whole connection
     # Copied by Autobahn from the factory's options.
     autoPingTimeout: float
     closeHandshakeTimeout: float
@@ -167,6 +169,8 @@ class WebSocketSession(WebSocketServerProtocol):
             refusal = UpgradeForbidden()
             raise ConnectionDeny(codes_for(refusal).http, str(refusal))
         try:
+            if request.path == DRY_RUN and (door := self.factory.backend.door) is not None:
+                door.admit(self.caller, DRY_RUN)
             self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
         except GatewayError as error:
             raise ConnectionDeny(codes_for(error).http, str(error)) from error
@@ -424,11 +428,11 @@ class WebSocketSession(WebSocketServerProtocol):
             limit = backend.gateway.max_documents
             if frames.slow:
                 request = await decoded_in_room(backend, frames.decode, payload, limit)
-                response = await backend.dispatcher.dispatch(self._with_headers(request))
+                response = await backend.dispatcher.dispatch(self._completed(request))
                 size = len(response.documents)
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
-                request = self._with_headers(frames.decode(payload, limit))
+                request = self._completed(frames.decode(payload, limit))
                 answer = frames.encode(await backend.dispatcher.dispatch(request))
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
@@ -439,8 +443,11 @@ class WebSocketSession(WebSocketServerProtocol):
         finally:
             backend.buffers.give_back(len(payload))
 
-    def _with_headers(self, request: Request) -> Request:
-        return attrs.evolve(request, headers=self._headers) if self._headers else request
+    def _completed(self, request: Request) -> Request:
+        """``request`` with what is known of the connection."""
+        if self._headers or self.factory.backend.door is not None:
+            return attrs.evolve(request, headers=self._headers, caller=self.caller)
+        return request
 
     async def _deflated(self, payload: bytes, agreed: Any) -> bytes | None:
         """``payload`` compressed as ``agreed`` on with the client, None where it goes out as it is."""
