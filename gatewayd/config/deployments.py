@@ -24,7 +24,7 @@ from gatewayd.config.sections import Layer, gather, model_arguments, read
 # Fields of DeploymentConfig that are computed from several keys, here or in ``graph``. The others have the
 # value of their own key (``model_arguments``).
 _DERIVED = frozenset(
-    {"name", "needs", "floating", "external", "addresses", "tls", "host", "ports"}
+    {"name", "needs", "floating", "collected", "external", "addresses", "tls", "host", "ports"}
     | {"executor", "uses_before", "uses_after"}
 )
 _WRAPPER_KEYS = ("jtype", "version", "with")
@@ -73,10 +73,7 @@ def draft(item: Any, place: Place, inherited: Layer, folder: Folder) -> Draft | 
     if "name" in own and own["name"].value == START:
         place.warn("ignored: an executor cannot be called gateway; the gateway has a section of its own")
         return None
-    values = read({**inherited, **own})
-    if values.get("method") == "inspect":
-        place.inside("method").refuse("inspect is not supported yet; use floating: true")
-    return Draft(place, values, own, folder)
+    return Draft(place, read({**inherited, **own}), own, folder)
 
 
 def unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any], Place]:

@@ -15,6 +15,9 @@ from gatewayd.config.problems import Place, suggestion
 
 START: Final = "gateway"
 
+# Of entries without a name; others are numbered.
+_NAMES: Final = {"needs": "joiner", "needs_all": "joiner", "inspect": "inspect"}
+
 
 @attrs.frozen
 class Entry:
@@ -34,11 +37,14 @@ class Placement:
     name: str
     needs: tuple[str, ...]
     floating: bool
+    collected: bool = False
 
 
-def connect(entries: Sequence[Entry]) -> list[Placement]:
+def connect(entries: Sequence[Entry], *, collect: bool = True) -> list[Placement]:
     """
     A Placement for each entry, in order. The last one that does not float gives the Flow's answer.
+
+    Entries with the method inspect float; with ``collect``, the answer waits for them all the same.
 
     Problems (invalid or unknown names, circles) are reported at the entries' places; a name that is refused
     is left out of ``needs``.
@@ -46,7 +52,11 @@ def connect(entries: Sequence[Entry]) -> list[Placement]:
     names = _names(entries)
     placements: list[Placement] = []
     for index, entry in enumerate(entries):
-        placements.append(Placement(names[index], _needs(entry, names, index, placements), entry.floating))
+        inspects = entry.method == "inspect"
+        needs = _needs(entry, names, index, placements)
+        placements.append(
+            Placement(names[index], needs, entry.floating or inspects, collected=inspects and collect)
+        )
     if _has_circle(entries, placements):
         return placements
     return _settle_floating(entries, placements)
@@ -55,8 +65,7 @@ def connect(entries: Sequence[Entry]) -> list[Placement]:
 def _names(entries: Sequence[Entry]) -> list[str]:
     names: list[str] = []
     for index, entry in enumerate(entries):
-        joins = entry.method in ("needs", "needs_all")
-        name = entry.name if entry.name is not None else "joiner" if joins else f"executor{index}"
+        name = entry.name if entry.name is not None else _NAMES.get(entry.method, f"executor{index}")
         if not name.isidentifier():
             entry.place.inside("name").refuse(
                 f"name: {name[:80]} is invalid, please follow the python variable name conventions"
@@ -128,7 +137,7 @@ def _settle_floating(entries: Sequence[Entry], placements: list[Placement]) -> l
     for index, placed in enumerate(placements):
         if placed.floating and (follower := _awaiting(placed.name, placements)):
             entries[index].place.warn(f"floating has no effect here: {follower} needs {placed.name}")
-            settled[placed.name] = attrs.evolve(placed, floating=False)
+            settled[placed.name] = attrs.evolve(placed, floating=False, collected=False)
     answering = next((name for name in reversed(settled) if not settled[name].floating), None)
     needed = {name for placed in placements for name in placed.needs}
     for index, placed in enumerate(placements):

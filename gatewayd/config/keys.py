@@ -109,8 +109,8 @@ FLOW: Final = Section("with", (
     *_ignored(k.BOOLEAN, "Whether flow.post of Flow.load_config() in Python is asynchronous.", "asyncio",
               default=False),
     *_ignored(k.BOOLEAN, "Logging is twistd's.", "suppress_root_logging", default=False),
-    *_not_yet(k.choice("COLLECT", "HANG", "REMOVE"), "How inspect executors are treated.", "inspect",
-              default="COLLECT"),
+    Key("inspect", k.choice("COLLECT", "HANG", "REMOVE"), "COLLECT",
+        "Whether answers wait for inspect executors, do not wait, or these are left out.", spreads=False),
     *_not_yet(k.TEXT, "A custom Flow class.", "uses", default="Flow"),
     *_not_yet(k.BOOLEAN, "Reload when files change.", "reload", default=False),
 ))  # fmt: skip
@@ -232,7 +232,8 @@ POOL: Final = Section("gateway.pool", (
 
 EXECUTOR: Final = Section("executor", (
     Key("name", k.TEXT, None, "A Python identifier; executor0, executor1 ... if omitted.", spreads=False),
-    Key("method", k.choice("add", "needs", "needs_all", "inspect"), "add", "How it joins the Flow.",
+    Key("method", k.choice("add", "needs", "needs_all", "inspect", "gather_inspect"), "add",
+        "How it joins the Flow.",
         spreads=False),
     Key("needs", k.TEXTS, None, "Executors it waits for, or gateway; the one before it if omitted.",
         spreads=False),

@@ -288,6 +288,12 @@ def _deployments(
         for index, item in enumerate(items.value)
         if (draft := deployments.draft(item, items.place.inside(index), shared.executors, folder)) is not None
     ]
+    methods = [draft.values.get("method", "add") for draft in drafts]
+    inspect = flow.get("inspect", "COLLECT")
+    # The answer waits for all inspect executors, wherever in the list that is asked for.
+    collect = inspect == "COLLECT" or "gather_inspect" in methods
+    left_out = ("gather_inspect", "inspect") if inspect == "REMOVE" else ("gather_inspect",)
+    drafts = [draft for draft, method in zip(drafts, methods, strict=True) if method not in left_out]
     placements = connect(
         [
             Entry(
@@ -298,7 +304,8 @@ def _deployments(
                 floating=draft.values.get("floating", False),
             )
             for draft in drafts
-        ]
+        ],
+        collect=collect,
     )
     built = tuple(
         attrs.evolve(deployments.build(draft, flow), **attrs.asdict(placed))

@@ -179,18 +179,20 @@ class DeploymentConfig:
     """
     A named unit in the Flow.
 
-    ``needs`` names what it waits for; ``"gateway"`` is the start. An external one has ``addresses``,
-    ``host:port`` of each replica; for others gatewayd starts ``shards * replicas`` processes of ``executor``
-    on ``host``, at ``ports`` or, if that is empty, at free ones. ``when`` filters the documents that go in.
-    ``polling`` maps an endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors
-    ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without shards.
-    ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its connection
-    broke.
+    ``needs`` names what it waits for; ``"gateway"`` is the start. The Flow's answer does not wait for
+    one that is ``floating``, unless it is ``collected``; its documents are not in the answer either
+    way. An external one has ``addresses``, ``host:port`` of each replica; for others gatewayd starts
+    ``shards * replicas`` processes of ``executor`` on ``host``, at ``ports`` or, if that is empty, at
+    free ones. ``when`` filters the documents that go in. ``polling`` maps an endpoint (or ``"*"``) to
+    whether its requests go to any shard or to all. Executors ``uses_before`` and ``uses_after`` run
+    before and after the shards, and are not started without shards. ``idempotent`` says per endpoint
+    (or ``"*"``) whether a request may be sent again after its connection broke.
     """
 
     name: str
     needs: tuple[str, ...] = ("gateway",)
     floating: bool = False
+    collected: bool = False
     when: Mapping[str, Any] | None = None
     no_reduce: bool = False
     external: bool = False
@@ -217,15 +219,17 @@ class FlowConfig:
     """
     A gateway and the Deployments behind it.
 
-    ``base_dir`` is the Flow file's folder. ``warnings`` are for the log: settings without effect, or with
-    another one than their author may expect. ``conflicts``, ports that two parts would listen on, keep the
-    Flow from being served. The last Deployment that does not float gives the Flow's answer.
+    ``inspect`` says what was made of its inspect executors. ``base_dir`` is the Flow file's folder.
+    ``warnings`` are for the log: settings without effect, or with another one than their author may
+    expect. ``conflicts``, ports that two parts would listen on, keep the Flow from being served. The
+    last Deployment that does not float gives the Flow's answer.
     """
 
     gateway: GatewayConfig = GatewayConfig()
     deployments: tuple[DeploymentConfig, ...] = ()
     name: str | None = None
     workspace: str | None = None
+    inspect: Literal["COLLECT", "HANG", "REMOVE"] = "COLLECT"
     base_dir: str = "."
     warnings: tuple[str, ...] = attrs.field(default=(), eq=False)
     conflicts: tuple[str, ...] = attrs.field(default=(), eq=False)

@@ -277,13 +277,22 @@ class _Run:
                     self._failed(Failure(), step.node)
         finally:
             self._performing = False
-        if self._traversal.finished and self._result is not None:
+        self._answer_if_finished()
+
+    def _answer_if_finished(self) -> None:
+        if self._traversal.finished and self._result is not None and not self._collects():
             response = self._traversal.response(self._dispatcher.wall_clock())
             if response.headers:
                 response = self._bounded(response)
             if not self._traversal.has_called:
                 response = self._dispatcher.hinted(response, self._traversal)
             self._settle().callback(response)
+
+    def _collects(self) -> bool:
+        """Whether the answer, which does not depend on them, waits for inspect executors."""
+        if not self._dispatcher.topology.has_collected:
+            return False
+        return any(node is not None and node.collected for node in self._calls)
 
     def _bounded(self, response: Response) -> Response:
         dispatcher = self._dispatcher
@@ -341,6 +350,8 @@ class _Run:
         self._calls.pop(node, None)
         if node is not None and node.background and failure.check(GatewayError, CancelledError):
             self._log_floating(node, type(failure.value).__name__)
+            if not self._stopped and not self._performing:
+                self._answer_if_finished()
         elif self._result is not None:
             self._fail(failure)
         elif not failure.check(GatewayError, CancelledError):  # those come of this run's own cancelling
@@ -351,7 +362,13 @@ class _Run:
 
     def _timed_out(self) -> None:
         self._timer = None
-        waiting_for = tuple([node.name for node in self._calls if node is not None and not node.background])
+        waiting_for = tuple(
+            [
+                node.name
+                for node in self._calls
+                if node is not None and (node.collected or not node.background)
+            ]
+        )
         self._fail(Failure(DeadlineOver(waiting_for, self._timeout_s or 0.0)))
         self._end_if_idle()
 

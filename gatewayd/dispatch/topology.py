@@ -31,7 +31,8 @@ class Node:
 
     ``index`` counts from 0 in the order of the Flow file. ``parts`` is how many inputs it waits for:
     one from each Deployment it needs, and one for the gateway itself where it needs that too.
-    ``background`` says that the client's answer does not depend on it.
+    ``background`` says that the client's answer does not depend on it; it may wait for it all the same
+    (``collected``).
     """
 
     index: int
@@ -42,6 +43,7 @@ class Node:
     no_reduce: bool
     answers: bool
     background: bool
+    collected: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -59,6 +61,7 @@ class Topology:
     route_order: tuple[Node, ...] = ()
     answering: Node | None = None
     has_conditions: bool = False
+    has_collected: bool = False
 
     @classmethod
     def from_deployments(cls, deployments: Sequence[DeploymentConfig]) -> Topology:
@@ -90,6 +93,7 @@ class Topology:
                 no_reduce=config.no_reduce,
                 answers=name == answering,
                 background=name not in awaited,
+                collected=config.collected and name not in awaited,
             )
         origins = tuple(nodes[name] for name in followers[START])
         return cls(
@@ -98,6 +102,7 @@ class Topology:
             route_order=tuple(_depth_first(origins)),
             answering=None if answering is None else nodes[answering],
             has_conditions=any(node.condition is not None for node in nodes.values()),
+            has_collected=any(node.collected for node in nodes.values()),
         )
 
 

@@ -128,6 +128,30 @@ class Flow(Served[C_co]):
         """A copy with an executor that waits for all others that no other waits for."""
         return self._added({"name": name, "method": "needs_all", **settings}, copy_flow)
 
+    def inspect(
+        self, name: str = "inspect", *, copy_flow: bool = True, **settings: Unpack[JoinerKeywords]
+    ) -> Self:
+        """
+        A copy with an executor that gets what the last one answers, and changes nothing of the Flow's answer.
+
+        The Flow's ``inspect`` says whether answers wait for it (COLLECT, the default), do not wait (HANG), or
+        it is left out (REMOVE). If it fails, that is logged.
+        """
+        return self._added({"name": name, "method": "inspect", **settings}, copy_flow)
+
+    def gather_inspect(
+        self,
+        name: str = "gather_inspect",
+        include_last_deployment: bool = True,
+        *,
+        copy_flow: bool = True,
+    ) -> Self:
+        """A copy whose answers wait for its inspect executors. No executor is added, so no name is used."""
+        with_ = self._description.with_
+        if with_.get("inspect") != "REMOVE":
+            with_ = {**with_, "inspect": "COLLECT"}
+        return self._changed(copy_flow, with_=with_)
+
     def expose_endpoint(
         self, exec_endpoint: str, path: str | None = None, **settings: Unpack[RouteKeywords]
     ) -> Self:

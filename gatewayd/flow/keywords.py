@@ -39,8 +39,8 @@ class FlowKeywords(TypedDict, total=False):
     """Executors manage one workspace each."""
     suppress_root_logging: bool | None
     """Logging is twistd's."""
-    inspect: Literal["COLLECT"] | None
-    """How inspect executors are treated."""
+    inspect: Literal["COLLECT", "HANG", "REMOVE"] | None
+    """Whether answers wait for inspect executors, do not wait, or these are left out."""
     uses: Literal["Flow"] | None
     """A custom Flow class."""
     reload: Literal[False] | None
@@ -562,7 +562,7 @@ class ExecutorKeywords(JoinerKeywords, total=False):
 
     name: str | Path | None
     """A Python identifier; executor0, executor1 ... if omitted."""
-    method: Literal["add", "needs", "needs_all", "inspect"] | None
+    method: Literal["add", "needs", "needs_all", "inspect", "gather_inspect"] | None
     """How it joins the Flow."""
     needs: str | Iterable[str] | None
     """Executors it waits for, or gateway; the one before it if omitted."""

@@ -39,6 +39,46 @@ def deployment(text: str, **variables: str) -> DeploymentConfig:
     return deployments(text, **variables)[0]
 
 
+INSPECTED = """
+jtype: Flow
+with: {%s}
+executors:
+  - {name: a}
+  - {method: inspect}
+  - {name: b}
+  - {name: i, method: inspect}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "expected"),
+    [
+        ("", "", {"inspect": (True, True), "i": (True, True)}),
+        ("inspect: COLLECT", "", {"inspect": (True, True), "i": (True, True)}),
+        ("inspect: HANG", "", {"inspect": (True, False), "i": (True, False)}),
+        ("inspect: HANG", "  - {method: gather_inspect}\n", {"inspect": (True, True), "i": (True, True)}),
+        ("inspect: REMOVE", "", {}),
+    ],
+)
+def test_inspect_executors_float_or_are_collected_or_left_out(
+    mode: str, more: str, expected: dict[str, tuple[bool, bool]]
+) -> None:
+    flow = flow_of(INSPECTED % mode + more)
+    found = {each.name: each for each in flow.deployments}
+    assert {
+        name: (each.floating, each.collected) for name, each in found.items() if name not in "ab"
+    } == expected
+    assert found["b"].needs == ("a",)
+    assert {name: found[name].needs for name in expected} == {
+        name: needs for name, needs in {"inspect": ("a",), "i": ("b",)}.items() if name in expected
+    }
+
+
+def test_an_inspect_executor_that_another_needs_is_an_ordinary_one() -> None:
+    _, watch, b = deployments("{name: a}, {name: i, method: inspect}, {name: b, needs: i}")
+    assert (watch.floating, watch.collected, b.needs) == (False, False, ("i",))
+
+
 @pytest.mark.parametrize(
     ("text", "listeners"),
     [

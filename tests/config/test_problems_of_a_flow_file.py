@@ -102,7 +102,6 @@ executors:
             "uses_before_address: an external executor needs a port: 'h' has no port; give h:8080",
         ),
         (executors("{shards: 2, uses_after_address: 'ftp://h:1'}"), "the scheme ftp:// is not accepted"),
-        (executors("{method: inspect}"), "inspect is not supported yet; use floating: true"),
         (executors("{method: needs, needs: [gateway]}"), "method: needs wants at least two names"),
         (executors("{name: a}, {name: b, needs: aa}"), "no executor is called 'aa'; did you mean a?"),
         (

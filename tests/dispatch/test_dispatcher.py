@@ -143,6 +143,81 @@ def test_a_floating_executor_that_raised_is_logged_by_the_name_of_its_error(even
     assert [each["reason"] for each in events if each.get("deployment") == "log"] == ["KeyError"]
 
 
+WATCHED = (
+    deployment("a"),
+    deployment("watch", "a", floating=True, collected=True),
+    deployment("b", "a"),
+)
+
+
+def test_the_answer_waits_for_an_inspect_executor_and_has_nothing_of_its_documents() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *WATCHED)
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    pool.answer("b", Answer(documents("of b")))
+    assert (got, pool.waiting) == ([], ["watch"])
+    pool.answer("watch", Answer(documents("of watch")))
+    (response,) = got
+    assert ids(response.documents) == ["of b"]
+    assert [(each.executor, each.end_time is None) for each in response.routes] == [
+        ("gateway", False),
+        ("a", False),
+        ("watch", False),
+        ("b", False),
+    ]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_failed_inspect_executor_is_logged_and_waited_for_no_more(
+    early: bool, events: list[LogEvent]
+) -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *WATCHED)
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    if not early:
+        pool.answer("b")
+    pool.fail("watch", DOWN)
+    if early:
+        pool.answer("b")
+    assert [type(each) for each in got] == [Response]
+    assert [each["reason"] for each in events if each.get("deployment") == "watch"] == ["ExecutorUnreachable"]
+    assert dispatcher.in_flight == 0
+
+
+def test_inspect_executors_that_cannot_be_called_at_all_do_not_let_others_be_forgotten() -> None:
+    class Broken(FakePool):
+        def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+            return fail(DOWN) if deployment == "broken" else super().send(deployment, call, timeout_s)
+
+    pool = Broken()
+    dispatcher = build(
+        pool,
+        deployment("a"),
+        deployment("broken", "a", floating=True, collected=True),
+        deployment("watch", "a", floating=True, collected=True),
+    )
+    got = results(dispatcher.dispatch(REQUEST))
+    pool.answer("a")
+    assert (got, pool.waiting) == ([], ["watch"])
+    pool.answer("watch")
+    assert [type(each) for each in got] == [Response]
+
+
+def test_the_clients_deadline_ends_the_wait_for_an_inspect_executor_and_names_it() -> None:
+    pool, clock = FakePool(), Clock()
+    dispatcher = build(pool, *WATCHED, clock=clock)
+    got = results(dispatcher.dispatch(REQUEST, timeout_s=2.0))
+    pool.answer("a")
+    pool.answer("b")
+    clock.advance(2.0)
+    (error,) = got
+    assert isinstance(error, DeadlineExceeded)
+    assert error.deployment == "watch"
+    assert (pool.cancelled, pool.waiting) == ([], ["watch"])
+
+
 def test_floating_calls_do_not_end_with_the_clients_deadline() -> None:
     pool, clock = FakePool(), Clock()
     dispatcher = build(pool, deployment("log", floating=True), deployment("a"), clock=clock)

@@ -108,7 +108,7 @@ def test_port_host_and_protocol_may_be_set():
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("inspect", r"floating=True"),
+        ("num_pods", r"config\.deployments"),
         ("to_kubernetes_yaml", "there is no export"),
         ("build", "`config` is what it means"),
         ("nope", "'Flow' object has no attribute 'nope'$"),

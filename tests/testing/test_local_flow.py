@@ -102,6 +102,25 @@ DIAMOND = (
 )
 
 
+@pytest.mark.parametrize("mode", ["COLLECT", "HANG", "REMOVE"])
+def test_an_inspect_executor_sees_the_documents_and_changes_nothing(mode):
+    described = (
+        Flow(inspect=mode)
+        .add(name="a", uses=Letter, uses_with={"letter": "a"})
+        .inspect(name="watch", uses=Shout, uses_with={"mark": "!"})
+        .add(name="b", uses=Letter, uses_with={"letter": "b"})
+    )
+
+    with LocalFlow(described) as flow:
+        assert flow.post("/search", Document(text="x")).texts == ["xab"]
+        if mode == "COLLECT":
+            assert flow.executors["watch/rep-0"].seen == ["xa"]
+        assert ("watch/rep-0" in flow.executors) == (mode != "REMOVE")
+
+    gathered = dict(described.gather_inspect())
+    assert gathered["watch"].collected if mode != "REMOVE" else "watch" not in gathered
+
+
 def test_headers_are_forwarded_as_a_gateway_forwards_them():
     flow = Flow(forward_headers=["x-*"]).add(name="a", uses=Headed).add(uses=Headed)
     with LocalFlow(flow) as client:
