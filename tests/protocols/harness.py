@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -160,3 +162,16 @@ def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferr
 def asyncio_client(conversation: Callable[[], Any]) -> Deferred[Any]:
     """Run an asyncio client's coroutine in a thread of its own."""
     return deferToThread(lambda: asyncio.run(conversation()))
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What a client gets until the server closes or resets the connection."""
+    found = b""
+    while True:
+        try:
+            more = client.recv(65536)
+        except (ConnectionResetError, ssl.SSLError):
+            return found
+        if not more:
+            return found
+        found += more

@@ -13,9 +13,9 @@ from gatewayd.errors import ExecutorUnreachable, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, StatusProto
-from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, served, until
+from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, read_all, served, until
 from tests.protocols.http.test_http import call
-from tests.protocols.http.test_limits import HEAD, read_all, talk
+from tests.protocols.http.test_limits import HEAD, talk
 
 PROTOBUF = "application/x-protobuf"
 # One document d0, in a field that no DocumentArrayProto has besides: documents are not looked into.

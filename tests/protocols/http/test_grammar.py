@@ -19,7 +19,7 @@ from gatewayd.protocols.http.site import SiteLimits
 from gatewayd.protocols.web_port import WebPort
 from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
-from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, served, until
+from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, read_all, served, until
 
 HOST = b"Host: a.example\r\n"
 CLOSE = b"Connection: close\r\n"
@@ -41,18 +41,6 @@ def talk(port, sent, tls=None, ends=False):
         if ends:
             client.shutdown(socket.SHUT_WR)
         return read_all(client)
-
-
-def read_all(client):
-    found = b""
-    while True:
-        try:
-            more = client.recv(65536)
-        except (ConnectionResetError, ssl.SSLError):
-            return found
-        if not more:
-            return found
-        found += more
 
 
 def taken_apart(answers):

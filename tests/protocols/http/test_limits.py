@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd.protocols.http.site import SiteLimits
-from tests.protocols.harness import FakeDispatcher, in_thread, served, until
+from tests.protocols.harness import FakeDispatcher, in_thread, read_all, served, until
 
 
 def talk(port, *pieces, timeout=10):
@@ -20,18 +20,6 @@ def talk(port, *pieces, timeout=10):
         for piece in pieces:
             client.sendall(piece)
         return read_all(client)
-
-
-def read_all(client):
-    found = b""
-    while True:
-        try:
-            more = client.recv(65536)
-        except ConnectionResetError:
-            return found
-        if not more:
-            return found
-        found += more
 
 
 def still_serves(port):
