@@ -3,7 +3,7 @@ What /status and _status answer: versions, platform and environment, as two maps
 
 The keys are those of the running reference and of its documentation (spec status.md), and ``gatewayd``, our
 own version. Secrets are left out: of a token only whether it is set, and nothing of the gateway's inner
-addresses.
+addresses. What identifies the machine in the reference is random here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import datetime
 import functools
 import os
 import platform
+import secrets
 import uuid
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -30,6 +31,9 @@ _NOT_AVAILABLE: Final = "not-available"
 
 # Evaluated at import, which every process does when it starts.
 _STARTED: Final = datetime.datetime.now(datetime.UTC).astimezone().replace(tzinfo=None)
+
+# In the reference the MAC address, and a session id that holds it: they tell machines apart for good.
+_UID: Final = str(secrets.randbits(48))
 
 _ENVIRONMENT: Final = (
     "JINA_AUTH_TOKEN",
@@ -73,7 +77,7 @@ _CI_VENDORS: Final = {
 
 
 def status_maps(
-    environment: Mapping[str, str] = os.environ, *, new_id: Callable[[], uuid.UUID] = uuid.uuid1
+    environment: Mapping[str, str] = os.environ, *, new_id: Callable[[], uuid.UUID] = uuid.uuid4
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The maps ``jina`` and ``envs``, as they are now. Only ``session-id`` differs between two calls."""
     vendor = next((name for key, name in _CI_VENDORS.items() if environment.get(key)), UNSET)
@@ -87,7 +91,7 @@ def status_maps(
         "platform-version": system.version,
         "architecture": system.machine,
         "processor": _processor(),
-        "uid": str(uuid.getnode()),
+        "uid": _UID,
         "session-id": str(new_id()),
         "uptime": _STARTED.isoformat(),
         "ci-vendor": vendor,

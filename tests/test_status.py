@@ -42,4 +42,15 @@ def test_only_the_session_differs_between_two_calls():
 
     assert environment == again
     assert {key for key in first if first[key] != second[key]} == {"session-id"}
-    assert uuid.UUID(first["session-id"]).version == 1
+    assert uuid.UUID(first["session-id"]).version == 4
+
+
+def test_nothing_tells_which_machine_it_is():
+    versions, environment = status_maps()
+
+    mac = uuid.getnode()
+    shown = " ".join([*versions.values(), *environment.values()]).lower()
+    assert str(mac) not in shown
+    assert f"{mac:012x}" not in shown.replace(":", "").replace("-", "")
+    assert uuid.UUID(versions["session-id"]).node != mac
+    assert versions["uid"].isdecimal()

@@ -113,7 +113,10 @@ def _key_row(section: Section, key: Key) -> tuple[str, str, str, str]:
 def _default(key: Key) -> str:
     if key.default is None:
         return "not set"
-    return _code(key.default if isinstance(key.default, str) else json.dumps(key.default))
+    default = _code(key.default if isinstance(key.default, str) else json.dumps(key.default))
+    if key.in_production is None:
+        return default
+    return f"{default}, in production {_code(json.dumps(key.in_production))}"
 
 
 # -- the command line --------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ class Key:
 
     ``default`` is in the file's units, None for "not set". ``field`` is the model's attribute if it is named
     differently. ``spreads`` says whether it may also stand in the Flow's ``with``. The value of a ``secret``
-    key is never quoted in messages.
+    key is never quoted in messages. ``in_production`` is the default where the gateway has
+    ``production: true``, None for the same.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Key:
     field: str = attrs.field(kw_only=True)
     spreads: bool = attrs.field(default=True, kw_only=True)
     secret: bool = attrs.field(default=False, kw_only=True)
+    in_production: Any = attrs.field(default=None, kw_only=True)
 
     @field.default
     def _same_name(self) -> str:
@@ -176,10 +178,20 @@ GATEWAY: Final = Section("gateway", (
     Key("title", k.TEXT, None, "Title of the HTTP documentation."),
     Key("description", k.TEXT, None, "Description in the HTTP documentation."),
     Key("cors", f.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
+    Key("production", k.BOOLEAN, False,
+        "Serve strangers: keys that are not set and say *in production* have that default."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Remove /post, /status and /dry_run from HTTP."),
     Key("no_crud_endpoints", k.BOOLEAN, False, "Remove /index, /search, /update and /delete from HTTP."),
     Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints, or all."),
     Key("expose_graphql_endpoint", k.BOOLEAN, False, "Serve /graphql on HTTP."),
+    Key("expose_graphiql", k.BOOLEAN, True, "With GraphQL, serve a page for writing queries.",
+        in_production=False),
+    Key("expose_status", k.BOOLEAN, True, "Serve /status, and _status of gRPC: versions and environment.",
+        in_production=False),
+    Key("expose_dry_run", k.BOOLEAN, True, "Serve the dry run, which calls every executor, on all protocols.",
+        in_production=False),
+    Key("expose_docs", k.BOOLEAN, True, "Serve /docs, /redoc and /openapi.json.", in_production=False),
+    Key("expose_reflection", k.BOOLEAN, True, "Serve gRPC's reflection.", in_production=False),
     Key("graphql_max_query_bytes", k.integer(1), 256 * 1024, "Largest text of a GraphQL query."),
     Key("graphql_max_depth", k.integer(1), 32, "Levels of fields in a GraphQL query."),
     Key("graphql_max_fields", k.integer(1), 1000, "Fields of a GraphQL query, those of fragments included."),
@@ -207,6 +219,8 @@ GATEWAY: Final = Section("gateway", (
     *_ignored(k.BOOLEAN, "Proxy variables are never used for calls to executors.", "proxy", default=False),
     *_ignored(k.BOOLEAN, "A gateway cannot float.", "floating", default=False),
 ))  # fmt: skip
+
+IN_PRODUCTION: Final = {key.field: key.in_production for key in GATEWAY.keys if key.in_production is not None}
 
 POOL: Final = Section("gateway.pool", (
     Key("max_in_flight_per_replica", k.integer(1), 1000, "Limit on calls to one replica at once."),

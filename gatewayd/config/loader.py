@@ -20,7 +20,7 @@ from gatewayd.config.document import parse
 from gatewayd.config.executors import gateway_class
 from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Entry, connect
-from gatewayd.config.keys import FLOW, GATEWAY, POOL, TOP
+from gatewayd.config.keys import FLOW, GATEWAY, IN_PRODUCTION, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
@@ -222,6 +222,8 @@ def _gateway(
             pool = PoolLimits(**_fields(pool_layer))
     named = read({key: layer.pop(key) for key in ("uses", "uses_with", "py_modules") if key in layer})
     fields = _fields(layer)
+    if fields.get("production"):
+        fields = {**IN_PRODUCTION, **fields}
     fields["env"] = {**env, **fields.get("env", {})}
     fields["custom"] = gateway_class(named, place, folder.with_environ(fields["env"]))
     _check_certificate(layer, fields)

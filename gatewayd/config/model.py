@@ -122,10 +122,16 @@ class GatewayConfig:
     title: str | None = None
     description: str | None = None
     cors: tuple[str, ...] = ()
+    production: bool = False
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False
     expose_endpoints: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     expose_graphql_endpoint: bool = False
+    expose_graphiql: bool = True
+    expose_status: bool = True
+    expose_dry_run: bool = True
+    expose_docs: bool = True
+    expose_reflection: bool = True
     graphql_max_query_bytes: int = 256 * 1024
     graphql_max_depth: int = 32
     graphql_max_fields: int = 1000

@@ -133,6 +133,8 @@ class FlowKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    production: bool | None
+    """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
     """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
@@ -141,6 +143,16 @@ class FlowKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    expose_graphiql: bool | None
+    """With GraphQL, serve a page for writing queries."""
+    expose_status: bool | None
+    """Serve /status, and _status of gRPC: versions and environment."""
+    expose_dry_run: bool | None
+    """Serve the dry run, which calls every executor, on all protocols."""
+    expose_docs: bool | None
+    """Serve /docs, /redoc and /openapi.json."""
+    expose_reflection: bool | None
+    """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
     graphql_max_depth: int | None
@@ -340,6 +352,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    production: bool | None
+    """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
     """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
@@ -348,6 +362,16 @@ class GatewayKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    expose_graphiql: bool | None
+    """With GraphQL, serve a page for writing queries."""
+    expose_status: bool | None
+    """Serve /status, and _status of gRPC: versions and environment."""
+    expose_dry_run: bool | None
+    """Serve the dry run, which calls every executor, on all protocols."""
+    expose_docs: bool | None
+    """Serve /docs, /redoc and /openapi.json."""
+    expose_reflection: bool | None
+    """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
     graphql_max_depth: int | None
@@ -761,6 +785,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    production: bool | None
+    """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
     """Remove /post, /status and /dry_run from HTTP."""
     no_crud_endpoints: bool | None
@@ -769,6 +795,16 @@ class DeploymentKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    expose_graphiql: bool | None
+    """With GraphQL, serve a page for writing queries."""
+    expose_status: bool | None
+    """Serve /status, and _status of gRPC: versions and environment."""
+    expose_dry_run: bool | None
+    """Serve the dry run, which calls every executor, on all protocols."""
+    expose_docs: bool | None
+    """Serve /docs, /redoc and /openapi.json."""
+    expose_reflection: bool | None
+    """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
     graphql_max_depth: int | None

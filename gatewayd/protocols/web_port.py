@@ -34,10 +34,8 @@ from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.protocols.tcp import listen_tcp
 from gatewayd.protocols.websocket.deflate import usable_offers
 from gatewayd.protocols.websocket.listener import WebSocketListener
-from gatewayd.protocols.websocket.session import PATHS
 
 _EXTENSIONS = b"sec-websocket-extensions"
-_PATHS = frozenset(path.encode() for path in PATHS)
 
 
 class Upgradable(Resource):
@@ -49,6 +47,7 @@ class Upgradable(Resource):
         super().__init__()
         self._api = api
         self._websockets = websockets
+        self._paths = frozenset(path.encode() for path in websockets.paths)
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
         return self._api.wants_body(http_request)
@@ -56,7 +55,7 @@ class Upgradable(Resource):
     def render(self, http_request: GatewayRequest) -> int:
         if not _asks_to_upgrade(http_request):
             return self._api.render(http_request)
-        if http_request.path not in _PATHS:
+        if http_request.path not in self._paths:
             http_request.respond_with(encode_error(UpgradeForbidden()))
         else:
             _decline_unknown_extensions(http_request)

@@ -156,6 +156,15 @@ def test_a_flow_whose_executor_is_down_is_not_ready(ask):
     assert ask(None, call="is_flow_ready", flow=DOWN)["got"] is False
 
 
+def test_in_production_posts_work_and_readiness_needs_the_dry_run(ask):
+    closed = {**FLOW, "gateway": {"production": True}}
+    asked = {**FLOW, "gateway": {"production": True, "expose_dry_run": True}}
+
+    assert ask("/tag", 1, flow=closed)["got"]["documents"] == [["d00000", "xAB"]]
+    assert ask(None, call="is_flow_ready", flow=closed)["got"] is False
+    assert ask(None, call="is_flow_ready", flow=asked)["got"] is True
+
+
 def test_profiling_names_every_executor(client, gateway, protocol):
     port = gateway(FLOW).ports[protocol]
 

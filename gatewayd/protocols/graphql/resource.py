@@ -73,7 +73,8 @@ class GraphqlApi:
     Reactor thread only, but for what ``_Execution`` does.
     """
 
-    def __init__(self, backend: Backend, page: Page) -> None:
+    def __init__(self, backend: Backend, page: Page | None) -> None:
+        """``page`` is the one for writing queries, None to have none."""
         gateway = backend.gateway
         self._backend = backend
         self._loop = Bridge(backend.reactor, "graphql loop")
@@ -102,8 +103,9 @@ class GraphqlApi:
                 body: bytes | GraphqlRequest = await content(self._backend, http_request)
             else:
                 body = _request_in_url(http_request.args or {})
-                if body.query is None and b"text/html" in (http_request.header(b"accept") or b""):
-                    page = self._page
+                page = self._page
+                wants_page = body.query is None and b"text/html" in (http_request.header(b"accept") or b"")
+                if page is not None and wants_page:
                     if self._backend.door is not None:
                         self._backend.door.admit(http_request.caller, DOCS)
                     http_request.respond(200, page.body, page.content_type, page.headers)

@@ -24,11 +24,12 @@ from gatewayd.access.door import DOCS
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
+from gatewayd.messages import methods
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.identification import Doorkeeper
-from gatewayd.protocols.grpc.servicer import SERVICES, Servicer
+from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
 from gatewayd.tls.key_pair import KeyPair, UnusableKeyPair
@@ -58,9 +59,6 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
 class GrpcPort:
     """One listening gRPC port. Reactor thread only, but for the methods named ``_on_loop``."""
 
-    # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
-    _names = ("", *SERVICES, reflection.SERVICE_NAME)
-
     def __init__(
         self,
         bridge: Bridge,
@@ -75,6 +73,13 @@ class GrpcPort:
         self._gateway = gateway
         self._key_pair = key_pair
         self._port = port
+        hidden = {methods.STATUS: not gateway.expose_status, methods.DRY_RUN: not gateway.expose_dry_run}
+        self._methods = tuple(path for path in methods.OF_A_GATEWAY if not hidden.get(path))
+        services = [methods.service_of(path) for path in self._methods]
+        if gateway.expose_reflection:
+            services.append(reflection.SERVICE_NAME)
+        # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
+        self._names = ("", *services)
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
 
@@ -110,11 +115,12 @@ class GrpcPort:
 
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
-        server.add_generic_rpc_handlers(self._servicer.handlers())
+        server.add_generic_rpc_handlers(self._servicer.handlers(self._methods))
         inflating: Any = _InflatingServer(server)
-        reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
-        kept: Any = _InflatingServer(server, self._servicer.doorkeeper)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, kept)  # type: ignore[no-untyped-call]
+        if self._gateway.expose_reflection:
+            reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
+            kept: Any = _InflatingServer(server, self._servicer.doorkeeper)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, kept)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)

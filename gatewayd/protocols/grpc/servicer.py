@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import attrs
@@ -47,8 +47,6 @@ from gatewayd.protocols.window import UNREAD, Window
 T = TypeVar("T")
 
 log = BoundedLogger()
-
-SERVICES: Final = tuple(map(methods.service_of, methods.OF_A_GATEWAY))
 
 
 class Servicer:
@@ -86,11 +84,10 @@ class Servicer:
         self.doorkeeper = None if door is None else Doorkeeper(door, bridge)
         self.forwarded = AllowList() if forwarded is None else forwarded
 
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """One handler for each service, from bytes to bytes."""
-        services = methods.by_service(
-            self._open() if self.doorkeeper is None else self._kept(self.doorkeeper)
-        )
+    def handlers(self, exposed: Collection[str]) -> tuple[grpc.GenericRpcHandler, ...]:
+        """One handler for each service that has a method in ``exposed``, from bytes to bytes."""
+        handlers = self._open() if self.doorkeeper is None else self._kept(self.doorkeeper)
+        services = methods.by_service({path: handlers[path] for path in exposed})
         return tuple(
             grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
         )

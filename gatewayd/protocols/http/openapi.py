@@ -15,7 +15,7 @@ from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
 from gatewayd.messages.discovery import DEFAULT, Described
-from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
+from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
 from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
 
 _TITLE: Final = "gatewayd"
@@ -55,16 +55,15 @@ def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = Non
     The document as a JSON object.
 
     ``bound`` are the endpoints that executors are known to bind, with their docstrings.
-    ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run regardless of the
-    settings. Raises ConfigError if an exposed endpoint cannot be a path.
+    ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run regardless of
+    ``no_debug_endpoints``. Raises ConfigError if an exposed endpoint cannot be a path.
     """
     bound = bound or {}
     routes = endpoint_routes(gateway, bound) if full else ()
-    debug = not (full and gateway.no_debug_endpoints)
-    paths: dict[str, dict[str, Any]] = {}
-    if debug:
-        paths["/dry_run"] = {"get": _dry_run()}
-        paths["/status"] = {"get": _status()}
+    described = {"/dry_run": _dry_run, "/status": _status}
+    paths: dict[str, dict[str, Any]] = {
+        path: {"get": described[path]()} for path in debug_paths(gateway, full=full)
+    }
     operations = _Operations(bound)
     for route in routes:
         if route.options.get("include_in_schema", True):

@@ -39,7 +39,7 @@ from gatewayd.protocols.http.exchange import exchange, is_acceptable, respond_wi
 from gatewayd.protocols.http.hints import hint_for
 from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
 from gatewayd.protocols.http.request import GatewayRequest
-from gatewayd.protocols.http.routes import EndpointRoute, endpoint_routes
+from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
 
 if TYPE_CHECKING:
     from gatewayd.protocols.graphql.resource import GraphqlApi
@@ -53,8 +53,8 @@ class HttpApi(Resource):
     """
     The root of an HTTP listener.
 
-    ``full`` is False on a port of WebSocket alone, which has only GET /, /status and /dry_run, regardless of
-    the settings (spec websocket.md).
+    ``full`` is False on a port of WebSocket alone, which has only the documentation, GET /, /status and
+    /dry_run, regardless of ``no_debug_endpoints`` (spec websocket.md).
     """
 
     isLeaf = True
@@ -139,13 +139,17 @@ class HttpApi(Resource):
     # -- which paths there are ------------------------------------------------------------------------
 
     def _mount(self, gateway: GatewayConfig, full: bool) -> None:
-        self._add(self._description.path, ("GET",), self._kept(DOCS, self._describe))
-        for page in documentation(gateway):
-            self._add(page.path, ("GET",), self._kept(DOCS, _shows(page)))
+        if gateway.expose_docs:
+            self._add(self._description.path, ("GET",), self._kept(DOCS, self._describe))
+            for page in documentation(gateway):
+                self._add(page.path, ("GET",), self._kept(DOCS, _shows(page)))
         self._add("/", ("GET",), self._health)
-        if not full or not gateway.no_debug_endpoints:
-            self._add("/status", ("GET",), self._kept(STATUS, self._status_page))
-            self._add("/dry_run", ("GET",), self._kept(DRY_RUN, self._dry_run))
+        handlers = {
+            "/status": self._kept(STATUS, self._status_page),
+            "/dry_run": self._kept(DRY_RUN, self._dry_run),
+        }
+        for path in debug_paths(gateway, full=full):
+            self._add(path, ("GET",), handlers[path])
         if full:
             for route in endpoint_routes(gateway):
                 self._add_route(route)
@@ -170,12 +174,14 @@ class HttpApi(Resource):
         # Most gateways don't serve GraphQL: load its library only if it is needed.
         from gatewayd.protocols.graphql.resource import GraphqlApi
 
-        page, *files = graphiql(gateway)
-        for file in files:
-            self._add(file.path, ("GET",), self._kept(DOCS, _shows(file)))
+        page: Page | None = None
+        if gateway.expose_graphiql:
+            page, *files = graphiql(gateway)
+            for file in files:
+                self._add(file.path, ("GET",), self._kept(DOCS, _shows(file)))
         api = self._graphql = GraphqlApi(self._backend, page)
         self._add(
-            page.path, ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
+            "/graphql", ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )
 
     def _kept(self, name: str, handler: Handler) -> Handler:

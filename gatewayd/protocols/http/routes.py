@@ -65,6 +65,14 @@ def endpoint_routes(gateway: GatewayConfig, bound: Iterable[str] = ()) -> tuple[
     return tuple(found)
 
 
+def debug_paths(gateway: GatewayConfig, *, full: bool) -> tuple[str, ...]:
+    """The pages that ask the gateway about itself; ``full`` is False for a port of WebSocket alone."""
+    if full and gateway.no_debug_endpoints:
+        return ()
+    exposed = {"/dry_run": gateway.expose_dry_run, "/status": gateway.expose_status}
+    return tuple(path for path, wanted in exposed.items() if wanted)
+
+
 def can_have_path(endpoint: str) -> bool:
     """Whether ``endpoint`` can be exposed under its own name."""
     return _is_path(endpoint) and not fault_of(endpoint)

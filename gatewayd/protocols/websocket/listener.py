@@ -11,7 +11,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.websocket.deflate import accept_deflate
-from gatewayd.protocols.websocket.session import WebSocketSession
+from gatewayd.protocols.websocket.session import DRY_RUN, WebSocketSession
 
 _HANDSHAKE_S: Final = 10.0
 
@@ -20,7 +20,7 @@ class WebSocketListener(WebSocketServerFactory):
     """
     Makes the sessions of one port, which count among its ``connections``.
 
-    ``prefetch`` bounds the requests that each may have under way.
+    ``prefetch`` bounds the requests that each may have under way. ``paths`` are those of handshakes.
     """
 
     protocol = WebSocketSession  # type: ignore[assignment]
@@ -34,6 +34,7 @@ class WebSocketListener(WebSocketServerFactory):
         self.compress_above_bytes = gateway.compress_above_bytes
         self.most_frames_per_s = gateway.websocket_max_frames_per_second
         self.hangups = hangups
+        self.paths = ("/", DRY_RUN) if gateway.expose_dry_run else ("/",)
         self.setProtocolOptions(
             webStatus=False,
             failByDrop=False,

@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from gatewayd.protocols.websocket.listener import WebSocketListener
 
 DRY_RUN: Final = "/dry_run"
-PATHS: Final = ("/", DRY_RUN)
 ORDER_PARAMETER: Final = "results_in_order"
 
 _FLAGS: Final = {"": True, "true": True, "1": True, "false": False, "0": False}
@@ -165,7 +164,7 @@ class WebSocketSession(WebSocketServerProtocol):
     # -- called by Autobahn ---------------------------------------------------------------------------
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
-        if request.path not in PATHS:
+        if request.path not in self.factory.paths:
             refusal = UpgradeForbidden()
             raise ConnectionDeny(codes_for(refusal).http, str(refusal))
         try:
