@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
+from gatewayd.tls.credentials import Credentials, PairFiles, TlsFiles
+from gatewayd.tls.files import load_credentials
+
 _PEM = serialization.Encoding.PEM
 LOCAL: Final = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 _DAY = datetime.timedelta(days=1)
@@ -102,6 +105,10 @@ class Files:
     @property
     def settings(self) -> dict[str, str]:
         return {"ssl_certfile": str(self.chain), "ssl_keyfile": str(self.key)}
+
+    @property
+    def credentials(self) -> Credentials:
+        return load_credentials(TlsFiles((PairFiles(str(self.chain), str(self.key)),)))
 
 
 def write_files(folder: Path) -> Files:

@@ -212,8 +212,10 @@ class Page:
     def _in_folder(self, path: Path) -> None:
         # load_flow looks for certificates in the current folder, which threads share.
         text = path.read_text()
-        for name in ("chain.pem", "key.pem"):
-            text = re.sub(rf"(ssl_\w+: *){re.escape(name)}", rf"\1{self._folder / name}", text)
+        for name in ("chain.pem", "key.pem", "roots.pem"):
+            text = re.sub(
+                rf"((?:ssl_\w+|certfile|keyfile): *){re.escape(name)}", rf"\1{self._folder / name}", text
+            )
         checked = path.with_name(f"checked-{path.name}")
         checked.write_text(text)
         load_flow(checked, environ=os.environ, context={})

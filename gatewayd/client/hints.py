@@ -20,6 +20,9 @@ _REFUSED: Final = ("connection refused", "connect call failed")
 _UNKNOWN_NAME: Final = ("dns resolution failed", "name or service not known", "domain name not found")
 _UNTRUSTED: Final = ("certificate_verify_failed", "certificate verify failed", "unable to get local issuer")
 _OTHER_NAME: Final = ("hostname mismatch", "ip address mismatch", "hostname verification", "peer name")
+# Alerts about a client's certificate (RFC 8446 section 6.2), in the words of OpenSSL and Python.
+_MISSED: Final = ("certificate_required", "certificate required")
+_DISLIKED: Final = ("alert_unknown_ca", "unknown ca", "alert certificate expired", "alert bad certificate")
 _NO_TLS: Final = ("wrong_version_number", "wrong version number", "ssl handshake failed", "[ssl:")
 _NO_HTTP2: Final = ("http1.x server", "http/1", "http2 settings", "socket closed", "connection reset")
 _CUT: Final = (
@@ -28,6 +31,8 @@ _CUT: Final = (
     "closed the connection",
     "expected http/",
     "closing transport",
+    "can not write request body",
+    "broken pipe",
 )
 
 
@@ -61,12 +66,21 @@ def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> st
                 else "the authority of the gateway's certificate is unknown here; "
                 "name its PEM file with tls_ca_certfile="
             )
+        own = address.certificates.own
+        if own is None and _any(text, _MISSED):
+            return "the gateway demands a client's certificate: give tls_certfile= and tls_keyfile="
+        if own is not None and _any(text, _DISLIKED):
+            return f"the gateway does not accept the certificate in {own} (tls_certfile)"
     if _any(text, _REFUSED):
         return f"nobody listens on {address.authority}"
     if address.tls and _any(text, _NO_TLS):
         return f"does {address.authority} speak TLS?"
     if _any(text, _NO_HTTP2 if address.protocol == "grpc" else _CUT):
-        other = "" if address.tls else " Does it need TLS (tls=True)?"
+        other = " Does it need TLS (tls=True)?"
+        if address.tls:
+            # gRPC does not say which alert there was, and of others it may be lost with the connection.
+            unshown = address.certificates.own is None
+            other = " Does it demand a client's certificate (tls_certfile=, tls_keyfile=)?" if unshown else ""
         return f"does {address.authority} speak {address.protocol}?{other}"
     return ""
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from gatewayd.config.kinds import (
     BOOLEAN,
+    TEXT,
+    TEXTS,
     Refused,
     ValueKind,
     boolean_of,
@@ -26,6 +28,7 @@ from gatewayd.config.kinds import (
 from gatewayd.config.problems import KeyPath, suggestion
 from gatewayd.messages.conditions import BadCondition, compile_condition
 from gatewayd.messages.headers import check_entry
+from gatewayd.tls.credentials import PairFiles
 
 # -- where a Flow listens -------------------------------------------------------------------------------
 
@@ -55,6 +58,47 @@ def _ports(value: Any) -> tuple[int, ...]:
 
 PORTS: Final = ValueKind(
     "a port, a list of ports, or several separated by commas", _ports, annotation="int | str | Sequence[int]"
+)
+
+
+_PAIR_KEYS: Final = ("certfile", "keyfile", "names")
+
+
+def _certificates(value: Any) -> tuple[PairFiles, ...]:
+    if not isinstance(value, list | tuple):
+        raise Refused
+    return tuple(_certificate(index, item) for index, item in enumerate(value))
+
+
+def _certificate(index: int, item: Any) -> PairFiles:
+    if not isinstance(item, Mapping):
+        raise Refused(inside=(index,), found=item)
+    for key in item:
+        if key not in _PAIR_KEYS:
+            known = f"accepted: {', '.join(_PAIR_KEYS)}{suggestion(str(key), _PAIR_KEYS)}"
+            raise Refused(inside=(index, str(key)), message=f"unknown key; {known}")
+    files = {}
+    for key in ("certfile", "keyfile"):
+        if not item.get(key):
+            raise Refused(inside=(index,), message=f"{key} is missing; a certificate and its key are wanted")
+        try:
+            files[key] = TEXT.read(item[key])
+        except Refused:
+            raise Refused(inside=(index, key), found=item[key], accepted="the path of a file") from None
+    try:
+        names = TEXTS.read(item.get("names") or ())
+    except Refused as refused:
+        inside = (index, "names", *refused.inside)
+        found = item["names"] if refused.found is ... else refused.found
+        raise Refused(inside=inside, found=found, accepted=refused.accepted or TEXTS.accepted) from None
+    at = ("ssl_certificates", index)
+    return PairFiles(**files, names=names, certfile_at=(*at, "certfile"), keyfile_at=(*at, "keyfile"))
+
+
+CERTIFICATES: Final = ValueKind(
+    "a list of maps such as {certfile: a.pem, keyfile: a.key, names: [a.example.org]}",
+    _certificates,
+    annotation="Sequence[Mapping[str, Any]]",
 )
 
 

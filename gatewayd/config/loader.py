@@ -25,8 +25,8 @@ from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, L
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.substitution import Variables, substitute
-from gatewayd.tls.files import load_key_pair
-from gatewayd.tls.key_pair import UnusableKeyPair
+from gatewayd.tls.credentials import UnusableTlsFile
+from gatewayd.tls.files import load_credentials
 
 
 @attrs.frozen
@@ -226,26 +226,59 @@ def _gateway(
         fields = {**IN_PRODUCTION, **fields}
     fields["env"] = {**env, **fields.get("env", {})}
     fields["custom"] = gateway_class(named, place, folder.with_environ(fields["env"]))
-    _check_certificate(layer, fields)
-    return GatewayConfig(listeners=listeners, pool=pool, **fields)
+    _absolute_tls_files(fields)
+    gateway = GatewayConfig(listeners=listeners, pool=pool, **fields)
+    _check_tls(gateway, layer)
+    return gateway
 
 
-def _check_certificate(layer: Layer, fields: dict[str, Any]) -> None:
-    """Refuse files that TLS cannot use, and make their paths absolute: a daemon changes its folder."""
-    files = {
-        name: os.path.abspath(fields[name]) for name in ("ssl_certfile", "ssl_keyfile") if fields.get(name)
-    }
-    fields.update(files)
-    try:
-        key_pair = load_key_pair(files.get("ssl_certfile"), files.get("ssl_keyfile"))
-    except UnusableKeyPair as error:
-        layer[error.setting].place.refuse(error.reason)
-        return
-    if key_pair is not None and key_pair.key_kind is not None:
-        layer["ssl_keyfile"].place.warn(
-            f"gRPC's clients in Python and C++ know no keys of the kind {key_pair.key_kind}; "
-            "RSA and the curves P-256 and P-384 are known to all"
+def _absolute_tls_files(fields: dict[str, Any]) -> None:
+    """Make their paths absolute: a daemon changes its folder."""
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_client_ca"):
+        if fields.get(name):
+            fields[name] = os.path.abspath(fields[name])
+    if pairs := fields.get("ssl_certificates"):
+        fields["ssl_certificates"] = tuple(
+            attrs.evolve(
+                each,
+                certfile=os.path.abspath(each.certfile),
+                keyfile=os.path.abspath(each.keyfile),
+            )
+            for each in pairs
         )
+
+
+def _check_tls(gateway: GatewayConfig, layer: Layer) -> None:
+    """Refuse files that TLS cannot use, and settings without effect."""
+    files = gateway.tls
+    grpc = files is not None and files.grpc
+    if files is None and gateway.ssl_client_ca:
+        layer["ssl_client_ca"].place.refuse("clients show certificates over TLS only; give ssl_certfile, too")
+    if "ssl_client_auth" in layer and not gateway.ssl_client_ca:
+        layer["ssl_client_auth"].place.refuse("has no effect without ssl_client_ca")
+    elif grpc and gateway.ssl_client_auth == "optional":
+        layer["ssl_client_auth"].place.warn(
+            "gRPC's server can demand a certificate or ask for none: over gRPC, clients are asked for none"
+        )
+    if grpc and any(each.names for each in gateway.ssl_certificates):
+        layer["ssl_certificates"].place.warn(
+            "gRPC's server chooses by the names in the certificates: over gRPC, names has no effect"
+        )
+    if files is None:
+        return
+    try:
+        credentials = load_credentials(files)
+    except UnusableTlsFile as error:
+        key, *inside = error.setting
+        layer[str(key)].place.inside(*inside).refuse(error.reason)
+        return
+    for pair in credentials.pairs:
+        if pair.key_kind is not None:
+            key, *inside = pair.files.keyfile_at
+            layer[str(key)].place.inside(*inside).warn(
+                f"gRPC's clients in Python and C++ know no keys of the kind {pair.key_kind}; "
+                "RSA and the curves P-256 and P-384 are known to all"
+            )
 
 
 def _fields(layer: Layer) -> dict[str, Any]:

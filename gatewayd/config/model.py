@@ -14,6 +14,7 @@ import attrs
 
 from gatewayd.errors import ConfigError
 from gatewayd.messages.headers import AllowList
+from gatewayd.tls.credentials import ClientAuth, PairFiles, TlsFiles
 
 Protocol = Literal["grpc", "http", "websocket"]
 Compression = Literal["none", "gzip", "deflate"]
@@ -80,7 +81,8 @@ class GatewayConfig:
     and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
     ``write_timeout_s`` is how long a client may read nothing of what is sent. ``max_documents`` limits
     the documents of a request in JSON, with chunks and matches. A ``websocket_max_frames_per_second`` or
-    ``grpc_max_concurrent_streams`` of 0 is no limit.
+    ``grpc_max_concurrent_streams`` of 0 is no limit. ``ssl_certificates`` are further key pairs, for clients
+    that name another server; ``ssl_client_ca`` are the authorities of clients' certificates.
     ``max_connections`` limits those of HTTP and WebSocket, 0 for what the descriptors allow;
     ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
@@ -96,6 +98,9 @@ class GatewayConfig:
     listeners: tuple[Listener, ...] = (Listener(("grpc",)),)
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_certificates: tuple[PairFiles, ...] = ()
+    ssl_client_ca: str | None = None
+    ssl_client_auth: ClientAuth = "required"
     compression: Compression = "none"
     timeout_send_s: float | None = None
     retries: int = -1
@@ -146,6 +151,14 @@ class GatewayConfig:
     def forwarded(self) -> AllowList:
         """``forward_headers`` as the rule that decides of each header."""
         return AllowList.of(self.forward_headers, self.forward_headers_max_bytes)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of TLS, None without."""
+        own = PairFiles(self.ssl_certfile or None, self.ssl_keyfile or None)
+        pairs = (own, *self.ssl_certificates) if own != PairFiles(None, None) else self.ssl_certificates
+        grpc = any("grpc" in listener.protocols for listener in self.listeners)
+        return TlsFiles(pairs, self.ssl_client_ca or None, self.ssl_client_auth, grpc) if pairs else None
 
 
 @attrs.frozen

@@ -65,6 +65,12 @@ class FlowKeywords(TypedDict, total=False):
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
+    ssl_certificates: Sequence[Mapping[str, Any]] | None
+    """Further certificates with their keys, for clients that ask for another name (SNI)."""
+    ssl_client_ca: str | Path | None
+    """PEM bundle of the authorities that sign clients' certificates."""
+    ssl_client_auth: Literal["required", "optional"] | None
+    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -284,6 +290,12 @@ class GatewayKeywords(TypedDict, total=False):
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
+    ssl_certificates: Sequence[Mapping[str, Any]] | None
+    """Further certificates with their keys, for clients that ask for another name (SNI)."""
+    ssl_client_ca: str | Path | None
+    """PEM bundle of the authorities that sign clients' certificates."""
+    ssl_client_auth: Literal["required", "optional"] | None
+    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -723,6 +735,12 @@ class DeploymentKeywords(TypedDict, total=False):
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
     """PEM key of the certificate, not encrypted."""
+    ssl_certificates: Sequence[Mapping[str, Any]] | None
+    """Further certificates with their keys, for clients that ask for another name (SNI)."""
+    ssl_client_ca: str | Path | None
+    """PEM bundle of the authorities that sign clients' certificates."""
+    ssl_client_auth: Literal["required", "optional"] | None
+    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
     prefetch: int | None
     """Requests in flight on one stream; 0 for no limit."""
     max_message_bytes: int | None

@@ -18,7 +18,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.tls.key_pair import KeyPair
+from gatewayd.tls.credentials import Credentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 
@@ -53,11 +53,11 @@ class Backend:
 
     ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)`` runs
     a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports together.
-    ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With a ``key_pair``
-    the port speaks TLS only. The ``extension`` gets the paths of HTTP and WebSocket ports that are not the
-    gateway's own. ``endpoints()`` says what the executors bind, as far as it is known now. With a ``door``
-    each protocol asks it who calls, before anything else. ``forwarded`` are the headers that executors get.
-    ``admission`` counts the connections of all ports.
+    ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
+    port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
+    HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
+    far as it is known now. With a ``door`` each protocol asks it who calls, before anything else.
+    ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
     """
 
     gateway: GatewayConfig
@@ -67,7 +67,7 @@ class Backend:
     reactor: PortReactor
     buffers: Buffers
     bridge: Bridge
-    key_pair: KeyPair | None = None
+    tls: Credentials | None = None
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
     door: Door | None = None

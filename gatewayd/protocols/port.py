@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.config import Listener
 from gatewayd.protocols.backend import Backend
+from gatewayd.tls.credentials import Credentials
 
 # Protocols that can share a port name the same module. It is imported when a listener needs it: half of what
 # a gateway imports is for the web, and one for gRPC alone needs none of that.
@@ -66,6 +67,14 @@ class Port(Protocol):
 
     def set_serving(self) -> None:
         """Every executor has served once: report the port as healthy."""
+        ...
+
+    def renew(self, credentials: Credentials) -> None:
+        """
+        Use these for TLS connections from now on; those there are stay as they are.
+
+        Called only where the backend has ``tls``.
+        """
         ...
 
     def drain(self, grace_s: float) -> Deferred[None]:

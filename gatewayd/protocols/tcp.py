@@ -23,6 +23,7 @@ from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S
+from gatewayd.tls.credentials import Credentials
 from gatewayd.tls.web import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
@@ -121,14 +122,20 @@ class CountedServer(Server):
 
 
 class ListeningPorts:
-    """Sockets of one listener: the same port at every address of its host."""
+    """Sockets of one listener: the same port at every address of its host, and the TLS of all."""
 
-    def __init__(self, ports: Sequence[ListeningPort]) -> None:
+    def __init__(self, ports: Sequence[ListeningPort], tls: WebTls | None = None) -> None:
         self._ports = tuple(ports)
+        self._tls = tls
 
     def getHost(self) -> Any:
         """The address of the first."""
         return self._ports[0].getHost()
+
+    def renew(self, credentials: Credentials) -> None:
+        """Use these for connections from now on."""
+        assert self._tls is not None, "renew without TLS"
+        self._tls.renew(credentials)
 
     def stopListening(self) -> Deferred[None]:
         """Fires when all are closed."""
@@ -136,19 +143,21 @@ class ListeningPorts:
         return gatherResults(closing).addCallback(lambda _: None)
 
 
-def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningPort:
+def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningPorts:
     """
     Listen for ``listener`` on the gateway's host; ``factory`` is an IProtocolFactory.
 
-    Raises PortTaken, or UnusableKeyPair.
+    Raises PortTaken, or UnusableTlsFile.
     """
     host = backend.gateway.host
-    if backend.key_pair is not None:
+    tls = None
+    if backend.tls is not None:
         clock: Any = backend.reactor
-        secured = TLSMemoryBIOFactory(WebTls(backend.key_pair), False, factory, clock)
+        tls = WebTls(backend.tls)
+        secured = TLSMemoryBIOFactory(tls, False, factory, clock)
         secured.protocol = TlsTransport
         factory = secured
-    factory = AdmittingFactory(factory, backend.admission, secure=backend.key_pair is not None)
+    factory = AdmittingFactory(factory, backend.admission, secure=tls is not None)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -157,7 +166,7 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
             for address in addresses:
                 port = opened[0].getHost().port if opened else listener.port
                 opened.append(_listen(backend.reactor, address, port, factory))
-            return ListeningPorts(opened)
+            return ListeningPorts(opened, tls)
         except CannotListenError as error:
             ListeningPorts(opened).stopListening()
             if not left:

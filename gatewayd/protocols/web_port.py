@@ -17,7 +17,6 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from gatewayd.clocks import ListeningPort
 from gatewayd.config.model import Listener
 from gatewayd.errors import UpgradeForbidden
 from gatewayd.messages.caller import Caller
@@ -31,9 +30,10 @@ from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.resource import HttpApi
 from gatewayd.protocols.http.site import GatewaySite, SiteLimits
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
-from gatewayd.protocols.tcp import listen_tcp
+from gatewayd.protocols.tcp import ListeningPorts, listen_tcp
 from gatewayd.protocols.websocket.deflate import usable_offers
 from gatewayd.protocols.websocket.listener import WebSocketListener
+from gatewayd.tls.credentials import Credentials
 
 _EXTENSIONS = b"sec-websocket-extensions"
 
@@ -114,7 +114,7 @@ class WebPort:
         gateway = backend.gateway
         self._listener = listener
         self._backend = backend
-        self._listening: ListeningPort | None = None
+        self._listening: ListeningPorts | None = None
         full = "http" in listener.protocols
         self._api = HttpApi(backend, full=full)
         self.connections = Connections(backend.reactor)
@@ -141,6 +141,11 @@ class WebPort:
     def set_serving(self) -> None:
         """HTTP has no health that depends on the executors."""
 
+    def renew(self, credentials: Credentials) -> None:
+        """Use these for connections from now on."""
+        assert self._listening is not None, "renew before listen"
+        self._listening.renew(credentials)
+
     def drain(self, grace_s: float) -> Deferred[None]:
         """Stop listening; close idle connections now and the others after their requests."""
         assert self._listening is not None, "drain before listen"
@@ -157,7 +162,7 @@ class WebPort:
         """What the port speaks, where, and its open connections."""
         assert self._listening is not None, "report before listen"
         host, port = self._backend.gateway.host, int(self._listening.getHost().port)
-        tls = self._backend.key_pair is not None
+        tls = self._backend.tls is not None
         at = "localhost" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
         # Whether the certificate is valid for this name is not known here.
         curl = f"curl {'-sk' if tls else '-s'} {'https' if tls else 'http'}://{at}:{port}/post"

@@ -29,7 +29,7 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.tls.files import load_key_pair
+from gatewayd.tls.files import load_credentials
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
@@ -73,7 +73,7 @@ class GatewayServer:
         """
         Listen. Raises ConfigError: the process has to end then.
 
-        Blocks for a moment while the certificate is read and gRPC binds its ports.
+        Blocks for a moment while certificates are read and gRPC binds its ports.
         """
         for warning in self.flow.warnings:
             log.warn("{warning}", warning=warning)
@@ -87,7 +87,7 @@ class GatewayServer:
             offload=self._bridge.offload,
             reactor=self._reactor,
             buffers=Buffers(settings.max_buffered_bytes),
-            key_pair=load_key_pair(settings.ssl_certfile, settings.ssl_keyfile),
+            tls=None if settings.tls is None else load_credentials(settings.tls),
             bridge=self._bridge,
             extension=self._custom,
             endpoints=self._pool.endpoints,

@@ -1,47 +1,77 @@
-"""Twisted's TLS contexts of key pairs."""
+"""OpenSSL's contexts of credentials, for the ports of HTTP and WebSocket."""
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from gatewayd.tls.key_pair import KeyPair, UnusableKeyPair
+from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, UnusableTlsFile
 
 # Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); all ciphers of
 # TLS 1.3 have both.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
-@implementer(IOpenSSLContextFactory)
+@implementer(IOpenSSLServerConnectionCreator)
 class WebTls:
-    """The context factory of a port of HTTP and WebSocket, for ``TLSMemoryBIOFactory``. Reactor only."""
+    """Makes the TLS of each connection to a port, for ``TLSMemoryBIOFactory``. Reactor only."""
 
-    def __init__(self, key_pair: KeyPair) -> None:
-        """Raises UnusableKeyPair if OpenSSL refuses the certificate or key."""
-        self._context = context_of(key_pair)
+    def __init__(self, credentials: Credentials) -> None:
+        """Raises UnusableTlsFile if OpenSSL refuses a certificate or key."""
+        self._context = _default_context(credentials)
 
-    def getContext(self) -> SSL.Context:
-        """The context of each connection."""
-        return self._context
+    def renew(self, credentials: Credentials) -> None:
+        """Connections from now on have these; those there are keep theirs. Raises UnusableTlsFile."""
+        self._context = _default_context(credentials)
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        """The TLS of one connection."""
+        return SSL.Connection(self._context, None)
 
 
-def context_of(key_pair: KeyPair) -> SSL.Context:
+def _default_context(credentials: Credentials) -> SSL.Context:
+    """The context of the first pair, which hands clients that name another pair's server to that one's."""
+    contexts = [context_of(each, credentials) for each in credentials.pairs]
+    # One for all: OpenSSL looks it up before it knows which pair is asked for, and then compares the names.
+    session_id = os.urandom(16)
+    for context in contexts:
+        context.set_session_id(session_id)
+    # The callback must not hold the context that holds it.
+    default, *others = contexts
+    pairs = credentials.pairs
+
+    def choose(connection: SSL.Connection) -> None:
+        name = (connection.get_servername() or b"").decode("ascii", "replace").lower().rstrip(".")
+        index = next((index for index, pair in enumerate(pairs) if pair.serves(name)), 0)
+        if index:
+            connection.set_context(others[index - 1])
+
+    if others:
+        default.set_tlsext_servername_callback(choose)
+    return default
+
+
+def context_of(key_pair: KeyPair, credentials: Credentials | None = None) -> SSL.Context:
     """
     Twisted's settings, for TLS 1.2 and newer; what is added to them says why.
 
-    Raises UnusableKeyPair.
+    Clients' certificates are treated as ``credentials`` say. Raises UnusableTlsFile.
     """
     # A quarter of what reading a Flow file would import, and most Flows have no certificate.
     from twisted.internet.ssl import AcceptableCiphers, CertificateOptions, TLSVersion
 
     # Any: Twisted hands them on to pyOpenSSL, which prefers cryptography's classes to its own by now.
     chain: list[Any] = list(x509.load_pem_x509_certificates(key_pair.chain_pem))
-    key: Any = serialization.load_pem_private_key(key_pair.key_pem, password=None)
+    # Its arithmetic was checked when it was read, which takes a second for a large RSA key.
+    key: Any = serialization.load_pem_private_key(
+        key_pair.key_pem, password=None, unsafe_skip_rsa_key_validation=True
+    )
     try:
         context = CertificateOptions(
             privateKey=key,
@@ -54,13 +84,29 @@ def context_of(key_pair: KeyPair) -> SSL.Context:
         ).getContext()
     except (SSL.Error, TypeError) as error:
         reasons = "; ".join(entry[-1] for entry in error.args[0]) if isinstance(error, SSL.Error) else error
-        raise UnusableKeyPair(
-            "ssl_certfile", f"OpenSSL refuses {key_pair.certfile} with {key_pair.keyfile}: {reasons}"
+        files = key_pair.files
+        raise UnusableTlsFile(
+            files.certfile_at, f"OpenSSL refuses {files.certfile} with {files.keyfile}: {reasons}"
         ) from error
     # A client could make the gateway do handshakes without end on one connection of TLS 1.2.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     context.set_alpn_select_callback(_choose_protocol)
+    if credentials is not None and credentials.authorities is not None:
+        _ask_clients(context, credentials.authorities, required=credentials.client_auth == "required")
     return context
+
+
+def _ask_clients(context: SSL.Context, authorities: Authorities, *, required: bool) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    # As in gRPC, an authority that is named is trusted even if another one has signed it.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for certificate in x509.load_pem_x509_certificates(authorities.pem):
+        authority = crypto.X509.from_cryptography(certificate)
+        store.add_cert(authority)
+        # Clients with several certificates choose by these names.
+        context.add_client_ca(authority)
+    context.set_verify(SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0))
 
 
 def _choose_protocol(_connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -132,9 +132,9 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
-    key_pair, door = settings.pop("key_pair", None), settings.pop("door", None)
+    tls, door = settings.pop("tls", None), settings.pop("door", None)
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, key_pair=key_pair, door=door)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, door=door)
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:

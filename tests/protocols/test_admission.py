@@ -11,7 +11,6 @@ import websockets
 from twisted.internet.task import Clock
 
 from gatewayd.protocols.admission import Admission, connections_for
-from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import asyncio_client, in_thread, served, until
 
@@ -116,7 +115,7 @@ async def test_an_upgraded_connection_counts_until_it_ends():
 @pytest_twisted.ensureDeferred
 async def test_a_tls_connection_too_many_is_closed_without_a_word(tmp_path):
     files = write_files(tmp_path)
-    key_pair = load_key_pair(str(files.chain), str(files.key))
+    tls = files.credentials
 
     def shake() -> str | None:
         context = ssl.create_default_context(cafile=str(files.roots))
@@ -125,7 +124,7 @@ async def test_a_tls_connection_too_many_is_closed_without_a_word(tmp_path):
         ) as session:
             return session.version()
 
-    async with served(key_pair=key_pair, max_connections=1) as gateway:
+    async with served(tls=tls, max_connections=1) as gateway:
         admission = gateway.web.site.admission
         silent = socket.create_connection(("127.0.0.1", gateway.port))
         await until(lambda: admission.open == 1)

@@ -17,7 +17,6 @@ import pytest_twisted
 
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
-from gatewayd.tls.files import load_key_pair
 from tests import certificates
 from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
 
@@ -50,8 +49,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> certificates.Files:
 
 @pytest_twisted.async_yield_fixture(params=["tcp", "tls"])
 async def gateway(request: pytest.FixtureRequest, files: certificates.Files) -> AsyncIterator[Served]:
-    key_pair = load_key_pair(str(files.chain), str(files.key)) if request.param == "tls" else None
-    async with served(("http", "websocket"), FakeDispatcher(large), key_pair=key_pair) as gateway:
+    tls = files.credentials if request.param == "tls" else None
+    async with served(("http", "websocket"), FakeDispatcher(large), tls=tls) as gateway:
         yield gateway
 
 

@@ -12,7 +12,6 @@ import websockets
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols import tcp
 from gatewayd.protocols.web_port import WebPort
-from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, closed, in_thread, served, until
 
@@ -42,8 +41,8 @@ async def test_a_tls_port_serves_both_and_holds_its_limits(files):
 
     trusting = ssl.create_default_context(cafile=str(files.roots))
     gateway = GatewayConfig(host="127.0.0.1", max_message_bytes=100_000, prefetch=3)
-    key_pair = load_key_pair(str(files.chain), str(files.key))
-    web = WebPort(Listener(("http", "websocket")), backend(gateway, FakeDispatcher(), key_pair=key_pair))
+    tls = files.credentials
+    web = WebPort(Listener(("http", "websocket")), backend(gateway, FakeDispatcher(), tls=tls))
     web.listen()
     try:
         assert await in_thread(https, trusting, 100_000) == 200
@@ -79,7 +78,7 @@ async def test_a_handshake_that_takes_too_long_ends_the_connection(files, monkey
 
     monkeypatch.setattr(tcp, "HANDSHAKE_S", 0.3)
     trusting = ssl.create_default_context(cafile=str(files.roots))
-    key_pair = load_key_pair(str(files.chain), str(files.key))
-    async with served(key_pair=key_pair) as gateway:
+    tls = files.credentials
+    async with served(tls=tls) as gateway:
         assert await in_thread(whole) == 200
         await until(lambda: gateway.web.site.admission.open == 0)

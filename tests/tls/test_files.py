@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gatewayd.config import flow_from_mapping
+from gatewayd.tls.credentials import PairFiles, UnusableTlsFile
 from gatewayd.tls.files import load_key_pair
-from gatewayd.tls.key_pair import UnusableKeyPair
 from gatewayd.tls.web import WebTls
 from tests.certificates import Party, make, write_files
 
@@ -29,32 +29,28 @@ def paths(tmp_path: Path, party: Party) -> tuple[Path, Path]:
     return certfile, keyfile
 
 
-def refusal(certfile: object, keyfile: object, **more: object) -> UnusableKeyPair:
-    with pytest.raises(UnusableKeyPair) as caught:
+def refusal(certfile: object, keyfile: object, **more: object) -> UnusableTlsFile:
+    with pytest.raises(UnusableTlsFile) as caught:
         load_key_pair(
-            None if certfile is None else str(certfile),
-            None if keyfile is None else str(keyfile),
+            PairFiles(None if certfile is None else str(certfile), None if keyfile is None else str(keyfile)),
             **more,  # type: ignore[arg-type]
         )
     return caught.value
 
 
-def test_no_files_are_no_key_pair() -> None:
-    assert load_key_pair(None, None) is None
-
-
 def test_a_chain_and_its_key_are_a_key_pair(tmp_path: Path) -> None:
     files = write_files(tmp_path)
 
-    key_pair = load_key_pair(str(files.chain), str(files.key))
+    credentials = files.credentials
 
-    assert key_pair is not None
+    (key_pair,) = credentials.pairs
     assert key_pair.chain_pem.count(b"BEGIN CERTIFICATE") == 2
-    assert WebTls(key_pair).getContext() is not None
+    assert (key_pair.subject, key_pair.names) == ("CN=localhost", ("localhost",))
+    assert WebTls(credentials).serverConnectionForTLS(None) is not None
 
 
 def test_a_key_pair_shows_no_key(paths: tuple[Path, Path]) -> None:
-    assert "PRIVATE" not in repr(load_key_pair(*map(str, paths)))
+    assert "PRIVATE" not in repr(load_key_pair(PairFiles(*map(str, paths))))
 
 
 @pytest.mark.parametrize("given", [("a.pem", None), (None, "a.pem")])
@@ -71,7 +67,7 @@ def test_a_missing_file_is_named(paths: tuple[Path, Path], index: int) -> None:
 
     error = refusal(*paths)
 
-    assert error.setting == ("ssl_certfile", "ssl_keyfile")[index]
+    assert error.setting == (("ssl_certfile", "ssl_keyfile")[index],)
     assert error.reason == f"{paths[index]} cannot be read: No such file or directory"
 
 

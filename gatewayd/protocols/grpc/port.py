@@ -30,9 +30,10 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.identification import Doorkeeper
 from gatewayd.protocols.grpc.servicer import Servicer
+from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
-from gatewayd.tls.key_pair import KeyPair, UnusableKeyPair
+from gatewayd.tls.credentials import Credentials, UnusableTlsFile
 
 _START_TIMEOUT_S = 10.0
 # What health checks and reflection ask in.
@@ -53,7 +54,7 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         gateway.max_unsent_bytes,
         backend.door,
     )
-    return GrpcPort(backend.bridge, servicer, gateway, backend.key_pair, listener.port)
+    return GrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port)
 
 
 class GrpcPort:
@@ -64,14 +65,14 @@ class GrpcPort:
         bridge: Bridge,
         servicer: Servicer,
         gateway: GatewayConfig,
-        key_pair: KeyPair | None = None,
+        tls: Credentials | None = None,
         port: int = 0,
     ) -> None:
-        """With a ``key_pair`` the port speaks TLS only; ``port`` 0 is a free one."""
+        """With ``tls`` the port speaks TLS only; ``port`` 0 is a free one."""
         self._bridge = bridge
         self._servicer = servicer
         self._gateway = gateway
-        self._key_pair = key_pair
+        self._tls = None if tls is None else GrpcTls(tls)
         self._port = port
         hidden = {methods.STATUS: not gateway.expose_status, methods.DRY_RUN: not gateway.expose_dry_run}
         self._methods = tuple(path for path in methods.OF_A_GATEWAY if not hidden.get(path))
@@ -87,7 +88,7 @@ class GrpcPort:
         """
         Bind and serve.
 
-        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableKeyPair.
+        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableTlsFile.
         """
         self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
@@ -96,6 +97,11 @@ class GrpcPort:
         self._bridge.on_loop(self._set_serving_on_loop).addErrback(
             lambda failure: failure.trap(CancelledError)
         )
+
+    def renew(self, credentials: Credentials) -> None:
+        """Use these for connections from now on."""
+        assert self._tls is not None, "renew without TLS"
+        self._tls.credentials = credentials
 
     def drain(self, grace_s: float) -> Deferred[None]:
         """
@@ -111,7 +117,7 @@ class GrpcPort:
 
     def report(self) -> PortReport:
         """What the port speaks, and where; gRPC's server does not say how many connections are open."""
-        return PortReport(("grpc",), self._gateway.host, self._port, self._key_pair is not None)
+        return PortReport(("grpc",), self._gateway.host, self._port, self._tls is not None)
 
     async def _listen_on_loop(self, port: int) -> int:
         server = grpc.aio.server(options=list(self._options().items()))
@@ -140,21 +146,18 @@ class GrpcPort:
         return found[:1] if found[0] in EVERYWHERE else found
 
     def _bind(self, server: Any, address: str) -> int:
-        if self._key_pair is None:
+        if self._tls is None:
             return int(server.add_insecure_port(address))
-        # TLS 1.2 and 1.3 with ALPN h2, and no certificates of clients: gRPC's defaults.
-        pair = (self._key_pair.key_pem, self._key_pair.chain_pem)
-        return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+        return int(server.add_secure_port(address, self._tls.server_credentials()))
 
     def _refusal(self, address: str, port: int) -> ConfigError:
         """Why gRPC could not bind: it logs that, but its exception doesn't say."""
         host = self._gateway.host
         reason = bind_error(address, port)
-        if reason is None and self._key_pair is not None:
+        if reason is None and self._tls is not None:
             # gRPC brings a TLS library of its own, which knows fewer kinds of keys than OpenSSL.
-            return UnusableKeyPair(
-                "ssl_certfile", f"gRPC refuses {self._key_pair.certfile} with {self._key_pair.keyfile}"
-            )
+            files = self._tls.credentials.pairs[0].files
+            return UnusableTlsFile(files.certfile_at, f"gRPC refuses {files.certfile} with {files.keyfile}")
         return PortTaken("grpc", host, port, reason or os.strerror(errno.EADDRINUSE))
 
     async def _set_serving_on_loop(self) -> None:

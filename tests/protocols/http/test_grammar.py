@@ -17,7 +17,6 @@ from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.http.grammar import content_length, is_authority, members, origin_form
 from gatewayd.protocols.http.site import SiteLimits
 from gatewayd.protocols.web_port import WebPort
-from gatewayd.tls.files import load_key_pair
 from tests.certificates import write_files
 from tests.protocols.harness import FakeDispatcher, backend, closed, in_thread, read_all, served, until
 
@@ -163,9 +162,9 @@ def certificate(tmp_path_factory):
 @pytest_twisted.ensureDeferred
 async def test_faulty_heads_are_refused_behind_tls(certificate):
     tls = ssl.create_default_context(cafile=str(certificate.roots))
-    key_pair = load_key_pair(str(certificate.chain), str(certificate.key))
+    tls = certificate.credentials
     gateway = GatewayConfig(host="127.0.0.1")
-    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), key_pair=key_pair))
+    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), tls=tls))
     web.site.limits = attrs.evolve(web.site.limits, linger_s=0.01)
     web.listen()
     try:
