@@ -114,6 +114,15 @@ class TooManyFrames(ProtocolRefusal):
         )
 
 
+class TooSlow(ProtocolRefusal):
+    """A body or message takes longer to arrive than it may."""
+
+    def __init__(self, what: str = "message") -> None:
+        super().__init__(
+            f"the {what} arrives too slowly (gateway.receive_timeout, min_receive_rate and max_receive_time)"
+        )
+
+
 class IllegalHeader(ProtocolRefusal):
     """A header, or metadata, that is to be forwarded to executors cannot be; its value is not shown."""
 
@@ -394,6 +403,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
     TooManyFrames: Row(grpc="RESOURCE_EXHAUSTED"),
+    TooSlow: Row(408),
     IllegalHeader: Row(400),
     HeadersTooLarge: Row(431),
     InvalidHttp: Row(400),

@@ -79,7 +79,9 @@ class GatewayConfig:
     retries after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one
     stream, 0 for no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests
     and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
-    ``write_timeout_s`` is how long a client may read nothing of what is sent. ``max_documents`` limits
+    ``write_timeout_s`` is how long a client may read nothing of what is sent. A body or message may take
+    ``receive_timeout_s`` to arrive and a second more for each ``min_receive_rate`` bytes, 0 for any rate, but
+    no longer than ``max_receive_time_s``, 0 for no limit. ``max_documents`` limits
     the documents of a request in JSON, with chunks and matches. A ``websocket_max_frames_per_second`` or
     ``grpc_max_concurrent_streams`` of 0 is no limit. ``ssl_certificates`` are further key pairs, for clients
     that name another server; ``ssl_client_ca`` are the authorities of clients' certificates.
@@ -112,6 +114,9 @@ class GatewayConfig:
     max_connections_per_address: int = 0
     max_unsent_bytes: int = 1 << 25
     write_timeout_s: float = 60.0
+    receive_timeout_s: float = 30.0
+    min_receive_rate: int = 500
+    max_receive_time_s: float = 3600.0
     compress_above_bytes: int = 4096
     forward_headers: tuple[str, ...] = ()
     forward_headers_max_bytes: int = 4096

@@ -89,6 +89,16 @@ class FlowKeywords(TypedDict, total=False):
     """Seconds for which a client may read nothing of what is sent to it."""
     write_timeout_s: float | None
     """The same as write_timeout."""
+    receive_timeout: float | None
+    """Seconds that a body or WebSocket message may take to arrive, besides what its size allows."""
+    receive_timeout_s: float | None
+    """The same as receive_timeout."""
+    min_receive_rate: int | None
+    """So many bytes allow a body or message a second more; 0 for no limit but max_receive_time."""
+    max_receive_time: float | None
+    """Seconds that it may take in any case; 0 for no limit."""
+    max_receive_time_s: float | None
+    """The same as max_receive_time."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
@@ -314,6 +324,16 @@ class GatewayKeywords(TypedDict, total=False):
     """Seconds for which a client may read nothing of what is sent to it."""
     write_timeout_s: float | None
     """The same as write_timeout."""
+    receive_timeout: float | None
+    """Seconds that a body or WebSocket message may take to arrive, besides what its size allows."""
+    receive_timeout_s: float | None
+    """The same as receive_timeout."""
+    min_receive_rate: int | None
+    """So many bytes allow a body or message a second more; 0 for no limit but max_receive_time."""
+    max_receive_time: float | None
+    """Seconds that it may take in any case; 0 for no limit."""
+    max_receive_time_s: float | None
+    """The same as max_receive_time."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
@@ -753,6 +773,16 @@ class DeploymentKeywords(TypedDict, total=False):
     """Seconds for which a client may read nothing of what is sent to it."""
     write_timeout_s: float | None
     """The same as write_timeout."""
+    receive_timeout: float | None
+    """Seconds that a body or WebSocket message may take to arrive, besides what its size allows."""
+    receive_timeout_s: float | None
+    """The same as receive_timeout."""
+    min_receive_rate: int | None
+    """So many bytes allow a body or message a second more; 0 for no limit but max_receive_time."""
+    max_receive_time: float | None
+    """Seconds that it may take in any case; 0 for no limit."""
+    max_receive_time_s: float | None
+    """The same as max_receive_time."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None

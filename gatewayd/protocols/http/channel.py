@@ -29,7 +29,9 @@ from gatewayd.errors import (
     InvalidHttp,
     Overloaded,
     TooLarge,
+    TooSlow,
 )
+from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.chunks import ChunkedBody
 from gatewayd.protocols.http.errors import encode_error
@@ -62,6 +64,7 @@ class GatewayChannel(HTTPChannel):
     transport: Any
     refused = False
     _log = BoundedLogger()  # Twisted's lines about clients that are late
+    _arrival: Arrival  # of a body
     _deadline: Any = None  # an IDelayedCall, as the next one
     _doubt: Any = None
     _watched = -1  # the descriptor, while hang-ups are looked for
@@ -73,6 +76,7 @@ class GatewayChannel(HTTPChannel):
         self.totalHeadersSize = self.MAX_LENGTH = limits.head_bytes
         self.maxHeaders = limits.headers
         self.abortTimeout = limits.linger_s  # type: ignore[assignment]
+        self._arrival = Arrival(limits.arrival, self.site.reactor, self._refuse_late_body)
         self.site.connections.opened(self)
         super().connectionMade()
         limit_writes(self.transport, limits.write_s)
@@ -93,6 +97,7 @@ class GatewayChannel(HTTPChannel):
     def _leave_site(self) -> None:
         self._stop_deadline()
         self._stop_doubting()
+        self._arrival.close()
         self.site.connections.closed(self)
 
     # -- what arrives ---------------------------------------------------------------------------------
@@ -105,6 +110,9 @@ class GatewayChannel(HTTPChannel):
         in_head = self.line_mode and bool(self._receivedHeaderSize or self._buffer)
         if not in_head:
             self._stop_deadline()
+            # Most bodies, too, are complete by now.
+            if self._transferDecoder is not None and not self.line_mode and not self.refused:
+                self._arrival.received(len(data))
         elif b"\n" in self._buffer and b"\r\n" not in self._buffer:
             self.refuse(InvalidHttp(_BARE_LF))
         elif self._deadline is None:
@@ -203,6 +211,7 @@ class GatewayChannel(HTTPChannel):
             self.refuse(error)
 
     def allContentReceived(self) -> None:
+        self._arrival.ended()
         if not self.refused:
             super().allContentReceived()
 
@@ -220,10 +229,22 @@ class GatewayChannel(HTTPChannel):
         self._deadline = None
         self.refuse(HeadTimeout())
 
+    def _refuse_late_body(self) -> None:
+        self.refuse(TooSlow("body"))
+
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def pauseProducing(self) -> None:
+        # The client does not read its last answer: until it does, it is not read either.
+        self._arrival.pause()
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._arrival.resume()
+        super().resumeProducing()
 
     # -- refusals -------------------------------------------------------------------------------------
 
@@ -251,6 +272,7 @@ class GatewayChannel(HTTPChannel):
             self.requests[-1].release()
         self.persistent = 0
         self._stop_deadline()
+        self._arrival.close()
         parts = head(response.status, response.content_type, len(response.body))
         body = b"" if getattr(self, "_command", b"") == b"HEAD" else response.body
         self.transport.writeSequence([*parts, headers, b"Connection: close\r\n\r\n", body])

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
@@ -26,9 +27,9 @@ class SiteLimits:
 
     ``body_bytes`` limits a body, ``write_s`` the time for which a client may read nothing, ``idle_s``
     the silence between or within requests, ``head_s`` the time from a request's first byte to the end of
-    its headers, and ``linger_s`` how long the rest of a refused request is read and dropped. For
-    ``trust_s`` a client that has half-closed is believed to be there. ``head_bytes`` limits a request's
-    head; the default is twice nginx's.
+    its headers, ``arrival`` that for its body, and ``linger_s`` how long the rest of a refused request is
+    read and dropped. For ``trust_s`` a client that has half-closed is believed to be there.
+    ``head_bytes`` limits a request's head; the default is twice nginx's.
     """
 
     body_bytes: int
@@ -39,6 +40,7 @@ class SiteLimits:
     trust_s: float = 1.0
     head_bytes: int = 64 * 1024
     headers: int = 200
+    arrival: ArrivalLimits = attrs.field(factory=ArrivalLimits)
 
     @classmethod
     def of(cls, gateway: GatewayConfig) -> SiteLimits:
@@ -49,6 +51,7 @@ class SiteLimits:
             idle_s=gateway.http_idle_timeout_s,
             head_s=gateway.http_head_timeout_s,
             head_bytes=gateway.http_max_head_bytes,
+            arrival=ArrivalLimits.of(gateway),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 
+from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
@@ -32,6 +33,7 @@ class WebSocketListener(WebSocketServerFactory):
         self.connections = connections
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes
+        self.arrival = ArrivalLimits.of(gateway)
         self.most_frames_per_s = gateway.websocket_max_frames_per_second
         self.hangups = hangups
         self.paths = ("/", DRY_RUN) if gateway.expose_dry_run else ("/",)

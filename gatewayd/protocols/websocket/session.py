@@ -32,6 +32,7 @@ from gatewayd.errors import (
     InternalError,
     Overloaded,
     TooManyFrames,
+    TooSlow,
     UpgradeForbidden,
     codes_for,
 )
@@ -39,6 +40,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request
 from gatewayd.offload import here_or_offloaded
+from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, head
@@ -125,6 +127,7 @@ class WebSocketSession(WebSocketServerProtocol):
         self._is_dropped = False
         self._unsent_bytes = 0  # of answers, as far as ``buffers`` know
         self._abort_call: Any = None  # an IDelayedCall
+        self._arrival: Arrival | None = None  # of a message; from the handshake on
 
     def _act(self, actions: Actions) -> None:
         self._take(actions)
@@ -151,6 +154,8 @@ class WebSocketSession(WebSocketServerProtocol):
                     self._take(following)
             elif action is PAUSE_READING:
                 self.transport.pauseProducing()
+                if self._arrival is not None:
+                    self._arrival.pause()
                 self.factory.hangups.watch(self._descriptor, self.abort)
             elif action is RESUME_READING:
                 self._resume_reading()
@@ -191,6 +196,7 @@ class WebSocketSession(WebSocketServerProtocol):
         # The HTTP connection this was, until the upgrade, had registered itself.
         self.transport.unregisterProducer()
         self.transport.registerProducer(self, True)
+        self._arrival = Arrival(self.factory.arrival, self.factory.reactor, self._message_is_late)
         self._pace = Pace(self.factory.most_frames_per_s, self.factory.reactor.seconds)
         self._descriptor = self.transport.fileno()
         self.factory.connections.opened(self)
@@ -242,9 +248,16 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def onMessageEnd(self) -> None:
         self.message_data = []
+        if self._arrival is not None:
+            self._arrival.ended()
         message = self._take_message()
         if not self.failedByMe:
             self.onMessage(message, self.message_is_binary)
+
+    def _message_is_late(self) -> None:
+        if self.state == self.STATE_OPEN and not self.failedByMe:
+            self.closeHandshakeTimeout = min(self.closeHandshakeTimeout, _PATIENCE_S)
+            self._act(self._conversation.failed(TooSlow()))
 
     def _take_message(self) -> bytes:
         """The current message as far as it came, which then no longer counts as held."""
@@ -278,6 +291,8 @@ class WebSocketSession(WebSocketServerProtocol):
         # Without these, the session would wait for the garbage collector: each refers back to it.
         self.is_open = self.is_closed = None
         self._ahead.clear()
+        if self._arrival is not None:
+            self._arrival.close()
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
@@ -330,6 +345,8 @@ class WebSocketSession(WebSocketServerProtocol):
             self._ahead += data
             if self._next_turn is None and not self._is_consuming:
                 self._parse_ahead()
+        if self._arrival is not None and self.inside_message:
+            self._arrival.received(len(data))
 
     def _missing_bytes(self) -> int:
         """How much is to come of the frame that has begun."""
@@ -504,6 +521,8 @@ class WebSocketSession(WebSocketServerProtocol):
         if self._next_turn is not None:
             return
         self.transport.resumeProducing()
+        if self._arrival is not None:
+            self._arrival.resume()
         if not self._is_consuming:
             if self.data:
                 self.consumeData()
