@@ -1,10 +1,11 @@
 """
 What one call to an executor costs: microseconds of CPU in the calling process.
 
-    python -m bench.channel [--rounds 5]
+    python -m bench.channel [--rounds 5] [--unix]
 
 Compares the pool's channel with ``grpc.aio`` behind the bridge, which it took the place of, against one
-echo server in a process of its own; rounds take turns, medians are shown.
+echo server in a process of its own; rounds take turns, medians are shown. With ``--unix`` it is compared with
+itself: over TCP, and over a Unix socket.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import asyncio
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -27,13 +29,14 @@ from gatewayd.messages import wire
 from gatewayd.messages.methods import SINGLE
 from gatewayd.messages.request import Answer, Call
 from gatewayd.rpc.channel import Channel, ChannelSettings
+from gatewayd.schemes import unix_address
 
 # Concurrent calls, bytes of a document's text, calls a round.
 CASES = ((1, 64, 1500), (32, 64, 4000), (1, 1 << 20, 60), (32, 1 << 20, 120))
 
 
-def serve(port: Any) -> None:
-    """Echoes every message; the port it got goes to ``port``."""
+def serve(port: Any, path: str) -> None:
+    """Echoes every message, at a port and at a socket; the port it got goes to ``port``."""
 
     class Echo(grpc.GenericRpcHandler):
         def service(self, details: Any) -> Any:
@@ -46,6 +49,7 @@ def serve(port: Any) -> None:
         options = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((Echo(),))
+        server.add_insecure_port(unix_address(path))
         port.send(server.add_insecure_port("127.0.0.1:0"))
         await server.start()
         await server.wait_for_termination()
@@ -92,41 +96,54 @@ async def calls(channel: Any, message: bytes, concurrent: int, count: int) -> fl
     return (time.process_time() - before) / count * 1e6
 
 
-async def compare(reactor: Any, rounds: int, say: Callable[[str], object]) -> None:
-    theirs, ours = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(ours,), daemon=True)
-    server.start()
-    bridge = Bridge(reactor)
-    bridge.start()
-    address = f"127.0.0.1:{theirs.recv()}"
-    aio = AioChannel(bridge, address)
-    await bridge.on_loop(aio.open)
-    own = Channel(reactor, address, ChannelSettings(), lambda state: None)
-    say(f"{'concurrent':>10} {'bytes':>8} {'grpc.aio':>9} {'ours':>9}   µs of CPU a call")
-    try:
-        for concurrent, size, count in CASES:
-            message = wire.encode_call("0" * 32, "/search", Answer(b"\x0a" + b"d" * size))
-            cpu: dict[Any, list[float]] = {aio: [], own: []}
-            for channel in (aio, own) * rounds:
-                await calls(channel, message, concurrent, count // 10)
-                cpu[channel].append(await calls(channel, message, concurrent, count))
-            one, other = (statistics.median(found) for found in cpu.values())
-            say(f"{concurrent:10} {size:8} {one:9.0f} {other:9.0f}   {other / one:.0%}")
-    finally:
-        await own.close()
-        await bridge.on_loop(aio.close)
-        await bridge.stop()
-        server.terminate()
-        server.join()
+async def compare(reactor: Any, rounds: int, say: Callable[[str], object], *, unix: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = f"{folder}/echo"
+        theirs, ours = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(ours, path), daemon=True)
+        server.start()
+        bridge = Bridge(reactor)
+        bridge.start()
+        address = f"127.0.0.1:{theirs.recv()}"
+        tcp = Channel(reactor, address, ChannelSettings(), lambda state: None)
+        try:
+            if unix:
+                other = Channel(reactor, unix_address(path), ChannelSettings(), lambda state: None)
+                await _compare({"TCP": tcp, "Unix": other}, rounds, say)
+                await other.close()
+            else:
+                aio = AioChannel(bridge, address)
+                await bridge.on_loop(aio.open)
+                await _compare({"grpc.aio": aio, "ours": tcp}, rounds, say)
+                await bridge.on_loop(aio.close)
+        finally:
+            await tcp.close()
+            await bridge.stop()
+            server.terminate()
+            server.join()
+
+
+async def _compare(channels: Mapping[str, Any], rounds: int, say: Callable[[str], object]) -> None:
+    one, other = channels
+    say(f"{'concurrent':>10} {'bytes':>8} {one:>9} {other:>9}   µs of CPU a call")
+    for concurrent, size, count in CASES:
+        message = wire.encode_call("0" * 32, "/search", Answer(b"\x0a" + b"d" * size))
+        cpu: dict[str, list[float]] = {name: [] for name in channels}
+        for name in (*channels,) * rounds:
+            await calls(channels[name], message, concurrent, count // 10)
+            cpu[name].append(await calls(channels[name], message, concurrent, count))
+        first, second = (statistics.median(found) for found in cpu.values())
+        say(f"{concurrent:10} {size:8} {first:9.0f} {second:9.0f}   {second / first:.0%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--unix", action="store_true")
+    options = parser.parse_args()
     from twisted.internet import reactor, task
 
-    task.react(lambda _: defer.ensureDeferred(compare(reactor, rounds, print)), ())
+    task.react(lambda _: defer.ensureDeferred(compare(reactor, options.rounds, print, unix=options.unix)), ())
 
 
 if __name__ == "__main__":

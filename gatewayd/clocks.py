@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class Connector(Clock, Protocol):
-    """The parts of IReactorTCP and IReactorPluggableNameResolver that an endpoint of a client uses."""
+    """The parts of IReactorTCP, -UNIX and -PluggableNameResolver that an endpoint of a client uses."""
 
     nameResolver: Any
 
@@ -34,6 +34,9 @@ class Connector(Clock, Protocol):
         factory: Any,
         timeout: float = 30.0,
         bindAddress: tuple[str, int] | None = None,
+    ) -> Any: ...
+    def connectUNIX(
+        self, address: str, factory: Any, timeout: float = 30.0, checkPID: bool = False
     ) -> Any: ...
 
 

@@ -1,4 +1,8 @@
-"""The schemes of addresses, such as ``grpcs://example.org``: what each says of protocol, TLS and port."""
+"""
+The schemes of addresses, such as ``grpcs://example.org``: what each says of protocol, TLS and port.
+
+Between a gateway and the executors that it starts there is also ``unix:/path``.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,20 @@ SCHEMES: Final = {
     "ws": Scheme("websocket", False, 80),
     "wss": Scheme("websocket", True, 443),
 }
+
+
+# What stands before the path of a socket, where others have ``host:port``.
+_UNIX: Final = "unix:"
+
+
+def unix_address(path: str) -> str:
+    """The address of a Unix socket, as gRPC writes it."""
+    return f"{_UNIX}{path}"
+
+
+def socket_path(address: str) -> str | None:
+    """The path in the address of a Unix socket; None for ``host:port``."""
+    return address.removeprefix(_UNIX) if address.startswith(_UNIX) else None
 
 
 def scheme_of(protocol: str, *, tls: bool) -> str:

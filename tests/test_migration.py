@@ -38,6 +38,7 @@ from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, P
 from gatewayd.custom.loading import check_class
 from gatewayd.dispatch.parameters import Parameters, parse
 from gatewayd.errors import BadRequest, ConfigError, DeadlineExceeded, ExecutorUnreachable, TooLarge, codes_of
+from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.flow.flow import FlowError
 from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.messages.conditions import compile_condition
@@ -326,9 +327,11 @@ def _(folder: Path) -> None:
         Flow.load_config("mine.yml")
 
 
-@row("executors listen on 0.0.0.0")
+@row("executors listen on 0.0.0.0, at free ports")
 def _(folder: Path) -> None:
-    assert executor_of("{}").host == "127.0.0.1"
+    assert executor_of("{}").host is None
+    spec = ExecutorSpec.of(executor_of("{port: 1234}"), 0, 0, ".")
+    assert (spec.host, spec.port, spec.socket) == ("127.0.0.1", 1234, None)
     assert executor_of("{host: 0.0.0.0}").host == "0.0.0.0"
 
 

@@ -127,11 +127,18 @@ def _way(flow: FlowConfig) -> list[str]:
 def _row(deployment: DeploymentConfig) -> tuple[str, str, str, str]:
     if deployment.external:
         return deployment.name, "(external)", "none here", ", ".join(deployment.addresses)
-    ports = ", ".join(str(port) for port in deployment.ports if port) or "free ports"
     count = deployment.replicas * deployment.shards
+    if any(deployment.ports):
+        where = ", ".join(str(port) for port in deployment.ports if port)
+    elif deployment.host is None:
+        where = "a private socket" if count == 1 else "private sockets"
+    else:
+        where = "a free port" if count == 1 else "free ports"
+    if any(deployment.ports) or deployment.host is not None:
+        where = f"{deployment.host or '127.0.0.1'}, {where}"
     return (
         deployment.name,
         deployment.executor.uses or "(pass-through)",
         f"{count}" if deployment.shards == 1 else f"{count} in {deployment.shards} shards",
-        f"{deployment.host}, {ports if count > 1 else ports.replace('free ports', 'a free port')}",
+        where,
     )

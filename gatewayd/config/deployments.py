@@ -212,4 +212,7 @@ def _local(draft: Draft) -> dict[str, Any]:
         if len(set(used)) < len(used):
             raise Refused(inside=("port",), message="a port is given twice; each replica needs its own")
         fields["ports"] = ports
+    elif "host" not in draft.own:
+        # That of the Flow's with is for the gateway, in the first place.
+        fields.pop("host", None)
     return fields

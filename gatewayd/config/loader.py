@@ -358,13 +358,12 @@ def _check_ports(gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft
     """
     taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
     for draft, deployment in built:
+        executors_host = deployment.host or "127.0.0.1"
         for port in filter(None, deployment.ports):
-            other = next(
-                (who for host, at, who in taken if at == port and _meet(host, deployment.host)), None
-            )
+            other = next((who for host, at, who in taken if at == port and _meet(host, executors_host)), None)
             if other is not None:
                 draft.place.inside("port").conflict(f"the port {port} is that of {other}; each needs its own")
-        taken += [(deployment.host, port, f"executor {deployment.name}") for port in deployment.ports if port]
+        taken += [(executors_host, port, f"executor {deployment.name}") for port in deployment.ports if port]
 
 
 def _meet(one: str, other: str) -> bool:

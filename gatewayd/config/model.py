@@ -206,11 +206,11 @@ class DeploymentConfig:
     ``needs`` names what it waits for; ``"gateway"`` is the start. The Flow's answer does not wait for
     one that is ``floating``, unless it is ``collected``; its documents are not in the answer either
     way. An external one has ``addresses``, ``host:port`` of each replica; for others gatewayd starts
-    ``shards * replicas`` processes of ``executor`` on ``host``, at ``ports`` or, if that is empty, at
-    free ones. ``when`` filters the documents that go in. ``polling`` maps an endpoint (or ``"*"``) to
-    whether its requests go to any shard or to all. Executors ``uses_before`` and ``uses_after`` run
-    before and after the shards, and are not started without shards. ``idempotent`` says per endpoint
-    (or ``"*"``) whether a request may be sent again after its connection broke.
+    ``shards * replicas`` processes of ``executor``, which listen on ``host`` at ``ports``, or at sockets of
+    this gateway's own if both are empty. ``when`` filters the documents that go in. ``polling`` maps an
+    endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors ``uses_before`` and
+    ``uses_after`` run before and after the shards, and are not started without shards. ``idempotent`` says
+    per endpoint (or ``"*"``) whether a request may be sent again after its connection broke.
     """
 
     name: str
@@ -223,7 +223,7 @@ class DeploymentConfig:
     addresses: tuple[str, ...] = ()
     tls: bool = False
     grpc_metadata: Mapping[str, str] = attrs.field(factory=dict)
-    host: str = "127.0.0.1"
+    host: str | None = None
     ports: tuple[int, ...] = ()
     replicas: int = 1
     shards: int = 1

@@ -29,6 +29,7 @@ from gatewayd.messages import methods
 from gatewayd.messages.headers import METADATA_BYTES, as_metadata
 from gatewayd.messages.wire import Malformed
 from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
+from gatewayd.schemes import unix_address
 from gatewayd.status import status_maps
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ class Runtime:
 
     async def start(self) -> str:
         """Listen and serve. Returns the address. Raises RuntimeError if the port is taken."""
-        wanted = authority(self._spec.host, self._spec.port)
+        spec = self._spec
+        at_socket = None if spec.socket is None else unix_address(spec.socket)
+        wanted = at_socket or authority(spec.host, spec.port)
         try:
             port = self._server.add_insecure_port(wanted)
         except RuntimeError as error:
@@ -91,8 +94,8 @@ class Runtime:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        host = "127.0.0.1" if self._spec.host in ("0.0.0.0", "::") else self._spec.host
-        return authority(host, port)
+        host = "127.0.0.1" if spec.host in ("0.0.0.0", "::") else spec.host
+        return at_socket or authority(host, port)
 
     async def stop(self) -> None:
         """Stop as in the module's diagram. Returns when the executor's ``close()`` has returned."""

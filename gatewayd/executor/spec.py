@@ -25,8 +25,9 @@ class ExecutorSpec:
     """
     One replica: which executor to load, and where to serve it.
 
-    ``shard`` and ``replica`` count from 0. ``port`` 0 picks a free one. ``max_message_bytes`` is -1
-    for no limit. ``grace_s`` is how long running calls may take when the process stops.
+    ``shard`` and ``replica`` count from 0. With ``socket`` it is served at this path, and at no port;
+    ``port`` 0 picks a free one. ``max_message_bytes`` is -1 for no limit. ``grace_s`` is how long running
+    calls may take when the process stops.
     """
 
     deployment: str
@@ -37,6 +38,7 @@ class ExecutorSpec:
     replicas: int = 1
     host: str = "127.0.0.1"
     port: int = 0
+    socket: str | None = None
     base_dir: str = "."
     max_message_bytes: int = -1
     grace_s: float = 1.0
@@ -68,7 +70,7 @@ class ExecutorSpec:
             replica=replica,
             shards=deployment.shards,
             replicas=deployment.replicas,
-            host=deployment.host,
+            host="127.0.0.1" if deployment.host is None else deployment.host,
             port=deployment.ports[index] if index < len(deployment.ports) else 0,
             base_dir=base_dir,
         )

@@ -250,7 +250,7 @@ class FlowKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with a port of its own."""
+    """Copies, each a process with a socket or port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
@@ -520,17 +520,17 @@ class JoinerKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with a port of its own."""
+    """Copies, each a process with a socket or port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
     """Whether a request goes to any shard or to all."""
     host: str | Sequence[str] | None
-    """Address to listen on; for an external executor, its address."""
+    """Address of its ports; for an external executor, its address."""
     host_in: str | Sequence[str] | None
     """The same as host."""
     port: int | str | Sequence[int] | None
-    """One for each replica; free ones if omitted."""
+    """One for each replica; private sockets if omitted."""
     ports: int | str | Sequence[int] | None
     """The same as port."""
     port_in: int | str | Sequence[int] | None
@@ -656,7 +656,7 @@ class DeploymentKeywords(TypedDict, total=False):
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
     replicas: int | None
-    """Copies, each a process with a port of its own."""
+    """Copies, each a process with a socket or port of its own."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None

@@ -41,6 +41,7 @@ from gatewayd.rpc.call import (
 )
 from gatewayd.rpc.link import Link, LinkSettings, State
 from gatewayd.rpc.timeouts import Timeouts
+from gatewayd.schemes import socket_path
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
@@ -101,7 +102,11 @@ class Channel:
         self._on_state = on_state
         host, _, port = address.rpartition(":")
         name = settings.host or host.strip("[]")
-        self._authority = address if settings.host is None else f"{settings.host}:{port}"
+        if settings.host is not None:
+            self._authority = f"{settings.host}:{port}"
+        else:
+            # As gRPC calls a server at a Unix socket.
+            self._authority = address if socket_path(address) is None else "localhost"
         self._heads: dict[tuple[str, str], RequestHead] = {}
         self.link = Link(
             reactor,

@@ -24,7 +24,7 @@ import attrs
 from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -35,6 +35,7 @@ from zope.interface import implementer
 from gatewayd.backoff import Backoff
 from gatewayd.clocks import Connector, Timer
 from gatewayd.rpc.http2 import Broken, Connection, Stream
+from gatewayd.schemes import socket_path
 
 log = Logger()
 
@@ -70,7 +71,7 @@ class _Sessions(Factory):
 @attrs.frozen
 class LinkSettings:
     """
-    How to connect to ``address``, which is ``host:port``.
+    How to connect to ``address``, which is ``host:port`` or ``unix:/path``.
 
     ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``roots`` is an
     IOpenSSLTrustRoot, None for the platform's. ``max_pings`` is how often the server is pinged while it sends
@@ -293,10 +294,11 @@ class Session(Protocol):
             self._over = True
             self.transport.abortConnection()
             return
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        for option, value in _TCP_OPTIONS:
-            self.transport.socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        if socket_path(self._link.settings.address) is None:
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+            for option, value in _TCP_OPTIONS:
+                self.transport.socket.setsockopt(socket.IPPROTO_TCP, option, value)
         if self._link.settings.tls_name is None:
             self._begin()
 
@@ -427,6 +429,8 @@ def _why_lost(error: BaseException | None) -> str:
 
 
 def _as_grpc_writes(address: str) -> str:
+    if socket_path(address) is not None:
+        return address
     host, _, port = address.rpartition(":")
     if host.startswith("["):
         return f"ipv6:%5B{host[1:-1]}%5D:{port}"
@@ -434,9 +438,12 @@ def _as_grpc_writes(address: str) -> str:
 
 
 def _endpoint(reactor: Connector, settings: LinkSettings) -> Any:
-    host, _, port = settings.address.rpartition(":")
     # Our own timer, which also covers TLS and the server's settings, fires first.
     timeout_s = settings.connect_timeout_s + 1.0
+    path = socket_path(settings.address)
+    if path is not None:
+        return UNIXClientEndpoint(reactor, path, timeout_s)
+    host, _, port = settings.address.rpartition(":")
     endpoint: Any = HostnameEndpoint(reactor, host.strip("[]"), int(port), timeout_s, attemptDelay=0.1)
     if settings.tls_name is None:
         return endpoint

@@ -81,9 +81,9 @@ class GatewayService(Service):
         settings = self._flow.gateway
         try:
             check_ports(settings.host, settings.listeners)
+            supervisor = self._supervisor = self._start_executors()
         except ConfigError as error:
             self._refuse(error)
-        supervisor = self._supervisor = self._start_executors()
         from gatewayd.service.gateway import GatewayServer
 
         if self._signals.received is not None:
@@ -118,9 +118,11 @@ class GatewayService(Service):
         """
         Their half second of imports runs beside the gateway's own.
 
-        If the gateway cannot start, the executors end with this process.
+        If the gateway cannot start, the executors end with this process. Raises ConfigError if they cannot be
+        started at all.
         """
         from gatewayd.config.heads import head_executors
+        from gatewayd.supervisor.sockets import SocketFolder
         from gatewayd.supervisor.supervisor import Supervisor
 
         # The reactor does not run yet: at the first event the gateway is there, or the start was broken off.
@@ -137,13 +139,21 @@ class GatewayService(Service):
             self._on_event({"event": "failed", "kind": "replica", "replica": replica, "error": error})
 
         flow = self._flow
+        started = [
+            each
+            for deployment in flow.deployments
+            for each in (deployment, *head_executors(deployment))
+            if not each.external
+        ]
+        private = any(each.host is None and not all(each.ports or (0,)) for each in started)
         supervisor = Supervisor(
             self._reactor,
-            [each for deployment in flow.deployments for each in (deployment, *head_executors(deployment))],
+            started,
             on_up=up,
             on_down=down,
             on_failed=failed,
             base_dir=flow.base_dir,
+            sockets=SocketFolder.create() if private else None,
         )
         supervisor.start()
         return supervisor

@@ -1,6 +1,9 @@
 """
 Runs the executors of a Flow: a process for each replica of each Deployment that is not external.
 
+A replica serves at a socket that only this user can reach, unless the Flow names its host or its port: those
+may be meant for other callers as well.
+
 ``on_up`` and ``on_down`` pass addresses to the pool; the service waits for ``ready`` and calls ``stop``.
 Reactor thread only.
 """
@@ -11,6 +14,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Mapping
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from gatewayd.backoff import Backoff
@@ -18,6 +22,7 @@ from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaProcess, ReplicaStatus
+from gatewayd.supervisor.sockets import SocketFolder
 from gatewayd.waiters import Waiters
 
 Up = Callable[[str, int, int, str], None]
@@ -31,7 +36,8 @@ class Supervisor:
     ``on_up(deployment, shard, replica, address)`` is called whenever a replica starts to serve, and
     ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(name, error)`` is called
     for each failed start of a replica that has never served, with its runtime name. Relative paths and
-    modules of the Flow start at ``base_dir``.
+    modules of the Flow start at ``base_dir``. ``sockets`` is removed when all have stopped; without it every
+    replica gets a port.
     """
 
     def __init__(
@@ -43,11 +49,13 @@ class Supervisor:
         *,
         on_failed: Callable[[str, str], None] | None = None,
         base_dir: str = ".",
+        sockets: SocketFolder | None = None,
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
         kill_group: Callable[[int, int], None] = os.killpg,
     ) -> None:
+        self._sockets = sockets
         self._never_up: set[tuple[str, int, int]] = set()
         self._waiting: Waiters[None] = Waiters()
         self._replicas: list[ReplicaProcess] = []
@@ -59,6 +67,8 @@ class Supervisor:
                     key = (deployment.name, shard, replica)
                     self._never_up.add(key)
                     spec = ExecutorSpec.of(deployment, shard, replica, base_dir)
+                    if sockets is not None and deployment.host is None and not spec.port:
+                        spec = attrs.evolve(spec, socket=sockets.socket_for(deployment.name))
                     self._replicas.append(
                         ReplicaProcess(
                             reactor,
@@ -97,9 +107,11 @@ class Supervisor:
     def stop(self, grace_s: float) -> Deferred[None]:
         """Send SIGTERM to all, and SIGKILL after ``grace_s``. Fires when all have ended."""
         self._waiting.fail(Draining())
-        return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(
-            lambda _: None
-        )
+        return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(self._ended)
+
+    def _ended(self, _: object) -> None:
+        if self._sockets is not None:
+            self._sockets.remove()
 
     def _when_up(self, on_up: Up, key: tuple[str, int, int]) -> Callable[[str], None]:
         def up(address: str) -> None:

@@ -159,6 +159,21 @@ def test_with_reaches_the_gateway_and_executors_that_set_nothing_themselves() ->
     assert first.timeout_ready_s > 24 * 3600
 
 
+@pytest.mark.parametrize(
+    ("flow", "host"),
+    [
+        ("executors: [{name: a}]", None),
+        ("with: {host: 0.0.0.0}\nexecutors: [{name: a}]", None),
+        ("executors: [{name: a, host: 0.0.0.0}]", "0.0.0.0"),
+        ("with: {host: 127.0.0.2}\nexecutors: [{name: a, port: 7}]", "127.0.0.2"),
+        ("executors: [{name: a, port: 7}]", None),
+    ],
+)
+def test_the_host_of_the_gateway_opens_no_free_port_of_an_executor(flow: str, host: str | None) -> None:
+    (found,) = flow_of(f"jtype: Flow\n{flow}").deployments
+    assert found.host == host
+
+
 def test_an_executor_s_settings_reach_its_deployment() -> None:
     found = deployment(
         "{name: a, uses: m:C, uses_with: {x: 1}, uses_requests: {/i: index}, timeout_send: 5, retries: 2,"
@@ -168,7 +183,7 @@ def test_an_executor_s_settings_reach_its_deployment() -> None:
     )
     assert (found.name, found.timeout_send_s, found.retries, found.ports) == ("a", 0.005, 2, (7, 8))
     assert (found.host, found.polling, found.idempotent) == (
-        "127.0.0.1",
+        None,
         {"/s": "all", "*": "any"},
         {"/w": False},
     )
