@@ -387,6 +387,12 @@ def _(folder: Path) -> None:
 # -- executors ------------------------------------------------------------------------------------------
 
 
+@row("all users may read what an executor has in its workspace")
+def _(folder: Path) -> None:
+    made = Path(Executor(workspace=str(folder / "new")).workspace)
+    assert made.stat().st_mode & 0o777 == (folder / "new").stat().st_mode & 0o777 == 0o700
+
+
 @row("without `super().__init__()` every request fails")
 def _(folder: Path) -> None:
     class Plain(Executor):

@@ -130,7 +130,9 @@ class Executor:
     @property
     def workspace(self) -> str:
         """
-        This executor's own folder, absolute: ``<base>/<metas.name>/<shard_id>``. Created on first use.
+        This executor's own folder, absolute: ``<base>/<metas.name>/<shard_id>``.
+
+        Created on first use, for its user alone, as are those of its parents that do not exist yet.
 
         The base is the first that is set of the runtime's workspace, the metas', the argument of
         ``__init__``, and a folder in the user's cache.
@@ -145,7 +147,7 @@ class Executor:
         shard = getattr(self.runtime_args, "shard_id", None)
         if shard is not None and shard >= 0:
             folder /= str(shard)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_private(folder)
         return str(folder)
 
     def monitor(
@@ -328,3 +330,10 @@ def _check_init(cls: type) -> None:
             f"{cls.__name__}.__init__ must accept **kwargs and hand it to super().__init__(**kwargs); "
             f"it accepts ({', '.join(parameters)})"
         )
+
+
+def _make_private(folder: Path) -> None:
+    """Path.mkdir gives its mode to the last folder only."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)

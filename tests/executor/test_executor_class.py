@@ -1,8 +1,11 @@
 """The Executor base class: what a class binds, what is refused, what an instance knows."""
 
 import dataclasses
+import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +183,21 @@ def test_the_workspace_is_a_folder_of_the_executors_own(tmp_path, place):
 
     assert executor.workspace == str(tmp_path / "ws" / "Base" / "1")
     assert (tmp_path / "ws" / "Base" / "1").is_dir()
+
+
+def test_the_folders_that_are_made_for_a_workspace_are_its_user_s_alone(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o750)
+    base = tmp_path / "shared" / "new" / "ws"
+    before = os.umask(0)
+    try:
+        folder = Path(Base(workspace=str(base), runtime_args={"shard_id": 0}).workspace)
+    finally:
+        os.umask(before)
+
+    made = [folder, folder.parent, base, base.parent]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in made] == [0o700] * 4
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o750
 
 
 def test_without_a_workspace_it_is_in_the_cache(tmp_path, monkeypatch):
