@@ -29,8 +29,13 @@ test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases:
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
 
-test-security: $(VENV)/.test  ## attack real gateways, and watch their memory and their other clients
+test-security: $(VENV)/.test .venv-security/.installed  ## attack real gateways, and watch their memory and their other clients
 	$(BIN)/python -m pytest -m security
+
+.venv-security/.installed: tests/security/requirements.txt
+	$(PYTHON) -m venv .venv-security
+	.venv-security/bin/pip install --quiet -r tests/security/requirements.txt
+	@touch $@
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
@@ -110,7 +115,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 clean:
-	rm -rf $(VENV) .venv-jina .venv-latest .venv-wstest build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

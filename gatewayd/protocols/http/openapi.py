@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorUnreachable, PathNotFound, codes_of
+from gatewayd.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    ExecutorUnreachable,
+    InvalidQuery,
+    PathNotFound,
+    codes_of,
+)
 from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
 from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
@@ -179,6 +186,12 @@ def _graphql() -> dict[str, Any]:
         "properties": {"query": query, "variables": variables, "operationName": name},
         "required": ["query"],
     }
+    no_query = {
+        str(codes_of(InvalidQuery).http): {
+            "description": "There is no query in it, or none that can be read.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    }
     return {
         "get": _operation(
             "A GraphQL query, or a page to write one",
@@ -187,6 +200,7 @@ def _graphql() -> dict[str, Any]:
             responses={
                 "200": {"description": "The answer, or the page for browsers."},
                 str(codes_of(PathNotFound).http): {"description": "There is no GraphQL here."},
+                **no_query,
             },
         ),
         "post": _operation(
@@ -196,7 +210,7 @@ def _graphql() -> dict[str, Any]:
                 "required": True,
                 "content": _json(asked, {"query": _QUERY, "variables": {}, "operationName": None}),
             },
-            responses={"200": _answer("The answer; errors are in it.", answer)},
+            responses={"200": _answer("The answer; errors are in it.", answer), **no_query},
         ),
     }
 

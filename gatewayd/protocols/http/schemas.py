@@ -84,6 +84,7 @@ _DATA: Final[Schema] = {
         _DOCUMENTS,
         {"type": "object", "properties": {"docs": _DOCUMENTS}, "required": ["docs"],
          "additionalProperties": _DOCUMENTS},
+        {"type": "object", "maxProperties": 0},
         {"type": "null"},
     ],
     "examples": [[{"text": "hello"}]],
