@@ -15,6 +15,9 @@ The error tree, and the one table of what each protocol says of each error.
     │       ├── InvalidHttp
     │       ├── InvalidQuery
     │       ├── UpgradeForbidden
+    │       ├── OriginForbidden
+    │       ├── Misdirected
+    │       ├── ContentTypeRequired
     │       ├── PathNotFound
     │       ├── MethodNotAllowed
     │       ├── NotAcceptable
@@ -161,6 +164,34 @@ class UpgradeForbidden(HttpRefusal):
 
     def __init__(self) -> None:
         super().__init__("Forbidden")
+
+
+class OriginForbidden(HttpRefusal):
+    """A page asks for what calls executors, and its ``origin`` is not allowed; it is empty if unknown."""
+
+    def __init__(self, origin: str) -> None:
+        page = (
+            f"pages of {origin[:80]!r}" if origin else "pages of other origins, in requests without Origin,"
+        )
+        super().__init__(f"{page} may not use this gateway (gateway.allowed_origins)")
+
+
+class Misdirected(HttpRefusal):
+    """The request is for another ``host`` than those that the gateway answers for; it is empty if missing."""
+
+    def __init__(self, host: str) -> None:
+        found = f"is called {host[:80]!r}" if host else "is not named by a Host header"
+        super().__init__(f"the gateway {found} in the request, which is not allowed (gateway.allowed_hosts)")
+
+
+class ContentTypeRequired(HttpRefusal):
+    """A page's request has a ``content_type`` that a form could send to any origin; empty if missing."""
+
+    def __init__(self, content_type: str) -> None:
+        found = f"not {content_type[:80]!r}" if content_type else "which is missing"
+        super().__init__(
+            f"requests of pages have the Content-Type application/json or application/x-protobuf, {found}"
+        )
 
 
 class PathNotFound(HttpRefusal):
@@ -409,6 +440,9 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     InvalidHttp: Row(400),
     InvalidQuery: Row(400),
     UpgradeForbidden: Row(403),
+    OriginForbidden: Row(403),
+    Misdirected: Row(421),
+    ContentTypeRequired: Row(415),
     PathNotFound: Row(404),
     MethodNotAllowed: Row(405),
     NotAcceptable: Row(406),

@@ -152,26 +152,6 @@ def _host(value: Any) -> str:
 HOST: Final = ValueKind("a host name or an IP address, without scheme and port", _host, annotation="str")
 
 
-def _origins(value: Any) -> tuple[str, ...]:
-    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
-        return ("*",) if boolean_of(value) else ()
-    origins = [value] if isinstance(value, str) else value
-    if not isinstance(origins, list | tuple):
-        raise Refused
-    for index, origin in enumerate(origins):
-        # As browsers send it: scheme, host and port, with nothing after them.
-        if not isinstance(origin, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#,]+", origin):
-            raise Refused(inside=(index,) if origins is value else (), found=origin)
-    return tuple(origins)
-
-
-ORIGINS: Final = ValueKind(
-    "true, false, or a list of origins such as https://example.org",
-    _origins,
-    annotation="bool | str | Sequence[str]",
-)
-
-
 # -- calls to executors ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from gatewayd.config import client_kinds as c
 from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
 from gatewayd.config.kinds import ValueKind
@@ -190,7 +191,11 @@ GATEWAY: Final = Section("gateway", (
         aliases=("floating_grace_period_s",), field="floating_grace_period_s"),
     Key("title", k.TEXT, None, "Title of the HTTP documentation."),
     Key("description", k.TEXT, None, "Description in the HTTP documentation."),
-    Key("cors", f.ORIGINS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
+    Key("cors", c.CORS, False, "Let pages of other origins call HTTP: true for all, or a list of them."),
+    Key("allowed_origins", c.ORIGINS, None,
+        "Origins whose pages may call executors, besides those of cors; pages of all others are refused."),
+    Key("allowed_hosts", c.HOST_NAMES, None,
+        "Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."),
     Key("production", k.BOOLEAN, False,
         "Serve strangers: keys that are not set and say *in production* have that default."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Remove /post, /status and /dry_run from HTTP."),

@@ -229,6 +229,8 @@ def _gateway(
     _absolute_tls_files(fields)
     gateway = GatewayConfig(listeners=listeners, pool=pool, **fields)
     _check_tls(gateway, layer)
+    if "*" in gateway.cors and "allowed_origins" in layer:
+        layer["cors"].place.warn("admits pages of all origins, so that allowed_origins refuses none of them")
     return gateway
 
 

@@ -91,8 +91,10 @@ class GatewayConfig:
     ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating
     calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors and
     back, ``x-*`` all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for
-    all. ``expose_endpoints`` maps an executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP
-    route. ``custom`` is a class whose routes are served beside the gateway's own.
+    all. ``allowed_origins`` are those whose pages may call executors besides, and ``allowed_hosts`` the
+    names that a Host header may have; None for all. ``expose_endpoints`` maps an executor's endpoint, or
+    EVERY_ENDPOINT, to the options of its HTTP route. ``custom`` is a class whose routes are served beside
+    the gateway's own.
     """
 
     name: str = "gateway"
@@ -132,6 +134,8 @@ class GatewayConfig:
     title: str | None = None
     description: str | None = None
     cors: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] | None = None
+    allowed_hosts: tuple[str, ...] | None = None
     production: bool = False
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False

@@ -149,6 +149,10 @@ class FlowKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    allowed_origins: str | Sequence[str] | None
+    """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
+    allowed_hosts: str | Sequence[str] | None
+    """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -384,6 +388,10 @@ class GatewayKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    allowed_origins: str | Sequence[str] | None
+    """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
+    allowed_hosts: str | Sequence[str] | None
+    """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -833,6 +841,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """Description in the HTTP documentation."""
     cors: bool | str | Sequence[str] | None
     """Let pages of other origins call HTTP: true for all, or a list of them."""
+    allowed_origins: str | Sequence[str] | None
+    """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
+    allowed_hosts: str | Sequence[str] | None
+    """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None

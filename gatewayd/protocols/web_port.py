@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.config.model import Listener
-from gatewayd.errors import UpgradeForbidden
+from gatewayd.errors import GatewayError, UpgradeForbidden
 from gatewayd.messages.caller import Caller
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
@@ -55,8 +55,12 @@ class Upgradable(Resource):
     def render(self, http_request: GatewayRequest) -> int:
         if not _asks_to_upgrade(http_request):
             return self._api.render(http_request)
-        if http_request.path not in self._paths:
-            http_request.respond_with(encode_error(UpgradeForbidden()))
+        try:
+            http_request.site.browsers.check_origin(http_request.header)
+            if http_request.path not in self._paths:
+                raise UpgradeForbidden
+        except GatewayError as error:
+            http_request.respond_with(encode_error(error))
         else:
             _decline_unknown_extensions(http_request)
             http_request.release()

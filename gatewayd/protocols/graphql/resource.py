@@ -44,12 +44,14 @@ from gatewayd.protocols.graphql.errors import encode_error
 from gatewayd.protocols.graphql.limits import QueryLimits, check_documents, check_size
 from gatewayd.protocols.graphql.schema import SCHEMA
 from gatewayd.protocols.http.exchange import as_http, content, forwarded_headers, respond_with_error
+from gatewayd.protocols.http.negotiation import is_json
 from gatewayd.protocols.http.pages import Page
 from gatewayd.protocols.http.request import GatewayRequest
 
 log = BoundedLogger()
 
 _NO_QUERY: Final = "No GraphQL query found in the request"
+_NOT_JSON: Final = "Unsupported content type"
 _NO_JSON: Final = "Unable to parse request body as JSON"
 
 # Queries that clients repeat are short; the cache is limited by both numbers.
@@ -100,6 +102,8 @@ class GraphqlApi:
         """Execute the query in ``http_request``, or show the page for writing queries."""
         try:
             if http_request.method == b"POST":
+                if not is_json(http_request.header(b"content-type")):
+                    raise InvalidQuery(_NOT_JSON)
                 body: bytes | GraphqlRequest = await content(self._backend, http_request)
             else:
                 body = _request_in_url(http_request.args or {})
@@ -110,6 +114,7 @@ class GraphqlApi:
                         self._backend.door.admit(http_request.caller, DOCS)
                     http_request.respond(200, page.body, page.content_type, page.headers)
                     return
+            http_request.site.browsers.check(http_request.method, http_request.header)
             forwarded = self._backend.forwarded
             headers = forwarded_headers(forwarded, http_request) if forwarded else ()
             sender = _Sender(http_request.request_id, headers, http_request.caller)

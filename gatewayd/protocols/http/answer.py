@@ -72,7 +72,9 @@ def head(status: int, content_type: bytes, length: int) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %s\r\nServer: gatewayd\r\nDate: " % (status, responses.get(status, "").encode())
+    # A browser that took an answer for another type than its own could be made to run what a client sent.
+    common = b"Server: gatewayd\r\nX-Content-Type-Options: nosniff\r\nDate: "
+    return b"HTTP/1.1 %d %s\r\n%s" % (status, responses.get(status, "").encode(), common)
 
 
 @lru_cache(maxsize=8)

@@ -41,6 +41,7 @@ from gatewayd.protocols.http.grammar import (
     check_target,
     check_transfer_coding,
     content_length,
+    is_health_check,
     members,
 )
 from gatewayd.protocols.tcp import limit_writes
@@ -164,7 +165,10 @@ class GatewayChannel(HTTPChannel):
         headers = self.requests[-1].requestHeaders
         try:
             check_target(self._command, self._path)
-            check_host(headers.getRawHeaders(b"host", ()), self._version)
+            names = headers.getRawHeaders(b"host", ())
+            check_host(names, self._version)
+            if not is_health_check(self._command, self._path, upgrade=headers.hasHeader(b"upgrade")):
+                self.site.browsers.check_host(self._path, names)
         except HttpRefusal as error:
             self.refuse(error)
             return

@@ -7,15 +7,13 @@ one that names the page's own origin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import attrs
 
-Headers = list[tuple[bytes, bytes]]
-Header = Callable[[bytes], bytes | None]
+from gatewayd.protocols.http.browsers import Header, Patterns
 
-ANY: Final = "*"
+Headers = list[tuple[bytes, bytes]]
 _CREDENTIALS: Final = (b"Access-Control-Allow-Credentials", b"true")
 # Scripts see only a few of an answer's headers, unless the others are named.
 _EXPOSED: Final = (b"Access-Control-Expose-Headers", b"X-Request-ID, X-Gatewayd-Hint")
@@ -27,13 +25,18 @@ class Cors:
     """``origins`` that may use the port, such as ``https://a.example``; ``("*",)`` is all, ``()`` is off."""
 
     origins: tuple[str, ...] = ()
+    _patterns: Patterns = attrs.field(init=False, repr=False)
+
+    @_patterns.default
+    def _of_origins(self) -> Patterns:
+        return Patterns.of(self.origins)
 
     def answer(self, header: Header) -> Headers:
         """Headers of the answer to a request whose headers ``header(name)`` gives, in lower case."""
         origin = header(b"origin")
         if origin is None or not self.origins:
             return []
-        if ANY in self.origins and header(b"cookie") is None and header(b"authorization") is None:
+        if self._patterns.all and header(b"cookie") is None and header(b"authorization") is None:
             return [(b"Access-Control-Allow-Origin", b"*"), _CREDENTIALS, _EXPOSED]
         if not self._allows(origin):
             return [_VARY]
@@ -62,4 +65,4 @@ class Cors:
         return headers
 
     def _allows(self, origin: bytes) -> bool:
-        return ANY in self.origins or origin.decode("latin-1") in self.origins
+        return self._patterns.match(origin.decode("latin-1"))

@@ -82,7 +82,8 @@ class _Head:
 
 
 def _read_head(http_request: GatewayRequest) -> _Head:
-    """Raises NotAcceptable, UnsupportedCoding, BadRequest."""
+    """Raises OriginForbidden, ContentTypeRequired, NotAcceptable, UnsupportedCoding, BadRequest."""
+    http_request.site.browsers.check(http_request.method, http_request.header)
     body_is = body_media(http_request.header(b"content-type"))
     media = answer_media(http_request.header(b"accept"), body_is)
     if media is None:

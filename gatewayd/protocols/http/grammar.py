@@ -57,6 +57,11 @@ def check_target(method: bytes, target: bytes) -> None:
         )
 
 
+def is_health_check(method: bytes, target: bytes, *, upgrade: bool) -> bool:
+    """Whether a request asks for /, as load balancers do, by whatever name or address."""
+    return method in (b"GET", b"HEAD") and not upgrade and origin_form(target) == b"/"
+
+
 def origin_form(target: bytes) -> bytes:
     """The path of a target that has been checked, without its query; ``*`` and ``host:port`` as they are."""
     path = target.partition(b"?")[0]
@@ -64,6 +69,12 @@ def origin_form(target: bytes) -> bytes:
         return path
     absolute = _ABSOLUTE.fullmatch(path)
     return path if absolute is None else absolute[2] or b"/"
+
+
+def authority_of(target: bytes) -> bytes | None:
+    """The ``host:port`` that a target names in place of the Host header (RFC 9112 section 3.2.2)."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    return None if absolute is None else absolute[1]
 
 
 def check_host(values: Sequence[bytes], version: bytes) -> None:

@@ -52,6 +52,18 @@ def body_media(content_type: bytes | None) -> Media:
 
 
 @lru_cache(maxsize=256)
+def is_json(content_type: bytes | None) -> bool:
+    """Whether a type is JSON, which no form can send to another origin without asking first."""
+    kind = (content_type or b"").partition(b";")[0].strip().lower()
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+def is_json_or_protobuf(content_type: bytes | None) -> bool:
+    """Whether a type names one of the two forms."""
+    return is_json(content_type) or body_media(content_type).form is Form.PROTOBUF
+
+
+@lru_cache(maxsize=256)
 def answer_media(accept: bytes | None, asked: Media) -> Media | None:
     """
     The form that a client prefers, or None if it accepts none of ours.

@@ -43,7 +43,6 @@ _POLICY: Final = (
 _PAGE_HEADERS: Final = (
     *_NEVER,
     (b"Content-Security-Policy", _POLICY),
-    (b"X-Content-Type-Options", b"nosniff"),
     (b"Referrer-Policy", b"no-referrer"),
 )
 

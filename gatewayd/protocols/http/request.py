@@ -59,6 +59,7 @@ class GatewayRequest(Request):
 
     def head_received(self, method: bytes, target: bytes) -> None:
         """Make known what is asked, before the body has come."""
+        self.site = self.channel.site
         self.method, self.uri, self.path = method, target, origin_form(target)
 
     def identify(self, door: Door) -> bool:
@@ -212,6 +213,7 @@ class GatewayRequest(Request):
         self.postpath = [unquote_to_bytes(segment) for segment in segments[prefix:]]
         headers = self.responseHeaders
         headers.setRawHeaders(b"Server", [b"gatewayd"])
+        headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
         headers.setRawHeaders(b"Date", [datetimeToString()])
         if _SHOWABLE_ID.fullmatch(shown := self.request_id.encode()):
             headers.setRawHeaders(b"X-Request-ID", [shown])

@@ -121,7 +121,7 @@ class HttpApi(Resource):
             self._answer_not_found(http_request)
         elif (extension := self._extension(http_request)) is not None:
             if self._admits(http_request, *_spellings(http_request.path)):
-                extension.render(http_request)
+                _extend(extension, http_request)
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
@@ -253,6 +253,11 @@ class HttpApi(Resource):
     async def _try_out(self, http_request: GatewayRequest) -> None:
         status = b""
         try:
+            http_request.site.browsers.check(http_request.method, http_request.header)
+        except GatewayError as error:
+            respond_with_error(http_request, error)
+            return
+        try:
             await self._backend.dispatcher.dry_run()
         except GatewayError as error:
             status = failure_status(error)
@@ -310,6 +315,16 @@ class HttpApi(Resource):
 
 def _shows(page: Page) -> Handler:
     return lambda http_request: http_request.respond(200, page.body, page.content_type, page.headers)
+
+
+def _extend(extension: Extension, http_request: GatewayRequest) -> None:
+    """Have an extension answer. What its routes take, and which may be linked to, are its own matters."""
+    try:
+        http_request.site.browsers.check_origin(http_request.header)
+    except GatewayError as error:
+        http_request.respond_with(encode_error(error))
+    else:
+        extension.render(http_request)
 
 
 def _begin(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:

@@ -15,6 +15,7 @@ from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
+from gatewayd.protocols.http.browsers import Browsers
 from gatewayd.protocols.http.channel import GatewayChannel
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.request import GatewayRequest
@@ -96,6 +97,7 @@ class GatewaySite(Site):
         self.connections = connections
         self.hangups = hangups
         self.cors = cors
+        self.browsers = Browsers.of(backend.gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if self.connections.draining else super().buildProtocol(addr)

@@ -203,7 +203,7 @@ async def test_a_client_that_leaves_cancels_every_field() -> None:
         body = json.dumps(query("{ a: docs { id } b: docs { id } }")).encode()
         client = socket.create_connection(("127.0.0.1", gateway.port))
         client.sendall(b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Request-ID: r\r\n")
-        client.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        client.sendall(b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         await until(lambda: len(dispatcher.waiting) == 2)
         client.close()
         await until(lambda: sorted(dispatcher.cancelled) == ["r", "r.2"])
