@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
+.PHONY: run test test-quick test-faults test-security test-core test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -36,6 +36,13 @@ test-security: $(VENV)/.test .venv-security/.installed  ## attack real gateways,
 	$(PYTHON) -m venv .venv-security
 	.venv-security/bin/pip install --quiet -r tests/security/requirements.txt
 	@touch $@
+
+test-core: $(VENV)/.test  ## an installation without extras serves external executors: in a venv of its own
+	rm -rf .venv-core build
+	$(PYTHON) -m venv .venv-core
+	$(subst $(BIN),.venv-core/bin,$(PIP)) .
+	GATEWAYD_CORE_PYTHON=$(abspath .venv-core)/bin/python \
+		$(BIN)/python -m pytest tests/service/test_without_docarray.py
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
@@ -115,7 +122,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 clean:
-	rm -rf $(VENV) .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-core .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -124,7 +131,7 @@ $(BIN)/python:
 # What setuptools left in build/ would be installed again, modules that are gone included.
 $(VENV)/.installed: $(SOURCES) $(CONSTRAINTS) | $(BIN)/python
 	rm -rf build
-	$(PIP) .
+	$(PIP) '.[executor,client]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed

@@ -9,6 +9,10 @@ HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "gatewayd" / "_version.py").read_text(), re.M)
 assert VERSION is not None
 
+# 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another. It
+# brings a client of Jina's hub, docker, jose, ecdsa and rsa: the gateway does without (docs/dependencies.md).
+DOCUMENTS = ["docarray>=0.21,<0.30"]
+
 setup(
     name="gatewayd",
     version=VERSION.group(1),
@@ -61,13 +65,11 @@ setup(
         "protobuf>=4.25",
         # Contexts and certificates are handed over as cryptography's objects.
         "pyopenssl>=25.1",
-        # 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another.
-        "docarray>=0.21,<0.30",
-        # The client speaks HTTP and WebSocket with it; the first with ClientWSTimeout.
+        # HTTP and WebSocket of the client and of `gatewayd ping`; the first with ClientWSTimeout.
         "aiohttp>=3.11",
-        # Progress bars and tables on the terminal. docarray has the same lower bound.
+        # Progress bars and tables on the terminal.
         "rich>=12",
-        # Any release that docarray takes: arrays are read with what numpy 1 and 2 have in common.
+        # Any release: arrays are read with what numpy 1 and 2 have in common.
         "numpy",
         # frozen and slotted classes through `attrs`, with converters that have types.
         "attrs>=23.1",
@@ -92,12 +94,18 @@ setup(
         "uvloop>=0.17; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
     ],
     entry_points={"console_scripts": ["gatewayd=gatewayd.cli:main"]},
+    # gatewayd.extras names these where they are missed.
     extras_require={
+        # To start executors, and to write their tests.
+        "executor": DOCUMENTS,
+        # To call a gateway from Python.
+        "client": DOCUMENTS,
         # The first whose default font can be drawn in any size.
         "png": ["pillow>=10.1"],
         # The oldest releases that the tests were written with, unless a comment says more. CI runs those of
         # constraints.txt, `make test-latest` the newest.
         "test": [
+            *DOCUMENTS,
             "pytest>=8",
             "pytest-twisted>=1.14",
             "hypothesis>=6.100",

@@ -64,8 +64,24 @@ __all__ = [
 ]
 
 
+# What hands documents to Python code, and the extra that brings docarray for it.
+_WITH_DOCUMENTS = {
+    "Client": "client",
+    "Document": "client",
+    "DocumentArray": "client",
+    "Executor": "executor",
+    "requests": "executor",
+    "dynamic_batching": "executor",
+    "monitor": "executor",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if name in _WITH_DOCUMENTS and "docarray" not in sys.modules:
+            from gatewayd.extras import require_docarray
+
+            require_docarray(f"gatewayd.{name} needs", _WITH_DOCUMENTS[name])
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _ABSENT:
         message = f"gatewayd has no {name}: {_ABSENT[name]}"

@@ -170,7 +170,12 @@ class Gateway(Child):
     """
 
     def __init__(
-        self, flow: Mapping[str, Any], *, protocols: Sequence[str] = PROTOCOLS, **variables: str
+        self,
+        flow: Mapping[str, Any],
+        *,
+        protocols: Sequence[str] = PROTOCOLS,
+        python: str = sys.executable,
+        **variables: str,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="gatewayd-test-")
         gateway = {
@@ -182,7 +187,7 @@ class Gateway(Child):
         whole = {"jtype": "Flow", **flow, "gateway": gateway}
         path = Path(self._folder.name) / "flow.yml"
         path.write_text(yaml.safe_dump(whole, sort_keys=False))
-        command = [sys.executable, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(path)]
+        command = [python, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(path)]
         super().__init__(command, env=environment(**variables), cwd=self._folder.name)
         self.ports: dict[str, int] = {}
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from gatewayd.cli.output import fail, note, say
+from gatewayd.extras import docarray_problem
 
 _FLOW: Final = """\
 # What is served, and how. `gatewayd check` says what this file does.
@@ -103,5 +104,7 @@ def make_project(folder: Path) -> int:
         return fail(str(error))
     for name in files:
         say(str(folder / name))
+    if problem := docarray_problem("its executor needs", "executor"):
+        note(problem)
     note(f"next:  cd {folder}  &&  gatewayd serve")
     return 0

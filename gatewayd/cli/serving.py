@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from gatewayd.cli.output import fail, note
+from gatewayd.extras import docarray_problem
 
 
 def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
@@ -37,6 +38,8 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     from gatewayd.config.assignments import assignment
     from gatewayd.errors import ConfigError
 
+    if problem := docarray_problem("an executor needs", "executor"):
+        return fail(problem)
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     arguments: dict[str, Any] = {}
     for text in options.pop("uses_with"):

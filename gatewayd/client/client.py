@@ -27,6 +27,7 @@ from gatewayd.client.profiling import profile, show
 from gatewayd.client.progress import progress
 from gatewayd.client.response import Response
 from gatewayd.client.transport_handle import TransportHandle
+from gatewayd.extras import require_docarray
 
 if TYPE_CHECKING:
     from docarray import DocumentArray
@@ -82,6 +83,7 @@ class _Connected:
         tls: bool | None = None,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
+        require_docarray("a Client needs", "client")
         check_keywords("Client()", keywords, _KEYWORDS, _SYNONYMS)
         certificates = Certificates(
             keywords.get("tls_ca_certfile"),

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import attrs
-from docarray import Document, DocumentArray
 
 from gatewayd.allowance import Bounded
 from gatewayd.errors import BadRequest, IllegalHeader
@@ -29,7 +28,7 @@ from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import BRIEF, ExecutorSpec
 from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.messages.discovery import DEFAULT, Described
-from gatewayd.messages.document_arrays import data_of, documents_of
+from gatewayd.messages.document_arrays import Document, DocumentArray, data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
 from gatewayd.messages.structs import parameters_of, with_result
 from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split

@@ -11,13 +11,21 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import attrs
-from docarray import DocumentArray
-from docarray.proto.docarray_pb2 import DocumentArrayProto
 from google.protobuf.message import DecodeError
 
+from gatewayd.extras import require_docarray
 from gatewayd.messages.generations import check_generation
 from gatewayd.messages.structs import read_struct
 from gatewayd.messages.wire import Malformed, field, split
+
+try:
+    from docarray import Document, DocumentArray
+    from docarray.proto.docarray_pb2 import DocumentArrayProto
+except ImportError:
+    require_docarray("documents in Python need", "executor")
+    raise
+
+__all__ = ["ArrayType", "Document", "DocumentArray", "data_of", "documents_of"]
 
 _DOCS: Final = 0x0A  # DataContentProto.docs
 _DOCS_BYTES: Final = 0x12  # DataContentProto.docs_bytes

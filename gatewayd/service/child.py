@@ -35,6 +35,7 @@ from gatewayd.config.loader import Sources, read_flow_mapping
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
+from gatewayd.supervisor.requirements import check_installed
 
 
 def main() -> int:
@@ -54,6 +55,7 @@ def main() -> int:
         found = read_flow_mapping(order["flow"], sources, base_dir=order["base_dir"])
         flow = _with_by_value(found.config, order["by_value"])
         flow.check_conflicts()
+        check_installed(flow)
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1

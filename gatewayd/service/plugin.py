@@ -21,6 +21,7 @@ from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
+from gatewayd.supervisor.requirements import check_installed
 
 log = Logger()
 
@@ -67,6 +68,7 @@ class Options(usage.Options):
         try:
             self.flow = load_flow(self["config"], context=self.context)
             self.flow.check_conflicts()
+            check_installed(self.flow)
         except ConfigError as error:
             print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
