@@ -48,7 +48,8 @@ def with_result(data: bytes, runtime_name: str, result: Mapping[str, Any]) -> by
 
 def read_struct(struct: Struct) -> dict[str, Any]:
     """A Struct as a dict; the parser that read it bounds its depth."""
-    return {key: read_value(value) for key, value in struct.fields.items()}
+    fields = struct.fields  # whose items() costs twice as much
+    return {key: read_value(fields[key]) for key in fields}
 
 
 def read_value(value: Value) -> Any:
