@@ -71,6 +71,12 @@ class FlowKeywords(TypedDict, total=False):
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
     """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    ssl_reload_interval: float | None
+    """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
+    ssl_reload_interval_s: float | None
+    """The same as ssl_reload_interval."""
+    ssl_expiry_warning_days: int | None
+    """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -310,6 +316,12 @@ class GatewayKeywords(TypedDict, total=False):
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
     """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    ssl_reload_interval: float | None
+    """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
+    ssl_reload_interval_s: float | None
+    """The same as ssl_reload_interval."""
+    ssl_expiry_warning_days: int | None
+    """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -769,6 +781,12 @@ class DeploymentKeywords(TypedDict, total=False):
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
     """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    ssl_reload_interval: float | None
+    """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
+    ssl_reload_interval_s: float | None
+    """The same as ssl_reload_interval."""
+    ssl_expiry_warning_days: int | None
+    """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
     prefetch: int | None
     """Requests in flight on one stream; 0 for no limit."""
     max_message_bytes: int | None

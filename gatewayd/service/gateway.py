@@ -29,7 +29,9 @@ from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
+from gatewayd.tls.credentials import Credentials
 from gatewayd.tls.files import load_credentials
+from gatewayd.tls.renewal import Renewal, Watched
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
@@ -63,6 +65,7 @@ class GatewayServer:
         self._custom: Mounted | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
+        self._renewal: Renewal | None = None
 
     @property
     def ports(self) -> list[int]:
@@ -80,6 +83,8 @@ class GatewayServer:
         settings = self.flow.gateway
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
+        watched = None if settings.tls is None else Watched.of(settings.tls)
+        credentials = None if watched is None else load_credentials(watched.files)
         backend = Backend(
             gateway=settings,
             dispatcher=self._dispatcher,
@@ -87,7 +92,7 @@ class GatewayServer:
             offload=self._bridge.offload,
             reactor=self._reactor,
             buffers=Buffers(settings.max_buffered_bytes),
-            tls=None if settings.tls is None else load_credentials(settings.tls),
+            tls=credentials,
             bridge=self._bridge,
             extension=self._custom,
             endpoints=self._pool.endpoints,
@@ -105,6 +110,21 @@ class GatewayServer:
                 address=report.address,
                 tls=" with TLS" if report.tls else "",
             )
+        if watched is not None and credentials is not None:
+            self._renewal = Renewal(
+                watched,
+                credentials,
+                self._renewed,
+                clock=self._reactor,
+                offload=self._bridge.offload,
+                interval_s=settings.ssl_reload_interval_s,
+                warning_days=settings.ssl_expiry_warning_days,
+            )
+            self._renewal.start()
+
+    def _renewed(self, credentials: Credentials) -> None:
+        for port in self._ports:
+            port.renew(credentials)
 
     def _mounted(self, custom: GatewayClass) -> Mounted:
         # Most gateways have no class of their own, and one that speaks gRPC alone needs nothing of the web.
@@ -156,6 +176,8 @@ class GatewayServer:
         """
         grace_s = self.flow.gateway.grace_period_s
         started = self._reactor.seconds()
+        if self._renewal is not None:
+            self._renewal.stop()
         self._dispatcher.close()
         over = self._reactor.callLater(grace_s, self._grace_over)
         floating_s = self.flow.gateway.floating_grace_period_s

@@ -29,6 +29,7 @@ from gatewayd.protocols.port import MODULES, PortReport
 from gatewayd.protocols.tcp import listen_tcp
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.supervisor.supervisor import Supervisor
+from gatewayd.tls.credentials import Credentials
 from tests.processes import environment
 from tests.protocols.harness import FakeDispatcher, backend, in_thread, until
 
@@ -46,6 +47,9 @@ class LinePort(Factory):
 
     def set_serving(self) -> None:
         self.serving = True
+
+    def renew(self, credentials: Credentials) -> None:
+        self.port.renew(credentials)
 
     def drain(self, grace_s: float) -> Deferred[None]:
         unbound = self.port.stopListening()
