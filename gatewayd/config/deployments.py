@@ -15,7 +15,7 @@ from gatewayd.config.executors import executor_config
 from gatewayd.config.files import FILE_ENDINGS, Folder
 from gatewayd.config.flow_kinds import HOST, VERSION
 from gatewayd.config.graph import START
-from gatewayd.config.keys import EXECUTOR
+from gatewayd.config.keys import EXECUTOR, EXECUTOR_IN_PRODUCTION
 from gatewayd.config.kinds import Refused
 from gatewayd.config.model import DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
@@ -98,9 +98,13 @@ def unwrapped(item: Mapping[str, Any], place: Place) -> tuple[Mapping[str, Any],
     return inner, place.inside("with")
 
 
-def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
-    """The Deployment of a draft, which inherits workspace and env from ``flow``, the Flow's settings."""
-    values = dict(draft.values)
+def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) -> DeploymentConfig:
+    """
+    The Deployment of a draft, which inherits workspace and env from ``flow``, the Flow's settings.
+
+    ``production`` is the gateway's.
+    """
+    values = {**EXECUTOR_IN_PRODUCTION, **draft.values} if production else dict(draft.values)
     if "workspace" in values:
         values["workspace"] = os.path.abspath(values["workspace"])
     elif "workspace" in flow:
@@ -123,7 +127,8 @@ def build(draft: Draft, flow: Mapping[str, Any]) -> DeploymentConfig:
 
 def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
     """The executors before and after the shards, which share modules, workspace and environment."""
-    shared = {name: values[name] for name in ("py_modules", "workspace", "env") if name in values}
+    names = ("py_modules", "workspace", "env", "env_inherit")
+    shared = {name: values[name] for name in names if name in values}
     heads: dict[str, Any] = {}
     for name in ("uses_before", "uses_after"):
         uses, hosts = values.get(name), values.get(f"{name}_address")

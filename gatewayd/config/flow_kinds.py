@@ -348,6 +348,24 @@ VARIABLES: Final = map_of(
 )
 
 
+def _variable_patterns(value: Any) -> tuple[str, ...]:
+    names: list[str] = []
+    for index, part in enumerate(_parts(value)):
+        # A pattern has * for any characters; fnmatch's other signs have no use in names.
+        if not isinstance(part, str) or not re.fullmatch(r"[^\s=?\[\]\0]+", part):
+            inside: KeyPath = (index,) if isinstance(value, list | tuple) else ()
+            raise Refused(inside=inside, found=part)
+        names.append(part)
+    return tuple(dict.fromkeys(names))
+
+
+VARIABLE_NAMES: Final = ValueKind(
+    "names of environment variables, or patterns such as AWS_*",
+    _variable_patterns,
+    annotation="str | Sequence[str]",
+)
+
+
 # For a negative timeout_ready, which means no limit: timers refuse infinity, and a week is as good.
 FOREVER_S: Final = 7 * 24 * 3600.0
 

@@ -287,6 +287,9 @@ EXECUTOR: Final = Section("executor", (
     Key("py_modules", k.TEXTS, None, "Python files imported first."),
     Key("workspace", k.TEXT, None, "Base folder of its files; relative to the current folder."),
     Key("env", f.VARIABLES, None, "Environment variables of its processes.", secret=True),
+    Key("env_inherit", f.VARIABLE_NAMES, "*",
+        "What its processes inherit of gatewayd's environment besides the usual: names, or patterns.",
+        in_production=()),
     Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),
     Key("replicas", k.integer(1, 1024), 1, "Copies, each a process with a socket or port of its own."),
@@ -324,6 +327,10 @@ EXECUTOR: Final = Section("executor", (
     *_ignored(k.BOOLEAN, "Executors always run as they are.", "native", "force_update", default=False),
     *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.", "prefer_platform"),
 ))  # fmt: skip
+
+EXECUTOR_IN_PRODUCTION: Final = {
+    key.name: key.in_production for key in EXECUTOR.keys if key.in_production is not None
+}
 
 # What only an executor among others has.
 _AMONG_OTHERS: Final = ("method", "needs", "floating")

@@ -345,7 +345,7 @@ def _deployments(
         collect=collect,
     )
     built = tuple(
-        attrs.evolve(deployments.build(draft, flow), **attrs.asdict(placed))
+        attrs.evolve(deployments.build(draft, flow, production=gateway.production), **attrs.asdict(placed))
         for draft, placed in zip(drafts, placements, strict=True)
     )
     _check_ports(gateway, list(zip(drafts, built, strict=True)))

@@ -180,7 +180,8 @@ class ExecutorConfig:
 
     ``uses`` is a class (``module.Class``, ``module:Class``, or a bare name defined in ``py_modules``); None
     is the pass-through ``Executor`` itself. ``py_modules`` and ``workspace``, the base folder, are absolute
-    paths. ``by_value`` is what a Flow in Python sends by value (``executor/by_value.py``); a class in it
+    paths. ``env_inherit`` are the variables that its process inherits, as supervisor/environment.py reads
+    them. ``by_value`` is what a Flow in Python sends by value (``executor/by_value.py``); a class in it
     replaces ``uses``.
     """
 
@@ -192,6 +193,7 @@ class ExecutorConfig:
     py_modules: tuple[str, ...] = ()
     workspace: str | None = None
     env: Mapping[str, str] = attrs.field(factory=dict)
+    env_inherit: tuple[str, ...] = ("*",)
     output_array_type: Literal["numpy", "list"] | None = None
     exit_on_exceptions: tuple[str, ...] = ()
     by_value: str | None = attrs.field(default=None, repr=False)

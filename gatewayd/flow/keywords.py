@@ -255,6 +255,8 @@ class FlowKeywords(TypedDict, total=False):
     """Endpoints and the methods that serve them."""
     uses_dynamic_batching: Mapping[str, Mapping[str, Any]] | str | None
     """Endpoints whose requests are served in batches."""
+    env_inherit: str | Sequence[str] | None
+    """What its processes inherit of gatewayd's environment besides the usual: names, or patterns."""
     output_array_type: Literal["numpy", "list"] | None
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None
@@ -535,6 +537,8 @@ class JoinerKeywords(TypedDict, total=False):
     """Base folder of its files; relative to the current folder."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of its processes."""
+    env_inherit: str | Sequence[str] | None
+    """What its processes inherit of gatewayd's environment besides the usual: names, or patterns."""
     output_array_type: Literal["numpy", "list"] | None
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None
@@ -671,6 +675,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Base folder of its files; relative to the current folder."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of its processes."""
+    env_inherit: str | Sequence[str] | None
+    """What its processes inherit of gatewayd's environment besides the usual: names, or patterns."""
     output_array_type: Literal["numpy", "list"] | None
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None

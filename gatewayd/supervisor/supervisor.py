@@ -21,6 +21,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.supervisor.environment import inherited
 from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaProcess, ReplicaStatus
 from gatewayd.supervisor.sockets import SocketFolder
 from gatewayd.waiters import Waiters
@@ -73,7 +74,10 @@ class Supervisor:
                         ReplicaProcess(
                             reactor,
                             spec,
-                            environment={**environment, **deployment.executor.env},
+                            environment={
+                                **inherited(environment, deployment.executor.env_inherit),
+                                **deployment.executor.env,
+                            },
                             timeout_ready_s=deployment.timeout_ready_s,
                             backoff=backoff,
                             dice=dice,

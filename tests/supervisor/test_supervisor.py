@@ -29,6 +29,7 @@ EXECUTORS = str(ROOT / "tests" / "executors.py")
 PARENTS = str(ROOT / "tests" / "parents.py")
 SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
+MINIMAL = {"PATH": "/bin"}
 STEADY = Backoff(first_s=1.0, ceiling_s=5.0)
 
 
@@ -96,14 +97,14 @@ class FakeReactor(Clock):
 
 
 class Setup:
-    def __init__(self, *deployments, **options):
+    def __init__(self, *deployments, inherit=MINIMAL, **options):
         self.reactor, self.events, self.groups = FakeReactor(), [], FakeGroups()
         self.supervisor = Supervisor(
             self.reactor,
             deployments,
             lambda *up: self.events.append(("up", *up)),
             lambda *down: self.events.append(("down", *down)),
-            environment={"PATH": "/bin"},
+            environment=inherit,
             backoff=STEADY,
             dice=lambda: 0.5,
             kill_group=self.groups.kill,
