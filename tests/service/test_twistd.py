@@ -51,6 +51,23 @@ def post(port: int, body: dict[str, Any]) -> dict[str, Any]:
         return json.load(answer)
 
 
+def test_the_garbage_collector_leaves_alone_what_the_start_has_loaded(tmp_path: Path) -> None:
+    module = tmp_path / "front.py"
+    module.write_text(
+        "import gc\nfrom klein import Klein\nfrom gatewayd import Gateway\n"
+        "class Front(Gateway):\n    app = Klein()\n"
+        "    @app.route('/frozen')\n    def frozen(self, request):\n"
+        "        return str(gc.get_freeze_count())\n"
+    )
+    gateway = Gateway({"gateway": {"uses": "Front", "py_modules": [str(module)]}}, protocols=["http"])
+    try:
+        gateway.line("ready")
+        frozen = f"http://127.0.0.1:{gateway.ports['http']}/frozen"
+        until(lambda: int(urllib.request.urlopen(frozen, timeout=20).read()) > 10_000)
+    finally:
+        gateway.stop()
+
+
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
