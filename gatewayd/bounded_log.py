@@ -15,6 +15,20 @@ from twisted.logger import Logger
 from gatewayd.allowance import Allowance
 
 _LONGEST_TEXT: Final = 500
+_LONGEST_LINES: Final = 32_000
+
+
+class Lines:
+    """A text of several lines for a BoundedLogger, such as a traceback, without control characters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        shown = self._text[:_LONGEST_LINES]
+        if len(self._text) > _LONGEST_LINES:
+            shown += "..."
+        return "".join(f"\n    {_printable(line)}" for line in shown.splitlines())
 
 
 class BoundedLogger(Logger):
@@ -40,6 +54,9 @@ def _shown(value: Any) -> Any:
         value = value[: _LONGEST_TEXT + 1].decode("utf-8", "backslashreplace")
     if not isinstance(value, str):
         return value
-    if not value[:_LONGEST_TEXT].isprintable():
-        value = value[:_LONGEST_TEXT].encode("unicode_escape").decode() + value[_LONGEST_TEXT:]
+    value = _printable(value[:_LONGEST_TEXT]) + value[_LONGEST_TEXT:]
     return value if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]}..."
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -31,7 +31,8 @@ The error tree, and the one table of what each protocol says of each error.
     │   ├── ExecutorUnreachable
     │   ├── DeadlineExceeded
     │   ├── ExecutorNotFound
-    │   └── CallFailed
+    │   ├── CallFailed
+    │   └── WithheldNetworkError    any of these, where clients may not see what is inside
     ├── Overloaded                  nothing is broken, but there is no room now
     ├── Draining                    the gateway is about to stop
     └── InternalError               a bug, of which the client learns no more than where it is logged
@@ -353,6 +354,25 @@ class ExecutorNotFound(ExecutorNetworkError):
         )
 
 
+class WithheldNetworkError(ExecutorNetworkError):
+    """
+    A network error as clients may see it where ``expose_errors`` is false: without names and addresses.
+
+    It has the codes of the ``error`` that it stands for.
+    """
+
+    def __init__(self, error: ExecutorNetworkError, request_id: str) -> None:
+        self.codes = codes_for(error)
+        self.request_id = request_id
+        super().__init__("", ())
+
+    def explanation(self) -> str:
+        return f"{self.summary()}; the log has it as request {self.request_id}"
+
+    def summary(self) -> str:
+        return "an executor could not be reached, or not in time"
+
+
 class Overloaded(GatewayError):
     """No room now: the client may try again after ``retry_after_s`` seconds."""
 
@@ -464,6 +484,8 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
 
 def codes_for(error: BaseException) -> Codes:
     """What each protocol says of ``error``; an exception outside the tree is an InternalError."""
+    if isinstance(error, WithheldNetworkError):
+        return error.codes
     codes = codes_of(type(error))
     return attrs.evolve(codes, grpc=error.code) if isinstance(error, CallFailed) else codes
 

@@ -148,6 +148,7 @@ class GatewayConfig:
     expose_status: bool = True
     expose_dry_run: bool = True
     expose_docs: bool = True
+    expose_errors: bool = True
     expose_reflection: bool = True
     graphql_max_query_bytes: int = 256 * 1024
     graphql_max_depth: int = 32
@@ -158,6 +159,11 @@ class GatewayConfig:
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()
     custom: GatewayClass | None = None
+
+    @property
+    def gives_hints(self) -> bool:
+        """Whether clients get hints, which name executors and their endpoints."""
+        return self.expose_errors and not self.no_debug_endpoints
 
     @property
     def forwarded(self) -> AllowList:

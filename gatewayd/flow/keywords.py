@@ -175,6 +175,8 @@ class FlowKeywords(TypedDict, total=False):
     """Serve /status, and _status of gRPC: versions and environment."""
     expose_dry_run: bool | None
     """Serve the dry run, which calls every executor, on all protocols."""
+    expose_errors: bool | None
+    """Tell clients what failed behind the gateway; if not, only the log does, and hints are left out."""
     expose_docs: bool | None
     """Serve /docs, /redoc and /openapi.json."""
     expose_reflection: bool | None
@@ -422,6 +424,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Serve /status, and _status of gRPC: versions and environment."""
     expose_dry_run: bool | None
     """Serve the dry run, which calls every executor, on all protocols."""
+    expose_errors: bool | None
+    """Tell clients what failed behind the gateway; if not, only the log does, and hints are left out."""
     expose_docs: bool | None
     """Serve /docs, /redoc and /openapi.json."""
     expose_reflection: bool | None
@@ -885,6 +889,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Serve /status, and _status of gRPC: versions and environment."""
     expose_dry_run: bool | None
     """Serve the dry run, which calls every executor, on all protocols."""
+    expose_errors: bool | None
+    """Tell clients what failed behind the gateway; if not, only the log does, and hints are left out."""
     expose_docs: bool | None
     """Serve /docs, /redoc and /openapi.json."""
     expose_reflection: bool | None

@@ -27,6 +27,7 @@ from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
+from gatewayd.protocols.withholding import for_clients
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
 from gatewayd.tls.credentials import Credentials
@@ -61,6 +62,7 @@ class GatewayServer:
             self._bridge.offload,
             forwarded=flow.gateway.forwarded,
         )
+        self._exposed = for_clients(self._dispatcher, expose_errors=flow.gateway.expose_errors)
         self._supervisor = supervisor
         self._custom: Mounted | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
@@ -87,7 +89,7 @@ class GatewayServer:
         credentials = None if watched is None else load_credentials(watched.files)
         backend = Backend(
             gateway=settings,
-            dispatcher=self._dispatcher,
+            dispatcher=self._exposed,
             status=_status,
             offload=self._bridge.offload,
             reactor=self._reactor,
@@ -133,7 +135,7 @@ class GatewayServer:
 
         instance = create(custom, self.flow.base_dir)
         web = any(set(listener.protocols) - {"grpc"} for listener in self.flow.gateway.listeners)
-        return Mounted(instance, custom.place, dispatcher=self._dispatcher, reactor=self._reactor, web=web)
+        return Mounted(instance, custom.place, dispatcher=self._exposed, reactor=self._reactor, web=web)
 
     async def start_custom(self) -> None:
         """Every executor has served once: start what is to be started then. Raises ConfigError."""

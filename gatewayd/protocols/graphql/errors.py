@@ -22,5 +22,7 @@ def encode_executor_error(status: bytes, info: GraphQLResolveInfo[Any]) -> Graph
         raised.description,
         nodes=info.field_nodes,
         path=info.path.as_list(),
-        extensions={"executor": raised.exception.executor, "exception": raised.exception.name},
+        extensions={"executor": raised.exception.executor, "exception": raised.exception.name}
+        if raised.HasField("exception")
+        else None,
     )

@@ -192,7 +192,7 @@ class _Execution:
         formatted: dict[str, Any] = {"data": result.data}
         if errors := [*(result.errors or ()), *self.failures]:
             formatted["errors"] = [error.formatted for error in errors]
-        if self.hints and not self._backend.gateway.no_debug_endpoints:
+        if self.hints and self._backend.gateway.gives_hints:
             formatted["extensions"] = {"hints": list(dict.fromkeys(self.hints))}
         # Errors may quote arguments of any size and type.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

@@ -328,10 +328,9 @@ class _CallStream:
 
     async def _check(self, reader: asyncio.Task[None]) -> None:
         error = reader.exception()
-        if isinstance(error, BadRequest):
+        if error is not None:
+            # Of an exception that leaves this method, gRPC would tell the client class and text.
             await _abort(self._context, error, None)
-        elif error is not None:
-            raise error
 
 
 async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:

@@ -120,7 +120,7 @@ async def _outcome(
         )
         return codes_for(error).http, body, media, []
     further = as_http(http_request, response.headers) if response.headers else []
-    if response.hint and not backend.gateway.no_debug_endpoints:
+    if response.hint and backend.gateway.gives_hints:
         further.append((_HINT, response.hint.encode("ascii", "backslashreplace")))
     return route.status, await _encode(backend, media, response), media, further
 

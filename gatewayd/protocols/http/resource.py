@@ -282,7 +282,7 @@ class HttpApi(Resource):
 
     def _answer_not_found(self, http_request: GatewayRequest) -> None:
         hint = ""
-        if self._full and not self._backend.gateway.no_debug_endpoints:
+        if self._full and self._backend.gateway.gives_hints:
             method = http_request.method.decode("latin-1")
             path = unquote_to_bytes(http_request.path).decode("utf-8", "replace")
             endpoints = self._backend.endpoints()

@@ -439,6 +439,7 @@ class WebSocketSession(WebSocketServerProtocol):
     async def _exchange(self, ticket: int, payload: bytes) -> None:
         """One request from its message to its answer's."""
         backend, frames = self.factory.backend, self._conversation.frames
+        request: Request | None = None
         backend.buffers.take(len(payload))  # there is room: a moment ago the message held as much
         try:
             limit = backend.gateway.max_documents
@@ -453,7 +454,8 @@ class WebSocketSession(WebSocketServerProtocol):
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
         except Exception as error:
-            self._act(self._conversation.failed(self._explained(error)))
+            request_id = "" if request is None else request.request_id
+            self._act(self._conversation.failed(self._explained(error, request_id)))
         else:
             self._act(self._conversation.answered(ticket, answer, compressed))
         finally:
@@ -486,10 +488,12 @@ class WebSocketSession(WebSocketServerProtocol):
             return
         self._act(self._conversation.dry_run_ended(failure))
 
-    def _explained(self, error: Exception) -> GatewayError:
-        public = explained(error)
+    def _explained(self, error: Exception, request_id: str = "") -> GatewayError:
+        public = explained(error, request_id)
         if isinstance(public, InternalError):
-            log.failure("a request over WebSocket failed")
+            log.failure(
+                "request {request_id} over WebSocket failed", request_id=request_id or "without an id"
+            )
         return public
 
     def _cancel_requests(self) -> None:
