@@ -55,6 +55,12 @@ class PortAlreadyUsed(RuntimeFailToStart):
     """A port that the gateway was to listen on is taken."""
 
 
+class _Warned:
+    """What the gateways of this process have warned of: once is enough."""
+
+    of_strangers = False
+
+
 class RunningGateway:
     """One gateway process. ``ports`` are those of its listeners, in their order."""
 
@@ -79,7 +85,14 @@ class RunningGateway:
             env=_environment(),
         )
         try:
-            self._send({**message, "parent": os.getpid(), "log_level": _log_level()})
+            self._send(
+                {
+                    **message,
+                    "parent": os.getpid(),
+                    "log_level": _log_level(),
+                    "warns_of_strangers": not _Warned.of_strangers,
+                }
+            )
             for event in self._events():
                 on_event(event)
                 self._take(event)
@@ -148,6 +161,7 @@ class RunningGateway:
     def _take(self, event: Event) -> None:
         if event["event"] == "listening":
             self.ports = list(event["ports"])
+            _Warned.of_strangers |= event["open"]
         elif event["event"] == "failed":
             error = str(event["error"]).rstrip()
             if event["kind"] == "replica":

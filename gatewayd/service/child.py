@@ -4,9 +4,9 @@
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "folders": others that paths may start
 at, "parent": pid, "by_value": {...}, "log_level": ..., "wait_for_floating": whether a stop waits for all
-floating calls}``, where ``by_value`` maps ``<index of the executor>`` (or ``<index>.uses_before``, or
-``gateway``) to the class or object that is sent by value. Reports go back as lines of JSON on what was
-standard output (see ``service.py``).
+floating calls, "warns_of_strangers": whether the log may}``, where ``by_value`` maps ``<index of the
+executor>`` (or ``<index>.uses_before``, or ``gateway``) to the class or object that is sent by value. Reports
+go back as lines of JSON on what was standard output (see ``service.py``).
 
 It lives as long as its parent: when standard input ends, or the parent does, it stops in order. Ctrl-C
 reaches this process as well, but only the parent acts on it.
@@ -63,14 +63,17 @@ def main() -> int:
         flow = attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, floating_grace_period_s=None))
     os.environ.update(flow.gateway.env)
     globalLogBeginner.beginLoggingTo([_observer(order["log_level"], report)], redirectStandardIO=False)
-    return _serve(flow, order["parent"], report, signals)
+    return _serve(flow, order, report, signals)
 
 
-def _serve(flow: FlowConfig, parent: int, report: _Reports, signals: StopSignals) -> int:
+def _serve(flow: FlowConfig, order: Mapping[str, Any], report: _Reports, signals: StopSignals) -> int:
+    parent: int = order["parent"]
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    service = GatewayService(flow, reactor, on_event=report, signals=signals)
+    service = GatewayService(
+        flow, reactor, on_event=report, signals=signals, warns_of_strangers=order["warns_of_strangers"]
+    )
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
     reactor.addReader(_Ending(0, reactor))

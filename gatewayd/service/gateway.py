@@ -28,6 +28,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.protocols.withholding import for_clients
+from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
 from gatewayd.tls.credentials import Credentials
@@ -48,10 +49,21 @@ class GatewayServer:
     One running gateway. Reactor thread only.
 
     Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` also stops the supervisor.
+    ``is_open`` says after ``start`` whether the log had, or would have had, the warning that strangers can
+    use the gateway; ``warns_of_strangers`` whether it may.
     """
 
-    def __init__(self, flow: FlowConfig, reactor: Reactor, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        flow: FlowConfig,
+        reactor: Reactor,
+        supervisor: Supervisor,
+        *,
+        warns_of_strangers: bool = True,
+    ) -> None:
         self.flow = flow
+        self.is_open = False
+        self._warns_of_strangers = warns_of_strangers
         self._reactor = reactor
         self._bridge = Bridge(reactor)
         self._pool = Pool.over(self._bridge, flow.gateway, flow.deployments, reactor)
@@ -123,6 +135,10 @@ class GatewayServer:
                 warning_days=settings.ssl_expiry_warning_days,
             )
             self._renewal.start()
+        open_to_strangers = warning_for(settings, identifies=backend.door is not None)
+        self.is_open = open_to_strangers is not None
+        if self.is_open and self._warns_of_strangers:
+            log.warn("{warning}", warning=open_to_strangers)
 
     def _renewed(self, credentials: Credentials) -> None:
         for port in self._ports:

@@ -46,7 +46,11 @@ class GatewayService(Service):
     With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
     child has started or raised an Exception.
 
-    ``on_event`` is called during the start with ``{"event": "listening", "ports": [...]}``, for each replica
+    The log warns of a gateway that strangers can use (``strangers.py``), unless ``warns_of_strangers`` is
+    false.
+
+    ``on_event`` is called during the start with ``{"event": "listening", "ports": [...], "open": whether
+    strangers can use it}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
     started again all the same.
@@ -60,6 +64,7 @@ class GatewayService(Service):
         on_event: Callable[[Event], None] | None = None,
         signals: StopSignals | None = None,
         daemon: bool = False,
+        warns_of_strangers: bool = True,
     ) -> None:
         self._flow = flow
         self._reactor = reactor
@@ -69,6 +74,7 @@ class GatewayService(Service):
         self._signals = signals if signals is not None else StopSignals()
         self._signals.install()
         self._daemon = daemon
+        self._warns_of_strangers = warns_of_strangers
         self._gateway: GatewayServer | None = None
         self._supervisor: Supervisor | None = None
         self._stopping = False
@@ -90,12 +96,14 @@ class GatewayService(Service):
         if self._signals.received is not None:
             return  # the reactor stops as soon as it runs
         try:
-            gateway = GatewayServer(self._flow, self._reactor, supervisor)
+            gateway = GatewayServer(
+                self._flow, self._reactor, supervisor, warns_of_strangers=self._warns_of_strangers
+            )
             gateway.start()
         except ConfigError as error:
             self._refuse(error)
         self._gateway = gateway
-        self._on_event({"event": "listening", "ports": gateway.ports})
+        self._on_event({"event": "listening", "ports": gateway.ports, "open": gateway.is_open})
         # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
 

@@ -1,0 +1,30 @@
+"""Whether clients of other machines may use a gateway without further ado, and what its log says of that."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from gatewayd.config.model import GatewayConfig
+from gatewayd.protocols.binding import addresses_of
+
+
+def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:
+    """
+    The warning for a gateway that other machines can reach, None where there is nothing to warn of.
+
+    ``identifies``: callers have to show who they are. Blocks while a host name is looked up.
+    """
+    if gateway.production or identifies or all(map(_is_loopback, addresses_of(gateway.host))):
+        return None
+    return (
+        f"gateway.host: {gateway.host} lets every client that reaches this machine use the Flow and see its "
+        "inside: errors, status, documentation. Set gateway.production: true to close that, or "
+        "host: 127.0.0.1 for this machine alone (the guide's page Production)"
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
