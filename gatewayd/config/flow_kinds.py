@@ -95,6 +95,12 @@ def _certificate(index: int, item: Any) -> PairFiles:
     return PairFiles(**files, names=names, certfile_at=(*at, "certfile"), keyfile_at=(*at, "keyfile"))
 
 
+def _hsts(value: Any) -> int:
+    return 0 if value is False else integer(0).read(value)
+
+
+HSTS: Final = ValueKind("a number of seconds, or false", _hsts, annotation="int | Literal[False]")
+
 CERTIFICATES: Final = ValueKind(
     "a list of maps such as {certfile: a.pem, keyfile: a.key, names: [a.example.org]}",
     _certificates,

@@ -138,6 +138,7 @@ GATEWAY: Final = Section("gateway", (
         aliases=("ssl_reload_interval_s",), field="ssl_reload_interval_s"),
     Key("ssl_expiry_warning_days", k.integer(0), 14,
         "Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."),
+    Key("hsts", f.HSTS, False, "Seconds for which browsers are to reach this host over TLS only; or false."),
     Key("compression", f.COMPRESSION, "none", "Compression of calls to executors."),
     Key("timeout_send", f.CALL_LIMIT, None, "Milliseconds that one call to an executor may take.",
         field="timeout_send_s"),

@@ -256,6 +256,8 @@ def _check_tls(gateway: GatewayConfig, layer: Layer) -> None:
     grpc = files is not None and files.grpc
     if files is None and gateway.ssl_client_ca:
         layer["ssl_client_ca"].place.refuse("clients show certificates over TLS only; give ssl_certfile, too")
+    if files is None and gateway.hsts:
+        layer["hsts"].place.refuse("is for answers over TLS only; give ssl_certfile, too")
     if "ssl_client_auth" in layer and not gateway.ssl_client_ca:
         layer["ssl_client_auth"].place.refuse("has no effect without ssl_client_ca")
     elif grpc and gateway.ssl_client_auth == "optional":

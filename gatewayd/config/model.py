@@ -85,7 +85,7 @@ class GatewayConfig:
     the documents of a request in JSON, with chunks and matches. A ``websocket_max_frames_per_second`` or
     ``grpc_max_concurrent_streams`` of 0 is no limit. ``ssl_certificates`` are further key pairs, for clients
     that name another server; ``ssl_client_ca`` are the authorities of clients' certificates. A
-    ``ssl_reload_interval_s`` of 0 never looks for renewed files.
+    ``ssl_reload_interval_s`` of 0 never looks for renewed files. ``hsts`` is the age of RFC 6797 in seconds.
     ``max_connections`` limits those of HTTP and WebSocket, 0 for what the descriptors allow;
     ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
@@ -108,6 +108,7 @@ class GatewayConfig:
     ssl_client_auth: ClientAuth = "required"
     ssl_reload_interval_s: float = 5.0
     ssl_expiry_warning_days: int = 14
+    hsts: int = 0
     compression: Compression = "none"
     timeout_send_s: float | None = None
     retries: int = -1

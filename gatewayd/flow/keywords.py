@@ -77,6 +77,8 @@ class FlowKeywords(TypedDict, total=False):
     """The same as ssl_reload_interval."""
     ssl_expiry_warning_days: int | None
     """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
+    hsts: int | Literal[False] | None
+    """Seconds for which browsers are to reach this host over TLS only; or false."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -326,6 +328,8 @@ class GatewayKeywords(TypedDict, total=False):
     """The same as ssl_reload_interval."""
     ssl_expiry_warning_days: int | None
     """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
+    hsts: int | Literal[False] | None
+    """Seconds for which browsers are to reach this host over TLS only; or false."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to executors."""
     timeout_send: float | None
@@ -797,6 +801,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """The same as ssl_reload_interval."""
     ssl_expiry_warning_days: int | None
     """Days before its end from which a certificate is warned of, or a quarter of its time; 0 for never."""
+    hsts: int | Literal[False] | None
+    """Seconds for which browsers are to reach this host over TLS only; or false."""
     prefetch: int | None
     """Requests in flight on one stream; 0 for no limit."""
     max_message_bytes: int | None

@@ -58,6 +58,7 @@ class Backend:
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
     far as it is known now. With a ``door`` each protocol asks it who calls, before anything else.
     ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
+    ``secure_headers`` are those of every answer of HTTP over TLS.
     """
 
     gateway: GatewayConfig
@@ -73,10 +74,18 @@ class Backend:
     door: Door | None = None
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
+    secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)
 
     @forwarded.default
     def _of_gateway(self) -> AllowList:
         return self.gateway.forwarded
+
+    @secure_headers.default
+    def _where_there_is_tls(self) -> tuple[tuple[bytes, bytes], ...]:
+        hsts = self.gateway.hsts
+        return (
+            ((b"Strict-Transport-Security", b"max-age=%d" % hsts),) if hsts and self.tls is not None else ()
+        )
 
     @admission.default
     def _by_settings(self) -> Admission:

@@ -132,3 +132,10 @@ def test_what_grpc_cannot_do_is_warned_of(files: Files) -> None:
     assert "asked for none" in "".join(over_grpc)
     assert "names has no effect" in "".join(over_grpc)
     assert over_http == ()
+
+
+def test_hsts_is_for_tls(files: Files) -> None:
+    assert flow(files, hsts=31536000).gateway.hsts == 31536000
+    assert flow(None, hsts=False).gateway.hsts == 0
+    assert "give ssl_certfile" in refusal(None, hsts=60)
+    assert "a number of seconds, or false" in refusal(files, hsts="always")

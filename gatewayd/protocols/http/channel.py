@@ -270,7 +270,9 @@ class GatewayChannel(HTTPChannel):
             return
         self.refused = True
         response = encode_error(error)
-        headers = b"".join(b"%s: %s\r\n" % header for header in response.headers)
+        headers = b"".join(
+            b"%s: %s\r\n" % header for header in (*self.site.secure_headers, *response.headers)
+        )
         if self.requests:
             headers += self.requests[-1].shown_id
             self.requests[-1].release()

@@ -97,6 +97,7 @@ class GatewaySite(Site):
         self.connections = connections
         self.hangups = hangups
         self.cors = cors
+        self.secure_headers = backend.secure_headers
         self.browsers = Browsers.of(backend.gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -115,7 +116,7 @@ class GatewaySite(Site):
         return [b"http/1.1"]
 
     def headers_for(self, http_request: GatewayRequest) -> Iterable[tuple[bytes, bytes]]:
-        """Headers for every answer: those of CORS, if it is on and the client is a browser."""
+        """Headers for every answer: those of TLS, and of CORS, if it is on and the client is a browser."""
         if http_request.method == b"OPTIONS" and self.cors.is_preflight(http_request.header):
-            return ()
-        return self.cors.answer(http_request.header)
+            return self.secure_headers
+        return (*self.secure_headers, *self.cors.answer(http_request.header))

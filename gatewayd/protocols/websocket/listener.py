@@ -28,7 +28,8 @@ class WebSocketListener(WebSocketServerFactory):
 
     def __init__(self, backend: Backend, connections: Connections, hangups: HangUps) -> None:
         gateway = backend.gateway
-        super().__init__(server="gatewayd", reactor=backend.reactor)
+        secure = {name.decode(): value.decode() for name, value in backend.secure_headers}
+        super().__init__(server="gatewayd", headers=secure, reactor=backend.reactor)
         self.backend = backend
         self.connections = connections
         self.prefetch = gateway.prefetch

@@ -379,7 +379,8 @@ class WebSocketSession(WebSocketServerProtocol):
     ) -> None:
         # Autobahn's has no length, and repeats the client's own bytes in its status line.
         body = json.dumps({"detail": reason}).encode()
-        headers = "".join(f"{name}: {value}\r\n" for name, value in responseHeaders or ()).encode()
+        given = (*self.factory.headers.items(), *(responseHeaders or ()))
+        headers = "".join(f"{name}: {value}\r\n" for name, value in given).encode()
         self.sendData(b"".join((*head(code, JSON, len(body)), headers, b"Connection: close\r\n\r\n", body)))
 
     def consumeData(self) -> None:
