@@ -20,7 +20,7 @@ from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.rpc.headers import Field, encode
 from gatewayd.rpc.http2 import Broken, Stream
 
-_CODES: Final = (
+CODES: Final = (
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -200,7 +200,7 @@ class AnswerHead:
 
 def _code(text: bytes) -> str:
     number = int(text) if text.isdigit() and len(text) < 3 else 2
-    return _CODES[number] if number < len(_CODES) else "UNKNOWN"
+    return CODES[number] if number < len(CODES) else "UNKNOWN"
 
 
 def expand(message: bytes, encoding: str, limit_bytes: int) -> bytes:

@@ -13,7 +13,6 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from gatewayd.rpc.frames import (
     DATA,
-    END_STREAM,
     FLOW_CONTROL_ERROR,
     FRAME,
     PROTOCOL_ERROR,
@@ -33,8 +32,10 @@ class Body(Protocol):
     A stream whose body is sent.
 
     ``lead`` and ``unsent`` are what is left of it, ``unsent`` None when nothing is. ``window`` is what the
-    peer still allows for this stream.
+    peer still allows for this stream. ``end_flag`` is END_STREAM where the end of the body ends the stream.
     """
+
+    end_flag: int
 
     stream_id: int
     window: int
@@ -83,7 +84,7 @@ class Outgoing(Generic[B]):
             size = min(left, self.max_frame)
             left -= size
             last = not left and turn == total
-            flags = END_STREAM if last else 0
+            flags = stream.end_flag if last else 0
             pieces.append(FRAME.pack(size >> 8, size & 255, DATA, flags, stream.stream_id))
             if lead:
                 pieces.append(lead[:size])

@@ -31,6 +31,7 @@ WITH_PRIORITY: Final = 32
 NO_ERROR: Final = 0
 PROTOCOL_ERROR: Final = 1
 FLOW_CONTROL_ERROR: Final = 3
+STREAM_CLOSED: Final = 5
 FRAME_SIZE_ERROR: Final = 6
 REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
@@ -74,11 +75,12 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
     return FRAME.pack(size >> 8, size & 255, kind, flags, stream_id) + payload
 
 
-def header_frames(stream_id: int, block: bytes, max_frame: int) -> bytes:
-    """HEADERS and as many CONTINUATIONs as a header block needs. The stream goes on after it."""
+def header_frames(stream_id: int, block: bytes, max_frame: int, *, ended: bool = False) -> bytes:
+    """HEADERS and as many CONTINUATIONs as a header block needs; ``ended`` is whether the stream ends."""
     pieces = [block[at : at + max_frame] for at in range(0, len(block), max_frame)]
     kinds = [HEADERS] + [CONTINUATION] * (len(pieces) - 1)
     flags = [0] * (len(pieces) - 1) + [END_HEADERS]
+    flags[0] |= END_STREAM if ended else 0
     return b"".join(
         frame(kind, flag, stream_id, piece) for kind, flag, piece in zip(kinds, flags, pieces, strict=True)
     )
@@ -124,17 +126,25 @@ class FrameReader:
         "_have",
         "_need",
         "_parts",
+        "_peer",
         "_unfinished",
         "closed",
         "ready",
     )
 
     def __init__(
-        self, handler: FrameHandler, *, frame_bytes: int, block_bytes: int, block_frames: int
+        self,
+        handler: FrameHandler,
+        *,
+        frame_bytes: int,
+        block_bytes: int,
+        block_frames: int,
+        peer: str = "server",
     ) -> None:
         self.ready = False
         self.closed = False
         self._handler = handler
+        self._peer = peer
         self._frame_bytes = frame_bytes
         self._block_bytes = block_bytes
         self._block_frames = block_frames
@@ -166,7 +176,7 @@ class FrameReader:
             high, low, kind, flags, stream_id = FRAME.unpack_from(data, at)
             length = high << 8 | low
             if not self.ready and (kind != SETTINGS or flags & ACK or length > most):
-                raise Violation(PROTOCOL_ERROR, "the server does not speak HTTP/2")
+                raise Violation(PROTOCOL_ERROR, f"the {self._peer} does not speak HTTP/2")
             if length > most:
                 raise Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
             after = at + 9 + length
@@ -222,6 +232,8 @@ class FrameReader:
             if flags & WITH_PRIORITY:
                 if len(payload) < 5:
                     raise Violation(FRAME_SIZE_ERROR, "HEADERS are too short for their priority")
+                if NUMBER.unpack_from(payload)[0] & MAX_ID == stream_id:
+                    raise Violation(PROTOCOL_ERROR, "a stream that depends on itself")
                 payload = payload[5:]
         ended = bool(flags & END_STREAM)
         if flags & END_HEADERS:

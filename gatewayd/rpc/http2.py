@@ -92,6 +92,8 @@ class Stream:
 
     __slots__ = ("block", "body", "connection", "credit", "lead", "stream_id", "unsent", "window")
 
+    end_flag = END_STREAM
+
     def __init__(self, block: bytes, lead: bytes, body: bytes) -> None:
         self.block = block
         self.lead = lead

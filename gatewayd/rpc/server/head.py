@@ -1,0 +1,157 @@
+"""Header blocks of gRPC calls (gRPC's doc/PROTOCOL-HTTP2.md), as a server reads and writes them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from urllib.parse import quote
+
+import attrs
+
+from gatewayd.rpc.call import CODES
+from gatewayd.rpc.headers import Field, encode
+
+# As gRPC's libraries have it: the value of a name that ends in -bin is bytes.
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+ACCEPTED: Final = (b"identity", b"deflate", b"gzip")
+
+_NUMBERS: Final = {code: b"%d" % number for number, code in enumerate(CODES)}
+_CONTENT: Final = (b"content-type", b"application/grpc")
+# ``:status: 200`` is the eighth entry of HPACK's static table (RFC 7541 appendix A).
+HEAD: Final = b"\x88" + encode([_CONTENT, (b"grpc-accept-encoding", b", ".join(ACCEPTED))])
+OK: Final = encode([(b"grpc-status", b"0")])
+
+_UNITS_S: Final[Mapping[bytes, float]] = {
+    b"H": 3600.0,
+    b"M": 60.0,
+    b"S": 1.0,
+    b"m": 1e-3,
+    b"u": 1e-6,
+    b"n": 1e-9,
+}
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+# RFC 9113 section 8.2.2.
+_OF_CONNECTIONS: Final = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
+# What the protocol says itself is no metadata.
+_NOT_METADATA: Final = frozenset(
+    {b"te", b"content-type", b"content-length", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"}
+)
+# Characters of a message that need no percent-encoding.
+_PLAIN: Final = "".join(map(chr, set(range(0x20, 0x7F)) - {ord("%")}))
+
+
+@attrs.frozen
+class RequestHead:
+    """
+    The head of one call.
+
+    ``malformed`` is set where HTTP/2 forbids the fields; then nothing else is. ``http_status`` is what a
+    client gets that does not speak gRPC. ``timeout_s`` is None without a limit. ``encoding`` is that of
+    compressed messages. ``length`` is the request's content-length, if it has one.
+    """
+
+    path: str = ""
+    metadata: Metadata = attrs.field(default=(), repr=False)
+    timeout_s: float | None = None
+    encoding: str = "identity"
+    http_status: int | None = None
+    length: int | None = None
+    malformed: bool = False
+
+    @classmethod
+    def of(cls, fields: Sequence[Field]) -> RequestHead:
+        """Any fields that a block decodes to."""
+        pseudo: dict[bytes, bytes] = {}
+        found: dict[bytes, bytes] = {}
+        metadata: list[tuple[str, str | bytes]] = []
+        for name, value in fields:
+            if name[:1] == b":":
+                if name not in _PSEUDO or name in pseudo or found or metadata:
+                    return _MALFORMED
+                pseudo[name] = value
+                continue
+            if not _is_legal(name, value):
+                return _MALFORMED
+            if name in _NOT_METADATA:
+                if name == b"content-length" and found.get(name, value) != value:
+                    return _MALFORMED
+                found[name] = value
+            elif not name.startswith(b"grpc-"):
+                metadata += _pairs(name, value)
+        path, length = pseudo.get(b":path", b""), found.get(b"content-length")
+        if not path or b":method" not in pseudo or b":scheme" not in pseudo:
+            return _MALFORMED
+        if length is not None and not (length.isdigit() and len(length) < 16):
+            return _MALFORMED
+        return cls(
+            path=path.decode("latin-1"),
+            metadata=tuple(metadata),
+            timeout_s=_seconds(found.get(b"grpc-timeout", b"")),
+            encoding=found.get(b"grpc-encoding", b"identity").decode("latin-1"),
+            http_status=_http_status(pseudo[b":method"], found.get(b"content-type", b"")),
+            length=None if length is None else int(length),
+        )
+
+
+_MALFORMED: Final = RequestHead(malformed=True)
+
+
+def _is_legal(name: bytes, value: bytes) -> bool:
+    """RFC 9113 section 8.2."""
+    if not name or name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
+        return False
+    if name != name.lower() or any(byte <= 0x20 or byte == 0x3A or byte >= 0x7F for byte in name):
+        return False
+    return not any(byte in value for byte in b"\0\r\n")
+
+
+def _pairs(name: bytes, value: bytes) -> list[tuple[str, str | bytes]]:
+    text = name.decode("latin-1")
+    if not text.endswith("-bin"):
+        return [(text, value.decode("latin-1"))]
+    pairs: list[tuple[str, str | bytes]] = []
+    for part in value.split(b","):
+        part = part.strip().rstrip(b"=")
+        try:
+            pairs.append((text, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
+        except (binascii.Error, ValueError):
+            continue  # as gRPC's own server, which leaves it out
+    return pairs
+
+
+def _seconds(text: bytes) -> float | None:
+    """A grpc-timeout; what is none does not limit, as in gRPC's own server."""
+    digits, unit = text[:-1], text[-1:]
+    if unit not in _UNITS_S or not digits.isdigit() or len(digits) > 8:
+        return None
+    return int(digits) * _UNITS_S[unit]
+
+
+def _http_status(method: bytes, content_type: bytes) -> int | None:
+    if method != b"POST":
+        return 405
+    kind = content_type.partition(b";")[0].strip().lower()
+    return None if kind == b"application/grpc" or kind.startswith(b"application/grpc+") else 415
+
+
+def not_grpc(status: int) -> bytes:
+    """The block of an answer to what is not gRPC."""
+    return encode([(b":status", b"%d" % status), (b"content-length", b"0")])
+
+
+def trailers(code: str, details: str = "", metadata: Iterable[tuple[str, str | bytes]] = ()) -> bytes:
+    """The block that ends a call with the status called ``code``."""
+    fields = [(b"grpc-status", _NUMBERS[code])]
+    if details:
+        fields.append((b"grpc-message", quote(details, safe=_PLAIN, errors="replace").encode()))
+    for name, value in metadata:
+        if isinstance(value, bytes):
+            fields.append((name.encode(), base64.b64encode(value).rstrip(b"=")))
+        else:
+            fields.append((name.encode(), value.encode("latin-1", "replace")))
+    return encode(fields)
