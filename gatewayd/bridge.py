@@ -158,6 +158,21 @@ class Bridge:
         self._to_reactor.post(self._begin_work, errand, start, args, kwargs)
         return errand
 
+    def ask_reactor(
+        self,
+        done: Callable[[T | Failure], object],
+        start: Callable[P, Deferred[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Question[T]:
+        """
+        As ``on_reactor``, without a future: ``done`` is called on the loop thread, with the answer or a
+        Failure, unless the question is cancelled before. For what each request does.
+        """
+        question: Question[T] = Question(self, done)
+        self._to_reactor.post(self._begin_work, question, start, args, kwargs)
+        return question
+
     def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
         self._to_reactor.post(function, *args, **kwargs)
@@ -242,26 +257,30 @@ class Bridge:
     # -- the reactor's half of on_reactor ------------------------------------------------------------
 
     def _begin_work(
-        self, errand: _Errand[T], start: Callable[..., Deferred[T]], args: Any, kwargs: Any
+        self,
+        errand: _Errand[T] | Question[T],
+        start: Callable[..., Deferred[T]],
+        args: Any,
+        kwargs: Any,
     ) -> None:
         if errand.asker_left:
             return
         try:
             work = start(*args, **kwargs)
         except Exception:
-            self._to_loop.post(_deliver, errand, Failure())
+            self._to_loop.post(errand.deliver, Failure())
             return
         errand.work = work
         work.addBoth(self._report, errand)
 
-    def _report(self, result: T | Failure, errand: _Errand[T]) -> None:
+    def _report(self, result: T | Failure, errand: _Errand[T] | Question[T]) -> None:
         errand.work = None
         if not errand.asker_left:
-            self._to_loop.post(_deliver, errand, result)
+            self._to_loop.post(errand.deliver, result)
         elif isinstance(result, Failure) and not result.check(CancelledError):
             log.debug("work on the reactor failed after its asker left: {error}", error=result.value)
 
-    def _release(self, errand: _Errand[Any]) -> None:
+    def _release(self, errand: _Errand[Any] | Question[Any]) -> None:
         errand.asker_left = True
         if errand.work is not None:
             errand.work.cancel()
@@ -303,6 +322,45 @@ class _Errand(asyncio.Future[T]):
             self.bridge._to_reactor.post(self.bridge._release, self)
         return cancelled
 
+    def deliver(self, result: T | Failure) -> None:
+        """Loop thread: the reactor's answer has arrived."""
+        if self.done():
+            return
+        if isinstance(result, Failure):
+            error = result.value
+            # A Deferred that was cancelled is to the loop what a cancelled future is.
+            if isinstance(error, CancelledError):
+                self.cancel()
+            else:
+                self.set_exception(error or RuntimeError("a failure without an exception"))
+        else:
+            self.set_result(result)
+
+
+class Question(Generic[T]):
+    """Work that the loop asked of the reactor, and that calls back."""
+
+    __slots__ = ("_done", "asker_left", "bridge", "over", "work")
+
+    def __init__(self, bridge: Bridge, done: Callable[[T | Failure], object]) -> None:
+        self.bridge = bridge
+        self.over = False  # loop thread only
+        self.work: Deferred[Any] | None = None  # reactor thread only
+        self.asker_left = False  # reactor thread only
+        self._done = done
+
+    def cancel(self) -> None:
+        """Loop thread: nothing is called back any more, and the work is cancelled. Harmless when repeated."""
+        if not self.over:
+            self.over = True
+            self.bridge._to_reactor.post(self.bridge._release, self)
+
+    def deliver(self, result: T | Failure) -> None:
+        """Loop thread: the reactor's answer has arrived."""
+        if not self.over:
+            self.over = True
+            self._done(result)
+
 
 class _Mailbox:
     """
@@ -341,17 +399,3 @@ class _Mailbox:
                 function(*args, **kwargs)
             except Exception:
                 log.failure("a letter between the threads failed")
-
-
-def _deliver(future: asyncio.Future[Any], result: object) -> None:
-    if future.done():
-        return
-    if isinstance(result, Failure):
-        error = result.value
-        # A Deferred that was cancelled is to the loop what a cancelled future is.
-        if isinstance(error, CancelledError):
-            future.cancel()
-        else:
-            future.set_exception(error or RuntimeError("a failure without an exception"))
-    else:
-        future.set_result(result)

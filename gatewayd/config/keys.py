@@ -225,6 +225,8 @@ GATEWAY: Final = Section("gateway", (
     Key("graphql_max_root_fields", k.integer(1), 50, "Requests that one GraphQL query may make."),
     Key("grpc_max_concurrent_streams", k.integer(0), 2000,
         "Calls on one gRPC connection, those that have just ended included; 0 for no limit."),
+    Key("grpc_server", k.choice("grpcio", "gatewayd"), "grpcio",
+        "What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."),
     Key("grpc_server_options", f.OPTIONS, None, "gRPC channel arguments of the server."),
     Key("env", f.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
     Key("pool", k.MAP, None, "Limits and rules for calls to executors."),

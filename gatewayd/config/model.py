@@ -156,6 +156,7 @@ class GatewayConfig:
     graphql_max_fields: int = 1000
     graphql_max_root_fields: int = 50
     grpc_max_concurrent_streams: int = 2000
+    grpc_server: str = "grpcio"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict)
     pool: PoolLimits = PoolLimits()

@@ -193,6 +193,8 @@ class FlowKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
+    grpc_server: Literal["grpcio", "gatewayd"] | None
+    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None
@@ -444,6 +446,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
+    grpc_server: Literal["grpcio", "gatewayd"] | None
+    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     env: Mapping[str, str | int | float | None] | str | None
@@ -911,6 +915,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
+    grpc_server: Literal["grpcio", "gatewayd"] | None
+    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     pool: Mapping[str, Any] | None

@@ -48,6 +48,9 @@ MAX_ID: Final = 2**31 - 1
 # What a peer's MAX_FRAME_SIZE is until it says otherwise.
 SMALLEST_FRAME: Final = 16384
 
+# Of a DATA frame that arrives in pieces, each that is handed on has at least so much, but for the last.
+_LEAST_PIECE: Final = 512
+
 # What each further frame of a header block has to bring on average.
 _FRAME_BYTES: Final = 4096
 
@@ -171,6 +174,10 @@ class FrameReader:
         most, handler = self._frame_bytes, self._handler
         self._need = 9
         if self._unfinished is not None:
+            missing = self._unfinished[2]
+            if end < _LEAST_PIECE and end < missing:
+                self._keep(data, min(missing, _LEAST_PIECE))
+                return
             at = self._more_data(data)
         while end - at >= 9 and not self.closed:
             high, low, kind, flags, stream_id = FRAME.unpack_from(data, at)
@@ -181,12 +188,15 @@ class FrameReader:
                 raise Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
             after = at + 9 + length
             if after > end:
-                if kind == DATA and not flags & PADDED and self._block is None and end - at > 9:
+                self._need = 9 + length
+                if kind == DATA and not flags & PADDED and self._block is None:
                     # Handed on as it arrives: a large frame is the same as many smaller ones.
-                    self._unfinished = (flags, stream_id & MAX_ID, length)
-                    at += 9 + self._more_data(data[at + 9 :])
-                else:
-                    self._need = 9 + length
+                    if end - at >= 9 + _LEAST_PIECE:
+                        self._need = 9
+                        self._unfinished = (flags, stream_id & MAX_ID, length)
+                        at += 9 + self._more_data(data[at + 9 :])
+                    else:
+                        self._need = 9 + min(length, _LEAST_PIECE)
                 break
             payload = data[at + 9 : after]
             at = after
@@ -204,9 +214,12 @@ class FrameReader:
             else:
                 handler.on_other(kind, flags, stream_id, payload)
         if at < end and not self.closed:
-            rest = data[at:] if at else data
-            self._parts.append(rest)
-            self._have = len(rest)
+            self._keep(data[at:] if at else data, self._need)
+
+    def _keep(self, rest: bytes, need: int) -> None:
+        self._parts.append(rest)
+        self._have = len(rest)
+        self._need = need
 
     def clear(self) -> None:
         """Forget what was received of an unfinished frame."""

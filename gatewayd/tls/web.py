@@ -15,7 +15,7 @@ from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, Unusable
 
 # Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); all ciphers of
 # TLS 1.3 have both.
-_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -78,7 +78,7 @@ def context_of(key_pair: KeyPair, credentials: Credentials | None = None) -> SSL
             certificate=chain[0],
             extraCertChain=chain[1:],
             raiseMinimumTo=TLSVersion.TLSv1_2,
-            acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(_CIPHERS),
+            acceptableCiphers=AcceptableCiphers.fromOpenSSLCipherString(CIPHERS),
             # Sessions are resumed with tickets, which cost the gateway no memory.
             enableSessionTickets=True,
         ).getContext()

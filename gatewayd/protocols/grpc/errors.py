@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import grpc
+from typing import TYPE_CHECKING, Final
 
 from gatewayd.errors import GatewayError, InternalError, codes_for
+
+if TYPE_CHECKING:
+    import grpc
 
 # gRPC's clients replace the status by RESOURCE_EXHAUSTED when all trailers together exceed 8 KiB.
 MAX_DETAILS_BYTES: Final = 4096
@@ -14,9 +15,17 @@ _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 
 def encode_error(error: GatewayError) -> tuple[grpc.StatusCode, str]:
-    """The code and details that a call ends with. Details that clients would not take are cut."""
+    """As ``status_of``, for gRPC's own server."""
+    import grpc  # which a gateway with another server does without
+
+    code, details = status_of(error)
+    return grpc.StatusCode[code], details
+
+
+def status_of(error: GatewayError) -> tuple[str, str]:
+    """The name of the code and the details that a call ends with. What clients would not take is cut."""
     details = error.grpc_details() if isinstance(error, InternalError) else str(error)
-    return grpc.StatusCode[codes_for(error).grpc], _cut(details)
+    return codes_for(error).grpc, _cut(details)
 
 
 def _cut(details: str) -> str:

@@ -24,15 +24,17 @@ from gatewayd.access.door import DOCS
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
-from gatewayd.messages import methods
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.identification import Doorkeeper
+from gatewayd.protocols.grpc.options import exposed_methods, exposed_services, options_of
+from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
+from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
-from gatewayd.protocols.port import HANDSHAKE_S, LAST_WORDS_S, PortReport
+from gatewayd.protocols.port import LAST_WORDS_S, Port, PortReport
 from gatewayd.tls.credentials import Credentials, UnusableTlsFile
 
 _START_TIMEOUT_S = 10.0
@@ -40,10 +42,10 @@ _START_TIMEOUT_S = 10.0
 _MAX_SMALL_BYTES: Final = 64 * 1024
 
 
-def make_port(listener: Listener, backend: Backend) -> GrpcPort:
+def make_port(listener: Listener, backend: Backend) -> Port:
     """The gRPC port of ``listener`` (see ``gatewayd.protocols.port``)."""
     gateway = backend.gateway
-    servicer = Servicer(
+    settings = (
         backend.bridge,
         backend.dispatcher,
         backend.status,
@@ -54,7 +56,10 @@ def make_port(listener: Listener, backend: Backend) -> GrpcPort:
         gateway.max_unsent_bytes,
         backend.door,
     )
-    return GrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port)
+    if gateway.grpc_server == "gatewayd":
+        servicer = CallServicer(*settings)
+        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, backend.admission)
+    return GrpcPort(backend.bridge, Servicer(*settings), gateway, backend.tls, listener.port)
 
 
 class GrpcPort:
@@ -74,13 +79,9 @@ class GrpcPort:
         self._gateway = gateway
         self._tls = None if tls is None else GrpcTls(tls)
         self._port = port
-        hidden = {methods.STATUS: not gateway.expose_status, methods.DRY_RUN: not gateway.expose_dry_run}
-        self._methods = tuple(path for path in methods.OF_A_GATEWAY if not hidden.get(path))
-        services = [methods.service_of(path) for path in self._methods]
-        if gateway.expose_reflection:
-            services.append(reflection.SERVICE_NAME)
+        self._methods = exposed_methods(gateway)
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
-        self._names = ("", *services)
+        self._names = ("", *exposed_services(gateway))
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
 
@@ -174,32 +175,7 @@ class GrpcPort:
             await stopping
 
     def _options(self) -> dict[str, int | str]:
-        """spec wire.md, Options; but a message's size has a limit."""
-        most_streams = self._gateway.grpc_max_concurrent_streams
-        return {
-            # Streams that were reset count until they are let go of, so that a client cannot fill our memory
-            # by opening and resetting them (rapid reset). So do those of ordinary calls: hence twice the
-            # 1000 calls that a client of the reference makes at once.
-            **({"grpc.max_concurrent_streams": most_streams} if most_streams else {}),
-            # A compressed message would be inflated whole before its size is looked at: we do it ourselves.
-            "grpc.per_message_decompression": 0,
-            "grpc.max_send_message_length": -1,
-            "grpc.max_receive_message_length": self._gateway.max_message_bytes,
-            # gRPC's own limit for TLS and HTTP/2's first frames is two minutes.
-            "grpc.server_handshake_timeout_ms": int(HANDSHAKE_S * 1e3),
-            "grpc.keepalive_time_ms": 10_000,
-            "grpc.keepalive_timeout_ms": 5_000,
-            "grpc.keepalive_permit_without_calls": 1,
-            "grpc.http2.max_pings_without_data": 0,
-            "grpc.http2.min_time_between_pings_ms": 10_000,
-            "grpc.http2.min_ping_interval_without_data_ms": 5_000,
-            "grpc.so_reuseport": 0,
-            # gRPC's own bound, with room for what is forwarded.
-            "grpc.max_metadata_size": 8192 + self._gateway.forward_headers_max_bytes
-            if self._gateway.forward_headers
-            else 8192,
-            **self._gateway.grpc_server_options,
-        }
+        return options_of(self._gateway)
 
 
 class _InflatingServer:

@@ -19,28 +19,24 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeVar
-from uuid import uuid4
 
-import attrs
 import grpc
 import grpc.aio
-from twisted.internet.defer import Deferred, fail
-from twisted.python.failure import Failure
 
 from gatewayd.access.door import DRY_RUN, STATUS, Door
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, Draining, GatewayError, InternalError, Overloaded
+from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
-from gatewayd.pb import DataContentProto, JinaInfoProto
+from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.failures import explained, failure_status
-from gatewayd.protocols.grpc.errors import encode_error
+from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.grpc.identification import Doorkeeper, Handler
+from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
 from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
 from gatewayd.protocols.window import UNREAD, Window
 
@@ -72,10 +68,9 @@ class Servicer:
         door: Door | None = None,
     ) -> None:
         self._bridge = bridge
-        self._dispatcher = dispatcher
+        self._engine = CountingDispatcher(dispatcher, buffers)
         self._status = status
         self._prefetch = prefetch
-        self._buffers = buffers  # reactor thread only
         self._max_message_bytes = max_message_bytes
         self._unsent_bytes = max_unsent_bytes
         # What is being inflated is not counted in ``buffers`` yet.
@@ -116,11 +111,11 @@ class Servicer:
             if looks_compressed(message):
                 message = await self.inflated(message)
             request = wire.decode_request(message)
+            headers: Headers = ()
             if self.forwarded:
-                request = _with_headers(request, self.forwarded.of_request(context.invocation_metadata()))
-            if caller is not ANONYMOUS:
-                request = attrs.evolve(request, caller=caller)
-            response = await self._bridge.on_reactor(self._dispatch, request, context.time_remaining())
+                headers = self.forwarded.of_request(context.invocation_metadata())
+            request = completed(request, headers, caller)
+            response = await self.dispatch(request, context.time_remaining())
         except Exception as error:
             await _abort(context, error, request)
         if response.headers:
@@ -130,7 +125,7 @@ class Servicer:
     async def call(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
         metadata = context.invocation_metadata()
-        ordered, prefetch = _stream_settings(metadata, self._prefetch)
+        ordered, prefetch = stream_settings(metadata or (), self._prefetch)
         try:
             headers = self.forwarded.of_request(metadata or ()) if self.forwarded else ()
         except GatewayError as error:
@@ -149,10 +144,8 @@ class Servicer:
 
     async def dry_run(self, _empty: bytes, context: Any, _caller: Caller = ANONYMOUS) -> bytes:
         """A StatusProto; the call itself does not fail for a network error (spec grpc.md)."""
-        content = DataContentProto()
-        content.docs.docs.add(id=uuid4().hex)
         try:
-            await self._bridge.on_reactor(self._dispatcher.dry_run, content.SerializeToString())
+            await self._bridge.on_reactor(self._engine.dry_run)
         except GatewayError as error:
             return failure_status(error)
         except Exception as error:
@@ -174,20 +167,7 @@ class Servicer:
 
     def dispatch(self, request: Request, timeout_s: float | None) -> asyncio.Future[Response]:
         """Dispatch ``request`` on the reactor thread."""
-        return self._bridge.on_reactor(self._dispatch, request, timeout_s)
-
-    def _dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
-        buffers, size = self._buffers, len(request.documents)
-        if buffers is None:
-            return self._dispatcher.dispatch(request, timeout_s=timeout_s)
-        if not buffers.take(size):
-            return fail(Overloaded(buffers.full()))
-
-        def release(result: T) -> T:
-            buffers.give_back(size)
-            return result
-
-        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(release)
+        return self._bridge.on_reactor(self._engine.dispatch, request, timeout_s)
 
 
 class _CallStream:
@@ -277,9 +257,7 @@ class _CallStream:
                 return
             if looks_compressed(message):
                 message = await self._servicer.inflated(message)
-            request = _with_headers(wire.decode_request(message), self._headers)
-            if self._caller is not ANONYMOUS:
-                request = attrs.evolve(request, caller=self._caller)
+            request = completed(wire.decode_request(message), self._headers, self._caller)
             answer = self._servicer.dispatch(request, context.time_remaining())
             self._in_flight[answer] = request
             answer.add_done_callback(partial(self._answered, window.admit()))
@@ -336,33 +314,6 @@ class _CallStream:
 async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    request_id = request.request_id if request is not None else ""
-    public = explained(error, request_id)
-    if isinstance(public, InternalError):
-        log.error(
-            "request {request_id} failed unexpectedly: {error!r}",
-            request_id=request_id,
-            error=error,
-            log_failure=Failure(error),
-        )
-    await context.abort(*encode_error(public))
+    code, details = final_status(error, request)
+    await context.abort(grpc.StatusCode[code], details)
     raise AssertionError("abort returned")
-
-
-def _with_headers(request: Request, headers: Headers) -> Request:
-    return attrs.evolve(request, headers=headers) if headers else request
-
-
-def _stream_settings(metadata: Any, prefetch: int) -> tuple[bool, int]:
-    """Whether answers are sent in order, and the window's limit (spec wire.md, gRPC metadata)."""
-    ordered = False
-    for key, value in metadata or ():
-        if key == "__results_in_order__":
-            ordered = value == "true"
-        elif key == "__prefetch__":
-            try:
-                # 0 means the gateway's own setting, a negative number no limit.
-                prefetch = int(value) or prefetch
-            except ValueError:
-                log.debug("a client's __prefetch__ is not a number: {value!r}", value=value)
-    return ordered, prefetch

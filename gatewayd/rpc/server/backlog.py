@@ -16,7 +16,8 @@ class Backlog:
     """
     The unary calls of one connection, admitted by what of their answers is unsent and what is expected.
 
-    ``limit_bytes`` 0 is no limit. One call is admitted all the same, and all are before the first answer.
+    ``limit_bytes`` 0 is no limit. A call is admitted all the same when nothing is under
+    way or unsent, and all are before the first answer.
     """
 
     __slots__ = ("_expected_bytes", "_in_flight", "_limit_bytes", "_waiting")
@@ -59,6 +60,6 @@ class Backlog:
         self._waiting.clear()
 
     def _has_room(self, unsent_bytes: int) -> bool:
-        if not self._limit_bytes or not self._in_flight:
+        if not self._limit_bytes or not (self._in_flight or unsent_bytes):
             return True
         return unsent_bytes + (self._in_flight + 1) * self._expected_bytes <= self._limit_bytes

@@ -66,7 +66,8 @@ class CallSettings:
     What all calls of a server have in common.
 
     ``max_received_bytes`` and ``max_sent_bytes`` bound messages, None for no limit. ``full`` is what clients
-    are told when ``held`` has no room. ``seconds`` is the clock of ``timeouts``.
+    are told when ``held`` has no room. ``seconds`` is the clock of ``timeouts``. ``identify`` is called with
+    each call before its request is read; it may fail the call, or keep it from reading for a while.
     """
 
     methods: Mapping[str, Unary | Streaming]
@@ -77,10 +78,16 @@ class CallSettings:
     max_sent_bytes: int | None
     max_headers_bytes: int
     full: Callable[[], str]
+    identify: Callable[[ServerCall], None] | None = None
 
 
 class ServerCall(Stream):
-    """One call. ``peer`` is the client's host; ``cancel`` is called in place of a handler's on_cancelled."""
+    """
+    One call over the connection ``peer``.
+
+    Its method may set ``cancel``, which is called when the client has given up, or is gone, or the deadline
+    has passed. ``caller`` is for ``identify``.
+    """
 
     __slots__ = (
         "_admitted",
@@ -99,6 +106,7 @@ class ServerCall(Stream):
         "_started",
         "_tick",
         "_unread_bytes",
+        "caller",
         "cancel",
         "head",
         "over",
@@ -112,6 +120,7 @@ class ServerCall(Stream):
         self.head: RequestHead = _NO_HEAD
         self.over = False
         self.peer = peer
+        self.caller: Any = None
         self.cancel: Callable[[], object] | None = None
         self._settings = settings
         self._backlog = backlog
@@ -141,8 +150,8 @@ class ServerCall(Stream):
         """The answer of a method of one message. Without effect on a call that is over."""
         if self.over:
             return
-        size = len(message)
-        if size > _SMALL_BYTES and not self._may_send(size):
+        size, most = len(message), self._settings.max_sent_bytes
+        if (size > _SMALL_BYTES or (most is not None and size > most)) and not self._may_send(size):
             return
         self._end(size)
         block = trailers("OK", metadata=metadata) if metadata else OK
@@ -237,8 +246,12 @@ class ServerCall(Stream):
         if found.timeout_s is not None:
             self._deadline_s = settings.seconds() + found.timeout_s
             self._tick = settings.timeouts.add(self, self._deadline_s)
-        if isinstance(method, Streaming):
+        if settings.identify is not None:
+            settings.identify(self)
+        if isinstance(method, Streaming) and not self.over:
             self._handler = method.begin(self)
+            if self.over:
+                self._handler = None
         if ended and not self.over:
             self._read()
 
@@ -363,7 +376,7 @@ class ServerCall(Stream):
         handler, self._handler = self._handler, None
         if cancel is not None:
             cancel()
-        elif handler is not None:
+        if handler is not None:
             handler.on_cancelled()
 
     def _end(self, size: int) -> None:

@@ -15,8 +15,8 @@ from gatewayd.rpc.frames import ENHANCE_YOUR_CALM, Violation
 # A connection may send so many frames without content at once, and so many more each second.
 _NOISE: Final = 8000
 _NOISE_PER_S: Final = 2000
-# An answer is followed by a few frames about it: updates of windows, acknowledgements of pings.
-_NOISE_PER_ANSWER: Final = 8
+# A message of ours is followed by a few frames about it: updates of windows, acknowledgements of pings.
+_NOISE_PER_MESSAGE: Final = 8
 # Resets of requests that were not answered yet. A client of the reference may give up its 1000 calls at once.
 _RESETS: Final = 2000
 _RESETS_PER_S: Final = 100
@@ -71,9 +71,13 @@ class Conduct:
         self._ping_strikes = 0
         self._last_ping_s = float("-inf")
 
+    def message_sent(self) -> None:
+        """A whole message, or a good part of one, went out."""
+        self._noise = min(_NOISE, self._noise + _NOISE_PER_MESSAGE)
+
     def answered(self) -> None:
         """A request has been answered."""
-        self._noise = min(_NOISE, self._noise + _NOISE_PER_ANSWER)
+        self.message_sent()
         if self._resets < _RESETS:
             self._resets += 1
 

@@ -28,6 +28,7 @@ from gatewayd.rpc.server.stream import Held, Limits, Owner, Stream
 
 # Streams that we ended before the client had, and of which it may still send; the oldest are forgotten.
 _ENDED_EARLY: Final = 1000
+_MUCH_BYTES: Final = 4096
 
 
 class Sending:
@@ -175,8 +176,12 @@ class Sending:
                 stream = next(iter(outgoing.waiting))
                 before = stream.window
                 self._owner.write(outgoing.next_piece())
-                self._count_unsent(stream.window - before)
+                size = before - stream.window
+                self._count_unsent(-size)
                 self.conduct.sent()
+                # A client that grants a few bytes at a time makes more work than it asks for.
+                if stream.unsent is None or size >= _MUCH_BYTES:
+                    self.conduct.message_sent()
                 if stream.unsent is None and stream is not sender:
                     self._sent(stream)
         finally:

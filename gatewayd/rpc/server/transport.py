@@ -97,7 +97,6 @@ class ServerProtocol(asyncio.Protocol):
         self._pinged_s = None
         self._will_flush = True  # below, and so not by itself
         self._connection.receive(data)
-        self._begin_waiting()
         self._flush()
 
     def pause_writing(self) -> None:
@@ -108,7 +107,6 @@ class ServerProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._transport.resume_reading()
         self._connection.resume()
-        self._begin_waiting()
 
     def eof_received(self) -> bool:
         # A client that sends nothing more cannot give us windows.
@@ -236,12 +234,10 @@ class ServerProtocol(asyncio.Protocol):
             self._pinged_s = now
             self._connection.ping()
 
-    def _begin_waiting(self) -> None:
-        """Begin the calls that have waited for unread answers to leave."""
+    def _flush(self) -> None:
+        # What has left may make room for calls that wait.
         while (call := self._backlog.next(self._connection.unsent_bytes)) is not None:
             call.begin()
-
-    def _flush(self) -> None:
         self._will_flush = False
         if self._parts:
             self._write_out()

@@ -22,8 +22,9 @@ from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnre
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
+from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.port import GrpcPort
-from gatewayd.protocols.grpc.servicer import Servicer
+from tests.protocols.grpc.servers import SERVERS, Served, grpc_port
 from tests.protocols.harness import FakeDispatcher, until
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
@@ -37,21 +38,22 @@ DOWN = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all 
 class Port:
     """A gateway's gRPC port, the dispatcher behind it, and a channel to it."""
 
-    server: GrpcPort
+    server: Served
     dispatcher: FakeDispatcher
     channel: grpc.Channel
     address: str
 
 
-@pytest_twisted.async_yield_fixture()
-async def port() -> AsyncIterator[Port]:
+@pytest_twisted.async_yield_fixture(params=SERVERS)
+async def port(request: pytest.FixtureRequest) -> AsyncIterator[Port]:
     bridge = Bridge(reactor)
     bridge.start()
     gateway = GatewayConfig(host="127.0.0.1", max_message_bytes=1_000_000)
     dispatcher = FakeDispatcher()
     maps = {"jina": {"jina": "3.14.1"}, "envs": {}}
-    servicer = Servicer(bridge, dispatcher, lambda: maps, prefetch=1000, max_message_bytes=1_000_000)
-    server = GrpcPort(bridge, servicer, gateway)
+    server = grpc_port(
+        request.param, bridge, dispatcher, gateway, lambda: maps, prefetch=1000, max_message_bytes=1_000_000
+    )
     server.listen()
     address = f"127.0.0.1:{server.report().port}"
     server.set_serving()
@@ -531,9 +533,10 @@ async def test_a_port_that_is_taken_is_an_error_that_names_it(port: Port) -> Non
     number = int(port.address.rpartition(":")[2])
     bridge = Bridge(reactor)
     bridge.start()
-    servicer = Servicer(bridge, port.dispatcher, lambda: {}, prefetch=1)
+    kind = "gatewayd" if isinstance(port.server, OwnGrpcPort) else "grpcio"
     try:
         with pytest.raises(PortTaken, match=rf"gateway\.port: cannot listen on 127\.0\.0\.1:{number}"):
-            GrpcPort(bridge, servicer, GatewayConfig(host="127.0.0.1"), port=number).listen()
+            gateway = GatewayConfig(host="127.0.0.1")
+            grpc_port(kind, bridge, port.dispatcher, gateway, dict, number, prefetch=1).listen()
     finally:
         await bridge.stop()

@@ -1,0 +1,101 @@
+"""gRPC's health service (its doc/health-checking.md), for a server of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from grpc_health.v1 import health_pb2
+
+from gatewayd.errors import BadRequest
+from gatewayd.protocols.grpc.errors import status_of
+from gatewayd.protocols.grpc.small import read_small
+from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
+
+SERVICE: Final = "grpc.health.v1.Health"
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """Whether the services called ``names`` serve: all of them, or none. Loop thread only."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._serving = False
+        self.watchers: set[Watcher] = set()
+
+    def methods(self) -> dict[str, Unary | Streaming]:
+        """Each method by its path."""
+        return {
+            f"/{SERVICE}/Check": Unary(self._check),
+            f"/{SERVICE}/Watch": Streaming(lambda call: Watcher(self, call)),
+        }
+
+    def set_serving(self, serving: bool) -> None:
+        """Say it to those who watch, too."""
+        self._serving = serving
+        for watcher in tuple(self.watchers):
+            watcher.tell()
+
+    def status(self, service: str) -> Any:
+        """None for a service that is not known."""
+        if service not in self._names:
+            return None
+        return _Response.SERVING if self._serving else _Response.NOT_SERVING
+
+    def _check(self, call: ServerCall, message: bytes, compressed: bool) -> None:
+        try:
+            status = self.status(read_small(health_pb2.HealthCheckRequest, message, compressed).service)
+        except BadRequest as error:
+            call.fail(*status_of(error))
+            return
+        if status is None:
+            call.fail("NOT_FOUND")
+        else:
+            call.respond(_Response(status=status).SerializeToString())
+
+
+class Watcher:
+    """One client that watches a service (a ``MessageHandler``). It learns of the last change at least."""
+
+    def __init__(self, health: Health, call: ServerCall) -> None:
+        self._health = health
+        self._call = call
+        self._service: str | None = None
+        self._told: Any = None
+        self._sending = False
+
+    def on_message(self, message: bytes, compressed: bool) -> None:
+        if self._service is not None:
+            self.on_cancelled()
+            self._call.fail("UNIMPLEMENTED", "this method takes one message, and there are several")
+            return
+        try:
+            self._service = read_small(health_pb2.HealthCheckRequest, message, compressed).service
+        except BadRequest as error:
+            self._call.fail(*status_of(error))
+            return
+        self._health.watchers.add(self)
+        self.tell()
+
+    def on_half_closed(self) -> None:
+        if self._service is None:
+            self._call.fail("UNIMPLEMENTED", "this method takes one message, and there is none")
+
+    def on_sent(self) -> None:
+        self._sending = False
+        self.tell()
+
+    def on_cancelled(self) -> None:
+        self._health.watchers.discard(self)
+
+    def tell(self) -> None:
+        """Send the status, if it is another than before and the one before has left."""
+        assert self._service is not None
+        status = self._health.status(self._service)
+        if status is None:
+            status = _Response.SERVICE_UNKNOWN
+        if status != self._told and not self._sending:
+            self._told = status
+            self._sending = not self._call.send(_Response(status=status).SerializeToString())

@@ -1,0 +1,280 @@
+"""
+The gRPC port on a server of our own (``rpc/server/``), with the interface of ``port.py``'s.
+
+The reactor thread starts and stops it; everything else happens on the loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.bridge import Bridge
+from gatewayd.clocks import Timer
+from gatewayd.config import GatewayConfig
+from gatewayd.errors import PortTaken
+from gatewayd.pb import POOL
+from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
+from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.grpc.health import Health
+from gatewayd.protocols.grpc.options import Options, exposed_methods, exposed_services, options_of
+from gatewayd.protocols.grpc.reflecting import Reflection
+from gatewayd.protocols.grpc.serving import CallServicer
+from gatewayd.protocols.port import LAST_WORDS_S, PortReport
+from gatewayd.rpc.server.call import CallSettings
+from gatewayd.rpc.server.listener import Listener
+from gatewayd.rpc.server.stream import Limits
+from gatewayd.rpc.server.transport import ConnectionSettings
+from gatewayd.rpc.timeouts import Timeouts
+from gatewayd.tls.asyncio import ssl_context_of
+from gatewayd.tls.credentials import Credentials
+
+log = Logger()
+
+_START_TIMEOUT_S: Final = 10.0
+_BACKLOG: Final = 1024
+# The channel arguments that have a meaning here.
+_KNOWN: Final = frozenset(
+    f"grpc.{name}"
+    for name in (
+        "max_concurrent_streams",
+        "per_message_decompression",
+        "max_send_message_length",
+        "max_receive_message_length",
+        "server_handshake_timeout_ms",
+        "keepalive_time_ms",
+        "keepalive_timeout_ms",
+        "keepalive_permit_without_calls",
+        "http2.max_pings_without_data",
+        "http2.min_time_between_pings_ms",
+        "http2.min_ping_interval_without_data_ms",
+        "so_reuseport",
+        "max_metadata_size",
+        "max_connection_idle_ms",
+        "max_connection_age_ms",
+        "max_connection_age_grace_ms",
+    )
+)
+
+
+class OwnGrpcPort:
+    """One listening gRPC port. Reactor thread only, but for the methods named ``_on_loop``."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        servicer: CallServicer,
+        gateway: GatewayConfig,
+        tls: Credentials | None = None,
+        port: int = 0,
+        admission: Admission | None = None,
+    ) -> None:
+        """With ``tls`` the port speaks TLS only; ``port`` 0 is a free one. Raises UnusableTlsFile."""
+        self._bridge = bridge
+        self._servicer = servicer
+        self._gateway = gateway
+        # Read by the loop thread before each handshake, and replaced as a whole.
+        self._tls = None if tls is None else ssl_context_of(tls, "h2")
+        self._port = port
+        self._admission = admission
+        self._held = Buffers(gateway.max_buffered_bytes)  # loop thread only
+        # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
+        self._services = exposed_services(gateway)
+        self._health = Health(("", *self._services))  # loop thread only
+        self._listener: Listener | None = None  # loop thread only, but for a number
+
+    def listen(self) -> None:
+        """Bind and serve. Raises PortTaken."""
+        options = options_of(self._gateway)
+        for name in sorted(self._gateway.grpc_server_options.keys() - _KNOWN):
+            log.warn("gateway.grpc_server_options: {name} means nothing to this server", name=name)
+        sockets = self._bind()
+        self._port = int(sockets[0].getsockname()[1])
+
+        async def listen() -> None:
+            self._listen_on_loop(sockets, options)
+
+        self._bridge.run_on_loop(listen, _START_TIMEOUT_S)
+
+    def set_serving(self) -> None:
+        """Tell health checkers that the executors are ready."""
+
+        async def serve() -> None:
+            self._health.set_serving(True)
+
+        self._bridge.on_loop(serve).addErrback(lambda failure: failure.trap(CancelledError))
+
+    def renew(self, credentials: Credentials) -> None:
+        """Use these for connections from now on. Raises UnusableTlsFile."""
+        assert self._tls is not None, "renew without TLS"
+        self._tls = ssl_context_of(credentials, "h2")
+
+    def drain(self, grace_s: float) -> Deferred[None]:
+        """
+        Tell health checkers, take no new calls, and fire when those under way have ended.
+
+        What has not ended shortly after ``grace_s`` seconds is cancelled.
+        """
+        return self._bridge.on_loop(self._drain_on_loop, grace_s + LAST_WORDS_S)
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is left to release after ``drain``."""
+        return succeed(None)
+
+    def report(self) -> PortReport:
+        """What the port speaks, and where."""
+        open_now = self._listener.connections if self._listener is not None else 0
+        return PortReport(("grpc",), self._gateway.host, self._port, self._tls is not None, open_now)
+
+    def _bind(self) -> list[socket.socket]:
+        """A socket for each address of the host, all with the same port."""
+        host, addresses = self._gateway.host, addresses_of(self._gateway.host)
+        for left in reversed(range(1 if self._port else FREE_PORT_TRIES)):
+            opened: list[socket.socket] = []
+            try:
+                for address in addresses:
+                    number = opened[0].getsockname()[1] if opened else self._port
+                    opened.append(_listening(address, number))
+                return opened
+            except OSError as error:
+                for each in opened:
+                    each.close()
+                if not left:
+                    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+                    raise PortTaken("grpc", host, self._port, reason) from error
+        raise AssertionError("unreachable")
+
+    def _listen_on_loop(self, sockets: list[socket.socket], options: Options) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = Listener(
+            loop,
+            sockets,
+            self._settings(loop, options),
+            _Admissions(self._bridge, self._admission),
+            lambda: self._tls,
+        )
+        self._listener.start()
+
+    async def _drain_on_loop(self, grace_s: float) -> None:
+        self._health.set_serving(False)
+        if self._listener is not None:
+            ending = asyncio.ensure_future(self._listener.drain(grace_s))
+            # One turn of the loop first: clients learn of the stop before their streams end.
+            await asyncio.sleep(0)
+            self._servicer.drain()
+            await ending
+
+    def _settings(self, loop: asyncio.AbstractEventLoop, options: Options) -> ConnectionSettings:
+        def number(name: str, default: int) -> int:
+            return int(options.get(f"grpc.{name}", default))
+
+        def seconds(name: str, default_s: float = float("inf")) -> float:
+            found = options.get(f"grpc.{name}")
+            # The largest number of 32 bits is gRPC's infinity.
+            return default_s if found is None or int(found) >= 2**31 - 1 else int(found) / 1e3
+
+        gateway, most_sent = self._gateway, number("max_send_message_length", -1)
+        most_received = number("max_receive_message_length", -1)
+        # gRPC's own server begins to refuse at its limit, at random, and refuses all a little above it.
+        headers_bytes = number("max_metadata_size", 8192) * 2
+        calls = CallSettings(
+            methods={
+                **self._servicer.methods(exposed_methods(gateway)),
+                **self._health.methods(),
+                **(Reflection(self._services, POOL).methods() if gateway.expose_reflection else {}),
+            },
+            held=self._held,
+            timeouts=Timeouts(_LoopClock(loop)),
+            seconds=loop.time,
+            max_received_bytes=(1 << 32) - 1 if most_received < 0 else most_received,
+            max_sent_bytes=None if most_sent < 0 else most_sent,
+            max_headers_bytes=headers_bytes,
+            full=self._held.full,
+            identify=self._servicer.identify if self._servicer.asks_who_calls else None,
+        )
+        limits = Limits(
+            headers_bytes=headers_bytes,
+            block_bytes=4 * headers_bytes,
+            streams=number("max_concurrent_streams", 0),
+            ping_interval_s=seconds("http2.min_ping_interval_without_data_ms", 300.0),
+        )
+        return ConnectionSettings(
+            calls,
+            limits,
+            max_unsent_bytes=gateway.max_unsent_bytes,
+            handshake_s=seconds("server_handshake_timeout_ms", 120.0),
+            write_timeout_s=gateway.write_timeout_s,
+            keepalive_s=seconds("keepalive_time_ms", 7200.0),
+            keepalive_timeout_s=seconds("keepalive_timeout_ms", 20.0),
+            max_idle_s=seconds("max_connection_idle_ms"),
+            max_age_s=seconds("max_connection_age_ms"),
+            age_grace_s=seconds("max_connection_age_grace_ms"),
+        )
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address, port))
+        bound.listen(_BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+class _LoopClock:
+    """The loop as a clock of ours."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def seconds(self) -> float:
+        return self._loop.time()
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer:
+        return _LoopTimer(self._loop.call_later(delay, callable, *args))
+
+
+class _LoopTimer:
+    def __init__(self, handle: asyncio.TimerHandle) -> None:
+        self._handle = handle
+
+    def active(self) -> bool:
+        return not self._handle.cancelled()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+
+class _Admissions:
+    """Asks the gateway's ``admission``, which belongs to the reactor thread; None admits everybody."""
+
+    def __init__(self, bridge: Bridge, admission: Admission | None) -> None:
+        self._bridge = bridge
+        self._admission = admission
+
+    def ask(self, host: str, answer: Callable[[bool], object]) -> None:
+        admission = self._admission
+        if admission is None:
+            answer(True)
+            return
+
+        def done(found: bool | Failure) -> None:
+            answer(found is True)
+
+        self._bridge.ask_reactor(done, lambda: succeed(admission.admit(host)))
+
+    def give_back(self, host: str) -> None:
+        if self._admission is not None:
+            self._bridge.tell_reactor(self._admission.give_back, host)

@@ -1,0 +1,94 @@
+"""What the gateway's gRPC methods do with requests and errors, whichever server carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+from uuid import uuid4
+
+import attrs
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from gatewayd.bounded_log import BoundedLogger
+from gatewayd.errors import InternalError, Overloaded
+from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.headers import Headers
+from gatewayd.messages.request import Request, Response
+from gatewayd.pb import DataContentProto
+from gatewayd.protocols.backend import Dispatcher
+from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.failures import explained
+from gatewayd.protocols.grpc.errors import status_of
+
+T = TypeVar("T")
+
+log = BoundedLogger()
+
+
+class CountingDispatcher:
+    """
+    The engine, with the bytes of the requests under way counted in ``buffers``; None does not limit them.
+
+    Reactor thread only.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, buffers: Buffers | None) -> None:
+        self._dispatcher = dispatcher
+        self._buffers = buffers
+
+    def dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
+        """Fails with Overloaded if there is no room."""
+        buffers, size = self._buffers, len(request.documents)
+        if buffers is None:
+            return self._dispatcher.dispatch(request, timeout_s=timeout_s)
+        if not buffers.take(size):
+            return fail(Overloaded(buffers.full()))
+
+        def release(result: T) -> T:
+            buffers.give_back(size)
+            return result
+
+        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(release)
+
+    def dry_run(self) -> Deferred[Response]:
+        """One empty document through the Flow (spec grpc.md)."""
+        content = DataContentProto()
+        content.docs.docs.add(id=uuid4().hex)
+        return self._dispatcher.dry_run(content.SerializeToString())
+
+
+def completed(request: Request, headers: Headers, caller: Caller) -> Request:
+    """``request`` with what its call said besides its message."""
+    if headers:
+        request = attrs.evolve(request, headers=headers)
+    return request if caller is ANONYMOUS else attrs.evolve(request, caller=caller)
+
+
+def stream_settings(metadata: Iterable[tuple[str, str | bytes]], prefetch: int) -> tuple[bool, int]:
+    """Whether answers are sent in order, and the window's limit (spec wire.md, gRPC metadata)."""
+    ordered = False
+    for key, value in metadata:
+        if key == "__results_in_order__":
+            ordered = value == "true"
+        elif key == "__prefetch__":
+            try:
+                # 0 means the gateway's own setting, a negative number no limit.
+                prefetch = int(value) or prefetch
+            except ValueError:
+                log.debug("a client's __prefetch__ is not a number: {value!r}", value=value)
+    return ordered, prefetch
+
+
+def final_status(error: BaseException, request: Request | None) -> tuple[str, str]:
+    """The code and details that a call ends with; what is a bug is logged."""
+    request_id = request.request_id if request is not None else ""
+    public = explained(error, request_id)
+    if isinstance(public, InternalError):
+        log.error(
+            "request {request_id} failed unexpectedly: {error!r}",
+            request_id=request_id,
+            error=error,
+            log_failure=Failure(error),
+        )
+    return status_of(public)
