@@ -152,9 +152,11 @@ class GatewayConfig:
     expose_errors: bool = True
     expose_reflection: bool = True
     graphql_max_query_bytes: int = 256 * 1024
+    graphql_max_tokens: int = 5000
     graphql_max_depth: int = 32
     graphql_max_fields: int = 1000
     graphql_max_root_fields: int = 50
+    graphql_max_values: int = 250_000
     grpc_max_concurrent_streams: int = 2000
     grpc_server: str = "grpcio"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)

@@ -185,12 +185,16 @@ class FlowKeywords(TypedDict, total=False):
     """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
+    graphql_max_tokens: int | None
+    """Words, numbers and signs of a GraphQL query."""
     graphql_max_depth: int | None
     """Levels of fields in a GraphQL query."""
     graphql_max_fields: int | None
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    graphql_max_values: int | None
+    """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server: Literal["grpcio", "gatewayd"] | None
@@ -438,12 +442,16 @@ class GatewayKeywords(TypedDict, total=False):
     """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
+    graphql_max_tokens: int | None
+    """Words, numbers and signs of a GraphQL query."""
     graphql_max_depth: int | None
     """Levels of fields in a GraphQL query."""
     graphql_max_fields: int | None
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    graphql_max_values: int | None
+    """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server: Literal["grpcio", "gatewayd"] | None
@@ -907,12 +915,16 @@ class DeploymentKeywords(TypedDict, total=False):
     """Serve gRPC's reflection."""
     graphql_max_query_bytes: int | None
     """Largest text of a GraphQL query."""
+    graphql_max_tokens: int | None
+    """Words, numbers and signs of a GraphQL query."""
     graphql_max_depth: int | None
     """Levels of fields in a GraphQL query."""
     graphql_max_fields: int | None
     """Fields of a GraphQL query, those of fragments included."""
     graphql_max_root_fields: int | None
     """Requests that one GraphQL query may make."""
+    graphql_max_values: int | None
+    """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
     grpc_server: Literal["grpcio", "gatewayd"] | None

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from google.protobuf.message import Message
+
 from gatewayd.errors import TooManyDocuments
 from gatewayd.messages.json_form.arrays import fill_array, read_array
 from gatewayd.messages.json_form.fields import DOCUMENT
@@ -238,6 +240,18 @@ def read_document(message: DocumentProto) -> dict[str, object]:
     return _object(message, _READERS)
 
 
+def read_field(message: DocumentProto, name: str) -> object:
+    """
+    One field, of plain kind or an array, for orjson: as in ``read_document``, but with fragments for what is
+    long. None if it is empty. Raises UnreadableArray.
+    """
+    value = getattr(message, name)
+    if not (message.HasField(name) if isinstance(value, Message) else value):
+        return None
+    convert = _WRITERS.get(name)
+    return value if convert is None else convert(value)
+
+
 def write_documents(messages: Iterable[DocumentProto]) -> Iterator[bytes]:
     """
     The text of a list of documents, without its brackets, in pieces.
@@ -273,7 +287,8 @@ def _location(numbers: Iterable[float]) -> list[object] | None:
     return [write_float(item) or 0.0 for item in numbers] or None
 
 
-def _read_score(score: NamedScoreProto) -> dict[str, object]:
+def read_score(score: NamedScoreProto) -> dict[str, object]:
+    """The object of a score; what is empty is null."""
     return {
         "value": write_float(score.value),
         "op_name": score.op_name or None,
@@ -283,11 +298,11 @@ def _read_score(score: NamedScoreProto) -> dict[str, object]:
 
 
 def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object]:
-    return {name: _read_score(score) for name, score in scores.items()}
+    return {name: read_score(score) for name, score in scores.items()}
 
 
 def _write_scores(scores: Mapping[str, NamedScoreProto]) -> object:
-    return write_map(scores, _read_score)
+    return write_map(scores, read_score)
 
 
 def _read_documents(messages: Iterable[DocumentProto]) -> list[dict[str, object]]:

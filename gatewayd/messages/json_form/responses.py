@@ -8,6 +8,7 @@ of fields that are numbers become texts (``values.write_float``). Protobuf answe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import orjson
@@ -19,7 +20,7 @@ from gatewayd.messages.headers import joined
 from gatewayd.messages.json_form.documents import read_document, write_documents
 from gatewayd.messages.json_form.groups import dumps, write_struct
 from gatewayd.messages.request import Request, Response, Route
-from gatewayd.pb import StatusProto, Struct
+from gatewayd.pb import DocumentProto, StatusProto, Struct
 
 
 class Unwritable(GatewayError):
@@ -136,6 +137,11 @@ def read_documents(serialised: bytes) -> list[dict[str, object]]:
     if not serialised:
         return []
     return [read_document(document) for document in parse(serialised).docs.docs]
+
+
+def documents_in(serialised: bytes) -> Sequence[DocumentProto]:
+    """Serialised documents, for ``documents.read_field``. Raises GatewayError if they are malformed."""
+    return parse(serialised).docs.docs if serialised else ()
 
 
 def _parameters(serialised: bytes | None) -> object:

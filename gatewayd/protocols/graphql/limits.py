@@ -1,5 +1,5 @@
 """
-Limits on the size of a GraphQL document, checked before it is validated.
+Limits on the size of a GraphQL document, checked before it is validated, and of its answer.
 
 Validation compares fields with one another, so its time grows with the square of their number. The limits are
 checked on the parsed document, and count a fragment wherever it is used.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import numpy as np
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -26,15 +27,23 @@ from gatewayd.messages.json_form.documents import Allowance
 # The fields of an input document that hold objects of the schema, and not values of any kind.
 _OBJECTS: Final = ("chunks", "matches", "scores", "evaluations")
 
+# Fields and fragments that validation may compare with one another: a few microseconds for each two.
+_MAX_COMPARISONS: Final = 5000
+
+# About what JSON takes for a value's key, and for a number.
+_KEY_BYTES: Final = 16
+_NUMBER_BYTES: Final = 20
+
 
 @attrs.frozen
 class QueryLimits:
     """
-    ``query_bytes`` limits the text, ``fields`` all selections of an operation, ``root_fields`` those that
-    become requests, and ``depth`` how deeply they are nested.
+    ``query_bytes`` limits the text, ``tokens`` its words and signs, ``fields`` all selections of an
+    operation, ``root_fields`` those that become requests, and ``depth`` how deeply they are nested.
     """
 
     query_bytes: int
+    tokens: int
     depth: int
     fields: int
     root_fields: int
@@ -70,7 +79,52 @@ def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError
                 if count > limit:
                     text = f"the query has {count} {what}; the limit is {limit} (gateway.{key})"
                     errors.append(GraphQLError(text, nodes=[node]))
+    if not errors and _Comparisons(fragments).are_too_many(document):
+        text = f"the query repeats fields, or has fragments, that make more than {_MAX_COMPARISONS} pairs"
+        errors.append(GraphQLError(text))
     return errors
+
+
+class AnswerTooLarge(BaseException):
+    """
+    An answer exceeds its limits; the text says which.
+
+    It is no Exception, because graphql-core makes of those an error for each field, and goes on.
+    """
+
+
+class AnswerSize:
+    """What the answer to one query has come to, counted while graphql-core puts it together."""
+
+    def __init__(self, most_values: int, most_bytes: int) -> None:
+        """``most_bytes`` 0 is no limit."""
+        self.values = 0
+        self.bytes = 0
+        self._most_values = most_values
+        self._most_bytes = most_bytes
+
+    def count(self, value: object, values: int = 1) -> Any:
+        """``value`` of a field, or of ``values``, if there is still room for it. Raises AnswerTooLarge."""
+        self.values += values
+        self.bytes += values * _KEY_BYTES + _text_bytes(value)
+        if self.values > self._most_values:
+            text = f"the answer has more than {self._most_values} fields (gateway.graphql_max_values)"
+            raise AnswerTooLarge(text)
+        if 0 < self._most_bytes < self.bytes:
+            text = f"the answer has more than {self._most_bytes} bytes (gateway.max_unsent_bytes)"
+            raise AnswerTooLarge(text)
+        return value
+
+
+def _text_bytes(value: object) -> int:
+    """About how long a field's value is as JSON; those of its documents are counted by themselves."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, np.ndarray):
+        return _NUMBER_BYTES * value.size
+    if type(value) is list:
+        return sum(_text_bytes(item) for item in value)
+    return _NUMBER_BYTES
 
 
 def check_documents(variables: Mapping[str, Any] | None, allowance: Allowance) -> None:
@@ -115,3 +169,41 @@ class _Measured:
             if name in self._fragments:
                 self._sizes[name] = self.selections(self._fragments[name].selection_set)
         return self._sizes[name]
+
+
+class _Comparisons:
+    """What validation compares in one document: counted as it does, but without looking at the pairs."""
+
+    def __init__(self, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._count = 0
+
+    def are_too_many(self, document: DocumentNode) -> bool:
+        """For a document that is within the other limits."""
+        self._count = len(self._fragments) * (len(self._fragments) - 1) // 2
+        for node in document.definitions:
+            if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode):
+                self._compare([node.selection_set])
+        return self._count > _MAX_COMPARISONS
+
+    def _compare(self, merged: list[SelectionSetNode]) -> None:
+        """Selections that are merged into one, because the fields around them have one name in the answer."""
+        by_name: dict[str, list[FieldNode]] = {}
+        used: set[str] = set()
+        waiting = list(merged)
+        while waiting and self._count <= _MAX_COMPARISONS:
+            for node in waiting.pop().selections:
+                if isinstance(node, FieldNode):
+                    name = (node.alias or node.name).value
+                    same = by_name.setdefault(name, [])
+                    self._count += len(same)
+                    same.append(node)
+                elif not isinstance(node, FragmentSpreadNode):
+                    waiting.append(node.selection_set)  # type: ignore[attr-defined]
+                elif node.name.value not in used and node.name.value in self._fragments:
+                    used.add(node.name.value)
+                    waiting.append(self._fragments[node.name.value].selection_set)
+        for same in by_name.values():
+            inner = [node.selection_set for node in same if node.selection_set is not None]
+            if inner and self._count <= _MAX_COMPARISONS:
+                self._compare(inner)

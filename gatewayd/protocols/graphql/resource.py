@@ -9,8 +9,8 @@ them. Each ``docs`` field is one dispatch on the reactor. If the client hangs up
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -26,7 +26,7 @@ from graphql import (
     parse,
     validate,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from gatewayd.access.door import DOCS
@@ -37,11 +37,18 @@ from gatewayd.messages.caller import Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.request import Request, Response
+from gatewayd.offload import is_small
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.decoding import room, room_needed
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
-from gatewayd.protocols.graphql.limits import QueryLimits, check_documents, check_size
+from gatewayd.protocols.graphql.limits import (
+    AnswerSize,
+    AnswerTooLarge,
+    QueryLimits,
+    check_documents,
+    check_size,
+)
 from gatewayd.protocols.graphql.schema import SCHEMA
 from gatewayd.protocols.http.exchange import as_http, content, forwarded_headers, respond_with_error
 from gatewayd.protocols.http.negotiation import is_json
@@ -54,9 +61,12 @@ _NO_QUERY: Final = "No GraphQL query found in the request"
 _NOT_JSON: Final = "Unsupported content type"
 _NO_JSON: Final = "Unable to parse request body as JSON"
 
-# Queries that clients repeat are short; the cache is limited by both numbers.
-_CACHED_QUERIES: Final = 256
+# Queries that clients repeat are short. What is made of them takes up to 300 times their memory.
 _CACHED_QUERY_LENGTH: Final = 4096
+_CACHED_LENGTH: Final = 64 * 1024  # of all
+
+# Each may quote much of the query.
+_MAX_ERRORS: Final = 3
 
 
 @attrs.frozen
@@ -84,6 +94,7 @@ class GraphqlApi:
         self._queries = _Queries(
             QueryLimits(
                 query_bytes=gateway.graphql_max_query_bytes,
+                tokens=gateway.graphql_max_tokens,
                 depth=gateway.graphql_max_depth,
                 fields=gateway.graphql_max_fields,
                 root_fields=gateway.graphql_max_root_fields,
@@ -117,7 +128,7 @@ class GraphqlApi:
             http_request.site.browsers.check(http_request.method, http_request.header)
             forwarded = self._backend.forwarded
             headers = forwarded_headers(forwarded, http_request) if forwarded else ()
-            sender = _Sender(http_request.request_id, headers, http_request.caller)
+            sender = _Sender(http_request.request_id, headers, http_request.caller, http_request.hold)
             execution = _Execution(self._backend, self._loop, self._queries, sender)
             size = await room_needed(self._backend, body) if isinstance(body, bytes) else 0
             with room(self._backend.buffers, size):
@@ -129,24 +140,39 @@ class GraphqlApi:
 
 
 class _Queries:
-    """Parses and validates queries, and caches the results. Loop thread only."""
+    """Parses and validates queries, and keeps those that were used last. Loop thread only."""
 
     def __init__(self, limits: QueryLimits) -> None:
         self._limits = limits
-        self._known = lru_cache(_CACHED_QUERIES)(self._prepared)
+        self._known: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._known_length = 0
 
     def prepared(self, query: str) -> DocumentNode | list[GraphQLError]:
-        return self._known(query) if len(query) <= _CACHED_QUERY_LENGTH else self._prepared(query)
+        known = self._known.get(query)
+        if known is not None:
+            self._known.move_to_end(query)
+            return known
+        prepared = self._prepared(query)
+        if isinstance(prepared, DocumentNode) and len(query) <= _CACHED_QUERY_LENGTH:
+            self._known[query] = prepared
+            self._known_length += len(query)
+            while self._known_length > _CACHED_LENGTH:
+                self._known_length -= len(self._known.popitem(last=False)[0])
+        return prepared
 
     def _prepared(self, query: str) -> DocumentNode | list[GraphQLError]:
-        limit = self._limits.query_bytes
-        if len(query.encode("utf-8", "surrogatepass")) > limit:
-            text = f"the query is larger than {limit} bytes (gateway.graphql_max_query_bytes)"
+        limits = self._limits
+        if len(query.encode("utf-8", "surrogatepass")) > limits.query_bytes:
+            text = f"the query is larger than {limits.query_bytes} bytes (gateway.graphql_max_query_bytes)"
             return [GraphQLError(f"{text}; send documents as variables")]
         try:
-            document = parse(query)
-            return check_size(document, self._limits) or validate(SCHEMA, document) or document
+            document = parse(query, max_lexical_tokens=limits.tokens, max_comments=limits.tokens)
+            errors = check_size(document, limits) or validate(SCHEMA, document, max_errors=_MAX_ERRORS)
+            return errors or document
         except GraphQLSyntaxError as error:
+            if "more than" in error.message and "Parsing aborted" in error.message:
+                text = f"the query has more than {limits.tokens} tokens, or comments"
+                return [GraphQLError(f"{text} (gateway.graphql_max_tokens); send documents as variables")]
             return [error]
         except RecursionError:
             return [GraphQLError("the query is nested too deeply")]
@@ -159,6 +185,7 @@ class _Sender:
     request_id: str
     headers: Headers
     caller: Caller
+    hold: Callable[[int], None]  # takes room in the buffers for the answer; reactor thread only
 
 
 class _Execution:
@@ -172,6 +199,8 @@ class _Execution:
         self.failures: list[GraphQLError] = []
         self.hints: list[str] = []
         self.allowance = Allowance(backend.gateway.max_documents)
+        self.size = AnswerSize(backend.gateway.graphql_max_values, backend.gateway.max_unsent_bytes)
+        self.last_object: tuple[object, str, bytes | None] = None, "", None
         self._backend = backend
         self._loop = loop
         self._queries = queries
@@ -183,7 +212,7 @@ class _Execution:
         """
         The JSON answer to a body, or to a URL's query, and the headers that executors answered with.
 
-        Raises InvalidQuery.
+        Raises InvalidQuery, or Overloaded without room for the answer.
         """
         if isinstance(request, bytes):
             result = await self._execute(_request_in_body(request), mutations=True)
@@ -194,6 +223,8 @@ class _Execution:
             formatted["errors"] = [error.formatted for error in errors]
         if self.hints and self._backend.gateway.gives_hints:
             formatted["extensions"] = {"hints": list(dict.fromkeys(self.hints))}
+        if not is_small(self.size.bytes):
+            await self._loop.on_reactor(maybeDeferred, self._sender.hold, self.size.bytes)
         # Errors may quote arguments of any size and type.
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
         return orjson.dumps(formatted, default=str, option=options), tuple(self._answered)
@@ -216,10 +247,17 @@ class _Execution:
             check_documents(variables, Allowance(self._backend.gateway.max_documents))
         except TooManyDocuments as error:
             return ExecutionResult(data=None, errors=[encode_error(error)])
-        result: Any = execute(
-            SCHEMA, document, context_value=self, variable_values=variables, operation_name=operation or None
-        )
-        executed: ExecutionResult = await result if inspect.isawaitable(result) else result
+        try:
+            result: Any = execute(
+                SCHEMA,
+                document,
+                context_value=self,
+                variable_values=variables,
+                operation_name=operation or None,
+            )
+            executed: ExecutionResult = await result if inspect.isawaitable(result) else result
+        except AnswerTooLarge as error:
+            return ExecutionResult(data=None, errors=[GraphQLError(str(error))])
         return executed
 
     # -- for the schema -------------------------------------------------------------------------------

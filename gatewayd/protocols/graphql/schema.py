@@ -7,7 +7,7 @@ Types, names and defaults are the reference's (golden: graphql.json); their fiel
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -33,10 +33,13 @@ from graphql import (
 )
 
 from gatewayd.messages.json_form import requests, responses
-from gatewayd.messages.json_form.documents import Allowance
+from gatewayd.messages.json_form.documents import Allowance, read_field, read_score
 from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, FieldKind
+from gatewayd.messages.json_form.groups import dumps
 from gatewayd.messages.request import Request, Response
+from gatewayd.pb import DocumentProto
 from gatewayd.protocols.graphql.errors import encode_executor_error
+from gatewayd.protocols.graphql.limits import AnswerSize
 
 
 class QueryContext(Protocol):
@@ -45,6 +48,8 @@ class QueryContext(Protocol):
     dispatch: Callable[[Request], Awaitable[Response]]
     request_id: Callable[[], str]  # of the next Request
     allowance: Allowance  # of all Requests together
+    size: AnswerSize
+    last_object: tuple[object, str, bytes | None]  # a document, a field of it, and its text
     encode_error: Callable[[Exception], GraphQLError]
     failures: list[GraphQLError]  # of executors: they do not change the data
     hints: list[str]
@@ -107,15 +112,45 @@ def _many(of: Any) -> GraphQLList[Any]:
 
 
 def _reads(name: str) -> Callable[[Mapping[str, Any], GraphQLResolveInfo[Any]], Any]:
-    return lambda source, _info: source[name]
+    return lambda score, info: info.context.size.count(score[name])
 
 
-def _scores(source: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    return None if source is None else [{"name": name, "score": score} for name, score in source.items()]
+# Documents are read field by field, as they are asked for: most of them hold far more.
 
 
-def _reads_scores(name: str) -> Callable[[Mapping[str, Any], GraphQLResolveInfo[Any]], Any]:
-    return lambda source, _info: _scores(source[name])
+def _reads_value(name: str) -> Callable[[DocumentProto, GraphQLResolveInfo[Any]], Any]:
+    return lambda document, info: info.context.size.count(read_field(document, name))
+
+
+def _reads_object(name: str) -> Callable[[DocumentProto, GraphQLResolveInfo[Any]], Any]:
+    def read(document: DocumentProto, info: GraphQLResolveInfo[Any]) -> Any:
+        context: QueryContext = info.context
+        # As text its size is known. It may be asked for by many names, and take a second to write.
+        known, field, _ = context.last_object
+        if known is not document or field != name:
+            found = read_field(document, name)
+            context.last_object = document, name, None if found is None else dumps(found)
+        text = context.size.count(context.last_object[2])
+        return None if text is None else orjson.Fragment(text)
+
+    return read
+
+
+def _reads_documents(name: str) -> Callable[[DocumentProto, GraphQLResolveInfo[Any]], Any]:
+    def read(document: DocumentProto, info: GraphQLResolveInfo[Any]) -> Any:
+        info.context.size.count(None)
+        return getattr(document, name) or None
+
+    return read
+
+
+def _reads_scores(name: str) -> Callable[[DocumentProto, GraphQLResolveInfo[Any]], Any]:
+    def read(document: DocumentProto, info: GraphQLResolveInfo[Any]) -> Any:
+        scores = getattr(document, name)
+        info.context.size.count(None, 2 * len(scores))
+        return [{"name": name, "score": read_score(score)} for name, score in scores.items()] or None
+
+    return read
 
 
 # -- answers ------------------------------------------------------------------------------------------
@@ -137,10 +172,10 @@ _SCORE_ITEM: Final = GraphQLObjectType(
 
 def _document_fields() -> dict[str, GraphQLField]:
     types = {**_SCALARS, "scores": _many(_SCORE_ITEM), "documents": _many(_DOCUMENT)}
+    readers = {"scores": _reads_scores, "documents": _reads_documents, "object": _reads_object}
     return {
         _camel(field.name): GraphQLField(
-            types[field.kind],
-            resolve=_reads_scores(field.name) if field.kind == "scores" else _reads(field.name),
+            types[field.kind], resolve=readers.get(field.kind, _reads_value)(field.name)
         )
         for field in DOCUMENT
     }
@@ -198,7 +233,7 @@ async def _resolve_docs(
     target: str | None,
     parameters: Any,
     endpoint: str,
-) -> list[dict[str, object]]:
+) -> Sequence[DocumentProto]:
     context: QueryContext = info.context
     fields = {"data": data, "targetExecutor": target, "parameters": parameters}
     try:
@@ -206,7 +241,7 @@ async def _resolve_docs(
             fields, endpoint=endpoint, request_id=context.request_id(), allowance=context.allowance
         )
         response = await context.dispatch(request)
-        documents = responses.read_documents(response.documents)
+        documents = responses.documents_in(response.documents)
     except Exception as error:
         raise context.encode_error(error) from None
     if response.status:

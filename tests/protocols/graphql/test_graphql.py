@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from graphql import parse
@@ -19,8 +20,9 @@ from twisted.internet.defer import Deferred
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.structs import read_struct
-from gatewayd.pb import StatusProto, Struct
+from gatewayd.pb import DataContentProto, StatusProto, Struct
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
+from gatewayd.protocols.graphql.resource import _Queries
 from tests.golden_replay.speaking import load
 from tests.paths import ROOT
 from tests.processes import Gateway
@@ -30,6 +32,9 @@ pytestmark = pytest.mark.slow
 
 GOLDEN = load("graphql.json")
 REC = {"name": "exec_a", "uses": "Rec", "py_modules": str(ROOT / "tests" / "executors.py")}
+
+TOKENS = "has more than 200 tokens, or comments (gateway.graphql_max_tokens)"
+LIMITS = QueryLimits(query_bytes=256 * 1024, tokens=5000, depth=32, fields=1000, root_fields=50)
 
 # What is answered otherwise than it was recorded, on purpose (spec graphql.md, Reference bugs to avoid).
 BETTER: dict[str, Any] = {
@@ -315,6 +320,8 @@ async def test_a_bug_is_logged_and_not_shown(caught_failures: list[Any]) -> None
     ("text", "words"),
     [
         ("{ docs { id " + "#" * 2000 + "\n} }", "larger than 1000 bytes (gateway.graphql_max_query_bytes)"),
+        ("{ docs { " + "id " * 197 + "} }", TOKENS),
+        ("{ docs { id } }" + "#\n" * 201, TOKENS),
         ("{ docs { " + "id " * 60 + "} }", "has 61 fields; the limit is 50 (gateway.graphql_max_fields)"),
         ("{ docs " + "{ chunks " * 9 + "{ id" + " }" * 11, "has 11 levels of fields; the limit is 10"),
         (
@@ -329,11 +336,11 @@ async def test_a_bug_is_logged_and_not_shown(caught_failures: list[Any]) -> None
         ),
         ("{ docs " + "{ chunks" * 90, "Syntax Error"),
     ],
-    ids=["bytes", "fields", "depth", "roots", "fragments", "unclosed"],
+    ids=["bytes", "tokens", "comments", "fields", "depth", "roots", "fragments", "unclosed"],
 )
 @pytest_twisted.ensureDeferred
 async def test_too_large_queries_are_refused_by_name(text: str, words: str) -> None:
-    limits = {"query_bytes": 1000, "depth": 10, "fields": 50, "root_fields": 3}
+    limits = {"query_bytes": 1000, "tokens": 200, "depth": 10, "fields": 50, "root_fields": 3}
     settings = {f"graphql_max_{name}": limit for name, limit in limits.items()}
     dispatcher = FakeDispatcher()
     async with serving(dispatcher, **settings) as gateway:
@@ -342,6 +349,95 @@ async def test_too_large_queries_are_refused_by_name(text: str, words: str) -> N
         assert body["data"] is None
         assert words in body["errors"][0]["message"]
         assert not dispatcher.requests
+
+
+SAME = "chunks { id } "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ docs { " + "id " * 120 + "} }",
+        "{ docs { " + SAME * 99 + "...a } } fragment a on StrawberryDocument { " + SAME * 20 + "}",
+        "{ docs { " + "chunks { " + "text " * 60 + "} ... { chunks { " + "text " * 60 + "} } } }",
+        "{ docs { id } }" + "".join(f" fragment f{n} on StrawberryDocument {{ id }}" for n in range(120)),
+        "".join(f" query q{n} {{ docs {{ ...f }} }}" for n in range(30))
+        + " fragment f on StrawberryDocument { "
+        + "id " * 20
+        + "}",
+    ],
+    ids=["fields", "over a fragment", "merged", "fragments", "operations"],
+)
+def test_what_validation_would_compare_too_often_is_refused(text: str) -> None:
+    (error,) = check_size(parse(text), LIMITS)
+    assert "make more than 5000 pairs" in error.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ docs { " + " ".join(f"a{n}: id" for n in range(900)) + "} }",
+        "{ docs { " + SAME * 60 + "} }",
+        "{" + " ".join(f"a{n}: docs {{ id text tags chunks {{ id }} }}" for n in range(50)) + "}",
+        "{ docs { ...a ...a ...b } } fragment a on StrawberryDocument { ...b } "
+        "fragment b on StrawberryDocument { ...a id }",
+    ],
+    ids=["aliases", "some of the same", "requests", "fragments that use each other"],
+)
+def test_what_validation_compares_in_milliseconds_is_not_refused(text: str) -> None:
+    assert not check_size(parse(text), LIMITS)
+
+
+def test_the_queries_that_are_kept_are_bounded_together() -> None:
+    queries = _Queries(LIMITS)
+    for number in range(1000):
+        assert not isinstance(queries.prepared(f"{{ docs {{ a{number}: id {' ' * 500} }} }}"), list)
+        assert isinstance(queries.prepared(f"{{ docs {{ nothing{number} }} }}"), list)
+    assert sum(map(len, queries._known)) == queries._known_length
+    assert 60_000 < queries._known_length <= 64 * 1024
+    assert queries.prepared(last := next(reversed(queries._known))) is queries._known[last]
+
+
+ANSWERS = DataContentProto()
+for name in ("a", "b", "c"):
+    ANSWERS.docs.docs.add(id=name, text="x" * 1000).tags.fields["k"].string_value = "y" * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{ docs { id text tags } }", ""),
+        (
+            "{ docs { " + " ".join(f"a{n}: id" for n in range(40)) + " } }",
+            "more than 100 fields (gateway.gra",
+        ),
+        (
+            "{" + " ".join(f"a{n}: docs {{ id }}" for n in range(40)) + "}",
+            "more than 100 fields (gateway.gra",
+        ),
+        ("{ docs { a: text b: text c: text d: text } }", "more than 10000 bytes (gateway.max_unsent_bytes)"),
+        ("{ docs { a: tags b: tags c: tags d: tags } }", "more than 10000 bytes (gateway.max_unsent_bytes)"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_an_answer_is_bounded_while_it_is_put_together(text: str, words: str) -> None:
+    def behaviour(request: Request) -> Response:
+        return attrs.evolve(answer_to(request), documents=ANSWERS.SerializeToString())
+
+    async with serving(FakeDispatcher(behaviour), graphql_max_values=100, max_unsent_bytes=10_000) as gateway:
+        status, _, body = await in_thread(ask, gateway.port, query(text))
+        assert status == 200
+        if words:
+            assert body["data"] is None
+            assert words in body["errors"][0]["message"]
+            assert len(body["errors"]) == 1
+        else:
+            assert body["data"]["docs"][2]["tags"] == {"k": "y" * 1000}
+        # The next query is served.
+        assert (await in_thread(ask, gateway.port, query("{ docs { id } }")))[2]["data"]["docs"][0][
+            "id"
+        ] == "a"
+        assert gateway.buffers.held_bytes == 0
 
 
 @pytest.mark.parametrize("text", ["{" * 100_000, "{ docs(data: " + "[" * 100_000, "{ a" * 30_000])
@@ -356,7 +452,7 @@ async def test_a_query_nested_without_end_is_an_error_and_no_crash(text: str) ->
 def test_a_fragment_that_uses_itself_is_measured_and_left_to_validation() -> None:
     document = parse("{ docs { ...a } } fragment a on StrawberryDocument { id ...a }")
 
-    assert not check_size(document, QueryLimits(256 * 1024, 32, 1000, 50))
+    assert not check_size(document, LIMITS)
 
 
 @pytest.mark.parametrize(
