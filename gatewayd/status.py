@@ -21,6 +21,7 @@ from typing import Final
 from google.protobuf.internal import api_implementation
 
 from gatewayd._version import __version__
+from gatewayd.redaction import without_passwords
 
 # What clients may count on: the release of the reference whose protocols gatewayd speaks.
 COMPATIBLE_VERSION: Final = "3.14.1"
@@ -103,7 +104,7 @@ def status_maps(
 def _shown(key: str, value: str | None) -> str:
     if value is None:
         return UNSET
-    return _REDACTED.get(key, value)
+    return _REDACTED.get(key, without_passwords(value))
 
 
 @functools.cache

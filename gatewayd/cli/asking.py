@@ -17,6 +17,7 @@ from gatewayd.cli.output import fail, say, table
 from gatewayd.client.address import Certificates, GatewayAddress, parse_address
 from gatewayd.client.hints import explained
 from gatewayd.messages import methods
+from gatewayd.redaction import redacted_url
 from gatewayd.status import status_maps
 
 
@@ -30,7 +31,7 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
             else _status_web(address, timeout_s)
         )
     except (OSError, ValueError, grpc.RpcError) as error:
-        return fail(f"{url} does not answer with its status: {_reason(error, address)}")
+        return fail(f"{redacted_url(url)} does not answer with its status: {_reason(error, address)}")
     if as_json:
         say(json.dumps(status, indent=2))
         return 0
@@ -45,6 +46,7 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
 def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
     """Returns 0 if the gateway or executor at ``url`` is ready, else 1."""
     address = _address(url, ca_file)
+    url = redacted_url(url)
     began = time.monotonic()
     problem = _ping_grpc(address, timeout_s) if address.protocol == "grpc" else _ping_web(address, timeout_s)
     took_ms = (time.monotonic() - began) * 1000

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from gatewayd.redaction import redacted_url
 from gatewayd.schemes import PROTOCOLS, SCHEMES, Protocol
 
 # Of clients of the reference, besides the schemes that everything accepts.
@@ -89,14 +90,14 @@ def parse_address(
     Raises ValueError for what is unknown, out of range or said twice.
     """
     address = _split("0.0.0.0" if host is None else host)
+    shown = redacted_url(host or "")
     said_protocol: Protocol | None = None
     said_tls: bool | None = None
     if address.scheme:
         scheme = _CLIENT_SCHEMES.get(address.scheme)
         if scheme is None:
-            raise ValueError(
-                f"{host}: the scheme {address.scheme!r} is not one of {', '.join(_CLIENT_SCHEMES)}"
-            )
+            known = ", ".join(_CLIENT_SCHEMES)
+            raise ValueError(f"{shown}: the scheme {address.scheme!r} is not one of {known}")
         said_protocol, said_tls = scheme.protocol, scheme.tls
     asked_protocol = None if protocol is None else _protocol(protocol)
     _only_once("port", address.port, port)
@@ -104,7 +105,7 @@ def parse_address(
     # tls=False beside a scheme without TLS is what the default of other clients looks like.
     _only_once("tls", said_tls or None, tls or None)
     if said_tls is False and said_protocol is not None and tls:
-        raise ValueError(f"You can't have two definitions of tls: {host} has none, tls={tls}")
+        raise ValueError(f"You can't have two definitions of tls: {shown} has none, tls={tls}")
 
     files = certificates != Certificates()
     secure = bool(said_tls or tls or (files and said_tls is None and tls is None))
@@ -131,9 +132,13 @@ def _split(host: str) -> SplitResult:
     except ValueError as error:
         if text.count(":") > 1 and "://" not in text and not text.startswith("["):
             return _split(f"[{text}]")  # a bare IPv6 address
-        raise ValueError(f"host: {host!r} is no address: {error}") from None
+        # urlsplit's own texts quote parts of a password.
+        why = "" if "@" in text else f": {error}"
+        raise ValueError(f"host: {redacted_url(host)!r} is no address{why}") from None
     if split.path or split.query or split.fragment:
-        raise ValueError(f"host: {host!r} has a path; a gateway's address is scheme://host:port")
+        raise ValueError(
+            f"host: {redacted_url(host)!r} has a path; a gateway's address is scheme://host:port"
+        )
     return split
 
 

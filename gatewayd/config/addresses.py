@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from gatewayd.config.kinds import Refused
+from gatewayd.redaction import redacted_url
 from gatewayd.schemes import SCHEMES, Scheme
 
 _ADDRESS: Final = re.compile(
@@ -72,7 +73,9 @@ def _explicit(host: str) -> bool:
 def _parse(text: str) -> tuple[str, int | None, bool | None]:
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise Refused(message=f"found {text[:80]!r}; accepted: host, host:port or scheme://host:port")
+        raise Refused(
+            message=f"found {redacted_url(text)[:80]!r}; accepted: host, host:port or scheme://host:port"
+        )
     scheme: Scheme | None = None
     if name := match["scheme"]:
         scheme = SCHEMES.get(name.lower())
@@ -82,7 +85,7 @@ def _parse(text: str) -> tuple[str, int | None, bool | None]:
             )
     port = int(match["port"]) if match["port"] else scheme.port if scheme else None
     if port is not None and not 1 <= port <= 65535:
-        raise Refused(message=f"found the port {port} in {text[:80]!r}; accepted: 1 to 65535")
+        raise Refused(message=f"found the port {port} in {redacted_url(text)[:80]!r}; accepted: 1 to 65535")
     return match["host"].strip("[]"), port, scheme.tls if scheme else None
 
 

@@ -35,7 +35,7 @@ class Draft:
     """An item after reading: all its values by key, its own layer without ``with``, and its folder."""
 
     place: Place
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = attrs.field(repr=False)
     own: Layer
     folder: Folder
 

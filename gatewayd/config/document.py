@@ -164,7 +164,7 @@ class _Reader:
                 number = as_number(text)
                 if number is not None:
                     return number
-        Place(self._source, path).refuse(f"{text[:40]!r} is not accepted with the tag {_shown_tag(node.tag)}")
+        Place(self._source, path).refuse(f"this text is not accepted with the tag {_shown_tag(node.tag)}")
         return None
 
 

@@ -39,7 +39,7 @@ class _Described:
     """An executor by its own configuration, before the Flow file's overrides."""
 
     uses: str | None = None
-    with_: Mapping[str, Any] = attrs.field(factory=dict)
+    with_: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     metas: Mapping[str, Any] = attrs.field(factory=dict)
     requests: Mapping[str, str] = attrs.field(factory=dict)
     dynamic_batching: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)

@@ -28,6 +28,7 @@ from gatewayd.config.kinds import (
 from gatewayd.config.problems import KeyPath, suggestion
 from gatewayd.messages.conditions import BadCondition, compile_condition
 from gatewayd.messages.headers import check_entry
+from gatewayd.redaction import without_passwords
 from gatewayd.tls.credentials import PairFiles
 
 # -- where a Flow listens -------------------------------------------------------------------------------
@@ -283,7 +284,8 @@ def _uses_of(what: str) -> Callable[[Any], Any]:
             re.match(r"(docker|jinahub(\+\w+)?|jinaai(\+\w+)?)://", value) if isinstance(value, str) else None
         )
         if scheme is not None:
-            raise Refused(message=f"found {value[:80]!r}; {what} from {scheme.group()} are not supported yet")
+            found = without_passwords(value)[:80]
+            raise Refused(message=f"found {found!r}; {what} from {scheme.group()} are not supported yet")
         if isinstance(value, str | Mapping):
             return value
         raise Refused

@@ -39,7 +39,7 @@ class FlowDocument:
     """
 
     config: FlowConfig
-    mapping: dict[str, Any]
+    mapping: dict[str, Any] = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -52,10 +52,10 @@ class Sources:
     Variables are replaced only inside ``parts`` of the content.
     """
 
-    context: Mapping[str, Any] | None = None
-    environ: Mapping[str, str] | None = None
+    context: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    environ: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     folders: tuple[Path, ...] = ()
-    with_: Mapping[str, Any] = attrs.field(factory=dict)
+    with_: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     parts: Collection[KeyPath] = ((),)
 
 

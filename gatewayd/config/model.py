@@ -2,7 +2,7 @@
 The meaning of a Flow file: frozen objects, checked and complete, which the rest of gatewayd is built from.
 
 Nothing here reads files. Durations are in seconds (``_s``) and sizes in bytes (``_bytes``), whatever the
-file's unit. None means "no limit" or "not set", as each field says.
+file's unit. None means "no limit" or "not set", as each field says. What may hold secrets is in no repr.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class GatewayClass:
     """
 
     uses: str
-    uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+    uses_with: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     py_modules: tuple[str, ...] = ()
     place: str = attrs.field(default="", eq=False)
     by_value: str | None = attrs.field(default=None, repr=False)
@@ -160,7 +160,7 @@ class GatewayConfig:
     grpc_max_concurrent_streams: int = 2000
     grpc_server: str = "grpcio"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
-    env: Mapping[str, str] = attrs.field(factory=dict)
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
     custom: GatewayClass | None = None
 
@@ -196,13 +196,13 @@ class ExecutorConfig:
     """
 
     uses: str | None = None
-    uses_with: Mapping[str, Any] = attrs.field(factory=dict)
+    uses_with: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     uses_metas: Mapping[str, Any] = attrs.field(factory=dict)
     uses_requests: Mapping[str, str] = attrs.field(factory=dict)
     uses_dynamic_batching: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     py_modules: tuple[str, ...] = ()
     workspace: str | None = None
-    env: Mapping[str, str] = attrs.field(factory=dict)
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     env_inherit: tuple[str, ...] = ("*",)
     output_array_type: Literal["numpy", "list"] | None = None
     exit_on_exceptions: tuple[str, ...] = ()
@@ -241,7 +241,7 @@ class DeploymentConfig:
     external: bool = False
     addresses: tuple[str, ...] = ()
     tls: bool = False
-    grpc_metadata: Mapping[str, str] = attrs.field(factory=dict)
+    grpc_metadata: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     host: str | None = None
     ports: tuple[int, ...] = ()
     replicas: int = 1

@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from gatewayd.errors import ConfigError
+from gatewayd.redaction import without_passwords
 
 KeyPath = tuple[str | int, ...]
 
@@ -66,8 +67,8 @@ class Source:
     name: str
     diagnostics: Diagnostics
     positions: dict[KeyPath, Position] = attrs.field(factory=dict)
-    texts: dict[KeyPath, str] = attrs.field(factory=dict)
-    read_as_texts: dict[KeyPath, Any] = attrs.field(factory=dict)
+    texts: dict[KeyPath, str] = attrs.field(factory=dict, repr=False)
+    read_as_texts: dict[KeyPath, Any] = attrs.field(factory=dict, repr=False)
     unset: dict[KeyPath, str] = attrs.field(factory=dict)
 
     def locate(self, path: KeyPath) -> Position | None:
@@ -124,7 +125,7 @@ class Place:
 
     def _add(self, message: str, lines: dict[str, tuple[str, Position]]) -> None:
         position = self.source.locate(self.path)
-        key = path_text(self.path)
+        key, message = without_passwords(path_text(self.path)), without_passwords(message)
         line = f"{self.where}: {key}: {message}" if key else f"{self.where}: {message}"
         lines.setdefault(line, (self.source.name, position or Position(0, 0)))
 
@@ -162,7 +163,7 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     try:
-        text = repr(value)
+        text = without_passwords(repr(value))  # before it is cut: a part of a URL cannot be recognised
     except (RecursionError, ValueError):  # a list that holds itself; an integer too long to print
         return type_name(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

@@ -22,7 +22,7 @@ class Given:
     """A value as written, and where."""
 
     key: Key
-    value: Any
+    value: Any = attrs.field(repr=False)
     place: Place
 
 

@@ -32,8 +32,8 @@ _ACCEPTED: Final = "ENV.NAME, CONTEXT.name, root.key or this.key, with keys such
 class Variables:
     """What variables are replaced by: the environment of the process, and the caller's context."""
 
-    environ: Mapping[str, str]
-    context: Mapping[str, Any]
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    context: Mapping[str, Any] = attrs.field(repr=False)
 
     def with_environ(self, env: Mapping[str, str]) -> Variables:
         """A copy in which ``env`` overrides the environment."""
@@ -73,7 +73,7 @@ class _Scope:
 
     prefix: KeyPath
     path: KeyPath
-    env: Mapping[str, Any]
+    env: Mapping[str, Any] = attrs.field(repr=False)
 
     def holds(self, path: KeyPath) -> bool:
         inside = path[: len(self.prefix)] == self.prefix

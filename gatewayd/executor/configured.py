@@ -36,10 +36,10 @@ class Loading:
     """What ``load_config`` takes besides its source. ``folders`` are looked into for files, in this order."""
 
     folders: tuple[Path, ...]
-    context: Mapping[str, Any]
+    context: Mapping[str, Any] = attrs.field(repr=False)
     substitute: bool
     allow_py_modules: bool
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Any] = attrs.field(repr=False)
 
 
 def read_config(source: Content, loading: Loading) -> ExecutorConfig:

@@ -45,9 +45,9 @@ class Description:
     executors when a Flow is checked or started; in those at ``loaded``, a file's, they have been.
     """
 
-    with_: Mapping[str, Any] = attrs.field(factory=dict)
-    gateway: Mapping[str, Any] = attrs.field(factory=dict)
-    executors: tuple[Any, ...] = ()
+    with_: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    gateway: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    executors: tuple[Any, ...] = attrs.field(default=(), repr=False)
     base_dir: str = "."
     folders: tuple[Path, ...] = ()
     loaded: frozenset[int] = frozenset()

@@ -31,8 +31,8 @@ class Raises(Executor):
 class Passes(Gateway):
     """A route that passes on what it gets to know of a failure."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, token: str = "") -> None:
+        self.token = token
         app: Any = Klein()
         self.app = app
 
