@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -129,6 +130,8 @@ def _ping_web(address: GatewayAddress, timeout_s: float) -> str | None:
     loop, transport = TransportHandle(address).get()
     try:
         return loop.run(transport.unready(PostOptions(timeout=timeout_s)))
+    except errors.NoSuchEndpoint:
+        return "it has no dry run (gateway.expose_dry_run, which production turns off), or is no gateway"
     except (errors.BadClient, errors.BadServerFlow, errors.NetworkError) as error:
         return str(error)
     finally:
@@ -144,8 +147,16 @@ def _unary(address: GatewayAddress, method: str, answer: type[Message], timeout_
 
 
 def _reason(error: BaseException, address: GatewayAddress) -> str:
+    if _is_missing(error):
+        return "it has none (gateway.expose_status, which production turns off), or is no gateway"
     if isinstance(error, grpc.RpcError):
         return f"{explained(error.details() or '', address)} ({error.code().name})"
     reason = getattr(error, "reason", None)
     cause = reason if isinstance(error, urllib.error.URLError) and reason else error
     return explained(str(cause), address, cause if isinstance(cause, BaseException) else None)
+
+
+def _is_missing(error: BaseException) -> bool:
+    if isinstance(error, grpc.RpcError):
+        return error.code() is grpc.StatusCode.UNIMPLEMENTED
+    return isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.NOT_FOUND

@@ -86,7 +86,8 @@ def _short_failure(failure: Failure, request_id: str) -> Failure:
     if isinstance(error, ExecutorNetworkError):
         log.error("request {request_id} failed: {error}", request_id=request_id, error=str(error))
         return Failure(WithheldNetworkError(error, request_id))
-    if isinstance(error, Overloaded):
+    # Kinds of Overloaded that are a client's own doing are explained.
+    if type(error) is Overloaded:
         log.warn("request {request_id} was refused: {error}", request_id=request_id, error=str(error))
         return Failure(Overloaded("there is no room now; try again later", error.retry_after_s))
     # What is left is a client's own mistake, the end of the gateway, or a bug, of which no client learns more

@@ -201,6 +201,20 @@ def test_ping_names_the_executor_that_is_missing(scheme, protocol):
     assert f"127.0.0.1:{port}" in done.stderr
 
 
+def test_what_a_gateway_in_production_lacks_is_named_by_its_key():
+    closed = Gateway({"gateway": {"production": True}})
+    try:
+        for scheme, protocol in (("grpc", "grpc"), ("http", "http"), ("ws", "websocket")):
+            url = f"{scheme}://127.0.0.1:{closed.ports[protocol]}"
+            status, ping = run("status", url), run("ping", url)
+            assert status.returncode == 1
+            assert "gateway.expose_status" in status.stderr
+            # gRPC has health checks for it.
+            assert ping.returncode == 0 if protocol == "grpc" else "gateway.expose_dry_run" in ping.stderr
+    finally:
+        closed.stop()
+
+
 def test_status_has_one_order_over_every_protocol(gateway):
     told = [
         json.loads(run("status", "--json", f"{scheme}://127.0.0.1:{gateway.ports[scheme]}").stdout)

@@ -165,6 +165,32 @@ def test_in_production_posts_work_and_readiness_needs_the_dry_run(ask):
     assert ask(None, call="is_flow_ready", flow=asked)["got"] is True
 
 
+def test_in_production_an_executor_that_raises_is_a_bad_server_without_a_reason(ask, protocol):
+    answer = ask("/raise", 1, flow={**FLOW, "gateway": {"production": True}})
+
+    if protocol == "websocket":
+        assert answer["got"]["count"] == 0
+    else:
+        assert answer["raised"] == "BadServer"
+        assert "the log has it as request" in answer["message"]
+        assert "boom" not in answer["message"]
+
+
+def test_in_production_callbacks_are_called_for_what_fails(ask):
+    answer = ask(
+        "/raise", 3, flow={**FLOW, "gateway": {"production": True}}, callbacks=("on_error", "on_always")
+    )
+
+    assert answer["called"] == {"on_error": 1, "on_always": 1}
+
+
+@pytest.mark.parametrize("production", [False, True])
+def test_in_production_an_executor_that_is_down_raises_the_same(ask, production):
+    down = {**DOWN, "gateway": {**DOWN["gateway"], "production": production}}
+
+    assert ask("/", 1, flow=down)["raised"] == "ConnectionError"
+
+
 def test_profiling_names_every_executor(client, gateway, protocol):
     port = gateway(FLOW).ports[protocol]
 
