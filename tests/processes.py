@@ -166,7 +166,7 @@ class Gateway(Child):
     ``twistd -n gateway`` with a Flow, in a folder of its own, ready to serve.
 
     ``flow`` is what the Flow file would hold, without jtype and ports. ``ports`` maps each protocol to
-    the port it got.
+    the port it got. GATEWAYD_TEST_GRPC_SERVER in the environment is the ``grpc_server`` of Flows without.
     """
 
     def __init__(
@@ -182,6 +182,7 @@ class Gateway(Child):
             "host": "127.0.0.1",
             "protocol": list(protocols),
             "port": [0] * len(protocols),
+            "grpc_server": os.environ.get("GATEWAYD_TEST_GRPC_SERVER", "grpcio"),
             **flow.get("gateway", {}),
         }
         whole = {"jtype": "Flow", **flow, "gateway": gateway}

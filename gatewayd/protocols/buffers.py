@@ -8,7 +8,7 @@ class Buffers:
     A count of held bytes, bounded.
 
     Code that keeps a client's bytes takes them first, and gives them back when it drops them. All ports of a
-    gateway share one. Reactor thread only.
+    gateway share one, which is the reactor thread's; a gRPC server of our own has another one on the loop.
     """
 
     __slots__ = ("held_bytes", "limit_bytes")
@@ -16,6 +16,11 @@ class Buffers:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether it is time to refuse those who hold the most."""
+        return 2 * self.held_bytes > self.limit_bytes
 
     def has_room(self, count: int) -> bool:
         """Whether ``take(count)`` would succeed now."""

@@ -34,18 +34,21 @@ def executor_ports() -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="session")
-def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[[str], Gateway]]:
-    running: OrderedDict[str, Gateway] = OrderedDict()
+def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[..., Gateway]]:
+    running: OrderedDict[tuple[str, str], Gateway] = OrderedDict()
 
-    def find(name: str) -> Gateway:
-        if name not in running:
+    def find(name: str, grpc_server: str = "grpcio") -> Gateway:
+        key = name, grpc_server
+        if key not in running:
             while len(running) >= _KEPT:
                 running.popitem(last=False)[1].stop()
-            running[name] = Gateway(flow(name, executor_ports))
+            described = flow(name, executor_ports)
+            described["gateway"] = {**described.get("gateway", {}), "grpc_server": grpc_server}
+            running[key] = Gateway(described)
             if name not in ("empty", "down", "echo", "bare"):
-                _wait_until_discovered(running[name])
-        running.move_to_end(name)
-        return running[name]
+                _wait_until_discovered(running[key])
+        running.move_to_end(key)
+        return running[key]
 
     yield find
     for gateway in running.values():

@@ -43,7 +43,7 @@ class Backlog:
         self._expected_bytes = max(size_bytes, self._expected_bytes * 7 // 8)
 
     def is_flooded(self, unsent_bytes: int) -> bool:
-        """Whether far more is unsent than was expected, so that one answer more is too much."""
+        """Whether far more is unsent than was expected, as may be when many begin at once."""
         return 0 < self._limit_bytes * _EXCESS < unsent_bytes
 
     def next(self, unsent_bytes: int) -> ServerCall | None:

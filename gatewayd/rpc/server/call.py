@@ -360,7 +360,7 @@ class ServerCall(Stream):
         most = settings.max_sent_bytes
         if most is not None and size > most:
             self.fail("RESOURCE_EXHAUSTED", f"Sent message larger than max ({size} vs. {most})")
-        elif self._backlog.is_flooded(connection.unsent_bytes):
+        elif settings.held.is_half_full and self._backlog.is_flooded(connection.unsent_bytes):
             self.fail("RESOURCE_EXHAUSTED", _UNREAD)
         elif size > _SMALL_BYTES and not settings.held.has_room(size):
             self.fail("RESOURCE_EXHAUSTED", settings.full())

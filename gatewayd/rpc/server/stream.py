@@ -16,6 +16,9 @@ class Held(Protocol):
     held_bytes: int
     limit_bytes: int
 
+    @property
+    def is_half_full(self) -> bool: ...
+
     def has_room(self, count: int) -> bool: ...
 
 

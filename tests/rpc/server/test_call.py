@@ -306,7 +306,7 @@ def test_calls_that_wait_and_are_given_up_do_not_begin() -> None:
 
 
 def test_a_call_whose_client_floods_fails() -> None:
-    server = Server(max_unsent_bytes=20_000)
+    server = Server(max_unsent_bytes=20_000, held=190_000)
     client = Client(server, INITIAL_WINDOW_SIZE=0)
     other = client.ask("/held", b"x")
     client.settle()
