@@ -17,6 +17,10 @@ from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, Unusable
 # TLS 1.3 have both.
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
+# The groups of Mozilla's intermediate profile; OpenSSL has X448 and P-521 besides. The first is for secrets that
+# quantum computers must not read later, and needs OpenSSL 3.5.
+_GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+
 
 @implementer(IOpenSSLServerConnectionCreator)
 class WebTls:
@@ -91,9 +95,20 @@ def context_of(key_pair: KeyPair, credentials: Credentials | None = None) -> SSL
     # A client could make the gateway do handshakes without end on one connection of TLS 1.2.
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     context.set_alpn_select_callback(_choose_protocol)
+    _limit_groups(context)
     if credentials is not None and credentials.authorities is not None:
         _ask_clients(context, credentials.authorities, required=credentials.client_auth == "required")
     return context
+
+
+def _limit_groups(context: SSL.Context) -> None:
+    # pyOpenSSL has no method for it, but the function, whose absence would leave OpenSSL's own groups.
+    library: Any = vars(SSL)["_lib"]
+    set_groups = getattr(library, "SSL_CTX_set1_curves_list", None)
+    if set_groups is not None and not any(set_groups(context._context, names) for names in _GROUPS):
+        raise AssertionError("OpenSSL refuses the groups of Mozilla's profile")
+    # What a list that was refused has left behind would be shown by the next call that fails.
+    library.ERR_clear_error()
 
 
 def _ask_clients(context: SSL.Context, authorities: Authorities, *, required: bool) -> None:
