@@ -15,11 +15,14 @@ from gatewayd.config.executors import executor_config
 from gatewayd.config.files import FILE_ENDINGS, Folder
 from gatewayd.config.flow_kinds import HOST, VERSION
 from gatewayd.config.graph import START
+from gatewayd.config.heads import head_executors
 from gatewayd.config.keys import EXECUTOR, EXECUTOR_IN_PRODUCTION
 from gatewayd.config.kinds import Refused
 from gatewayd.config.model import DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read
+from gatewayd.tls.credentials import UnusableTlsFile
+from gatewayd.tls.files import load_credentials
 
 # Fields of DeploymentConfig that are computed from several keys, here or in ``graph``. The others have the
 # value of their own key (``model_arguments``).
@@ -27,6 +30,7 @@ _DERIVED = frozenset(
     {"name", "needs", "floating", "collected", "external", "addresses", "tls", "host", "ports"}
     | {"executor", "uses_before", "uses_after"}
 )
+_TLS_FILES = ("tls_ca_certfile", "tls_certfile", "tls_keyfile")
 _WRAPPER_KEYS = ("jtype", "version", "with")
 
 
@@ -112,17 +116,42 @@ def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) ->
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
     folder = draft.folder.with_environ(values["env"])
     fields = model_arguments(EXECUTOR, values, DeploymentConfig, but=_DERIVED)
+    fields.update(_tls_paths(values))
     try:
         where = _external(draft) if values.get("external") else _local(draft)
     except Refused as refused:
         draft.place.inside(*refused.inside).refuse(refused.message or "refused")
         where = {}
-    return DeploymentConfig(
+    built = DeploymentConfig(
         name="",
         executor=executor_config(values, draft.place, folder),
         **_heads(draft, values, folder),
         **{**fields, **where},
     )
+    _check_tls(draft, built)
+    return built
+
+
+def _tls_paths(values: Mapping[str, Any]) -> dict[str, str]:
+    """The files of TLS as absolute paths: a daemon changes its folder."""
+    return {name: os.path.abspath(values[name]) for name in _TLS_FILES if values.get(name)}
+
+
+def _check_tls(draft: Draft, built: DeploymentConfig) -> None:
+    """Refuse files that TLS cannot use, and settings without effect."""
+    given = [name for name in (*_TLS_FILES, "tls_server_name") if getattr(built, name)]
+    if not given:
+        return
+    if not any(each.tls for each in (built, *head_executors(built))):
+        message = "has no effect without TLS: give tls: true, or an address that begins with grpcs://"
+        draft.place.inside(given[0]).refuse(message)
+    elif built.tls_keyfile and not built.tls_certfile:
+        draft.place.inside("tls_keyfile").refuse("a key needs its certificate: give tls_certfile")
+    else:
+        try:
+            load_credentials(built.tls_files)
+        except UnusableTlsFile as error:
+            draft.place.inside(*error.setting).refuse(error.reason)
 
 
 def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:

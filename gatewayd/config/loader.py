@@ -262,11 +262,13 @@ def _check_tls(gateway: GatewayConfig, layer: Layer) -> None:
         layer["ssl_client_auth"].place.refuse("has no effect without ssl_client_ca")
     elif grpc and gateway.ssl_client_auth == "optional":
         layer["ssl_client_auth"].place.warn(
-            "gRPC's server can demand a certificate or ask for none: over gRPC, clients are asked for none"
+            "grpcio's server can demand a certificate or ask for none: over gRPC, clients are asked for none "
+            "(grpc_server: gatewayd can)"
         )
     if grpc and any(each.names for each in gateway.ssl_certificates):
         layer["ssl_certificates"].place.warn(
-            "gRPC's server chooses by the names in the certificates: over gRPC, names has no effect"
+            "grpcio's server chooses by the names in the certificates: over gRPC, names has no effect "
+            "(grpc_server: gatewayd can)"
         )
     if files is None:
         return

@@ -180,6 +180,7 @@ class GatewayConfig:
         own = PairFiles(self.ssl_certfile or None, self.ssl_keyfile or None)
         pairs = (own, *self.ssl_certificates) if own != PairFiles(None, None) else self.ssl_certificates
         grpc = any("grpc" in listener.protocols for listener in self.listeners)
+        grpc = grpc and self.grpc_server == "grpcio"
         return TlsFiles(pairs, self.ssl_client_ca or None, self.ssl_client_auth, grpc) if pairs else None
 
 
@@ -241,6 +242,10 @@ class DeploymentConfig:
     external: bool = False
     addresses: tuple[str, ...] = ()
     tls: bool = False
+    tls_ca_certfile: str | None = None
+    tls_certfile: str | None = None
+    tls_keyfile: str | None = None
+    tls_server_name: str | None = None
     grpc_metadata: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     host: str | None = None
     ports: tuple[int, ...] = ()
@@ -255,6 +260,19 @@ class DeploymentConfig:
     executor: ExecutorConfig = ExecutorConfig()
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None
+
+    @property
+    def tls_files(self) -> TlsFiles:
+        """Whom calls to it trust, and what they show; nothing where the system's authorities are trusted."""
+        own = PairFiles(
+            self.tls_certfile,
+            self.tls_keyfile or self.tls_certfile,
+            certfile_at=("tls_certfile",),
+            keyfile_at=("tls_keyfile",) if self.tls_keyfile else ("tls_certfile",),
+        )
+        return TlsFiles(
+            (own,) if self.tls_certfile else (), self.tls_ca_certfile, client_ca_at=("tls_ca_certfile",)
+        )
 
 
 @attrs.frozen

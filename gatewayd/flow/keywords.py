@@ -583,6 +583,14 @@ class JoinerKeywords(TypedDict, total=False):
     """It runs elsewhere, and is called but not started."""
     tls: bool | None
     """Call an external executor over TLS."""
+    tls_ca_certfile: str | Path | None
+    """PEM file of the authorities to trust for it, in place of the system's."""
+    tls_certfile: str | Path | None
+    """PEM certificate chain that the gateway shows to it."""
+    tls_keyfile: str | Path | None
+    """PEM key of that certificate; the same file if omitted."""
+    tls_server_name: str | Path | None
+    """Name that its certificate must have; its host if omitted."""
     grpc_metadata: Mapping[str, str | int | float] | str | None
     """gRPC metadata of the calls to it."""
     timeout_send: float | None
@@ -711,6 +719,14 @@ class DeploymentKeywords(TypedDict, total=False):
     """It runs elsewhere, and is called but not started."""
     tls: bool | None
     """Call an external executor over TLS."""
+    tls_ca_certfile: str | Path | None
+    """PEM file of the authorities to trust for it, in place of the system's."""
+    tls_certfile: str | Path | None
+    """PEM certificate chain that the gateway shows to it."""
+    tls_keyfile: str | Path | None
+    """PEM key of that certificate; the same file if omitted."""
+    tls_server_name: str | Path | None
+    """Name that its certificate must have; its host if omitted."""
     grpc_metadata: Mapping[str, str | int | float] | str | None
     """gRPC metadata of the calls to it."""
     timeout_send: float | None

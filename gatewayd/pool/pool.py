@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -34,6 +33,10 @@ from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
+from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
+from gatewayd.tls.files import load_credentials
+from gatewayd.tls.outgoing import CallTls
+from gatewayd.tls.renewal import Renewal, Watched
 from gatewayd.waiters import Waiters
 
 Connect = Callable[[str, ChannelSettings, Callable[[State], None]], ExecutorChannel]
@@ -88,8 +91,10 @@ class Pool:
         self._names: list[NamedReplicas] = []
         everything = (each for one in deployments for each in (one, *head_executors(one)))
         self._roots = trusted_roots() if any(each.tls for each in everything) else None
+        self._renewals: list[Renewal] = []
+        self._offload = offload
         for deployment in deployments:
-            self._deployments[deployment.name] = self._build(deployment, offload)
+            self._deployments[deployment.name] = self._build(deployment)
             for each in (deployment, *head_executors(deployment)):
                 self._add_addresses(each, resolve)
         self._own = [each.name for each in deployments if not each.external]
@@ -185,6 +190,8 @@ class Pool:
 
     def close(self) -> None:
         """Close every channel; requests in flight fail with Draining."""
+        for renewal in self._renewals:
+            renewal.stop()
         for name in self._names:
             name.close()
         for sender in self._senders.values():
@@ -192,7 +199,7 @@ class Pool:
 
     # -- building ------------------------------------------------------------------------------------
 
-    def _build(self, deployment: DeploymentConfig, offload: Offload) -> Sender | Shards:
+    def _build(self, deployment: DeploymentConfig) -> Sender | Shards:
         if deployment.external or deployment.shards < 2:
             return self._sender(deployment)
         shards = [self._sender(deployment, index) for index in range(deployment.shards)]
@@ -205,13 +212,13 @@ class Pool:
             after=extras.get(AFTER),
             polling=deployment.polling,
             clock=self._clock,
-            offload=offload,
+            offload=self._offload,
             decisions=Decisions(deployment.name, self.counters, self._clock.seconds),
         )
 
     def _sender(self, deployment: DeploymentConfig, shard: int = 0) -> Sender:
         limits, name = self._gateway.pool, deployment.name
-        settings = _settings(self._gateway, deployment, self._roots)
+        settings = _settings(self._gateway, deployment, self._call_tls(deployment))
         decisions = Decisions(
             f"{name}/shard-{shard}" if deployment.shards > 1 and not deployment.external else name,
             self.counters,
@@ -242,6 +249,29 @@ class Pool:
         )
         return sender
 
+    def _call_tls(self, deployment: DeploymentConfig) -> CallTls:
+        files = deployment.tls_files
+        if not deployment.tls or files == TlsFiles(()):
+            return CallTls(self._roots)
+        watched = Watched.of(files)
+        try:
+            credentials = load_credentials(files)
+        except UnusableTlsFile as error:
+            raise UnusableTlsFile(error.setting, error.reason, f"executor {deployment.name}") from error
+        tls = CallTls(self._roots, credentials)
+        renewal = Renewal(
+            watched,
+            credentials,
+            tls.renew,
+            clock=self._clock,
+            offload=self._offload,
+            interval_s=self._gateway.ssl_reload_interval_s,
+            warning_days=self._gateway.ssl_expiry_warning_days,
+        )
+        renewal.start()
+        self._renewals.append(renewal)
+        return tls
+
     def _add_addresses(self, deployment: DeploymentConfig, resolve: Resolve) -> None:
         for address in deployment.addresses:
             sender = self._senders[deployment.name, 0]
@@ -256,10 +286,11 @@ class Pool:
             named.start()
 
 
-def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, roots: Any) -> ChannelSettings:
+def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls) -> ChannelSettings:
     return ChannelSettings(
         tls=deployment.tls,
-        roots=roots,
+        tls_name=deployment.tls_server_name,
+        call_tls=tls,
         compression=deployment.compression or gateway.compression,
         metadata=tuple(deployment.grpc_metadata.items()),
         forwarded=gateway.forwarded,

@@ -42,6 +42,7 @@ from gatewayd.rpc.call import (
 from gatewayd.rpc.link import Link, LinkSettings, State
 from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.schemes import socket_path
+from gatewayd.tls.outgoing import CallTls
 
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
@@ -62,13 +63,15 @@ class ChannelSettings:
     How every call through one channel is made. ``metadata`` is sent before the endpoint's.
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
-    the server's certificate must have. ``roots`` is an IOpenSSLTrustRoot, None for the platform's.
-    ``max_pings`` is as in ``LinkSettings``. ``forwarded`` are the headers of answers that are read.
+    the server's certificate must have, unless there is a ``tls_name``. The channels of a
+    deployment share ``call_tls``. ``max_pings`` is as in ``LinkSettings``. ``forwarded`` are the headers of
+    answers that are read.
     """
 
     tls: bool = False
     host: str | None = None
-    roots: Any = attrs.field(default=None, repr=False)
+    tls_name: str | None = None
+    call_tls: CallTls = attrs.field(factory=CallTls, repr=False)
     compression: str = "none"
     metadata: Metadata = attrs.field(default=(), repr=False)
     forwarded: AllowList = attrs.field(factory=AllowList)
@@ -112,8 +115,8 @@ class Channel:
             reactor,
             LinkSettings(
                 address,
-                name if settings.tls else None,
-                settings.roots,
+                (settings.tls_name or name) if settings.tls else None,
+                settings.call_tls,
                 settings.connect_timeout_s,
                 settings.reconnect_s,
                 settings.max_pings,

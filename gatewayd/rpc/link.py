@@ -22,7 +22,6 @@ from typing import Any, Final, Literal
 
 import attrs
 from OpenSSL import SSL
-from twisted.internet import ssl
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionDone
@@ -36,6 +35,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.clocks import Connector, Timer
 from gatewayd.rpc.http2 import Broken, Connection, Stream
 from gatewayd.schemes import socket_path
+from gatewayd.tls.outgoing import CallTls
 
 log = Logger()
 
@@ -73,15 +73,14 @@ class LinkSettings:
     """
     How to connect to ``address``, which is ``host:port`` or ``unix:/path``.
 
-    ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``roots`` is an
-    IOpenSSLTrustRoot, None for the platform's. ``max_pings`` is how often the server is pinged while it sends
-    no headers, 0 for no limit: gRPC's servers end connections that ping them more often, unless they have
-    been set up to allow it.
+    ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``tls`` is asked before
+    each connection. ``max_pings`` is how often the server is pinged while it sends no headers, 0 for no
+    limit: gRPC's servers end connections that ping them more often, unless they have been set up to allow it.
     """
 
     address: str
     tls_name: str | None
-    roots: Any
+    tls: CallTls
     connect_timeout_s: float
     reconnect_s: float
     max_pings: int = 0
@@ -108,7 +107,6 @@ class Link:
         self.keepalive_s = KEEPALIVE_S
         self._on_state = on_state
         self._dice = dice
-        self._endpoint = _endpoint(reactor, settings)
         # Links that lost the same executor at the same time do not reconnect at the same time.
         self._backoff = Backoff(settings.reconnect_s, factor=1.0, low=0.8, high=1.2)
         self._state: State = "connecting"
@@ -167,7 +165,9 @@ class Link:
         self._began_s = self.reactor.seconds()
         session = self._trying = Session(self)
         self._timer = self.reactor.callLater(settings.connect_timeout_s, self._took_too_long, session)
-        connecting = self._connecting = self._endpoint.connect(_Sessions.forProtocol(lambda: session))
+        connecting = self._connecting = _endpoint(self.reactor, settings).connect(
+            _Sessions.forProtocol(lambda: session)
+        )
         connecting.addCallbacks(lambda _: None, self._refused, errbackArgs=(session,))
         connecting.addErrback(lambda failure: log.failure("connecting", failure=failure))
 
@@ -448,9 +448,7 @@ def _endpoint(reactor: Connector, settings: LinkSettings) -> Any:
     if settings.tls_name is None:
         return endpoint
     try:
-        tls = ssl.optionsForClientTLS(
-            settings.tls_name, trustRoot=settings.roots, acceptableProtocols=[b"h2"]
-        )
+        tls = settings.tls.connection_to(settings.tls_name)
     except UnicodeError as error:
         return _Unusable(f"{settings.tls_name!r} cannot be the name of a certificate: {error}")
     return wrapClientTLS(tls, endpoint)

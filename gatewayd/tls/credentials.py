@@ -39,13 +39,15 @@ class TlsFiles:
     All files of a gateway's TLS; the first pair serves clients that name no server, or an unknown one.
 
     ``client_ca`` has the authorities of clients' certificates, None for not asking for any. ``grpc`` says
-    whether a port speaks gRPC, whose TLS library knows fewer kinds of keys.
+    whether grpcio's server has a port, whose TLS library knows fewer kinds of keys. Of calls to an executor,
+    ``client_ca`` are the authorities of its certificate.
     """
 
     pairs: tuple[PairFiles, ...]
     client_ca: str | None = None
     client_auth: ClientAuth = "required"
     grpc: bool = False
+    client_ca_at: Setting = ("ssl_client_ca",)
 
 
 @attrs.frozen

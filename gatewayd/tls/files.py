@@ -30,7 +30,6 @@ from gatewayd.tls.credentials import (
 )
 from gatewayd.tls.web import context_of
 
-CLIENT_CA: Final[Setting] = ("ssl_client_ca",)
 # Of the kinds of keys that OpenSSL has, these are known to gRPC's library, BoringSSL.
 _KNOWN_TO_GRPC: Final = (None, "secp521r1", "Ed25519")
 
@@ -42,7 +41,9 @@ def load_credentials(files: TlsFiles, now: datetime | None = None) -> Credential
     Raises UnusableTlsFile, which names the file and its fault.
     """
     pairs = tuple(load_key_pair(each, now, grpc=files.grpc) for each in files.pairs)
-    authorities = None if files.client_ca is None else load_authorities(files.client_ca, now)
+    authorities = (
+        None if files.client_ca is None else load_authorities(files.client_ca, now, files.client_ca_at)
+    )
     return Credentials(pairs, authorities, files.client_auth)
 
 
@@ -81,7 +82,7 @@ def load_key_pair(files: PairFiles, now: datetime | None = None, *, grpc: bool =
     return key_pair
 
 
-def load_authorities(path: str, now: datetime | None = None, at: Setting = CLIENT_CA) -> Authorities:
+def load_authorities(path: str, now: datetime | None, at: Setting) -> Authorities:
     """
     Read and check a bundle of authorities; those that have expired are of no use, but do no harm.
 

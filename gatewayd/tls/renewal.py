@@ -1,5 +1,5 @@
 """
-Takes up the files of TLS when they change: each key pair by itself, and the authorities of clients.
+Takes up the files of TLS when they change: each key pair by itself, and the authorities.
 
 The files are looked at every few seconds, in a pool thread. A change is judged once two looks have found the
 same, so that what is half written, or has only one of its two files yet, is left alone. What is unusable
@@ -65,7 +65,7 @@ class Change:
 
 class Renewal:
     """
-    Watches the files of a gateway that listens. Reactor thread only.
+    Watches the files of a gateway's ports, or of its calls to a deployment. Reactor thread only.
 
     ``renewed`` gets the credentials after each change. With an ``interval_s`` of 0 files are not looked at.
     A certificate that expires within ``warning_days`` is warned of once a day; 0 is never.
@@ -142,11 +142,11 @@ class Renewal:
     def _judge(self, unit: Unit, found: KeyPair | Authorities | UnusableTlsFile) -> None:
         match found:
             case UnusableTlsFile():
-                log.error("{error}; what was read before stays in use", error=found)
+                log.error("{reason}; what was read before stays in use", reason=found.reason)
             case Authorities() if found != self.credentials.authorities:
                 self.credentials = attrs.evolve(self.credentials, authorities=found)
                 log.info(
-                    "{path}: the authorities of clients are renewed; there are {count}",
+                    "{path}: the authorities are renewed; there are {count}",
                     path=found.path,
                     count=found.count,
                 )
@@ -205,7 +205,7 @@ def look(
 def _load(unit: Unit, files: TlsFiles, now: datetime) -> KeyPair | Authorities | UnusableTlsFile:
     try:
         if isinstance(unit, str):
-            return load_authorities(unit, now)
+            return load_authorities(unit, now, files.client_ca_at)
         return load_key_pair(unit, now, grpc=files.grpc)
     except UnusableTlsFile as error:
         # Without the traceback, whose frames have the key.

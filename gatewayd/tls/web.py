@@ -17,8 +17,8 @@ from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, Unusable
 # TLS 1.3 have both.
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
-# The groups of Mozilla's intermediate profile; OpenSSL has X448 and P-521 besides. The first is for secrets that
-# quantum computers must not read later, and needs OpenSSL 3.5.
+# The groups of Mozilla's intermediate profile; OpenSSL has X448 and P-521 besides. The first is for secrets
+# that quantum computers must not read later, and needs OpenSSL 3.5.
 _GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 
 

@@ -23,6 +23,7 @@ from gatewayd.messages.request import Call
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.roots import trust_in, trusted_roots
 from gatewayd.rpc.channel import CallError, Channel, ChannelSettings
+from gatewayd.tls.outgoing import CallTls
 from tests.rpc.servers import ALL, Executor, listening, recording, resets, says_nothing, talks_nonsense
 from tests.waiting import until_on_reactor
 
@@ -366,15 +367,15 @@ async def test_tls_is_verified_by_name_against_the_roots_that_a_variable_names(
     executor = Executor(*ALL)
     port = await bench.serve(executor, "127.0.0.1:0", grpc.ssl_server_credentials([(key, pem)]))
     known = trusted_roots({variable: str(roots)})
-    trusting = bench.channel(port, tls=True, host="executor.test", roots=known)
+    trusting = bench.channel(port, tls=True, host="executor.test", call_tls=CallTls(known))
 
     assert not (await trusting.call(CALL, 5.0)).failed
     for settings in (
-        {"host": "another.test", "roots": known},
-        {"host": None, "roots": known},
-        {"host": "executor.test", "roots": trust_in(certificate("executor.test")[0])},
-        {"host": "executor.test", "roots": trusted_roots({variable: str(tmp_path / "missing")})},
-        {"host": "executor.test", "roots": trusted_roots({})},
+        {"host": "another.test", "call_tls": CallTls(known)},
+        {"host": None, "call_tls": CallTls(known)},
+        {"host": "executor.test", "call_tls": CallTls(trust_in(certificate("executor.test")[0]))},
+        {"host": "executor.test", "call_tls": CallTls(trusted_roots({variable: str(tmp_path / "missing")}))},
+        {"host": "executor.test", "call_tls": CallTls(trusted_roots({}))},
     ):
         error = await error_of(bench.channel(port, tls=True, **settings).call(CALL, 5.0))
         assert (error.code, error.reached) == ("UNAVAILABLE", False)

@@ -246,7 +246,7 @@ def test_renewed_authorities_of_clients_hold_for_new_connections(tmp_path: Path)
         call(there)
         assert over_http(alice) == 200
         (tmp_path / "clients.pem").write_bytes(other.pem)
-        renewing.gateway.line(r"clients\.pem: the authorities of clients are renewed; there are 1")
+        renewing.gateway.line(r"clients\.pem: the authorities are renewed; there are 1")
 
         call(there)
         with over_grpc(bob) as channel:
