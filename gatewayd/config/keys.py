@@ -132,7 +132,7 @@ GATEWAY: Final = Section("gateway", (
         "Further certificates with their keys, for clients that ask for another name (SNI)."),
     Key("ssl_client_ca", k.TEXT, None, "PEM bundle of the authorities that sign clients' certificates."),
     Key("ssl_client_auth", k.choice("required", "optional"), "required",
-        "Whether clients must show a certificate of these; over gRPC, optional asks for none."),
+        "Whether clients must show a certificate of these; with optional, grpcio's server asks for none."),
     Key("ssl_reload_interval", k.seconds(zero=True), 5.0,
         "Seconds after which changed files of TLS are looked for and taken up; 0 for never.",
         aliases=("ssl_reload_interval_s",), field="ssl_reload_interval_s"),

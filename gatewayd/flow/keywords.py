@@ -70,7 +70,7 @@ class FlowKeywords(TypedDict, total=False):
     ssl_client_ca: str | Path | None
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
-    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    """Whether clients must show a certificate of these; with optional, grpcio's server asks for none."""
     ssl_reload_interval: float | None
     """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
     ssl_reload_interval_s: float | None
@@ -327,7 +327,7 @@ class GatewayKeywords(TypedDict, total=False):
     ssl_client_ca: str | Path | None
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
-    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    """Whether clients must show a certificate of these; with optional, grpcio's server asks for none."""
     ssl_reload_interval: float | None
     """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
     ssl_reload_interval_s: float | None
@@ -822,7 +822,7 @@ class DeploymentKeywords(TypedDict, total=False):
     ssl_client_ca: str | Path | None
     """PEM bundle of the authorities that sign clients' certificates."""
     ssl_client_auth: Literal["required", "optional"] | None
-    """Whether clients must show a certificate of these; over gRPC, optional asks for none."""
+    """Whether clients must show a certificate of these; with optional, grpcio's server asks for none."""
     ssl_reload_interval: float | None
     """Seconds after which changed files of TLS are looked for and taken up; 0 for never."""
     ssl_reload_interval_s: float | None
