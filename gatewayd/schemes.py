@@ -1,7 +1,7 @@
 """
 The schemes of addresses, such as ``grpcs://example.org``: what each says of protocol, TLS and port.
 
-Between a gateway and the executors that it starts there is also ``unix:/path``.
+Between a gateway and executors on its own machine there is also ``unix:/path``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ SCHEMES: Final = {
 
 # What stands before the path of a socket, where others have ``host:port``.
 _UNIX: Final = "unix:"
+# The kernel's struct has room for 108 bytes on Linux and 104 elsewhere, with a zero at the end.
+SOCKET_LIMIT_BYTES: Final = 103
 
 
 def unix_address(path: str) -> str:

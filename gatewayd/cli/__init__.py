@@ -107,7 +107,8 @@ def serve(flow: Path, variables: tuple[str, ...]) -> None:
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
-    help="Address to listen on. 0.0.0.0 lets other machines in: calls to executors are not encrypted.",
+    help="Address to listen on. 0.0.0.0 lets other machines in: calls to executors are not encrypted. "
+    "unix:/path is a socket, for callers that can enter its folder.",
 )  # fmt: skip
 @click.option(
     "--py-modules", multiple=True, help="A Python file to import first. May be given several times."

@@ -12,6 +12,7 @@ from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
+from gatewayd.schemes import socket_path
 
 
 def check_flow(flow: Path, variables: Sequence[str]) -> int:
@@ -128,17 +129,18 @@ def _row(deployment: DeploymentConfig) -> tuple[str, str, str, str]:
     if deployment.external:
         return deployment.name, "(external)", "none here", ", ".join(deployment.addresses)
     count = deployment.replicas * deployment.shards
-    if any(deployment.ports):
-        where = ", ".join(str(port) for port in deployment.ports if port)
-    elif deployment.host is None:
-        where = "a private socket" if count == 1 else "private sockets"
-    else:
-        where = "a free port" if count == 1 else "free ports"
-    if any(deployment.ports) or deployment.host is not None:
-        where = f"{deployment.host or '127.0.0.1'}, {where}"
     return (
         deployment.name,
         deployment.executor.uses or "(pass-through)",
         f"{count}" if deployment.shards == 1 else f"{count} in {deployment.shards} shards",
-        where,
+        _where(deployment, count),
     )
+
+
+def _where(deployment: DeploymentConfig, count: int) -> str:
+    host, ports = deployment.host, ", ".join(str(port) for port in deployment.ports if port)
+    if host is not None and socket_path(host) is not None:
+        return host
+    if host is None and not ports:
+        return "a private socket" if count == 1 else "private sockets"
+    return f"{host or '127.0.0.1'}, {ports or ('a free port' if count == 1 else 'free ports')}"

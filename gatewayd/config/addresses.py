@@ -4,6 +4,7 @@ The addresses of external executors, from the keys ``host`` and ``port`` (spec f
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -11,7 +12,7 @@ import attrs
 
 from gatewayd.config.kinds import Refused
 from gatewayd.redaction import redacted_url
-from gatewayd.schemes import SCHEMES, Scheme
+from gatewayd.schemes import SCHEMES, SOCKET_LIMIT_BYTES, Scheme, socket_path
 
 _ADDRESS: Final = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
@@ -22,7 +23,7 @@ _ADDRESS: Final = re.compile(
 
 @attrs.frozen
 class Addresses:
-    """``host:port`` of every replica. ``tls`` is None if no host has a scheme."""
+    """``host:port`` or ``unix:/path`` of every replica. ``tls`` is None if no host has a scheme."""
 
     addresses: tuple[str, ...]
     tls: bool | None
@@ -34,6 +35,8 @@ def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
 
     Raises Refused.
     """
+    if any(socket_path(host) is not None for host in hosts):
+        return _sockets(hosts, ports)
     parsed = [_parse(host) for host in hosts or ("127.0.0.1",)]
     schemes = {tls for _, _, tls in parsed if tls is not None}
     if len(schemes) > 1:
@@ -63,6 +66,27 @@ def resolve(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
             message=f"Number of hosts ({len(names)}) does not match the number of ports ({len(ports)})"
         )
     return Addresses(tuple(authority(*pair) for pair in zip(names, ports, strict=True)), tls)
+
+
+def _sockets(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
+    if any(socket_path(host) is None for host in hosts):
+        raise Refused(message="some hosts are Unix sockets and some are not; all must be alike")
+    if ports:
+        raise Refused(message="a Unix socket has no port; leave port out")
+    for host in hosts:
+        check_socket(host)
+    return Addresses(hosts, tls=False)
+
+
+def check_socket(host: str) -> None:
+    """Raises Refused unless ``host``, which begins with ``unix:``, can be the address of a socket."""
+    path = socket_path(host) or ""
+    if not path.startswith("/") or "\0" in path:
+        raise Refused(message=f"found {host[:80]!r}; accepted: unix: and an absolute path")
+    if len(os.fsencode(path)) > SOCKET_LIMIT_BYTES:
+        raise Refused(
+            message=f"found a path of {len(os.fsencode(path))} bytes; accepted: {SOCKET_LIMIT_BYTES}"
+        )
 
 
 def _explicit(host: str) -> bool:

@@ -21,6 +21,7 @@ from gatewayd.config.kinds import Refused
 from gatewayd.config.model import DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.sections import Layer, gather, model_arguments, read
+from gatewayd.schemes import socket_path
 from gatewayd.tls.credentials import UnusableTlsFile
 from gatewayd.tls.files import load_credentials
 
@@ -226,8 +227,10 @@ def _local(draft: Draft) -> dict[str, Any]:
                 message="an executor that is started here has one host; or set external: true",
             )
         try:
-            fields["host"] = HOST.read(hosts[0])
-        except Refused:
+            fields["host"] = _listening(hosts[0], values)
+        except Refused as refused:
+            if refused.message:
+                raise Refused(inside=("host",), message=refused.message) from None
             message = f"found {hosts[0][:80]!r}; accepted: {HOST.accepted} (those need external: true)"
             raise Refused(inside=("host",), message=message) from None
     ports: tuple[int, ...] = values.get("port", ())
@@ -250,3 +253,13 @@ def _local(draft: Draft) -> dict[str, Any]:
         # That of the Flow's with is for the gateway, in the first place.
         fields.pop("host", None)
     return fields
+
+
+def _listening(host: str, values: Mapping[str, Any]) -> str:
+    """Raises Refused, with a message unless it is about the form of a host."""
+    if socket_path(host) is None:
+        return HOST.read(host)  # type: ignore[no-any-return]
+    addresses.check_socket(host)
+    if values.get("port") or values.get("replicas", 1) * values.get("shards", 1) > 1:
+        raise Refused(message="at a Unix socket of its own there is one replica, and no port")
+    return host

@@ -223,14 +223,15 @@ class DeploymentConfig:
     """
     A named unit in the Flow.
 
-    ``needs`` names what it waits for; ``"gateway"`` is the start. The Flow's answer does not wait for
-    one that is ``floating``, unless it is ``collected``; its documents are not in the answer either
-    way. An external one has ``addresses``, ``host:port`` of each replica; for others gatewayd starts
-    ``shards * replicas`` processes of ``executor``, which listen on ``host`` at ``ports``, or at sockets of
-    this gateway's own if both are empty. ``when`` filters the documents that go in. ``polling`` maps an
-    endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors ``uses_before`` and
-    ``uses_after`` run before and after the shards, and are not started without shards. ``idempotent`` says
-    per endpoint (or ``"*"``) whether a request may be sent again after its connection broke.
+    ``needs`` names what it waits for; ``"gateway"`` is the start. The Flow's answer does not wait for one
+    that is ``floating``, unless it is ``collected``; its documents are not in the answer either way. An
+    external one has ``addresses``, ``host:port`` or ``unix:/path`` of each replica; for others gatewayd
+    starts ``shards * replicas`` processes of ``executor``, which listen on ``host`` at ``ports``, or at
+    sockets of this gateway's own if both are empty. ``when`` filters the documents that go in.
+    ``polling`` maps an endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors
+    ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without
+    shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its
+    connection broke.
     """
 
     name: str

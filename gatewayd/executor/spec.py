@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from gatewayd.config.model import DeploymentConfig, ExecutorConfig
+from gatewayd.schemes import socket_path
 
 # Set in the environment of an executor whose log shows failures without their tracebacks.
 BRIEF: Final = "GATEWAYD_BRIEF_FAILURES"
@@ -63,6 +64,7 @@ class ExecutorSpec:
     def of(cls, deployment: DeploymentConfig, shard: int, replica: int, base_dir: str) -> ExecutorSpec:
         """The spec of one replica of a Deployment that is not external."""
         index = shard * deployment.replicas + replica
+        host = "127.0.0.1" if deployment.host is None else deployment.host
         return cls(
             deployment=deployment.name,
             executor=deployment.executor,
@@ -70,8 +72,9 @@ class ExecutorSpec:
             replica=replica,
             shards=deployment.shards,
             replicas=deployment.replicas,
-            host="127.0.0.1" if deployment.host is None else deployment.host,
+            host=host,
             port=deployment.ports[index] if index < len(deployment.ports) else 0,
+            socket=socket_path(host),
             base_dir=base_dir,
         )
 

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from gatewayd.clocks import Clock, Timer
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica_set import ReplicaSet
+from gatewayd.schemes import socket_path
 
 log = Logger()
 
@@ -79,6 +80,8 @@ class HostName:
     @classmethod
     def of(cls, address: str) -> HostName | None:
         """The name in ``address``, None where no lookup is needed."""
+        if socket_path(address) is not None:
+            return None
         host, _, port = address.rpartition(":")
         bare = host.strip("[]")
         try:

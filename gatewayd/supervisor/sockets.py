@@ -22,16 +22,15 @@ from typing import Final
 from twisted.logger import Logger
 
 from gatewayd.errors import ConfigError
+from gatewayd.schemes import SOCKET_LIMIT_BYTES
 
 log = Logger()
 
 _PREFIX: Final = "gatewayd-sockets-"
 _LOCK: Final = "lock"
-# The kernel's struct has 108 bytes on Linux and 104 elsewhere, with a zero at the end.
-_PATH_LIMIT_BYTES: Final = 103
 _NAME_LIMIT: Final = 20
 # Room for a name, a dot and a number of seven digits after the folder's own path.
-_FOLDER_LIMIT_BYTES: Final = _PATH_LIMIT_BYTES - 1 - _NAME_LIMIT - 1 - 7
+_FOLDER_LIMIT_BYTES: Final = SOCKET_LIMIT_BYTES - 1 - _NAME_LIMIT - 1 - 7
 # A folder without a lock may belong to a process that is just making it.
 _ABANDONED_S: Final = 60.0
 

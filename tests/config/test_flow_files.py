@@ -214,6 +214,8 @@ def test_an_executor_of_the_base_class_has_no_class_of_its_own(uses: str) -> Non
         ("host: '[::1]:9'", ["[::1]:9"], False),
         ("host: '::1', port: 9", ["[::1]:9"], False),
         ("host: h, port: 1, tls: true", ["h:1"], True),
+        ("host: 'unix:/run/a.sock'", ["unix:/run/a.sock"], False),
+        ("host: 'unix:/run/a,unix:/run/b'", ["unix:/run/a", "unix:/run/b"], False),
     ],
 )
 def test_an_external_executor_is_found_at_its_addresses(text: str, addresses: list[str], tls: bool) -> None:

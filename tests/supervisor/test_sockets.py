@@ -19,7 +19,9 @@ from gatewayd.config import DeploymentConfig
 from gatewayd.errors import ConfigError
 from gatewayd.schemes import socket_path
 from gatewayd.supervisor.sockets import SocketFolder
-from tests.processes import Gateway
+from tests.equivalence.asking import Answered, Question, Refused, over_unary
+from tests.paths import ROOT
+from tests.processes import Child, Gateway, environment
 from tests.supervisor.test_supervisor import Setup
 
 
@@ -200,3 +202,28 @@ def test_a_gateway_calls_its_executors_at_sockets_in_a_folder_that_goes_with_it(
     finally:
         assert gateway.stop() == 0
     assert not any(parent.iterdir())
+
+
+@pytest.mark.slow
+def test_an_executor_at_a_named_socket_serves_the_gateways_that_name_it(parent):
+    path = parent / "exec.sock"
+    settings = ["--uses", "Rec", "--py-modules", str(ROOT / "tests" / "executors.py"), "--name", "exec_a"]
+    command = [sys.executable, "-m", "gatewayd", "executor", *settings, "--host", f"unix:{path}"]
+    child = Child(command, env=environment())
+    gateway = None
+    try:
+        child.line(f"serves at unix:{path}")
+        executor = {"name": "exec_a", "external": True, "host": f"unix:{path}"}
+        gateway = Gateway({"executors": [executor]}, protocols=["grpc", "http"])
+        answer = over_unary(gateway, Question("/tag", ({"id": "d0", "text": "hi"},)))
+        assert isinstance(answer, Answered)
+        assert answer.documents[0][1] == "hiA"
+
+        assert child.stop() == 0
+        refused = over_unary(gateway, Question("/tag", ({"id": "d0", "text": "hi"},)))
+        assert isinstance(refused, Refused)
+        assert (refused.code, f"{{'unix:{path}'}}" in refused.text) == ("UNAVAILABLE", True)
+    finally:
+        child.stop()
+        if gateway is not None:
+            assert gateway.stop() == 0
