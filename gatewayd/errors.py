@@ -7,6 +7,7 @@ The error tree, and the one table of what each protocol says of each error.
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
     │   ├── TooLarge
     │   ├── TooManyDocuments
+    │   ├── TooManyForRate
     │   ├── UnsupportedFrame
     │   ├── TooManyFrames
     │   ├── IllegalHeader
@@ -34,6 +35,7 @@ The error tree, and the one table of what each protocol says of each error.
     │   ├── CallFailed
     │   └── WithheldNetworkError    any of these, where clients may not see what is inside
     ├── Overloaded                  nothing is broken, but there is no room now
+    │   └── RateLimited             ... for this caller
     ├── Draining                    the gateway is about to stop
     └── InternalError               a bug, of which the client learns no more than where it is logged
     ConfigError                     refused before anything starts
@@ -45,6 +47,7 @@ InternalError. ``protocols/*/errors.py`` write an error for their clients; codes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -97,6 +100,17 @@ class TooManyDocuments(ProtocolRefusal):
         super().__init__(
             f"the request has more than {limit} documents, chunks and matches included; "
             "the limit is gateway.max_documents"
+        )
+
+
+class TooManyForRate(ProtocolRefusal):
+    """A request has more documents than its rate ever allows at once, ``limit``."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"the request is too large for its rate: it has more than {limit} documents; send fewer at once "
+            "(gateway.rates)"
         )
 
 
@@ -381,6 +395,14 @@ class Overloaded(GatewayError):
         super().__init__(message)
 
 
+class RateLimited(Overloaded):
+    """The caller asks too often: ``rate``, in words, is used up for ``retry_after_s`` seconds."""
+
+    def __init__(self, rate: str, retry_after_s: float) -> None:
+        wait = f"{math.ceil(retry_after_s * 10) / 10:g} s"
+        super().__init__(f"more than {rate} (gateway.rates); try again in {wait}", retry_after_s)
+
+
 class Draining(GatewayError):
     """The gateway is stopping and takes no new requests."""
 
@@ -452,6 +474,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
     TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
+    TooManyForRate: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
     TooManyFrames: Row(grpc="RESOURCE_EXHAUSTED"),
     TooSlow: Row(408),
@@ -477,6 +500,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),
     ExecutorNotFound: Row(503, "NOT_FOUND"),
     Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
+    RateLimited: Row(429),
     Draining: Row(503, "UNAVAILABLE", 1001),
     InternalError: Row(500, "INTERNAL", 1011),
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         NoSuchEndpoint,
         RequestRefused,
         TimedOut,
+        TryLater,
         Unreachable,
     )
     from gatewayd.errors import ConfigError
@@ -40,6 +41,7 @@ __all__ = [
     "RequestRefused",
     "RuntimeFailToStart",
     "TimedOut",
+    "TryLater",
     "Unreachable",
 ]
 

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parent
-FILES = ("docarray.proto", "jina.proto")
+FILES = ("docarray.proto", "jina.proto", "rpc_status.proto")
 
 
 def generate(target: Path) -> None:

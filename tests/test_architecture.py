@@ -35,6 +35,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "pb" not in path.part
 PURE = [
     "messages",
     "errors.py",
+    "networks.py",
+    "access/rates.py",
     "dispatch/topology.py",
     "dispatch/traversal.py",
     "dispatch/parameters.py",

@@ -11,6 +11,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, fail
 
 from gatewayd.errors import GatewayError
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 
 
@@ -19,7 +20,7 @@ class Engine(Protocol):
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]: ...
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]: ...
 
 
 class Guard:
@@ -35,9 +36,9 @@ class Guard:
             return fail(error)
         return self._engine.dispatch(request, timeout_s=timeout_s)
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """Who may do it is asked by protocols, of their ``Door``."""
-        return self._engine.dry_run(documents)
+        return self._engine.dry_run(documents, caller=caller)
 
     def _admitted(self, request: Request) -> Request:
         """``request`` as it is passed on. Raises GatewayError if it may not be."""

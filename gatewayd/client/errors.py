@@ -12,7 +12,8 @@ What a Client raises.
     └── BrokenAnswer              over HTTP (also a ValueError)
     NetworkError                  no answer at all (a ConnectionError)
     ├── Unreachable               nothing listens there, or the connection was lost
-    │   └── NotFound              the executor is not behind its address
+    │   ├── NotFound              the executor is not behind its address
+    │   └── TryLater              the gateway takes no request of this client now, but will
     └── TimedOut                  no answer in time (also a TimeoutError)
 
 The same failure raises the same class over every protocol. Some are also of the classes that the reference
@@ -137,6 +138,20 @@ class Unreachable(NetworkError):
     """Nobody listens, or the connection was lost; or that is what the gateway says of an executor."""
 
 
+class TryLater(Unreachable):
+    """
+    The gateway has no room for the request, or the client asks more often than it may.
+
+    ``retry_after_s`` is how long the gateway says to wait; None if it doesn't say.
+    """
+
+    def __init__(
+        self, details: str, code: str | int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(details, code)
+
+
 class TimedOut(NetworkError, TimeoutError):
     """No answer within the client's ``timeout``, or within the gateway's for one of its executors."""
 
@@ -145,8 +160,8 @@ class NotFound(Unreachable):
     """Something answers at an executor's address, but it is not the executor."""
 
 
-def error_of(code: str, details: str) -> Exception:
-    """What a gateway's gRPC status becomes, by the status's name."""
+def error_of(code: str, details: str, retry_after_s: float | None = None) -> Exception:
+    """What a gateway's gRPC status becomes, by the status's name, and by when it says to come back."""
     if code == "UNAVAILABLE":
         return Unreachable(details, code)
     if code == "DEADLINE_EXCEEDED":
@@ -158,5 +173,5 @@ def error_of(code: str, details: str) -> Exception:
         if code == "INVALID_ARGUMENT" or (code == "RESOURCE_EXHAUSTED" and too_large):
             return RequestRefused(f"the gateway refused the request ({code}): {details}", code, details)
         if code == "RESOURCE_EXHAUSTED":  # as over HTTP, where the gateway says to come back later
-            return Unreachable(details, code)
+            return TryLater(details, code, retry_after_s)
     return BadServerFlow(f"gRPC error: {code} {details}", code)

@@ -16,6 +16,7 @@ from gatewayd.config import client_kinds as c
 from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
 from gatewayd.config.kinds import ValueKind
+from gatewayd.config.rates import RATES
 from gatewayd.config.routes import EXPOSED
 
 Status = Literal["supported", "not supported yet", "ignored"]
@@ -202,6 +203,7 @@ GATEWAY: Final = Section("gateway", (
         "Origins whose pages may call executors, besides those of cors; pages of all others are refused."),
     Key("allowed_hosts", c.HOST_NAMES, None,
         "Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."),
+    Key("rates", RATES, None, "How often callers may ask: rules, all of which must have room for a request."),
     Key("production", k.BOOLEAN, False,
         "Serve strangers: keys that are not set and say *in production* have that default."),
     Key("no_debug_endpoints", k.BOOLEAN, False, "Remove /post, /status and /dry_run from HTTP."),

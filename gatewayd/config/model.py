@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from gatewayd.config.rates import RateRule
 from gatewayd.errors import ConfigError
 from gatewayd.messages.headers import AllowList
 from gatewayd.tls.credentials import ClientAuth, PairFiles, TlsFiles
@@ -94,7 +95,8 @@ class GatewayConfig:
     back, ``x-*`` all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for
     all. ``allowed_origins`` are those whose pages may call executors besides, and ``allowed_hosts`` the
     names that a Host header may have; None for all. ``expose_endpoints`` maps an executor's endpoint, or
-    EVERY_ENDPOINT, to the options of its HTTP route. ``custom`` is a class whose routes are served beside
+    EVERY_ENDPOINT, to the options of its HTTP route. ``rates`` say how often callers may ask, and all of
+    them must allow a request. ``custom`` is a class whose routes are served beside
     the gateway's own.
     """
 
@@ -140,6 +142,7 @@ class GatewayConfig:
     cors: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] | None = None
     allowed_hosts: tuple[str, ...] | None = None
+    rates: tuple[RateRule, ...] = ()
     production: bool = False
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False

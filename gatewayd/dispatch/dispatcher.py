@@ -32,6 +32,7 @@ from gatewayd.dispatch.hints import Hints
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call, Request, Response
@@ -137,13 +138,13 @@ class Dispatcher:
         self._runs.add(run)
         return run.begin()
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """
         Take a request that changes nothing through every Deployment; it fails as ``dispatch`` does.
 
         gRPC sends one empty Document with an id, HTTP and WebSocket send none (spec grpc.md, dry_run).
         """
-        return self.dispatch(Request(uuid4().hex, DRY_RUN, documents=documents))
+        return self.dispatch(Request(uuid4().hex, DRY_RUN, documents=documents, caller=caller))
 
     def close(self) -> None:
         """Refuse new requests with Draining. Those under way are not touched."""

@@ -161,6 +161,8 @@ class FlowKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    rates: Sequence[Mapping[str, Any]] | None
+    """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -418,6 +420,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    rates: Sequence[Mapping[str, Any]] | None
+    """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -907,6 +911,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    rates: Sequence[Mapping[str, Any]] | None
+    """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None

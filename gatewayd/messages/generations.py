@@ -47,21 +47,21 @@ def _first_document_is_a_map(content: bytes) -> bool:
         while size == 0:  # an empty list or document says nothing
             if position >= end or content[position] != _FIRST:
                 return False
-            size, position = _length(content, position + 1, end)
+            size, position = varint(content, position + 1, end)
         if position + size > end:
             return False
         end = position + size
     if content[position] != _FIRST:
         return False
-    size, position = _length(content, position + 1, end)
+    size, position = varint(content, position + 1, end)
     position += size
     if position >= end or content[position] != _SECOND:
         return False
-    size, position = _length(content, position + 1, end)
+    size, position = varint(content, position + 1, end)
     return position + size == end
 
 
-def _length(content: bytes, position: int, end: int) -> tuple[int, int]:
+def varint(content: bytes, position: int, end: int) -> tuple[int, int]:
     """The varint at ``position`` and the position after it; past the end of ``content`` if it is cut off."""
     value = shift = 0
     while position < end and shift < 35:

@@ -12,12 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pool, empty_pb2, message_factory, struct_pb2, timestamp_pb2
+from google.protobuf import (
+    any_pb2,
+    descriptor_pool,
+    duration_pb2,
+    empty_pb2,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+)
 
 from gatewayd.pb.descriptors import FILES
 
 POOL = descriptor_pool.DescriptorPool()
-for _wellknown in (struct_pb2, timestamp_pb2, empty_pb2):
+for _wellknown in (struct_pb2, timestamp_pb2, empty_pb2, any_pb2, duration_pb2):
     POOL.AddSerializedFile(_wellknown.DESCRIPTOR.serialized_pb)
 for _file in FILES.values():
     POOL.AddSerializedFile(_file)
@@ -48,6 +56,8 @@ if TYPE_CHECKING:
         RouteProto,
         StatusProto,
     )
+    from gatewayd.pb.rpc_status_pb2 import RetryInfo
+    from gatewayd.pb.rpc_status_pb2 import Status as RpcStatus
 
     DataContentProto = DataRequestProto.DataContentProto
 else:
@@ -69,6 +79,8 @@ else:
     JinaInfoProto = _message("jina.JinaInfoProto")
     RouteProto = _message("jina.RouteProto")
     StatusProto = _message("jina.StatusProto")
+    RpcStatus = _message("google.rpc.Status")
+    RetryInfo = _message("google.rpc.RetryInfo")
 
 __all__ = [
     "POOL",
@@ -85,7 +97,9 @@ __all__ = [
     "ListValue",
     "NamedScoreProto",
     "NdArrayProto",
+    "RetryInfo",
     "RouteProto",
+    "RpcStatus",
     "StatusProto",
     "Struct",
     "Timestamp",

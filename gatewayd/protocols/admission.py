@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 import resource
 from collections import Counter
-from functools import lru_cache
 from typing import Final
 
 from twisted.logger import Logger
 
 from gatewayd.clocks import Clock
 from gatewayd.config.model import GatewayConfig
+from gatewayd.networks import network_of
 
 log = Logger()
 
 # Descriptors for connections to executors, for starting them, for clients of gRPC, for files and look-ups.
 _LEAST_RESERVE: Final = 128
 _MOST_RESERVE: Final = 1024
-
-# The network that one customer of an IPv6 provider gets.
-_PREFIX_BITS: Final = 64
 
 _WARN_EVERY_S: Final = 60.0
 
@@ -63,7 +59,7 @@ class Admission:
             self._warn(f"{self._most} are open (gateway.max_connections)")
             return False
         if self._most_per_address:
-            network = _network(host)
+            network = network_of(host)
             if self._by_address[network] >= self._most_per_address:
                 each = self._most_per_address
                 self._warn(f"{each} of {network} are open (gateway.max_connections_per_address)")
@@ -76,7 +72,7 @@ class Admission:
         """A connection from ``host`` that was counted has ended."""
         self.open -= 1
         if self._most_per_address:
-            network = _network(host)
+            network = network_of(host)
             self._by_address[network] -= 1
             if not self._by_address[network]:
                 del self._by_address[network]
@@ -87,13 +83,3 @@ class Admission:
         if now_s >= self._warn_from_s:
             self._warn_from_s = now_s + _WARN_EVERY_S
             log.warn("connections of HTTP and WebSocket are refused: {why}", why=why)
-
-
-@lru_cache(maxsize=4096)
-def _network(host: str) -> str:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((int(address) >> _PREFIX_BITS << _PREFIX_BITS, _PREFIX_BITS)))

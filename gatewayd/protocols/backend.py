@@ -12,6 +12,7 @@ from gatewayd.access.door import Door
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
@@ -28,7 +29,7 @@ class Dispatcher(Protocol):
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]: ...
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]: ...
 
 
 class Extension(Protocol):

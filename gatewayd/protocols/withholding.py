@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger, Lines
 from gatewayd.errors import ExecutorNetworkError, Overloaded, WithheldNetworkError
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.backend import Dispatcher
@@ -34,8 +35,8 @@ class Withholding:
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         return _withheld(self._inner.dispatch(request, timeout_s=timeout_s), request.request_id)
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
-        return _withheld(self._inner.dry_run(documents), uuid4().hex)
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
+        return _withheld(self._inner.dry_run(documents, caller=caller), uuid4().hex)
 
 
 def for_clients(dispatcher: Dispatcher, *, expose_errors: bool) -> Dispatcher:

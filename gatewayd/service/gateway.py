@@ -17,6 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.access.door import Door
+from gatewayd.access.guard import Engine
+from gatewayd.access.limited import Limited
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
@@ -99,9 +102,13 @@ class GatewayServer:
             self._custom = self._mounted(settings.custom)
         watched = None if settings.tls is None else Watched.of(settings.tls)
         credentials = None if watched is None else load_credentials(watched.files)
+        engine: Engine = self._exposed
+        if settings.rates:
+            engine = Limited(engine, settings.rates, self._reactor)
         backend = Backend(
             gateway=settings,
-            dispatcher=self._exposed,
+            dispatcher=engine,
+            door=Door() if settings.rates else None,
             status=_status,
             offload=self._bridge.offload,
             reactor=self._reactor,

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.backend import Backend
@@ -75,7 +76,7 @@ class FakeDispatcher:
         self.waiting[request.request_id] = work
         return work
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         if self.dry_run_error is not None:
             return fail(self.dry_run_error)
         return succeed(Response("", "_jina_dry_run_", b""))

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.errors import Draining
+from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.buffers import Buffers
@@ -58,7 +59,7 @@ class Nobody:
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         return fail(Draining())
 
-    def dry_run(self, documents: bytes = b"") -> Deferred[Response]:
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         return fail(Draining())
 
 

@@ -30,6 +30,7 @@ from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.headers import METADATA_BYTES, received
 from gatewayd.messages.request import Request
+from gatewayd.messages.retry_info import STATUS_DETAILS, retry_after_s
 from gatewayd.pb import StatusProto
 
 if TYPE_CHECKING:  # gRPC's own classes take no parameters
@@ -200,7 +201,9 @@ def _arguments(options: PostOptions) -> dict[str, Any]:
 
 def _failure(error: grpc.aio.AioRpcError, address: GatewayAddress) -> Exception:
     code, details = error.code().name, error.details() or ""
-    return error_of(code, explained(details, address) if code == "UNAVAILABLE" else details)
+    found = next((value for key, value in error.trailing_metadata() or () if key == STATUS_DETAILS), None)
+    wait_s = retry_after_s(found) if isinstance(found, bytes) else None
+    return error_of(code, explained(details, address) if code == "UNAVAILABLE" else details, wait_s)
 
 
 def _credentials(certificates: Certificates) -> grpc.ChannelCredentials:

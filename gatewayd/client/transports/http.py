@@ -24,6 +24,7 @@ from gatewayd.client.errors import (
     QueryRefused,
     RequestRefused,
     TimedOut,
+    TryLater,
     Unreachable,
 )
 from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
@@ -32,7 +33,7 @@ from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.client.transports.session import HttpSession, requested
+from gatewayd.client.transports.session import HttpSession, requested, waiting_s
 from gatewayd.messages import wire
 from gatewayd.messages.headers import joined
 from gatewayd.messages.request import Request
@@ -69,7 +70,7 @@ class HttpTransport:
         async with requested(self._session, "POST", url, options, orjson.dumps(body)) as answer:
             content = await answer.read()
             try:
-                check_status(answer.status, url, content)
+                check_status(answer.status, url, content, wait=answer.headers.get("Retry-After"))
             except RequestRefused as refused:
                 raise QueryRefused(str(refused), refused.status, refused.body) from None
             result: dict[str, Any] = _object(content)
@@ -110,7 +111,7 @@ class HttpTransport:
             content = await answer.read()
             if answer.content_type == _PROTOBUF or answer.headers.get("Server") == "gatewayd":
                 self._takes_protobuf = True
-            check_status(answer.status, url, content, answer.content_type)
+            check_status(answer.status, url, content, answer.content_type, answer.headers.get("Retry-After"))
             headers = joined((name.lower(), value) for name, value in answer.headers.items())
         if answer.content_type == _PROTOBUF:
             return lambda: Response(content, headers)
@@ -122,13 +123,19 @@ async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOp
     url = address.url("/dry_run")
     async with requested(session, "GET", url, options) as answer:
         body = await answer.read()
-        check_status(answer.status, url, body)
+        check_status(answer.status, url, body, wait=answer.headers.get("Retry-After"))
     status = _object(body)
     return None if status.get("code") == 0 else str(status.get("description") or DRY_RUN_FAILED)
 
 
-def check_status(status: int, url: str, body: bytes, content_type: str = _JSON) -> None:
-    """Raises what an HTTP status means (spec client.md, Errors raised), unless it is success."""
+def check_status(
+    status: int, url: str, body: bytes, content_type: str = _JSON, wait: str | None = None
+) -> None:
+    """
+    Raises what an HTTP status means (spec client.md, Errors raised), unless it is success.
+
+    ``wait`` is the value of Retry-After, if there is one.
+    """
     if status < 300:
         return
     if status == 404:
@@ -136,6 +143,8 @@ def check_status(status: int, url: str, body: bytes, content_type: str = _JSON) 
     text = body.decode("utf-8", "replace")
     shown = text[:_SHOWN]
     described = _description(body, content_type) or shown
+    if status == 429 or (status == 503 and wait is not None):
+        raise TryLater(_detail(body) or described, status, waiting_s(wait))
     if status == 503:
         raise Unreachable(described, status)
     if status == 504:
@@ -152,6 +161,14 @@ def _description(body: bytes, content_type: str) -> str:
             return HeaderProto.FromString(wire.split(body)[0]).status.description
         return str(orjson.loads(body)["header"]["status"]["description"])
     except (ValueError, TypeError, KeyError, wire.Malformed, DecodeError):
+        return ""
+
+
+def _detail(body: bytes) -> str:
+    """The text of a gateway's refusal; empty where the body is not such."""
+    try:
+        return str(orjson.loads(body)["detail"])
+    except (ValueError, TypeError, KeyError):
         return ""
 
 

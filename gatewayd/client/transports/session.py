@@ -158,3 +158,8 @@ async def requested(
             server_hostname=session.address.certificates.server_name,
         ) as answer:
             yield answer
+
+
+def waiting_s(header: str | None) -> float | None:
+    """The seconds that Retry-After says; None without it, and where it is a date."""
+    return float(header) if header is not None and header.isdecimal() else None

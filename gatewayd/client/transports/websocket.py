@@ -25,13 +25,14 @@ from gatewayd.client.errors import (
     NoSuchEndpoint,
     RequestRefused,
     TimedOut,
+    TryLater,
     Unreachable,
 )
 from gatewayd.client.exchange import Deliver, Outbox, run_stream
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.client.transports.session import HttpSession, headers_of, translated
+from gatewayd.client.transports.session import HttpSession, headers_of, translated, waiting_s
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import StatusProto
@@ -42,7 +43,8 @@ _END_OF_INPUT: Final = b"\x00"
 _REFUSALS: Final = (1002, 1003, 1007, 1008, 1009)
 _NORMAL: Final = 1000
 _INTERNAL: Final = 1011
-_NETWORK: Final = (None, 1001, 1006, _INTERNAL, 1012, 1013)
+_TRY_LATER: Final = 1013
+_NETWORK: Final = (None, 1001, 1006, _INTERNAL, 1012, _TRY_LATER)
 
 # What begins the reason where the gateway reached its executors: a bug of its own, or the name of gRPC's
 # status with which an executor's server ended the call.
@@ -118,6 +120,11 @@ async def _connected(connecting: Any, url: str) -> Any:
     except aiohttp.WSServerHandshakeError as error:
         if error.status in (403, 404):
             raise NoSuchEndpoint(f"no such endpoint {url}") from error
+        if error.status in (429, 503):
+            wait_s = None if error.headers is None else waiting_s(error.headers.get("Retry-After"))
+            raise TryLater(
+                f"the WebSocket handshake was answered with {error.status}", error.status, wait_s
+            ) from error
         if error.status >= 500:
             raise Unreachable(f"the WebSocket handshake was answered with {error.status}") from error
         doubt = "; does it speak websocket?" if error.status < 300 else ""
@@ -164,6 +171,8 @@ def _check_closing(code: int | None, reason: str) -> None:
         raise BadServerFlow(f"the gateway closed the connection with code {code}: {reason}")
     if code in _NETWORK:
         # A timeout has no close code of its own; these are the words of spec websocket.md.
+        if code == _TRY_LATER:
+            raise TryLater(reason or f"the gateway closed the connection (close code {code})", code)
         kind = TimedOut if " timed out" in reason else Unreachable
         raise kind(reason or f"the gateway closed the connection (close code {code})", code)
     raise BadServerFlow(f"the gateway closed the connection with code {code}: {reason}")

@@ -19,7 +19,7 @@ from gatewayd.pb import DataContentProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained
-from gatewayd.protocols.grpc.errors import status_of
+from gatewayd.protocols.grpc.errors import Metadata, status_of
 
 T = TypeVar("T")
 
@@ -51,11 +51,11 @@ class CountingDispatcher:
 
         return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(release)
 
-    def dry_run(self) -> Deferred[Response]:
+    def dry_run(self, caller: Caller) -> Deferred[Response]:
         """One empty document through the Flow (spec grpc.md)."""
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
-        return self._dispatcher.dry_run(content.SerializeToString())
+        return self._dispatcher.dry_run(content.SerializeToString(), caller=caller)
 
 
 def completed(request: Request, headers: Headers, caller: Caller) -> Request:
@@ -80,8 +80,8 @@ def stream_settings(metadata: Iterable[tuple[str, str | bytes]], prefetch: int) 
     return ordered, prefetch
 
 
-def final_status(error: BaseException, request: Request | None) -> tuple[str, str]:
-    """The code and details that a call ends with; what is a bug is logged."""
+def final_status(error: BaseException, request: Request | None) -> tuple[str, str, Metadata]:
+    """The code, details and trailing metadata that a call ends with; what is a bug is logged."""
     request_id = request.request_id if request is not None else ""
     public = explained(error, request_id)
     if isinstance(public, InternalError):

@@ -26,7 +26,7 @@ import grpc.aio
 from gatewayd.access.door import DRY_RUN, STATUS, Door
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded
+from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded, RateLimited
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
@@ -142,10 +142,12 @@ class Servicer:
         for stream in self._streams:
             stream.drain()
 
-    async def dry_run(self, _empty: bytes, context: Any, _caller: Caller = ANONYMOUS) -> bytes:
+    async def dry_run(self, _empty: bytes, context: Any, caller: Caller = ANONYMOUS) -> bytes:
         """A StatusProto; the call itself does not fail for a network error (spec grpc.md)."""
         try:
-            await self._bridge.on_reactor(self._engine.dry_run)
+            await self._bridge.on_reactor(self._engine.dry_run, caller)
+        except RateLimited as error:
+            await _abort(context, error, None)
         except GatewayError as error:
             return failure_status(error)
         except Exception as error:
@@ -314,6 +316,6 @@ class _CallStream:
 async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    code, details = final_status(error, request)
-    await context.abort(grpc.StatusCode[code], details)
+    code, details, metadata = final_status(error, request)
+    await context.abort(grpc.StatusCode[code], details, metadata)
     raise AssertionError("abort returned")

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from gatewayd.access.credentials import Credentials
 from gatewayd.access.door import DOCS, DRY_RUN, STATUS, Door, Question
 from gatewayd.bridge import Bridge
-from gatewayd.errors import BadRequest, GatewayError
+from gatewayd.errors import BadRequest, GatewayError, RateLimited
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata, joined
@@ -184,12 +184,12 @@ class CallServicer:
         def done(answer: Response | Failure) -> None:
             if not isinstance(answer, Failure):
                 call.respond(b"")
-            elif isinstance(answer.value, GatewayError):
+            elif isinstance(answer.value, GatewayError) and not isinstance(answer.value, RateLimited):
                 call.respond(failure_status(answer.value))
             else:
                 self._fail(call, answer.value or RuntimeError(str(answer)), None)
 
-        self._ask(call, done, self._engine.dry_run)
+        self._ask(call, done, self._engine.dry_run, call.caller or ANONYMOUS)
 
     def _info(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
         """A JinaInfoProto (spec status.md)."""

@@ -22,6 +22,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.request import Request, Response
+from gatewayd.protocols.grpc.errors import Metadata
 from gatewayd.protocols.grpc.requests import completed, final_status
 from gatewayd.protocols.window import UNREAD, Window
 from gatewayd.rpc.server.call import ServerCall
@@ -187,10 +188,10 @@ class CallStream:
     def _end(self, error: BaseException, request: Request | None) -> None:
         self._finish(*final_status(error, request))
 
-    def _finish(self, code: str, details: str) -> None:
+    def _finish(self, code: str, details: str, metadata: Metadata = ()) -> None:
         self._close()
         self._call.cancel = None
-        self._call.finish(code, details, as_metadata(self._metadata))
+        self._call.finish(code, details, (*as_metadata(self._metadata), *metadata))
 
     def _close(self) -> None:
         self._open.discard(self)

@@ -29,7 +29,7 @@ from werkzeug.routing import RequestRedirect
 
 from gatewayd.access.door import DOCS, DRY_RUN, STATUS
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
-from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound
+from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.messages.discovery import Described
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Backend, Extension
@@ -258,7 +258,10 @@ class HttpApi(Resource):
             respond_with_error(http_request, error)
             return
         try:
-            await self._backend.dispatcher.dry_run()
+            await self._backend.dispatcher.dry_run(caller=http_request.caller)
+        except RateLimited as error:
+            respond_with_error(http_request, error)
+            return
         except GatewayError as error:
             status = failure_status(error)
         except Exception as error:

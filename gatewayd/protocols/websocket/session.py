@@ -31,6 +31,7 @@ from gatewayd.errors import (
     GatewayError,
     InternalError,
     Overloaded,
+    RateLimited,
     TooManyFrames,
     TooSlow,
     UpgradeForbidden,
@@ -481,7 +482,10 @@ class WebSocketSession(WebSocketServerProtocol):
         """The whole conversation of /dry_run."""
         failure: GatewayError | None = None
         try:
-            await self.factory.backend.dispatcher.dry_run()
+            await self.factory.backend.dispatcher.dry_run(caller=self.caller)
+        except RateLimited as error:
+            self._act(self._conversation.failed(error))
+            return
         except GatewayError as error:
             failure = error
         except Exception as error:

@@ -349,7 +349,9 @@ TEXT = b'{"parameters":{"a":"' + b"a" * 90_000 + b'"}}'
 async def test_json_counts_as_what_it_becomes_while_it_is_decoded():
     async with served(max_buffered_bytes=1_000_000, expose_graphql_endpoint=True) as gateway:
         for path in ("/post", "/search", "/graphql"):
-            status, headers, answer = await in_thread(call, gateway.port, "POST", path, LISTS)
+            status, headers, answer = await in_thread(
+                call, gateway.port, "POST", path, LISTS, {"Content-Type": "application/json"}
+            )
             assert (status, headers["retry-after"]) == (503, "1")
             assert "gateway.max_buffered_bytes" in json.loads(answer)["detail"]
         status, _, _ = await in_thread(call, gateway.port, "POST", "/post", TEXT)

@@ -1,0 +1,60 @@
+"""Stands before the engine and refuses requests that come too fast, in whatever protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.defer import Deferred, fail
+
+from gatewayd.access.guard import Engine
+from gatewayd.access.rates import Rates
+from gatewayd.bounded_log import BoundedLogger
+from gatewayd.clocks import Clock
+from gatewayd.config.rates import RateRule
+from gatewayd.errors import GatewayError, RateLimited
+from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.counting import count_up_to
+from gatewayd.messages.request import Request, Response
+
+log = BoundedLogger()
+
+# The name that rules have for the dry run.
+_DRY_RUN = "/dry_run"
+
+
+class Limited:
+    """Passes on what the rates allow. Reactor thread only."""
+
+    def __init__(self, engine: Engine, rules: Iterable[RateRule], clock: Clock) -> None:
+        self._engine = engine
+        self._rates = Rates(rules)
+        self._clock = clock
+
+    def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
+        try:
+            self._take(request.caller, request.endpoint, request.documents)
+        except GatewayError as error:
+            return fail(error)
+        return self._engine.dispatch(request, timeout_s=timeout_s)
+
+    def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
+        try:
+            self._take(caller, _DRY_RUN, documents)
+        except GatewayError as error:
+            return fail(error)
+        return self._engine.dry_run(documents, caller=caller)
+
+    def _take(self, caller: Caller, endpoint: str, documents: bytes) -> None:
+        """Raises RateLimited, TooManyForRate, or BadRequest for documents that cannot be counted."""
+        try:
+            self._rates.take(
+                caller, endpoint, lambda most: count_up_to(documents, most), self._clock.seconds()
+            )
+        except RateLimited as error:
+            log.info(
+                "{name} at {address} is refused: {error}",
+                name=caller.name or "a client",
+                address=caller.address or "an unknown address",
+                error=error,
+            )
+            raise
