@@ -18,6 +18,7 @@ from gatewayd.config import load_flow_text
 from gatewayd.messages import methods
 from tests.processes import Gateway
 
+SERVERS = ("grpcio", "gatewayd")
 EVERYTHING = {
     "http /status",
     "http /dry_run",
@@ -102,20 +103,25 @@ def still_works(gateway: Gateway) -> bool:
     )
 
 
-def test_all_of_it_is_there_by_default(gateway: Callable[..., Gateway]) -> None:
-    assert found(gateway()) == EVERYTHING
+@pytest.mark.parametrize("server", SERVERS)
+def test_all_of_it_is_there_by_default(gateway: Callable[..., Gateway], server: str) -> None:
+    assert found(gateway(grpc_server=server)) == EVERYTHING
 
 
+@pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("key", BY_KEY)
-def test_a_key_turns_off_what_it_names_on_every_protocol(gateway: Callable[..., Gateway], key: str) -> None:
-    one = gateway(**{key: False})
+def test_a_key_turns_off_what_it_names_on_every_protocol(
+    gateway: Callable[..., Gateway], key: str, server: str
+) -> None:
+    one = gateway(**{key: False, "grpc_server": server})
 
     assert EVERYTHING - found(one) == BY_KEY[key]
     assert still_works(one)
 
 
-def test_nothing_is_there_in_production(gateway: Callable[..., Gateway]) -> None:
-    one = gateway(production=True)
+@pytest.mark.parametrize("server", SERVERS)
+def test_nothing_is_there_in_production(gateway: Callable[..., Gateway], server: str) -> None:
+    one = gateway(production=True, grpc_server=server)
 
     assert found(one) == set()
     assert still_works(one)

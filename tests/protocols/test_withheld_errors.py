@@ -96,9 +96,9 @@ def start(foreign: dict[str, int]) -> Iterator[Callable[..., Gateway]]:
         one.stop()
 
 
-@pytest.fixture(scope="module")
-def closed(start: Callable[..., Gateway]) -> Gateway:
-    return start(expose_errors=False)
+@pytest.fixture(scope="module", params=["grpcio", "gatewayd"])
+def closed(request: pytest.FixtureRequest, start: Callable[..., Gateway]) -> Gateway:
+    return start(expose_errors=False, grpc_server=request.param)
 
 
 @pytest.fixture(scope="module")
