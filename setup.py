@@ -43,7 +43,7 @@ setup(
     packages=[*find_packages(include=["gatewayd", "gatewayd.*"]), "twisted.plugins"],
     # What `gatewayd unit` prints, and a Flow to try: in share/gatewayd, as they lie in the sources.
     data_files=[
-        ("share/gatewayd/conf", ["conf/gatewayd.service", "conf/flow.yml"]),
+        ("share/gatewayd/conf", ["conf/gatewayd.service", "conf/flow.yml", "conf/production.yml"]),
         ("share/gatewayd/examples/search", ["examples/search/executors.py"]),
     ],
     package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},

@@ -21,6 +21,7 @@ from gatewayd.config import (
 )  # fmt: skip
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import ExternalHead
+from tests.paths import ROOT
 
 
 def flow_of(text: str, context: dict[str, Any] | None = None, **variables: str) -> FlowConfig:
@@ -424,3 +425,11 @@ def test_a_workspace_is_relative_to_the_current_folder(
     flow = load_flow("conf/flow.yml")
     assert flow.workspace == str(tmp_path / "all")
     assert [each.executor.workspace for each in flow.deployments] == [flow.workspace, str(tmp_path / "own")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yml")), ids=lambda path: path.name)
+def test_the_files_in_conf_can_be_served(path: Path) -> None:
+    flow = load_flow(path)
+    assert not flow.warnings
+    assert not flow.conflicts
+    assert flow.gateway.production == (path.name == "production.yml")
