@@ -81,12 +81,14 @@ def _sockets(hosts: tuple[str, ...], ports: tuple[int, ...]) -> Addresses:
 def check_socket(host: str) -> None:
     """Raises Refused unless ``host``, which begins with ``unix:``, can be the address of a socket."""
     path = socket_path(host) or ""
-    if not path.startswith("/") or "\0" in path:
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        size = 0
+    if not size or not path.startswith("/") or "\0" in path:
         raise Refused(message=f"found {host[:80]!r}; accepted: unix: and an absolute path")
-    if len(os.fsencode(path)) > SOCKET_LIMIT_BYTES:
-        raise Refused(
-            message=f"found a path of {len(os.fsencode(path))} bytes; accepted: {SOCKET_LIMIT_BYTES}"
-        )
+    if size > SOCKET_LIMIT_BYTES:
+        raise Refused(message=f"found a path of {size} bytes; accepted: {SOCKET_LIMIT_BYTES}")
 
 
 def _explicit(host: str) -> bool:
