@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd import errors
+from gatewayd.config.keys import SECTIONS
 from gatewayd.errors import GatewayError
 from tests.doc_pages import Page, blocks_of
 from tests.paths import ROOT
@@ -151,6 +153,18 @@ def test_the_figures_of_the_home_page_are_those_of_the_performance_page() -> Non
 
     assert measured
     assert table_rows(ROOT / "docs" / "index.md", *columns) == measured
+
+
+def test_the_guide_lists_every_key_that_production_changes() -> None:
+    listed = table_rows(ROOT / "docs" / "guide" / "production.md", "Key", "In production")
+
+    changed = {
+        (f"`{key.name}`", f"`{json.dumps(key.in_production)}`")
+        for section in SECTIONS
+        for key in section.keys
+        if key.in_production is not None
+    }
+    assert set(listed) == changed
 
 
 # -- what each protocol says of errors -------------------------------------------------------------------
