@@ -32,6 +32,13 @@ _ca = click.option(
     "--ca", "ca_file", type=click.Path(exists=True, dir_okay=False),
     help="PEM file of authorities to trust instead of the system's (with grpcs, https, wss).",
 )  # fmt: skip
+_cert = click.option(
+    "--cert", "certfile", type=click.Path(exists=True, dir_okay=False),
+    help="PEM certificate to show, where clients have to; with its key, unless --key names that.",
+)  # fmt: skip
+_key = click.option(
+    "--key", "keyfile", type=click.Path(exists=True, dir_okay=False), help="PEM key of the certificate.",
+)  # fmt: skip
 
 
 # What the command `jina` calls its sub-commands, and what does their work here.
@@ -167,24 +174,33 @@ def plot(flow: Path, variables: tuple[str, ...], output: Path | None) -> None:
 @_url
 @_timeout
 @_ca
+@_cert
+@_key
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def status(url: str, timeout: float, ca_file: str | None, as_json: bool) -> None:
+def status(
+    url: str, timeout: float, ca_file: str | None, certfile: str | None, keyfile: str | None, as_json: bool
+) -> None:
     """
     Show versions, platform and environment of a running gateway or executor.
 
     URL is, for example, grpc://localhost:12345, http://localhost:12346 or wss://example.org.
     """
     from gatewayd.cli.asking import show_status
+    from gatewayd.client.address import Certificates
 
-    sys.exit(show_status(url, timeout, ca_file, as_json))
+    sys.exit(show_status(url, timeout, Certificates(ca_file, certfile, keyfile), as_json))
 
 
 @main.command()
 @_url
 @_timeout
 @_ca
+@_cert
+@_key
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; only the exit code counts.")
-def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
+def ping(
+    url: str, timeout: float, ca_file: str | None, certfile: str | None, keyfile: str | None, quiet: bool
+) -> None:
     """
     Is it ready? Asks a gateway and all executors behind it, or one executor.
 
@@ -192,8 +208,9 @@ def ping(url: str, timeout: float, ca_file: str | None, quiet: bool) -> None:
     if it is ready, with 1 if not.
     """
     from gatewayd.cli.asking import ping_url
+    from gatewayd.client.address import Certificates
 
-    sys.exit(ping_url(url, timeout, ca_file, quiet))
+    sys.exit(ping_url(url, timeout, Certificates(ca_file, certfile, keyfile), quiet))
 
 
 @main.command()

@@ -22,9 +22,9 @@ from gatewayd.redaction import redacted_url
 from gatewayd.status import status_maps
 
 
-def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) -> int:
+def show_status(url: str, timeout_s: float, certificates: Certificates, as_json: bool) -> int:
     """Print the status of the gateway or executor at ``url``. Returns the exit code."""
-    address = _address(url, ca_file)
+    address = _address(url, certificates)
     try:
         status = (
             _status_grpc(address, timeout_s)
@@ -44,9 +44,9 @@ def show_status(url: str, timeout_s: float, ca_file: str | None, as_json: bool) 
     return 0
 
 
-def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> int:
+def ping_url(url: str, timeout_s: float, certificates: Certificates, quiet: bool) -> int:
     """Returns 0 if the gateway or executor at ``url`` is ready, else 1."""
-    address = _address(url, ca_file)
+    address = _address(url, certificates)
     url = redacted_url(url)
     began = time.monotonic()
     problem = _ping_grpc(address, timeout_s) if address.protocol == "grpc" else _ping_web(address, timeout_s)
@@ -60,9 +60,9 @@ def ping_url(url: str, timeout_s: float, ca_file: str | None, quiet: bool) -> in
     return 1
 
 
-def _address(url: str, ca_file: str | None) -> GatewayAddress:
+def _address(url: str, certificates: Certificates) -> GatewayAddress:
     try:
-        return parse_address(url, None, None, None, Certificates(ca_file))
+        return parse_address(url, None, None, None, certificates)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from error
 
@@ -72,8 +72,8 @@ def _channel(address: GatewayAddress) -> grpc.Channel:
     options = [("grpc.enable_http_proxy", 0)]
     if not address.tls:
         return grpc.insecure_channel(address.authority, options)
-    roots, _, _ = address.certificates.contents()
-    return grpc.secure_channel(address.authority, grpc.ssl_channel_credentials(roots), options)
+    credentials = grpc.ssl_channel_credentials(*address.certificates.contents())
+    return grpc.secure_channel(address.authority, credentials, options)
 
 
 def _status_grpc(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapping[str, str]]:

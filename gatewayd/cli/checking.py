@@ -81,7 +81,7 @@ def _context(variables: Sequence[str]) -> Mapping[str, str]:
 
 def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
     gateway = flow.gateway
-    tls = " with TLS" if gateway.ssl_certfile else ""
+    tls = " with TLS" if gateway.tls is not None else ""
     yield (
         f"Flow {flow.name or ''}".rstrip(),
         [

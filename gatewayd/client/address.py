@@ -47,9 +47,9 @@ class Certificates:
 
     def contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         """For gRPC: authorities, key, certificate. Raises OSError."""
-        ca, key, own = (
-            None if name is None else Path(name).read_bytes() for name in (self.ca, self.key, self.own)
-        )
+        # As OpenSSL does it: without a file of its own, the key is beside the certificate.
+        names = (self.ca, self.key or self.own, self.own)
+        ca, key, own = (None if name is None else Path(name).read_bytes() for name in names)
         return ca, key, own
 
 

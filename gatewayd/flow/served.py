@@ -195,7 +195,8 @@ class Served(Posts[C_co]):
                 raise RuntimeError(f"{self._stands_still()}; its port is chosen then, unless one is set")
             gateway = self.config.gateway
             host = "127.0.0.1" if gateway.host in _EVERYWHERE else gateway.host
-            tls: ClientKeywords = _trusting(gateway.ssl_certfile, host) if gateway.ssl_certfile else {}
+            certfile = None if gateway.tls is None else gateway.tls.pairs[0].certfile
+            tls: ClientKeywords = {} if certfile is None else _trusting(certfile, host)
             protocol = gateway.listeners[0].protocols[0]
             self._client = Client(host, port, protocol, bool(tls), asyncio=self._asyncio, **tls)
         return cast("C_co", self._client)

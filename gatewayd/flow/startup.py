@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def addresses(flow: FlowConfig, ports: Sequence[int]) -> list[str]:
     """What listens where, such as ``grpcs://0.0.0.0:12345``; ``ports`` are those of the listeners."""
-    tls = bool(flow.gateway.ssl_certfile)
+    tls = flow.gateway.tls is not None
     host = f"[{flow.gateway.host}]" if ":" in flow.gateway.host else flow.gateway.host
     return [
         f"{scheme_of(protocol, tls=tls)}://{host}:{port}"

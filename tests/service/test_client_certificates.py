@@ -16,8 +16,10 @@ import grpc
 import pytest
 import requests
 import websockets
+from click.testing import CliRunner
 
 from gatewayd import Client
+from gatewayd.cli import main
 from gatewayd.client.errors import Unreachable
 from gatewayd.pb import DataRequestProto
 from tests.certificates import Files, Party, make, write_files
@@ -201,6 +203,51 @@ def test_our_own_client_shows_its_certificate(required: Gateway, files: Certific
         tls_keyfile=str(good.keyfile),
     ) as client:
         assert client.post("/tag", ["x"])[0].text == "xA"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_client_may_have_both_in_one_file(
+    required: Gateway, files: Certificates, tmp_path: Path, protocol: str
+) -> None:
+    good = files.clients["good"]
+    assert good.certfile is not None
+    assert good.keyfile is not None
+    both = tmp_path / "both.pem"
+    both.write_bytes(good.certfile.read_bytes() + good.keyfile.read_bytes())
+    where = ("localhost", required.ports[protocol], protocol)
+    with Client(*where, tls_ca_certfile=str(files.server.roots), tls_certfile=str(both)) as client:
+        assert client.post("/tag", ["x"])[0].text == "xA"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("command", ["ping", "status"])
+def test_the_command_shows_a_certificate(
+    required: Gateway, files: Certificates, protocol: str, command: str
+) -> None:
+    scheme = {"grpc": "grpcs", "http": "https", "websocket": "wss"}[protocol]
+    url = f"{scheme}://localhost:{required.ports[protocol]}"
+    trusting = [command, url, "--ca", str(files.server.roots)]
+    good = files.clients["good"]
+
+    without = CliRunner().invoke(main, trusting)
+    shown = CliRunner().invoke(main, [*trusting, "--cert", str(good.certfile), "--key", str(good.keyfile)])
+
+    assert (without.exit_code, shown.exit_code) == (1, 0), (without.output, shown.output)
+
+
+@pytest.mark.parametrize("auth", ["required", "optional"])
+def test_the_gateways_own_grpc_server_asks_as_the_others(files: Certificates, auth: str) -> None:
+    gateway = files.gateway(ssl_client_auth=auth, grpc_server="gatewayd")
+    served: dict[str, bool] = {}
+    for name, shown in files.clients.items():
+        try:
+            served[name] = over_grpc(gateway.ports["grpc"], files, shown) == "xA"
+        except grpc.RpcError:
+            served[name] = False
+
+    accepted = {"good", "of the second", "of a chain"} | ({"none"} if auth == "optional" else set())
+    assert {name for name, is_served in served.items() if is_served} == accepted
+    assert gateway.stop() == 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
