@@ -10,7 +10,9 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -97,6 +99,10 @@ class GatewayServer:
         """
         for warning in self.flow.warnings:
             log.warn("{warning}", warning=warning)
+        with _grpc_is_quiet():
+            self._listen()
+
+    def _listen(self) -> None:
         settings = self.flow.gateway
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
@@ -258,6 +264,24 @@ class GatewayServer:
         address = self._addresses.pop((deployment, shard, replica), None)
         if address is not None:
             self._pool.replica_down(deployment, address, shard)
+
+
+@contextmanager
+def _grpc_is_quiet() -> Iterator[None]:
+    """
+    Have gRPC's library write nothing to stderr if it is loaded meanwhile, unless the environment says more.
+
+    It writes a line for each handshake that names an unknown server, with the client's text in it.
+    """
+    if "GRPC_VERBOSITY" in os.environ:
+        yield
+        return
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    try:
+        yield
+    finally:
+        # It was read by now, and executors have nothing to do with it.
+        del os.environ["GRPC_VERBOSITY"]
 
 
 def _status() -> Mapping[str, Mapping[str, str]]:

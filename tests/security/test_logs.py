@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,4 +131,22 @@ def test_clients_without_tls_at_a_port_with_it(
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             with contextlib.suppress(OSError):
                 connection.recv(1000)
+    assert len(victim.gateway.output.splitlines()) - before < 60
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
+def test_handshakes_that_name_an_unknown_server(
+    attack: Callable[..., Victim], tmp_path: Path, protocol: str
+) -> None:
+    victim = attack(**write_files(tmp_path).settings)
+    before = len(victim.gateway.output.splitlines())
+    context = ssl.create_default_context(cafile=str(tmp_path / "roots.pem"))
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    for number in range(300):
+        with (
+            socket.create_connection(("127.0.0.1", victim.ports[protocol]), timeout=10) as connection,
+            context.wrap_socket(connection, server_hostname=f"unknown{number}.example"),
+        ):
+            pass
     assert len(victim.gateway.output.splitlines()) - before < 60

@@ -48,7 +48,7 @@ class Scanned:
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanned]:
     folder = tmp_path_factory.mktemp("scanned")
     root = make("authority", authority=True, end_days=1000)
-    own = root.issue("localhost", end_days=60)
+    own = root.issue("localhost", end_days=200)
     for name, content in (("own.pem", own.pem), ("own.key", own.key_pem()), ("roots.pem", root.pem)):
         (folder / name).write_bytes(content)
     settings: dict[str, Any] = {
