@@ -511,14 +511,15 @@ def test_a_missing_module_is_an_error_of_its_executor():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
-def test_a_flow_with_tls_is_asked_over_tls(protocol, tmp_path):
+def test_a_flow_with_tls_is_asked_over_tls(protocol, listed, tmp_path):
     party = make("localhost")
     (tmp_path / "flow.crt").write_bytes(party.pem)
     (tmp_path / "flow.key").write_bytes(party.key_pem())
-    flow = Flow(host="127.0.0.1", protocol=protocol).config_gateway(
-        ssl_certfile=str(tmp_path / "flow.crt"), ssl_keyfile=str(tmp_path / "flow.key")
-    )
+    files = {"certfile": str(tmp_path / "flow.crt"), "keyfile": str(tmp_path / "flow.key")}
+    settings = {"ssl_certificates": [files]} if listed else {f"ssl_{name}": files[name] for name in files}
+    flow = Flow(host="127.0.0.1", protocol=protocol).config_gateway(**settings)
 
     with flow:
         assert flow.client.tls

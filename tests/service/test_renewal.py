@@ -39,6 +39,7 @@ RENEWED = r"server\.pem: the certificate of CN={} is renewed; it is valid until"
 INTERVAL_S = 0.2
 
 Names = Mapping[str, Sequence[x509.GeneralName]]
+OTHER = (x509.DNSName("a.example.org"), x509.DNSName("*.wild.example.org"))
 
 
 class Renewing:
@@ -157,6 +158,18 @@ class Asked:
         return iter(self._queue.get, None)
 
 
+def test_the_gateways_own_grpc_server_renews_as_the_others(tmp_path: Path) -> None:
+    renewing = Renewing(tmp_path, {"other": OTHER}, grpc_server="gatewayd")
+    with contextlib.ExitStack() as stack:
+        streams = Streams(renewing, stack)
+        streams.converse()
+        renewing.renew("second")
+        assert renewing.subject("grpc") == "CN=second"
+        assert renewing.subject("grpc", "a.example.org") == "CN=other"
+        streams.converse()
+    assert renewing.gateway.stop() == 0
+
+
 def test_streams_go_on_over_renewals_and_new_handshakes_see_the_new_certificate(renewing: Renewing) -> None:
     with contextlib.ExitStack() as stack:
         streams = Streams(renewing, stack)
@@ -257,9 +270,6 @@ def test_renewed_authorities_of_clients_hold_for_new_connections(tmp_path: Path)
         with pytest.raises(OSError):
             over_http(alice)
     assert renewing.gateway.stop() == 0
-
-
-OTHER = (x509.DNSName("a.example.org"), x509.DNSName("*.wild.example.org"))
 
 
 def test_each_server_name_has_its_certificate_also_after_a_renewal(tmp_path: Path) -> None:
