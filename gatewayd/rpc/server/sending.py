@@ -100,9 +100,19 @@ class Sending:
         """Send a message when nothing is unsent. False if not all could leave yet: ``on_sent`` follows."""
         if self.closed:
             return False
+        outgoing = self._outgoing
+        size = len(lead) + len(body)
+        if not self._paused and size <= min(outgoing.max_frame, outgoing.window, stream.window):
+            outgoing.window -= size
+            stream.window -= size
+            header = FRAME.pack(size >> 8, size & 255, DATA, 0, stream.stream_id)
+            self._owner.write(b"".join((header, lead, body)))
+            self.conduct.sent()
+            self.conduct.message_sent()
+            return True
         stream.lead, stream.unsent = lead, memoryview(body)
-        self._count_unsent(len(lead) + len(body))
-        self._outgoing.add(stream)
+        self._count_unsent(size)
+        outgoing.add(stream)
         self._pump(stream)
         return stream.unsent is None
 
