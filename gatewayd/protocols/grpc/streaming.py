@@ -148,7 +148,7 @@ class CallStream:
                 self._sending = True
         if call.over or self._sending:
             return
-        if self._read_error is not None:
+        if window.idle and self._read_error is not None:
             self._end(self._read_error, None)
         elif window.idle and self._refused is not None:
             self._end_with_marker(Draining(), self._refused)

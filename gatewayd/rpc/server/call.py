@@ -239,6 +239,9 @@ class ServerCall(Stream):
         if method is None:
             self.fail("UNIMPLEMENTED", "Method not found!")
             return
+        if found.bad_timeout:
+            self.fail("INTERNAL", "the grpc-timeout is malformed")
+            return
         if found.encoding not in _ACCEPTED:
             self.fail("UNIMPLEMENTED", f"messages cannot be compressed with {found.encoding[:40]!r}")
             return
@@ -246,6 +249,9 @@ class ServerCall(Stream):
         if found.timeout_s is not None:
             self._deadline_s = settings.seconds() + found.timeout_s
             self._tick = settings.timeouts.add(self, self._deadline_s)
+            if found.timeout_s <= 0:
+                self.too_late()
+                return
         if settings.identify is not None:
             settings.identify(self)
         if isinstance(method, Streaming) and not self.over:

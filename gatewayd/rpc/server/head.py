@@ -52,7 +52,8 @@ class RequestHead:
 
     ``malformed`` is set where HTTP/2 forbids the fields; then nothing else is. ``http_status`` is what a
     client gets that does not speak gRPC. ``timeout_s`` is None without a limit. ``encoding`` is that of
-    compressed messages. ``length`` is the request's content-length, if it has one.
+    compressed messages. ``length`` is the request's content-length, if it has one. ``bad_timeout`` is set
+    where the grpc-timeout is none.
     """
 
     path: str = ""
@@ -62,6 +63,7 @@ class RequestHead:
     http_status: int | None = None
     length: int | None = None
     malformed: bool = False
+    bad_timeout: bool = False
 
     @classmethod
     def of(cls, fields: Sequence[Field]) -> RequestHead:
@@ -88,10 +90,13 @@ class RequestHead:
             return _MALFORMED
         if length is not None and not (length.isdigit() and len(length) < 16):
             return _MALFORMED
+        timeout = found.get(b"grpc-timeout")
+        timeout_s = None if timeout is None else _seconds(timeout)
         return cls(
             path=path.decode("latin-1"),
             metadata=tuple(metadata),
-            timeout_s=_seconds(found.get(b"grpc-timeout", b"")),
+            timeout_s=timeout_s,
+            bad_timeout=timeout is not None and timeout_s is None,
             encoding=found.get(b"grpc-encoding", b"identity").decode("latin-1"),
             http_status=_http_status(pseudo[b":method"], found.get(b"content-type", b"")),
             length=None if length is None else int(length),
@@ -125,7 +130,7 @@ def _pairs(name: bytes, value: bytes) -> list[tuple[str, str | bytes]]:
 
 
 def _seconds(text: bytes) -> float | None:
-    """A grpc-timeout; what is none does not limit, as in gRPC's own server."""
+    """The length of a grpc-timeout; None for what is none."""
     digits, unit = text[:-1], text[-1:]
     if unit not in _UNITS_S or not digits.isdigit() or len(digits) > 8:
         return None
