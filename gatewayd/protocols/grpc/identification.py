@@ -16,12 +16,12 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from gatewayd.access.credentials import Credentials
 from gatewayd.access.door import Door
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.caller import Caller
 from gatewayd.protocols.grpc.errors import encode_error
+from gatewayd.protocols.grpc.requests import credentials_of
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 OfOne = Callable[[bytes, Any, Caller], Awaitable[bytes]]
@@ -44,7 +44,9 @@ class Doorkeeper:
         Ends the call otherwise.
         """
         try:
-            found = self._door.identify(credentials_of(context, path))
+            found = self._door.identify(
+                credentials_of(context.invocation_metadata() or (), host_of(context.peer()), path)
+            )
             if not isinstance(found, Caller):
                 found = await self._bridge.on_reactor(self._door.ask, found)
             if name is not None:
@@ -88,15 +90,6 @@ class Doorkeeper:
         await self.caller(context, path, name)
         async for answer in method(messages, context):
             yield answer
-
-
-def credentials_of(context: Any, path: str) -> Credentials:
-    """What the metadata and the connection of a call show."""
-    metadata: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
-        if isinstance(value, str):
-            metadata[key] = f"{metadata[key]}, {value}" if key in metadata else value
-    return Credentials(metadata.get, host_of(context.peer()), method="POST", target=path, protocol="grpc")
 
 
 def host_of(peer: str) -> str:

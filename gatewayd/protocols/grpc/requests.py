@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from gatewayd.access.credentials import Credentials
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
@@ -56,6 +57,15 @@ class CountingDispatcher:
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
         return self._dispatcher.dry_run(content.SerializeToString(), caller=caller)
+
+
+def credentials_of(metadata: Iterable[tuple[str, str | bytes]], address: str, path: str) -> Credentials:
+    """What the metadata and the connection of a call show."""
+    texts: dict[str, str] = {}
+    for key, value in metadata:
+        if isinstance(value, str):
+            texts[key] = f"{texts[key]}, {value}" if key in texts else value
+    return Credentials(texts.get, address, method="POST", target=path, protocol="grpc")
 
 
 def completed(request: Request, headers: Headers, caller: Caller) -> Request:

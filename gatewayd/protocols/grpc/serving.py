@@ -15,13 +15,12 @@ from typing import Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from gatewayd.access.credentials import Credentials
 from gatewayd.access.door import DOCS, DRY_RUN, STATUS, Door, Question
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError, RateLimited
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
-from gatewayd.messages.headers import AllowList, Headers, as_metadata, joined
+from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
@@ -30,7 +29,13 @@ from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.grpc import health
 from gatewayd.protocols.grpc.options import REFLECTION
 from gatewayd.protocols.grpc.reflecting import V1
-from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
+from gatewayd.protocols.grpc.requests import (
+    CountingDispatcher,
+    completed,
+    credentials_of,
+    final_status,
+    stream_settings,
+)
 from gatewayd.protocols.grpc.streaming import CallStream
 from gatewayd.protocols.inflating import Damaged, inflated
 from gatewayd.protocols.window import Window
@@ -98,12 +103,9 @@ class CallServicer:
         if door is None or service == health.SERVICE:
             return
         name = _NAMED.get(service)
-        texts = joined((key, value) for key, value in call.head.metadata if isinstance(value, str))
         try:
-            found = door.identify(
-                Credentials(texts.get, call.peer.peer, method="POST", target=path, protocol="grpc")
-            )
-        except GatewayError as error:
+            found = door.identify(credentials_of(call.head.metadata, call.peer.peer, path))
+        except Exception as error:
             self._fail(call, error, None)
             return
         if isinstance(found, Question):
@@ -193,7 +195,10 @@ class CallServicer:
 
     def _info(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
         """A JinaInfoProto (spec status.md)."""
-        call.respond(JinaInfoProto(**self._status()).SerializeToString())
+        try:
+            call.respond(JinaInfoProto(**self._status()).SerializeToString())
+        except Exception as error:
+            self._fail(call, error, None)
 
     # -- for all of them -----------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class Listener:
                 return
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            host = str(address[0])
+            host = str(address[0]).removeprefix("::ffff:")
             self._admissions.ask(host, partial(self._admitted, accepted, host))
 
     def _listen_again(self, listening: socket.socket) -> None:
