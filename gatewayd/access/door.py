@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from gatewayd.access.credentials import Credentials
+from gatewayd.access.proxies import Proxies
 from gatewayd.messages.caller import Caller
 
 # What the gateway itself answers, by the names that rules use; in every protocol these are the same.
@@ -30,10 +31,14 @@ class Question:
 
 
 class Door:
-    """The door of all protocols of one gateway."""
+    """The door of all protocols of one gateway, behind ``proxies``."""
+
+    def __init__(self, proxies: Proxies | None = None) -> None:
+        self._proxies = Proxies() if proxies is None else proxies
 
     def identify(self, credentials: Credentials) -> Caller | Question:
         """Any thread. Raises Unauthenticated."""
+        credentials = self._proxies.applied(credentials)
         return Caller(address=credentials.address)
 
     def ask(self, question: Question) -> Deferred[Caller]:

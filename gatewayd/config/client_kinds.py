@@ -78,6 +78,28 @@ def _host_names(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _networks(value: Any) -> tuple[str, ...]:
+    found = []
+    for index, item in enumerate(_items(value)):
+        try:
+            found.append(str(ipaddress.ip_network(item)))
+        except (ValueError, TypeError) as error:
+            mixed = "host bits" in str(error)
+            raise Refused(
+                inside=_inside(value, index),
+                found=item,
+                message=f"found {item!r}; its address has bits beyond its prefix" if mixed else None,
+            ) from None
+    return tuple(dict.fromkeys(found))
+
+
+NETWORKS: Final = ValueKind(
+    "a list of addresses or networks such as 10.0.0.0/8 or 2001:db8::/32",
+    _networks,
+    annotation="str | Sequence[str]",
+)
+
+
 HOST_NAMES: Final = ValueKind(
     "a list of host names such as api.example.org or *.example.org, without scheme and port",
     _host_names,

@@ -95,9 +95,10 @@ class GatewayConfig:
     back, ``x-*`` all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for
     all. ``allowed_origins`` are those whose pages may call executors besides, and ``allowed_hosts`` the
     names that a Host header may have; None for all. ``expose_endpoints`` maps an executor's endpoint, or
-    EVERY_ENDPOINT, to the options of its HTTP route. ``rates`` say how often callers may ask, and all of
-    them must allow a request. ``custom`` is a class whose routes are served beside
-    the gateway's own.
+    EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks whose members are
+    believed in what ``proxy_header`` says of a client's address. ``rates`` say how often callers may ask,
+    and all of them must allow a request. ``custom`` is a class whose routes are served beside the gateway's
+    own.
     """
 
     name: str = "gateway"
@@ -142,6 +143,8 @@ class GatewayConfig:
     cors: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] | None = None
     allowed_hosts: tuple[str, ...] | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     rates: tuple[RateRule, ...] = ()
     production: bool = False
     no_debug_endpoints: bool = False

@@ -96,6 +96,8 @@ class AsgiApp:
     def _scope(self, http_request: GatewayRequest, prefix: int) -> Message:
         raw_path, _, query = http_request.uri.partition(b"?")
         client, server = http_request.getClientAddress(), http_request.getHost()
+        peer = client.host.removeprefix("::ffff:")
+        host = http_request.site.proxies.client_of(peer, http_request.text_header)
         segments = http_request.path.split(b"/")[: prefix + 1] if prefix else [b""]
         return {
             "type": "http",
@@ -112,8 +114,8 @@ class AsgiApp:
                 for name, values in http_request.requestHeaders.getAllRawHeaders()
                 for value in values
             ],
+            "client": (host, client.port if host == peer else 0),
             # A socket of both families has addresses of IPv4 in the form of IPv6.
-            "client": (client.host.removeprefix("::ffff:"), client.port),
             "server": (server.host.removeprefix("::ffff:"), server.port),
             "state": dict(self._lifespan.state),
         }

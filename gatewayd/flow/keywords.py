@@ -161,6 +161,10 @@ class FlowKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    trusted_proxies: str | Sequence[str] | None
+    """Addresses and networks of proxies that are believed in from where a request comes."""
+    proxy_header: Literal["x-forwarded-for", "forwarded"] | None
+    """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None
@@ -420,6 +424,10 @@ class GatewayKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    trusted_proxies: str | Sequence[str] | None
+    """Addresses and networks of proxies that are believed in from where a request comes."""
+    proxy_header: Literal["x-forwarded-for", "forwarded"] | None
+    """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None
@@ -911,6 +919,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """Origins whose pages may call executors, besides those of cors; pages of all others are refused."""
     allowed_hosts: str | Sequence[str] | None
     """Names by which HTTP and WebSocket may be called, *.example.org for all below; others are refused."""
+    trusted_proxies: str | Sequence[str] | None
+    """Addresses and networks of proxies that are believed in from where a request comes."""
+    proxy_header: Literal["x-forwarded-for", "forwarded"] | None
+    """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
     production: bool | None

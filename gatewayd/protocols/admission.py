@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from twisted.logger import Logger
 
+from gatewayd.access.proxies import Proxies
 from gatewayd.clocks import Clock
 from gatewayd.config.model import GatewayConfig
 from gatewayd.networks import network_of
@@ -35,12 +37,15 @@ class Admission:
     for an IPv4 address as that. Reactor thread only.
     """
 
-    def __init__(self, most: int, most_per_address: int, clock: Clock) -> None:
-        """``most_per_address`` 0 is for no limit."""
+    def __init__(
+        self, most: int, most_per_address: int, clock: Clock, is_proxy: Callable[[str], bool] | None = None
+    ) -> None:
+        """``most_per_address`` 0 is for no limit. Connections of a proxy count in total alone."""
         self.open = 0
         self._most = most
         self._most_per_address = most_per_address
         self._clock = clock
+        self._is_proxy = is_proxy or (lambda host: False)
         self._by_address: Counter[str] = Counter()
         self._warn_from_s = float("-inf")
 
@@ -51,14 +56,14 @@ class Admission:
         if not most:
             descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             most = connections_for(1 << 20 if descriptors == resource.RLIM_INFINITY else descriptors)
-        return cls(most, gateway.max_connections_per_address, clock)
+        return cls(most, gateway.max_connections_per_address, clock, Proxies.of(gateway).trusts)
 
     def admit(self, host: str) -> bool:
         """Count a connection from ``host``; False, and nothing changes, if there are too many."""
         if self.open >= self._most:
             self._warn(f"{self._most} are open (gateway.max_connections)")
             return False
-        if self._most_per_address:
+        if self._most_per_address and not self._is_proxy(host):
             network = network_of(host)
             if self._by_address[network] >= self._most_per_address:
                 each = self._most_per_address
@@ -71,7 +76,7 @@ class Admission:
     def give_back(self, host: str) -> None:
         """A connection from ``host`` that was counted has ended."""
         self.open -= 1
-        if self._most_per_address:
+        if self._most_per_address and not self._is_proxy(host):
             network = network_of(host)
             self._by_address[network] -= 1
             if not self._by_address[network]:

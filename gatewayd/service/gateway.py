@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from gatewayd.access.door import Door
 from gatewayd.access.guard import Engine
 from gatewayd.access.limited import Limited
+from gatewayd.access.proxies import Proxies
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
@@ -114,7 +115,7 @@ class GatewayServer:
         backend = Backend(
             gateway=settings,
             dispatcher=engine,
-            door=Door() if settings.rates else None,
+            door=Door(Proxies.of(settings)) if settings.rates else None,
             status=_status,
             offload=self._bridge.offload,
             reactor=self._reactor,

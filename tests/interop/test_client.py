@@ -142,6 +142,19 @@ def test_a_large_document_goes_there_and_back(ask, protocol):
     assert (answer["count"], answer["blob bytes"]) == (1, 0 if protocol == "websocket" else size)
 
 
+def test_who_asks_too_often_learns_why(ask, protocol):
+    limited = {**FLOW, "gateway": {"rates": [{"requests": 1, "per": 1000}]}}
+
+    ask("/tag", 1, flow=limited)
+    answer = ask("/tag", 1, flow=limited)
+
+    if protocol == "websocket":
+        assert answer["raised"] == "CancelledError"  # that client knows the close code 1011 alone
+    else:
+        assert answer["raised"] == {"grpc": "BadServerFlow", "http": "ValueError"}[protocol]
+        assert "more than 1 requests in 1000 s" in answer["message"]
+
+
 @pytest.mark.parametrize("call", ["index", "search", "update", "delete"])
 def test_the_crud_calls_reach_their_endpoints(ask, call):
     assert ask(None, 1, call=call)["got"]["documents"] == [["d00000", "xAB"]]

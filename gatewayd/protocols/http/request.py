@@ -124,6 +124,11 @@ class GatewayRequest(Request):
         values = self.requestHeaders.getRawHeaders(name)
         return b", ".join(values) if values else None
 
+    def text_header(self, name: str) -> str | None:
+        """As ``header``, as text."""
+        value = self.header(name.encode())
+        return None if value is None else value.decode("latin-1")
+
     @property
     def request_id(self) -> str:
         """The client's own id for the request if it is valid, else a new one of 32 hex digits."""

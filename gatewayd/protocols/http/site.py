@@ -10,6 +10,7 @@ import attrs
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
+from gatewayd.access.proxies import Proxies
 from gatewayd.config.model import GatewayConfig
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Backend
@@ -99,6 +100,7 @@ class GatewaySite(Site):
         self.cors = cors
         self.secure_headers = backend.secure_headers
         self.browsers = Browsers.of(backend.gateway)
+        self.proxies = Proxies.of(backend.gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if self.connections.draining else super().buildProtocol(addr)
