@@ -117,9 +117,9 @@ def _ask_clients(context: SSL.Context, authorities: Authorities, *, required: bo
     # As in gRPC, an authority that is named is trusted even if another one has signed it.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     for certificate in x509.load_pem_x509_certificates(authorities.pem):
-        authority = crypto.X509.from_cryptography(certificate)
-        store.add_cert(authority)
-        # Clients with several certificates choose by these names.
+        store.add_cert(crypto.X509.from_cryptography(certificate))
+        # Clients with several certificates choose by these names. Any: it takes cryptography's class by now.
+        authority: Any = certificate
         context.add_client_ca(authority)
     context.set_verify(SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0))
 

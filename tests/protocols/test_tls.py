@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 
+import attrs
 import pytest
 import pytest_twisted
 import websockets
@@ -12,8 +13,19 @@ import websockets
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols import tcp
 from gatewayd.protocols.web_port import WebPort
-from tests.certificates import write_files
-from tests.protocols.harness import FakeDispatcher, asyncio_client, backend, closed, in_thread, served, until
+from gatewayd.tls.credentials import Authorities
+from gatewayd.tls.peer import PeerNames, names_of_transport
+from tests.certificates import make, write_files
+from tests.protocols.harness import (
+    FakeDispatcher,
+    answer_to,
+    asyncio_client,
+    backend,
+    closed,
+    in_thread,
+    served,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +94,37 @@ async def test_a_handshake_that_takes_too_long_ends_the_connection(files, monkey
     async with served(tls=tls) as gateway:
         assert await in_thread(whole) == 200
         await until(lambda: gateway.web.site.admission.open == 0)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_resumed_session_has_its_clients_certificate(files, tmp_path, version):
+    def ask(session):
+        with (
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as secure,
+        ):
+            secure.sendall(b"POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+            assert secure.recv(65536).startswith(b"HTTP/1.1 200")
+            return secure.session, secure.session_reused
+
+    def note(request):
+        (channel,) = gateway.connections
+        seen.append(names_of_transport(channel.transport))
+        return answer_to(request)
+
+    seen = []
+    root = make("clients' authority", authority=True)
+    client = root.issue("alice", names=())
+    (tmp_path / "alice.pem").write_bytes(client.pem + client.key_pem())
+    context = ssl.create_default_context(cafile=str(files.roots))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    context.load_cert_chain(tmp_path / "alice.pem")
+    tls = attrs.evolve(files.credentials, authorities=Authorities("clients.pem", root.pem, 1))
+    async with served(dispatcher=FakeDispatcher(note), tls=tls) as gateway:
+        session, _ = await in_thread(ask, None)
+        await until(lambda: not gateway.connections)
+        _, reused = await in_thread(ask, session)
+
+    assert reused
+    assert seen == [PeerNames("alice"), PeerNames("alice")]
