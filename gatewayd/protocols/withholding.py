@@ -9,6 +9,7 @@ a client's own request is still explained.
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import uuid4
 
 import attrs
@@ -24,6 +25,9 @@ from gatewayd.pb import StatusProto
 from gatewayd.protocols.backend import Dispatcher
 
 log = BoundedLogger()
+
+# Clients choose ids, of any length, and each executor that fails has a status.
+_LONGEST_ID: Final = 100
 
 
 class Withholding:
@@ -45,6 +49,7 @@ def for_clients(dispatcher: Dispatcher, *, expose_errors: bool) -> Dispatcher:
 
 
 def _withheld(work: Deferred[Response], request_id: str) -> Deferred[Response]:
+    request_id = request_id[:_LONGEST_ID]
     return work.addCallbacks(
         _short_response, _short_failure, callbackArgs=(request_id,), errbackArgs=(request_id,)
     )

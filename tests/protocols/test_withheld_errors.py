@@ -318,6 +318,14 @@ def test_a_clients_own_mistake_is_still_explained(closed: Gateway) -> None:
     assert '"loc":["body","data"]' in answers[2].text.replace(" ", "")
 
 
+def test_a_long_id_of_a_client_is_not_repeated_in_whole(closed: Gateway) -> None:
+    body = {"data": [DOCUMENT], "targetExecutor": RAISES, "header": {"requestId": "i" * 100_000}}
+    answer = requests.post(url(closed, "/post"), json={**body, "requestId": "i" * 100_000}, timeout=20)
+
+    assert "the log has it as request i" in answer.text
+    assert answer.text.count("i" * 1000) <= 100
+
+
 def test_status_shows_nothing_of_the_executors(closed: Gateway) -> None:
     answer = requests.get(url(closed, "/status"), timeout=20)
 
