@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security test-core test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
+.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -31,6 +31,14 @@ test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clien
 
 test-security: $(VENV)/.test .venv-security/.installed  ## attack real gateways, and watch their memory and their other clients
 	$(BIN)/python -m pytest -m security
+
+security: $(VENV)/.test .venv-security/.installed  ## the same, and the figures of docs/security.md made anew
+	$(BIN)/python -m tests.security
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/.test  ## every parser against made-up input, for FUZZ_SECONDS (600) in all
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz
 
 .venv-security/.installed: tests/security/requirements.txt
 	$(PYTHON) -m venv .venv-security

@@ -82,7 +82,7 @@ class GatewayService(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.
-        self._reactor.callWhenRunning(lambda: self._signals.connect(self._signalled))
+        self._reactor.callWhenRunning(self._take_signals_back)
         from gatewayd.protocols.binding import check_ports
 
         settings = self._flow.gateway
@@ -197,6 +197,13 @@ class GatewayService(Service):
         if not self._stopping:
             self._stopping = True
             self._reactor.stop()
+
+    def _take_signals_back(self) -> None:
+        self._signals.connect(self._signalled)
+        # One that came in between stops the reactor, and twistd would let the process die of it.
+        if getattr(self._reactor, "_exitSignal", None) is not None:
+            vars(self._reactor)["_exitSignal"] = None
+            self._stopping = True
 
     def _signalled(self, number: signal.Signals) -> None:
         self._reactor.callFromThread(self._stop_reactor, number.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.processes import ExecutorProcess, Gateway, external
+from tests.security import figures
 
 EXECUTORS = Path(__file__).with_name("executors.py")
 MB = 1_000_000
@@ -36,6 +38,9 @@ class Victim:
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.gateway.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.gateway.pid}/fd"))
 
     def grown_bytes(self) -> int:
         """How much more memory than at rest it holds."""
@@ -73,6 +78,11 @@ class Bystander:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        figures.record(
+            memory=f"+{self.most_bytes / MB:.0f} MB",
+            p50=f"{1000 * self.percentile_s(0.5):.0f}",
+            p99=f"{1000 * self.percentile_s(0.99):.0f}",
+        )
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause_s):
@@ -87,6 +97,23 @@ class Bystander:
     def percentile_s(self, share: float) -> float:
         ordered = sorted(self.took_s)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call" or (report.outcome != "passed" and report.when == "setup"):
+        figures.finish(item.nodeid, _in_words(item), report.outcome)
+    return report
+
+
+def _in_words(item: pytest.Item) -> str:
+    """An attack as its test is called, and which of its cases this is."""
+    name, _, case = item.name.removeprefix("test_").partition("[")
+    words = (
+        name.replace("_", " ").replace("grpc", "gRPC").replace("tls", "TLS").replace("websocket", "WebSocket")
+    )
+    return f"{words}: {case[:-1]}" if case else words
 
 
 @pytest.fixture(scope="session")

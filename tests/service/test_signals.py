@@ -41,6 +41,30 @@ MOMENTS = [
 ]
 
 
+# The same as soon as Twisted has taken the signals.
+AT_RUNNING = """
+import os
+from twisted.internet.base import ReactorBase
+running = ReactorBase._reallyStartRunning
+def begin(self):
+    running(self)
+    os.kill(os.getpid(), {number})
+ReactorBase._reallyStartRunning = begin
+from gatewayd.cli import main
+main(["serve", "flow.yml"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_as_the_reactor_starts_is_not_lost(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "flow.yml").write_text(FLOW)
+    code = AT_RUNNING.format(number=int(number))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize("module", MOMENTS)
 def test_a_signal_during_the_start_is_not_lost(tmp_path: Path, module: str, number: signal.Signals) -> None:

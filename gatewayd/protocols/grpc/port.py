@@ -33,11 +33,14 @@ from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.grpc.tls import GrpcTls
+from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import LAST_WORDS_S, Port, PortReport
 from gatewayd.tls.credentials import Credentials, UnusableTlsFile
 
 _START_TIMEOUT_S = 10.0
+# How long the server may take to notice that connections have been shut. Chosen with room to spare.
+_HANDSHAKES_END_S: Final = 0.05
 # What health checks and reflection ask in.
 _MAX_SMALL_BYTES: Final = 64 * 1024
 
@@ -168,6 +171,8 @@ class GrpcPort:
     async def _drain_on_loop(self, grace_s: float) -> None:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
+            if end_unfinished(self._port, PLAIN_BYTES if self._tls is None else TLS_BYTES):
+                await asyncio.sleep(_HANDSHAKES_END_S)
             stopping = asyncio.ensure_future(self._server.stop(grace_s))
             # One turn of the loop first: clients learn of the stop before their streams end.
             await asyncio.sleep(0)
