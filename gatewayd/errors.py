@@ -10,6 +10,7 @@ The error tree, and the one table of what each protocol says of each error.
     │   ├── TooManyForRate
     │   ├── UnsupportedFrame
     │   ├── TooManyFrames
+    │   ├── TooSlow
     │   ├── IllegalHeader
     │   ├── HeadersTooLarge
     │   └── HttpRefusal

@@ -28,9 +28,9 @@ class ArrivalLimits:
     which bounds the whole. A ``most_s`` of 0 is no bound.
     """
 
-    grace_s: float = 30.0
-    min_rate: int = 500
-    most_s: float = 3600.0
+    grace_s: float
+    min_rate: int
+    most_s: float
 
     @classmethod
     def of(cls, gateway: GatewayConfig) -> ArrivalLimits:

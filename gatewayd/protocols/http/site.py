@@ -42,7 +42,7 @@ class SiteLimits:
     trust_s: float = 1.0
     head_bytes: int = 64 * 1024
     headers: int = 200
-    arrival: ArrivalLimits = attrs.field(factory=ArrivalLimits)
+    arrival: ArrivalLimits = attrs.field(factory=lambda: ArrivalLimits.of(GatewayConfig()))
 
     @classmethod
     def of(cls, gateway: GatewayConfig) -> SiteLimits:
