@@ -65,6 +65,10 @@ setup(
         "protobuf>=4.25",
         # Contexts and certificates are handed over as cryptography's objects.
         "pyopenssl>=25.1",
+        # Tokens of callers (gateway.auth.jwt): kept since 2011, no dependencies, and imported where there are
+        # tokens. 2.10.1 compares issuers as a whole (CVE-2024-53861). It verifies with cryptography, which
+        # pyopenssl brings.
+        "pyjwt>=2.10.1",
         # HTTP and WebSocket of the client and of `gatewayd ping`; the first with ClientWSTimeout.
         "aiohttp>=3.11",
         # Progress bars and tables on the terminal.

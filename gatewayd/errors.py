@@ -29,6 +29,7 @@ The error tree, and the one table of what each protocol says of each error.
     │       └── HeadTooLarge
     ├── Unauthenticated             who calls is not known, and has to be
     ├── Forbidden                   it is known, and may not
+    ├── AuthorizationUnavailable    it cannot be found out now
     ├── ExecutorNetworkError        a deployment could not be reached, or not in time
     │   ├── ExecutorUnreachable
     │   ├── DeadlineExceeded
@@ -277,6 +278,13 @@ class Forbidden(GatewayError):
     """The caller is known, and may not do this."""
 
 
+class AuthorizationUnavailable(GatewayError):
+    """The server that decides who may call has not decided: its client is refused."""
+
+    def __init__(self) -> None:
+        super().__init__("whether you may call cannot be found out now; try again later")
+
+
 class ExecutorNetworkError(GatewayError):
     """
     A call to a deployment failed below the level of its executor.
@@ -496,6 +504,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     HeadTooLarge: Row(431),
     Unauthenticated: Row(401, "UNAUTHENTICATED", 1008),
     Forbidden: Row(403, "PERMISSION_DENIED", 1008),
+    AuthorizationUnavailable: Row(503, "UNAVAILABLE", 1013),
     ExecutorNetworkError: Row(500, "UNKNOWN", 1011),
     ExecutorUnreachable: Row(503, "UNAVAILABLE"),
     DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),

@@ -40,6 +40,9 @@ PURE = [
     "dispatch/topology.py",
     "dispatch/traversal.py",
     "dispatch/parameters.py",
+    "access/rules.py",
+    "access/keys.py",
+    "access/authenticator.py",
     "backoff.py",
     "deadlines.py",
     "pool/attempts.py",
@@ -76,7 +79,7 @@ FOLDERS = {
     "messages": set(),
     "tls": set(),
     "config": {"messages", "tls"},
-    "access": {"config", "messages"},
+    "access": {"config", "messages", "tls"},
     "dispatch": {"config", "messages"},
     "rpc": {"messages", "tls"},
     "pool": {"config", "messages", "rpc", "tls"},
@@ -89,7 +92,7 @@ FOLDERS = {
     "flow": {"client", "config", "custom", "executor"},
     "service": {"access", "config", "custom", "dispatch", "pool", "protocols", "supervisor", "tls"},
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
-    "cli": {"client", "config", "custom", "executor", "flow", "messages"},
+    "cli": {"access", "client", "config", "custom", "executor", "flow", "messages"},
 }
 # Modules that a process runs, and nothing imports.
 ENTRIES = {"service/plugin.py", "service/child.py", "executor/__main__.py", "__main__.py", "assets/fetch.py"}

@@ -49,6 +49,18 @@ _SECTIONS: Final[Mapping[Section, tuple[str, str]]] = {
         "gateway.pool",
         "A map within `gateway`: bounds and rules of the calls to executors.",
     ),
+    keys.AUTH: (
+        "gateway.auth",
+        "A map within `gateway`: who may call what. [Who may call](../guide/access.md) explains it.",
+    ),
+    keys.AUTH_JWT: (
+        "gateway.auth.jwt",
+        "A map within `auth`.",
+    ),
+    keys.AUTH_HOOK: (
+        "gateway.auth.hook",
+        "A map within `auth`.",
+    ),
     keys.EXECUTOR: (
         "executors",
         "Each item of the list is a map with these keys, which are also the keywords of `Flow.add()`; or a "

@@ -6,25 +6,26 @@ from collections.abc import Callable
 
 import attrs
 
-
-@attrs.frozen
-class Certificate:
-    """A client's certificate that TLS has verified: its subject's common name, and its alternative names."""
-
-    common_name: str | None = None
-    alternative_names: tuple[str, ...] = ()
+from gatewayd.tls.peer import PeerNames
 
 
 @attrs.frozen
 class Credentials:
     """
     ``header(name)`` gives a header or metadata of the request, its name in lower case; ``address`` is the
-    client's host. ``method``, ``target`` and ``protocol`` say what is asked, as far as its head tells.
+    client's host, ``certificate()`` what TLS has verified of it. ``method``, ``target`` and ``protocol`` say
+    what is asked, as far as the request's head tells.
     """
 
     header: Callable[[str], str | None] = attrs.field(repr=False)
     address: str = ""
-    certificate: Certificate | None = None
+    certificate: Callable[[], PeerNames | None] = lambda: None
     method: str = ""
     target: str = ""
     protocol: str = ""
+
+    @property
+    def bearer(self) -> str | None:
+        """What follows ``Bearer`` in the header Authorization (RFC 6750)."""
+        scheme, _, value = (self.header("authorization") or "").partition(" ")
+        return value.strip() if scheme.lower() == "bearer" and value.strip() else None

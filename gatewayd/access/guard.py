@@ -6,13 +6,20 @@ It stands before the engine, and has its interface.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+from urllib.parse import quote
 
+import attrs
 from twisted.internet.defer import Deferred, fail
 
+from gatewayd.access.door import Door
 from gatewayd.errors import GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
+
+# Printable ASCII but for the percent sign, so that two names never become the same.
+_SAFE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 class Engine(Protocol):
@@ -24,10 +31,17 @@ class Engine(Protocol):
 
 
 class Guard:
-    """Passes on what may be. Reactor thread only."""
+    """
+    Passes on what may be. Reactor thread only.
 
-    def __init__(self, engine: Engine) -> None:
+    With ``forward_identity``, a header's name, executors get the caller's name in it, and never what a client
+    has sent in it.
+    """
+
+    def __init__(self, engine: Engine, door: Door, forward_identity: str | None = None) -> None:
         self._engine = engine
+        self._door = door
+        self._forward_identity = forward_identity
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         try:
@@ -37,9 +51,25 @@ class Guard:
         return self._engine.dispatch(request, timeout_s=timeout_s)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
-        """Who may do it is asked by protocols, of their ``Door``."""
+        """Who may do it is asked by protocols, of the door."""
         return self._engine.dry_run(documents, caller=caller)
 
     def _admitted(self, request: Request) -> Request:
         """``request`` as it is passed on. Raises GatewayError if it may not be."""
-        return request
+        self._door.check(request.caller, request.endpoint)
+        if self._forward_identity is None:
+            return request
+        headers = with_identity(request.headers, self._forward_identity, request.caller)
+        return attrs.evolve(request, headers=headers)
+
+
+def with_identity(headers: Headers, name: str, caller: Caller) -> Headers:
+    """``headers`` with the caller's name as the only value of ``name``; without it for a stranger."""
+    others = tuple(header for header in headers if header[0] != name)
+    value = header_value(caller)
+    return others if value is None else (*others, (name, value))
+
+
+def header_value(caller: Caller) -> str | None:
+    """The caller's name as printable ASCII, with all else percent-encoded; None for a stranger."""
+    return None if caller.name is None else quote(caller.name, safe=_SAFE)

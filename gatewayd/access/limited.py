@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred, fail
 
+from gatewayd.access.door import DRY_RUN
 from gatewayd.access.guard import Engine
 from gatewayd.access.rates import Rates
 from gatewayd.bounded_log import BoundedLogger
@@ -17,9 +18,6 @@ from gatewayd.messages.counting import count_up_to
 from gatewayd.messages.request import Request, Response
 
 log = BoundedLogger()
-
-# The name that rules have for the dry run.
-_DRY_RUN = "/dry_run"
 
 
 class Limited:
@@ -39,7 +37,7 @@ class Limited:
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         try:
-            self._take(caller, _DRY_RUN, documents)
+            self._take(caller, DRY_RUN, documents)
         except GatewayError as error:
             return fail(error)
         return self._engine.dry_run(documents, caller=caller)

@@ -28,6 +28,11 @@ _timeout = click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True,
     metavar="SECONDS", help="How long to wait for the answer.",
 )  # fmt: skip
+_header = click.option(
+    "--header", "-H", "headers", metavar="'NAME: VALUE'", multiple=True,
+    help="A header or gRPC metadata to send, such as 'x-api-key: KEY'. May be given several times; the "
+    "environment variable GATEWAYD_HEADER has one that other users cannot see.",
+)  # fmt: skip
 _ca = click.option(
     "--ca", "ca_file", type=click.Path(exists=True, dir_okay=False),
     help="PEM file of authorities to trust instead of the system's (with grpcs, https, wss).",
@@ -53,7 +58,7 @@ _ELSEWHERE: Final = {
     "export": "use: gatewayd plot FLOW.yml, for a picture; there is no export to Kubernetes",
     "hub": "executors come from Python files and modules; there is no Hub",
     "cloud": "it serves on this machine; use: gatewayd serve FLOW.yml",
-    "auth": "it serves on this machine and needs no account",
+    "auth": "it serves on this machine and needs no account; keys of callers: gatewayd api-key NAME",
     "login": "it serves on this machine and needs no account",
     "logout": "it serves on this machine and needs no account",
     "help": "use: gatewayd --help, or gatewayd COMMAND --help",
@@ -176,9 +181,16 @@ def plot(flow: Path, variables: tuple[str, ...], output: Path | None) -> None:
 @_ca
 @_cert
 @_key
+@_header
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(
-    url: str, timeout: float, ca_file: str | None, certfile: str | None, keyfile: str | None, as_json: bool
+    url: str,
+    timeout: float,
+    ca_file: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    headers: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """
     Show versions, platform and environment of a running gateway or executor.
@@ -188,7 +200,7 @@ def status(
     from gatewayd.cli.asking import show_status
     from gatewayd.client.address import Certificates
 
-    sys.exit(show_status(url, timeout, Certificates(ca_file, certfile, keyfile), as_json))
+    sys.exit(show_status(url, timeout, Certificates(ca_file, certfile, keyfile), headers, as_json))
 
 
 @main.command()
@@ -197,9 +209,16 @@ def status(
 @_ca
 @_cert
 @_key
+@_header
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; only the exit code counts.")
 def ping(
-    url: str, timeout: float, ca_file: str | None, certfile: str | None, keyfile: str | None, quiet: bool
+    url: str,
+    timeout: float,
+    ca_file: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    headers: tuple[str, ...],
+    quiet: bool,
 ) -> None:
     """
     Is it ready? Asks a gateway and all executors behind it, or one executor.
@@ -210,7 +229,7 @@ def ping(
     from gatewayd.cli.asking import ping_url
     from gatewayd.client.address import Certificates
 
-    sys.exit(ping_url(url, timeout, Certificates(ca_file, certfile, keyfile), quiet))
+    sys.exit(ping_url(url, timeout, Certificates(ca_file, certfile, keyfile), headers, quiet))
 
 
 @main.command()
@@ -220,6 +239,20 @@ def new(folder: Path) -> None:
     from gatewayd.cli.scaffold import make_project
 
     sys.exit(make_project(folder))
+
+
+@main.command("api-key")
+@click.argument("name")
+def api_key(name: str) -> None:
+    """
+    Make a new API key for the caller NAME.
+
+    Prints the key, which is kept nowhere, and the line for api_keys in the Flow file. The line for a file
+    of keys is that with NAME:sha256:... instead.
+    """
+    from gatewayd.cli.keys import print_key
+
+    sys.exit(print_key(name))
 
 
 @main.command()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import click
 import grpc
@@ -21,15 +22,21 @@ from gatewayd.messages import methods
 from gatewayd.redaction import redacted_url
 from gatewayd.status import status_maps
 
+_HEADER_VARIABLE: Final = "GATEWAYD_HEADER"
 
-def show_status(url: str, timeout_s: float, certificates: Certificates, as_json: bool) -> int:
+Pairs = tuple[tuple[str, str], ...]
+
+
+def show_status(
+    url: str, timeout_s: float, certificates: Certificates, headers: Sequence[str], as_json: bool
+) -> int:
     """Print the status of the gateway or executor at ``url``. Returns the exit code."""
-    address = _address(url, certificates)
+    address, sent = _address(url, certificates), _pairs(headers)
     try:
         status = (
-            _status_grpc(address, timeout_s)
+            _status_grpc(address, timeout_s, sent)
             if address.protocol == "grpc"
-            else _status_web(address, timeout_s)
+            else _status_web(address, timeout_s, sent)
         )
     except (OSError, ValueError, grpc.RpcError) as error:
         return fail(f"{redacted_url(url)} does not answer with its status: {_reason(error, address)}")
@@ -44,12 +51,15 @@ def show_status(url: str, timeout_s: float, certificates: Certificates, as_json:
     return 0
 
 
-def ping_url(url: str, timeout_s: float, certificates: Certificates, quiet: bool) -> int:
+def ping_url(
+    url: str, timeout_s: float, certificates: Certificates, headers: Sequence[str], quiet: bool
+) -> int:
     """Returns 0 if the gateway or executor at ``url`` is ready, else 1."""
-    address = _address(url, certificates)
+    address, sent = _address(url, certificates), _pairs(headers)
     url = redacted_url(url)
     began = time.monotonic()
-    problem = _ping_grpc(address, timeout_s) if address.protocol == "grpc" else _ping_web(address, timeout_s)
+    ask = _ping_grpc if address.protocol == "grpc" else _ping_web
+    problem = ask(address, timeout_s, sent)
     took_ms = (time.monotonic() - began) * 1000
     if problem is None:
         if not quiet:
@@ -67,6 +77,19 @@ def _address(url: str, certificates: Certificates) -> GatewayAddress:
         raise click.BadParameter(str(error), param_hint="URL") from error
 
 
+def _pairs(headers: Sequence[str]) -> Pairs:
+    """Names and values of ``headers``, or of the environment's. A mistake is told without the value."""
+    variable = os.environ.get(_HEADER_VARIABLE)
+    found = []
+    for header in headers or ([variable] if variable else []):
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            place = "--header" if headers else _HEADER_VARIABLE
+            raise click.BadParameter("a header is 'NAME: VALUE', such as 'x-api-key: KEY'", param_hint=place)
+        found.append((name.strip().lower(), value.strip()))
+    return tuple(found)
+
+
 def _channel(address: GatewayAddress) -> grpc.Channel:
     # Call the address directly, even if the environment names proxies.
     options = [("grpc.enable_http_proxy", 0)]
@@ -76,10 +99,12 @@ def _channel(address: GatewayAddress) -> grpc.Channel:
     return grpc.secure_channel(address.authority, credentials, options)
 
 
-def _status_grpc(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+def _status_grpc(
+    address: GatewayAddress, timeout_s: float, headers: Pairs
+) -> Mapping[str, Mapping[str, str]]:
     from gatewayd.pb import JinaInfoProto
 
-    status = _unary(address, methods.STATUS, JinaInfoProto, timeout_s)
+    status = _unary(address, methods.STATUS, JinaInfoProto, timeout_s, headers)
     # Protobuf's maps have no order: use that of HTTP's answer.
     jina, envs = status_maps()
     return {"jina": _ordered(status.jina, jina), "envs": _ordered(status.envs, envs)}
@@ -90,46 +115,47 @@ def _ordered(section: Mapping[str, str], like: Mapping[str, str]) -> dict[str, s
     return {**known, **{key: section[key] for key in sorted(section.keys() - known.keys())}}
 
 
-def _status_web(address: GatewayAddress, timeout_s: float) -> Mapping[str, Mapping[str, str]]:
+def _status_web(address: GatewayAddress, timeout_s: float, headers: Pairs) -> Mapping[str, Mapping[str, str]]:
     context = address.certificates.context() if address.tls else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
-    with opener.open(address.url("/status"), timeout=timeout_s) as answer:
+    asked = urllib.request.Request(address.url("/status"), headers=dict(headers))
+    with opener.open(asked, timeout=timeout_s) as answer:
         status: Mapping[str, Mapping[str, str]] = json.load(answer)
     if not isinstance(status, dict) or "jina" not in status:
         raise ValueError("this is not a gateway")
     return status
 
 
-def _ping_grpc(address: GatewayAddress, timeout_s: float) -> str | None:
+def _ping_grpc(address: GatewayAddress, timeout_s: float, headers: Pairs) -> str | None:
     """Why it is not ready, or None. A gateway has a dry run; otherwise it is checked as an executor."""
     from grpc_health.v1.health_pb2 import HealthCheckResponse
 
     from gatewayd.pb import StatusProto
 
     try:
-        result = _unary(address, methods.DRY_RUN, StatusProto, timeout_s)
+        result = _unary(address, methods.DRY_RUN, StatusProto, timeout_s, headers)
         return None if result.code == StatusProto.SUCCESS else result.description or "the dry run failed"
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             return _reason(error, address)
     try:
-        health = _unary(address, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s)
+        health = _unary(address, "/grpc.health.v1.Health/Check", HealthCheckResponse, timeout_s, headers)
     except grpc.RpcError as error:
         return _reason(error, address)
     serving = health.status == HealthCheckResponse.SERVING
     return None if serving else HealthCheckResponse.ServingStatus.Name(health.status)
 
 
-def _ping_web(address: GatewayAddress, timeout_s: float) -> str | None:
+def _ping_web(address: GatewayAddress, timeout_s: float, headers: Pairs) -> str | None:
     from gatewayd.client import errors
     from gatewayd.client.post import PostOptions
     from gatewayd.client.transport_handle import TransportHandle
 
     loop, transport = TransportHandle(address).get()
     try:
-        return loop.run(transport.unready(PostOptions(timeout=timeout_s)))
+        return loop.run(transport.unready(PostOptions(timeout=timeout_s, headers=dict(headers))))
     except errors.NoSuchEndpoint:
         return "it has no dry run (gateway.expose_dry_run, which production turns off), or is no gateway"
     except (errors.BadClient, errors.BadServerFlow, errors.NetworkError) as error:
@@ -138,12 +164,14 @@ def _ping_web(address: GatewayAddress, timeout_s: float) -> str | None:
         loop.run(loop.closed(transport))
 
 
-def _unary(address: GatewayAddress, method: str, answer: type[Message], timeout_s: float) -> Any:
+def _unary(
+    address: GatewayAddress, method: str, answer: type[Message], timeout_s: float, headers: Pairs
+) -> Any:
     with _channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, Message] = channel.unary_unary(
             method, response_deserializer=answer.FromString
         )
-        return call(b"", timeout=timeout_s)
+        return call(b"", timeout=timeout_s, metadata=headers)
 
 
 def _reason(error: BaseException, address: GatewayAddress) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from gatewayd.config import auth_kinds as a
 from gatewayd.config import client_kinds as c
 from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
@@ -237,6 +238,7 @@ GATEWAY: Final = Section("gateway", (
         "What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."),
     Key("grpc_server_options", f.OPTIONS, None, "gRPC channel arguments of the server."),
     Key("env", f.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
+    Key("auth", k.MAP, None, "Who may call: API keys, tokens, certificates, a hook, and rules.", secret=True),
     Key("pool", k.MAP, None, "Limits and rules for calls to executors."),
     Key("uses", f.GATEWAY_USES, None, "A gateway class of your own, whose routes are served, too.",
         spreads=False),
@@ -279,6 +281,41 @@ POOL: Final = Section("gateway.pool", (
         aliases=("dns_refresh_s",), field="dns_refresh_s"),
     Key("max_executor_message_bytes", k.integer(1, (1 << 31) - 1), 1 << 30,
         "Largest message from an executor."),
+))  # fmt: skip
+
+AUTH: Final = Section("gateway.auth", (
+    Key("api_keys", a.API_KEYS, None, "Digests of API keys by the names of their callers.", secret=True),
+    Key("api_keys_file", k.TEXT, None, "A file with more of them, one name:sha256:hex a line; read again "
+        "when it changes."),
+    Key("api_key_header", a.HEADER_NAME, "x-api-key", "Header, and gRPC metadata, with the key."),
+    Key("jwt", k.MAP, None, "How tokens (JWT) are verified."),
+    Key("hook", k.MAP, None, "A server that is asked about each caller."),
+    Key("certificate_identity", k.choice("subject", "san"), None,
+        "What of a verified certificate names its caller: the common name, or an alternative name."),
+    Key("rules", a.RULES, None, "Who may call which endpoints; the first rule that names one decides. "
+        "Without rules, every caller with an identity may call all."),
+    Key("forward_identity", a.HEADER_NAME, None, "Header in which executors get the caller's name."),
+))  # fmt: skip
+
+AUTH_JWT: Final = Section("gateway.auth.jwt", (
+    Key("key_file", k.TEXT, None, "PEM public key, or secret of HS algorithms; read again when it changes."),
+    Key("jwks_file", k.TEXT, None, "Public keys as a JSON Web Key Set; read again when it changes."),
+    Key("algorithms", a.ALGORITHMS, None, "Those that tokens may be signed with."),
+    Key("audience", k.TEXTS, None, "Whom tokens have to be for, one of these; others are refused."),
+    Key("issuer", k.TEXT, None, "Who has to have issued them."),
+    Key("identity_claim", k.TEXT, "sub", "The claim that names the caller."),
+    Key("leeway", k.seconds(zero=True), 0.0, "Seconds by which clocks may differ.", aliases=("leeway_s",),
+        field="leeway_s"),
+))  # fmt: skip
+
+AUTH_HOOK: Final = Section("gateway.auth.hook", (
+    Key("url", a.URL, None, "Asked with GET; 2xx allows, 401 and 403 refuse, all else is a failure."),
+    Key("timeout", k.seconds(zero=False), 2.0, "Seconds that an answer may take; then the caller is refused.",
+        aliases=("timeout_s",), field="timeout_s"),
+    Key("cache", k.seconds(zero=True), 0.0, "Seconds for which an answer is kept; 0 for never.",
+        aliases=("cache_s",), field="cache_s"),
+    Key("headers", f.HEADER_NAMES, "authorization", "Headers of the client that are passed on."),
+    Key("identity_header", a.HEADER_NAME, "x-identity", "Header of the answer that names the caller."),
 ))  # fmt: skip
 
 EXECUTOR: Final = Section("executor", (
@@ -394,4 +431,4 @@ TOP: Final = Section("Flow file", (
         spreads=False),
 ))  # fmt: skip
 
-SECTIONS: Final = (TOP, FLOW, GATEWAY, POOL, EXECUTOR, CONFIG_FILE)
+SECTIONS: Final = (TOP, FLOW, GATEWAY, POOL, AUTH, AUTH_JWT, AUTH_HOOK, EXECUTOR, CONFIG_FILE)

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from gatewayd.config import deployments
+from gatewayd.config.auth_loading import auth_of
 from gatewayd.config.document import parse
 from gatewayd.config.executors import gateway_class
 from gatewayd.config.files import Folder, read_text
@@ -220,6 +221,8 @@ def _gateway(
         if limits is not ...:
             pool_layer = gather(POOL, limits, given.place)
             pool = PoolLimits(**_fields(pool_layer))
+    asked = layer.pop("auth", None)
+    auth = None if asked is None else auth_of(asked)
     named = read({key: layer.pop(key) for key in ("uses", "uses_with", "py_modules") if key in layer})
     fields = _fields(layer)
     if fields.get("production"):
@@ -227,8 +230,12 @@ def _gateway(
     fields["env"] = {**env, **fields.get("env", {})}
     fields["custom"] = gateway_class(named, place, folder.with_environ(fields["env"]))
     _absolute_tls_files(fields)
-    gateway = GatewayConfig(listeners=listeners, pool=pool, **fields)
+    gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
+    if asked is not None and auth is not None and auth.certificate_identity and not gateway.ssl_client_ca:
+        asked.place.inside("certificate_identity").refuse(
+            "no client is asked for a certificate; give gateway.ssl_client_ca, or leave this out"
+        )
     if "*" in gateway.cors and "allowed_origins" in layer:
         layer["cors"].place.warn("admits pages of all origins, so that allowed_origins refuses none of them")
     return gateway

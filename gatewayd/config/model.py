@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from gatewayd.config.auth import AuthConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.errors import ConfigError
 from gatewayd.messages.headers import AllowList
@@ -96,9 +97,9 @@ class GatewayConfig:
     all. ``allowed_origins`` are those whose pages may call executors besides, and ``allowed_hosts`` the
     names that a Host header may have; None for all. ``expose_endpoints`` maps an executor's endpoint, or
     EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks whose members are
-    believed in what ``proxy_header`` says of a client's address. ``rates`` say how often callers may ask,
-    and all of them must allow a request. ``custom`` is a class whose routes are served beside the gateway's
-    own.
+    believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have to show who
+    they are; ``rates`` say how often they may ask, and all of them must allow a request. ``custom`` is a
+    class whose routes are served beside the gateway's own.
     """
 
     name: str = "gateway"
@@ -168,6 +169,7 @@ class GatewayConfig:
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
+    auth: AuthConfig | None = None
     custom: GatewayClass | None = None
 
     @property
@@ -178,7 +180,8 @@ class GatewayConfig:
     @property
     def forwarded(self) -> AllowList:
         """``forward_headers`` as the rule that decides of each header."""
-        return AllowList.of(self.forward_headers, self.forward_headers_max_bytes)
+        private = () if self.auth is None else (self.auth.api_key_header,)
+        return AllowList.of(self.forward_headers, self.forward_headers_max_bytes, private)
 
     @property
     def tls(self) -> TlsFiles | None:

@@ -207,6 +207,8 @@ class FlowKeywords(TypedDict, total=False):
     """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
+    auth: Mapping[str, Any] | None
+    """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
     """Limits and rules for calls to executors."""
     py_modules: Texts | None
@@ -472,6 +474,8 @@ class GatewayKeywords(TypedDict, total=False):
     """gRPC channel arguments of the server."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway."""
+    auth: Mapping[str, Any] | None
+    """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
     """Limits and rules for calls to executors."""
     uses: GatewayUses | None
@@ -965,6 +969,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
+    auth: Mapping[str, Any] | None
+    """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
     """Limits and rules for calls to executors."""
     uvicorn_kwargs: None

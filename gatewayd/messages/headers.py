@@ -182,21 +182,24 @@ class AllowList:
     """
     Which headers are forwarded: ``names``, and those that begin with one of ``prefixes``.
 
-    ``limit_bytes`` bounds those of one request. Without names and prefixes it is false, and forwards nothing.
+    ``limit_bytes`` bounds those of one request. ``private`` ones have credentials, and no prefix is for
+    them. Without names and prefixes it is false, and forwards nothing.
     """
 
     names: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
     limit_bytes: int = 4096
+    private: frozenset[str] = _BY_NAME_ONLY
 
     @classmethod
-    def of(cls, entries: Iterable[str], limit_bytes: int) -> AllowList:
+    def of(cls, entries: Iterable[str], limit_bytes: int, private: Iterable[str] = ()) -> AllowList:
         """``entries`` are those that ``check_entry`` returns."""
         entries = tuple(entries)
         return cls(
             frozenset(entry for entry in entries if not entry.endswith("*")),
             tuple(entry[:-1] for entry in entries if entry.endswith("*")),
             limit_bytes,
+            _BY_NAME_ONLY.union(private),
         )
 
     def __bool__(self) -> bool:
@@ -208,7 +211,7 @@ class AllowList:
             return True
         if not self.prefixes or not name.startswith(self.prefixes):
             return False
-        return not (is_reserved(name) or name in _BY_NAME_ONLY) and bool(_NAME.fullmatch(name))
+        return not (is_reserved(name) or name in self.private) and bool(_NAME.fullmatch(name))
 
     def of_request(self, fields: Iterable[tuple[str, str | bytes]]) -> Headers:
         """

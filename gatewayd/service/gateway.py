@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.access.door import Door
+from gatewayd.access.entrance import Entrance
 from gatewayd.access.guard import Engine
 from gatewayd.access.limited import Limited
 from gatewayd.access.proxies import Proxies
@@ -83,6 +84,7 @@ class GatewayServer:
         self._exposed = for_clients(self._dispatcher, expose_errors=flow.gateway.expose_errors)
         self._supervisor = supervisor
         self._custom: Mounted | None = None
+        self._entrance: Entrance | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
         self._renewal: Renewal | None = None
@@ -112,10 +114,16 @@ class GatewayServer:
         engine: Engine = self._exposed
         if settings.rates:
             engine = Limited(engine, settings.rates, self._reactor)
+        proxies = Proxies.of(settings)
+        door = Door(proxies=proxies) if settings.rates else None
+        if settings.auth is not None:
+            self._entrance = Entrance(settings.auth, self._reactor, self._bridge.offload, proxies)
+            # Who may not call does not use up what others may.
+            engine, door = self._entrance.guarded(engine), self._entrance.door
         backend = Backend(
             gateway=settings,
             dispatcher=engine,
-            door=Door(Proxies.of(settings)) if settings.rates else None,
+            door=door,
             status=_status,
             offload=self._bridge.offload,
             reactor=self._reactor,
@@ -126,6 +134,8 @@ class GatewayServer:
             endpoints=self._pool.endpoints,
         )
         self._bridge.start()
+        if self._entrance is not None:
+            self._entrance.start()
         for listener in settings.listeners:
             port = make_port(listener, backend)
             port.listen()
@@ -229,6 +239,8 @@ class GatewayServer:
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._supervisor.stop(left_s)
         self._pool.close()
+        if self._entrance is not None:
+            self._entrance.stop()
         await self._bridge.stop()
         for port in self._ports:
             await port.stop()

@@ -43,6 +43,12 @@ def names_of_auth_context(auth_context: Mapping[str, Iterable[bytes]]) -> PeerNa
 
 
 @lru_cache(maxsize=256)
+def names_of_der(certificate: bytes | None) -> PeerNames | None:
+    """The client with this certificate, in DER; None for none."""
+    return None if certificate is None else _names(x509.load_der_x509_certificate(certificate))
+
+
+@lru_cache(maxsize=256)
 def _names_in(pem: bytes) -> PeerNames:
     # gRPC tells the certificate anew with each call.
     return _names(x509.load_pem_x509_certificate(pem))

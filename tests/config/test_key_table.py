@@ -8,14 +8,29 @@ import attrs
 import pytest
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, GatewayConfig, PoolLimits
-from gatewayd.config.keys import EXECUTOR, GATEWAY, POOL, SECTIONS, SUPPORTED, Key, Section
+from gatewayd.config.auth import AuthConfig, HookConfig, JwtConfig
+from gatewayd.config.keys import (
+    AUTH,
+    AUTH_HOOK,
+    AUTH_JWT,
+    EXECUTOR,
+    GATEWAY,
+    POOL,
+    SECTIONS,
+    SUPPORTED,
+    Key,
+    Section,
+)
 
 MODELS: list[tuple[Section, list[Any]]] = [
     (GATEWAY, [GatewayConfig()]),
     (POOL, [PoolLimits()]),
+    (AUTH, [AuthConfig()]),
+    (AUTH_JWT, [JwtConfig()]),
+    (AUTH_HOOK, [HookConfig()]),
     (EXECUTOR, [DeploymentConfig(name=""), ExecutorConfig()]),
 ]
-ELSEWHERE = {"method", "protocol", "port", "pool"}  # read by code of their own
+ELSEWHERE = {"auth", "jwt", "hook", "method", "protocol", "port", "pool"}  # read by code of their own
 # Of the gateway: together they are its `custom`.
 ELSEWHERE_IN_GATEWAY = {"uses", "uses_with", "py_modules"}
 KEYS = [

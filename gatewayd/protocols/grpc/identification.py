@@ -22,6 +22,7 @@ from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.caller import Caller
 from gatewayd.protocols.grpc.errors import encode_error
 from gatewayd.protocols.grpc.requests import credentials_of
+from gatewayd.tls.peer import names_of_auth_context
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 OfOne = Callable[[bytes, Any, Caller], Awaitable[bytes]]
@@ -45,7 +46,12 @@ class Doorkeeper:
         """
         try:
             found = self._door.identify(
-                credentials_of(context.invocation_metadata() or (), host_of(context.peer()), path)
+                credentials_of(
+                    context.invocation_metadata() or (),
+                    host_of(context.peer()),
+                    lambda: names_of_auth_context(context.auth_context()),
+                    path,
+                )
             )
             if not isinstance(found, Caller):
                 found = await self._bridge.on_reactor(self._door.ask, found)

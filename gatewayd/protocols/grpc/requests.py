@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.grpc.errors import Metadata, status_of
+from gatewayd.tls.peer import PeerNames
 
 T = TypeVar("T")
 
@@ -59,13 +60,18 @@ class CountingDispatcher:
         return self._dispatcher.dry_run(content.SerializeToString(), caller=caller)
 
 
-def credentials_of(metadata: Iterable[tuple[str, str | bytes]], address: str, path: str) -> Credentials:
+def credentials_of(
+    metadata: Iterable[tuple[str, str | bytes]],
+    address: str,
+    certificate: Callable[[], PeerNames | None],
+    path: str,
+) -> Credentials:
     """What the metadata and the connection of a call show."""
     texts: dict[str, str] = {}
     for key, value in metadata:
         if isinstance(value, str):
             texts[key] = f"{texts[key]}, {value}" if key in texts else value
-    return Credentials(texts.get, address, method="POST", target=path, protocol="grpc")
+    return Credentials(texts.get, address, certificate, method="POST", target=path, protocol="grpc")
 
 
 def completed(request: Request, headers: Headers, caller: Caller) -> Request:

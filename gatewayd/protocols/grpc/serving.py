@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from gatewayd.access.door import DOCS, DRY_RUN, STATUS, Door, Question
+from gatewayd.access.authenticator import Question
+from gatewayd.access.door import DOCS, DRY_RUN, STATUS, Door
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError, RateLimited
 from gatewayd.messages import methods, wire
@@ -40,6 +41,7 @@ from gatewayd.protocols.grpc.streaming import CallStream
 from gatewayd.protocols.inflating import Damaged, inflated
 from gatewayd.protocols.window import Window
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
+from gatewayd.tls.peer import names_of_der
 
 T = TypeVar("T")
 
@@ -104,7 +106,8 @@ class CallServicer:
             return
         name = _NAMED.get(service)
         try:
-            found = door.identify(credentials_of(call.head.metadata, call.peer.peer, path))
+            certificate = partial(names_of_der, call.peer.certificate)
+            found = door.identify(credentials_of(call.head.metadata, call.peer.peer, certificate, path))
         except Exception as error:
             self._fail(call, error, None)
             return

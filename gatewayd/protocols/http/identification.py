@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewayd.access.credentials import Credentials
 from gatewayd.protocols.http.grammar import members
+from gatewayd.tls.peer import names_of_transport
 
 if TYPE_CHECKING:
     from gatewayd.protocols.http.request import GatewayRequest
@@ -41,6 +42,7 @@ def credentials_of(http_request: GatewayRequest) -> Credentials:
     return Credentials(
         header,
         host_of(http_request),
+        lambda: names_of_transport(http_request.channel.transport),
         method=http_request.method.decode("latin-1"),
         target=http_request.uri.decode("latin-1"),
         protocol="websocket" if is_websocket else "http",

@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
-from gatewayd.access.door import Door, Question
+from gatewayd.access.authenticator import Question
+from gatewayd.access.door import Door
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import GatewayError, InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller

@@ -28,6 +28,7 @@ from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
 from gatewayd.access.door import DOCS, DRY_RUN, STATUS
+from gatewayd.access.guard import header_value
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.messages.discovery import Described
@@ -121,6 +122,7 @@ class HttpApi(Resource):
             self._answer_not_found(http_request)
         elif (extension := self._extension(http_request)) is not None:
             if self._admits(http_request, *_spellings(http_request.path)):
+                self._show_identity(http_request)
                 _extend(extension, http_request)
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
@@ -202,6 +204,14 @@ class HttpApi(Resource):
             http_request.respond_with(encode_error(error))
             return False
         return True
+
+    def _show_identity(self, http_request: GatewayRequest) -> None:
+        """What is not the gateway's own gets the caller's name in the same header as executors do."""
+        auth = self._backend.gateway.auth
+        if auth is not None and auth.forward_identity is not None:
+            value = header_value(http_request.caller)
+            values = [] if value is None else [value]
+            http_request.requestHeaders.setRawHeaders(auth.forward_identity, values)
 
     def _add(self, path: str, methods: tuple[str, ...], handler: Handler) -> None:
         taken = {

@@ -60,7 +60,7 @@ class ServerProtocol(asyncio.Protocol):
         peer: str,
     ) -> None:
         self.peer = peer
-        self.certificate: Any = None  # what the client has shown of itself in TLS, as ``ssl`` gives it
+        self.certificate: bytes | None = None  # what the client has shown of itself in TLS, as DER
         self._loop = loop
         self._settings = settings
         self._open = open
@@ -86,7 +86,7 @@ class ServerProtocol(asyncio.Protocol):
             transport.abort()
             return
         if tls is not None:
-            self.certificate = tls.getpeercert() or None
+            self.certificate = tls.getpeercert(binary_form=True)
         self._transport = transport
         transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._open.add(self)

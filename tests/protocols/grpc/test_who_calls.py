@@ -39,6 +39,7 @@ class KeyDoor(Door):
     """Knows Ann at once, and Bob after a question; Bob may see nothing of the gateway itself."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seen: list[Credentials] = []
 
     def identify(self, credentials: Credentials) -> Caller | Question:
@@ -47,7 +48,7 @@ class KeyDoor(Door):
         if key == "ann":
             return Caller("ann", credentials.address, "key")
         if key in ("bob", "mallory"):
-            return Question(key)
+            return Question((), key, "POST", credentials.target, "grpc")
         raise Unauthenticated("who are you?")
 
     def ask(self, question: Question) -> Deferred[Caller]:

@@ -162,9 +162,8 @@ def certificate(tmp_path_factory):
 @pytest_twisted.ensureDeferred
 async def test_faulty_heads_are_refused_behind_tls(certificate):
     tls = ssl.create_default_context(cafile=str(certificate.roots))
-    tls = certificate.credentials
     gateway = GatewayConfig(host="127.0.0.1")
-    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), tls=tls))
+    web = WebPort(Listener(("http",)), backend(gateway, FakeDispatcher(), tls=certificate.credentials))
     web.site.limits = attrs.evolve(web.site.limits, linger_s=0.01)
     web.listen()
     try:

@@ -33,6 +33,9 @@ def knowing(endpoints: Endpoints = BOUND) -> FakeDispatcher:
 
 # -- requests that no executor works on ---------------------------------------------------------------
 
+JSON = {"Content-Type": "application/json"}
+QUERY = {"query": "{ docs { id } }"}
+
 
 @pytest_twisted.ensureDeferred
 async def test_an_answer_without_work_has_a_hint_in_a_header() -> None:
@@ -42,7 +45,7 @@ async def test_an_answer_without_work_has_a_hint_in_a_header() -> None:
             assert status == 200
             assert headers["x-gatewayd-hint"] == HINT.replace("\u00fc", "\\xfc")
         query = {"query": "{ a: docs { id } b: docs { id } }"}
-        status, _, body = await in_thread(call, gateway.port, "POST", "/graphql", query)
+        status, _, body = await in_thread(call, gateway.port, "POST", "/graphql", query, JSON)
         assert json.loads(body)["extensions"] == {"hints": [HINT]}
 
 
@@ -51,7 +54,7 @@ async def test_an_ordinary_answer_has_no_hint() -> None:
     async with served(expose_graphql_endpoint=True) as gateway:
         _, headers, _ = await in_thread(call, gateway.port, "POST", "/post", {})
         assert "x-gatewayd-hint" not in headers
-        _, _, body = await in_thread(call, gateway.port, "POST", "/graphql", {"query": "{ docs { id } }"})
+        _, _, body = await in_thread(call, gateway.port, "POST", "/graphql", QUERY, JSON)
         assert list(json.loads(body)) == ["data"]
 
 
@@ -61,7 +64,7 @@ async def test_without_debug_endpoints_nothing_is_said_of_endpoints() -> None:
     async with served(dispatcher=FakeDispatcher(hinted, endpoints=BOUND), **settings) as gateway:
         _, headers, _ = await in_thread(call, gateway.port, "POST", "/search", {})
         assert "x-gatewayd-hint" not in headers
-        _, _, body = await in_thread(call, gateway.port, "POST", "/graphql", {"query": "{ docs { id } }"})
+        _, _, body = await in_thread(call, gateway.port, "POST", "/graphql", QUERY, JSON)
         assert list(json.loads(body)) == ["data"]
         _, _, body = await in_thread(call, gateway.port, "POST", "/classify", {})
         assert json.loads(body) == {"detail": "Not Found"}
