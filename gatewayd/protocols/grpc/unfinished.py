@@ -35,7 +35,7 @@ def end_unfinished(port: int, least_bytes: int) -> int:
 
 def _end_if_unfinished(descriptor: int, port: int, least_bytes: int) -> bool:
     # The descriptor belongs to another thread, which may close it at any time: a duplicate of it stays.
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+    with suppress(OSError), _duplicate(descriptor) as connection:
         if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.getsockname()[1] != port:
             return False
         connection.getpeername()  # a listening socket has none
@@ -44,3 +44,13 @@ def _end_if_unfinished(descriptor: int, port: int, least_bytes: int) -> bool:
             connection.shutdown(socket.SHUT_RDWR)
             return True
     return False
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Raises OSError for what is closed, or no socket."""
+    duplicate = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -46,3 +47,10 @@ def test_those_of_other_ports_and_our_own_to_that_port_are_left(server: socket.s
             assert end_unfinished(server.getsockname()[1], PLAIN_BYTES) == 0
             accepted.sendall(b"y")
             assert client.recv(1) == b"y"
+
+
+def test_looking_for_them_leaves_no_descriptor_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with open(os.devnull):
+        assert end_unfinished(1, PLAIN_BYTES) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
