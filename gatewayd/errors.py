@@ -55,6 +55,8 @@ from typing import Final
 
 import attrs
 
+from gatewayd.redaction import without_passwords
+
 
 class GatewayError(Exception):
     """Anything the gateway can explain to a client; ``str(error)`` is the explanation."""
@@ -439,8 +441,11 @@ class ConfigError(Exception):
     """
     A Flow file, argument or variable that cannot be used; nothing has been started.
 
-    ``str(error)`` says where (file, line, key), what was found, and what is accepted.
+    ``str(error)`` says where (file, line, key), what was found, and what is accepted; of URLs, no passwords.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_passwords(text))
 
 
 class PortTaken(ConfigError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import requests
+import websockets.sync.client
 import yaml
 from click.testing import CliRunner
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gatewayd import Client, Flow
 from gatewayd.cli import main
-from gatewayd.config import load_flow, load_flow_text
+from gatewayd.config import flow_from_mapping, load_flow, load_flow_text
 from gatewayd.config.loader import Sources, read_flow
 from gatewayd.errors import ConfigError
 from gatewayd.executor.spec import ExecutorSpec
@@ -26,6 +29,7 @@ from tests.processes import Gateway, environment, external, free_ports
 EXECUTORS = str(ROOT / "tests" / "executors.py")
 GATEWAY_CLASS = str(ROOT / "tests" / "protocols" / "failing_executors.py")
 SECRET = "canary"
+KEY = f"{SECRET}-key-of-mine"
 URL = f"https://user:{SECRET}-url@registry.example/path"
 
 
@@ -145,6 +149,66 @@ def test_no_log_page_or_error_of_a_running_gateway_has_them(tmp_path: Path) -> N
     assert SECRET not in running.output
 
 
+def guarded(folder: Path) -> dict[str, Any]:
+    """A gateway that asks who calls; the key of ``me`` is the secret itself."""
+    (folder / "keys").write_text(f"other:sha256:{sha256(f'{SECRET}-other'.encode()).hexdigest()}\n")
+    (folder / "secret").write_text(f"{SECRET}-of-tokens-{'x' * 64}")
+    return {
+        "api_keys": {"me": f"sha256:{sha256(KEY.encode()).hexdigest()}"},
+        "api_keys_file": str(folder / "keys"),
+        "jwt": {"key_file": str(folder / "secret"), "algorithms": "HS256"},
+        "rules": [{"endpoints": ["/tag"], "allow": ["me"]}],
+    }
+
+
+def test_no_repr_of_who_may_call_has_them(tmp_path: Path) -> None:
+    config = flow_from_mapping({"gateway": {"auth": guarded(tmp_path)}})
+
+    assert SECRET not in repr(config)
+    assert sha256(KEY.encode()).hexdigest() not in repr(config)
+
+
+@pytest.mark.slow
+def test_no_log_or_refusal_has_what_callers_show(tmp_path: Path) -> None:
+    rec = {"name": "one", "uses": "Rec", "py_modules": [EXECUTORS]}
+    running = Gateway({"gateway": {"auth": guarded(tmp_path)}, "executors": [rec]})
+    try:
+        running.line("ready")
+        shown = []
+        for headers in (
+            {"X-API-Key": KEY},
+            {"X-API-Key": f"{SECRET}-wrong"},
+            {"Authorization": f"Bearer {KEY}"},
+            {"Authorization": f"Bearer {SECRET}-wrong"},
+            {"Authorization": f"Bearer {SECRET}.{SECRET}.{SECRET}"},
+            {"Authorization": f"Basic {SECRET}"},
+            {"X-API-Key": KEY, "Authorization": f"Bearer {SECRET}-wrong"},
+        ):
+            for endpoint in ("/tag", "/other"):
+                body = {"data": [{"text": "a"}], "execEndpoint": endpoint}
+                url = f"http://127.0.0.1:{running.ports['http']}/post"
+                shown.append(requests.post(url, json=body, headers=headers, timeout=20).text)
+            metadata = [(name.lower(), value) for name, value in headers.items()]
+            with grpc.insecure_channel(f"127.0.0.1:{running.ports['grpc']}") as channel:
+                call: Any = channel.unary_unary(methods.SINGLE).future(b"", metadata=metadata, timeout=20)
+                shown.append(f"{call.code()} {call.details()} {call.trailing_metadata()}")
+            try:
+                address = f"ws://127.0.0.1:{running.ports['websocket']}/"
+                with websockets.sync.client.connect(
+                    address, additional_headers=headers, proxy=None
+                ) as session:
+                    session.send('{"execEndpoint": "/other"}')
+                    shown.append(str(session.recv(timeout=20)))
+            except (ConnectionClosed, InvalidStatus) as error:
+                shown.append(str(error))
+    finally:
+        running.stop()
+
+    assert '"status":null,"execEndpoint":"/tag"' in shown[0]
+    assert SECRET not in "".join(shown)
+    assert SECRET not in running.output
+
+
 @pytest.mark.slow
 def test_no_log_of_a_flow_in_python_has_them() -> None:
     script = (
@@ -205,6 +269,15 @@ WRONG = [
     "gateway: {protocol: 'http://u:canary@" + "h" * 100 + "'}",
     "gateway: {traces_exporter_host: 'http://u:canary@h'}",
     "gateway: {'http://u:canary@h': 1}",
+    "gateway: {auth: canary}",
+    "gateway: {auth: [canary]}",
+    "gateway: {auth: {api_keys: canary}}",
+    "gateway: {auth: {api_keys: {me: canary}}}",
+    "gateway: {auth: {api_keys: {me: [canary]}}}",
+    "gateway: {auth: {api_keys: {me: {a: canary}}}}",
+    "gateway: {auth: {hook: {url: 'http://u:canary@h'}}}",
+    "gateway: {auth: {hook: {url: 'ftp://u:canary@h'}}}",
+    "gateway: {auth: {hook: 'http://u:canary@h'}}",
     "with: {workspace: ['http://u:canary@h']}",
     "with: {env: {A: !!int 'https://u:canary@h'}}",
     "with: {env: {A: !!int 'canary'}}",
@@ -217,6 +290,25 @@ def test_no_problem_of_a_flow_file_has_them(text: str) -> None:
         load_flow_text(f"jtype: Flow\n{text}\n", environ={})
 
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["key_file", "jwks_file"])
+def test_no_refusal_to_start_has_them(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "flow.yml"
+    tokens = {key: "https://u:canary@issuer.example/jwks.json", "algorithms": "RS256"}
+    path.write_text(yaml.safe_dump({"jtype": "Flow", "gateway": {"auth": {"jwt": tokens}, "port": 0}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "gatewayd", "serve", str(path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "issuer.example" in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ class GatewayServer:
                 warning_days=settings.ssl_expiry_warning_days,
             )
             self._renewal.start()
-        open_to_strangers = warning_for(settings, identifies=backend.door is not None)
+        open_to_strangers = warning_for(settings, identifies=settings.auth is not None)
         self.is_open = open_to_strangers is not None
         if self.is_open and self._warns_of_strangers:
             log.warn("{warning}", warning=open_to_strangers)

@@ -18,8 +18,9 @@ def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:
         return None
     return (
         f"gateway.host: {gateway.host} lets every client that reaches this machine use the Flow and see its "
-        "inside: errors, status, documentation. Set gateway.production: true to close that, or "
-        "host: 127.0.0.1 for this machine alone (the guide's page Production)"
+        "inside: errors, status, documentation. Set gateway.production: true to close that, "
+        "gateway.auth to know who calls, or host: 127.0.0.1 for this machine alone (the guide's page "
+        "Production)"
     )
 
 

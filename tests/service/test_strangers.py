@@ -45,6 +45,8 @@ def test_there_is_no_warning_in_production_or_where_callers_are_identified() -> 
         ({"host": "127.0.0.1"}, 0),
         ({"host": "0.0.0.0", "production": True}, 0),
         ({"host": "0.0.0.0", "production": False}, 1),
+        ({"host": "0.0.0.0", "auth": {"api_keys": {"a": f"sha256:{'0' * 64}"}}}, 0),
+        ({"host": "0.0.0.0", "rates": [{"requests": 10}]}, 1),
     ],
 )
 def test_the_log_of_a_service_has_it_once(keys: dict[str, Any], count: int) -> None:
