@@ -9,11 +9,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from gatewayd.allowance import Allowance
 from gatewayd.bounded_log import BoundedLogger
+
+# For ``python -m tests.fuzz``: more of what is made up, where a test does not say how much.
+settings.register_profile("fuzz", max_examples=2000, print_blob=True)
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that: tests of
 # Ctrl-C would wait for ever. A handler of ours becomes the default in a child.

@@ -30,6 +30,13 @@ _OBJECTS: Final = ("chunks", "matches", "scores", "evaluations")
 # Fields and fragments that validation may compare with one another: a few microseconds for each two.
 _MAX_COMPARISONS: Final = 5000
 
+# Selections that are looked at to count those: fragments that use each other have many ways through them.
+_MAX_VISITED: Final = 20_000
+_NO_SELECTIONS: Final = SelectionSetNode(selections=())
+
+# A selection, and the names of the fragments that it stands in.
+_Within = tuple[SelectionSetNode, frozenset[str]]
+
 # About what JSON takes for a value's key, and for a number.
 _KEY_BYTES: Final = 16
 _NUMBER_BYTES: Final = 20
@@ -80,7 +87,7 @@ def check_size(document: DocumentNode, limits: QueryLimits) -> list[GraphQLError
                     text = f"the query has {count} {what}; the limit is {limit} (gateway.{key})"
                     errors.append(GraphQLError(text, nodes=[node]))
     if not errors and _Comparisons(fragments).are_too_many(document):
-        text = f"the query repeats fields, or has fragments, that make more than {_MAX_COMPARISONS} pairs"
+        text = f"the query repeats fields, or uses fragments, that make more than {_MAX_COMPARISONS} pairs"
         errors.append(GraphQLError(text))
     return errors
 
@@ -177,33 +184,39 @@ class _Comparisons:
     def __init__(self, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
         self._fragments = fragments
         self._count = 0
+        self._visited = 0
 
     def are_too_many(self, document: DocumentNode) -> bool:
         """For a document that is within the other limits."""
         self._count = len(self._fragments) * (len(self._fragments) - 1) // 2
         for node in document.definitions:
             if isinstance(node, OperationDefinitionNode | FragmentDefinitionNode):
-                self._compare([node.selection_set])
-        return self._count > _MAX_COMPARISONS
+                self._compare([(node.selection_set, frozenset())])
+        return self._is_enough()
 
-    def _compare(self, merged: list[SelectionSetNode]) -> None:
+    def _is_enough(self) -> bool:
+        return self._count > _MAX_COMPARISONS or self._visited > _MAX_VISITED
+
+    def _compare(self, merged: list[_Within]) -> None:
         """Selections that are merged into one, because the fields around them have one name in the answer."""
-        by_name: dict[str, list[FieldNode]] = {}
+        by_name: dict[str, list[_Within]] = {}
         used: set[str] = set()
         waiting = list(merged)
-        while waiting and self._count <= _MAX_COMPARISONS:
-            for node in waiting.pop().selections:
+        while waiting and not self._is_enough():
+            selected, around = waiting.pop()
+            for node in selected.selections:
+                self._visited += 1
                 if isinstance(node, FieldNode):
                     name = (node.alias or node.name).value
                     same = by_name.setdefault(name, [])
                     self._count += len(same)
-                    same.append(node)
+                    same.append((node.selection_set or _NO_SELECTIONS, around))
                 elif not isinstance(node, FragmentSpreadNode):
-                    waiting.append(node.selection_set)  # type: ignore[attr-defined]
-                elif node.name.value not in used and node.name.value in self._fragments:
-                    used.add(node.name.value)
-                    waiting.append(self._fragments[node.name.value].selection_set)
+                    waiting.append((node.selection_set, around))  # type: ignore[attr-defined]
+                # Validation refuses a fragment that uses itself; do not follow it here.
+                elif (name := node.name.value) in self._fragments and name not in used | around:
+                    used.add(name)
+                    waiting.append((self._fragments[name].selection_set, around | {name}))
         for same in by_name.values():
-            inner = [node.selection_set for node in same if node.selection_set is not None]
-            if inner and self._count <= _MAX_COMPARISONS:
-                self._compare(inner)
+            if not self._is_enough():
+                self._compare(same)

@@ -381,11 +381,22 @@ def test_what_validation_would_compare_too_often_is_refused(text: str) -> None:
         "{" + " ".join(f"a{n}: docs {{ id text tags chunks {{ id }} }}" for n in range(50)) + "}",
         "{ docs { ...a ...a ...b } } fragment a on StrawberryDocument { ...b } "
         "fragment b on StrawberryDocument { ...a id }",
+        "{ docs { ...a } } fragment a on StrawberryDocument { chunks { ...a } b: chunks { ...a } }",
     ],
-    ids=["aliases", "some of the same", "requests", "fragments that use each other"],
+    ids=["aliases", "some of the same", "requests", "fragments that use each other", "itself, twice"],
 )
 def test_what_validation_compares_in_milliseconds_is_not_refused(text: str) -> None:
     assert not check_size(parse(text), LIMITS)
+
+
+def test_many_ways_through_fragments_that_use_each_other_are_not_all_taken() -> None:
+    spreads = " ".join(f"a{n}: chunks {{ ...f{n} }}" for n in range(12))
+    fragments = "".join(f" fragment f{n} on StrawberryDocument {{ {spreads} }}" for n in range(12))
+    document = parse("{ docs { ...f0 } }" + fragments)
+    assert check_size(document, LIMITS)
+    unlimited = QueryLimits(query_bytes=1 << 20, tokens=5000, depth=10_000, fields=1 << 60, root_fields=50)
+    (error,) = check_size(document, unlimited)
+    assert "uses fragments" in error.message
 
 
 def test_the_queries_that_are_kept_are_bounded_together() -> None:
