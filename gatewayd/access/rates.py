@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from gatewayd.config.rates import EVERY_ENDPOINT, RateRule
+from gatewayd.access.rules import matches, named
+from gatewayd.config.rates import RateRule
 from gatewayd.errors import RateLimited, TooManyForRate
 from gatewayd.messages.caller import Caller
 from gatewayd.networks import network_of
@@ -77,7 +78,12 @@ class Rates:
         Raises RateLimited, and nothing is counted, or TooManyForRate for one that has more documents than any
         rate allows at once.
         """
-        numbered = [(number, rule) for number, rule in enumerate(self._rules) if _is_for(rule, endpoint)]
+        name = named(endpoint)
+        numbered = [
+            (number, rule)
+            for number, rule in enumerate(self._rules)
+            if any(matches(pattern, name) for pattern in rule.endpoints)
+        ]
         if not numbered:
             return
         self._follow_clock(now_s)
@@ -136,15 +142,6 @@ def _buckets(rule: RateRule, documents: int) -> Iterator[tuple[str, Bucket, floa
         yield "requests", Bucket(rule.requests, rule.per_s, rule.burst), 1
     if rule.documents is not None and documents:
         yield "documents", Bucket(rule.documents, rule.per_s, rule.burst_documents), documents
-
-
-def _is_for(rule: RateRule, endpoint: str) -> bool:
-    # A request that names no endpoint is for the root.
-    name = endpoint if endpoint.startswith("/") else f"/{endpoint}"
-    return any(
-        name.startswith(pattern[:-1]) if pattern.endswith(EVERY_ENDPOINT) else name == pattern
-        for pattern in rule.endpoints
-    )
 
 
 def _who(rule: RateRule, caller: Caller) -> str:

@@ -34,9 +34,9 @@ class Rules:
         """Whether ``caller`` may call ``endpoint``."""
         if self.rules is None:
             return caller.name is not None
-        name = _named(endpoint)
+        name = named(endpoint)
         for rule in self.rules:
-            if any(_matches(pattern, name) for pattern in rule.endpoints):
+            if any(matches(pattern, name) for pattern in rule.endpoints):
                 return _is_among(caller, rule.allow)
         return False
 
@@ -46,14 +46,15 @@ class Rules:
         return all(self.allow(caller, name) for name in found) if found else caller.name is not None
 
 
-def _named(endpoint: str) -> str:
+def named(endpoint: str) -> str:
     """An endpoint as rules write it: a request that names none is for the root."""
     if endpoint == discovery.DRY_RUN:
         return _DRY_RUN
     return endpoint if endpoint.startswith("/") else f"/{endpoint}"
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern of rules stands for an endpoint as they write it."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
