@@ -225,6 +225,12 @@ class FrameReader:
         """Forget what was received of an unfinished frame."""
         self._parts.clear()
 
+    def release(self) -> None:
+        """Let go of the handler, which refers to this reader: nothing is fed any more."""
+        self.closed = True
+        self._parts.clear()
+        del self._handler
+
     def _more_data(self, data: bytes) -> int:
         """Hand on what was received of the unfinished DATA frame; returns how much of ``data`` that is."""
         assert self._unfinished is not None

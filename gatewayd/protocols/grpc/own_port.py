@@ -19,11 +19,13 @@ from twisted.python.failure import Failure
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Timer
 from gatewayd.config import GatewayConfig
-from gatewayd.errors import PortTaken
+from gatewayd.errors import PortTaken, TooSlow
 from gatewayd.pb import POOL
 from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.buffers import Buffers
+from gatewayd.protocols.grpc.errors import status_of
 from gatewayd.protocols.grpc.health import Health
 from gatewayd.protocols.grpc.options import Options, exposed_methods, exposed_services, options_of
 from gatewayd.protocols.grpc.reflecting import Reflection
@@ -198,6 +200,7 @@ class OwnGrpcPort:
             max_sent_bytes=None if most_sent < 0 else most_sent,
             max_headers_bytes=headers_bytes,
             full=self._held.full,
+            too_slow=status_of(TooSlow())[:2],
             identify=self._servicer.identify if self._servicer.asks_who_calls else None,
         )
         limits = Limits(
@@ -217,6 +220,7 @@ class OwnGrpcPort:
             max_idle_s=seconds("max_connection_idle_ms"),
             max_age_s=seconds("max_connection_age_ms"),
             age_grace_s=seconds("max_connection_age_grace_ms"),
+            arrival_s=ArrivalLimits.of(gateway).allowed_s,
         )
 
 

@@ -66,7 +66,8 @@ class CallSettings:
     What all calls of a server have in common.
 
     ``max_received_bytes`` and ``max_sent_bytes`` bound messages, None for no limit. ``full`` is what clients
-    are told when ``held`` has no room. ``seconds`` is the clock of ``timeouts``. ``identify`` is called with
+    are told when ``held`` has no room. ``too_slow`` is the status of calls whose messages
+    do not arrive in time. ``seconds`` is the clock of ``timeouts``. ``identify`` is called with
     each call before its request is read; it may fail the call, or keep it from reading for a while.
     """
 
@@ -78,6 +79,7 @@ class CallSettings:
     max_sent_bytes: int | None
     max_headers_bytes: int
     full: Callable[[], str]
+    too_slow: tuple[str, str] = ("DEADLINE_EXCEEDED", "the request arrives too slowly")
     identify: Callable[[ServerCall], None] | None = None
 
 
@@ -216,6 +218,23 @@ class ServerCall(Stream):
         if not self.over:
             self._tell_cancelled()
             self.fail("DEADLINE_EXCEEDED", "Deadline Exceeded")
+
+    def unfinished(self) -> tuple[int, int] | None:
+        """
+        The messages that have arrived, and the bytes of the one that has not, while the rest is awaited.
+
+        None for a call that owes nothing: a method of many messages may be called with long pauses.
+        """
+        if self.over or self._ended or not self._reading:
+            return None
+        reader = self._reader
+        if self._handler is not None and (reader is None or reader.empty):
+            return None
+        return (0, 0) if reader is None else (reader.messages, reader.kept_bytes)
+
+    def end_slow(self) -> None:
+        """The message that is awaited does not arrive in time."""
+        self._give_up(*self._settings.too_slow)
 
     # -- the stream ----------------------------------------------------------------------------------
 

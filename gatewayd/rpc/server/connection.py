@@ -114,6 +114,10 @@ class Connection(Sending):
     def open_streams(self) -> int:
         return len(self._streams)
 
+    def streams(self) -> tuple[Stream, ...]:
+        """Those that are open now."""
+        return tuple(self._streams.values())
+
     # -- the connection as a whole -------------------------------------------------------------------
 
     def ping(self) -> None:
@@ -155,6 +159,11 @@ class Connection(Sending):
             broken, stream.unsent = stream.trailers is None, None
             if broken:
                 stream.on_broken()
+
+    def release(self) -> None:
+        """Let go of the owner, and of all that refers to this connection from inside: after ``lost``."""
+        self._owner = _Nobody()
+        self._reader.release()
 
     def _check_idle(self) -> None:
         if not self._streams and self._final_id != MAX_ID and not self.closed:
@@ -380,6 +389,22 @@ class Connection(Sending):
         else:
             self.conduct.ping(self._seconds())
             self._owner.write(frame(PING, ACK, 0, payload))
+
+
+class _Nobody:
+    """The owner of a connection that is lost."""
+
+    def write(self, data: bytes) -> None:
+        """To nobody."""
+
+    def new_stream(self) -> Stream:
+        raise RuntimeError("a stream of a connection that is lost")
+
+    def on_idle(self) -> None:
+        """Nothing is left to do."""
+
+    def on_failed(self, why: str) -> None:
+        """Nothing is left to do."""
 
 
 def _goaway(last_id: int, code: int, debug: bytes = b"") -> bytes:

@@ -30,11 +30,22 @@ class MessageReader:
     ``held`` counts what is kept.
     """
 
-    __slots__ = ("_at", "_compressed", "_have", "_held", "_limit_bytes", "_need", "_parts", "_size")
+    __slots__ = (
+        "_at",
+        "_compressed",
+        "_have",
+        "_held",
+        "_limit_bytes",
+        "_need",
+        "_parts",
+        "_size",
+        "messages",
+    )
 
     def __init__(self, limit_bytes: int, held: Held) -> None:
         self._limit_bytes = limit_bytes
         self._held = held
+        self.messages = 0  # that were complete
         self._parts: list[bytes] = []
         self._at = 0  # where what is left of the first part begins
         self._have = 0
@@ -47,6 +58,10 @@ class MessageReader:
     def empty(self) -> bool:
         """Whether nothing is kept, and no message has begun."""
         return not self._have and self._size < 0
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._have
 
     def add(self, data: bytes) -> None:
         """Keep what has arrived. Raises NoRoom."""
@@ -76,6 +91,7 @@ class MessageReader:
             if self._have < size:
                 return None
         message = self._take(self._size)
+        self.messages += 1
         self._size, self._need = -1, _PREFIX_BYTES
         return message, self._compressed
 

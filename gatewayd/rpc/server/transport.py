@@ -8,6 +8,7 @@ not read, either: so nothing that a client causes us to send can pile up.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -26,6 +27,10 @@ _HIGH_WATER_BYTES: Final = 1 << 18
 _GOODBYE_S: Final = 1.0
 
 
+def _no_limit(_received_bytes: int) -> float:
+    return float("inf")
+
+
 @attrs.frozen
 class ConnectionSettings:
     """
@@ -34,7 +39,8 @@ class ConnectionSettings:
     ``max_unsent_bytes`` is as in ``Backlog``. ``write_timeout_s`` is how long a client may take nothing of
     what is sent. A client that is silent for ``keepalive_s`` is pinged, and gone if it then sends nothing for
     ``keepalive_timeout_s``. One without calls is asked to leave after ``max_idle_s``, any client after
-    ``max_age_s``; it is cut off ``age_grace_s`` later.
+    ``max_age_s``; it is cut off ``age_grace_s`` later. A message of which so many bytes have come may take
+    ``arrival_s`` of them.
     """
 
     calls: CallSettings
@@ -47,6 +53,7 @@ class ConnectionSettings:
     max_idle_s: float = float("inf")
     max_age_s: float = float("inf")
     age_grace_s: float = float("inf")
+    arrival_s: Callable[[int], float] = _no_limit
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -77,6 +84,7 @@ class ServerProtocol(asyncio.Protocol):
         self._goodbye_s: float | None = None
         self._cut_off_s = float("inf")
         self._stalled: dict[Stream, tuple[int, float]] = {}
+        self._arriving: dict[Stream, tuple[int, float]] = {}
 
     # -- asyncio -------------------------------------------------------------------------------------
 
@@ -116,9 +124,11 @@ class ServerProtocol(asyncio.Protocol):
         self._open.discard(self)
         self._parts.clear()
         self._stalled.clear()
+        self._arriving.clear()
         self._backlog.clear()
         if not self._connection.closed:
             self._connection.lost()
+        self._connection.release()
 
     # -- stream.Owner --------------------------------------------------------------------------------
 
@@ -183,6 +193,7 @@ class ServerProtocol(asyncio.Protocol):
             return
         if connection.open_streams:
             self._busy_s = now
+            self._check_arriving(now)
             if connection.unsent_bytes:
                 self._check_stalled(now)
             else:
@@ -224,6 +235,23 @@ class ServerProtocol(asyncio.Protocol):
                     stream.on_broken()
                 continue
             self._stalled[stream] = left, since_s
+
+    def _check_arriving(self, now: float) -> None:
+        """Fail the calls whose messages take too long to arrive."""
+        before, self._arriving = self._arriving, {}
+        for call in self._connection.streams():
+            assert isinstance(call, ServerCall)
+            found = call.unfinished()
+            if found is None:
+                continue
+            messages, kept_bytes = found
+            known, since_s = before.get(call, (-1, now))
+            if known != messages:
+                since_s = now
+            if now - since_s > self._settings.arrival_s(kept_bytes):
+                call.end_slow()
+            else:
+                self._arriving[call] = messages, since_s
 
     def _check_silence(self, now: float) -> None:
         settings = self._settings

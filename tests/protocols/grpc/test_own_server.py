@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +26,7 @@ from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.serving import CallServicer
 from tests import certificates
-from tests.protocols.grpc.test_grpc import SINGLE, ids, message
+from tests.protocols.grpc.test_grpc import CALL, SINGLE, ids, message
 from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, until
 from tests.rpc.server.clients import (
     DATA,
@@ -318,3 +320,85 @@ async def test_half_a_tls_handshake_has_little_time_and_counts(own: Own, files: 
         assert await in_thread(received, connection) == b""
     assert await in_thread(talk, port, b"nonsense" * 10) is not None
     await until(lambda: admission.open == 0)
+
+
+# -- slow requests -----------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_that_arrives_byte_by_byte_fails_its_call_and_no_other(own: Own) -> None:
+    port = own.start(receive_timeout_s=1.0, min_receive_rate=1000)
+    whole = grpc_message(message("r"))
+    with connected(port) as connection:
+        connection.sendall(HELLO)
+        for stream_id, path in ((1, SINGLE), (3, CALL), (5, SINGLE), (7, CALL)):
+            connection.sendall(frame(HEADERS, 4, stream_id, block(head(__path=path))))
+        connection.sendall(frame(DATA, 0, 1, whole[:7]) + frame(DATA, 0, 3, whole[:7]))
+        connection.sendall(frame(DATA, 0, 7, whole))  # and then nothing, as streams may
+        await until(lambda: own.dispatcher.requests)
+
+        def ended() -> set[int]:
+            found, streams = b"", set[int]()
+            while not {1, 3, 5} <= streams:
+                found += connection.recv(1 << 16)
+                at, streams = 0, set()
+                while at + 9 <= len(found):
+                    size, stream_id = (
+                        int.from_bytes(found[at : at + 3]),
+                        int.from_bytes(found[at + 5 : at + 9]),
+                    )
+                    if found[at + 3] == HEADERS and found[at + 4] & 1:
+                        assert b"arrives too slowly" in found[at + 9 : at + 9 + size]
+                        streams.add(stream_id)
+                    at += 9 + size
+            return streams
+
+        assert await in_thread(ended) == {1, 3, 5}
+
+
+# -- what stays --------------------------------------------------------------------------------------------
+
+STATES = {
+    "nothing": b"",
+    "half a preface": PREFACE[:10],
+    "a greeting": HELLO,
+    "half a frame": HELLO + frame(DATA, 0, 1, bytes(100))[:50],
+    "half a message": HELLO
+    + frame(HEADERS, 4, 1, block(head(__path=SINGLE)))
+    + frame(DATA, 0, 1, grpc_message(message("r"))[:8]),
+    "a call under way": HELLO
+    + frame(HEADERS, 4, 1, block(head(__path=SINGLE, grpc_timeout="99S")))
+    + frame(DATA, 1, 1, grpc_message(message("r"))),
+    "a stream under way": HELLO
+    + frame(HEADERS, 4, 1, block(head(__path=CALL)))
+    + frame(DATA, 0, 1, grpc_message(message("r")) + grpc_message(message("s"))),
+    "an answer that is not read": HELLO
+    + frame(SETTINGS, 0, 0, b"\0\4" + number(0))
+    + frame(HEADERS, 4, 1, block(head(__path=SINGLE)))
+    + frame(DATA, 1, 1, grpc_message(message("big"))),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_lost_connection(own: Own, state: str) -> None:
+    port = own.start()
+    own.dispatcher.held = "under way" in state
+    own.dispatcher.behaviour = large
+    with connected(port) as connection:
+        connection.sendall(STATES[state])
+        await until(lambda: own.connections == 1)
+        if "way" in state or "answer" in state:
+            await until(lambda: own.dispatcher.requests)
+        (protocol,) = own.started[-1]._listener._open  # type: ignore[union-attr]
+        found = weakref.ref(protocol), weakref.ref(protocol._connection)
+        del protocol
+        gc.collect()
+        gc.disable()
+    try:
+        await until(lambda: own.connections == 0 and not own.dispatcher.waiting)
+        own.dispatcher.requests.clear()
+        await until(lambda: not any(ref() for ref in found), 10.0)
+    finally:
+        gc.enable()
+    assert own.started[-1]._held.held_bytes == 0
