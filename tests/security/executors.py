@@ -12,7 +12,8 @@ from gatewayd import Executor, requests
 class Target(Executor):
     """
     Passes documents on. ``/large`` answers every request with three megabytes, ``/values`` with a tag of some
-    hundred thousand small values (4 MB of JSON), ``/documents`` with as many documents (27 MB of JSON).
+    hundred thousand small values (4 MB of JSON), ``/results`` with parameters of as many, ``/documents`` with
+    as many documents (27 MB of JSON).
     """
 
     @requests
@@ -26,6 +27,10 @@ class Target(Executor):
     @requests(on="/documents")
     def documents(self, **_: Any) -> DocumentArray:
         return DocumentArray([Document(id="d", chunks=[Document(id="c") for _ in range(100_000)])])
+
+    @requests(on="/results")
+    def results(self, **_: Any) -> dict[str, Any]:
+        return {"values": [{"v": 1}] * 100_000, "more": {str(n): n for n in range(200_000)}}
 
     @requests(on="/large")
     def large(self, **_: Any) -> DocumentArray:

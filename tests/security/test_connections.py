@@ -89,3 +89,15 @@ def test_half_open_tls_handshakes_end_in_time(attack: Callable[..., Victim], tmp
                         continue
                 waiting.discard(connection)
     assert 9.0 < time.monotonic() - began < 13.0
+
+
+def test_tls_ports_hold_as_many_that_wait_as_others(attack: Callable[..., Victim], tmp_path: Path) -> None:
+    """Five hundred connect while the gateway is busy with something else: here, stopped."""
+    victim = attack(**write_files(tmp_path).settings, protocols=("http",))
+    os.kill(victim.gateway.pid, signal.SIGSTOP)
+    try:
+        with contextlib.ExitStack() as opened:
+            for _ in range(min(500, int(Path("/proc/sys/net/core/somaxconn").read_text()))):
+                opened.enter_context(socket.create_connection(("127.0.0.1", victim.ports["http"]), timeout=5))
+    finally:
+        os.kill(victim.gateway.pid, signal.SIGCONT)

@@ -56,7 +56,9 @@ def test_a_million_documents_in_three_megabytes(attack: Callable[..., Victim]) -
     assert bystander.most_bytes < 200 * MB
 
 
-@pytest.mark.parametrize(("endpoint", "most_bytes"), [("/values", 150 * MB), ("/documents", 200 * MB)])
+@pytest.mark.parametrize(
+    ("endpoint", "most_bytes"), [("/values", 150 * MB), ("/results", 150 * MB), ("/documents", 200 * MB)]
+)
 def test_answers_of_many_small_values(attack: Callable[..., Victim], endpoint: str, most_bytes: int) -> None:
     victim = attack()
     with Bystander(victim, 0.005) as bystander:

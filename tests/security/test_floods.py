@@ -93,9 +93,10 @@ def h2(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def test_rapid_reset_over_grpc(attack: Callable[..., Victim]) -> None:
+@pytest.mark.parametrize("server", ["grpcio", "gatewayd"])
+def test_rapid_reset_over_grpc(attack: Callable[..., Victim], server: str) -> None:
     """Streams that are opened, and reset at once: 20 000 of them."""
-    victim = attack()
+    victim = attack(grpc_server=server)
     request = b"\0\0\0\0\0"
     with Bystander(victim) as bystander:
         connection = socket.create_connection(("127.0.0.1", victim.ports["grpc"]), timeout=10)

@@ -63,8 +63,24 @@ def test_a_websocket_that_is_not_read(attack: Callable[..., Victim]) -> None:
     until(lambda: victim.grown_bytes() < 60 * MB)
 
 
-def test_a_grpc_stream_that_is_not_read(attack: Callable[..., Victim]) -> None:
+def test_http_answers_that_are_not_read(attack: Callable[..., Victim]) -> None:
+    """Of fifty clients, each of which asks twenty times."""
     victim = attack()
+    connections = [small_receive_buffer(victim.ports["http"]) for _ in range(50)]
+    with Bystander(victim) as bystander:
+        for connection in connections:
+            connection.sendall(LARGE_HTTP * 20)
+        time.sleep(8.0)
+    for connection in connections:
+        connection.close()
+    assert bystander.statuses == {200}
+    assert bystander.most_bytes < 350 * MB
+    until(lambda: victim.grown_bytes() < 60 * MB, what=victim.grown_bytes)
+
+
+@pytest.mark.parametrize("server", ["grpcio", "gatewayd"])
+def test_a_grpc_stream_that_is_not_read(attack: Callable[..., Victim], server: str) -> None:
+    victim = attack(grpc_server=server)
     request = DataRequestProto()
     request.header.exec_endpoint = "/large"
     with grpc.insecure_channel(f"127.0.0.1:{victim.ports['grpc']}") as channel:
