@@ -88,7 +88,7 @@ FOLDERS = {
     "logging": {"executor"},
     "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},
-    "client": {"messages"},
+    "client": {"messages", "rpc"},
     "flow": {"client", "config", "custom", "executor"},
     "service": {"access", "config", "custom", "dispatch", "pool", "protocols", "supervisor", "tls"},
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},

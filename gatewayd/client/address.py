@@ -36,9 +36,13 @@ class Certificates:
     key: str | None = None
     server_name: str | None = None
 
-    def context(self) -> ssl.SSLContext:
-        """For HTTP and WebSocket. Raises OSError (ssl.SSLError is one) for files that can't be used."""
-        context = ssl.create_default_context(cafile=self.ca)
+    def context(self, default_ca: str | None = None) -> ssl.SSLContext:
+        """
+        For all that is not gRPC's own. ``default_ca`` replaces the system's authorities.
+
+        Raises OSError (ssl.SSLError is one) for files that can't be used.
+        """
+        context = ssl.create_default_context(cafile=self.ca or default_ca)
         # As in gRPC, a certificate that is named is trusted even if it is the gateway's own and not a root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.own is not None:

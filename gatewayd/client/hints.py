@@ -24,7 +24,14 @@ _OTHER_NAME: Final = ("hostname mismatch", "ip address mismatch", "hostname veri
 _MISSED: Final = ("certificate_required", "certificate required")
 _DISLIKED: Final = ("alert_unknown_ca", "unknown ca", "alert certificate expired", "alert bad certificate")
 _NO_TLS: Final = ("wrong_version_number", "wrong version number", "ssl handshake failed", "[ssl:")
-_NO_HTTP2: Final = ("http1.x server", "http/1", "http2 settings", "socket closed", "connection reset")
+_NO_HTTP2: Final = (
+    "http1.x server",
+    "http/1",
+    "http2 settings",
+    "not speak http/2",
+    "socket closed",
+    "connection reset",
+)
 _CUT: Final = (
     "server disconnected",
     "connection reset",
@@ -40,7 +47,7 @@ def explained(details: str, address: GatewayAddress, cause: BaseException | None
     """``details``, followed by what it most likely means for a Client of ``address``."""
     if GATEWAY in details:  # it saw that of an executor, not we of the gateway
         return details
-    proxy = _proxy(address)
+    proxy = proxy_to(address)
     hint = (
         f"the connection goes through the proxy {proxy}, which the environment names (proxy=True)"
         if proxy
@@ -85,7 +92,7 @@ def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> st
     return ""
 
 
-def _proxy(address: GatewayAddress) -> str | None:
+def proxy_to(address: GatewayAddress) -> str | None:
     """The environment's proxy on the way to ``address``, without a password; None for a direct way."""
     if not address.proxy or proxy_bypass(address.host):
         return None

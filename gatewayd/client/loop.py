@@ -5,14 +5,17 @@ The user's thread never runs it and it never runs the user's code: generators, c
 reading and writing of documents stay in the thread that called ``post``. So a Client works in any
 thread, even inside a running asyncio loop (a notebook), and a slow callback delays no other Client.
 
-A forked child has no threads but the one that forked; it gets a loop of its own when it needs one.
+A forked child has no threads but the one that forked; it gets a loop of its own when it needs one. What it
+has inherited of its parent's is left as it is, for good: see ``_forget``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -103,6 +106,7 @@ class LoopThread:
 
 _lock = threading.Lock()
 _current: LoopThread | None = None
+_grpc_was_parents = False
 
 
 def loop_thread() -> LoopThread:
@@ -117,13 +121,26 @@ def loop_thread() -> LoopThread:
         return _current
 
 
+def grpc_was_parents() -> bool:
+    """Whether this process was forked from one that had gRPC's library loaded, and may have used it."""
+    return _grpc_was_parents
+
+
 def _forget() -> None:
-    """In a forked child: the thread is gone, and another that is gone may hold the lock."""
-    global _lock, _current
+    """
+    In a forked child: the thread is gone, and another that is gone may hold the lock.
+
+    The parent's loop and connections are never freed here. To close them, even at the end of the process,
+    would remove the parent's sockets from the epoll instance that both have, say goodbye to the parent's
+    gateway, or wait for a lock of gRPC's that a lost thread holds.
+    """
+    global _lock, _current, _grpc_was_parents
     _lock = threading.Lock()
     if _current is not None:
         atexit.unregister(_current.end)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_current))
     _current = None
+    _grpc_was_parents = _grpc_was_parents or "grpc" in sys.modules
 
 
 if hasattr(os, "register_at_fork"):

@@ -48,8 +48,6 @@ Kind_co = TypeVar("Kind_co", covariant=True)
 
 Metadata = Iterable[tuple[str, str | bytes]] | Mapping[str, str | bytes]
 
-_COMPRESSIONS: Final = ("none", "nocompression", "deflate", "gzip")
-
 
 class CallKeywords(TypedDict, total=False):
     """Keywords of every call to a gateway; PostOptions explains them."""
@@ -121,10 +119,31 @@ def _dict(given: Mapping[str, str] | None) -> dict[str, str]:
     return dict(given or {})
 
 
+Compression = Literal["none", "deflate", "gzip"]
+_COMPRESSIONS: Final[Mapping[str, Compression]] = {
+    "none": "none",
+    "nocompression": "none",
+    "deflate": "deflate",
+    "gzip": "gzip",
+}
+
+
+def compression_named(name: Any) -> Compression | None:
+    """
+    What gRPC calls are compressed with; None where that is left to the transport.
+
+    ``name`` is NoCompression, Deflate or Gzip in any case, or a ``grpc.Compression``. Raises ValueError.
+    """
+    if name is None:
+        return None
+    compression = _COMPRESSIONS.get(str(getattr(name, "name", name)).lower())
+    if compression is None:
+        raise ValueError(f"compression: {name!r} is not one of NoCompression, Deflate, Gzip")
+    return compression
+
+
 def _known_compression(_: object, __: object, compression: object) -> None:
-    # The name of gRPC's own values ends so; its meaning is left to the transport, which imports gRPC.
-    if compression is not None and str(compression).rpartition(".")[2].lower() not in _COMPRESSIONS:
-        raise ValueError(f"compression: {compression!r} is not one of NoCompression, Deflate, Gzip")
+    compression_named(compression)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,13 +6,17 @@ import os
 import threading
 
 from gatewayd.client.address import GatewayAddress
-from gatewayd.client.loop import LoopThread, loop_thread
+from gatewayd.client.loop import LoopThread, grpc_was_parents, loop_thread
 from gatewayd.client.transports.base import Transport
 
 
 def transport_to(address: GatewayAddress) -> Transport:
     """The transport of its protocol; each imports a library of its own, so only that one is loaded."""
     match address.protocol:
+        case "grpc" if grpc_was_parents():
+            from gatewayd.client.transports.forked_grpc import ForkedGrpcTransport
+
+            return ForkedGrpcTransport(address)
         case "grpc":
             from gatewayd.client.transports.grpc import GrpcTransport
 

@@ -99,7 +99,7 @@ class RequestHead:
         authority: str,
         agent: str,
         compression: str,
-        metadata: Sequence[tuple[str, str]],
+        metadata: Sequence[tuple[str, str | bytes]],
     ) -> RequestHead:
         """Raises IllegalMetadata."""
         before = [
@@ -131,12 +131,15 @@ def _timeout(timeout_s: float) -> bytes:
     return b"%dS" % min(_MAX_TIMEOUT, int(timeout_s) + 1)
 
 
-def _field(key: str, value: str) -> Field:
+def _field(key: str, value: str | bytes) -> Field:
     name = key.lower()
     if not name or not all(char.isascii() and (char.isalnum() or char in "-_.") for char in name):
         raise IllegalMetadata(f"metadata cannot have the key {key!r}")
     if name.endswith("-bin"):
-        return name.encode(), base64.b64encode(value.encode()).rstrip(b"=")
+        content = value.encode() if isinstance(value, str) else value
+        return name.encode(), base64.b64encode(content).rstrip(b"=")
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
     if not value.isascii() or not value.isprintable():
         raise IllegalMetadata(f"{name} has characters that metadata cannot carry: {value[:80]!r}")
     return name.encode(), value.encode()

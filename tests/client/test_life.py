@@ -1,4 +1,4 @@
-"""Threads, loops, forks, interrupts, and that connections end with their client."""
+"""Threads, loops, interrupts, and that connections end with their client."""
 
 from __future__ import annotations
 
@@ -129,50 +129,6 @@ def test_closing_ends_a_post_that_is_under_way(gateway, protocol):
     assert client.post("/tag", "x").texts == ["xA"]
     client.close()
     wire.close()
-
-
-FORKED = """
-    import os, sys, json
-    from gatewayd import Client
-    ports = json.loads(sys.argv[1])
-    clients = [Client(host="127.0.0.1", port=port, protocol=name) for name, port in ports.items()]
-    assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
-    child = os.fork()
-    if not child:
-        try:
-            assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
-    print("fine")
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("protocol", ["http", "websocket"])
-def test_a_forked_child_gets_connections_of_its_own(gateway, protocol):
-    assert "fine" in run_python(FORKED, json.dumps({protocol: gateway.ports[protocol]}))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_grpc_in_a_forked_child_and_its_parent_is_refused(gateway):
-    code = FORKED.replace(
-        """            assert all(client.post("/tag", "x").texts == ["xA"] for client in clients)
-            os._exit(0)
-""",
-        """            try:
-                clients[0].post("/tag", "x")
-            except Exception as error:
-                print(type(error).__name__, error, flush=True)
-            os._exit(0)
-""",
-    )
-    shown = run_python(code, json.dumps({"grpc": gateway.ports["grpc"]}))
-    assert "BadClient this process was forked from one that has used gRPC" in shown
-    assert "fine" in shown
 
 
 INTERRUPTED = """

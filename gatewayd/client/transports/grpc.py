@@ -3,6 +3,8 @@ gRPC: ``Call``, one stream for all requests of a post, or ``process_single_data`
 
 Messages go through as bytes. A lost connection is replaced by a new channel: gRPC's own would make
 the next calls fail at once until its backoff is over, and a retry would fail with them.
+
+Not for forked processes: see forked_grpc.py.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from gatewayd.client.errors import BadClient, Unreachable, error_of
 from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles, run_stream
 from gatewayd.client.hints import explained
 from gatewayd.client.inputs import Message
-from gatewayd.client.post import Post, PostOptions
+from gatewayd.client.post import Post, PostOptions, compression_named
 from gatewayd.client.response import Response
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
@@ -51,26 +53,11 @@ _OPTIONS: Final = (
 )
 
 _COMPRESSIONS: Final = {
+    None: None,
     "none": grpc.Compression.NoCompression,
-    "nocompression": grpc.Compression.NoCompression,
     "deflate": grpc.Compression.Deflate,
     "gzip": grpc.Compression.Gzip,
 }
-
-
-def compression_named(name: Any) -> grpc.Compression | None:
-    """NoCompression, Deflate or Gzip in any case, or gRPC's own value. Raises ValueError."""
-    if name is None or isinstance(name, grpc.Compression):
-        return name
-    compression = _COMPRESSIONS.get(str(name).lower())
-    if compression is None:
-        raise ValueError(f"compression: {name!r} is not one of NoCompression, Deflate, Gzip")
-    return compression
-
-
-# The process in which gRPC was first used here. Its threads don't survive a fork, and a child that
-# uses it again waits for them for ever.
-_home: int | None = None
 
 
 class _Connection:
@@ -156,15 +143,6 @@ class GrpcTransport:
                 await connection.channel.close()
 
     def _connect(self) -> grpc.aio.Channel:
-        global _home
-        if _home is None:
-            _home = os.getpid()
-        if _home != os.getpid():
-            raise BadClient(
-                "this process was forked from one that has used gRPC, which doesn't work in both: "
-                "start processes by spawning (multiprocessing.get_context('spawn')), post over gRPC in "
-                "children only, or use http or websocket"
-            )
         proxy = ("grpc.enable_http_proxy", int(self._address.proxy))
         options: tuple[tuple[str, int | str], ...] = (*_OPTIONS, proxy)
         if not self._address.tls:
@@ -194,7 +172,7 @@ def _arguments(options: PostOptions) -> dict[str, Any]:
     return {
         "metadata": metadata or None,
         "timeout": options.timeout,
-        "compression": compression_named(options.compression),
+        "compression": _COMPRESSIONS[compression_named(options.compression)],
         "credentials": options.credentials,
     }
 
