@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
+.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -51,6 +51,9 @@ test-core: $(VENV)/.test  ## an installation without extras serves external exec
 	$(subst $(BIN),.venv-core/bin,$(PIP)) .
 	GATEWAYD_CORE_PYTHON=$(abspath .venv-core)/bin/python \
 		$(BIN)/python -m pytest tests/service/test_without_docarray.py
+
+fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server's HTTP/2, for an hour (GATEWAYD_FUZZ_S=60)
+	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
