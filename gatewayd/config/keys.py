@@ -166,7 +166,7 @@ GATEWAY: Final = Section("gateway", (
     Key("max_documents", k.integer(1), 100_000,
         "Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."),
     Key("max_connections", k.integer(0), 0,
-        "Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."),
+        "Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."),
     Key("max_connections_per_address", k.integer(0), 0,
         "Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."),
     Key("compress_above_bytes", k.integer(0), 4096,

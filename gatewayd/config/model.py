@@ -88,7 +88,7 @@ class GatewayConfig:
     ``grpc_max_concurrent_streams`` of 0 is no limit. ``ssl_certificates`` are further key pairs, for clients
     that name another server; ``ssl_client_ca`` are the authorities of clients' certificates. A
     ``ssl_reload_interval_s`` of 0 never looks for renewed files. ``hsts`` is the age of RFC 6797 in seconds.
-    ``max_connections`` limits those of HTTP and WebSocket, 0 for what the descriptors allow;
+    ``max_connections`` limits those of all but grpcio's server, 0 for what the descriptors allow;
     ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
     ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
     ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating

@@ -110,7 +110,7 @@ class FlowKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
@@ -375,7 +375,7 @@ class GatewayKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
@@ -872,7 +872,7 @@ class DeploymentKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of HTTP and WebSocket clients; 0 for what the descriptors allow, but for a reserve."""
+    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None

@@ -1,4 +1,4 @@
-"""How many connections of HTTP and WebSocket clients are open, and how many may be."""
+"""How many connections of clients are open, and how many may be; grpcio's server counts none here."""
 
 from __future__ import annotations
 
@@ -87,4 +87,4 @@ class Admission:
         now_s = self._clock.seconds()
         if now_s >= self._warn_from_s:
             self._warn_from_s = now_s + _WARN_EVERY_S
-            log.warn("connections of HTTP and WebSocket are refused: {why}", why=why)
+            log.warn("connections are refused: {why}", why=why)

@@ -67,7 +67,7 @@ class Conduct:
                 raise Violation(ENHANCE_YOUR_CALM, "too_many_pings")
 
     def sent(self) -> None:
-        """Headers or data went out: pings are welcome again."""
+        """Headers, data or a window went out: pings are welcome again, as in gRPC's own server."""
         self._ping_strikes = 0
         self._last_ping_s = float("-inf")
 

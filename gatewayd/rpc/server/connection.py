@@ -204,6 +204,7 @@ class Connection(Sending):
             raise Violation(FLOW_CONTROL_ERROR, "more data than the connection's window allows")
         window = self._limits.window_bytes
         if self._credit <= window >> 1:
+            self.conduct.sent()
             self._owner.write(frame(WINDOW_UPDATE, 0, 0, NUMBER.pack(window - self._credit)))
             self._credit = window
         stream = self._streams.get(stream_id)

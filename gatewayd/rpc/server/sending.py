@@ -140,6 +140,7 @@ class Sending:
             more, stream.returned = stream.returned, 0
             if not stream.half_closed:
                 stream.credit += more
+                self.conduct.sent()
                 self._owner.write(frame(WINDOW_UPDATE, 0, stream.stream_id, NUMBER.pack(more)))
 
     def _finish(self, stream: Stream) -> None:

@@ -370,6 +370,14 @@ def test_pings_between_answers_are_welcome() -> None:
     assert not server.connection.closed
 
 
+def test_pings_while_a_client_uploads_are_welcome() -> None:
+    server = Server(Limits(ping_interval_s=5.0, window_bytes=1 << 17, stream_window_bytes=1 << 16)).begin()
+    server.receive(frame(HEADERS, 4, 1, block(head(__path="/echo"))) + frame(DATA, 0, 1, b"\0\0\xff\xff\xff"))
+    for _ in range(100):
+        server.receive(frame(DATA, 0, 1, bytes(16_384)) * 3 + frame(PING, 0, 0, bytes(8)))
+    assert not server.connection.closed
+
+
 @pytest.mark.parametrize("frames", [9, 40])
 def test_a_block_of_many_frames_ends_the_connection(frames: int) -> None:
     server = Server().begin()
