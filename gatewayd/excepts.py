@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatewayd.client.errors import (
+        AccessRefused,
         BadClient,
         BadClientCallback,
         BadClientInput,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gatewayd.flow.process import RuntimeFailToStart
 
 __all__ = [
+    "AccessRefused",
     "BadClient",
     "BadClientCallback",
     "BadClientInput",

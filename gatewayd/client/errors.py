@@ -6,7 +6,8 @@ What a Client raises.
     ├── BadClientCallback         a callback of the user raised
     ├── NoSuchEndpoint            the server has no such path (also a ConnectionError)
     └── RequestRefused            the gateway refused the request (also a ValueError and a BadServerFlow)
-        └── QueryRefused          ... a GraphQL query (also a ConnectionError)
+        ├── QueryRefused          ... a GraphQL query (also a ConnectionError)
+        └── AccessRefused         ... because of who sent it (also a PermissionError)
     BadServer                     an executor failed; holds its traceback
     BadServerFlow                 the gateway answered something that it should not have
     └── BrokenAnswer              over HTTP (also a ValueError)
@@ -160,6 +161,18 @@ class NotFound(Unreachable):
     """Something answers at an executor's address, but it is not the executor."""
 
 
+class AccessRefused(RequestRefused, PermissionError):
+    """The gateway does not know who calls, or who calls may not do this."""
+
+    def __init__(self, status: int | str, body: str, shown: str = "") -> None:
+        super().__init__(f"the gateway refused access ({status}): {shown or body}", status, body)
+
+
+# The statuses of it over HTTP and gRPC, and how the reasons of close frames begin.
+UNKNOWN_OR_FORBIDDEN: Final = (401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED")
+REFUSES_ACCESS: Final = ("the gateway has to know who calls", "you may not call")
+
+
 def error_of(code: str, details: str, retry_after_s: float | None = None) -> Exception:
     """What a gateway's gRPC status becomes, by the status's name, and by when it says to come back."""
     if code == "UNAVAILABLE":
@@ -169,6 +182,8 @@ def error_of(code: str, details: str, retry_after_s: float | None = None) -> Exc
     if code == "NOT_FOUND":
         return NotFound(details, code)
     if GATEWAY not in details:
+        if code in UNKNOWN_OR_FORBIDDEN:
+            return AccessRefused(code, details)
         too_large = any(words in details for words in _TOO_LARGE)
         if code == "INVALID_ARGUMENT" or (code == "RESOURCE_EXHAUSTED" and too_large):
             return RequestRefused(f"the gateway refused the request ({code}): {details}", code, details)

@@ -17,6 +17,8 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
+    UNKNOWN_OR_FORBIDDEN,
+    AccessRefused,
     BadServerFlow,
     BrokenAnswer,
     NetworkError,
@@ -71,6 +73,8 @@ class HttpTransport:
             content = await answer.read()
             try:
                 check_status(answer.status, url, content, wait=answer.headers.get("Retry-After"))
+            except AccessRefused:
+                raise
             except RequestRefused as refused:
                 raise QueryRefused(str(refused), refused.status, refused.body) from None
             result: dict[str, Any] = _object(content)
@@ -151,6 +155,8 @@ def check_status(
         raise TimedOut(described, status)
     if status >= 500:
         raise BrokenAnswer(f"HTTP status {status}: {described}", status, shown)
+    if status in UNKNOWN_OR_FORBIDDEN:
+        raise AccessRefused(status, text, _detail(body) or shown)
     raise RequestRefused(f"the gateway refused the request (HTTP status {status}): {shown}", status, text)
 
 

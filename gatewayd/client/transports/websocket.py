@@ -20,6 +20,8 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
+    REFUSES_ACCESS,
+    AccessRefused,
     BadClient,
     BadServerFlow,
     NoSuchEndpoint,
@@ -42,6 +44,7 @@ _END_OF_INPUT: Final = b"\x00"
 # Close codes of RFC 6455, section 7.4.1: what was wrong with the request, and what passes.
 _REFUSALS: Final = (1002, 1003, 1007, 1008, 1009)
 _NORMAL: Final = 1000
+_POLICY: Final = 1008
 _INTERNAL: Final = 1011
 _TRY_LATER: Final = 1013
 _NETWORK: Final = (None, 1001, 1006, _INTERNAL, 1012, _TRY_LATER)
@@ -118,6 +121,12 @@ async def _connected(connecting: Any, url: str) -> Any:
     try:
         socket = await connecting
     except aiohttp.WSServerHandshakeError as error:
+        if error.status == 401:
+            raise AccessRefused(
+                error.status,
+                error.message,
+                "the gateway does not know who calls; give a key or token as headers=",
+            ) from error
         if error.status in (403, 404):
             raise NoSuchEndpoint(f"no such endpoint {url}") from error
         if error.status in (429, 503):
@@ -165,6 +174,8 @@ async def _read(socket: aiohttp.ClientWebSocketResponse, deliver: Deliver) -> No
 def _check_closing(code: int | None, reason: str) -> None:
     if code == _NORMAL:
         return
+    if code == _POLICY and reason.startswith(REFUSES_ACCESS):
+        raise AccessRefused(code, reason)
     if code in _REFUSALS:
         raise RequestRefused(f"the gateway refused the request (close code {code}): {reason}", code, reason)
     if code == _INTERNAL and _BUG.match(reason):

@@ -174,8 +174,6 @@ class WebSocketSession(WebSocketServerProtocol):
             refusal = UpgradeForbidden()
             raise ConnectionDeny(codes_for(refusal).http, str(refusal))
         try:
-            if request.path == DRY_RUN and (door := self.factory.backend.door) is not None:
-                door.admit(self.caller, DRY_RUN)
             self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
         except GatewayError as error:
             raise ConnectionDeny(codes_for(error).http, str(error)) from error
@@ -481,6 +479,14 @@ class WebSocketSession(WebSocketServerProtocol):
     async def _dry_run(self) -> None:
         """The whole conversation of /dry_run."""
         failure: GatewayError | None = None
+        door = self.factory.backend.door
+        try:
+            if door is not None:
+                # Not in the handshake: clients of WebSocket do not show what comes with a status.
+                door.admit(self.caller, DRY_RUN)
+        except GatewayError as error:
+            self._act(self._conversation.failed(error))
+            return
         try:
             await self.factory.backend.dispatcher.dry_run(caller=self.caller)
         except RateLimited as error:

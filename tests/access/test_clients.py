@@ -1,0 +1,74 @@
+"""Our own Client shows its credentials over every protocol, and learns why it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from gatewayd import Client
+from gatewayd.config.auth import AccessRule, AuthConfig
+from gatewayd.excepts import AccessRefused
+from tests.access.gateway import Guarded, guarded
+from tests.protocols.harness import in_thread
+
+AUTH = AuthConfig(
+    api_keys={name: (hashlib.sha256(f"key-{name}".encode()).hexdigest(),) for name in ("a", "b")},
+    rules=(AccessRule(("/search", "/dry_run"), ("a",)),),
+    forward_identity="x-identity",
+)
+PROTOCOLS = ("grpc", "http", "websocket")
+
+
+def client(gateway: Guarded, protocol: str) -> Client:
+    port = gateway.grpc_port if protocol == "grpc" else gateway.web.report().port
+    return Client(host="127.0.0.1", port=port, protocol=protocol)
+
+
+def refusal(call: Any) -> str:
+    with pytest.raises(AccessRefused) as caught:
+        call()
+    assert isinstance(caught.value, PermissionError)
+    assert "key-" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest_twisted.ensureDeferred
+async def test_a_client_posts_with_its_key_and_learns_why_it_may_not(protocol: str) -> None:
+    def talk(gateway: Guarded) -> list[str]:
+        with client(gateway, protocol) as own:
+            own.post("/search", headers={"x-api-key": "key-a"})
+            own.post("/search", metadata={"x-api-key": "key-a"})
+            return [
+                refusal(lambda: own.post("/search")),
+                refusal(lambda: own.post("/search", headers={"x-api-key": "key-x"})),
+                refusal(lambda: own.post("/search", headers={"x-api-key": "key-b"})),
+            ]
+
+    async with guarded(AUTH) as gateway:
+        nothing, wrong, other = await in_thread(talk, gateway)
+        passed = [request.headers for request in gateway.engine.requests]
+
+    assert "know who calls" in nothing
+    assert (
+        "API key" in wrong or protocol == "websocket"
+    )  # aiohttp does not show the body of a handshake's answer
+    assert "you may not call /search" in other
+    assert passed == [(("x-identity", "a"),)] * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_identity_is_never_what_a_client_says() -> None:
+    def talk(gateway: Guarded) -> None:
+        for protocol in PROTOCOLS:
+            with client(gateway, protocol) as own:
+                own.post("/search", headers={"x-api-key": "key-a", "x-identity": "root", "x-other": "1"})
+
+    async with guarded(AUTH, forward_headers=("x-*",)) as gateway:
+        await in_thread(talk, gateway)
+        passed = [dict(request.headers) for request in gateway.engine.requests]
+
+    assert passed == [{"x-identity": "a", "x-other": "1"}] * 3
