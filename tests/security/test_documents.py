@@ -57,7 +57,9 @@ def test_a_million_documents_in_three_megabytes(attack: Callable[..., Victim]) -
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "most_bytes"), [("/values", 150 * MB), ("/results", 150 * MB), ("/documents", 200 * MB)]
+    ("endpoint", "most_bytes"),
+    [("/values", 150 * MB), ("/results", 150 * MB), ("/documents", 200 * MB)],
+    ids=["tags", "parameters", "documents"],
 )
 def test_answers_of_many_small_values(attack: Callable[..., Victim], endpoint: str, most_bytes: int) -> None:
     victim = attack()
