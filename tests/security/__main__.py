@@ -33,10 +33,12 @@ def table(figures: Sequence[Mapping[str, str]]) -> str:
     """The section's text."""
     today = datetime.datetime.now(tz=datetime.UTC).date()
     lines = [
-        f"Measured {today} on {os.cpu_count()} CPUs ({platform.machine()}, {platform.system()}, "
-        f"Python {platform.python_version()}). Memory is the most that the gateway's process had above its "
-        "size at rest, which is what it held and what Python had not given back. The others are an ordinary "
-        "client that asks over HTTP during the attack.\n",
+        f"Measured {today} on {os.cpu_count()} CPUs ({platform.machine()}, {platform.system()}, Python "
+        f"{platform.python_version()}), which other work may share.",
+        "Memory is the most that the gateway's process had above its size at rest: what it held, and what",
+        "Python had not given back. The others are an ordinary client that asks over HTTP during the attack,",
+        "and waits for the one executor while that makes the large answers of an attack.",
+        "",
         f"| attack | {' | '.join(COLUMNS.values())} | remarks |",
         "| --- |" + " --- |" * (len(COLUMNS) + 1),
     ]

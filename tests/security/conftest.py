@@ -136,8 +136,13 @@ def attack(executor: ExecutorProcess) -> Iterator[Callable[..., Victim]]:
         }
         # What is freed goes back to the system at once, so that resident memory tells what is held.
         gateway = Gateway(flow, protocols=protocols, MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2")
-        victims.append(Victim(gateway))
-        return victims[-1]
+        victim = Victim(gateway)
+        victims.append(victim)
+        if "http" in protocols and "ssl_certfile" not in keys:
+            # From here on it is connected with the executor, and has what the first request loads.
+            victim.post()
+            victim.rest_bytes = victim.resident_bytes()
+        return victim
 
     yield start
     codes = [victim.gateway.stop(30.0) for victim in victims]
