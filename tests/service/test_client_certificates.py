@@ -258,3 +258,24 @@ def test_our_own_client_says_what_is_missing(required: Gateway, files: Certifica
         pytest.raises(Unreachable, match="tls_certfile="),
     ):
         client.post("/tag", ["x"])
+
+
+# -- certificates that name callers ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def named(files: Certificates) -> Iterator[Gateway]:
+    auth = {"certificate_identity": "subject", "rules": [{"endpoints": ["/tag"], "allow": ["alice"]}]}
+    yield from served(files.gateway(auth=auth))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_certificate_names_its_caller_to_rules(named: Gateway, files: Certificates, protocol: str) -> None:
+    assert ASK[protocol](named.ports[protocol], files, files.clients["good"]) == "xA"
+    with pytest.raises((KeyError, grpc.RpcError, websockets.ConnectionClosed)) as caught:
+        ASK[protocol](named.ports[protocol], files, files.clients["of the second"])
+    if isinstance(caught.value, grpc.RpcError):
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    elif isinstance(caught.value, websockets.ConnectionClosed):
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1008
