@@ -58,6 +58,14 @@ import attrs
 from gatewayd.redaction import without_passwords
 
 
+class BaseJinaException(BaseException):
+    """
+    Never raised itself: the base, beside Exception, of the errors of Flows and Clients that Jina has as well.
+
+    An ``except`` written for Jina may name it.
+    """
+
+
 class GatewayError(Exception):
     """Anything the gateway can explain to a client; ``str(error)`` is the explanation."""
 
@@ -437,7 +445,7 @@ class InternalError(GatewayError):
         return f"the gateway failed on request {self.request_id!r}; its log has the cause"
 
 
-class ConfigError(Exception):
+class ConfigError(Exception, BaseJinaException):
     """
     A Flow file, argument or variable that cannot be used; nothing has been started.
 

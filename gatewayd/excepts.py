@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BadClientInput,
         BadServer,
         BadServerFlow,
+        ExecutorError,
         NetworkError,
         NoSuchEndpoint,
         RequestRefused,
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
         TryLater,
         Unreachable,
     )
-    from gatewayd.errors import ConfigError
+    from gatewayd.errors import BaseJinaException, ConfigError
     from gatewayd.errors import PortTaken as PortAlreadyUsed
-    from gatewayd.flow.description import FlowError, FlowTopologyError
+    from gatewayd.flow.description import FlowBuildLevelError, FlowError, FlowTopologyError
     from gatewayd.flow.process import RuntimeFailToStart
 
 __all__ = [
@@ -34,7 +35,10 @@ __all__ = [
     "BadClientInput",
     "BadServer",
     "BadServerFlow",
+    "BaseJinaException",
     "ConfigError",
+    "ExecutorError",
+    "FlowBuildLevelError",
     "FlowError",
     "FlowTopologyError",
     "NetworkError",
@@ -48,7 +52,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BaseJinaException": ("gatewayd.errors", "BaseJinaException"),
     "ConfigError": ("gatewayd.errors", "ConfigError"),
+    "FlowBuildLevelError": ("gatewayd.flow.description", "FlowBuildLevelError"),
     "FlowError": ("gatewayd.flow.description", "FlowError"),
     "FlowTopologyError": ("gatewayd.flow.description", "FlowTopologyError"),
     "PortAlreadyUsed": ("gatewayd.errors", "PortTaken"),

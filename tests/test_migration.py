@@ -482,8 +482,9 @@ def _(folder: Path) -> None:
 
 @row("a Flow that does not run makes ConnectionError of `post`")
 def _(folder: Path) -> None:
-    with pytest.raises(RuntimeError, match="with"):
+    with pytest.raises(excepts.FlowBuildLevelError, match="with") as refused:
         Flow().post("/", Document())
+    assert isinstance(refused.value, RuntimeError)
 
 
 @row("`load_config(py_modules=...)` of a Flow is a KeyError")

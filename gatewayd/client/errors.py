@@ -9,6 +9,7 @@ What a Client raises.
         ├── QueryRefused          ... a GraphQL query (also a ConnectionError)
         └── AccessRefused         ... because of who sent it (also a PermissionError)
     BadServer                     an executor failed; holds its traceback
+    └── ExecutorError             in a gateway class (also a RuntimeError)
     BadServerFlow                 the gateway answered something that it should not have
     └── BrokenAnswer              over HTTP (also a ValueError)
     NetworkError                  no answer at all (a ConnectionError)
@@ -25,13 +26,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gatewayd.errors import BaseJinaException
+
 # How a gateway's own words begin; what stands before them is what it was told by or saw of an executor.
 GATEWAY: Final = "|Gateway:"
 
 _TOO_LARGE: Final = ("larger than", "larger message", "too large")
 
 
-class BadClient(Exception):
+class BadClient(Exception, BaseJinaException):
     """The call cannot be made as it was asked for."""
 
 
@@ -47,7 +50,7 @@ class NoSuchEndpoint(BadClient, ConnectionError):
     """The server has no such path."""
 
 
-class BadServer(Exception):
+class BadServer(Exception, BaseJinaException):
     """
     An executor failed. ``str(error)`` ends with the executor's own traceback.
 
@@ -78,7 +81,11 @@ class BadServer(Exception):
         return text
 
 
-class BadServerFlow(Exception):
+class ExecutorError(BadServer, RuntimeError):
+    """An executor failed on a request of a gateway class."""
+
+
+class BadServerFlow(Exception, BaseJinaException):
     """
     The gateway ended the call with a status that no other class here stands for.
 

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, TypeVar, overload
 from uuid import uuid4
 
-from gatewayd.client.errors import BadServer, RequestRefused, error_of
+from gatewayd.client.errors import ExecutorError, RequestRefused, error_of
 from gatewayd.client.inputs import batches, encoded_documents, encoded_parameters
 from gatewayd.client.response import Response
 from gatewayd.errors import BadRequest, GatewayError, IllegalHeader, codes_for
@@ -129,8 +129,9 @@ class Gateway:
         Headers with names that are not listed there can pass on what this class has found out, such as who
         the client is: no client can forge them.
 
-        Raises the errors of ``Client.post`` (``gatewayd.client.errors``): BadServer if an executor fails,
-        NetworkError if one cannot be reached, RequestRefused or BadClient for mistakes in the request.
+        Raises the errors of ``Client.post`` (``gatewayd.client.errors``): ExecutorError, a BadServer, if an
+        executor fails, NetworkError if one cannot be reached, RequestRefused or BadClient for mistakes in the
+        request.
         """
         try:
             sent = given(headers or {})
@@ -158,7 +159,7 @@ class Gateway:
         if return_responses:
             return response
         if response.failed:
-            raise BadServer(response.header, response)
+            raise ExecutorError(response.header, response)
         docs: DocumentArray = await self._here_or_in_thread(
             is_small(len(answer.documents)), lambda: response.docs
         )

@@ -19,7 +19,7 @@ import yaml
 from gatewayd.config import FlowConfig
 from gatewayd.config.loader import FlowDocument, Sources, read_flow_mapping
 from gatewayd.config.problems import KeyPath
-from gatewayd.errors import ConfigError
+from gatewayd.errors import BaseJinaException, ConfigError
 from gatewayd.executor.by_value import ByValue, CannotSend, importable_name, pack
 from gatewayd.executor.classes import class_named
 
@@ -33,6 +33,10 @@ class FlowError(ConfigError, ValueError):
 
 class FlowTopologyError(FlowError):
     """Executors that cannot be joined as asked."""
+
+
+class FlowBuildLevelError(RuntimeError, BaseJinaException):
+    """What a Flow cannot do before its start, or while it runs."""
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ from gatewayd.callers import caller_folder
 from gatewayd.config import DeploymentConfig
 from gatewayd.config.kinds import Refused
 from gatewayd.config.routes import routes_by_endpoint
-from gatewayd.flow.description import Description, FlowError, FlowTopologyError
+from gatewayd.flow.description import Description, FlowBuildLevelError, FlowError, FlowTopologyError
 from gatewayd.flow.keywords import (
     ExecutorKeywords,
     FlowKeywords,
@@ -39,7 +39,14 @@ if TYPE_CHECKING:
     from gatewayd.client.client import AsyncClient, SyncClient
     from gatewayd.flow.deployment import Deployment
 
-__all__ = ["Flow", "FlowError", "FlowTopologyError", "PortAlreadyUsed", "RuntimeFailToStart"]
+__all__ = [
+    "Flow",
+    "FlowBuildLevelError",
+    "FlowError",
+    "FlowTopologyError",
+    "PortAlreadyUsed",
+    "RuntimeFailToStart",
+]
 
 
 class Flow(Served[C_co]):

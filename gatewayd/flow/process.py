@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from gatewayd.errors import BaseJinaException
 from gatewayd.executor.by_value import own_path
 from gatewayd.executor.spec import BRIEF
 
@@ -38,7 +39,7 @@ _LEVELS: Final = {
 Event = Mapping[str, Any]
 
 
-class RuntimeFailToStart(SystemError, RuntimeError):
+class RuntimeFailToStart(SystemError, RuntimeError, BaseJinaException):
     """
     A Flow that cannot start; everything that had been started has ended.
 

@@ -22,7 +22,7 @@ from typing_extensions import TypeVar
 
 from gatewayd.client.post import CallKeywords, Post, Posts, Waiting
 from gatewayd.config import FlowConfig
-from gatewayd.flow.description import Description, to_yaml
+from gatewayd.flow.description import Description, FlowBuildLevelError, to_yaml
 from gatewayd.flow.process import RunningGateway
 from gatewayd.flow.settings import checked_gateway
 from gatewayd.flow.startup import addresses, startup
@@ -82,7 +82,7 @@ class Served(Posts[C_co]):
         what cannot be used; then everything has ended again. The caller is to ``close`` it.
         """
         if self._running is not None:
-            raise RuntimeError(f"this {self._kind} runs already")
+            raise FlowBuildLevelError(f"this {self._kind} runs already")
         flow = self.config
         mapping, by_value = self._description.portable()
         message: dict[str, Any] = {
@@ -185,14 +185,16 @@ class Served(Posts[C_co]):
         A Client for the first protocol; before the start, for the host and port that are set.
 
         With TLS it trusts the gateway's own certificate, and that alone, whatever names it has. Raises
-        RuntimeError where no port is known before the start.
+        FlowBuildLevelError where no port is known before the start.
         """
         if self._client is None:
             from gatewayd.client.client import Client
 
             port = self._ports()[0]
             if not port:
-                raise RuntimeError(f"{self._stands_still()}; its port is chosen then, unless one is set")
+                raise FlowBuildLevelError(
+                    f"{self._stands_still()}; its port is chosen then, unless one is set"
+                )
             gateway = self.config.gateway
             host = "127.0.0.1" if gateway.host in _EVERYWHERE else gateway.host
             certfile = None if gateway.tls is None else gateway.tls.pairs[0].certfile
@@ -250,15 +252,15 @@ class Served(Posts[C_co]):
         self._describe(attrs.evolve(self._description, gateway=gateway))
 
     def _describe(self, description: Description) -> None:
-        """Change what is described. Raises RuntimeError while it runs."""
+        """Change what is described. Raises FlowBuildLevelError while it runs."""
         if self._running is not None:
-            raise RuntimeError(f"this {self._kind} runs: change it before the start, or after close()")
+            raise FlowBuildLevelError(f"this {self._kind} runs: change it before the start, or after close()")
         self._description = description
         self._client = None  # it may be the Client of another address
 
     def _is_running(self) -> RunningGateway:
         if self._running is None:
-            raise RuntimeError(self._stands_still())
+            raise FlowBuildLevelError(self._stands_still())
         return self._running
 
     def _stands_still(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -143,6 +144,24 @@ def test_a_path_that_is_not_there_is_a_connection_error_too(kind):
             assert isinstance(info.value, ConnectionError)
 
 
+@pytest.mark.parametrize("kind", [Client, Waiting])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"detail": "Not Found", "hint": "executors bind /classify"}', ": executors bind /classify"),
+        (b'{"detail": "Not Found"}', ""),
+        (b'["hint"]', ""),
+        (b"hint", ""),
+    ],
+)
+def test_a_path_that_is_not_there_comes_with_the_gateways_hint(kind, body, said):
+    with http_server(lambda *_: (404, body)) as port:
+        client = kind(host="127.0.0.1", port=port, protocol="http")
+        with pytest.raises(NoSuchEndpoint, match="no such endpoint") as info:
+            client.post("/classify", "x")
+    assert re.search(f"/post{re.escape(said)}$", str(info.value))
+
+
 def test_a_query_that_is_refused_is_a_connection_error_too(gateway):
     client = Client(host="127.0.0.1", port=gateway.ports["http"], protocol="http")
     with http_server(lambda *_: (400, b"no query")) as port:
@@ -157,11 +176,41 @@ def test_excepts_has_the_names_that_code_for_the_reference_catches():
     from gatewayd.excepts import BadServerFlow as Named
 
     assert Named is BadServerFlow
-    assert [name for name in excepts.__all__ if not issubclass(getattr(excepts, name), Exception)] == []
+    assert [name for name in excepts.__all__ if not issubclass(getattr(excepts, name), BaseException)] == []
     assert issubclass(excepts.RuntimeFailToStart, SystemError)
     assert issubclass(excepts.RuntimeFailToStart, RuntimeError)
     with pytest.raises(ImportError):
         from gatewayd.excepts import Nonsense  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("BadClient", "BadClientCallback", "BadClientInput", "BadServer", "BadServerFlow", "ExecutorError"),
+        *("FlowBuildLevelError", "FlowTopologyError", "PortAlreadyUsed", "RuntimeFailToStart"),
+    ],
+)
+def test_the_base_of_the_references_errors_is_one_of_each_of_ours(name):
+    from gatewayd import excepts
+
+    kind = getattr(excepts, name)
+
+    assert issubclass(kind, excepts.BaseJinaException)
+    assert issubclass(kind, Exception)
+    assert not issubclass(excepts.NetworkError, excepts.BaseJinaException)
+
+
+def test_what_the_references_flow_level_check_refuses_is_refused_by_that_name():
+    from gatewayd import Flow
+    from gatewayd.excepts import BaseJinaException, FlowBuildLevelError
+
+    for call in (Flow().block, lambda: Flow().post("/"), lambda: Flow().client):
+        with pytest.raises(FlowBuildLevelError, match="does not run"):
+            call()
+    with Flow() as flow:
+        for call in (flow.start, lambda: flow.expose_endpoint("/a"), lambda: setattr(flow, "port", 5)):
+            with pytest.raises(BaseJinaException, match="runs"):
+                call()
 
 
 def test_a_missing_class_is_what_the_reference_says_of_it():

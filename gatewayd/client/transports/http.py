@@ -143,12 +143,13 @@ def check_status(
     if status < 300:
         return
     if status == 404:
-        raise NoSuchEndpoint(f"no such endpoint {url}")
+        hint = _text_of(body, "hint")[:_SHOWN]
+        raise NoSuchEndpoint(f"no such endpoint {url}" + (f": {hint}" if hint else ""))
     text = body.decode("utf-8", "replace")
     shown = text[:_SHOWN]
     described = _description(body, content_type) or shown
     if status == 429 or (status == 503 and wait is not None):
-        raise TryLater(_detail(body) or described, status, waiting_s(wait))
+        raise TryLater(_text_of(body, "detail") or described, status, waiting_s(wait))
     if status == 503:
         raise Unreachable(described, status)
     if status == 504:
@@ -156,7 +157,7 @@ def check_status(
     if status >= 500:
         raise BrokenAnswer(f"HTTP status {status}: {described}", status, shown)
     if status in UNKNOWN_OR_FORBIDDEN:
-        raise AccessRefused(status, text, _detail(body) or shown)
+        raise AccessRefused(status, text, _text_of(body, "detail") or shown)
     raise RequestRefused(f"the gateway refused the request (HTTP status {status}): {shown}", status, text)
 
 
@@ -170,10 +171,10 @@ def _description(body: bytes, content_type: str) -> str:
         return ""
 
 
-def _detail(body: bytes) -> str:
-    """The text of a gateway's refusal; empty where the body is not such."""
+def _text_of(body: bytes, key: str) -> str:
+    """What a gateway's refusal says in ``key``; empty where the body has no such text."""
     try:
-        return str(orjson.loads(body)["detail"])
+        return str(orjson.loads(body)[key])
     except (ValueError, TypeError, KeyError):
         return ""
 
