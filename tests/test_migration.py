@@ -742,6 +742,20 @@ async def _(folder: Path) -> None:
     assert np.isnan(sent_document(dispatcher).tensor[1])
 
 
+@row("NaN or an infinity in an answer is 500")
+async def _(folder: Path) -> None:
+    document = Document(tensor=np.array([1.5, np.nan, -np.inf]), tags={"a": np.nan}, weight=np.nan)
+
+    def answers(request: Request) -> Response:
+        return Response(request.request_id, "/", encoded_documents(DocumentArray([document])))
+
+    status, _, answer = await asked("POST", "/post", {}, dispatcher=FakeDispatcher(answers))
+    assert status == 200
+    (found,) = json.loads(answer)["data"]
+    assert (found["tensor"], found["tags"]) == ([1.5, None, None], {"a": None})
+    assert found["weight"] == "NaN"
+
+
 @row("a blob in URL-safe base64 loses bytes")
 async def _(folder: Path) -> None:
     dispatcher = FakeDispatcher()
