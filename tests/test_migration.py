@@ -519,6 +519,7 @@ def _(folder: Path) -> None:
     flow = Flow().add(env={"NUMBER": 3}, replicas="${{ ENV.NUMBER }}", uses_with={"a": "$NUMBER"})
     (found,) = flow.config.deployments
     assert (found.replicas, found.executor.uses_with) == (3, {"a": 3})
+    assert Flow(env={"T": "x"}).config_gateway(title="$T").config.gateway.title == "$T"
 
 
 @row("`flow['a']` is a `Deployment` that can be changed")

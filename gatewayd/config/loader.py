@@ -36,11 +36,13 @@ class FlowDocument:
     A loaded Flow file: its meaning as ``config``, and its content as ``mapping``.
 
     In ``mapping`` variables are replaced by their values, so that ``flow_from_mapping`` makes the same
-    ``config`` from it, here or in another process.
+    ``config`` from it, here or in another process. What ``unset`` warns of, variables without a value, is not
+    found again there.
     """
 
     config: FlowConfig
     mapping: dict[str, Any] = attrs.field(repr=False)
+    unset: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -166,9 +168,15 @@ def replaced(value: Any, source: Source, sources: Sources) -> Any:
 def _read(value: Any, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
     variables = _variables(sources.context, sources.environ)
     value = replaced(value, source, sources)
+    unset = warnings_of(source)
     config = _flow(value, Place(source), Folder(base_dir.absolute(), variables, sources.folders))
     restore_texts(value, source)
-    return FlowDocument(config, value)
+    return FlowDocument(config, value, unset)
+
+
+def warnings_of(source: Source) -> tuple[str, ...]:
+    """What has been warned of so far."""
+    return tuple(source.diagnostics.ordered(source.diagnostics.warnings))
 
 
 def restore_texts(value: Any, source: Source) -> None:
@@ -204,7 +212,7 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         "gateway": gateway,
         "deployments": built,
         "base_dir": str(folder.path),
-        "warnings": tuple(diagnostics.ordered(diagnostics.warnings)),
+        "warnings": warnings_of(place.source),
         "conflicts": tuple(diagnostics.ordered(diagnostics.conflicts)),
     }
     return FlowConfig(**model_arguments(FLOW, flow, FlowConfig, but=computed.keys()), **computed)

@@ -46,7 +46,9 @@ class Description:
 
     ``uses`` may be a class, and ``uses_with`` may hold any object. Files are named by absolute paths;
     modules are found in ``base_dir``, and what is not there in ``folders``. Variables are replaced in
-    executors when a Flow is checked or started; in those at ``loaded``, a file's, they have been.
+    executors and the ``uses_with`` of a gateway class when a Flow is checked or started; in the executors at
+    ``loaded``, and with ``gateway_loaded``, they have been, because these are a file's. ``unset`` are the
+    warnings of variables that had no value then.
     """
 
     with_: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -55,16 +57,19 @@ class Description:
     base_dir: str = "."
     folders: tuple[Path, ...] = ()
     loaded: frozenset[int] = frozenset()
+    gateway_loaded: bool = False
+    unset: tuple[str, ...] = ()
 
     def config(self) -> FlowConfig:
         """All of it, checked. Raises FlowError."""
         mapping, _ = self.separated()
-        return self._read(mapping).config
+        config = self._read(mapping).config
+        return attrs.evolve(config, warnings=(*self.unset, *config.warnings))
 
-    def portable(self) -> tuple[dict[str, Any], dict[str, str]]:
+    def portable(self) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
         """
         As ``separated``, with the values of variables, and the objects as text, among them classes that
-        ``uses`` names.
+        ``uses`` names; and warnings of the variables that have no value.
 
         Raises FlowError for what cannot be used or sent.
         """
@@ -83,7 +88,7 @@ class Description:
                 index = key.partition(".")[0]
                 where = "gateway" if key == "gateway" else f"executors[{index}]"
                 raise FlowError(f"Flow: {where}.{error}") from error.__cause__
-        return mapping, by_value
+        return mapping, by_value, (*self.unset, *document.unset)
 
     def separated(self) -> tuple[dict[str, Any], dict[str, ByValue]]:
         """
@@ -122,6 +127,8 @@ class Description:
         parts: list[KeyPath] = [
             ("executors", index) for index in range(len(self.executors)) if index not in self.loaded
         ]
+        if not self.gateway_loaded:
+            parts.append(("gateway", "uses_with"))
         with as_flow_error():
             return read_flow_mapping(
                 mapping, Sources(parts=parts, folders=self.folders), base_dir=self.base_dir

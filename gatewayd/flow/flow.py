@@ -83,7 +83,8 @@ class Flow(Served[C_co]):
         """
         checked = checked_gateway(settings, caller_folder=caller_folder())
         gateway = {**self._description.gateway, **checked}
-        return self._changed(copy_flow, gateway=gateway)
+        loaded = self._description.gateway_loaded and "uses_with" not in checked
+        return self._changed(copy_flow, gateway=gateway, gateway_loaded=loaded)
 
     def add(
         self,
@@ -110,7 +111,8 @@ class Flow(Served[C_co]):
             )
         description = description_of(deployment)
         (executor,) = description.executors
-        return self._added(settings, copy_flow, executor, replaced=bool(description.loaded))
+        added = self._added(settings, copy_flow, executor, replaced=bool(description.loaded))
+        return added._changed(False, unset=(*self._description.unset, *description.unset))
 
     def needs(
         self,

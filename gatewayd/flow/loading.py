@@ -16,12 +16,14 @@ from gatewayd.config.deployments import unwrapped
 from gatewayd.config.document import parse
 from gatewayd.config.files import read_text
 from gatewayd.config.loader import (
+    FlowDocument,
     Sources,
     read_flow,
     read_flow_mapping,
     read_flow_text,
     replaced,
     restore_texts,
+    warnings_of,
 )
 from gatewayd.config.problems import Diagnostics, Place, Source
 from gatewayd.flow.description import Description, as_flow_error, with_objects
@@ -85,6 +87,7 @@ def loaded_deployment(
         value, where, folder = _content(source, sources, diagnostics)
         diagnostics.raise_problems()
         value = replaced(value, where, sources)
+        unset = warnings_of(where)
         if not isinstance(value, dict) or value.get("jtype") != "Deployment":
             Place(where).refuse(
                 "found another document; accepted: jtype: Deployment, with its settings in with"
@@ -95,7 +98,7 @@ def loaded_deployment(
         restore_texts(value, where)
         description = deployment(*_settings(value, where, keywords), folders)
     asyncio = bool((value.get("with") or {}).get("asyncio", False))
-    return attrs.evolve(description, loaded=frozenset([0])), asyncio
+    return attrs.evolve(description, loaded=frozenset([0]), gateway_loaded=True, unset=unset), asyncio
 
 
 def _settings(
@@ -142,19 +145,21 @@ def _read_flow(source: FlowSource, sources: Sources) -> Description:
             described = _described(source, folders)
             plain, _ = described.separated()
             # With keys that no Flow has, so that they are refused.
-            content = read_flow_mapping({**source, **plain}, sources, base_dir=Path.cwd()).mapping
+            found = read_flow_mapping({**source, **plain}, sources, base_dir=Path.cwd())
+            content = found.mapping
             executors = zip(described.executors, content.get("executors", ()), strict=True)
             return attrs.evolve(
                 described,
                 with_=content.get("with", {}),
                 gateway=with_objects(content.get("gateway", {}), described.gateway),
                 executors=tuple(with_objects(plain_item, item) for item, plain_item in executors),
+                unset=found.unset,
             )
         if isinstance(source, str | Path) and not _is_yaml(source):
             path = _found(source, sources.folders)
-            return _described(read_flow(path, sources).mapping, [path.parent, *sources.folders])
+            return _loaded(read_flow(path, sources), [path.parent, *sources.folders])
         text, name = _text(source)
-        return _described(read_flow_text(text, sources, base_dir=Path.cwd(), name=name).mapping, folders)
+        return _loaded(read_flow_text(text, sources, base_dir=Path.cwd(), name=name), folders)
 
 
 def _content(source: FlowSource, sources: Sources, diagnostics: Diagnostics) -> tuple[Any, Source, Path]:
@@ -187,6 +192,10 @@ def _found(name: str | Path, folders: Iterable[Path]) -> Path:
     raise FileNotFoundError(f"can not find {name}, looked in {', '.join(map(str, folders))}")
 
 
+def _loaded(document: FlowDocument, folders: list[Path]) -> Description:
+    return attrs.evolve(_described(document.mapping, folders), unset=document.unset)
+
+
 def _described(value: Mapping[str, Any], folders: list[Path]) -> Description:
     executors = value.get("executors") or value.get("deployments") or []
     if not isinstance(executors, list | tuple):  # refused when the whole is read
@@ -198,6 +207,7 @@ def _described(value: Mapping[str, Any], folders: list[Path]) -> Description:
         base_dir=str(folders[0]),
         folders=tuple(folders[1:]),
         loaded=frozenset(range(len(executors))),
+        gateway_loaded=True,
     )
 
 

@@ -84,10 +84,11 @@ class Served(Posts[C_co]):
         if self._running is not None:
             raise FlowBuildLevelError(f"this {self._kind} runs already")
         flow = self.config
-        mapping, by_value = self._description.portable()
+        mapping, by_value, unset = self._description.portable()
         message: dict[str, Any] = {
             "flow": mapping,
             "by_value": by_value,
+            "unset": unset,
             "base_dir": self._description.base_dir,
             "folders": [str(folder) for folder in self._description.folders],
         }

@@ -59,6 +59,7 @@ def main() -> int:
     except ConfigError as error:
         report({"event": "failed", "kind": "ConfigError", "error": str(error)})
         return 1
+    flow = attrs.evolve(flow, warnings=(*order["unset"], *flow.warnings))
     if order["wait_for_floating"]:
         flow = attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, floating_grace_period_s=None))
     os.environ.update(flow.gateway.env)

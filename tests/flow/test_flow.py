@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from docarray import Document, DocumentArray
 
-from gatewayd import Executor, Flow, requests
+from gatewayd import Deployment, Executor, Flow, requests
 from gatewayd.config import Listener
 from gatewayd.flow.flow import FlowError, FlowTopologyError, PortAlreadyUsed, RuntimeFailToStart
 from gatewayd.flow.served import description_of
@@ -340,6 +341,63 @@ def test_a_variable_that_is_not_set_is_named_where_its_value_is_refused(monkeypa
     assert Flow().add(name="a", uses_with={"v": "5$ or $NOPE"})["a"].executor.uses_with == {
         "v": "5$ or $NOPE"
     }
+
+
+FLOW_WITH_VARIABLES = """
+jtype: Flow
+gateway: {title: $NOPE_A}
+executors:
+- {uses_with: {text: '${{ ENV.NOPE_B }}'}}
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "file", "map"])
+def test_a_variable_that_is_not_set_is_warned_of_in_the_log_as_by_the_service(tmp_path, capfd, form):
+    source = FLOW_WITH_VARIABLES
+    if form == "file":
+        source = tmp_path / "flow.yml"
+        source.write_text(FLOW_WITH_VARIABLES)
+    elif form == "map":
+        source = yaml.safe_load(FLOW_WITH_VARIABLES)
+    names = ("NOPE_A", "NOPE_B", "NOPE_C")
+
+    flow = Flow.load_config(source).add(uses_with={"c": "$NOPE_C"})
+
+    said = [line for line in flow.config.warnings if "is not set" in line]
+    assert [name for name, line in zip(names, said, strict=True) if name in line] == list(names)
+    with flow:
+        pass
+    log = capfd.readouterr().err
+    for line in said:
+        assert log.count(line) == 1
+
+
+def test_of_a_deployments_file_it_is_warned_of_wherever_it_runs(capfd):
+    with Flow().add(Deployment.load_config("jtype: Deployment\nwith: {uses_with: {a: $NOPE_D}}")):
+        pass
+    with Deployment.load_config("jtype: Deployment\nwith: {uses_with: {a: $NOPE_E}}"):
+        pass
+    log = capfd.readouterr().err
+    assert [log.count(f"the environment variable {name} is not set") for name in ("NOPE_D", "NOPE_E")] == [
+        1,
+        1,
+    ]
+
+
+def test_of_the_gateways_keywords_in_python_only_uses_with_has_variables(monkeypatch):
+    monkeypatch.setenv("WORD", "hello")
+    front = {"uses": "front:Front", "uses_with": {"a": "$WORD", "b": "${{ ENV.WORD }}", "c": "$OWN"}}
+
+    found = Flow(env={"OWN": "$WORD"}).config_gateway(**front, title="$WORD").config.gateway
+    text = Flow().config_gateway(**front).to_yaml()
+    kept = Flow.load_config({"jtype": "Flow", "gateway": front}, substitute=False)
+
+    assert found.custom.uses_with == {"a": "hello", "b": "hello", "c": "$WORD"}
+    assert (found.title, found.env) == ("$WORD", {"OWN": "$WORD"})
+    assert "$WORD" in text
+    assert kept.config.gateway.custom.uses_with["a"] == "$WORD"
+    assert kept.config_gateway(title="x").config.gateway.custom.uses_with["a"] == "$WORD"
+    assert kept.config_gateway(uses_with={"a": "$WORD"}).config.gateway.custom.uses_with["a"] == "hello"
 
 
 def test_files_named_by_variables_are_found(monkeypatch, tmp_path):
