@@ -32,6 +32,9 @@ def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
 
 def serve_executor(settings: Mapping[str, Any]) -> int:
     """Serve one executor in this process until SIGTERM or Ctrl-C. Returns the exit code."""
+    from gatewayd.executor import group
+
+    group.lead_alone()
     import yaml
 
     from gatewayd.config import flow_from_mapping

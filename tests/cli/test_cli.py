@@ -1,13 +1,18 @@
 """The command ``gatewayd``, as a process: what it prints and its exit codes."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.processes import Child, Gateway, environment, free_ports
+from tests.paths import ROOT
+from tests.processes import Child, Gateway, environment, free_ports, runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -244,6 +249,49 @@ def test_an_executor_serves_alone_until_it_is_stopped(project, start):
     assert run("ping", url).returncode == 0
     assert run("status", url).returncode == 0
     assert child.stop() == 0
+
+
+def with_child(pids, kind):
+    parents = ROOT / "tests" / "parents.py"
+    arguments = ["--uses-with", f"pids={pids}", "--uses-with", f"kind={kind}"]
+    return ["executor", "--uses", "Parent", "--py-modules", str(parents), *arguments]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", ["popen", "stubborn", "fork"])
+def test_what_an_executor_alone_has_started_ends_with_it(start, tmp_path, kind, number):
+    child = start(*with_child(tmp_path / "pids", kind))
+    child.line("serves at")
+    pid = int((tmp_path / "pids").read_text())
+    assert runs(pid)
+    assert os.getpgid(pid) == child.pid
+
+    os.kill(child.pid, number)
+
+    until(lambda: not runs(pid))
+    assert child.stop() == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+
+
+IN_A_TERMINAL = "import os, pty, sys; print('ended:', os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize("behind_a_shell", [False, True])
+def test_ctrl_c_in_a_terminal_ends_an_executor_alone_and_its_children(tmp_path, behind_a_shell):
+    command = [*COMMAND, *with_child(tmp_path / "pids", "popen")]
+    if behind_a_shell:
+        command = ["sh", "-c", f"{shlex.join(command)}; exit $?"]
+    child = Child([sys.executable, "-c", IN_A_TERMINAL, *command])
+    try:
+        child.line("serves at")
+        pid = int((tmp_path / "pids").read_text())
+        assert runs(pid)
+
+        child.tell("\x03")
+
+        until(lambda: not runs(pid))
+        child.line(r"ended: (0|-2|130)$" if behind_a_shell else "ended: 0$")  # a shell may end by the signal
+    finally:
+        child.kill()
 
 
 def test_an_executor_that_cannot_be_loaded_says_why():
