@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import pytest_twisted
@@ -20,6 +20,8 @@ AUTH = AuthConfig(
     forward_identity="x-identity",
 )
 PROTOCOLS = ("grpc", "http", "websocket")
+# The Client's gRPC is that of grpc.aio, which cannot serve on another loop of the same process as well.
+SERVER: Final = "gatewayd"
 
 
 def client(gateway: Guarded, protocol: str) -> Client:
@@ -48,7 +50,7 @@ async def test_a_client_posts_with_its_key_and_learns_why_it_may_not(protocol: s
                 refusal(lambda: own.post("/search", headers={"x-api-key": "key-b"})),
             ]
 
-    async with guarded(AUTH) as gateway:
+    async with guarded(AUTH, grpc_server=SERVER) as gateway:
         nothing, wrong, other = await in_thread(talk, gateway)
         passed = [request.headers for request in gateway.engine.requests]
 
@@ -67,7 +69,7 @@ async def test_an_identity_is_never_what_a_client_says() -> None:
             with client(gateway, protocol) as own:
                 own.post("/search", headers={"x-api-key": "key-a", "x-identity": "root", "x-other": "1"})
 
-    async with guarded(AUTH, forward_headers=("x-*",)) as gateway:
+    async with guarded(AUTH, grpc_server=SERVER, forward_headers=("x-*",)) as gateway:
         await in_thread(talk, gateway)
         passed = [dict(request.headers) for request in gateway.engine.requests]
 
