@@ -3,8 +3,9 @@
 
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "folders": others that paths may start
-at, "parent": pid, "by_value": {...}, "log_level": ..., "wait_for_floating": whether a stop waits for all
-floating calls, "warns_of_strangers": whether the log may}``, where ``by_value`` maps ``<index of the
+at, "parent": pid, "by_value": {...}, "unset": warnings of variables without a value, "log_level": ...,
+"wait_for_floating": whether a stop waits for all floating calls, "warns_of_strangers": whether the log
+may}``, where ``by_value`` maps ``<index of the
 executor>`` (or ``<index>.uses_before``, or ``gateway``) to the class or object that is sent by value. Reports
 go back as lines of JSON on what was standard output (see ``service.py``).
 
