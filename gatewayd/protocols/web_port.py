@@ -176,7 +176,13 @@ class WebPort:
             port=port,
             tls=tls,
             connections=len(self.connections),
-            try_it=f"{curl} -H 'content-type: application/json' -d '{{}}'"
-            if "http" in self._listener.protocols
-            else None,
+            try_it=self._try_it(f"{curl} -H 'content-type: application/json' -d '{{}}'"),
         )
+
+    def _try_it(self, curl: str) -> str | None:
+        auth = self._backend.gateway.auth
+        if "http" not in self._listener.protocols:
+            return None
+        if auth is None:
+            return curl
+        return f"{curl} -H '{auth.api_key_header}: KEY'" if auth.takes_keys else None

@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 
 from gatewayd import Client
-from gatewayd.config.auth import AccessRule, AuthConfig
+from gatewayd.config.auth import AccessRule, AuthConfig, HookConfig
 from gatewayd.excepts import AccessRefused
 from tests.access.gateway import Guarded, guarded
 from tests.protocols.harness import in_thread
@@ -74,3 +74,11 @@ async def test_an_identity_is_never_what_a_client_says() -> None:
         passed = [dict(request.headers) for request in gateway.engine.requests]
 
     assert passed == [{"x-identity": "a", "x-other": "1"}] * 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_first_request_that_the_log_shows_has_a_place_for_the_key() -> None:
+    async with guarded(AUTH, grpc_server=SERVER) as gateway:
+        assert (gateway.web.report().try_it or "").endswith(" -d '{}' -H 'x-api-key: KEY'")
+    async with guarded(AuthConfig(hook=HookConfig("http://127.0.0.1:1/")), grpc_server=SERVER) as gateway:
+        assert gateway.web.report().try_it is None
