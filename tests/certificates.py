@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-from gatewayd.tls.credentials import Credentials, PairFiles, TlsFiles
+from gatewayd.tls.credentials import PairFiles, TlsCredentials, TlsFiles
 from gatewayd.tls.files import load_credentials
 
 _PEM = serialization.Encoding.PEM
@@ -107,7 +107,7 @@ class Files:
         return {"ssl_certfile": str(self.chain), "ssl_keyfile": str(self.key)}
 
     @property
-    def credentials(self) -> Credentials:
+    def credentials(self) -> TlsCredentials:
         return load_credentials(TlsFiles((PairFiles(str(self.chain), str(self.key)),)))
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import attrs
 from twisted.internet.defer import Deferred, fail
 
-from gatewayd.access.door import Door
+from gatewayd.access.control import AccessControl
 from gatewayd.errors import GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
@@ -38,9 +38,9 @@ class Guard:
     has sent in it.
     """
 
-    def __init__(self, engine: Engine, door: Door, forward_identity: str | None = None) -> None:
+    def __init__(self, engine: Engine, access: AccessControl, forward_identity: str | None = None) -> None:
         self._engine = engine
-        self._door = door
+        self._access = access
         self._forward_identity = forward_identity
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
@@ -51,12 +51,12 @@ class Guard:
         return self._engine.dispatch(request, timeout_s=timeout_s)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
-        """Who may do it is asked by protocols, of the door."""
+        """Who may do it is asked by protocols, of the access control."""
         return self._engine.dry_run(documents, caller=caller)
 
     def _admitted(self, request: Request) -> Request:
         """``request`` as it is passed on. Raises GatewayError if it may not be."""
-        self._door.check(request.caller, request.endpoint)
+        self._access.check(request.caller, request.endpoint)
         if self._forward_identity is None:
             return request
         headers = with_identity(request.headers, self._forward_identity, request.caller)

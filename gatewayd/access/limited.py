@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred, fail
 
-from gatewayd.access.door import DRY_RUN
+from gatewayd.access.control import DRY_RUN
 from gatewayd.access.guard import Engine
 from gatewayd.access.rates import Rates
 from gatewayd.bounded_log import BoundedLogger

@@ -2,7 +2,7 @@
 Which caller may call what (pure).
 
 The first rule that names the endpoint decides, and what no rule names is for no caller. An endpoint is an
-executor's; what the gateway itself answers has the names in ``door``.
+executor's; what the gateway itself answers has the names in ``control``.
 """
 
 from __future__ import annotations

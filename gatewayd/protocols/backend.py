@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
-from gatewayd.access.door import Door
+from gatewayd.access.control import AccessControl
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
@@ -19,7 +19,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.buffers import Buffers
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]
 
@@ -57,7 +57,7 @@ class Backend:
     ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
-    far as it is known now. With a ``door`` each protocol asks it who calls, before anything else.
+    far as it is known now. With ``access`` control each protocol asks it who calls, before anything else.
     ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
     ``secure_headers`` are those of every answer of HTTP over TLS.
     """
@@ -69,10 +69,10 @@ class Backend:
     reactor: PortReactor
     buffers: Buffers
     bridge: Bridge
-    tls: Credentials | None = None
+    tls: TlsCredentials | None = None
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
-    door: Door | None = None
+    access: AccessControl | None = None
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)

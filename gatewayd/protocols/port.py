@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.config import Listener
 from gatewayd.protocols.backend import Backend
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 # Protocols that can share a port name the same module. It is imported when a listener needs it: half of what
 # a gateway imports is for the web, and one for gRPC alone needs none of that.
@@ -69,7 +69,7 @@ class Port(Protocol):
         """Every executor has served once: report the port as healthy."""
         ...
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """
         Use these for TLS connections from now on; those there are stay as they are.
 

@@ -23,7 +23,7 @@ from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.web import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
@@ -132,7 +132,7 @@ class ListeningPorts:
         """The address of the first."""
         return self._ports[0].getHost()
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""
         assert self._tls is not None, "renew without TLS"
         self._tls.renew(credentials)

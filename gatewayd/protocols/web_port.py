@@ -33,7 +33,7 @@ from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.protocols.tcp import ListeningPorts, listen_tcp
 from gatewayd.protocols.websocket.deflate import usable_offers
 from gatewayd.protocols.websocket.listener import WebSocketListener
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 _EXTENSIONS = b"sec-websocket-extensions"
 
@@ -145,7 +145,7 @@ class WebPort:
     def set_serving(self) -> None:
         """HTTP has no health that depends on the executors."""
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""
         assert self._listening is not None, "renew before listen"
         self._listening.renew(credentials)

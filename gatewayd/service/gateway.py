@@ -19,11 +19,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gatewayd.access.door import Door
-from gatewayd.access.entrance import Entrance
+from gatewayd.access.control import AccessControl
 from gatewayd.access.guard import Engine
 from gatewayd.access.limited import Limited
 from gatewayd.access.proxies import Proxies
+from gatewayd.access.service import AccessService
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
@@ -38,7 +38,7 @@ from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_maps
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.renewal import Renewal, Watched
 
@@ -84,7 +84,7 @@ class GatewayServer:
         self._exposed = for_clients(self._dispatcher, expose_errors=flow.gateway.expose_errors)
         self._supervisor = supervisor
         self._custom: Mounted | None = None
-        self._entrance: Entrance | None = None
+        self._access_service: AccessService | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
         self._renewal: Renewal | None = None
@@ -115,15 +115,15 @@ class GatewayServer:
         if settings.rates:
             engine = Limited(engine, settings.rates, self._reactor)
         proxies = Proxies.of(settings)
-        door = Door(proxies=proxies) if settings.rates else None
+        access = AccessControl(proxies=proxies) if settings.rates else None
         if settings.auth is not None:
-            self._entrance = Entrance(settings.auth, self._reactor, self._bridge.offload, proxies)
+            self._access_service = AccessService(settings.auth, self._reactor, self._bridge.offload, proxies)
             # Who may not call does not use up what others may.
-            engine, door = self._entrance.guarded(engine), self._entrance.door
+            engine, access = self._access_service.guarded(engine), self._access_service.access
         backend = Backend(
             gateway=settings,
             dispatcher=engine,
-            door=door,
+            access=access,
             status=_status,
             offload=self._bridge.offload,
             reactor=self._reactor,
@@ -134,8 +134,8 @@ class GatewayServer:
             endpoints=self._pool.endpoints,
         )
         self._bridge.start()
-        if self._entrance is not None:
-            self._entrance.start()
+        if self._access_service is not None:
+            self._access_service.start()
         for listener in settings.listeners:
             port = make_port(listener, backend)
             port.listen()
@@ -164,7 +164,7 @@ class GatewayServer:
         if self.is_open and self._warns_of_strangers:
             log.warn("{warning}", warning=open_to_strangers)
 
-    def _renewed(self, credentials: Credentials) -> None:
+    def _renewed(self, credentials: TlsCredentials) -> None:
         for port in self._ports:
             port.renew(credentials)
 
@@ -239,8 +239,8 @@ class GatewayServer:
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._supervisor.stop(left_s)
         self._pool.close()
-        if self._entrance is not None:
-            self._entrance.stop()
+        if self._access_service is not None:
+            self._access_service.stop()
         await self._bridge.stop()
         for port in self._ports:
             await port.stop()

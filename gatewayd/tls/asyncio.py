@@ -6,11 +6,11 @@ import os
 import ssl
 import tempfile
 
-from gatewayd.tls.credentials import Credentials, KeyPair, UnusableTlsFile
+from gatewayd.tls.credentials import KeyPair, TlsCredentials, UnusableTlsFile
 from gatewayd.tls.web import CIPHERS
 
 
-def ssl_context_of(credentials: Credentials, *protocols: str) -> ssl.SSLContext:
+def ssl_context_of(credentials: TlsCredentials, *protocols: str) -> ssl.SSLContext:
     """
     A server's context for TLS 1.2 and newer, which agrees on one of ``protocols`` by ALPN.
 
@@ -31,7 +31,7 @@ def ssl_context_of(credentials: Credentials, *protocols: str) -> ssl.SSLContext:
     return default
 
 
-def _context_of(pair: KeyPair, credentials: Credentials, protocols: tuple[str, ...]) -> ssl.SSLContext:
+def _context_of(pair: KeyPair, credentials: TlsCredentials, protocols: tuple[str, ...]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)

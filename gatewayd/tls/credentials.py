@@ -85,7 +85,7 @@ class Authorities:
 
 
 @attrs.frozen
-class Credentials:
+class TlsCredentials:
     """What was in ``TlsFiles`` at one moment, checked. It never changes: renewed files make another one."""
 
     pairs: tuple[KeyPair, ...]

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from gatewayd.tls.credentials import (
     PAIR,
     Authorities,
-    Credentials,
     KeyPair,
     PairFiles,
     Setting,
+    TlsCredentials,
     TlsFiles,
     UnusableTlsFile,
 )
@@ -34,7 +34,7 @@ from gatewayd.tls.web import context_of
 _KNOWN_TO_GRPC: Final = (None, "secp521r1", "Ed25519")
 
 
-def load_credentials(files: TlsFiles, now: datetime | None = None) -> Credentials:
+def load_credentials(files: TlsFiles, now: datetime | None = None) -> TlsCredentials:
     """
     Read and check everything. Certificates must be valid at ``now``, by default the time of the call.
 
@@ -44,7 +44,7 @@ def load_credentials(files: TlsFiles, now: datetime | None = None) -> Credential
     authorities = (
         None if files.client_ca is None else load_authorities(files.client_ca, now, files.client_ca_at)
     )
-    return Credentials(pairs, authorities, files.client_auth)
+    return TlsCredentials(pairs, authorities, files.client_auth)
 
 
 def load_key_pair(files: PairFiles, now: datetime | None = None, *, grpc: bool = False) -> KeyPair:

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from twisted.internet import ssl
 
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 
 class CallTls:
@@ -19,12 +19,12 @@ class CallTls:
     instead, and its key pair, if there is one, is shown to servers that ask.
     """
 
-    def __init__(self, roots: Any = None, credentials: Credentials | None = None) -> None:
+    def __init__(self, roots: Any = None, credentials: TlsCredentials | None = None) -> None:
         self._roots = roots
-        self._credentials = credentials or Credentials(())
+        self._credentials = credentials or TlsCredentials(())
         self._made: dict[str, Any] = {}
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Connections from now on have these; those there are keep theirs."""
         self._credentials = credentials
         self._made.clear()

@@ -20,7 +20,14 @@ from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock, Timer
 from gatewayd.offload import Offload
-from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, PairFiles, TlsFiles, UnusableTlsFile
+from gatewayd.tls.credentials import (
+    Authorities,
+    KeyPair,
+    PairFiles,
+    TlsCredentials,
+    TlsFiles,
+    UnusableTlsFile,
+)
 from gatewayd.tls.files import load_authorities, load_key_pair
 
 log = Logger()
@@ -74,8 +81,8 @@ class Renewal:
     def __init__(
         self,
         watched: Watched,
-        credentials: Credentials,
-        renewed: Callable[[Credentials], None],
+        credentials: TlsCredentials,
+        renewed: Callable[[TlsCredentials], None],
         *,
         clock: Clock,
         offload: Offload,

@@ -11,7 +11,7 @@ from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from gatewayd.tls.credentials import Authorities, Credentials, KeyPair, UnusableTlsFile
+from gatewayd.tls.credentials import Authorities, KeyPair, TlsCredentials, UnusableTlsFile
 
 # Of TLS 1.2 only what has forward secrecy and authenticated encryption (RFC 9325 section 4.2); all ciphers of
 # TLS 1.3 have both.
@@ -26,11 +26,11 @@ _GROUPS: Final = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 class WebTls:
     """Makes the TLS of each connection to a port, for ``TLSMemoryBIOFactory``. Reactor only."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: TlsCredentials) -> None:
         """Raises UnusableTlsFile if OpenSSL refuses a certificate or key."""
         self._context = _default_context(credentials)
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Connections from now on have these; those there are keep theirs. Raises UnusableTlsFile."""
         self._context = _default_context(credentials)
 
@@ -39,7 +39,7 @@ class WebTls:
         return SSL.Connection(self._context, None)
 
 
-def _default_context(credentials: Credentials) -> SSL.Context:
+def _default_context(credentials: TlsCredentials) -> SSL.Context:
     """The context of the first pair, which hands clients that name another pair's server to that one's."""
     contexts = [context_of(each, credentials) for each in credentials.pairs]
     # One for all: OpenSSL looks it up before it knows which pair is asked for, and then compares the names.
@@ -61,7 +61,7 @@ def _default_context(credentials: Credentials) -> SSL.Context:
     return default
 
 
-def context_of(key_pair: KeyPair, credentials: Credentials | None = None) -> SSL.Context:
+def context_of(key_pair: KeyPair, credentials: TlsCredentials | None = None) -> SSL.Context:
     """
     Twisted's settings, for TLS 1.2 and newer; what is added to them says why.
 

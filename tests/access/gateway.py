@@ -10,7 +10,7 @@ import attrs
 import grpc
 from twisted.internet import reactor as _reactor
 
-from gatewayd.access.entrance import Entrance
+from gatewayd.access.service import AccessService
 from gatewayd.bridge import Bridge
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.model import GatewayConfig, Listener
@@ -28,7 +28,7 @@ class Guarded:
     """One that listens; ``engine`` has the requests that were let through."""
 
     engine: FakeDispatcher
-    entrance: Entrance
+    service: AccessService
     web: WebPort
     grpc_port: int
 
@@ -51,28 +51,28 @@ async def guarded(auth: AuthConfig, **settings: Any) -> AsyncIterator[Guarded]:
     engine = FakeDispatcher()
     gateway = GatewayConfig(host="127.0.0.1", auth=auth, expose_graphql_endpoint=True, **settings)
     bridge = Bridge(reactor)
-    entrance = Entrance(auth, reactor, bridge.offload)
+    service = AccessService(auth, reactor, bridge.offload)
     backend = Backend(
         gateway,
-        entrance.guarded(engine),
+        service.guarded(engine),
         status_maps,
         bridge.offload,
         reactor,
         Buffers(gateway.max_buffered_bytes),
         bridge,
-        door=entrance.door,
+        access=service.access,
     )
     bridge.start()
-    entrance.start()
+    service.start()
     web = WebPort(Listener(("http", "websocket")), backend)
     grpc_port = make_port(Listener(("grpc",)), backend)
     web.listen()
     grpc_port.listen()
     grpc_port.set_serving()
     try:
-        yield Guarded(engine, entrance, web, grpc_port.report().port)
+        yield Guarded(engine, service, web, grpc_port.report().port)
     finally:
-        entrance.stop()
+        service.stop()
         await closed(web)
         await grpc_port.drain(0)
         await bridge.stop()

@@ -1,4 +1,4 @@
-"""With a door, every protocol says from where a request came."""
+"""With access control, every protocol says from where a request came."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import requests
 import websockets
 from twisted.internet import reactor
 
-from gatewayd.access.door import Door
+from gatewayd.access.control import AccessControl
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.messages import methods, wire
@@ -34,7 +34,7 @@ async def test_of_http_graphql_and_websocket() -> None:
             await connection.send(json.dumps({"data": []}))
             await asyncio.wait_for(connection.recv(), 10)
 
-    async with served(("http", "websocket"), door=Door(), expose_graphql_endpoint=True) as gateway:
+    async with served(("http", "websocket"), access=AccessControl(), expose_graphql_endpoint=True) as gateway:
         await in_thread(requests.post, f"{gateway.url}/post", json={"execEndpoint": "/a"}, timeout=10)
         query = {"query": '{docs(execEndpoint: "/b") {id}}'}
         await in_thread(requests.post, f"{gateway.url}/graphql", json=query, timeout=10)
@@ -47,7 +47,7 @@ async def test_of_http_graphql_and_websocket() -> None:
 async def test_of_grpc() -> None:
     bridge, engine = Bridge(reactor), FakeDispatcher()
     bridge.start()
-    servicer = Servicer(bridge, engine, lambda: {}, prefetch=10, door=Door())
+    servicer = Servicer(bridge, engine, lambda: {}, prefetch=10, access=AccessControl())
     port = GrpcPort(bridge, servicer, GatewayConfig(host="127.0.0.1"))
     port.listen()
     message = wire.encode_request(Request("r", "/a"))

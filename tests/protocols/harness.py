@@ -133,9 +133,9 @@ async def served(
     """Serve on a free port; everything is closed at the end."""
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
-    tls, door = settings.pop("tls", None), settings.pop("door", None)
+    tls, access = settings.pop("tls", None), settings.pop("access", None)
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, door=door)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, access=access)
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:

@@ -29,7 +29,7 @@ from gatewayd.protocols.port import MODULES, PortReport
 from gatewayd.protocols.tcp import listen_tcp
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.supervisor.supervisor import Supervisor
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 from tests.processes import environment
 from tests.protocols.harness import FakeDispatcher, backend, in_thread, until
 
@@ -48,7 +48,7 @@ class LinePort(Factory):
     def set_serving(self) -> None:
         self.serving = True
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         self.port.renew(credentials)
 
     def drain(self, grace_s: float) -> Deferred[None]:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from gatewayd.tls.credentials import Credentials, PairFiles, TlsFiles
+from gatewayd.tls.credentials import PairFiles, TlsCredentials, TlsFiles
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.renewal import Renewal, Watched
 from tests.certificates import Party, make
@@ -62,7 +62,7 @@ class Bench:
     files: Files
     clock: Clock
     renewal: Renewal
-    renewed: list[Credentials]
+    renewed: list[TlsCredentials]
     day: list[datetime]
 
     def looks(self, count: int = 1) -> None:

@@ -29,7 +29,7 @@ from graphql import (
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from gatewayd.access.door import DOCS
+from gatewayd.access.control import DOCS
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import InternalError, InvalidQuery, TooManyDocuments
@@ -121,8 +121,8 @@ class GraphqlApi:
                 page = self._page
                 wants_page = body.query is None and b"text/html" in (http_request.header(b"accept") or b"")
                 if page is not None and wants_page:
-                    if self._backend.door is not None:
-                        self._backend.door.admit(http_request.caller, DOCS)
+                    if self._backend.access is not None:
+                        self._backend.access.admit(http_request.caller, DOCS)
                     http_request.respond(200, page.body, page.content_type, page.headers)
                     return
             http_request.site.browsers.check(http_request.method, http_request.header)
@@ -270,7 +270,7 @@ class _Execution:
 
     async def dispatch(self, request: Request) -> Response:
         sender = self._sender
-        if sender.headers or self._backend.door is not None:
+        if sender.headers or self._backend.access is not None:
             request = attrs.evolve(request, headers=sender.headers, caller=sender.caller)
         response = await self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
         self._answered += response.headers

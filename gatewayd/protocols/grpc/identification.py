@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from gatewayd.access.door import Door
+from gatewayd.access.control import AccessControl
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.caller import Caller
@@ -31,11 +31,11 @@ OfMany = Callable[[object, Any, Caller], Awaitable[None]]
 _FAMILIES: Final = ("ipv4", "ipv6")
 
 
-class Doorkeeper:
-    """Asks the ``door`` on behalf of gRPC's methods. Loop thread only."""
+class CallAccess:
+    """Asks the ``access`` control on behalf of gRPC's methods. Loop thread only."""
 
-    def __init__(self, door: Door, bridge: Bridge) -> None:
-        self._door = door
+    def __init__(self, access: AccessControl, bridge: Bridge) -> None:
+        self._access = access
         self._bridge = bridge
 
     async def caller(self, context: Any, path: str, name: str | None = None) -> Caller:
@@ -45,7 +45,7 @@ class Doorkeeper:
         Ends the call otherwise.
         """
         try:
-            found = self._door.identify(
+            found = self._access.identify(
                 credentials_of(
                     context.invocation_metadata() or (),
                     host_of(context.peer()),
@@ -54,9 +54,9 @@ class Doorkeeper:
                 )
             )
             if not isinstance(found, Caller):
-                found = await self._bridge.on_reactor(self._door.ask, found)
+                found = await self._bridge.on_reactor(self._access.ask, found)
             if name is not None:
-                self._door.admit(found, name)
+                self._access.admit(found, name)
         except GatewayError as error:
             await context.abort(*encode_error(error))
             raise AssertionError("abort returned") from error

@@ -37,7 +37,7 @@ from gatewayd.rpc.server.stream import Limits
 from gatewayd.rpc.server.transport import ConnectionSettings
 from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.tls.asyncio import ssl_context_of
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 log = Logger()
 
@@ -75,7 +75,7 @@ class OwnGrpcPort:
         bridge: Bridge,
         servicer: CallServicer,
         gateway: GatewayConfig,
-        tls: Credentials | None = None,
+        tls: TlsCredentials | None = None,
         port: int = 0,
         admission: Admission | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class OwnGrpcPort:
 
         self._bridge.on_loop(serve).addErrback(lambda failure: failure.trap(CancelledError))
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on. Raises UnusableTlsFile."""
         assert self._tls is not None, "renew without TLS"
         self._tls = ssl_context_of(credentials, "h2")

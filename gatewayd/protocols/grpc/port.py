@@ -20,14 +20,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from gatewayd.access.door import DOCS
+from gatewayd.access.control import DOCS
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
-from gatewayd.protocols.grpc.identification import Doorkeeper
+from gatewayd.protocols.grpc.identification import CallAccess
 from gatewayd.protocols.grpc.options import exposed_methods, exposed_services, options_of
 from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
@@ -36,7 +36,7 @@ from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
 from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import LAST_WORDS_S, Port, PortReport
-from gatewayd.tls.credentials import Credentials, UnusableTlsFile
+from gatewayd.tls.credentials import TlsCredentials, UnusableTlsFile
 
 _START_TIMEOUT_S = 10.0
 # How long the server may take to notice that connections have been shut. Chosen with room to spare.
@@ -57,7 +57,7 @@ def make_port(listener: Listener, backend: Backend) -> Port:
         backend.forwarded,
         gateway.max_message_bytes,
         gateway.max_unsent_bytes,
-        backend.door,
+        backend.access,
     )
     if gateway.grpc_server == "gatewayd":
         servicer = CallServicer(*settings)
@@ -73,7 +73,7 @@ class GrpcPort:
         bridge: Bridge,
         servicer: Servicer,
         gateway: GatewayConfig,
-        tls: Credentials | None = None,
+        tls: TlsCredentials | None = None,
         port: int = 0,
     ) -> None:
         """With ``tls`` the port speaks TLS only; ``port`` 0 is a free one."""
@@ -102,7 +102,7 @@ class GrpcPort:
             lambda failure: failure.trap(CancelledError)
         )
 
-    def renew(self, credentials: Credentials) -> None:
+    def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""
         assert self._tls is not None, "renew without TLS"
         self._tls.credentials = credentials
@@ -129,7 +129,7 @@ class GrpcPort:
         inflating: Any = _InflatingServer(server)
         if self._gateway.expose_reflection:
             reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
-            kept: Any = _InflatingServer(server, self._servicer.doorkeeper)
+            kept: Any = _InflatingServer(server, self._servicer.call_access)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, kept)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()
         for name in self._names:
@@ -187,12 +187,12 @@ class _InflatingServer:
     """
     Where gRPC's own services are added to a server: it inflates what they receive, which is small.
 
-    With a ``doorkeeper`` they are for those who may see the documentation.
+    With ``call_access`` they are for those who may see the documentation.
     """
 
-    def __init__(self, server: Any, doorkeeper: Doorkeeper | None = None) -> None:
+    def __init__(self, server: Any, call_access: CallAccess | None = None) -> None:
         self._server = server
-        self._doorkeeper = doorkeeper
+        self._call_access = call_access
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """The handlers come once more below, with their names."""
@@ -202,9 +202,9 @@ class _InflatingServer:
             method: handler._replace(request_deserializer=partial(_read_small, handler.request_deserializer))
             for method, handler in handlers.items()
         }
-        if self._doorkeeper is not None:
+        if self._call_access is not None:
             inflating = {
-                method: self._doorkeeper.of_library(f"/{service}/{method}", handler, DOCS)
+                method: self._call_access.of_library(f"/{service}/{method}", handler, DOCS)
                 for method, handler in inflating.items()
             }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, inflating),))

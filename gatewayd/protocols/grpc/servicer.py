@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 import grpc.aio
 
-from gatewayd.access.door import DRY_RUN, STATUS, Door
+from gatewayd.access.control import DRY_RUN, STATUS, AccessControl
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded, RateLimited
@@ -35,7 +35,7 @@ from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import failure_status
-from gatewayd.protocols.grpc.identification import Doorkeeper, Handler
+from gatewayd.protocols.grpc.identification import CallAccess, Handler
 from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
 from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
 from gatewayd.protocols.window import UNREAD, Window
@@ -52,7 +52,7 @@ class Servicer:
     ``prefetch`` limits the requests in flight of one Call, 0 for no limit. ``status`` makes the maps of
     ``_status``; it also runs on the loop thread, and must not touch state of the reactor thread. ``buffers``
     counts the bytes of the requests under way; None means that they are not limited. ``forwarded`` is the
-    metadata that executors get, and of theirs, clients. With a ``door`` it is asked who calls.
+    metadata that executors get, and of theirs, clients. With ``access`` control it is asked who calls.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Servicer:
         forwarded: AllowList | None = None,
         max_message_bytes: int = 1 << 30,
         max_unsent_bytes: int = 0,
-        door: Door | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
@@ -76,12 +76,12 @@ class Servicer:
         # What is being inflated is not counted in ``buffers`` yet.
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[_CallStream] = set()
-        self.doorkeeper = None if door is None else Doorkeeper(door, bridge)
+        self.call_access = None if access is None else CallAccess(access, bridge)
         self.forwarded = AllowList() if forwarded is None else forwarded
 
     def handlers(self, exposed: Collection[str]) -> tuple[grpc.GenericRpcHandler, ...]:
         """One handler for each service that has a method in ``exposed``, from bytes to bytes."""
-        handlers = self._open() if self.doorkeeper is None else self._kept(self.doorkeeper)
+        handlers = self._open() if self.call_access is None else self._kept(self.call_access)
         services = methods.by_service({path: handlers[path] for path in exposed})
         return tuple(
             grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
@@ -95,13 +95,13 @@ class Servicer:
             methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
         }
 
-    def _kept(self, doorkeeper: Doorkeeper) -> dict[str, Handler]:
+    def _kept(self, call_access: CallAccess) -> dict[str, Handler]:
         """As ``_open``, but every method is for those who may."""
         return {
-            methods.STREAM: doorkeeper.of_many(methods.STREAM, self.call),
-            methods.SINGLE: doorkeeper.of_one(methods.SINGLE, self.process_single_data),
-            methods.DRY_RUN: doorkeeper.of_one(methods.DRY_RUN, self.dry_run, DRY_RUN),
-            methods.STATUS: doorkeeper.of_one(methods.STATUS, self.info, STATUS),
+            methods.STREAM: call_access.of_many(methods.STREAM, self.call),
+            methods.SINGLE: call_access.of_one(methods.SINGLE, self.process_single_data),
+            methods.DRY_RUN: call_access.of_one(methods.DRY_RUN, self.dry_run, DRY_RUN),
+            methods.STATUS: call_access.of_one(methods.STATUS, self.info, STATUS),
         }
 
     async def process_single_data(self, message: bytes, context: Any, caller: Caller = ANONYMOUS) -> bytes:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.access.authenticator import Question
-from gatewayd.access.door import DOCS, DRY_RUN, STATUS, Door
+from gatewayd.access.control import DOCS, DRY_RUN, STATUS, AccessControl
 from gatewayd.bridge import Bridge
 from gatewayd.errors import BadRequest, GatewayError, RateLimited
 from gatewayd.messages import methods, wire
@@ -63,7 +63,7 @@ class CallServicer:
         forwarded: AllowList | None = None,
         max_message_bytes: int = 1 << 30,
         max_unsent_bytes: int = 0,
-        door: Door | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
@@ -71,7 +71,7 @@ class CallServicer:
         self._prefetch = prefetch
         self._max_message_bytes = max_message_bytes
         self._unsent_bytes = max_unsent_bytes
-        self._door = door
+        self._access = access
         # What is being inflated is not counted in ``buffers`` yet.
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[CallStream] = set()
@@ -96,24 +96,24 @@ class CallServicer:
 
     @property
     def asks_who_calls(self) -> bool:
-        return self._door is not None
+        return self._access is not None
 
     def identify(self, call: ServerCall) -> None:
         """Ask who calls before anything of the request is read; the call fails for those who may not."""
-        door, path = self._door, call.head.path
+        access, path = self._access, call.head.path
         service = methods.service_of(path)
-        if door is None or service == health.SERVICE:
+        if access is None or service == health.SERVICE:
             return
         name = _NAMED.get(service)
         try:
             certificate = partial(names_of_der, call.peer.certificate)
-            found = door.identify(credentials_of(call.head.metadata, call.peer.peer, certificate, path))
+            found = access.identify(credentials_of(call.head.metadata, call.peer.peer, certificate, path))
         except Exception as error:
             self._fail(call, error, None)
             return
         if isinstance(found, Question):
             call.pause_reading()
-            self._ask(call, partial(self._identified, call, name), door.ask, found)
+            self._ask(call, partial(self._identified, call, name), access.ask, found)
         else:
             self._identified(call, name, found)
 
@@ -122,8 +122,8 @@ class CallServicer:
             if isinstance(found, Failure):
                 found.raiseException()
             assert isinstance(found, Caller)
-            if name is not None and self._door is not None:
-                self._door.admit(found, name)
+            if name is not None and self._access is not None:
+                self._access.admit(found, name)
         except Exception as error:
             self._fail(call, error, None)
         else:

@@ -1,4 +1,4 @@
-"""Credentials as gRPC's server takes them."""
+"""TlsCredentials as gRPC's server takes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from gatewayd.tls.credentials import Credentials
+from gatewayd.tls.credentials import TlsCredentials
 
 
 class GrpcTls:
@@ -17,7 +17,7 @@ class GrpcTls:
     value that the reactor's thread replaces; nothing else is shared.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: TlsCredentials) -> None:
         self.credentials = credentials
 
     def server_credentials(self) -> grpc.ServerCredentials:
@@ -41,7 +41,7 @@ class GrpcTls:
         return grpc.dynamic_ssl_server_credentials(_configuration(given), fetch, demands)
 
 
-def _configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
+def _configuration(credentials: TlsCredentials) -> grpc.ServerCertificateConfiguration:
     pairs = [(each.key_pem, each.chain_pem) for each in credentials.pairs]
     authorities = credentials.authorities
     return grpc.ssl_server_certificate_configuration(pairs, None if authorities is None else authorities.pem)

@@ -47,7 +47,7 @@ from gatewayd.protocols.http.grammar import (
 from gatewayd.protocols.tcp import limit_writes
 
 if TYPE_CHECKING:
-    from gatewayd.access.door import Door
+    from gatewayd.access.control import AccessControl
     from gatewayd.protocols.http.site import GatewaySite
 
 _BARE_LF: Final = "a line of its head ends with LF instead of CR LF"
@@ -172,7 +172,7 @@ class GatewayChannel(HTTPChannel):
         except HttpRefusal as error:
             self.refuse(error)
             return
-        if self.site.door is not None and not self._identify(self.site.door):
+        if self.site.access is not None and not self._identify(self.site.access):
             self._answer_without_body()
         if self.length is not None and self.length > self.site.limits.body_bytes:
             self.refuse_body()
@@ -181,11 +181,11 @@ class GatewayChannel(HTTPChannel):
         else:
             super().allHeadersReceived()
 
-    def _identify(self, door: Door) -> bool:
+    def _identify(self, access: AccessControl) -> bool:
         """Whether the current request may go on, and its body come."""
         http_request = self.requests[-1]
         http_request.head_received(self._command, self._path)
-        return bool(http_request.identify(door))
+        return bool(http_request.identify(access))
 
     def _answer_without_body(self) -> None:
         """Have the current request answered now as one without a body, and close after it if it has one."""

@@ -109,7 +109,7 @@ async def _outcome(
     media, timeout_s = head.media, head.timeout_s
     headers = forwarded_headers(backend.forwarded, http_request) if backend.forwarded else ()
     request = await _decode(backend, http_request, route, head.body_is)
-    if headers or backend.door is not None:
+    if headers or backend.access is not None:
         request = attrs.evolve(request, headers=headers, caller=http_request.caller)
     try:
         response = await backend.dispatcher.dispatch(request, timeout_s=timeout_s)

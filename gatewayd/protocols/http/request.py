@@ -16,7 +16,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from gatewayd.access.authenticator import Question
-from gatewayd.access.door import Door
+from gatewayd.access.control import AccessControl
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import GatewayError, InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
@@ -63,12 +63,12 @@ class GatewayRequest(Request):
         self.site = self.channel.site
         self.method, self.uri, self.path = method, target, origin_form(target)
 
-    def identify(self, door: Door) -> bool:
+    def identify(self, access: AccessControl) -> bool:
         """Whether the head, which has been received, lets the request go on."""
         if is_for_all(self):
             return True
         try:
-            found = door.identify(credentials_of(self))
+            found = access.identify(credentials_of(self))
         except GatewayError as error:
             self._identity = error
             return False
@@ -186,8 +186,8 @@ class GatewayRequest(Request):
         elif isinstance(self._identity, GatewayError):
             self.respond_with(encode_error(self._identity))
         else:
-            assert self.site.door is not None
-            asking = self.site.door.ask(self._identity)
+            assert self.site.access is not None
+            asking = self.site.access.ask(self._identity)
             self.work_begun(asking)
             asking.addCallbacks(self._identified, self._unidentified)
 

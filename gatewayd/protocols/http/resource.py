@@ -27,7 +27,7 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
-from gatewayd.access.door import DOCS, DRY_RUN, STATUS
+from gatewayd.access.control import DOCS, DRY_RUN, STATUS
 from gatewayd.access.guard import header_value
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
@@ -188,9 +188,9 @@ class HttpApi(Resource):
 
     def _kept(self, name: str, handler: Handler) -> Handler:
         """``handler`` for those who may see what rules call ``name``."""
-        return (
-            handler if self._backend.door is None else lambda request: self._admitted(request, name, handler)
-        )
+        if self._backend.access is None:
+            return handler
+        return lambda request: self._admitted(request, name, handler)
 
     def _admitted(self, http_request: GatewayRequest, name: str, handler: Handler) -> Deferred[None] | None:
         return handler(http_request) if self._admits(http_request, name) else None
@@ -198,8 +198,8 @@ class HttpApi(Resource):
     def _admits(self, http_request: GatewayRequest, *names: str) -> bool:
         """Whether the caller may see what has all these names; if not, the request is answered."""
         try:
-            if self._backend.door is not None:
-                self._backend.door.admit(http_request.caller, *names)
+            if self._backend.access is not None:
+                self._backend.access.admit(http_request.caller, *names)
         except GatewayError as error:
             http_request.respond_with(encode_error(error))
             return False

@@ -94,7 +94,7 @@ class GatewaySite(Site):
         self.limits = limits
         self.buffers = backend.buffers
         self.admission = backend.admission
-        self.door = backend.door
+        self.access = backend.access
         self.connections = connections
         self.hangups = hangups
         self.cors = cors

@@ -463,7 +463,7 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def _completed(self, request: Request) -> Request:
         """``request`` with what is known of the connection."""
-        if self._headers or self.factory.backend.door is not None:
+        if self._headers or self.factory.backend.access is not None:
             return attrs.evolve(request, headers=self._headers, caller=self.caller)
         return request
 
@@ -479,11 +479,11 @@ class WebSocketSession(WebSocketServerProtocol):
     async def _dry_run(self) -> None:
         """The whole conversation of /dry_run."""
         failure: GatewayError | None = None
-        door = self.factory.backend.door
+        access = self.factory.backend.access
         try:
-            if door is not None:
+            if access is not None:
                 # Not in the handshake: clients of WebSocket do not show what comes with a status.
-                door.admit(self.caller, DRY_RUN)
+                access.admit(self.caller, DRY_RUN)
         except GatewayError as error:
             self._act(self._conversation.failed(error))
             return

@@ -1,4 +1,4 @@
-"""Both gRPC servers ask the door who calls, before anything of the request is read."""
+"""Both gRPC servers ask the access control who calls, before anything of the request is read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
 
+from gatewayd.access.control import AccessControl, Question
 from gatewayd.access.credentials import Credentials
-from gatewayd.access.door import Door, Question
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import Forbidden, Unauthenticated
@@ -35,7 +35,7 @@ from tests.protocols.grpc.test_grpc import (
 from tests.protocols.harness import FakeDispatcher
 
 
-class KeyDoor(Door):
+class KeyAccess(AccessControl):
     """Knows Ann at once, and Bob after a question; Bob may see nothing of the gateway itself."""
 
     def __init__(self) -> None:
@@ -62,16 +62,16 @@ class KeyDoor(Door):
 
 
 @pytest_twisted.async_yield_fixture(params=SERVERS)
-async def kept(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Port, KeyDoor]]:
-    bridge, dispatcher, door = Bridge(reactor), FakeDispatcher(), KeyDoor()
+async def kept(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Port, KeyAccess]]:
+    bridge, dispatcher, access = Bridge(reactor), FakeDispatcher(), KeyAccess()
     bridge.start()
     gateway = GatewayConfig(host="127.0.0.1")
-    server = grpc_port(request.param, bridge, dispatcher, gateway, dict, prefetch=10, door=door)
+    server = grpc_port(request.param, bridge, dispatcher, gateway, dict, prefetch=10, access=access)
     server.listen()
     server.set_serving()
     address = f"127.0.0.1:{server.report().port}"
     channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-    yield Port(server, dispatcher, channel, address), door
+    yield Port(server, dispatcher, channel, address), access
     await deferToThread(channel.close)
     await server.drain(-1.0)
     await bridge.stop()
@@ -93,18 +93,18 @@ def ask(channel: grpc.Channel, path: str, key: str) -> str:
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_unary_methods(kept: tuple[Port, KeyDoor], key: str, codes: list[str]) -> None:
-    port, door = kept
+async def test_unary_methods(kept: tuple[Port, KeyAccess], key: str, codes: list[str]) -> None:
+    port, access = kept
     found = [await deferToThread(ask, port.channel, path, key) for path in (SINGLE, DRY_RUN, STATUS)]
     assert found == codes
     callers = [request.caller.name for request in port.dispatcher.requests]
     assert callers == ([key] if codes[0] == "OK" else [])
-    assert {credentials.address for credentials in door.seen} == {"127.0.0.1"}
+    assert {credentials.address for credentials in access.seen} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(("key", "code"), [("ann", "OK"), ("bob", "OK"), ("mallory", "UNAUTHENTICATED")])
 @pytest_twisted.ensureDeferred
-async def test_streams(kept: tuple[Port, KeyDoor], key: str, code: str) -> None:
+async def test_streams(kept: tuple[Port, KeyAccess], key: str, code: str) -> None:
     port, _ = kept
     requests = Requests(message("r1"), message("r2"))
     requests.end()
@@ -123,7 +123,7 @@ async def test_streams(kept: tuple[Port, KeyDoor], key: str, code: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_request_of_megabytes_waits_for_the_answer_and_arrives_whole(
-    kept: tuple[Port, KeyDoor],
+    kept: tuple[Port, KeyAccess],
 ) -> None:
     port, _ = kept
     body = message("r", documents=b"\x0a\x00" + b"\x1a\x80\x80\x80\x02" + bytes(1 << 22))
@@ -140,7 +140,7 @@ async def test_a_request_of_megabytes_waits_for_the_answer_and_arrives_whole(
 
 
 @pytest_twisted.ensureDeferred
-async def test_health_is_for_everybody_and_reflection_is_not(kept: tuple[Port, KeyDoor]) -> None:
+async def test_health_is_for_everybody_and_reflection_is_not(kept: tuple[Port, KeyAccess]) -> None:
     port, _ = kept
     check = health_pb2_grpc.HealthStub(port.channel).Check
     assert (await deferToThread(check, health_pb2.HealthCheckRequest(), timeout=10)).status == 1

@@ -38,9 +38,9 @@ class Asked(Protocol):
     def ask(self, question: Question) -> Deferred[Caller]: ...
 
 
-class Door:
+class AccessControl:
     """
-    The door of all protocols of one gateway, behind ``proxies``.
+    The access control of all protocols of one gateway, behind ``proxies``.
 
     Without an ``authenticator`` every client may come in, and only its address is known.
     """

@@ -1,4 +1,4 @@
-"""Makes the door and the guard of a gateway from its settings, and keeps the door's keys up to date."""
+"""Makes the access control and the guard of a gateway from its settings, and keeps the keys up to date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from gatewayd.access.authenticator import Authenticator, Tokens
-from gatewayd.access.door import Asked, Door
+from gatewayd.access.control import AccessControl, Asked
 from gatewayd.access.files import KeyFile, Rereading
 from gatewayd.access.guard import Engine, Guard
 from gatewayd.access.keys import BadKeyFile, KeyRing, ring_in
@@ -18,7 +18,7 @@ from gatewayd.config.auth import AuthConfig, JwtConfig
 from gatewayd.offload import Offload
 
 
-class Entrance:
+class AccessService:
     """What ``auth`` becomes. Reactor thread only."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Entrance:
         """Reads the files that it names; blocks. Raises ConfigError, which names the key and the file."""
         self._auth = auth
         self._named = KeyRing.of(auth.api_keys)
-        self.door = Door(
+        self.access = AccessControl(
             Authenticator(auth, self._named), Rules(auth.rules), _hook_of(auth, reactor), proxies
         )
         files = []
@@ -42,7 +42,7 @@ class Entrance:
 
     def guarded(self, engine: Engine) -> Guard:
         """``engine`` for those who may."""
-        return Guard(engine, self.door, self._auth.forward_identity)
+        return Guard(engine, self.access, self._auth.forward_identity)
 
     def start(self) -> None:
         """Look for changes of the files from now on."""
@@ -58,8 +58,8 @@ class Entrance:
         self._replace(tokens=tokens)
 
     def _replace(self, **changed: Any) -> None:
-        assert self.door.authenticator is not None
-        self.door.authenticator = attrs.evolve(self.door.authenticator, **changed)
+        assert self.access.authenticator is not None
+        self.access.authenticator = attrs.evolve(self.access.authenticator, **changed)
 
 
 def _token_file(config: JwtConfig, take: Any) -> KeyFile:
