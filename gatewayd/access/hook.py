@@ -197,4 +197,6 @@ def agent_for(reactor: Any, timeout_s: float) -> Agent:
     """Makes the requests, over connections that are kept."""
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = _MOST_AT_ONCE
+    # Its factories write two lines into the log for each connection.
+    pool._factory.noisy = False
     return Agent(reactor, connectTimeout=timeout_s, pool=pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -30,12 +31,7 @@ class AccessService:
         self.access = AccessControl(
             Authenticator(auth, self._named), Rules(auth.rules), _hook_of(auth, reactor), proxies
         )
-        files = []
-        if auth.api_keys_file is not None:
-            key = "gateway.auth.api_keys_file"
-            files.append(KeyFile(key, auth.api_keys_file, ring_in, self._take_keys, (BadKeyFile,)))
-        if auth.jwt is not None:
-            files.append(_token_file(auth.jwt, self._take_tokens))
+        files = _files_of(auth, self._take_keys, self._take_tokens)
         for file in files:
             file.load()
         self._rereading = Rereading(files, reactor, offload)
@@ -60,6 +56,24 @@ class AccessService:
     def _replace(self, **changed: Any) -> None:
         assert self.access.authenticator is not None
         self.access.authenticator = attrs.evolve(self.access.authenticator, **changed)
+
+
+def check_files(auth: AuthConfig) -> None:
+    """Read the files that ``auth`` names; blocks. Raises ConfigError, which names the key and the file."""
+    for file in _files_of(auth, lambda keys: None, lambda tokens: None):
+        file.load()
+
+
+def _files_of(
+    auth: AuthConfig, take_keys: Callable[[KeyRing], None], take_tokens: Callable[[Tokens], None]
+) -> list[KeyFile]:
+    files = []
+    if auth.api_keys_file is not None:
+        key = "gateway.auth.api_keys_file"
+        files.append(KeyFile(key, auth.api_keys_file, ring_in, take_keys, (BadKeyFile,)))
+    if auth.jwt is not None:
+        files.append(_token_file(auth.jwt, take_tokens))
+    return files
 
 
 def _token_file(config: JwtConfig, take: Any) -> KeyFile:

@@ -23,6 +23,10 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         config = load_flow(flow, context=_context(variables))
         config.check_conflicts()
         _check_gateway_class(config)
+        if config.gateway.auth is not None:
+            from gatewayd.access.service import check_files
+
+            check_files(config.gateway.auth)
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
     for warning in config.warnings:
@@ -90,6 +94,7 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
                 for listener in gateway.listeners
             ),
             *([f"with the routes of {gateway.custom.uses}"] if gateway.custom is not None else []),
+            *(["for callers that show who they are"] if gateway.auth is not None else []),
         ],
     )
     if not flow.deployments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from typing import Any, Final
 
 import pytest
@@ -12,7 +13,7 @@ from gatewayd import Client
 from gatewayd.config.auth import AccessRule, AuthConfig, HookConfig
 from gatewayd.excepts import AccessRefused
 from tests.access.gateway import Guarded, guarded
-from tests.protocols.harness import in_thread
+from tests.protocols.harness import in_thread, until
 
 AUTH = AuthConfig(
     api_keys={name: (hashlib.sha256(f"key-{name}".encode()).hexdigest(),) for name in ("a", "b")},
@@ -82,3 +83,18 @@ async def test_the_first_request_that_the_log_shows_has_a_place_for_the_key() ->
         assert (gateway.web.report().try_it or "").endswith(" -d '{}' -H 'x-api-key: KEY'")
     async with guarded(AuthConfig(hook=HookConfig("http://127.0.0.1:1/")), grpc_server=SERVER) as gateway:
         assert gateway.web.report().try_it is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_is_refused_before_its_body_and_leaves_is_let_go_at_once() -> None:
+    def ask(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            return connection.recv(1000)
+
+    async with guarded(AUTH, grpc_server=SERVER) as gateway:
+        for _ in range(3):
+            answer = await in_thread(ask, gateway.web.report().port)
+            assert answer.startswith(b"HTTP/1.1 401 ")
+        # Lingering connections would stay for seconds, and ask for signs of life after one.
+        await until(lambda: not len(gateway.web.connections), 0.9, "connections that are let go")

@@ -115,6 +115,18 @@ def test_check_prints_every_problem_and_fails(tmp_path):
     assert done.stdout == ""
 
 
+def test_check_reads_the_files_that_say_who_may_call(tmp_path):
+    path, keys = tmp_path / "flow.yml", tmp_path / "keys"
+    path.write_text(f"jtype: Flow\ngateway: {{auth: {{api_keys_file: {keys}}}}}\n")
+    missing = run("check", path)
+    assert missing.returncode == 1
+    assert f"gateway.auth.api_keys_file: {keys}: it cannot be read" in missing.stderr
+    keys.write_text(f"team-a:sha256:{'0' * 64}\n")
+    there = run("check", path)
+    assert there.returncode == 0
+    assert "for callers that show who they are" in there.stdout
+
+
 def test_check_names_a_file_of_code_that_is_not_there(tmp_path):
     path = tmp_path / "flow.yml"
     path.write_text("jtype: Flow\nexecutors:\n  - {name: a, uses: A, py_modules: nowhere.py}\n")

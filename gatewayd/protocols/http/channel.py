@@ -323,6 +323,9 @@ class GatewayChannel(HTTPChannel):
         sent to it, so that is tried with an interim response if the answer takes longer than ``trust_s``.
         """
         self._input_ended = True
+        if self.refused:  # it was answered, and has read that
+            self.loseConnection()
+            return
         if self._handlingRequest:
             if self._doubt is None and self._watched < 0:
                 self._doubt = self.callLater(self.site.limits.trust_s, self._ask_for_life)
