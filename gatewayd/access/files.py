@@ -70,6 +70,8 @@ class KeyFile:
             return self._parse(content)
         except self._faults as error:
             raise Unusable(str(error)) from error
+        except Exception as error:  # of a parser; its text may show what is in the file
+            raise Unusable(f"it cannot be read: {type(error).__name__}") from error
 
     def load(self) -> None:
         """Read it for the first time; blocks. Raises ConfigError."""
@@ -106,7 +108,7 @@ class Rereading:
         self._timer = None
         stamps = [(file, file.stamp) for file in self._files]
         self._looking = looking = self._offload(_changed, stamps)
-        looking.addCallback(self._take).addErrback(_stopped)
+        looking.addCallback(self._take).addErrback(self._failed)
 
     def _take(self, found: list[tuple[KeyFile, Stamp | None, Any]]) -> None:
         self._looking = None
@@ -124,6 +126,13 @@ class Rereading:
                 log.info("{key}: {path} has changed and is in use", key=file.key, path=file.path)
         self.start()
 
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        self._looking = None
+        log.failure("the files of auth cannot be looked at; what they said before stays valid", failure)
+        self.start()
+
 
 def _changed(stamps: Sequence[tuple[KeyFile, Stamp | None]]) -> list[tuple[KeyFile, Stamp | None, Any]]:
     """The files that have changed, and what is in them; in a pool thread."""
@@ -138,7 +147,3 @@ def _changed(stamps: Sequence[tuple[KeyFile, Stamp | None]]) -> list[tuple[KeyFi
                 content = error
             found.append((file, stamp, content))
     return found
-
-
-def _stopped(failure: Failure) -> None:
-    failure.trap(CancelledError)

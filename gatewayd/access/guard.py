@@ -65,9 +65,14 @@ class Guard:
 
 def with_identity(headers: Headers, name: str, caller: Caller) -> Headers:
     """``headers`` with the caller's name as the only value of ``name``; without it for a stranger."""
-    others = tuple(header for header in headers if header[0] != name)
+    others = tuple(header for header in headers if not same_header(header[0], name))
     value = header_value(caller)
     return others if value is None else (*others, (name, value))
+
+
+def same_header(one: str, other: str) -> bool:
+    """Whether applications may take both names, in lower case, for one: WSGI's know no hyphens."""
+    return one.replace("_", "-") == other.replace("_", "-")
 
 
 def header_value(caller: Caller) -> str | None:

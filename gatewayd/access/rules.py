@@ -17,6 +17,8 @@ from gatewayd.messages import discovery
 from gatewayd.messages.caller import Caller
 
 _DRY_RUN: Final = "/dry_run"
+# What stands before a name in rules that say how it must be shown.
+_MEANS: Final = ("key:", "token:", "certificate:", "hook:")
 
 
 @attrs.frozen
@@ -63,4 +65,7 @@ def _is_among(caller: Caller, allowed: Iterable[str]) -> bool:
         return True
     if caller.name is None:
         return False
-    return EVERY_CALLER in allowed or caller.name in allowed or f"{caller.means}:{caller.name}" in allowed
+    if EVERY_CALLER in allowed or f"{caller.means}:{caller.name}" in allowed:
+        return True
+    # Callers may choose their names: one that reads like "key:team-a" is not that.
+    return not caller.name.startswith(_MEANS) and caller.name in allowed

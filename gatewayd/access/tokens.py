@@ -65,7 +65,7 @@ def keys_in(content: bytes, algorithms: Sequence[str]) -> tuple[TokenKey, ...]:
     try:
         entries = json.loads(content)["keys"]
         found = [_of_entry(entry, algorithms) for entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadTokenKeys('it is not a JSON Web Key Set, such as {"keys": [...]}') from None
     keys = tuple(key for key in found if key is not None)
     if not keys:
@@ -78,7 +78,7 @@ def keys_in(content: bytes, algorithms: Sequence[str]) -> tuple[TokenKey, ...]:
 
 def _of_entry(entry: Mapping[str, Any], algorithms: Sequence[str]) -> TokenKey | None:
     """None for a key that is for something else."""
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use", "sig") != "sig" or not isinstance(entry.get("kid"), str | None):
         return None
     if "alg" in entry:
         algorithms = [each for each in algorithms if each == entry["alg"]]
@@ -192,9 +192,14 @@ class TokenVerifier:
 
 def _name(claims: Mapping[str, Any], claim: str) -> str:
     name = claims.get(claim)
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or _has_surrogates(name):
         raise BadToken(f"its claim {claim} names no caller (auth.jwt.identity_claim)")
     return name
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether it has halves of characters, which JSON can hold and UTF-8 cannot."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _end_s(claims: Mapping[str, Any], now_s: float, leeway_s: float) -> float:

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import pytest
 import pytest_twisted
+import requests
 
 from gatewayd import Client
+from gatewayd.client import loop
 from gatewayd.config.auth import AccessRule, AuthConfig, HookConfig
 from gatewayd.excepts import AccessRefused
 from tests.access.gateway import Guarded, guarded
@@ -21,8 +23,13 @@ AUTH = AuthConfig(
     forward_identity="x-identity",
 )
 PROTOCOLS = ("grpc", "http", "websocket")
-# The Client's gRPC is that of grpc.aio, which cannot serve on another loop of the same process as well.
 SERVER: Final = "gatewayd"
+
+
+@pytest.fixture(autouse=True)
+def _own_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two loops of one process cannot both use grpc.aio, which other tests serve with: its poller fails."""
+    monkeypatch.setattr(loop, "_grpc_was_parents", True)
 
 
 def client(gateway: Guarded, protocol: str) -> Client:
@@ -98,3 +105,16 @@ async def test_a_client_that_is_refused_before_its_body_and_leaves_is_let_go_at_
             assert answer.startswith(b"HTTP/1.1 401 ")
         # Lingering connections would stay for seconds, and ask for signs of life after one.
         await until(lambda: not len(gateway.web.connections), 0.9, "connections that are let go")
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_header_that_applications_take_for_the_identity_comes_from_the_client() -> None:
+    def ask(url: str) -> None:
+        headers = {"X-API-Key": "key-a", "X-Identity": "root", "X_Identity": "root", "X-Other": "1"}
+        requests.post(f"{url}/search", json={}, headers=headers, timeout=10)
+
+    async with guarded(AUTH, grpc_server=SERVER, forward_headers=("*",)) as gateway:
+        await in_thread(ask, gateway.url)
+        (request,) = gateway.engine.requests
+
+    assert [value for name, value in request.headers if "identity" in name] == ["a"]

@@ -32,6 +32,15 @@ def test_the_first_rule_that_names_the_endpoint_decides() -> None:
     assert not ordered.allow(B, "/admin/stop")
 
 
+@pytest.mark.parametrize("means", ["key", "token", "certificate", "hook"])
+def test_a_name_that_reads_like_one_with_its_means_is_not_that(means: str) -> None:
+    word = f"{means}:team-a"
+    by_means = rules(("/search", word))
+    assert not by_means.allow(Caller(word, means="token"), "/search")
+    assert by_means.allow(Caller("team-a", means=means), "/search")  # type: ignore[arg-type]
+    assert rules(("/search", "spiffe://x/y")).allow(Caller("spiffe://x/y", means="certificate"), "/search")
+
+
 @pytest.mark.parametrize(
     ("pattern", "endpoint", "matches"),
     [

@@ -187,6 +187,19 @@ def test_a_key_set_without_a_usable_key_is_told(content: bytes) -> None:
         keys_in(content, ["RS256"])
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"keys": [{"kty": "RSA", "kid": [1]}]}', b"[" * 100_000], ids=["kid", "nested"]
+)
+def test_a_key_set_of_odd_values_is_told(content: bytes) -> None:
+    with pytest.raises(BadTokenKeys):
+        keys_in(content, ["RS256"])
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(BadToken, match="names no caller"):
+        verifier().name_in(token(sub="\ud800"), NOW_S)
+
+
 def test_nothing_shows_a_secret() -> None:
     (found,) = key_in(SECRET, ["HS256"])
     assert SECRET.decode() not in repr(found)

@@ -339,7 +339,7 @@ class GatewayChannel(HTTPChannel):
 
     def _ask_for_life(self) -> None:
         self._doubt = None
-        if not self._handlingRequest:
+        if not self._handlingRequest or not self.requests:
             return
         http_request = self.requests[0]
         # HTTP/1.0 has no interim responses, and an answer that is being written shows the same.

@@ -28,7 +28,7 @@ from werkzeug import exceptions
 from werkzeug.routing import RequestRedirect
 
 from gatewayd.access.control import DOCS, DRY_RUN, STATUS
-from gatewayd.access.guard import header_value
+from gatewayd.access.guard import header_value, same_header
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.messages.discovery import Described
@@ -211,7 +211,11 @@ class HttpApi(Resource):
         if auth is not None and auth.forward_identity is not None:
             value = header_value(http_request.caller)
             values = [] if value is None else [value]
-            http_request.requestHeaders.setRawHeaders(auth.forward_identity, values)
+            shown = http_request.requestHeaders
+            for name, _ in tuple(shown.getAllRawHeaders()):
+                if same_header(name.decode("latin-1").lower(), auth.forward_identity):
+                    shown.removeHeader(name)
+            shown.setRawHeaders(auth.forward_identity, values)
 
     def _add(self, path: str, methods: tuple[str, ...], handler: Handler) -> None:
         taken = {
@@ -359,7 +363,7 @@ def _refuse_method(http_request: GatewayRequest, methods: Iterable[str]) -> None
 
 def _spellings(path: bytes) -> tuple[str, ...]:
     """What an application may take ``path`` for: a rule about one must not be evaded by another."""
-    decoded = unquote_to_bytes(path).decode("latin-1")
+    decoded = unquote_to_bytes(path).decode("utf-8", "replace")
     return path.decode("latin-1"), decoded, posixpath.normpath(decoded)
 
 
