@@ -32,9 +32,10 @@ _USUAL_BY_PURPOSE: Final = """
     NLTK_DATA TIKTOKEN_* OPENCV_*
 """
 _USUAL: Final = tuple(_USUAL_BY_PURPOSE.split())
-# HF_TOKEN, for example: what is secret is inherited where it is named.
+# HF_TOKEN, for example: what is secret is inherited where it is named. GATEWAYD_HEADER has a caller's key.
 _SECRET: Final = re.compile(
-    r"(?:^|_)(?:TOKENS?|SECRETS?|PASS|PASSWORD|PASSWD|KEYS?|CREDENTIALS?|AUTH)(?:_|$)"
+    r"(?:^|_)(?:TOKENS?|JWT|SECRETS?|PASS|PASSWORD|PASSWD|PASSPHRASE|(?:API)?KEYS?|CREDENTIALS?|CREDS|AUTH)(?:_|$)"
+    r"|^GATEWAYD_HEADER$"
 )
 
 

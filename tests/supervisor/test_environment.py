@@ -23,7 +23,8 @@ USUAL = {
 }  # fmt: skip
 UNUSUAL = {
     "AWS_SECRET_ACCESS_KEY": "s", "AWS_REGION": "eu", "DATABASE_URL": "postgres://u:p@h", "HF_TOKEN": "t",
-    "JINA_AUTH_TOKEN": "t", "GATEWAYD_API_KEYS": "k", "HTTPS_PROXY": "http://u:p@proxy",
+    "JINA_AUTH_TOKEN": "t", "GATEWAYD_API_KEYS": "k", "GATEWAYD_HEADER": "k", "NVIDIA_APIKEY": "k",
+    "HTTPS_PROXY": "http://u:p@proxy",
     "NOTIFY_SOCKET": "/n", "SSH_AUTH_SOCK": "/s", "KUBERNETES_SERVICE_HOST": "h", "CONDA_TOKEN": "t",
     "path": "lower",
 }  # fmt: skip
