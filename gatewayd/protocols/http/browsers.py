@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -122,7 +121,6 @@ class Browsers:
         return self.hosts is not None and host is not None and named == host.decode("latin-1").lower()
 
 
-@lru_cache(maxsize=1024)
 def _host(authority: bytes) -> str:
     """The name or address in ``host:port``, as it is in the settings."""
     name = _PORT.sub("", authority.decode("latin-1")).lower()
