@@ -93,7 +93,7 @@ class Hook:
             return fail(AuthorizationUnavailable())
         waiters = self._asking[digest] = Waiters()
         answer = waiters.wait()
-        asking: Deferred[Decision] = Deferred.fromCoroutine(self._fetched(question))
+        asking: Deferred[Decision] = Deferred.fromCoroutine(self._fetched(question, waiters))
         asking.addTimeout(self._config.timeout_s, self._clock, onTimeoutCancel=_late)
         asking.addCallbacks(self._decided, self._failed, (digest,), errbackArgs=(digest,))
         return answer
@@ -106,7 +106,7 @@ class Hook:
     def _failed(self, failure: Failure, digest: bytes) -> None:
         if failure.check(_Strange, _Late):
             self._log_failure(str(failure.value))
-        else:
+        elif not failure.check(_Abandoned):
             # The texts of connection errors may have the URL; their types say enough.
             reasons = getattr(failure.value, "reasons", None)
             error = reasons[0].value if reasons else failure.value
@@ -118,9 +118,11 @@ class Hook:
             "the hook (auth.hook) does not decide, so that callers are refused: {reason}", reason=reason
         )
 
-    async def _fetched(self, question: Question) -> Decision:
+    async def _fetched(self, question: Question, waiters: Waiters[Decision]) -> Decision:
         await self._connections.acquire()
         try:
+            if not waiters:
+                raise _Abandoned
             response = await self._agent.request(b"GET", self._config.url.encode(), self._headers(question))
             await _without_body(response)
         finally:
@@ -159,6 +161,10 @@ class _Strange(Exception):
     """An answer that is no decision."""
 
 
+class _Abandoned(Exception):
+    """All who waited have hung up before it was asked."""
+
+
 class _Late(Exception):
     """No answer in time."""
 
@@ -179,16 +185,21 @@ class _Unread(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._left_bytes -= len(data)
         if self._left_bytes < 0 and self.transport is not None:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            _cut_off(self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._ended.called:
             self._ended.callback(None)
 
 
+def _cut_off(transport: Any) -> None:
+    """End the connection of an answer now; Twisted's transport for bodies can only ask the other side to."""
+    (getattr(transport, "_producer", None) or transport).abortConnection()
+
+
 async def _without_body(response: Any) -> None:
     """A connection is free for the next question when its answer has ended."""
-    ended: Deferred[None] = Deferred(lambda _: response._transport.abortConnection())
+    ended: Deferred[None] = Deferred(lambda _: _cut_off(response._transport))
     response.deliverBody(_Unread(ended))
     await ended
 

@@ -6,17 +6,22 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import Deferred
+import pytest_twisted
+from twisted.internet import protocol
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from gatewayd.access.authenticator import Question
-from gatewayd.access.hook import Hook
+from gatewayd.access.hook import Hook, agent_for
 from gatewayd.config.auth import HookConfig
 from gatewayd.errors import AuthorizationUnavailable, Forbidden, Unauthenticated
 from gatewayd.messages.caller import Caller
+
+reactor: Any = _reactor
 
 
 @attrs.define
@@ -130,6 +135,41 @@ def test_so_many_are_asked_at_once_and_so_many_wait() -> None:
     clock.advance(2)
     assert len(found) == 1100
     assert not clock.getDelayedCalls()
+
+
+def test_one_whose_caller_has_hung_up_before_is_not_asked() -> None:
+    hook, agent, clock = made(timeout_s=2)
+    results(*(hook.ask(question(str(number))) for number in range(64)))
+    left, stays = hook.ask(question("left")), hook.ask(question("stays"))
+    results(left, stays)
+    left.cancel()
+    for number in range(64):
+        agent.asked[number].callback(Answer(200))
+    assert len(agent.asked) == 65
+    agent.asked[-1].callback(Answer(200))
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_does_not_end_is_cut_off(size: int) -> None:
+    closed: Deferred[None] = Deferred()
+
+    class Endless(protocol.Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n"
+            self.transport.write(head + b"x" * size)  # type: ignore[union-attr]
+
+        def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+            closed.callback(None)
+
+    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Endless), interface="127.0.0.1")
+    config = HookConfig(f"http://127.0.0.1:{port.getHost().port}/", timeout_s=0.3)
+    try:
+        results(Hook(config, agent_for(reactor, 0.3), reactor).ask(question()))
+        await closed.addTimeout(5, reactor)
+    finally:
+        await maybeDeferred(port.stopListening)
 
 
 def test_a_question_shows_no_credential() -> None:
