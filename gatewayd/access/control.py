@@ -9,7 +9,7 @@ What protocols ask before anything else: who is this?
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, fail
@@ -17,9 +17,10 @@ from twisted.internet.defer import Deferred, fail
 from gatewayd.access.authenticator import Authenticator, InvalidCredential, Question
 from gatewayd.access.credentials import Credentials
 from gatewayd.access.proxies import Proxies
-from gatewayd.access.rules import Rules
+from gatewayd.access.rules import Rules, named
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import AuthorizationUnavailable, Forbidden, Unauthenticated
+from gatewayd.messages import discovery
 from gatewayd.messages.caller import Caller
 
 log = BoundedLogger()
@@ -28,6 +29,7 @@ log = BoundedLogger()
 STATUS: Final = "/status"
 DOCS: Final = "/docs"
 DRY_RUN: Final = "/dry_run"
+_OWN: Final = frozenset({STATUS, DOCS, DRY_RUN})
 
 _SHOWN: Final = 80
 
@@ -95,10 +97,22 @@ class AccessControl:
         if self.authenticator is not None and not self._rules.allow_all(caller, names):
             raise self._refusal(caller, names[0] if names else "this")
 
-    def check(self, caller: Caller, endpoint: str) -> None:
-        """As ``admit``, for an executor's endpoint."""
-        if self.authenticator is not None and not self._rules.allow(caller, endpoint):
+    def check(self, caller: Caller, endpoint: str, bound: Callable[[], Container[str]]) -> None:
+        """As ``admit``, for an executor's endpoint; ``bound`` gives those that executors bind."""
+        if self.authenticator is None:
+            return
+        if not self._rules.allow(caller, endpoint) or self._is_page(endpoint, bound):
             raise self._refusal(caller, endpoint)
+
+    def _is_page(self, endpoint: str, bound: Callable[[], Container[str]]) -> bool:
+        """
+        Whether rules mean the gateway's own page by the name of an endpoint.
+
+        A method that answers whatever no other binds would otherwise be open to all who may see the page.
+        """
+        if self._rules.rules is None or endpoint == discovery.DRY_RUN or named(endpoint) not in _OWN:
+            return False
+        return endpoint not in bound()
 
     def _refusal(self, caller: Caller, what: str) -> Unauthenticated | Forbidden:
         assert self.authenticator is not None

@@ -70,8 +70,9 @@ class KeyFile:
             return self._parse(content)
         except self._faults as error:
             raise Unusable(str(error)) from error
-        except Exception as error:  # of a parser; its text may show what is in the file
-            raise Unusable(f"it cannot be read: {type(error).__name__}") from error
+        except Exception as error:
+            # Of a library, for what is far from such a file; the next change has to be seen all the same.
+            raise Unusable(f"it cannot be understood ({type(error).__name__})") from error
 
     def load(self) -> None:
         """Read it for the first time; blocks. Raises ConfigError."""

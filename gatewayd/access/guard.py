@@ -6,6 +6,7 @@ It stands before the engine, and has its interface.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred, fail
 from gatewayd.access.control import AccessControl
 from gatewayd.errors import GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
 
@@ -38,8 +40,16 @@ class Guard:
     has sent in it.
     """
 
-    def __init__(self, engine: Engine, access: AccessControl, forward_identity: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        access: AccessControl,
+        forward_identity: str | None = None,
+        endpoints: Callable[[], Endpoints] = Endpoints,
+    ) -> None:
+        """``endpoints`` gives those of the executors."""
         self._engine = engine
+        self._endpoints = endpoints
         self._access = access
         self._forward_identity = forward_identity
 
@@ -54,9 +64,12 @@ class Guard:
         """Who may do it is asked by protocols, of the access control."""
         return self._engine.dry_run(documents, caller=caller)
 
+    def _bound(self) -> Container[str]:
+        return self._endpoints().bound
+
     def _admitted(self, request: Request) -> Request:
         """``request`` as it is passed on. Raises GatewayError if it may not be."""
-        self._access.check(request.caller, request.endpoint)
+        self._access.check(request.caller, request.endpoint, self._bound)
         if self._forward_identity is None:
             return request
         headers = with_identity(request.headers, self._forward_identity, request.caller)
@@ -76,5 +89,13 @@ def same_header(one: str, other: str) -> bool:
 
 
 def header_value(caller: Caller) -> str | None:
-    """The caller's name as printable ASCII, with all else percent-encoded; None for a stranger."""
-    return None if caller.name is None else quote(caller.name, safe=_SAFE)
+    """
+    The caller's name as printable ASCII, with all else percent-encoded; None for a stranger.
+
+    So are blanks at its ends, which are no part of a header's value: " a" must not become "a".
+    """
+    if caller.name is None:
+        return None
+    value = quote(caller.name, safe=_SAFE)
+    begin, end = len(value) - len(value.lstrip(" ")), len(value.rstrip(" "))
+    return "%20" * begin + value[begin:end] + "%20" * (len(value) - max(begin, end))

@@ -16,6 +16,7 @@ from gatewayd.access.proxies import Proxies
 from gatewayd.access.rules import Rules
 from gatewayd.clocks import Reactor
 from gatewayd.config.auth import AuthConfig, JwtConfig
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.offload import Offload
 
 
@@ -36,9 +37,9 @@ class AccessService:
             file.load()
         self._rereading = Rereading(files, reactor, offload)
 
-    def guarded(self, engine: Engine) -> Guard:
-        """``engine`` for those who may."""
-        return Guard(engine, self.access, self._auth.forward_identity)
+    def guarded(self, engine: Engine, endpoints: Callable[[], Endpoints] = Endpoints) -> Guard:
+        """``engine`` for those who may; ``endpoints`` gives those that its executors bind."""
+        return Guard(engine, self.access, self._auth.forward_identity, endpoints)
 
     def start(self) -> None:
         """Look for changes of the files from now on."""

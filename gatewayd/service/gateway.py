@@ -119,7 +119,8 @@ class GatewayServer:
         if settings.auth is not None:
             self._access_service = AccessService(settings.auth, self._reactor, self._bridge.offload, proxies)
             # Who may not call does not use up what others may.
-            engine, access = self._access_service.guarded(engine), self._access_service.access
+            engine = self._access_service.guarded(engine, self._pool.endpoints)
+            access = self._access_service.access
         backend = Backend(
             gateway=settings,
             dispatcher=engine,

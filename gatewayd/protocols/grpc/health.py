@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from gatewayd.errors import BadRequest
 from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.small import read_small
+from gatewayd.protocols.grpc.small import MAX_BYTES, read_small
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -28,8 +28,8 @@ class Health:
     def methods(self) -> dict[str, Unary | Streaming]:
         """Each method by its path."""
         return {
-            f"/{SERVICE}/Check": Unary(self._check),
-            f"/{SERVICE}/Watch": Streaming(lambda call: Watcher(self, call)),
+            f"/{SERVICE}/Check": Unary(self._check, MAX_BYTES),
+            f"/{SERVICE}/Watch": Streaming(lambda call: Watcher(self, call), MAX_BYTES),
         }
 
     def set_serving(self, serving: bool) -> None:

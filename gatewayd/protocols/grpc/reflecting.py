@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from gatewayd.errors import BadRequest
 from gatewayd.protocols.grpc.errors import status_of
 from gatewayd.protocols.grpc.options import REFLECTION
-from gatewayd.protocols.grpc.small import read_small
+from gatewayd.protocols.grpc.small import MAX_BYTES, read_small
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
 
 V1: Final = "grpc.reflection.v1.ServerReflection"
@@ -35,7 +35,7 @@ class Reflection:
 
     def methods(self) -> dict[str, Unary | Streaming]:
         """The method of either version by its path."""
-        streaming = Streaming(lambda call: _Questions(self, call))
+        streaming = Streaming(lambda call: _Questions(self, call), MAX_BYTES)
         return {f"/{version}/ServerReflectionInfo": streaming for version in (V1, REFLECTION)}
 
     def answer(self, question: Any) -> Any:

@@ -182,7 +182,7 @@ class GatewayChannel(HTTPChannel):
             super().allHeadersReceived()
 
     def _identify(self, access: AccessControl) -> bool:
-        """Whether the current request may go on, and its body come."""
+        """Whether the body of the current request may come."""
         http_request = self.requests[-1]
         http_request.head_received(self._command, self._path)
         return bool(http_request.identify(access))

@@ -64,9 +64,9 @@ class GatewayRequest(Request):
         self.method, self.uri, self.path = method, target, origin_form(target)
 
     def identify(self, access: AccessControl) -> bool:
-        """Whether the head, which has been received, lets the request go on."""
+        """Whether the head, which has been received, lets the body come."""
         if is_for_all(self):
-            return True
+            return False  # the answer does not depend on it, and a stranger must not make us hold it
         try:
             found = access.identify(credentials_of(self))
         except GatewayError as error:

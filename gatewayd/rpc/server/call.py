@@ -48,16 +48,22 @@ class MessageHandler(Protocol):
 
 @attrs.frozen
 class Unary:
-    """A method of one message."""
+    """A method of one message, of ``most_bytes`` at the most, or what the server takes."""
 
     serve: Callable[[ServerCall, bytes, bool], None]
+    most_bytes: int | None = None
 
 
 @attrs.frozen
 class Streaming:
-    """A method of many messages: ``begin`` may fail the call; what it returns is not used then."""
+    """
+    A method of many messages: ``begin`` may fail the call; what it returns is not used then.
+
+    ``most_bytes`` is as that of ``Unary``.
+    """
 
     begin: Callable[[ServerCall], MessageHandler]
+    most_bytes: int | None = None
 
 
 @attrs.frozen
@@ -102,6 +108,7 @@ class ServerCall(Stream):
         "_left",
         "_message",
         "_method",
+        "_most_bytes",
         "_reader",
         "_reading",
         "_settings",
@@ -128,6 +135,7 @@ class ServerCall(Stream):
         self._backlog = backlog
         self._admitted = False
         self._method: Unary | Streaming | None = None
+        self._most_bytes = settings.max_received_bytes
         self._handler: MessageHandler | None = None
         self._deadline_s: float | None = None
         self._tick = 0
@@ -258,6 +266,8 @@ class ServerCall(Stream):
         if method is None:
             self.fail("UNIMPLEMENTED", "Method not found!")
             return
+        if method.most_bytes is not None:
+            self._most_bytes = min(self._most_bytes, method.most_bytes)
         if found.bad_timeout:
             self.fail("INTERNAL", "the grpc-timeout is malformed")
             return
@@ -307,14 +317,14 @@ class ServerCall(Stream):
                 self._reading
                 and size >= 5
                 and not data[0]
-                and int.from_bytes(data[1:5], "big") == size - 5 <= self._settings.max_received_bytes
+                and int.from_bytes(data[1:5], "big") == size - 5 <= self._most_bytes
             ):
                 # One whole message, as nearly all are.
                 self._deliver(data[5:], False)
                 if ended and not self.over:
                     self._read()
                 return
-            self._reader = MessageReader(self._settings.max_received_bytes, self._settings.held)
+            self._reader = MessageReader(self._most_bytes, self._settings.held)
         try:
             self._reader.add(data)
         except NoRoom:
@@ -345,7 +355,7 @@ class ServerCall(Stream):
                     break
                 self._deliver(*found)
         except TooLong as error:
-            most = self._settings.max_received_bytes
+            most = self._most_bytes
             self._give_up("RESOURCE_EXHAUSTED", f"Received message larger than max ({error.size} vs. {most})")
         except NotGrpc:
             self._give_up("INTERNAL", "the request is not gRPC: a message has an unknown flag")
