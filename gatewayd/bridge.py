@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Threads
 from gatewayd.loops import new_event_loop
-from gatewayd.offload import OffloadThreads
+from gatewayd.offload_threads import OffloadThreads
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -7,13 +7,11 @@ a callback has to serve.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.python.threadpool import ThreadPool
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
@@ -31,30 +29,6 @@ class Offload(Protocol):
     """
 
     def __call__(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Deferred[T]: ...
-
-
-class AbandonedThread(threading.Thread):
-    """A thread that the end of the process does not wait for, whatever it is computing or looking up."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, daemon=True, **kwargs)
-
-    def join(self, timeout: float | None = None) -> None:
-        # ThreadPool.stop has no time limit of its own.
-        super().join(0.0 if timeout is None else timeout)
-
-
-class OffloadThreads(ThreadPool):
-    """
-    The threads for offloaded work: as many as there are processors, since it computes and does not wait.
-
-    None is started before there is work.
-    """
-
-    threadFactory = AbandonedThread
-
-    def __init__(self) -> None:
-        super().__init__(0, max(2, os.cpu_count() or 1), "offload")
 
 
 def is_small(size_bytes: int) -> bool:

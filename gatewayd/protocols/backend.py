@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.access.control import AccessControl
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
 from gatewayd.messages.caller import ANONYMOUS, Caller
@@ -18,7 +19,6 @@ from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.tls.credentials import TlsCredentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]

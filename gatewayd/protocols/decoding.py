@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from gatewayd.buffers import Buffers
 from gatewayd.errors import Overloaded
 from gatewayd.offload import is_small
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.buffers import Buffers
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.log import callWithContext
 
+from gatewayd.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.clocks import ListeningPort, PortReactor, Timer
 from gatewayd.config.model import Listener
 from gatewayd.errors import Overloaded, PortTaken
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S

@@ -25,6 +25,7 @@ from gatewayd.access.limited import Limited
 from gatewayd.access.proxies import Proxies
 from gatewayd.access.service import AccessService
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayClass
@@ -32,7 +33,6 @@ from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.port import Port, make_port
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.strangers import warning_for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from gatewayd.binding import addresses_of
 from gatewayd.config.model import GatewayConfig
-from gatewayd.protocols.binding import addresses_of
 
 
 def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:

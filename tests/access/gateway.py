@@ -12,10 +12,10 @@ from twisted.internet import reactor as _reactor
 
 from gatewayd.access.service import AccessService
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc.port import make_port
 from gatewayd.protocols.web_port import WebPort
 from tests.protocols.harness import FakeDispatcher, closed, status_maps

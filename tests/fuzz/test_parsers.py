@@ -23,11 +23,11 @@ from gatewayd.config.addresses import resolve
 from gatewayd.config.kinds import Refused
 from gatewayd.dispatch.target_pattern import compile_target_pattern
 from gatewayd.errors import BadRequest, HttpRefusal, InvalidHttp, TooManyFrames
+from gatewayd.inflating import Damaged, Inflation, inflated_here, looks_compressed
 from gatewayd.protocols.graphql.limits import QueryLimits, check_size
 from gatewayd.protocols.graphql.schema import SCHEMA
 from gatewayd.protocols.http import grammar
 from gatewayd.protocols.http.chunks import ChunkedBody
-from gatewayd.protocols.inflating import Damaged, Inflation, inflated_here, looks_compressed
 from gatewayd.protocols.websocket.conversation import CANCEL_REQUESTS, Close, Conversation, Dispatch
 from gatewayd.protocols.websocket.deflate import usable_offers
 from gatewayd.protocols.websocket.frames import BYTES_FRAMES, JSON_FRAMES, Frames

@@ -14,12 +14,12 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.threads import deferToThread
 
+from gatewayd.buffers import Buffers
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import LAST_WORDS_S
 from gatewayd.protocols.web_port import WebPort

@@ -18,11 +18,12 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 
+from gatewayd.binding import addresses_of, bind_error
 from gatewayd.bridge import Bridge
 from gatewayd.config import Listener
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import PortTaken
-from gatewayd.protocols.binding import addresses_of, bind_error, check_ports
+from gatewayd.protocols.binding import check_ports
 from gatewayd.protocols.port import make_port
 from tests.processes import Gateway, environment
 from tests.protocols.harness import FakeDispatcher, backend, in_thread

@@ -16,12 +16,12 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 
+from gatewayd.buffers import Buffers
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.errors import Draining
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.web_port import WebPort
 from gatewayd.protocols.websocket.conversation import Actions, Conversation, Dispatch
 from gatewayd.protocols.websocket.frames import BYTES_FRAMES, JSON_FRAMES, Frames

@@ -8,11 +8,11 @@ from typing import Final
 from gatewayd.config import GatewayConfig
 from gatewayd.messages import methods
 from gatewayd.protocols.port import HANDSHAKE_S
+from gatewayd.rpc.server.reflecting import V1_ALPHA
 
 Options = Mapping[str, int | str]
 
 METADATA_BYTES: Final = 8192
-REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def exposed_methods(gateway: GatewayConfig) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def exposed_services(gateway: GatewayConfig) -> tuple[str, ...]:
     """Each service that reflection lists (spec wire.md)."""
     services = [methods.service_of(path) for path in exposed_methods(gateway)]
     if gateway.expose_reflection:
-        services.append(REFLECTION)
+        services.append(V1_ALPHA)
     return tuple(services)
 
 

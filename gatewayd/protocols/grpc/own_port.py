@@ -7,32 +7,31 @@ The reactor thread starts and stops it; everything else happens on the loop thre
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from gatewayd.binding import addresses_of, listening_everywhere, reason_of
 from gatewayd.bridge import Bridge
-from gatewayd.clocks import Timer
+from gatewayd.buffers import Buffers
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import PortTaken, TooSlow
 from gatewayd.pb import POOL
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.arrival import ArrivalLimits
-from gatewayd.protocols.binding import FREE_PORT_TRIES, addresses_of
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.health import Health
 from gatewayd.protocols.grpc.options import Options, exposed_methods, exposed_services, options_of
-from gatewayd.protocols.grpc.reflecting import Reflection
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.rpc.server.call import CallSettings
+from gatewayd.rpc.server.health import Health
 from gatewayd.rpc.server.listener import Listener
+from gatewayd.rpc.server.loop_clock import LoopClock
+from gatewayd.rpc.server.reflecting import Reflection
 from gatewayd.rpc.server.stream import Limits
 from gatewayd.rpc.server.transport import ConnectionSettings
 from gatewayd.rpc.timeouts import Timeouts
@@ -42,7 +41,6 @@ from gatewayd.tls.credentials import TlsCredentials
 log = Logger()
 
 _START_TIMEOUT_S: Final = 10.0
-_BACKLOG: Final = 1024
 # The channel arguments that have a meaning here.
 _KNOWN: Final = frozenset(
     f"grpc.{name}"
@@ -138,21 +136,11 @@ class OwnGrpcPort:
 
     def _bind(self) -> list[socket.socket]:
         """A socket for each address of the host, all with the same port."""
-        host, addresses = self._gateway.host, addresses_of(self._gateway.host)
-        for left in reversed(range(1 if self._port else FREE_PORT_TRIES)):
-            opened: list[socket.socket] = []
-            try:
-                for address in addresses:
-                    number = opened[0].getsockname()[1] if opened else self._port
-                    opened.append(_listening(address, number))
-                return opened
-            except OSError as error:
-                for each in opened:
-                    each.close()
-                if not left:
-                    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-                    raise PortTaken("grpc", host, self._port, reason) from error
-        raise AssertionError("unreachable")
+        host = self._gateway.host
+        try:
+            return listening_everywhere(addresses_of(host), self._port)
+        except OSError as error:
+            raise PortTaken("grpc", host, self._port, reason_of(error)) from error
 
     def _listen_on_loop(self, sockets: list[socket.socket], options: Options) -> None:
         loop = asyncio.get_running_loop()
@@ -194,7 +182,7 @@ class OwnGrpcPort:
                 **(Reflection(self._services, POOL).methods() if gateway.expose_reflection else {}),
             },
             held=self._held,
-            timeouts=Timeouts(_LoopClock(loop)),
+            timeouts=Timeouts(LoopClock(loop)),
             seconds=loop.time,
             max_received_bytes=(1 << 32) - 1 if most_received < 0 else most_received,
             max_sent_bytes=None if most_sent < 0 else most_sent,
@@ -222,43 +210,6 @@ class OwnGrpcPort:
             age_grace_s=seconds("max_connection_age_grace_ms"),
             arrival_s=ArrivalLimits.of(gateway).allowed_s,
         )
-
-
-def _listening(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address, port))
-        bound.listen(_BACKLOG)
-    except BaseException:
-        bound.close()
-        raise
-    return bound
-
-
-class _LoopClock:
-    """The loop as a clock of ours."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def seconds(self) -> float:
-        return self._loop.time()
-
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer:
-        return _LoopTimer(self._loop.call_later(delay, callable, *args))
-
-
-class _LoopTimer:
-    def __init__(self, handle: asyncio.TimerHandle) -> None:
-        self._handle = handle
-
-    def active(self) -> bool:
-        return not self._handle.cancelled()
-
-    def cancel(self) -> None:
-        self._handle.cancel()
 
 
 class _Admissions:

@@ -21,12 +21,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from gatewayd.access.control import DOCS
+from gatewayd.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
+from gatewayd.inflating import inflated_here, looks_compressed
 from gatewayd.pb import POOL
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.protocols.grpc.identification import CallAccess
 from gatewayd.protocols.grpc.options import exposed_methods, exposed_services, options_of
 from gatewayd.protocols.grpc.own_port import OwnGrpcPort
@@ -34,7 +35,6 @@ from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
-from gatewayd.protocols.inflating import inflated_here, looks_compressed
 from gatewayd.protocols.port import LAST_WORDS_S, Port, PortReport
 from gatewayd.tls.credentials import TlsCredentials, UnusableTlsFile
 

@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 
 from gatewayd.access.credentials import Credentials
 from gatewayd.bounded_log import BoundedLogger
+from gatewayd.buffers import Buffers
 from gatewayd.errors import InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
 from gatewayd.protocols.backend import Dispatcher
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.grpc.errors import Metadata, status_of
 from gatewayd.tls.peer import PeerNames

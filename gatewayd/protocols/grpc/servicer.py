@@ -26,18 +26,18 @@ import grpc.aio
 from gatewayd.access.control import DRY_RUN, STATUS, AccessControl
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded, RateLimited
+from gatewayd.inflating import Damaged, inflated, looks_compressed
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.grpc.identification import CallAccess, Handler
 from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
-from gatewayd.protocols.inflating import Damaged, inflated, looks_compressed
 from gatewayd.protocols.window import UNREAD, Window
 
 T = TypeVar("T")

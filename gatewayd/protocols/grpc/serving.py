@@ -18,18 +18,16 @@ from twisted.python.failure import Failure
 from gatewayd.access.authenticator import Question
 from gatewayd.access.control import DOCS, DRY_RUN, STATUS, AccessControl
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.errors import BadRequest, GatewayError, RateLimited
+from gatewayd.inflating import Damaged, inflated
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
-from gatewayd.protocols.buffers import Buffers
 from gatewayd.protocols.failures import failure_status
-from gatewayd.protocols.grpc import health
-from gatewayd.protocols.grpc.options import REFLECTION
-from gatewayd.protocols.grpc.reflecting import V1
 from gatewayd.protocols.grpc.requests import (
     CountingDispatcher,
     completed,
@@ -38,16 +36,17 @@ from gatewayd.protocols.grpc.requests import (
     stream_settings,
 )
 from gatewayd.protocols.grpc.streaming import CallStream
-from gatewayd.protocols.inflating import Damaged, inflated
 from gatewayd.protocols.window import Window
+from gatewayd.rpc.server import health
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
+from gatewayd.rpc.server.reflecting import V1, V1_ALPHA
 from gatewayd.tls.peer import names_of_der
 
 T = TypeVar("T")
 
 # The names by which rules know what the gateway answers itself.
 _NAMED: Final = {methods.service_of(methods.DRY_RUN): DRY_RUN, methods.service_of(methods.STATUS): STATUS,
-                 V1: DOCS, REFLECTION: DOCS}  # fmt: skip
+                 V1: DOCS, V1_ALPHA: DOCS}  # fmt: skip
 
 
 class CallServicer:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gatewayd.errors import BadRequest
+from gatewayd.inflating import Damaged, inflated
 from gatewayd.offload import Offload, is_small
-from gatewayd.protocols.inflating import Damaged, inflated
 
 # The codings accepted for bodies.
 CODINGS: Final = (b"gzip", b"x-gzip", b"deflate")

@@ -16,13 +16,13 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from gatewayd.bridge import Bridge
+from gatewayd.buffers import Buffers
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import ExecutorUnreachable
+from gatewayd.inflating import looks_compressed
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
-from gatewayd.protocols.buffers import Buffers
-from gatewayd.protocols.inflating import looks_compressed
 from tests.protocols.grpc.servers import SERVERS, grpc_port
 from tests.protocols.grpc.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 from tests.protocols.harness import FakeDispatcher, answer_to, until

@@ -387,10 +387,11 @@ async def test_nothing_is_left_of_a_lost_connection(own: Own, state: str) -> Non
     own.dispatcher.behaviour = large
     with connected(port) as connection:
         connection.sendall(STATES[state])
-        await until(lambda: own.connections == 1)
+        opened = own.started[-1]._listener._open  # type: ignore[union-attr]
+        await until(lambda: len(opened) == 1)
         if "way" in state or "answer" in state:
             await until(lambda: own.dispatcher.requests)
-        (protocol,) = own.started[-1]._listener._open  # type: ignore[union-attr]
+        (protocol,) = opened
         found = weakref.ref(protocol), weakref.ref(protocol._connection)
         del protocol
         gc.collect()

@@ -13,7 +13,7 @@ import h2.settings
 import hpack
 from twisted.internet.task import Clock
 
-from gatewayd.protocols.buffers import Buffers
+from gatewayd.buffers import Buffers
 from gatewayd.rpc.server.backlog import Backlog
 from gatewayd.rpc.server.call import CallSettings, ServerCall, Streaming, Unary
 from gatewayd.rpc.server.connection import Connection

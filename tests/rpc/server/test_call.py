@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.protocols.buffers import Buffers
+from gatewayd.buffers import Buffers
 from gatewayd.rpc.frames import FrameReader
 from gatewayd.rpc.server.head import RequestHead, trailers
 from gatewayd.rpc.server.messages import MessageReader, NotGrpc, TooLong

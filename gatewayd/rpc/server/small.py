@@ -6,17 +6,20 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from gatewayd.errors import BadRequest
-from gatewayd.protocols.inflating import Damaged, inflated_here
+from gatewayd.inflating import Damaged, inflated_here
 
 M = TypeVar("M", bound=Message)
 
 MAX_BYTES: Final = 64 * 1024
 
 
+class Unreadable(ValueError):
+    """The text says what the message is not, and why."""
+
+
 def read_small(kind: type[M], message: bytes, compressed: bool) -> M:
-    """Raises BadRequest."""
+    """Raises Unreadable."""
     try:
         return kind.FromString(inflated_here(message, MAX_BYTES) if compressed else message)
     except (Damaged, DecodeError) as error:
-        raise BadRequest(f"this is no {kind.DESCRIPTOR.name}: {error}") from error
+        raise Unreadable(f"this is no {kind.DESCRIPTOR.name}: {error}") from error

@@ -7,10 +7,8 @@ from typing import Any, Final
 
 from grpc_health.v1 import health_pb2
 
-from gatewayd.errors import BadRequest
-from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.small import MAX_BYTES, read_small
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
+from gatewayd.rpc.server.small import MAX_BYTES, Unreadable, read_small
 
 SERVICE: Final = "grpc.health.v1.Health"
 
@@ -47,8 +45,8 @@ class Health:
     def _check(self, call: ServerCall, message: bytes, compressed: bool) -> None:
         try:
             status = self.status(read_small(health_pb2.HealthCheckRequest, message, compressed).service)
-        except BadRequest as error:
-            call.fail(*status_of(error))
+        except Unreadable as error:
+            call.fail("INVALID_ARGUMENT", str(error))
             return
         if status is None:
             call.fail("NOT_FOUND")
@@ -73,8 +71,8 @@ class Watcher:
             return
         try:
             self._service = read_small(health_pb2.HealthCheckRequest, message, compressed).service
-        except BadRequest as error:
-            self._call.fail(*status_of(error))
+        except Unreadable as error:
+            self._call.fail("INVALID_ARGUMENT", str(error))
             return
         self._health.watchers.add(self)
         self.tell()

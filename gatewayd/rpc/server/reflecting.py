@@ -13,13 +13,11 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 
-from gatewayd.errors import BadRequest
-from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.options import REFLECTION
-from gatewayd.protocols.grpc.small import MAX_BYTES, read_small
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
+from gatewayd.rpc.server.small import MAX_BYTES, Unreadable, read_small
 
 V1: Final = "grpc.reflection.v1.ServerReflection"
+V1_ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
 
 # The numbers of gRPC's status codes.
 _INVALID_ARGUMENT: Final = (3, "invalid argument")
@@ -36,7 +34,7 @@ class Reflection:
     def methods(self) -> dict[str, Unary | Streaming]:
         """The method of either version by its path."""
         streaming = Streaming(lambda call: _Questions(self, call), MAX_BYTES)
-        return {f"/{version}/ServerReflectionInfo": streaming for version in (V1, REFLECTION)}
+        return {f"/{version}/ServerReflectionInfo": streaming for version in (V1, V1_ALPHA)}
 
     def answer(self, question: Any) -> Any:
         """A ServerReflectionResponse."""
@@ -98,8 +96,8 @@ class _Questions:
     def on_message(self, message: bytes, compressed: bool) -> None:
         try:
             question = read_small(reflection_pb2.ServerReflectionRequest, message, compressed)
-        except BadRequest as error:
-            self._call.fail(*status_of(error))
+        except Unreadable as error:
+            self._call.fail("INVALID_ARGUMENT", str(error))
             return
         if not self._call.send(self._reflection.answer(question).SerializeToString()):
             self._sending = True
