@@ -49,9 +49,10 @@ class ListeningPort(Protocol):
 
 
 class Acceptor(Protocol):
-    """The part of IReactorTCP for incoming connections."""
+    """The parts of IReactorTCP and IReactorSocket for incoming connections."""
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> ListeningPort: ...
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> ListeningPort: ...
 
 
 class Watcher(Protocol):

@@ -1,5 +1,5 @@
 """
-Whether a gateway's ports can be bound.
+The sockets of a gateway's ports, and whether they can be bound.
 
 That a port is taken is found before anything is started: gRPC's server does not say why it cannot bind, and
 executors that have been started would have to be stopped again.
@@ -7,9 +7,10 @@ executors that have been started would have to be stopped again.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 
-from gatewayd.binding import addresses_of, bind_error
+from gatewayd.binding import addresses_of, bind_error, listening_everywhere, reason_of
 from gatewayd.config import Listener
 from gatewayd.errors import PortTaken
 
@@ -21,3 +22,15 @@ def check_ports(host: str, listeners: Iterable[Listener]) -> None:
         for address in addresses if listener.port else ():
             if (reason := bind_error(address, listener.port)) is not None:
                 raise PortTaken("+".join(listener.protocols), host, listener.port, reason)
+
+
+def bound_sockets(host: str, listener: Listener) -> list[socket.socket]:
+    """
+    Listening sockets of one listener: one for each address of the host, all with the same port.
+
+    Raises PortTaken. Blocks while a host name is looked up.
+    """
+    try:
+        return listening_everywhere(addresses_of(host), listener.port)
+    except OSError as error:
+        raise PortTaken("+".join(listener.protocols), host, listener.port, reason_of(error)) from error

@@ -9,6 +9,8 @@ mounts one more.
 from __future__ import annotations
 
 import importlib
+import socket
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -57,9 +59,12 @@ class PortReport:
 class Port(Protocol):
     """A port, from its start to its end. Reactor thread only."""
 
-    def listen(self) -> None:
+    def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
         """
         Bind and serve. May block for a moment: it is called while the service starts.
+
+        With ``inherited`` sockets, which listen already, nothing is bound: other processes may accept from
+        them as well. The port owns them from then on, and closes them without a shutdown.
 
         Raises PortTaken, or another ConfigError.
         """

@@ -28,6 +28,8 @@ from gatewayd.tls.web import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
 _BACKLOG: Final = 1024
+# An event without a format has no text, and observers write nothing.
+_QUIET: Final = {"log_format": None}
 
 
 class TlsTransport(BufferingTLSTransport):
@@ -143,9 +145,12 @@ class ListeningPorts:
         return gatherResults(closing).addCallback(lambda _: None)
 
 
-def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningPorts:
+def listen_tcp(
+    listener: Listener, backend: Backend, factory: Any, inherited: Sequence[socket.socket] = ()
+) -> ListeningPorts:
     """
-    Listen for ``listener`` on the gateway's host; ``factory`` is an IProtocolFactory.
+    Listen for ``listener`` on the gateway's host, or at ``inherited`` sockets; ``factory`` is an
+    IProtocolFactory.
 
     Raises PortTaken, or UnusableTlsFile.
     """
@@ -158,6 +163,8 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
         secured.protocol = TlsTransport
         factory = secured
     factory = AdmittingFactory(factory, backend.admission, secure=tls is not None)
+    if inherited:
+        return ListeningPorts([_adopt(backend.reactor, each, factory) for each in inherited], tls)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -176,11 +183,30 @@ def listen_tcp(listener: Listener, backend: Backend, factory: Any) -> ListeningP
 
 
 def _listen(reactor: PortReactor, address: str, port_number: int, factory: AdmittingFactory) -> ListeningPort:
-    """Listen without Twisted's own log lines about the port: the service's say what listens where."""
-    # An event without a format has no text, and observers write nothing.
-    quiet = {"log_format": None}
     options = {"backlog": _BACKLOG, "interface": address}
-    port: Any = callWithContext(quiet, reactor.listenTCP, port_number, factory, **options)
+    return _quiet(callWithContext(_QUIET, reactor.listenTCP, port_number, factory, **options), factory)
+
+
+def _adopt(reactor: PortReactor, inherited: socket.socket, factory: AdmittingFactory) -> ListeningPort:
+    """Accept from a socket that listens already, and that other processes may accept from as well."""
+    inherited.setblocking(False)
+    with inherited:  # Twisted takes a copy of the descriptor
+        found: Any = callWithContext(
+            _QUIET, reactor.adoptStreamPort, inherited.fileno(), inherited.family, factory
+        )
+    accept = found.doRead
+
+    def accept_one() -> None:
+        # Twisted takes up to a hundred in one turn: another process is to get its share of a burst.
+        found.numberAccepts = 1
+        accept()
+
+    found.doRead = accept_one
+    return _quiet(found, factory)
+
+
+def _quiet(port: Any, factory: AdmittingFactory) -> ListeningPort:
+    """Listen without Twisted's own log lines about the port: the service's say what listens where."""
     port._logConnectionLostMsg = lambda: None
     port.transport = factory.transport
     found: ListeningPort = port

@@ -8,6 +8,8 @@ goes to the HTTP paths: all of them where the port speaks HTTP, a few where it d
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -137,9 +139,9 @@ class WebPort:
             cors=Cors(gateway.cors),
         )
 
-    def listen(self) -> None:
-        """Bind and serve. Raises PortTaken."""
-        self._listening = listen_tcp(self._listener, self._backend, self.site)
+    def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
+        """Bind and serve, or serve at ``inherited`` sockets. Raises PortTaken."""
+        self._listening = listen_tcp(self._listener, self._backend, self.site, inherited)
         self._api.start()
 
     def set_serving(self) -> None:

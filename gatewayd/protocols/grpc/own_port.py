@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from gatewayd.binding import addresses_of, listening_everywhere, reason_of
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
-from gatewayd.config import GatewayConfig
-from gatewayd.errors import PortTaken, TooSlow
+from gatewayd.config import GatewayConfig, Listener
+from gatewayd.errors import TooSlow
 from gatewayd.pb import POOL
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.arrival import ArrivalLimits
+from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.grpc.errors import status_of
 from gatewayd.protocols.grpc.options import Options, exposed_methods, exposed_services, options_of
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.health import Health
-from gatewayd.rpc.server.listener import Listener
+from gatewayd.rpc.server.listener import AT_ONCE
+from gatewayd.rpc.server.listener import Listener as GrpcListener
 from gatewayd.rpc.server.loop_clock import LoopClock
 from gatewayd.rpc.server.reflecting import Reflection
 from gatewayd.rpc.server.stream import Limits
@@ -89,18 +90,20 @@ class OwnGrpcPort:
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
         self._services = exposed_services(gateway)
         self._health = Health(("", *self._services))  # loop thread only
-        self._listener: Listener | None = None  # loop thread only, but for a number
+        self._listener: GrpcListener | None = None  # loop thread only, but for a number
 
-    def listen(self) -> None:
-        """Bind and serve. Raises PortTaken."""
+    def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
+        """Bind and serve, or serve at ``inherited`` sockets. Raises PortTaken."""
         options = options_of(self._gateway)
         for name in sorted(self._gateway.grpc_server_options.keys() - _KNOWN):
             log.warn("gateway.grpc_server_options: {name} means nothing to this server", name=name)
-        sockets = self._bind()
+        # Another process may accept from inherited ones: it gets its share of a burst.
+        at_once = 1 if inherited else AT_ONCE
+        sockets = list(inherited) or bound_sockets(self._gateway.host, Listener(("grpc",), self._port))
         self._port = int(sockets[0].getsockname()[1])
 
         async def listen() -> None:
-            self._listen_on_loop(sockets, options)
+            self._listen_on_loop(sockets, options, at_once)
 
         self._bridge.run_on_loop(listen, _START_TIMEOUT_S)
 
@@ -134,22 +137,15 @@ class OwnGrpcPort:
         open_now = self._listener.connections if self._listener is not None else 0
         return PortReport(("grpc",), self._gateway.host, self._port, self._tls is not None, open_now)
 
-    def _bind(self) -> list[socket.socket]:
-        """A socket for each address of the host, all with the same port."""
-        host = self._gateway.host
-        try:
-            return listening_everywhere(addresses_of(host), self._port)
-        except OSError as error:
-            raise PortTaken("grpc", host, self._port, reason_of(error)) from error
-
-    def _listen_on_loop(self, sockets: list[socket.socket], options: Options) -> None:
+    def _listen_on_loop(self, sockets: list[socket.socket], options: Options, at_once: int) -> None:
         loop = asyncio.get_running_loop()
-        self._listener = Listener(
+        self._listener = GrpcListener(
             loop,
             sockets,
             self._settings(loop, options),
             _Admissions(self._bridge, self._admission),
             lambda: self._tls,
+            at_once=at_once,
         )
         self._listener.start()
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -88,12 +89,15 @@ class GrpcPort:
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
 
-    def listen(self) -> None:
+    def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
         """
         Bind and serve.
 
-        Blocks until gRPC has bound the port. Raises PortTaken, or UnusableTlsFile.
+        Blocks until gRPC has bound the port. Raises PortTaken, UnusableTlsFile, or ConfigError for
+        ``inherited`` sockets, which gRPC's server cannot use.
         """
+        if inherited:
+            raise ConfigError("gateway.grpc_server: grpcio serves no inherited sockets; set gatewayd")
         self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
     def set_serving(self) -> None:

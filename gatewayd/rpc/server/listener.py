@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from gatewayd.rpc.server.transport import ConnectionSettings, ServerProtocol
 
 # Connections that are accepted in one turn of the loop, so that others get theirs.
-_AT_ONCE: Final = 64
+AT_ONCE: Final = 64
 # How long nothing is accepted after the system had no descriptor, or memory, for one.
 _PAUSE_S: Final = 0.2
 
@@ -40,13 +40,19 @@ class Listener:
         settings: ConnectionSettings,
         admissions: Admissions,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        *,
+        at_once: int = AT_ONCE,
     ) -> None:
-        """``tls`` gives the context of the next connection, None for one without."""
+        """
+        ``tls`` gives the context of the next connection, None for one without. Of connections that wait,
+        ``at_once`` are accepted in one turn of the loop.
+        """
         self._loop = loop
         self._sockets = sockets
         self._settings = settings
         self._admissions = admissions
         self._tls = tls
+        self._at_once = at_once
         self._open: set[ServerProtocol] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.TimerHandle | None = None
@@ -93,7 +99,7 @@ class Listener:
         self._sockets.clear()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(self._at_once):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
