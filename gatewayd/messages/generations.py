@@ -47,7 +47,10 @@ def _first_document_is_a_map(content: bytes) -> bool:
         while size == 0:  # an empty list or document says nothing
             if position >= end or content[position] != _FIRST:
                 return False
-            size, position = varint(content, position + 1, end)
+            if position + 1 < end and (size := content[position + 1]) < 0x80:
+                position += 2
+            else:
+                size, position = varint(content, position + 1, end)
         if position + size > end:
             return False
         end = position + size

@@ -1,10 +1,10 @@
 """
 What moves through the gateway: Request, Call, Answer, Route, Response.
 
-All are frozen values. What the gateway does not need to read stays serialised: ``documents`` is
-the content of field 4 of a DataRequestProto, ``parameters`` a ``google.protobuf.Struct``, ``status`` a
-``StatusProto``, each as the bytes that came from the wire (spec wire.md). Empty bytes are the
-empty message, and a status of no bytes is success.
+All are values that nobody changes (``gatewayd.values``). What the gateway does not need to read stays
+serialised: ``documents`` is the content of field 4 of a DataRequestProto, ``parameters`` a
+``google.protobuf.Struct``, ``status`` a ``StatusProto``, each as the bytes that came from the wire (spec
+wire.md). Empty bytes are the empty message, and a status of no bytes is success.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import attrs
 
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
+from gatewayd.values import value
 
 
-@attrs.frozen
+@value
 class Request:
     """
     What a client sends.
@@ -38,7 +39,7 @@ class Request:
     caller: Caller = ANONYMOUS
 
 
-@attrs.frozen
+@value
 class Answer:
     """
     What an Executor answered, or what it passes on from the Executor before it.
@@ -56,7 +57,7 @@ class Answer:
     headers: Headers = attrs.field(default=(), repr=False)
 
 
-@attrs.frozen
+@value
 class Call:
     """
     What goes to one Deployment: serialised DataRequestProtos, and the endpoint for the call's metadata.
@@ -72,7 +73,7 @@ class Call:
     headers: Headers = attrs.field(default=(), repr=False)
 
 
-@attrs.frozen
+@value
 class Route:
     """
     The record of one Deployment (or the gateway itself) handling one request.
@@ -87,7 +88,7 @@ class Route:
     status: bytes = b""
 
 
-@attrs.frozen
+@value
 class Response:
     """
     What the client gets. ``routes`` start with the gateway's own.

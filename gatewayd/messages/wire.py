@@ -3,7 +3,7 @@ Requests, answers and responses to and from the bytes of a DataRequestProto.
 
 The four fields are split by hand, which makes pass-through cheap: the documents (field 4) are sliced out of
 the message and put into the next one unchanged, and parameters and routes are parsed only where they are
-needed. Only the header is decoded.
+needed. Only the header is decoded, by protobuf where ``header_codec`` finds something unusual in it.
 Everything here is pure; the field numbers are those of proto/jina.proto.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.errors import Unparsable
+from gatewayd.messages import header_codec
 from gatewayd.messages.generations import check_generation
 from gatewayd.messages.headers import Headers, joined
 from gatewayd.messages.request import Answer, Request, Response, Route
@@ -24,6 +25,7 @@ HEADER: Final = 0x0A  # field 1, length-delimited, and so on: number << 3 | 2
 PARAMETERS: Final = 0x12
 ROUTE: Final = 0x1A
 DATA: Final = 0x22
+_FIELDS: Final = frozenset({HEADER, PARAMETERS, ROUTE, DATA})
 
 # DataContentProto with its docs present and empty: what an answer without documents carries.
 NO_DOCUMENTS: Final = b"\x0a\x00"
@@ -42,15 +44,19 @@ def decode_request(message: bytes) -> Request:
     header_bytes, parameters, routes, documents = split(message)
     if documents:
         check_generation(documents)
-    header = _header(header_bytes)
+    known = header_codec.read_request_header(header_bytes)
+    if known is None:
+        header = _header(header_bytes)
+        known = header.request_id, header.exec_endpoint, header.target_executor, header.timeout
+    request_id, endpoint, target, timeout_ms = known
     return Request(
-        request_id=header.request_id,
-        endpoint=header.exec_endpoint,
-        target=header.target_executor,
-        parameters=parameters or b"",
-        documents=documents or b"",
-        routes=routes,
-        timeout_s=header.timeout / 1000 if header.timeout else None,
+        request_id,
+        endpoint,
+        target,
+        parameters or b"",
+        documents or b"",
+        routes,
+        timeout_ms / 1000 if timeout_ms else None,
     )
 
 
@@ -61,16 +67,13 @@ def decode_answer(message: bytes, *, is_error: bool = False, headers: Headers = 
     Raises Malformed.
     """
     header_bytes, parameters, routes, documents = split(message)
-    header = _header(header_bytes)
-    failed = is_error or header.status.code != 0
-    return Answer(
-        documents=documents or b"",
-        parameters=parameters or b"",
-        routes=routes,
-        status=header.status.SerializeToString() if failed else b"",
-        failed=failed,
-        headers=headers,
-    )
+    status, failed = b"", is_error
+    if is_error or not header_codec.is_success(header_bytes):
+        header = _header(header_bytes)
+        failed = is_error or header.status.code != 0
+        if failed:
+            status = header.status.SerializeToString()
+    return Answer(documents or b"", parameters or b"", routes, status, failed, headers)
 
 
 def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
@@ -79,10 +82,7 @@ def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
 
     ``answer`` is what came out of the node before it, or the client's own documents.
     """
-    header = HeaderProto(request_id=request_id, exec_endpoint=endpoint, target_executor="")
-    if answer.status:
-        header.status.ParseFromString(answer.status)
-    parts = [*field(HEADER, header.SerializeToString())]
+    parts = _header_field(request_id, endpoint, answer.status, ())
     if answer.parameters:
         parts += field(PARAMETERS, answer.parameters)
     for route in answer.routes:
@@ -119,12 +119,7 @@ def encode_request(request: Request) -> bytes:
 
 def encode_response(response: Response) -> bytes:
     """The DataRequestProto that a client gets (spec grpc.md, Answer)."""
-    header = HeaderProto(request_id=response.request_id, exec_endpoint=response.endpoint, target_executor="")
-    if response.status:
-        header.status.ParseFromString(response.status)
-    if response.headers:
-        header.headers.update(joined(response.headers))
-    parts = [*field(HEADER, header.SerializeToString())]
+    parts = _header_field(response.request_id, response.endpoint, response.status, response.headers)
     if response.parameters is not None:
         parts += field(PARAMETERS, response.parameters)
     for route in response.routes:
@@ -140,19 +135,31 @@ def encode_request_id(request_id: str) -> bytes:
 
 def encode_route(route: Route) -> bytes:
     """One RouteProto."""
+    if not route.status:
+        known = header_codec.route(route.executor, route.start_time, route.end_time)
+        if known is not None:
+            return known
     message = RouteProto(executor=route.executor)
-    message.start_time.seconds, message.start_time.nanos = _timestamp(route.start_time)
+    message.start_time.ParseFromString(header_codec.timestamp(route.start_time))
     if route.end_time is not None:
-        message.end_time.seconds, message.end_time.nanos = _timestamp(route.end_time)
+        message.end_time.ParseFromString(header_codec.timestamp(route.end_time))
     if route.status:
         message.status.ParseFromString(route.status)
     return message.SerializeToString()
 
 
-def _timestamp(seconds: float) -> tuple[int, int]:
-    # Microseconds: a float since the epoch holds no more, and JSON times show as many.
-    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
-    return whole, micros * 1000
+def _header_field(request_id: str, endpoint: str, status: bytes, headers: Headers) -> list[bytes]:
+    """The first field of a message with these in its header, and the target empty."""
+    if not status and not headers:
+        known = header_codec.header_field(request_id, endpoint)
+        if known is not None:
+            return [known]
+    header = HeaderProto(request_id=request_id, exec_endpoint=endpoint, target_executor="")
+    if status:
+        header.status.ParseFromString(status)
+    if headers:
+        header.headers.update(joined(headers))
+    return [*field(HEADER, header.SerializeToString())]
 
 
 def _header(data: bytes) -> HeaderProto:
@@ -176,8 +183,13 @@ def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes
     position, end = 0, len(message)
     while position < end:
         tag = message[position]
-        if tag in (HEADER, PARAMETERS, ROUTE, DATA):
-            start, position = _length_delimited(message, position + 1)
+        if tag in _FIELDS:
+            start = position + 2
+            # Most fields are short: a length of one byte.
+            if start <= end and (length := message[start - 1]) < 0x80 and start + length <= end:
+                position = start + length
+            else:
+                start, position = _length_delimited(message, position + 1)
             value = message[start:position]
             if tag == DATA:
                 documents = documents + value if documents else value
