@@ -52,8 +52,8 @@ test-core: $(VENV)/.test  ## an installation without extras serves external exec
 	GATEWAYD_CORE_PYTHON=$(abspath .venv-core)/bin/python \
 		$(BIN)/python -m pytest tests/service/test_without_docarray.py
 
-fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server's HTTP/2, for an hour (GATEWAYD_FUZZ_S=60)
-	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py
+fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and header blocks: an hour each (GATEWAYD_FUZZ_S=60)
+	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py tests/rpc/test_hpack.py
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop

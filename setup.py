@@ -77,8 +77,6 @@ setup(
         "numpy",
         # frozen and slotted classes through `attrs`, with converters that have types.
         "attrs>=23.1",
-        # The Decoder's limit on the size of a header list (4.0).
-        "hpack>=4.0",
         # The first with wheels for Python 3.12, and OPT_SERIALIZE_NUMPY for float16.
         "orjson>=3.9",
         # The asyncio execution that GraphQL's limits rely on; 3.4 may change it.
@@ -120,6 +118,8 @@ setup(
             "pillow>=10.1",
             # HTTP/2 from the other side: the tests' peer of our own client.
             "h2>=4.1",
+            # HPACK from the other side: what our decoder is compared with.
+            "hpack>=4.0",
             # Executors defined in a notebook: the session that the tests start.
             "ipython>=8.20",
             # validate() for OpenAPI 3.1.

@@ -333,6 +333,14 @@ class ServerCall(Stream):
         if not self._busy:
             self._read()
 
+    def on_trailers(self, head: Any) -> None:
+        if self.over:
+            return
+        if head is None or not head.is_trailers:
+            self.refuse_stream()
+        else:
+            self.on_data(b"", True)
+
     def on_sent(self) -> None:
         if self._handler is not None and not self.over:
             self._handler.on_sent()

@@ -245,7 +245,7 @@ class Connection(Sending):
                 self._break(stream, PROTOCOL_ERROR)  # trailers that do not end the request
             else:
                 stream.half_closed = True
-                stream.on_data(b"", True)
+                stream.on_trailers(head)
             return
         if not stream_id & 1:
             raise Violation(PROTOCOL_ERROR, f"a client cannot open the stream {stream_id}")

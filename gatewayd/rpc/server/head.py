@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
@@ -32,7 +33,9 @@ _UNITS_S: Final[Mapping[bytes, float]] = {
     b"u": 1e-6,
     b"n": 1e-9,
 }
-_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+_PSEUDO_NAMES: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+# RFC 9113 section 8.2.1: neither capitals nor colons.
+_LEGAL_NAME: Final = re.compile(rb"[!-9;-@\[-~]+").fullmatch
 # RFC 9113 section 8.2.2.
 _OF_CONNECTIONS: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
@@ -50,10 +53,10 @@ class RequestHead:
     """
     The head of one call.
 
-    ``malformed`` is set where HTTP/2 forbids the fields; then nothing else is. ``http_status`` is what a
-    client gets that does not speak gRPC. ``timeout_s`` is None without a limit. ``encoding`` is that of
-    compressed messages. ``length`` is the request's content-length, if it has one. ``bad_timeout`` is set
-    where the grpc-timeout is none.
+    ``malformed`` is set where HTTP/2 forbids the fields; then nothing else is, but ``is_trailers`` where they
+    may end a request. ``http_status`` is what a client gets that does not speak gRPC. ``timeout_s`` is None
+    without a limit. ``encoding`` is that of compressed messages. ``length`` is the request's content-length,
+    if it has one. ``bad_timeout`` is set where the grpc-timeout is none.
     """
 
     path: str = ""
@@ -63,6 +66,7 @@ class RequestHead:
     http_status: int | None = None
     length: int | None = None
     malformed: bool = False
+    is_trailers: bool = False
     bad_timeout: bool = False
 
     @classmethod
@@ -72,19 +76,24 @@ class RequestHead:
         found: dict[bytes, bytes] = {}
         metadata: list[tuple[str, str | bytes]] = []
         for name, value in fields:
-            if name[:1] == b":":
-                if name not in _PSEUDO or name in pseudo or found or metadata:
+            kind, text = _NAMES.get(name) or _learn(name)
+            if kind is _ILLEGAL or b"\n" in value or b"\r" in value or b"\0" in value:
+                return _MALFORMED
+            if kind is _PSEUDO:
+                if name in pseudo or found or metadata:
                     return _MALFORMED
                 pseudo[name] = value
-                continue
-            if not _is_legal(name, value):
+            elif kind is _TEXT:
+                # gRPC's protocol lets us strip what RFC 9113 would refuse (section 8.2.1).
+                metadata.append((text, value.strip(b" \t").decode("latin-1")))
+            elif kind is _BYTES:
+                metadata += _decoded(text, value)
+            elif _is_wrong(name, value, found):
                 return _MALFORMED
-            if name in _NOT_METADATA:
-                if name == b"content-length" and found.get(name, value) != value:
-                    return _MALFORMED
+            else:
                 found[name] = value
-            elif not name.startswith(b"grpc-"):
-                metadata += _pairs(name, value)
+        if not pseudo:
+            return _TRAILERS
         path, length = pseudo.get(b":path", b""), found.get(b"content-length")
         if not path or b":method" not in pseudo or b":scheme" not in pseudo:
             return _MALFORMED
@@ -104,26 +113,52 @@ class RequestHead:
 
 
 _MALFORMED: Final = RequestHead(malformed=True)
+_TRAILERS: Final = RequestHead(malformed=True, is_trailers=True)
+
+# What a field is by its name (RFC 9113 sections 8.2 and 8.3).
+_PSEUDO: Final = "pseudo"
+_ILLEGAL: Final = "illegal"
+_OWN: Final = "the protocol's own"
+_TEXT: Final = "metadata"
+_BYTES: Final = "metadata of bytes"
+
+# The names that were seen, as what they are and as text; forgotten when they are too many.
+_NAMES: Final[dict[bytes, tuple[str, str]]] = {}
+_MOST_NAMES: Final = 1000
+_LONG_NAME_BYTES: Final = 100
 
 
-def _is_legal(name: bytes, value: bytes) -> bool:
-    """RFC 9113 section 8.2."""
-    if not name or name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
-        return False
-    if name != name.lower() or any(byte <= 0x20 or byte == 0x3A or byte >= 0x7F for byte in name):
-        return False
-    return not any(byte in value for byte in b"\0\r\n")
-
-
-def _pairs(name: bytes, value: bytes) -> list[tuple[str, str | bytes]]:
+def _learn(name: bytes) -> tuple[str, str]:
     text = name.decode("latin-1")
-    if not text.endswith("-bin"):
-        return [(text, value.decode("latin-1"))]
+    if name in _PSEUDO_NAMES:
+        kind = _PSEUDO
+    elif _LEGAL_NAME(name) is None or name in _OF_CONNECTIONS:
+        kind = _ILLEGAL
+    elif name in _NOT_METADATA or name.startswith(b"grpc-"):
+        kind = _OWN
+    else:
+        kind = _BYTES if name.endswith(b"-bin") else _TEXT
+    found = kind, text
+    if len(name) <= _LONG_NAME_BYTES:
+        if len(_NAMES) >= _MOST_NAMES:
+            _NAMES.clear()
+        _NAMES[name] = found
+    return found
+
+
+def _is_wrong(name: bytes, value: bytes, found: Mapping[bytes, bytes]) -> bool:
+    """Whether a field of the protocol's own has a value that HTTP/2 forbids."""
+    if name == b"te":
+        return value != b"trailers"
+    return name == b"content-length" and found.get(name, value) != value
+
+
+def _decoded(name: str, value: bytes) -> list[tuple[str, str | bytes]]:
     pairs: list[tuple[str, str | bytes]] = []
     for part in value.split(b","):
         part = part.strip().rstrip(b"=")
         try:
-            pairs.append((text, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
+            pairs.append((name, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
         except (binascii.Error, ValueError):
             continue  # as gRPC's own server, which leaves it out
     return pairs

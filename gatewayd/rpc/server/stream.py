@@ -80,6 +80,10 @@ class Stream:
         """A piece of the request's content, to be given back by ``consumed``; may be empty at the end."""
         raise NotImplementedError
 
+    def on_trailers(self, head: Any) -> None:
+        """The request ends with a block of fields, which ``head`` is as in ``on_head``."""
+        self.on_data(b"", True)
+
     def on_sent(self) -> None:
         """What ``send_data`` could not send at once has left."""
         raise NotImplementedError
