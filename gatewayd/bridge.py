@@ -19,6 +19,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -103,7 +104,7 @@ class Bridge:
         if self._stopped:
             job.answer.cancel()
             return job.answer
-        self._to_loop.post(self._begin_task, job, work, args, kwargs)
+        self._to_loop.post(self._begin_task, job, partial(work, *args, **kwargs))
         return job.answer
 
     def run_on_loop(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
@@ -155,27 +156,26 @@ class Bridge:
         Cancelling the future (which a cancelled task that awaits it does) cancels the Deferred.
         """
         errand: _Errand[T] = _Errand(self)
-        self._to_reactor.post(self._begin_work, errand, start, args, kwargs)
+        self._to_reactor.post(self._begin_work, errand, partial(start, **kwargs) if kwargs else start, args)
         return errand
 
     def ask_reactor(
         self,
         done: Callable[[T | Failure], object],
-        start: Callable[P, Deferred[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        start: Callable[..., Deferred[T]],
+        *args: object,
     ) -> Question[T]:
         """
         As ``on_reactor``, without a future: ``done`` is called on the loop thread, with the answer or a
         Failure, unless the question is cancelled before. For what each request does.
         """
         question: Question[T] = Question(self, done)
-        self._to_reactor.post(self._begin_work, question, start, args, kwargs)
+        self._to_reactor.post(self._begin_work, question, start, args)
         return question
 
     def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
-        self._to_reactor.post(function, *args, **kwargs)
+        self._to_reactor.post(partial(function, **kwargs) if kwargs else function, *args)
 
     def spawn_on_loop(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside everything else, until it ends, is cancelled, or the bridge stops."""
@@ -208,10 +208,8 @@ class Bridge:
 
         self.spawn_on_loop(end())
 
-    def _begin_task(
-        self, job: _Job[T], work: Callable[..., Coroutine[Any, Any, T]], args: Any, kwargs: Any
-    ) -> None:
-        task = self._loop.create_task(work(*args, **kwargs))
+    def _begin_task(self, job: _Job[T], work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        task = self._loop.create_task(work())
         job.task = task
         self._tasks.add(task)
         task.add_done_callback(job.done)
@@ -257,16 +255,12 @@ class Bridge:
     # -- the reactor's half of on_reactor ------------------------------------------------------------
 
     def _begin_work(
-        self,
-        errand: _Errand[T] | Question[T],
-        start: Callable[..., Deferred[T]],
-        args: Any,
-        kwargs: Any,
+        self, errand: _Errand[T] | Question[T], start: Callable[..., Deferred[T]], args: Any
     ) -> None:
         if errand.asker_left:
             return
         try:
-            work = start(*args, **kwargs)
+            work = start(*args)
         except Exception:
             self._to_loop.post(errand.deliver, Failure())
             return
@@ -372,13 +366,13 @@ class _Mailbox:
 
     def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
         self._wake = wake
-        self._letters: deque[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = deque()
+        self._letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._closed = False
 
-    def post(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    def post(self, function: Callable[..., object], *args: Any) -> None:
         """From any thread."""
-        self._letters.append((function, args, kwargs))
+        self._letters.append((function, args))
         # The letter is in before the flag is read, and the owner clears the flag before it looks:
         # if the flag is set, the owner has yet to look. At worst two posters wake the owner twice.
         if not self._awake and not self._closed:
@@ -393,9 +387,10 @@ class _Mailbox:
     def _empty(self) -> None:
         self._awake = False
         # Letters posted meanwhile are left for the next turn, so that the owner's other events get theirs.
+        take = self._letters.popleft
         for _ in range(len(self._letters)):
-            function, args, kwargs = self._letters.popleft()
+            function, args = take()
             try:
-                function(*args, **kwargs)
+                function(*args)
             except Exception:
                 log.failure("a letter between the threads failed")

@@ -189,7 +189,8 @@ class Dispatcher:
     def run_ended(self, run: _Run) -> None:
         """Called by each run when it has its result and its last call has ended."""
         self._runs.discard(run)
-        self._check_drained()
+        if not self._runs and len(self._drained):
+            self._check_drained()
 
     def _check_drained(self) -> None:
         if not self._runs:
@@ -256,7 +257,8 @@ class _Run:
             self._perform(self._traversal.begin(self._dispatcher.wall_clock()))
         except Exception:  # Malformed parameters; or a bug, which must not leave its client waiting
             self._fail(Failure())
-        self._end_if_idle()
+        if self._result is None:
+            self._end_if_idle()
         return result
 
     def _perform(self, steps: list[Step]) -> None:
@@ -278,10 +280,12 @@ class _Run:
                     self._failed(Failure(), step.node)
         finally:
             self._performing = False
-        self._answer_if_finished()
+        if self._traversal.finished:
+            self._answer()
 
-    def _answer_if_finished(self) -> None:
-        if self._traversal.finished and self._result is not None and not self._collects():
+    def _answer(self) -> None:
+        """Give the response, unless the client has left or it waits for inspect executors."""
+        if self._result is not None and not (self._dispatcher.topology.has_collected and self._collects()):
             response = self._traversal.response(self._dispatcher.wall_clock())
             if response.headers:
                 response = self._bounded(response)
@@ -291,8 +295,6 @@ class _Run:
 
     def _collects(self) -> bool:
         """Whether the answer, which does not depend on them, waits for inspect executors."""
-        if not self._dispatcher.topology.has_collected:
-            return False
         return any(node is not None and node.collected for node in self._calls)
 
     def _bounded(self, response: Response) -> Response:
@@ -336,7 +338,8 @@ class _Run:
                 self._perform(self._traversal.answered(node, answer, self._dispatcher.wall_clock()))
             except Exception:
                 self._failed(Failure(), node)
-        self._end_if_idle()
+        if self._result is None:
+            self._end_if_idle()
 
     def _prepared(self, documents: tuple[bytes, ...], node: Node | None) -> None:
         self._calls.pop(node, None)
@@ -351,8 +354,8 @@ class _Run:
         self._calls.pop(node, None)
         if node is not None and node.background and failure.check(GatewayError, CancelledError):
             self._log_floating(node, type(failure.value).__name__)
-            if not self._stopped and not self._performing:
-                self._answer_if_finished()
+            if not self._stopped and not self._performing and self._traversal.finished:
+                self._answer()
         elif self._result is not None:
             self._fail(failure)
         elif not failure.check(GatewayError, CancelledError):  # those come of this run's own cancelling

@@ -70,14 +70,15 @@ class Parameters:
         Where two answers have the same name in ``__results__``, the later one counts. Without any
         result the client's own ``__results__`` stay as they are.
         """
-        collected = Struct()
+        collected: Struct | None = None
         for answer in answers:
             if _RESULTS_KEY in answer and answer != EMPTY_RESULTS:
+                collected = Struct() if collected is None else collected
                 results = parse(answer).fields
                 if RESULTS in results:
                     for name, value in results[RESULTS].struct_value.fields.items():
                         collected.fields[name].CopyFrom(value)
-        if not collected.fields:
+        if collected is None or not collected.fields:
             return self._raw
         whole = parse(self._raw)
         whole.fields[RESULTS].struct_value.CopyFrom(collected)

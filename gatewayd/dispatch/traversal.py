@@ -41,6 +41,8 @@ from gatewayd.pb import RouteProto, StatusProto
 # An executor may flag an error without a status. No bytes would read as success.
 _FAILED: Final = StatusProto(code=StatusProto.ERROR).SerializeToString()
 
+_NO_PARAMETERS: Final = Parameters(b"")
+
 # States of a node; 0 is waiting.
 _PREPARING: Final = 1
 _ASKED: Final = 2
@@ -117,10 +119,10 @@ class Traversal:
         check_endpoint(request.endpoint)
         self._target = compile_target_pattern(request.target) if request.target else None
         self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
-        self._parameters = Parameters(request.parameters)
+        self._parameters = Parameters(request.parameters) if request.parameters else _NO_PARAMETERS
         self._state = bytearray(count)
         self._parts: dict[int, list[Answer]] = {}  # of joins that wait, and of nodes being prepared
-        self._skipped: set[int] = set()
+        self._skipped: set[int] | None = None
         self._started: list[float | None] = [None] * count
         self._ended: list[float | None] = [None] * count
         self._answers: list[Answer | None] = [None] * count
@@ -178,7 +180,7 @@ class Traversal:
         if self._state[node.index] != _PREPARING:
             raise UnexpectedAnswer(node.name)
         parts = self._parts.pop(node.index)
-        if node.index in self._skipped:
+        if self._skipped is not None and node.index in self._skipped:
             return self._complete(node, attrs.evolve(parts[0], documents=documents[0]), now)
         return [self._ask(node, parts, documents)]
 
@@ -196,23 +198,26 @@ class Traversal:
                 answer = self._answers[node.index]
                 failure = b""
                 if answer is not None:
-                    results.append(answer.parameters)
+                    if answer.parameters:
+                        results.append(answer.parameters)
                     if answer.headers and not node.background:
                         headers += answer.headers
                     if answer.failed:
                         failure = answer.status
                 routes.append(Route(node.name, started, self._ended[node.index], failure))
-        parameters: bytes | None = self._parameters.with_results(results)
+        parameters: bytes | None = request.parameters
+        if results:
+            parameters = self._parameters.with_results(results)
         if not parameters and not self._topology.nodes:
             parameters = None
         return Response(
-            request_id=request.request_id,
-            endpoint=request.endpoint,
-            documents=outcome.documents,
-            parameters=parameters,
-            routes=tuple(routes),
-            status=outcome.status if outcome.failed else b"",
-            headers=tuple(headers),
+            request.request_id,
+            request.endpoint,
+            outcome.documents,
+            parameters,
+            tuple(routes),
+            outcome.status if outcome.failed else b"",
+            tuple(headers),
         )
 
     def targets(self, node: Node) -> bool:
@@ -246,6 +251,14 @@ class Traversal:
         """Record one part. Returns the node's outcome if it has one without being called."""
         index = node.index
         parts = [part]
+        if node.parts == 1 and node.condition is None:  # most nodes are neither joins nor have conditions
+            if part.failed:
+                return part
+            self._started[index] = now
+            if self._skips(node):
+                return part
+            steps.append(self._ask(node, parts, (part.documents,)))
+            return None
         if node.parts > 1:
             self._parts.setdefault(index, []).append(part)
             if len(self._parts[index]) < node.parts:
@@ -262,7 +275,7 @@ class Traversal:
             self._state[index] = _PREPARING
             self._parts[index] = parts
             if skipped:
-                self._skipped.add(index)
+                self._skipped = {index} if self._skipped is None else {*self._skipped, index}
             documents = tuple([each.documents for each in parts])
             work = partial(_prepare, documents, node.condition, merging)
             steps.append(Prepare(node, work, sum(map(len, documents))))
@@ -273,7 +286,9 @@ class Traversal:
         return None
 
     def _skips(self, node: Node) -> bool:
-        return not (self.targets(node) and self._serves(node.name, self.request.endpoint))
+        if self._target is not None and not self._target.matches(node.name):
+            return True
+        return not self._serves(node.name, self.request.endpoint)
 
     def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[bytes, ...]) -> Send:
         """``documents`` has one entry for all ``parts`` if they were merged, else one for each."""
@@ -283,15 +298,16 @@ class Traversal:
         request_id, endpoint = request.request_id, request.endpoint
         if len(parts) > len(documents):
             parameters = self._parameters.for_join(node.name)
-        else:
+        elif request.parameters:
             parameters = self._parameters.for_executor(node.name)
+        else:
+            parameters = b""
         if len(documents) == 1:
             part = parts[0]  # of merged parts, the routes of the first count
             if part.parameters != parameters or part.documents is not documents[0]:
                 part = Answer(documents[0], parameters, part.routes)
-            return Send(
-                node, Call((encode_call(request_id, endpoint, part),), endpoint, headers=request.headers)
-            )
+            message = encode_call(request_id, endpoint, part)
+            return Send(node, Call((message,), endpoint, False, request.headers))
         messages = [
             encode_call(request_id, endpoint, Answer(content, parameters, part.routes))
             for part, content in zip(parts, documents, strict=True)

@@ -26,7 +26,7 @@ def fault_of(endpoint: str) -> str:
 
 def check_endpoint(endpoint: str) -> None:
     """Raises BadRequest for a client's endpoint with which no executor can be called."""
-    fault = fault_of(endpoint)
-    if fault:
+    if len(endpoint) > LONGEST or not endpoint.isascii() or not endpoint.isprintable():
+        fault = fault_of(endpoint)
         problem = {"loc": ["body", "execEndpoint"], "msg": fault, "type": "value_error.endpoint"}
         raise BadRequest(f"execEndpoint {fault}", [problem])

@@ -31,11 +31,16 @@ class Decisions:
     ) -> None:
         self.deployment = deployment
         self._counters = counters
+        self._picked = "picked", deployment
         self._seconds = seconds
         self._logged: dict[str, tuple[float, int]] = {}  # decision -> when last, and the count then
 
+    def picked(self) -> None:
+        """A replica was picked, as for every request: counted only."""
+        self._counters[self._picked] += 1
+
     def count(self, decision: str) -> None:
-        """A decision that is made for every request: counted only."""
+        """A decision that says little by itself: counted only."""
         self._counters[decision, self.deployment] += 1
 
     def request(self, decision: str, why: str = "") -> None:

@@ -97,6 +97,7 @@ class Pool:
             self._deployments[deployment.name] = self._build(deployment)
             for each in (deployment, *head_executors(deployment)):
                 self._add_addresses(each, resolve)
+        self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._own = [each.name for each in deployments if not each.external]
         for sender in self._senders.values():
             sender.replicas.on_change(self._check_discovered)
@@ -134,7 +135,7 @@ class Pool:
 
     def serves(self, deployment: str, endpoint: str) -> bool:
         """Whether the Deployment binds ``endpoint``; True while its endpoints are not known."""
-        return self._deployments[deployment].serves(endpoint)
+        return self._serves[deployment](endpoint)
 
     def endpoints(self) -> Endpoints:
         """The endpoints that the executors of the Flow bind, as far as they are known now."""

@@ -57,6 +57,7 @@ class RetryBudget:
     """
 
     def __init__(self, share: float, reserve: int) -> None:
+        self.full = True  # nothing more can be earned
         self._share = share
         self._reserve = float(reserve)
         self._tokens = float(reserve)
@@ -65,10 +66,12 @@ class RetryBudget:
         """A request was made for the first time."""
         if self._tokens < self._reserve:
             self._tokens += self._share
+        self.full = self._tokens >= self._reserve
 
     def spend(self) -> bool:
         """Take what one retry costs; False when nothing is left."""
         if self._tokens < 1:
             return False
         self._tokens -= 1
+        self.full = False
         return True

@@ -59,6 +59,8 @@ class Sender:
         self.dice = dice
         self.decisions = decisions
         self.closed = False
+        # Whether some replica binds an endpoint; True while that is not known.
+        self.serves = replicas.serves
         replicas.on_change(self._replicas_changed)
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
@@ -69,14 +71,12 @@ class Sender:
         Draining.
         ``timeout_s`` bounds everything: waiting, attempts and pauses.
         """
-        self.budget.earn()
+        budget = self.budget
+        if not budget.full:
+            budget.earn()
         pending = _PendingCall(self, call, timeout_s)
         pending.begin()
         return pending.answer
-
-    def serves(self, endpoint: str) -> bool:
-        """Whether some replica binds ``endpoint``; True while that is not known."""
-        return self.replicas.serves(endpoint)
 
     @property
     def endpoints(self) -> Described | None:
@@ -176,7 +176,7 @@ class _PendingCall:
             self._give_up(step)
             return
         self._successes = replica.successes
-        sender.decisions.count("picked")
+        sender.decisions.picked()
         if step.connect_s is not None:
             self._timer = sender.clock.callLater(step.connect_s, self._connecting_took_too_long, replica)
         try:

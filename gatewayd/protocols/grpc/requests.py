@@ -46,18 +46,18 @@ class CountingDispatcher:
             return self._dispatcher.dispatch(request, timeout_s=timeout_s)
         if not buffers.take(size):
             return fail(Overloaded(buffers.full()))
-
-        def release(result: T) -> T:
-            buffers.give_back(size)
-            return result
-
-        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(release)
+        return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(_release, buffers, size)
 
     def dry_run(self, caller: Caller) -> Deferred[Response]:
         """One empty document through the Flow (spec grpc.md)."""
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
         return self._dispatcher.dry_run(content.SerializeToString(), caller=caller)
+
+
+def _release(result: T, buffers: Buffers, size: int) -> T:
+    buffers.held_bytes -= size
+    return result
 
 
 def credentials_of(

@@ -75,6 +75,7 @@ class CallServicer:
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[CallStream] = set()
         self.forwarded = AllowList() if forwarded is None else forwarded
+        self._forwards = bool(self.forwarded)
 
     def methods(self, exposed: Iterable[str]) -> dict[str, Unary | Streaming]:
         """Those of the methods with paths in ``exposed``."""
@@ -146,17 +147,14 @@ class CallServicer:
                 message.raiseException()
             assert isinstance(message, bytes)
             request = wire.decode_request(message)
-            forwarded = self.forwarded
-            if forwarded or call.caller is not None:
-                headers = forwarded.of_request(call.head.metadata) if forwarded else ()
+            if self._forwards or call.caller is not None:
+                headers = self.forwarded.of_request(call.head.metadata) if self._forwards else ()
                 request = completed(request, headers, call.caller or ANONYMOUS)
         except Exception as error:
             self._fail(call, error, request)
             return
-        self._ask(
-            call, partial(self._answer_single, call, request), self._engine.dispatch, request,
-            call.time_remaining(),
-        )  # fmt: skip
+        done = partial(self._answer_single, call, request)
+        call.cancel = self.dispatch(done, request, call.time_remaining())
 
     def _answer_single(self, call: ServerCall, request: Request, response: Response | Failure) -> None:
         try:
@@ -177,7 +175,7 @@ class CallServicer:
         ordered, prefetch = stream_settings(metadata, self._prefetch)
         headers: Headers = ()
         try:
-            headers = self.forwarded.of_request(metadata) if self.forwarded else ()
+            headers = self.forwarded.of_request(metadata) if self._forwards else ()
         except GatewayError as error:
             self._fail(call, error, None)
         return CallStream(self, call, Window(prefetch, ordered, self._unsent_bytes), headers, self._streams)
