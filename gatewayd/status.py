@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Final
 
+import attrs
 from google.protobuf.internal import api_implementation
 
 from gatewayd._version import __version__
@@ -30,11 +31,21 @@ COMPATIBLE_PROTO_VERSION: Final = "0.1.13"
 UNSET: Final = "(unset)"
 _NOT_AVAILABLE: Final = "not-available"
 
-# Evaluated at import, which every process does when it starts.
-_STARTED: Final = datetime.datetime.now(datetime.UTC).astimezone().replace(tzinfo=None)
 
-# In the reference the MAC address, and a session id that holds it: they tell machines apart for good.
-_UID: Final = str(secrets.randbits(48))
+@attrs.frozen
+class ServiceIdentity:
+    """What tells one run of a service from another: a random number, and the moment of its start (ISO)."""
+
+    uid: str
+    started: str
+
+
+# Evaluated at import, which every process does when it starts. The uid is in the reference the MAC address,
+# and a session id that holds it: they tell machines apart for good.
+OWN_IDENTITY: Final = ServiceIdentity(
+    str(secrets.randbits(48)),
+    datetime.datetime.now(datetime.UTC).astimezone().replace(tzinfo=None).isoformat(),
+)
 
 _ENVIRONMENT: Final = (
     "JINA_AUTH_TOKEN",
@@ -78,7 +89,10 @@ _CI_VENDORS: Final = {
 
 
 def status_maps(
-    environment: Mapping[str, str] = os.environ, *, new_id: Callable[[], uuid.UUID] = uuid.uuid4
+    environment: Mapping[str, str] = os.environ,
+    *,
+    new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    identity: ServiceIdentity = OWN_IDENTITY,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The maps ``jina`` and ``envs``, as they are now. Only ``session-id`` differs between two calls."""
     vendor = next((name for key, name in _CI_VENDORS.items() if environment.get(key)), UNSET)
@@ -92,13 +106,27 @@ def status_maps(
         "platform-version": system.version,
         "architecture": system.machine,
         "processor": _processor(),
-        "uid": _UID,
+        "uid": identity.uid,
         "session-id": str(new_id()),
-        "uptime": _STARTED.isoformat(),
+        "uptime": identity.started,
         "ci-vendor": vendor,
         "internal": str("jina-ai" in environment.get("GITHUB_ACTION_REPOSITORY", "")),
     }
     return versions, {key: _shown(key, environment.get(key)) for key in _ENVIRONMENT}
+
+
+def status_of(
+    identity: ServiceIdentity = OWN_IDENTITY, workers: tuple[int, int] | None = None
+) -> Mapping[str, Mapping[str, str]]:
+    """
+    Both maps as a gateway answers them.
+
+    ``workers`` are those that serve, and those that are to, where there are several.
+    """
+    jina, envs = status_maps(identity=identity)
+    if workers is not None:
+        jina["gatewayd-workers"] = "{} of {} serve".format(*workers)
+    return {"jina": jina, "envs": envs}
 
 
 def _shown(key: str, value: str | None) -> str:

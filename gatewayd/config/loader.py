@@ -25,6 +25,7 @@ from gatewayd.config.keys import FLOW, GATEWAY, IN_PRODUCTION, POOL, TOP
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
+from gatewayd.config.shares import indivisible
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls.credentials import UnusableTlsFile
 from gatewayd.tls.files import load_credentials
@@ -240,6 +241,7 @@ def _gateway(
     _absolute_tls_files(fields)
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
+    _check_workers(gateway, layer)
     if asked is not None and auth is not None and auth.certificate_identity and not gateway.ssl_client_ca:
         asked.place.inside("certificate_identity").refuse(
             "no client is asked for a certificate; give gateway.ssl_client_ca, or leave this out"
@@ -300,6 +302,23 @@ def _check_tls(gateway: GatewayConfig, layer: Layer) -> None:
                 f"gRPC's clients in Python and C++ know no keys of the kind {pair.key_kind}; "
                 "RSA and the curves P-256 and P-384 are known to all"
             )
+
+
+def _check_workers(gateway: GatewayConfig, layer: Layer) -> None:
+    """Refuse several workers where each could not have its share."""
+    if gateway.workers == 1:
+        return
+    place = layer["workers"].place
+    if gateway.grpc_server == "grpcio" and any("grpc" in each.protocols for each in gateway.listeners):
+        place.refuse(
+            f"found {gateway.workers}: grpcio's server cannot share its port with other processes; set "
+            "gateway.grpc_server: gatewayd, or leave workers at 1"
+        )
+    for key, value in indivisible(gateway):
+        place.refuse(
+            f"found {gateway.workers}: gateway.{key} is {value}, which is less than 1 for each worker; raise "
+            "it, or have fewer workers"
+        )
 
 
 def _fields(layer: Layer) -> dict[str, Any]:

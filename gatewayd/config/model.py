@@ -77,34 +77,35 @@ class GatewayConfig:
     """
     The gateway of a Flow: where it listens and how it treats requests.
 
-    ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of
-    retries after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one
-    stream, 0 for no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests
-    and unsent answers, ``max_unsent_bytes`` the unsent answers of one stream before it gets no more;
-    ``write_timeout_s`` is how long a client may read nothing of what is sent. A body or message may take
-    ``receive_timeout_s`` to arrive and a second more for each ``min_receive_rate`` bytes, 0 for any rate, but
-    no longer than ``max_receive_time_s``, 0 for no limit. ``max_documents`` limits
-    the documents of a request in JSON, with chunks and matches. A ``websocket_max_frames_per_second`` or
-    ``grpc_max_concurrent_streams`` of 0 is no limit. ``ssl_certificates`` are further key pairs, for clients
-    that name another server; ``ssl_client_ca`` are the authorities of clients' certificates. A
-    ``ssl_reload_interval_s`` of 0 never looks for renewed files. ``hsts`` is the age of RFC 6797 in seconds.
-    ``max_connections`` limits those of all but grpcio's server, 0 for what the descriptors allow;
-    ``max_connections_per_address`` those of one client, 0 for no limit. Answers from
-    ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0 also turns a
-    ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for floating
-    calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors and
-    back, ``x-*`` all that begin so. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for
-    all. ``allowed_origins`` are those whose pages may call executors besides, and ``allowed_hosts`` the
-    names that a Host header may have; None for all. ``expose_endpoints`` maps an executor's endpoint, or
-    EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks whose members are
-    believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have to show who
-    they are; ``rates`` say how often they may ask, and all of them must allow a request. ``custom`` is a
-    class whose routes are served beside the gateway's own.
+    ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of retries
+    after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one stream, 0 for
+    no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests and unsent answers,
+    ``max_unsent_bytes`` the unsent answers of one stream before it gets no more; ``write_timeout_s`` is how
+    long a client may read nothing of what is sent. A body or message may take ``receive_timeout_s`` to arrive
+    and a second more for each ``min_receive_rate`` bytes, 0 for any rate, but no longer than
+    ``max_receive_time_s``, 0 for no limit. ``max_documents`` limits the documents of a request in JSON, with
+    chunks and matches. A ``websocket_max_frames_per_second`` or ``grpc_max_concurrent_streams`` of 0 is no
+    limit. ``ssl_certificates`` are further key pairs, for clients that name another server; ``ssl_client_ca``
+    are the authorities of clients' certificates. A ``ssl_reload_interval_s`` of 0 never looks for renewed
+    files. ``hsts`` is the age of RFC 6797 in seconds. ``max_connections`` limits those of all but grpcio's
+    server, 0 for what the descriptors allow; ``max_connections_per_address`` those of one client, 0 for no
+    limit. Answers from ``compress_above_bytes`` on are compressed for clients that accept it, 0 for never; 0
+    also turns a ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for
+    floating calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors
+    and back, ``x-*`` all that begin so. ``workers`` are the processes that serve, among which the limits on
+    all clients together are divided (``shares.py``). ``cors`` are the origins whose pages may use HTTP,
+    ``("*",)`` for all. ``allowed_origins`` are those whose pages may call executors besides, and
+    ``allowed_hosts`` the names that a Host header may have; None for all. ``expose_endpoints`` maps an
+    executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
+    whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
+    to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
+    ``custom`` is a class whose routes are served beside the gateway's own.
     """
 
     name: str = "gateway"
     host: str = "0.0.0.0"
     listeners: tuple[Listener, ...] = (Listener(("grpc",)),)
+    workers: int = 1
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_certificates: tuple[PairFiles, ...] = ()

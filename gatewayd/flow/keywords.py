@@ -61,6 +61,8 @@ class FlowKeywords(TypedDict, total=False):
     """Address to listen on; 0.0.0.0 and :: are all, of IPv4 and IPv6."""
     host_in: str | None
     """The same as host."""
+    workers: int | None
+    """Processes that serve; above 1, limits on all clients together are divided among them."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -326,6 +328,8 @@ class GatewayKeywords(TypedDict, total=False):
     """The same as host."""
     name: str | Path | None
     """Name in answers and logs."""
+    workers: int | None
+    """Processes that serve; above 1, limits on all clients together are divided among them."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -829,6 +833,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Address to listen on; 0.0.0.0 and :: are all, of IPv4 and IPv6."""
     host_in: str | None
     """The same as host."""
+    workers: int | None
+    """Processes that serve; above 1, limits on all clients together are divided among them."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None

@@ -11,7 +11,8 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -32,12 +33,13 @@ from gatewayd.config.model import GatewayClass
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.pool.pool import Pool
-from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.port import Port, make_port
+from gatewayd.protocols.backend import Backend, StatusMaps
+from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
+from gatewayd.service.announcing import announce, announce_ready
+from gatewayd.service.executors import Executors
 from gatewayd.service.strangers import warning_for
-from gatewayd.status import status_maps
-from gatewayd.supervisor.supervisor import Supervisor
+from gatewayd.status import status_of
 from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.renewal import Renewal, Watched
@@ -55,22 +57,34 @@ class GatewayServer:
     """
     One running gateway. Reactor thread only.
 
-    Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` also stops the supervisor.
-    ``is_open`` says after ``start`` whether the log had, or would have had, the warning that strangers can
-    use the gateway; ``warns_of_strangers`` whether it may.
+    Pass the supervisor's events to ``replica_up`` and ``replica_down``; ``stop`` also stops the
+    ``executors``. ``on_listening(ports, is_open)`` is called when all ports listen; ``is_open`` says whether
+    the log had, or would have had, the warning that strangers can use the gateway, and
+    ``warns_of_strangers`` whether it may.
+
+    In a worker, ``sockets`` are those that it inherits, for each listener, and ``announces`` is false: what
+    is said of the ports, the master says.
     """
 
     def __init__(
         self,
         flow: FlowConfig,
         reactor: Reactor,
-        supervisor: Supervisor,
+        executors: Executors,
         *,
         warns_of_strangers: bool = True,
+        on_listening: Callable[[Sequence[int], bool], None] = lambda ports, is_open: None,
+        sockets: Sequence[Sequence[socket.socket]] = (),
+        announces: bool = True,
+        status: Callable[[], StatusMaps] = status_of,
     ) -> None:
         self.flow = flow
-        self.is_open = False
         self._warns_of_strangers = warns_of_strangers
+        self._on_listening = on_listening
+        self._sockets = sockets
+        self._announces = announces
+        self._status = status
+        self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
         self._pool = Pool.over(self._bridge, flow.gateway, flow.deployments, reactor)
@@ -82,7 +96,7 @@ class GatewayServer:
             forwarded=flow.gateway.forwarded,
         )
         self._exposed = for_clients(self._dispatcher, expose_errors=flow.gateway.expose_errors)
-        self._supervisor = supervisor
+        self._executors = executors
         self._custom: Mounted | None = None
         self._access_service: AccessService | None = None
         self._addresses: dict[tuple[str, int, int], str] = {}
@@ -92,7 +106,12 @@ class GatewayServer:
     @property
     def ports(self) -> list[int]:
         """The port that each of the config's listeners got, in their order; after ``start``."""
-        return [port.report().port for port in self._ports]
+        return [report.port for report in self.port_reports]
+
+    @property
+    def port_reports(self) -> list[PortReport]:
+        """What there is to say of each listener now, in their order; after ``start``."""
+        return [port.report() for port in self._ports]
 
     def start(self) -> None:
         """
@@ -125,7 +144,7 @@ class GatewayServer:
             gateway=settings,
             dispatcher=engine,
             access=access,
-            status=_status,
+            status=self._status,
             offload=self._bridge.offload,
             reactor=self._reactor,
             buffers=Buffers(settings.max_buffered_bytes),
@@ -137,18 +156,15 @@ class GatewayServer:
         self._bridge.start()
         if self._access_service is not None:
             self._access_service.start()
-        for listener in settings.listeners:
+        for index, listener in enumerate(settings.listeners):
             port = make_port(listener, backend)
-            port.listen()
+            if self._sockets:
+                port.listen(self._sockets[index])
+            else:
+                port.listen()
             self._ports.append(port)
-        for port in self._ports:
-            report = port.report()
-            log.info(
-                "{protocols} on {address}{tls}",
-                protocols="+".join(report.protocols),
-                address=report.address,
-                tls=" with TLS" if report.tls else "",
-            )
+        if self._announces:
+            announce(self.port_reports)
         if watched is not None and credentials is not None:
             self._renewal = Renewal(
                 watched,
@@ -161,9 +177,10 @@ class GatewayServer:
             )
             self._renewal.start()
         open_to_strangers = warning_for(settings, identifies=settings.auth is not None)
-        self.is_open = open_to_strangers is not None
-        if self.is_open and self._warns_of_strangers:
+        is_open = open_to_strangers is not None
+        if is_open and self._warns_of_strangers and self._announces:
             log.warn("{warning}", warning=open_to_strangers)
+        self._on_listening(self.ports, is_open)
 
     def _renewed(self, credentials: TlsCredentials) -> None:
         for port in self._ports:
@@ -178,16 +195,28 @@ class GatewayServer:
         web = any(set(listener.protocols) - {"grpc"} for listener in self.flow.gateway.listeners)
         return Mounted(instance, custom.place, dispatcher=self._exposed, reactor=self._reactor, web=web)
 
-    async def start_custom(self) -> None:
-        """Every executor has served once: start what is to be started then. Raises ConfigError."""
-        if self._custom is not None:
-            await self._custom.start()
+    async def serve(self) -> bool:
+        """
+        Every executor has served once: start what is to be started then, and report every port as healthy.
 
-    def discovered(self) -> Deferred[None]:
+        Returns whether it serves; False if it is being stopped. Raises ConfigError.
+        """
+        await self._discovered()
+        if self._custom is not None and not self._stopping:
+            await self._custom.start()
+        if self._stopping:
+            return False
+        for port in self._ports:
+            port.set_serving()
+        if self._announces:
+            announce_ready(self.port_reports)
+        return True
+
+    def _discovered(self) -> Deferred[None]:
         """
         Fires when it is known what the executors bind, or has not become known within a few seconds.
 
-        Paths and hints depend on it from the first request on. To be called when all executors serve.
+        Paths and hints depend on it from the first request on.
         """
         known = self._pool.discovered()
         limit = self._reactor.callLater(_DISCOVERY_LIMIT_S, known.cancel)
@@ -202,28 +231,22 @@ class GatewayServer:
 
         return known.addErrback(late).addCallback(done)
 
-    def ready(self) -> None:
-        """All has started: report every port as healthy, and log it."""
-        for port in self._ports:
-            port.set_serving()
-        log.info("ready")
-        for port in self._ports:
-            if (command := port.report().try_it) is not None:
-                log.info("try: {command}", command=command)
-
-    async def stop(self) -> None:
+    async def stop(self, grace_s: float | None = None) -> None:
         """
         Returns when everything has ended: a little after the longer of the two grace periods, at the latest.
 
-        Clients are refused after the first; floating calls, which no client waits for, have the second.
+        Clients are refused after the first; floating calls, which no client waits for, have the second. A
+        ``grace_s`` stands for both.
         """
-        grace_s = self.flow.gateway.grace_period_s
+        self._stopping = True
+        floating_s = self.flow.gateway.floating_grace_period_s if grace_s is None else grace_s
+        if grace_s is None:
+            grace_s = self.flow.gateway.grace_period_s
         started = self._reactor.seconds()
         if self._renewal is not None:
             self._renewal.stop()
         self._dispatcher.close()
         over = self._reactor.callLater(grace_s, self._grace_over)
-        floating_s = self.flow.gateway.floating_grace_period_s
         floating = (
             None
             if floating_s is None
@@ -238,7 +261,7 @@ class GatewayServer:
         if self._custom is not None:
             await self._custom.stop(grace_s - (self._reactor.seconds() - started))
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
-        await self._supervisor.stop(left_s)
+        await self._executors.stop(left_s)
         self._pool.close()
         if self._access_service is not None:
             self._access_service.stop()
@@ -296,8 +319,3 @@ def _grpc_is_quiet() -> Iterator[None]:
     finally:
         # It was read by now, and executors have nothing to do with it.
         del os.environ["GRPC_VERBOSITY"]
-
-
-def _status() -> Mapping[str, Mapping[str, str]]:
-    jina, envs = status_maps()
-    return {"jina": jina, "envs": envs}

@@ -8,23 +8,25 @@ Deliberately thin: everything that loads gRPC is imported when the service start
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
-from gatewayd.service.signals import StopSignals
+from gatewayd.service.loaded import keep_what_was_loaded
+from gatewayd.service.signals import ReactorStop, StopSignals
 
 if TYPE_CHECKING:
     from gatewayd.service.gateway import GatewayServer
+    from gatewayd.service.workers import Workers
     from gatewayd.supervisor.supervisor import Supervisor
 
 log = Logger()
@@ -32,6 +34,8 @@ log = Logger()
 Event = Mapping[str, object]
 
 
+# Replaces the workers, one by one.
+REPLACING: Final = signal.SIGUSR2
 # For executors of a start that was broken off: they have no calls to finish.
 _LOADING_GRACE_S: Final = 2.0
 
@@ -42,6 +46,7 @@ class GatewayService(Service):
 
     A start that fails (a port is taken) is logged, on the terminal with ``-n``, and ends the process with
     code 1. SIGTERM and SIGINT, or those of ``signals``, stop it in order with exit code 0, at any moment.
+    One of several workers serves in processes of its own; SIGUSR2 has them replaced one by one.
 
     With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
     child has started or raised an Exception.
@@ -73,16 +78,16 @@ class GatewayService(Service):
         # 0 after an orderly stop.
         self._signals = signals if signals is not None else StopSignals()
         self._signals.install()
+        self._stop = ReactorStop(self._signals, reactor)
         self._daemon = daemon
         self._warns_of_strangers = warns_of_strangers
-        self._gateway: GatewayServer | None = None
+        self._gateway: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
-        self._stopping = False
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.
-        self._reactor.callWhenRunning(self._take_signals_back)
+        self._reactor.callWhenRunning(self._stop.take_back)
         from gatewayd.protocols.binding import check_ports
 
         settings = self._flow.gateway
@@ -91,21 +96,66 @@ class GatewayService(Service):
             supervisor = self._supervisor = self._start_executors()
         except ConfigError as error:
             self._refuse(error)
-        from gatewayd.service.gateway import GatewayServer
-
+        make: Callable[[Supervisor], GatewayServer | Workers]
+        make = self._one_process() if settings.workers == 1 else self._several()
         if self._signals.received is not None:
             return  # the reactor stops as soon as it runs
         try:
-            gateway = GatewayServer(
-                self._flow, self._reactor, supervisor, warns_of_strangers=self._warns_of_strangers
-            )
+            gateway = self._gateway = make(supervisor)
             gateway.start()
         except ConfigError as error:
+            self._gateway = None
             self._refuse(error)
-        self._gateway = gateway
-        self._on_event({"event": "listening", "ports": gateway.ports, "open": gateway.is_open})
         # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
+
+    def _one_process(self) -> Callable[[Supervisor], GatewayServer]:
+        from gatewayd.service.gateway import GatewayServer
+
+        return lambda supervisor: GatewayServer(
+            self._flow,
+            self._reactor,
+            supervisor,
+            warns_of_strangers=self._warns_of_strangers,
+            on_listening=self._listening,
+        )
+
+    def _several(self) -> Callable[[Supervisor], Workers]:
+        from gatewayd.service.workers import Workers
+
+        def make(supervisor: Supervisor) -> Workers:
+            workers = Workers(
+                self._flow,
+                self._reactor,
+                supervisor,
+                warns_of_strangers=self._warns_of_strangers,
+                on_listening=self._listening,
+                on_failed=self._fail,
+            )
+            self._reactor.callWhenRunning(
+                signal.signal,
+                REPLACING,
+                lambda number, frame: self._reactor.callFromThread(self._replace, workers),
+            )
+            return workers
+
+        return make
+
+    def _listening(self, ports: Sequence[int], is_open: bool) -> None:
+        self._on_event({"event": "listening", "ports": list(ports), "open": is_open})
+
+    def _replace(self, workers: Workers) -> None:
+        from gatewayd.service.workers import NotReplaced
+
+        def failed(failure: Failure) -> None:
+            failure.trap(NotReplaced)
+            log.error(
+                "no further worker is replaced, and those that serve go on: {error}", error=failure.value
+            )
+
+        Deferred.fromCoroutine(workers.replace_all()).addErrback(failed).addErrback(
+            lambda failure: log.failure("the workers could not be replaced", failure=failure)
+        )
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         log.critical("the gateway cannot start: {error}", error=error)
@@ -167,22 +217,19 @@ class GatewayService(Service):
         supervisor.start()
         return supervisor
 
-    def _tell_when_ready(self, gateway: GatewayServer, supervisor: Supervisor) -> None:
+    def _tell_when_ready(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
         async def starting() -> None:
             try:
                 await supervisor.ready()
-                await gateway.discovered()
-                if self._gateway is gateway:
-                    await gateway.start_custom()
+                serves = await gateway.serve()
             except (Draining, CancelledError):
                 return  # it is stopped
             except ConfigError as error:
                 self._fail(error)
             else:
-                if self._gateway is gateway:  # else it is being stopped
-                    gateway.ready()
+                if serves:
                     self._on_event({"event": "ready"})
-                    _keep_what_was_loaded()
+                    keep_what_was_loaded()
 
         Deferred.fromCoroutine(starting()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)
@@ -194,30 +241,4 @@ class GatewayService(Service):
         self._on_event({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         # twistd and the reactor know no exit code. Registered last, it runs first, when all else has ended.
         atexit.register(os._exit, 1)
-        if not self._stopping:
-            self._stopping = True
-            self._reactor.stop()
-
-    def _take_signals_back(self) -> None:
-        self._signals.connect(self._signalled)
-        # One that came in between stops the reactor, and twistd would let the process die of it.
-        if getattr(self._reactor, "_exitSignal", None) is not None:
-            vars(self._reactor)["_exitSignal"] = None
-            self._stopping = True
-
-    def _signalled(self, number: signal.Signals) -> None:
-        self._reactor.callFromThread(self._stop_reactor, number.name)
-
-    def _stop_reactor(self, name: str) -> None:
-        if self._stopping:
-            log.info("{name}: already stopping", name=name)
-            return
-        self._stopping = True
-        log.info("{name}: stopping; what is under way may finish", name=name)
-        self._reactor.stop()
-
-
-def _keep_what_was_loaded() -> None:
-    """Modules stay: a collection that traverses them would stop the reactor for some 40 ms, now and then."""
-    gc.collect()
-    gc.freeze()
+        self._stop.stop()

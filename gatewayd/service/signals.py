@@ -8,9 +8,15 @@ reactor starts. A handler that just remembers the signal loses none.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+log = Logger()
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,3 +50,41 @@ class StopSignals:
             self._stop(signal.Signals(number))
         elif self.received is None:
             self.received = signal.Signals(number)
+
+
+class ReactorStop:
+    """
+    Stops the reactor in order, once, when one of ``signals`` comes or ``stop`` is called.
+
+    ``take_back`` is for the moment at which the reactor runs: Twisted has taken the signals over by then.
+    """
+
+    def __init__(self, signals: StopSignals, reactor: Any) -> None:
+        self._signals = signals
+        self._reactor = reactor
+        self._stopping = False
+
+    def take_back(self) -> None:
+        """Pass on the signals from now on, and the one that came before, if there was one."""
+        self._signals.connect(self._signalled)
+        # One that came in between stops the reactor, and twistd would let the process die of it.
+        if getattr(self._reactor, "_exitSignal", None) is not None:
+            vars(self._reactor)["_exitSignal"] = None
+            self._stopping = True
+
+    def stop(self) -> None:
+        """Harmless when repeated."""
+        if not self._stopping:
+            self._stopping = True
+            with contextlib.suppress(ReactorNotRunning):
+                self._reactor.stop()
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._reactor.callFromThread(self._stop_for, number.name)
+
+    def _stop_for(self, name: str) -> None:
+        if self._stopping:
+            log.info("{name}: already stopping", name=name)
+            return
+        log.info("{name}: stopping; what is under way may finish", name=name)
+        self.stop()

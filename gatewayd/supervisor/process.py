@@ -1,5 +1,6 @@
 """
-Keeps the process of one replica running: starts it, watches it, and starts it again when it ends.
+Keeps a process running: starts it, watches it, and starts it again when it ends. That of a replica, or a
+worker's.
 
               report "ready"
     starting ────────────────> ready
@@ -9,17 +10,19 @@ Keeps the process of one replica running: starts it, watches it, and starts it a
        └─────── waiting <────────┘         stop() from anywhere: stopping, then stopped
           delay
 
-Reactor thread only. The process reports its address on descriptor 3 (see ``executor/__main__.py``); its
-stdout and stderr go to our log, line by line. It leads a process group, which ends with it.
+Reactor thread only. The process reports on descriptor 3, first of all that it is ready (see
+``executor/__main__.py``); its stdout and stderr go to our log, line by line. It leads a process group, which
+ends with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import attrs
@@ -38,6 +41,7 @@ log = Logger()
 ProcessState = Literal["starting", "ready", "waiting", "stopping", "stopped"]
 
 STDIN, STDOUT, STDERR, REPORT = 0, 1, 2, 3
+_PIPES: Final[Mapping[int, int | str]] = {STDIN: "w", STDOUT: "r", STDERR: "r", REPORT: "r"}
 _LAST_LINES: Final = 20
 _LINE_LIMIT_BYTES: Final = 64 * 1024
 # The limit on logging one process's output, in pieces of 256 bytes. Logging a line takes about 40 us of the
@@ -89,20 +93,25 @@ class ReplicaStatus:
     error: str | None
 
 
-class ReplicaProcess:
+class SupervisedProcess:
     """
-    Keeps one replica running.
+    Keeps one process running, which is called ``name``: Python with these ``arguments``.
 
-    ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first, and ``on_failed(error)``
-    whenever the process fails to start or ends by itself. ``environment`` is the complete environment of the
-    process. ``dice`` is called once for each restart. ``kill_group`` is ``os.killpg``.
+    ``first_line()`` is written to its standard input, which then stays open. ``descriptors`` maps those that
+    it inherits besides to ours. ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first,
+    ``on_failed(error)`` whenever the process fails to start or ends by itself, and ``on_report(event)`` for
+    each of its reports but ``ready``. ``environment`` is the complete environment of the process. ``dice`` is
+    called once for each restart. ``kill_group`` is ``os.killpg``.
     """
 
     def __init__(
         self,
         reactor: ProcessReactor,
-        spec: ExecutorSpec,
+        name: str,
+        arguments: Sequence[str],
+        first_line: Callable[[], bytes],
         *,
+        descriptors: Mapping[int, int] = {},
         environment: Mapping[str, str],
         timeout_ready_s: float,
         backoff: Backoff,
@@ -111,9 +120,16 @@ class ReplicaProcess:
         on_up: Callable[[str], None],
         on_down: Callable[[], None],
         on_failed: Callable[[str], None],
+        on_report: Callable[[Mapping[str, Any]], None] = lambda event: None,
     ) -> None:
-        self.spec = spec
+        self.name = name
+        self.state: ProcessState = "stopped"
+        self.restarts = 0
+        self.error: str | None = None  # why the last process ended or could not start
         self._reactor = reactor
+        self._arguments = [sys.executable, *arguments]
+        self._first_line = first_line
+        self._descriptors = {**_PIPES, **descriptors}
         self._environment = dict(environment)
         self._timeout_ready_s = timeout_ready_s
         self._backoff = backoff
@@ -122,85 +138,94 @@ class ReplicaProcess:
         self._on_up = on_up
         self._on_down = on_down
         self._on_failed = on_failed
-        self._state: ProcessState = "stopped"
+        self._on_report = on_report
         self._process: _ProcessEvents | None = None
         self._address: str | None = None
         self._timer: DelayedCall | None = None  # the deadline, the delay, or the end of the grace
         self._has_exited = False
         self._ready_at_s = 0.0
+        self._is_up = False
         self._failures = 0
-        self._restarts = 0
-        self._error: str | None = None
         self._stopped: Waiters[None] = Waiters()
 
     @property
-    def status(self) -> ReplicaStatus:
-        """A snapshot."""
-        return ReplicaStatus(
-            self.spec.deployment,
-            self.spec.shard,
-            self.spec.replica,
-            self._state,
-            self._address,
-            self._process.pid if self._process is not None else None,
-            self._restarts,
-            self._error,
-        )
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def address(self) -> str | None:
+        """Where it serves now, if that is an address of its own."""
+        return self._address
 
     def start(self) -> None:
         """Start the process for the first time."""
         self._spawn()
 
-    def stop(self, grace_s: float) -> Deferred[None]:
-        """Send SIGTERM, and SIGKILL after ``grace_s``. Fires when the process and its children have ended."""
+    def write_line(self, line: bytes) -> None:
+        """Write to its standard input; nothing happens where none runs."""
+        if self._process is not None and not self._has_exited:
+            self._process.write_line(line)
+
+    def stop(self, grace_s: float | None) -> Deferred[None]:
+        """
+        Send SIGTERM, and SIGKILL after ``grace_s``, None for never.
+
+        Fires when the process and its children have ended.
+        """
         done = self._stopped.wait()
         if self._process is None:
             self._set_timer(None)
             self._set_stopped()
-        elif self._state != "stopping":
-            self._state = "stopping"
+        elif self.state != "stopping":
+            self.state = "stopping"
             self._process.terminate()
-            self._set_timer(self._reactor.callLater(grace_s, self._kill_after_grace, grace_s))
+            self._set_timer(
+                None if grace_s is None else self._reactor.callLater(grace_s, self._kill_after_grace, grace_s)
+            )
         return done
 
-    def reported(self, event: Mapping[str, object]) -> None:
-        """The process reports that it serves, or why it cannot."""
-        if event.get("event") == "failed":
-            self._error = str(event.get("error"))
-        elif event.get("event") == "ready" and self._state == "starting" and not self._has_exited:
+    def reported(self, event: Mapping[str, Any]) -> None:
+        """The process reports that it serves, why it cannot, or something else."""
+        if event.get("event") != "ready":
+            if event.get("event") == "failed":
+                self.error = str(event.get("error"))
+            self._on_report(event)
+        elif self.state == "starting" and not self._has_exited:
             self._set_timer(None)
-            self._state = "ready"
-            self._error = None
+            self.state = "ready"
+            self.error = None
             self._ready_at_s = self._reactor.seconds()
-            self._address = str(event["address"])
-            log.info("{replica} serves at {address}", replica=self.spec.runtime_name, address=self._address)
-            self._on_up(self._address)
+            self._is_up = True
+            self._address = event.get("address")
+            if self._address is not None:
+                log.info("{replica} serves at {address}", replica=self.name, address=self._address)
+            self._on_up(self._address or "")
 
     def exited(self) -> None:
         """The process has exited; its last output, even its "ready", may still be in the pipes."""
         self._has_exited = True
         self._set_timer(None)
-        if self._address is not None:
-            self._address = None
+        self._address = None
+        if self._is_up:
+            self._is_up = False
             self._on_down()
 
     def ended(self, cause: str, last_lines: list[str]) -> None:
         """The process has exited, and all its output has been read."""
-        was, self._process = self._state, None
+        was, self._process = self.state, None
         self._set_timer(None)
         if was == "stopping":
             self._set_stopped()
             return
         if was == "ready" and self._reactor.seconds() - self._ready_at_s >= _STABLE_S:
             self._failures = 0
-        if was == "ready" or self._error is None:
-            self._error = "\n".join([cause, *last_lines])
+        if was == "ready" or self.error is None:
+            self.error = "\n".join([cause, *last_lines])
         self._schedule_restart("ended" if was == "ready" else "could not start", cause)
 
     def _spawn(self) -> None:
-        self._state = "starting"
+        self.state = "starting"
         self._has_exited = False
-        name = self.spec.runtime_name
         process = _ProcessEvents(self, self._reactor, self._kill_group)
         try:
             # Without path, uid and gid Twisted uses posix_spawn. A fork would copy gRPC's locks, held by
@@ -208,46 +233,45 @@ class ReplicaProcess:
             self._reactor.spawnProcess(
                 process,
                 sys.executable,
-                # The name is shown by ps.
-                [sys.executable, "-m", "gatewayd.executor", name],
+                self._arguments,
                 env={"PYTHONUNBUFFERED": "1", **self._environment},
-                childFDs={STDIN: "w", STDOUT: "r", STDERR: "r", REPORT: "r"},
+                childFDs=self._descriptors,
             )
         except OSError as error:
-            self._error = str(error)
+            self.error = str(error)
             self._schedule_restart("could not start", f"the process cannot be made: {error}")
             return
         self._process = process
-        self._error = None
-        log.info("{replica} starts as process {pid}", replica=name, pid=process.pid)
-        process.write_line(self.spec.to_line())
+        self.error = None
+        log.info("{replica} starts as process {pid}", replica=self.name, pid=process.pid)
+        process.write_line(self._first_line())
         self._set_timer(self._reactor.callLater(self._timeout_ready_s, self._not_ready))
 
     def _schedule_restart(self, what: str, cause: str) -> None:
         self._failures += 1
-        self._state = "waiting"
+        self.state = "waiting"
         delay_s = self._backoff.delay_s(self._failures, self._dice())
-        last = self._error.strip().rpartition("\n")[2] if self._error else ""
+        last = self.error.strip().rpartition("\n")[2] if self.error else ""
         log.error(
             "{replica} {what} ({cause}); next start in {delay_s:.1f} s\n{error}",
-            replica=self.spec.runtime_name,
+            replica=self.name,
             what=what,
             # The most telling line first; the whole error follows below.
             cause=last or cause,
             delay_s=delay_s,
-            error=self._error,
+            error=self.error,
         )
         self._set_timer(self._reactor.callLater(delay_s, self._restart))
-        self._on_failed(self._error or cause)
+        self._on_failed(self.error or cause)
 
     def _restart(self) -> None:
         self._timer = None
-        self._restarts += 1
+        self.restarts += 1
         self._spawn()
 
     def _not_ready(self) -> None:
         self._timer = None
-        self._error = f"not ready {self._timeout_ready_s} s after its start (timeout_ready)"
+        self.error = f"not ready {self._timeout_ready_s} s after its start (timeout_ready)"
         if self._process is not None:
             self._process.kill()
 
@@ -255,14 +279,14 @@ class ReplicaProcess:
         self._timer = None
         log.warn(
             "{replica} has not stopped within {grace_s} s and is killed",
-            replica=self.spec.runtime_name,
+            replica=self.name,
             grace_s=grace_s,
         )
         if self._process is not None:
             self._process.kill()
 
     def _set_stopped(self) -> None:
-        self._state = "stopped"
+        self.state = "stopped"
         self._stopped.fire(None)
 
     def _set_timer(self, timer: DelayedCall | None) -> None:
@@ -271,13 +295,37 @@ class ReplicaProcess:
         self._timer = timer
 
 
+class ReplicaProcess(SupervisedProcess):
+    """Keeps the executor of one replica running. The keywords are those of ``SupervisedProcess``."""
+
+    def __init__(self, reactor: ProcessReactor, spec: ExecutorSpec, **keywords: Any) -> None:
+        # The name is shown by ps.
+        arguments = ["-m", "gatewayd.executor", spec.runtime_name]
+        super().__init__(reactor, spec.runtime_name, arguments, spec.to_line, **keywords)
+        self._spec = spec
+
+    @property
+    def status(self) -> ReplicaStatus:
+        """A snapshot."""
+        return ReplicaStatus(
+            self._spec.deployment,
+            self._spec.shard,
+            self._spec.replica,
+            self.state,
+            self.address,
+            self.pid,
+            self.restarts,
+            self.error,
+        )
+
+
 class _ProcessEvents(ProcessProtocol):
     """Turns Twisted's events of one process into lines, reports and a single end."""
 
     def __init__(
-        self, replica: ReplicaProcess, reactor: ProcessReactor, kill_group: Callable[[int, int], None]
+        self, process: SupervisedProcess, reactor: ProcessReactor, kill_group: Callable[[int, int], None]
     ) -> None:
-        self._replica = replica
+        self._process = process
         self._reactor = reactor
         self._kill_group = kill_group
         self._group: int | None = None  # its number is the process's own, and outlives it
@@ -298,7 +346,8 @@ class _ProcessEvents(ProcessProtocol):
     def write_line(self, line: bytes) -> None:
         """Write to its standard input, which stays open until this process ends."""
         transport: Any = self.transport
-        transport.writeToChild(STDIN, line)
+        with contextlib.suppress(KeyError):  # it has closed it, or is about to end
+            transport.writeToChild(STDIN, line)
 
     def terminate(self) -> None:
         """Send SIGTERM to the process alone; stopping its children is up to it."""
@@ -314,7 +363,7 @@ class _ProcessEvents(ProcessProtocol):
         try:
             transport.signalProcess(name)
         except ProcessExitedAlready:
-            log.debug("{replica} has already exited", replica=self._replica.spec.runtime_name)
+            log.debug("{replica} has already exited", replica=self._process.name)
 
     def _signal_group(self, number: int) -> bool:
         """Whether there is such a group."""
@@ -338,7 +387,7 @@ class _ProcessEvents(ProcessProtocol):
             self._line(childFD, line)
 
     def processExited(self, reason: Failure) -> None:
-        self._replica.exited()
+        self._process.exited()
         self._left_behind = self._signal_group(signal.SIGTERM)
         self._linger = self._reactor.callLater(_LINGER_S, self._lingered, reason)
 
@@ -351,9 +400,7 @@ class _ProcessEvents(ProcessProtocol):
     def _lingered(self, reason: Failure) -> None:
         self._linger = None
         if self._left_behind and self._signal_group(signal.SIGKILL):
-            log.warn(
-                "{replica} left processes behind; they are killed", replica=self._replica.spec.runtime_name
-            )
+            log.warn("{replica} left processes behind; they are killed", replica=self._process.name)
         self._over(reason)
         transport: Any = self.transport
         transport.loseConnection()
@@ -369,11 +416,11 @@ class _ProcessEvents(ProcessProtocol):
         if self._second is not None:
             self._second.cancel()
             self._second_over()
-        self._replica.ended(_cause(reason), list(self._last_lines))
+        self._process.ended(_cause(reason), list(self._last_lines))
 
     def _line(self, descriptor: int, line: bytes) -> None:
         if descriptor == REPORT:
-            self._replica.reported(json.loads(line))
+            self._process.reported(json.loads(line))
             return
         text = line.decode("utf-8", "replace").rstrip("\r")
         if descriptor == STDERR:
@@ -384,7 +431,7 @@ class _ProcessEvents(ProcessProtocol):
         if self._second is None:
             self._second = self._reactor.callLater(1.0, self._second_over)
         self._pieces += 1 + len(line) // _PIECE_BYTES
-        log.info("{replica}: {line}", replica=self._replica.spec.runtime_name, line=text)
+        log.info("{replica}: {line}", replica=self._process.name, line=text)
 
     def _second_over(self) -> None:
         self._second = None
@@ -392,7 +439,7 @@ class _ProcessEvents(ProcessProtocol):
         if left_out:
             log.warn(
                 "{replica}: {count} more lines in this second are left out of the log",
-                replica=self._replica.spec.runtime_name,
+                replica=self._process.name,
                 count=left_out,
             )
 

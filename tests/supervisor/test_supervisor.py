@@ -10,19 +10,18 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.task import Clock
+from twisted.internet.error import ProcessTerminated
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.errors import Draining
-from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.process import RESTART_BACKOFF
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.paths import ROOT
 from tests.processes import runs
+from tests.supervisor.fakes import FakeGroups, FakeReactor
 from tests.waiting import until, until_on_reactor
 
 EXECUTORS = str(ROOT / "tests" / "executors.py")
@@ -31,69 +30,6 @@ SEARCH = DeploymentConfig("search", replicas=2, executor=ExecutorConfig(uses="Re
 ONE = DeploymentConfig("one", executor=ExecutorConfig(uses="Rec"), timeout_ready_s=30)
 MINIMAL = {"PATH": "/bin"}
 STEADY = Backoff(first_s=1.0, ceiling_s=5.0)
-
-
-class FakeProcess:
-    """The transport of one spawned process, moved by the test."""
-
-    def __init__(self, pid, protocol, env):
-        self.pid, self.protocol, self.env = pid, protocol, env
-        self.written, self.signals, self.exited = b"", [], False
-        protocol.makeConnection(self)
-
-    def writeToChild(self, descriptor, data):
-        assert descriptor == 0
-        self.written += data
-
-    def signalProcess(self, name):
-        if self.exited:
-            raise ProcessExitedAlready
-        self.signals.append(name)
-
-    def loseConnection(self):
-        pass
-
-    def closeChildFD(self, descriptor):
-        pass
-
-    @property
-    def spec(self):
-        return ExecutorSpec.from_line(self.written)
-
-    def report(self, **event):
-        self.protocol.childDataReceived(3, json.dumps(event).encode() + b"\n")
-
-    def serve(self):
-        self.report(event="ready", address=f"127.0.0.1:{self.pid}")
-
-    def exit(self, code=None, signal=None):
-        self.exited = True
-        reason = Failure(ProcessTerminated(code, signal) if code or signal else ProcessDone(0))
-        self.protocol.processExited(reason)
-        self.protocol.processEnded(reason)
-
-
-class FakeGroups:
-    """``os.killpg``, for the groups that a test says there are."""
-
-    def __init__(self):
-        self.alive, self.signals = set(), []
-
-    def kill(self, group, number):
-        if group not in self.alive:
-            raise ProcessLookupError
-        self.signals.append((group, number))
-
-
-class FakeReactor(Clock):
-    def __init__(self):
-        super().__init__()
-        self.processes = []
-
-    def spawnProcess(self, protocol, executable, args=(), env=None, *, childFDs=None):
-        assert childFDs == {0: "w", 1: "r", 2: "r", 3: "r"}
-        self.processes.append(FakeProcess(1000 + len(self.processes), protocol, env))
-        return self.processes[-1]
 
 
 class Setup:

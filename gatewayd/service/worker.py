@@ -1,0 +1,335 @@
+"""
+``python -m gatewayd.service.worker [name]``: one of the workers of a gateway that has several.
+
+It serves clients at sockets that it inherits, and calls executors whose addresses the master sends; the
+messages are in ``worker_messages.py``. It drains on SIGTERM. When standard input ends, the master has gone
+without a word, and its executors with it: what is under way is refused, and the process ends.
+
+Its log is the master's; the name is shown by ``ps``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
+from zope.interface import implementer
+
+from gatewayd import __version__
+from gatewayd.config import FlowConfig
+from gatewayd.errors import ConfigError, Draining
+from gatewayd.service import worker_messages as messages
+from gatewayd.service.gateway import GatewayServer
+from gatewayd.service.loaded import keep_what_was_loaded
+from gatewayd.service.signals import ReactorStop, StopSignals
+from gatewayd.status import ServiceIdentity, status_of
+
+log = Logger()
+
+REPORT_FD: Final = 3
+# What is kept for a master that does not read: it is stopped, or has more to do than it can.
+_MOST_UNSENT_BYTES: Final = 1 << 22
+# Without the master there are no executors; what waits for them is refused.
+_ORPHANED_GRACE_S: Final = 1.0
+
+
+def main() -> int:
+    """Serve until the master stops us. Returns the exit code: 1 if the worker cannot start."""
+    os.setpgid(0, 0)  # signals to the master's group are for the master
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals((signal.SIGTERM,))
+    signals.install()
+    line, rest = _first_line(0)
+    if not line:
+        return 0
+    start = messages.from_line(line)
+    assert isinstance(start, messages.Start), start
+    lifeline = _own_descriptors(start)
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    reports = Reports(reactor, REPORT_FD)
+    try:
+        return _serve(start, reactor, lifeline, rest, reports, signals)
+    finally:
+        reports.finish()
+
+
+def _serve(
+    start: messages.Start, reactor: Any, lifeline: int, rest: bytes, reports: Reports, signals: StopSignals
+) -> int:
+    globalLogBeginner.beginLoggingTo([reports], redirectStandardIO=False)
+    if start.version != __version__:
+        reports.send(
+            messages.Failed(
+                "ConfigError",
+                f"gatewayd {__version__} is installed, and the service runs {start.version}: restart it",
+            )
+        )
+        return 1
+    stop = ReactorStop(signals, reactor)
+    worker = Worker(messages.unpacked(start.flow), start, reactor, reports, stop.stop)
+    try:
+        worker.start()
+    except ConfigError as error:
+        reports.send(messages.Failed(type(error).__name__, str(error)))
+        return 1
+    reactor.addReader(_Lifeline(lifeline, rest, worker))
+    reactor.addSystemEventTrigger("before", "shutdown", worker.stop)
+    reactor.callWhenRunning(stop.take_back)
+    reactor.run()
+    return worker.exit_code
+
+
+def _first_line(descriptor: int) -> tuple[bytes, bytes]:
+    """The first line, and what came after it; nothing if there is no whole line."""
+    found = b""
+    while b"\n" not in found:
+        more = os.read(descriptor, 1 << 16)
+        if not more:
+            return b"", b""
+        found += more
+    line, _, rest = found.partition(b"\n")
+    return line, rest
+
+
+def _own_descriptors(start: messages.Start) -> int:
+    """Keep what we inherit from processes that a gateway class starts. Returns standard input's copy."""
+    lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for descriptor in (REPORT_FD, *(each for listener in start.sockets for each in listener)):
+        os.set_inheritable(descriptor, False)
+    os.set_blocking(lifeline, False)
+    return lifeline
+
+
+class Worker:
+    """The gateway in a worker, led by the messages of its master. Reactor thread only."""
+
+    def __init__(
+        self,
+        flow: FlowConfig,
+        start: messages.Start,
+        reactor: Any,
+        reports: Reports,
+        end: Callable[[], None],
+    ) -> None:
+        """``end()`` stops the reactor."""
+        self.exit_code = 0
+        self._end = end
+        self._start = start
+        self._reactor = reactor
+        self._reports = reports
+        self._whole: messages.WholeService | None = None
+        self._grace_s: float | None = None  # the Flow's
+        self._identity = ServiceIdentity(start.uid, start.started)
+        self._gateway = GatewayServer(
+            flow,
+            reactor,
+            _NoExecutors(),
+            announces=False,
+            sockets=[[socket.socket(fileno=each) for each in listener] for listener in start.sockets],
+            status=self._status,
+        )
+
+    def start(self) -> None:
+        """Listen. Raises ConfigError."""
+        self._gateway.start()
+        for each in self._start.replicas:
+            self._gateway.replica_up(each.deployment, each.shard, each.replica, each.address)
+        self._reports.send(messages.Listening(tuple(self._gateway.port_reports)))
+        self._reports.send(messages.Ready())
+        if self._start.executors_ready:
+            self._reactor.callWhenRunning(self._finish_start)
+
+    def received(self, message: object) -> None:
+        """The master says so."""
+        match message:
+            case messages.ReplicaUp(one):
+                self._gateway.replica_up(one.deployment, one.shard, one.replica, one.address)
+            case messages.ReplicaDown(deployment, shard, replica):
+                self._gateway.replica_down(deployment, shard, replica)
+            case messages.ExecutorsReady():
+                self._finish_start()
+            case messages.WholeService():
+                self._whole = message
+            case _:
+                raise ValueError(f"the master sends {message!r}")
+
+    def abandoned(self) -> None:
+        """The master has gone."""
+        self._grace_s = _ORPHANED_GRACE_S
+        self._end()
+
+    def stop(self) -> Deferred[None]:
+        """Let what is under way finish."""
+        return Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
+
+    def _finish_start(self) -> None:
+        async def finish() -> None:
+            try:
+                serves = await self._gateway.serve()
+            except (Draining, CancelledError):
+                return
+            except ConfigError as error:
+                self._reports.send(messages.Failed(type(error).__name__, str(error)))
+                self.exit_code = 1
+                self._end()
+                return
+            if serves:
+                self._reports.send(messages.Serving())
+                keep_what_was_loaded()
+
+        Deferred.fromCoroutine(finish()).addErrback(
+            lambda failure: log.failure("the start failed", failure=failure)
+        )
+
+    def _status(self) -> Mapping[str, Mapping[str, str]]:
+        whole = self._whole
+        return status_of(self._identity, None if whole is None else (whole.serving, whole.workers))
+
+
+class _NoExecutors:
+    """The executors are the master's."""
+
+    def stop(self, _grace_s: float) -> Deferred[None]:
+        return succeed(None)
+
+
+@implementer(IReadDescriptor)
+class _Lifeline:
+    """The messages of the master, until it has gone."""
+
+    def __init__(self, descriptor: int, rest: bytes, worker: Worker) -> None:
+        self._descriptor = descriptor
+        self._partial = rest
+        self._worker = worker
+        self._lines(b"")
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> Any:
+        try:
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return None
+        if not data:
+            return EOFError()  # the reactor forgets us, and calls connectionLost
+        self._lines(data)
+        return None
+
+    def connectionLost(self, reason: object) -> None:
+        self._worker.abandoned()
+
+    def logPrefix(self) -> str:
+        return "master"
+
+    def _lines(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._worker.received(messages.from_line(line))
+
+
+@implementer(IWriteDescriptor, ILogObserver)
+class Reports:
+    """
+    What goes to the master, without waiting for it. Reactor thread only, but for what observes the log.
+
+    What it does not read is kept, up to a limit, above which log events are dropped.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._is_lost = False
+
+    def send(self, message: messages.FromWorker) -> None:
+        """Send a message; nothing happens if the master has gone."""
+        if not self._is_lost:
+            line = messages.to_line(message)
+            self._unsent.append(line)
+            self._unsent_bytes += len(line)
+            if len(self._unsent) == 1:
+                self.doWrite()
+            if self._unsent:
+                self._reactor.addWriter(self)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Observe the log, on any thread."""
+        level = event.get("log_level", LogLevel.info)
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        if text:
+            logged = messages.Logged(level.name, str(event.get("log_namespace") or "-"), text)
+            if self._is_here():
+                self._log(logged)
+            else:
+                self._reactor.callFromThread(self._log, logged)
+
+    def _log(self, logged: messages.Logged) -> None:
+        if self._unsent_bytes < _MOST_UNSENT_BYTES:
+            self.send(logged)
+
+    def _is_here(self) -> bool:
+        from twisted.python.threadable import ioThread, isInIOThread
+
+        return ioThread is None or bool(isInIOThread())
+
+    def finish(self) -> None:
+        """After the reactor has ended: send what is left, waiting for the master."""
+        if not self._is_lost:
+            os.set_blocking(self._descriptor, True)
+            with contextlib.suppress(BrokenPipeError):
+                for data in self._unsent:
+                    _write_all(self._descriptor, data)
+        self._unsent.clear()
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doWrite(self) -> Any:
+        while self._unsent:
+            data = self._unsent.popleft()
+            try:
+                sent = os.write(self._descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except BrokenPipeError as error:
+                self.connectionLost(error)
+                return error
+            self._unsent_bytes -= sent
+            if sent < len(data):
+                self._unsent.appendleft(data[sent:])
+                return None
+        self._reactor.removeWriter(self)
+        return None
+
+    def connectionLost(self, reason: object) -> None:
+        self._is_lost = True
+        self._unsent.clear()
+        self._unsent_bytes = 0
+
+    def logPrefix(self) -> str:
+        return "reports"
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

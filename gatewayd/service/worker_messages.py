@@ -1,0 +1,179 @@
+"""
+What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
+
+    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService ──> worker  (standard input)
+    worker ── Failed, Listening, Ready, Serving, Logged ──> master                         (descriptor 3)
+
+``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from gatewayd.config import FlowConfig
+from gatewayd.protocols.port import PortReport
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class ReplicaAddress:
+    """Where a replica of an executor serves."""
+
+    deployment: str
+    shard: int
+    replica: int
+    address: str
+
+
+@attrs.frozen
+class Start:
+    """
+    The first message: all that a worker needs to serve.
+
+    ``version`` is the master's. ``flow`` is ``packed``, with the worker's share of limits. ``sockets`` has
+    the descriptors of each listener, in the order of the Flow. ``uid`` and ``started`` are what /status shows
+    of the service, whichever worker is asked. With ``executors_ready`` there will be no message of that.
+    """
+
+    version: str
+    name: str
+    flow: str = attrs.field(repr=False)
+    sockets: tuple[tuple[int, ...], ...]
+    replicas: tuple[ReplicaAddress, ...]
+    executors_ready: bool
+    uid: str
+    started: str
+
+
+@attrs.frozen
+class ReplicaUp:
+    """A replica serves."""
+
+    replica: ReplicaAddress
+
+
+@attrs.frozen
+class ReplicaDown:
+    """A replica's process has ended, or is about to."""
+
+    deployment: str
+    shard: int
+    replica: int
+
+
+@attrs.frozen
+class ExecutorsReady:
+    """Every executor has served once: finish the start."""
+
+
+@attrs.frozen
+class WholeService:
+    """How many workers there are to be, and how many of them serve."""
+
+    workers: int
+    serving: int
+
+
+@attrs.frozen
+class Listening:
+    """The worker accepts connections at ``ports``, which are in the order of the Flow."""
+
+    ports: tuple[PortReport, ...]
+
+
+@attrs.frozen
+class Ready:
+    """The same, for the supervisor of the process."""
+
+
+@attrs.frozen
+class Serving:
+    """The worker's start is over."""
+
+
+@attrs.frozen
+class Failed:
+    """It cannot serve; ``kind`` is the name of the exception's class."""
+
+    kind: str
+    error: str
+
+
+@attrs.frozen
+class Logged:
+    """An event of the worker's log, as text without the time. ``level`` is a name of Twisted's."""
+
+    level: str
+    namespace: str
+    text: str
+
+
+ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService
+FromWorker = Listening | Ready | Serving | Failed | Logged
+
+_NAMES: Final[Mapping[type, str]] = {
+    Start: "start",
+    ReplicaUp: "replica_up",
+    ReplicaDown: "replica_down",
+    ExecutorsReady: "executors_ready",
+    WholeService: "whole_service",
+    Listening: "listening",
+    Ready: "ready",
+    Serving: "serving",
+    Failed: "failed",
+    Logged: "log",
+}
+_CLASSES: Final = {name: cls for cls, name in _NAMES.items()}
+
+
+def to_line(message: Start | ToWorker | FromWorker) -> bytes:
+    """One line of JSON."""
+    return json.dumps({"event": _NAMES[type(message)], **attrs.asdict(message)}).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Any:
+    """The message of a line, the inverse of ``to_line``. Raises ValueError."""
+    return from_event(json.loads(line))
+
+
+def from_event(event: Mapping[str, Any]) -> Any:
+    """The message in a line that has been read as JSON. Raises ValueError."""
+    fields = dict(event)
+    name = fields.pop("event", None)
+    try:
+        cls = _CLASSES[name]
+        if cls is Start:
+            fields["sockets"] = tuple(tuple(each) for each in fields["sockets"])
+            fields["replicas"] = tuple(ReplicaAddress(**each) for each in fields["replicas"])
+        elif cls is ReplicaUp:
+            fields["replica"] = ReplicaAddress(**fields["replica"])
+        elif cls is Listening:
+            fields["ports"] = tuple(
+                PortReport(**{**each, "protocols": tuple(each["protocols"])}) for each in fields["ports"]
+            )
+        return cls(**fields)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no message of a worker or to one: {name!r} ({error!r})") from None
+
+
+def packed(flow: FlowConfig) -> str:
+    """
+    A Flow as it was read, as text.
+
+    It is not read again by workers: a file that was changed meanwhile would make two graphs of one.
+    """
+    return base64.b64encode(pickle.dumps(flow)).decode()
+
+
+def unpacked(text: str) -> FlowConfig:
+    """The inverse of ``packed``, for what the own master has sent: it runs what the text says."""
+    flow: FlowConfig = pickle.loads(base64.b64decode(text))
+    return flow

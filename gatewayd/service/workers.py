@@ -1,0 +1,391 @@
+"""
+The master of a gateway with several workers: it owns their sockets, and starts, replaces and stops them.
+
+    start() ── all listen ──> serve() ── all serve ──> replace() ... ── stop() ──> all have drained
+
+No request passes through here. Each worker is told what serves now (``_Graph``) when it starts, and each
+change after that. One that ends is started again, and loses what it had; connections that wait to be accepted
+stay with the sockets. Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import gatherResults
+from twisted.logger import Logger, LogLevel
+
+from gatewayd import __version__
+from gatewayd.backoff import Backoff
+from gatewayd.config import FlowConfig
+from gatewayd.config.shares import share_of
+from gatewayd.errors import ConfigError, Draining
+from gatewayd.executor.by_value import own_path
+from gatewayd.protocols.binding import bound_sockets
+from gatewayd.protocols.port import LAST_WORDS_S, PortReport
+from gatewayd.service import worker_messages as messages
+from gatewayd.service.announcing import announce, announce_ready
+from gatewayd.service.executors import Executors
+from gatewayd.service.strangers import warning_for
+from gatewayd.status import OWN_IDENTITY
+from gatewayd.supervisor.process import ProcessState, SupervisedProcess
+from gatewayd.waiters import Waiters
+
+log = Logger()
+
+# The first of a series is quick: clients wait in the backlog meanwhile.
+_BACKOFF: Final = Backoff(first_s=0.02, ceiling_s=15.0, low=0.8, high=1.2)
+_READY_LIMIT_S: Final = 60.0
+# After the grace periods, for connections to be closed and threads to end.
+_PATIENCE_S: Final = 10.0
+_FIRST_SOCKET: Final = 4  # the descriptors before it are standard ones and the reports'
+
+_Replica = tuple[str, int, int]
+
+
+class NotReplaced(Exception):
+    """A new worker could not start, and the old one stays. ``str(error)`` says why."""
+
+
+@attrs.frozen
+class WorkerStatus:
+    """One worker now. ``restarts`` counts those of its name, ``error`` is why its last process ended."""
+
+    name: str
+    state: ProcessState
+    serves: bool
+    pid: int | None
+    restarts: int
+    error: str | None
+
+
+@attrs.frozen
+class _Graph:
+    """What every worker serves now."""
+
+    flow: FlowConfig
+    addresses: Mapping[_Replica, str] = attrs.field(factory=dict)
+    executors_ready: bool = False
+
+
+class Workers:
+    """
+    A gateway as its workers serve it, with the interface of ``GatewayServer``.
+
+    ``on_listening(ports, whether strangers can use it)`` is called once, when all listen, and ``on_failed``
+    with why a worker cannot serve, before all of them have. ``dice`` is called once for each restart.
+    """
+
+    def __init__(
+        self,
+        flow: FlowConfig,
+        reactor: Any,
+        executors: Executors,
+        *,
+        warns_of_strangers: bool = True,
+        on_listening: Callable[[Sequence[int], bool], None] = lambda ports, is_open: None,
+        on_failed: Callable[[ConfigError], None] = lambda error: None,
+        environment: Mapping[str, str] = os.environ,
+        backoff: Backoff = _BACKOFF,
+        dice: Callable[[], float] = random.random,
+        kill_group: Callable[[int, int], None] = os.killpg,
+    ) -> None:
+        self._flow = flow
+        self._graph = _Graph(attrs.evolve(flow, gateway=share_of(flow.gateway), warnings=()))
+        self._reactor = reactor
+        self._executors = executors
+        self._warns_of_strangers = warns_of_strangers
+        self._on_listening = on_listening
+        self._on_failed = on_failed
+        self._environment = {**environment, "PYTHONPATH": os.pathsep.join(own_path())}
+        self._backoff = backoff
+        self._dice = dice
+        self._kill_group = kill_group
+        self._sockets: list[list[socket.socket]] = []
+        self._workers: list[_Worker] = []  # those that are to serve
+        self._beginning: _Worker | None = None  # one that is to replace another
+        self._count = 0
+        self._ports: tuple[PortReport, ...] = ()
+        self._has_served = False
+        self._has_failed = False
+        self._stopping = False
+        self._replacing = False
+        self._serving: Waiters[None] = Waiters()
+
+    def states(self) -> tuple[WorkerStatus, ...]:
+        """The workers that are to serve, the one that has done so for the longest time first."""
+        return tuple(worker.status for worker in self._workers)
+
+    def start(self) -> None:
+        """
+        Bind, and start the workers, without waiting for them.
+
+        Raises ConfigError; then nothing is bound.
+        """
+        for warning in self._flow.warnings:
+            log.warn("{warning}", warning=warning)
+        gateway = self._flow.gateway
+        try:
+            for listener in gateway.listeners:
+                self._sockets.append(bound_sockets(gateway.host, listener))
+        except ConfigError:
+            self._close_sockets()
+            raise
+        self._workers = [self._new() for _ in range(gateway.workers)]
+        for worker in self._workers:
+            worker.process.start()
+
+    def replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
+        """A replica's process serves at ``address``."""
+        addresses = {**self._graph.addresses, (deployment, shard, replica): address}
+        self._graph = attrs.evolve(self._graph, addresses=addresses)
+        self._tell(messages.ReplicaUp(messages.ReplicaAddress(deployment, shard, replica, address)))
+
+    def replica_down(self, deployment: str, shard: int, replica: int) -> None:
+        """A replica's process has ended, or is about to."""
+        gone = (deployment, shard, replica)
+        left = {key: address for key, address in self._graph.addresses.items() if key != gone}
+        self._graph = attrs.evolve(self._graph, addresses=left)
+        self._tell(messages.ReplicaDown(*gone))
+
+    async def serve(self) -> bool:
+        """
+        Every executor has served once: have all workers finish their start.
+
+        Returns whether they serve. Raises Draining if it is stopped meanwhile.
+        """
+        if self._stopping:
+            return False
+        self._graph = attrs.evolve(self._graph, executors_ready=True)
+        self._tell(messages.ExecutorsReady())
+        if not self._all(_Worker.serves):
+            await self._serving.wait()
+        self._has_served = True
+        announce_ready(self._ports)
+        return True
+
+    async def replace_all(self) -> None:
+        """
+        Replace the workers one after the other: each new one serves before an old one drains.
+
+        Does nothing while that happens already, or before the start is over. Raises NotReplaced; all that
+        serve then go on.
+        """
+        if self._replacing or self._stopping or not self._has_served:
+            log.warn("the workers cannot be replaced now: they are being started, replaced or stopped")
+            return
+        self._replacing = True
+        try:
+            for old in tuple(self._workers):
+                await self._replace(old)
+        finally:
+            self._replacing = False
+        if not self._stopping:
+            log.info("all workers are replaced")
+
+    async def _replace(self, old: _Worker) -> None:
+        if self._stopping:
+            return
+        new = self._beginning = self._new()
+        log.info("{new} is to replace {old}", new=new.name, old=old.name)
+        serving = new.first_serving.wait()
+        new.process.start()
+        try:
+            await serving
+        except NotReplaced:
+            await new.process.stop(0.0)
+            raise
+        finally:
+            self._beginning = None
+        self._workers[self._workers.index(old)] = new
+        self._tell_whole()
+        await old.process.stop(self._patience_s)
+
+    async def stop(self) -> None:
+        """Returns when everything has ended: the workers after what they had, then the executors."""
+        began = self._reactor.seconds()
+        self._stopping = True
+        self._close_sockets()
+        self._serving.fail(Draining())
+        everyone = list(self._workers)
+        if self._beginning is not None:
+            everyone.append(self._beginning)
+            self._beginning.first_serving.fail(NotReplaced("the service stops"))
+        await gatherResults([worker.process.stop(self._patience_s) for worker in everyone])
+        left_s = max(1.0, self._flow.gateway.grace_period_s - (self._reactor.seconds() - began))
+        await self._executors.stop(left_s)
+        log.info("stopped")
+
+    # -- called by the workers -------------------------------------------------------------------------
+
+    def listens(self, ports: tuple[PortReport, ...]) -> None:
+        """One more worker listens."""
+        self._tell_whole()
+        if self._ports or not self._all(_Worker.listens):
+            return
+        self._ports = ports
+        announce(ports)
+        gateway = self._flow.gateway
+        warning = warning_for(gateway, identifies=gateway.auth is not None)
+        if warning is not None and self._warns_of_strangers:
+            log.warn("{warning}", warning=warning)
+        self._on_listening([port.port for port in ports], warning is not None)
+
+    def serves(self) -> None:
+        """One more worker serves."""
+        self._tell_whole()
+        if self._all(_Worker.serves):
+            self._serving.fire(None)
+
+    def lost(self) -> None:
+        """A worker has ended, or is about to."""
+        self._tell_whole()
+
+    def failed(self, error: str) -> None:
+        """A worker cannot serve; before all have, that is a mistake of the Flow's, or of the machine's."""
+        if not (self._has_served or self._has_failed or self._stopping):
+            self._has_failed = True
+            self._on_failed(ConfigError(error))
+
+    def first_line(self, name: str) -> bytes:
+        """What a new process of this worker is to know."""
+        numbers = iter(self._descriptors())
+        return messages.to_line(
+            messages.Start(
+                version=__version__,
+                name=name,
+                flow=messages.packed(self._graph.flow),
+                sockets=tuple(tuple(next(numbers) for _ in listener) for listener in self._sockets),
+                replicas=tuple(
+                    messages.ReplicaAddress(*key, address) for key, address in self._graph.addresses.items()
+                ),
+                executors_ready=self._graph.executors_ready,
+                uid=OWN_IDENTITY.uid,
+                started=OWN_IDENTITY.started,
+            )
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _patience_s(self) -> float | None:
+        """How long a worker may take to drain, None for no limit."""
+        gateway = self._flow.gateway
+        if gateway.floating_grace_period_s is None:
+            return None
+        return max(gateway.grace_period_s, gateway.floating_grace_period_s) + LAST_WORDS_S + _PATIENCE_S
+
+    def _new(self) -> _Worker:
+        self._count += 1
+        worker = _Worker(f"worker-{self._count}", self)
+        worker.process = SupervisedProcess(
+            self._reactor,
+            worker.name,
+            ["-P", "-m", "gatewayd.service.worker", worker.name],
+            lambda: self.first_line(worker.name),
+            descriptors=self._descriptors(),
+            environment=self._environment,
+            timeout_ready_s=_READY_LIMIT_S,
+            backoff=self._backoff,
+            dice=self._dice,
+            kill_group=self._kill_group,
+            on_up=lambda address: None,
+            on_down=worker.down,
+            on_failed=worker.failed,
+            on_report=worker.reported,
+        )
+        return worker
+
+    def _descriptors(self) -> Mapping[int, int]:
+        """Those of the sockets: a worker's by ours."""
+        ours = [each.fileno() for listener in self._sockets for each in listener]
+        return dict(enumerate(ours, _FIRST_SOCKET))
+
+    def _all(self, are: Callable[[_Worker], bool]) -> bool:
+        return all(map(are, self._workers))
+
+    def _tell(self, message: messages.ToWorker) -> None:
+        line = messages.to_line(message)
+        for worker in self._workers:
+            worker.process.write_line(line)
+        if self._beginning is not None:
+            self._beginning.process.write_line(line)
+
+    def _tell_whole(self) -> None:
+        serving = sum(map(_Worker.serves, self._workers))
+        self._tell(messages.WholeService(len(self._workers), serving))
+
+    def _close_sockets(self) -> None:
+        """Ours alone: the workers close theirs when they drain."""
+        for listener in self._sockets:
+            for each in listener:
+                each.close()
+        self._sockets = []
+
+
+class _Worker:
+    """One worker: its process, which may be started again, and what that has reported."""
+
+    process: SupervisedProcess
+
+    def __init__(self, name: str, master: Workers) -> None:
+        self.name = name
+        self.first_serving: Waiters[None] = Waiters()
+        self._master = master
+        self._has_listened = False
+        self._listens = False
+        self._serves = False
+
+    @property
+    def status(self) -> WorkerStatus:
+        process = self.process
+        return WorkerStatus(
+            self.name, process.state, self._serves, process.pid, process.restarts, process.error
+        )
+
+    def listens(self) -> bool:
+        return self._listens
+
+    def serves(self) -> bool:
+        return self._serves
+
+    def reported(self, event: Mapping[str, Any]) -> None:
+        """A line of the worker's."""
+        match messages.from_event(event):
+            case messages.Listening(ports):
+                self._listens = self._has_listened = True
+                self._master.listens(ports)
+            case messages.Serving():
+                self._serves = True
+                self.first_serving.fire(None)
+                self._master.serves()
+            case messages.Failed(_, error):
+                self._cannot_serve(error)
+            case messages.Logged(level, namespace, text):
+                _log(self.name, level, namespace, text)
+
+    def down(self) -> None:
+        """Its process has ended."""
+        self._listens = self._serves = False
+        self._master.lost()
+
+    def failed(self, error: str) -> None:
+        """Its process has ended by itself, and is started again after a while."""
+        if not self._has_listened:
+            self._cannot_serve(f"{self.name} cannot start: {error}")
+        else:
+            self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
+
+    def _cannot_serve(self, error: str) -> None:
+        self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
+        self._master.failed(error)
+
+
+def _log(name: str, level: str, namespace: str, text: str) -> None:
+    logger = Logger(namespace=namespace)
+    logger.emit(LogLevel.levelWithName(level), "{worker}: {text}", worker=name, text=text)

@@ -1,0 +1,369 @@
+"""The master of several workers, with processes that are made up."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
+
+from gatewayd.backoff import Backoff
+from gatewayd.config import FlowConfig
+from gatewayd.config.model import GatewayConfig, Listener, PoolLimits
+from gatewayd.errors import ConfigError, Draining, PortTaken
+from gatewayd.protocols.port import PortReport
+from gatewayd.service import worker_messages as messages
+from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
+from gatewayd.service.workers import NotReplaced, Workers
+from tests.supervisor.fakes import FakeGroups, FakeProcess, FakeReactor
+
+A = ReplicaAddress("a", 0, 0, "unix:/a.0")
+
+
+class FakeExecutors:
+    """Those of the master; they end when the test says so."""
+
+    def __init__(self) -> None:
+        self.stopped: list[float] = []
+        self.ended: Deferred[None] = Deferred()
+
+    def stop(self, grace_s: float, /) -> Deferred[None]:
+        self.stopped.append(grace_s)
+        return self.ended
+
+
+class Setup:
+    """A service of so many workers on a reactor of its own."""
+
+    def __init__(self, workers: int = 2, **settings: Any) -> None:
+        self.reactor, self.executors = FakeReactor(), FakeExecutors()
+        self.listening: list[tuple[list[int], bool]] = []
+        self.failures: list[ConfigError] = []
+        gateway = GatewayConfig(
+            host="127.0.0.1",
+            listeners=(Listener(("http",)), Listener(("websocket",))),
+            workers=workers,
+            **settings,
+        )
+        self.workers = Workers(
+            FlowConfig(gateway=gateway),
+            self.reactor,
+            self.executors,
+            on_listening=lambda ports, is_open: self.listening.append((list(ports), is_open)),
+            on_failed=self.failures.append,
+            environment={"PATH": "/bin"},
+            backoff=Backoff(first_s=1.0, ceiling_s=5.0),
+            dice=lambda: 0.5,
+            kill_group=FakeGroups().kill,
+        )
+
+    @property
+    def processes(self) -> list[FakeProcess]:
+        return self.reactor.processes
+
+    def listen(self, *processes: FakeProcess) -> None:
+        for each in processes:
+            ports = (
+                PortReport(("http",), "127.0.0.1", 80, False),
+                PortReport(("websocket",), "h", 81, False),
+            )
+            send(each, messages.Listening(ports))
+            send(each, messages.Ready())
+
+    def serving(self) -> None:
+        """Start, until all serve."""
+        self.workers.start()
+        self.serving_after_start()
+
+    def serving_after_start(self) -> None:
+        self.listen(*self.processes)
+        served = Deferred.fromCoroutine(self.workers.serve())
+        for each in self.processes:
+            send(each, messages.Serving())
+        assert outcome(served) == [True]
+
+    def names(self) -> list[str]:
+        return [state.name for state in self.workers.states()]
+
+
+@pytest.fixture
+def setup() -> Iterator[Setup]:
+    with made() as setup:
+        yield setup
+
+
+@contextmanager
+def made(workers: int = 2, **settings: Any) -> Iterator[Setup]:
+    setup = Setup(workers, **settings)
+    yield setup
+    setup.workers._close_sockets()
+
+
+def send(process: FakeProcess, message: messages.FromWorker) -> None:
+    process.protocol.childDataReceived(3, to_line(message))
+
+
+def told(process: FakeProcess) -> list[Any]:
+    """What the master has told a worker after its start."""
+    return [from_line(line) for line in process.lines[1:]]
+
+
+def start_of(process: FakeProcess) -> messages.Start:
+    start = from_line(process.lines[0])
+    assert isinstance(start, messages.Start)
+    return start
+
+
+def outcome(work: Deferred[Any]) -> list[Any]:
+    """What it has fired with, if it has."""
+    found: list[Any] = []
+    work.addBoth(found.append)
+    return found
+
+
+def test_each_worker_gets_the_same_sockets_and_its_share_of_limits() -> None:
+    with made(workers=2, pool=PoolLimits(max_queued=10)) as setup:
+        setup.workers.start()
+        first, second = setup.processes
+        assert [each.args[-1] for each in setup.processes] == ["worker-1", "worker-2"]
+        assert first.descriptors == second.descriptors
+        assert list(first.descriptors) == [4, 5]
+        assert all(isinstance(os.fstat(ours).st_ino, int) for ours in first.descriptors.values())
+        start = start_of(second)
+        assert (start.name, start.sockets, start.executors_ready) == ("worker-2", ((4,), (5,)), False)
+        assert unpacked(start.flow).gateway.pool.max_queued == 5
+
+
+def test_the_service_listens_when_all_workers_do(setup: Setup) -> None:
+    setup.workers.start()
+    with capturedLogs() as logs:
+        setup.listen(setup.processes[0])
+        assert not setup.listening
+        setup.listen(setup.processes[1])
+    assert setup.listening == [([80, 81], False)]
+    assert [event["address"] for event in logs if "address" in event] == ["127.0.0.1:80", "h:81"]
+
+
+def test_it_serves_when_all_workers_do(setup: Setup) -> None:
+    setup.workers.start()
+    setup.listen(*setup.processes)
+    served = outcome(Deferred.fromCoroutine(setup.workers.serve()))
+    assert all(messages.ExecutorsReady() in told(each) for each in setup.processes)
+    send(setup.processes[0], messages.Serving())
+    assert not served
+    send(setup.processes[1], messages.Serving())
+    assert served == [True]
+    assert told(setup.processes[0])[-1] == messages.WholeService(2, 2)
+
+
+def test_addresses_of_executors_are_told_to_all_workers_and_to_new_ones_at_once(setup: Setup) -> None:
+    setup.workers.start()
+    setup.workers.replica_up("a", 0, 0, "unix:/a.0")
+    setup.workers.replica_up("a", 0, 1, "unix:/a.1")
+    setup.workers.replica_down("a", 0, 1)
+    setup.serving_after_start()
+    for each in setup.processes:
+        assert [one for one in told(each) if isinstance(one, messages.ReplicaUp | messages.ReplicaDown)] == [
+            messages.ReplicaUp(A),
+            messages.ReplicaUp(ReplicaAddress("a", 0, 1, "unix:/a.1")),
+            messages.ReplicaDown("a", 0, 1),
+        ]
+
+    setup.processes[0].exit(signal=9)
+    setup.reactor.advance(1.0)
+
+    again = setup.processes[2]
+    assert start_of(again).replicas == (A,)
+    assert start_of(again).executors_ready
+    setup.workers.replica_down("a", 0, 0)
+    assert told(again)[-1] == messages.ReplicaDown("a", 0, 0)
+
+
+def test_a_worker_that_dies_is_started_again_and_the_others_stay(setup: Setup) -> None:
+    setup.serving()
+    with capturedLogs() as logs:
+        setup.processes[0].exit(signal=9)
+    assert any("killed by SIGKILL" in str(event.get("cause")) for event in logs)
+    assert told(setup.processes[1])[-1] == messages.WholeService(2, 1)
+    setup.reactor.advance(1.0)
+    assert len(setup.processes) == 3
+    setup.listen(setup.processes[2])
+    send(setup.processes[2], messages.Serving())
+    assert told(setup.processes[1])[-1] == messages.WholeService(2, 2)
+    assert [(state.name, state.serves, state.restarts) for state in setup.workers.states()] == [
+        ("worker-1", True, 1),
+        ("worker-2", True, 0),
+    ]
+    assert setup.listening == [([80, 81], False)]  # that is said once
+    assert not setup.failures
+
+
+def test_a_worker_that_dies_again_and_again_is_started_more_and_more_rarely(setup: Setup) -> None:
+    setup.serving()
+    delays, ended = [], 0
+    for _ in range(4):
+        setup.processes[ended].exit(1)
+        ended, waited = len(setup.processes), 0.0
+        while len(setup.processes) == ended:
+            setup.reactor.advance(0.5)
+            waited += 0.5
+        setup.listen(setup.processes[-1])
+        delays.append(waited)
+    assert delays == [1.0, 2.0, 4.0, 5.0]
+
+
+def test_a_mistake_that_keeps_a_worker_from_starting_ends_the_service(setup: Setup) -> None:
+    setup.workers.start()
+    for each in setup.processes:
+        send(each, messages.Failed("ConfigError", "gateway.uses: no such class"))
+        each.exit(1)
+    assert [str(error) for error in setup.failures] == ["gateway.uses: no such class"]
+
+
+def test_so_does_a_crash_before_it_listens(setup: Setup) -> None:
+    setup.workers.start()
+    setup.processes[1].protocol.childDataReceived(2, b"ImportError: no module\n")
+    setup.processes[1].exit(1)
+    assert "worker-2 cannot start: exit code 1\nImportError: no module" in str(setup.failures[0])
+
+
+def test_one_that_dies_while_executors_load_is_only_started_again(setup: Setup) -> None:
+    setup.workers.start()
+    setup.listen(*setup.processes)
+    setup.processes[0].exit(signal=9)
+    setup.reactor.advance(1.0)
+    assert len(setup.processes) == 3
+    assert not setup.failures
+
+
+def test_replacing_starts_one_and_then_ends_one(setup: Setup) -> None:
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    for old, new in ((0, 2), (1, 3)):
+        assert len(setup.processes) == new + 1
+        assert not setup.processes[old].signals
+        setup.listen(setup.processes[new])
+        send(setup.processes[new], messages.Serving())
+        assert setup.processes[old].signals == ["TERM"]
+        assert not replaced
+        setup.processes[old].exit(0)
+    assert replaced == [None]
+    assert setup.names() == ["worker-3", "worker-4"]
+    setup.workers.replica_up("a", 0, 0, "unix:/a.0")
+    assert told(setup.processes[3])[-1] == messages.ReplicaUp(A)
+
+
+def test_a_worker_that_cannot_replace_another_leaves_it_where_it_is(setup: Setup) -> None:
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    send(setup.processes[2], messages.Failed("ConfigError", "gateway.uses: no such class"))
+    setup.processes[2].exit(1)
+    (failure,) = replaced
+    assert failure.check(NotReplaced)
+    assert "worker-3: gateway.uses: no such class" in str(failure.value)
+    assert setup.names() == ["worker-1", "worker-2"]
+    assert not setup.processes[0].signals
+    assert not setup.failures
+    setup.reactor.advance(60.0)
+    assert len(setup.processes) == 3  # it is not started again
+
+
+def test_a_worker_that_dies_while_it_is_replaced_makes_no_third(setup: Setup) -> None:
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    setup.processes[0].exit(signal=9)
+    setup.listen(setup.processes[2])
+    send(setup.processes[2], messages.Serving())
+    setup.reactor.advance(10.0)
+    assert setup.names() == ["worker-3", "worker-2"]
+    assert not replaced  # the second is being replaced
+    assert setup.processes[-1].args[-1] == "worker-4"
+
+
+def test_nothing_is_replaced_before_all_serve(setup: Setup) -> None:
+    setup.workers.start()
+    assert outcome(Deferred.fromCoroutine(setup.workers.replace_all())) == [None]
+    assert len(setup.processes) == 2
+
+
+def test_stop_lets_workers_finish_before_executors_end(setup: Setup) -> None:
+    setup.serving()
+    number = setup.workers._sockets[0][0].getsockname()[1]
+    stopped = outcome(Deferred.fromCoroutine(setup.workers.stop()))
+    assert [each.signals for each in setup.processes] == [["TERM"], ["TERM"]]
+    with pytest.raises(ConnectionRefusedError):  # the made-up workers hold no copy of the socket
+        socket.create_connection(("127.0.0.1", number), timeout=5)
+    setup.processes[0].exit(0)
+    assert not setup.executors.stopped
+    setup.reactor.advance(3.0)
+    setup.processes[1].exit(0)
+    assert setup.executors.stopped == [7.0]
+    assert not stopped
+    setup.executors.ended.callback(None)
+    assert stopped == [None]
+
+
+def test_a_worker_that_does_not_end_is_killed_after_both_grace_periods() -> None:
+    with made(grace_period_s=1.0, floating_grace_period_s=5.0) as setup:
+        setup.serving()
+        outcome(Deferred.fromCoroutine(setup.workers.stop()))
+        setup.reactor.advance(6.0)
+        assert setup.processes[0].signals == ["TERM"]
+        setup.reactor.advance(10.0)
+        assert setup.processes[0].signals == ["TERM", "KILL"]
+
+
+def test_without_a_bound_for_floating_calls_a_worker_is_not_killed() -> None:
+    with made(floating_grace_period_s=None) as setup:
+        setup.serving()
+        outcome(Deferred.fromCoroutine(setup.workers.stop()))
+        setup.reactor.advance(10_000.0)
+        assert setup.processes[0].signals == ["TERM"]
+
+
+def test_stop_ends_what_waits_for_the_start(setup: Setup) -> None:
+    setup.workers.start()
+    served = outcome(Deferred.fromCoroutine(setup.workers.serve()))
+    outcome(Deferred.fromCoroutine(setup.workers.stop()))
+    assert served[0].check(Draining)
+
+
+def test_stop_ends_a_replacement_too(setup: Setup) -> None:
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    stopped = outcome(Deferred.fromCoroutine(setup.workers.stop()))
+    setup.executors.ended.callback(None)
+    for each in setup.processes:
+        assert each.signals == ["TERM"]
+        each.exit(0)
+    assert replaced[0].check(NotReplaced)
+    assert stopped == [None]
+
+
+def test_what_a_worker_logs_has_its_name_level_and_namespace(setup: Setup) -> None:
+    setup.workers.start()
+    with capturedLogs() as logs:
+        send(setup.processes[1], messages.Logged("warn", "gatewayd.pool.events", "a {b} is lost"))
+    (event,) = logs
+    assert event["log_level"] is LogLevel.warn
+    assert event["log_namespace"] == "gatewayd.pool.events"
+    assert event["log_format"].format(**event) == "worker-2: a {b} is lost"
+
+
+def test_a_port_that_is_taken_starts_nothing() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listeners = (Listener(("http",)), Listener(("websocket",), taken.getsockname()[1]))
+        setup = Setup()
+        gateway = GatewayConfig(host="127.0.0.1", listeners=listeners, workers=2)
+        workers = Workers(FlowConfig(gateway=gateway), setup.reactor, setup.executors)
+        with pytest.raises(PortTaken):
+            workers.start()
+    assert not setup.processes
+    assert not workers._sockets
