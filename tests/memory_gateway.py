@@ -57,7 +57,7 @@ _ENDPOINTS = EndpointsProto(endpoints=["/default"]).SerializeToString()
 # Whose calls count: ours, Twisted's, Autobahn's, and what attrs has generated for ours.
 _COUNTED = ("/gatewayd/", "/twisted/", "/autobahn/", "<attrs generated")
 # The clock and the transports of tests.
-_NOT_COUNTED = ("/twisted/internet/testing.py", "/twisted/internet/task.py")
+_NOT_COUNTED = ("/twisted/internet/testing.py", "/twisted/internet/task.py", "/twisted/internet/base.py")
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:

@@ -46,7 +46,10 @@ class EchoSession(WebSocketSession):
     def _converse(self, frames: Frames, *, ordered: bool, is_dry_run: bool) -> Conversation:
         return EchoConversation(frames, self.factory.prefetch)
 
-    async def _exchange(self, ticket: int, payload: bytes) -> None:
+    def _exchange(self, ticket: int, payload: bytes) -> None:
+        self._start(self._echo(ticket, payload))
+
+    async def _echo(self, ticket: int, payload: bytes) -> None:
         self._conversation.frames = BYTES_FRAMES if self.message_is_binary else JSON_FRAMES
         agreed: Any = self._perMessageCompress
         compressed = None if agreed is None else await self._deflated(payload, agreed)

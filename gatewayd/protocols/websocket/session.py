@@ -39,8 +39,8 @@ from gatewayd.errors import (
 )
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
-from gatewayd.messages.request import Request
-from gatewayd.offload import here_or_offloaded
+from gatewayd.messages.request import Request, Response
+from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
@@ -58,6 +58,8 @@ from gatewayd.protocols.websocket.conversation import (
 from gatewayd.protocols.websocket.deflate import deflated
 from gatewayd.protocols.websocket.frames import JSON_FRAMES, Frames, negotiate
 from gatewayd.protocols.websocket.pace import Pace
+from gatewayd.protocols.websocket.short_frames import head as head_of
+from gatewayd.protocols.websocket.short_frames import whole_message
 
 if TYPE_CHECKING:
     from gatewayd.protocols.websocket.listener import WebSocketListener
@@ -109,12 +111,14 @@ class WebSocketSession(WebSocketServerProtocol):
     caller: Caller = ANONYMOUS  # of the whole connection
     # Copied by Autobahn from the factory's options.
     autoPingTimeout: float
+    maxMessagePayloadSize: int
     closeHandshakeTimeout: float
 
     def __init__(self) -> None:
         super().__init__()
         self._conversation = Conversation(JSON_FRAMES, 1)
         self._requests: set[Deferred[None]] = set()
+        self._dispatched: dict[int, Deferred[Any]] = {}  # by ticket, those of which nothing else is under way
         self._headers: Headers = ()  # of the handshake, for executors
         self._message = BytesIO()  # what has come of the current message
         self._received_since_ping = False
@@ -148,7 +152,7 @@ class WebSocketSession(WebSocketServerProtocol):
     def _take(self, actions: Actions) -> None:
         for action in actions:
             if isinstance(action, Dispatch):
-                self._start(self._exchange(action.ticket, action.payload))
+                self._exchange(action.ticket, action.payload)
             elif isinstance(action, SendMessage):
                 self._send_message(action)
                 if following := self._conversation.sent():
@@ -339,6 +343,11 @@ class WebSocketSession(WebSocketServerProtocol):
         if self._is_dropped:
             return
         if not self._ahead and (self._pace is None or len(data) <= max(_PIECE_BYTES, self._missing_bytes())):
+            short = self._short_message(data)
+            if short is not None:
+                self.message_is_binary = short[1]
+                self.onMessage(*short)
+                return
             self._dataReceived(data)
         else:
             self._ahead += data
@@ -346,6 +355,26 @@ class WebSocketSession(WebSocketServerProtocol):
                 self._parse_ahead()
         if self._arrival is not None and self.inside_message:
             self._arrival.received(len(data))
+
+    def _short_message(self, data: bytes) -> tuple[bytes, bool] | None:
+        """A message that needs nothing of Autobahn's: between frames, and with no ping to be answered."""
+        if (
+            self._arrival is None
+            or self.current_frame is not None
+            or self.data
+            or self.inside_message
+            or self.failedByMe
+            or self.autoPingTimeoutCall is not None
+            or self.state != self.STATE_OPEN
+            or not self._conversation.is_reading
+        ):
+            return None
+        found = whole_message(data, self.maxMessagePayloadSize)
+        # Without room it is refused as any other.
+        if found is None or not self.factory.backend.buffers.has_room(len(found[0])):
+            return None
+        self._turn_frames += 1
+        return found
 
     def _missing_bytes(self) -> int:
         """How much is to come of the frame that has begun."""
@@ -436,8 +465,68 @@ class WebSocketSession(WebSocketServerProtocol):
         self._requests.discard(request)
         return result
 
-    async def _exchange(self, ticket: int, payload: bytes) -> None:
-        """One request from its message to its answer's."""
+    def _exchange(self, ticket: int, payload: bytes) -> None:
+        """
+        One request from its message to its answer's.
+
+        By callbacks, because this is the hot path; with what may take a pool thread, by a coroutine.
+        """
+        backend, frames, size = self.factory.backend, self._conversation.frames, len(payload)
+        if self._perMessageCompress is not None or (frames.slow and not is_small(size)):
+            self._start(self._exchange_in_turns(ticket, payload))
+            return
+        backend.buffers.take(size)  # there is room: a moment ago the message held as much
+        request: Request | None = None
+        try:
+            request = self._completed(frames.decode(payload, backend.gateway.max_documents))
+            work = backend.dispatcher.dispatch(request)
+        except Exception as error:
+            backend.buffers.give_back(size)
+            self._failed(error, request)
+            return
+        self._dispatched[ticket] = work
+        work.addBoth(self._answered, ticket, request, size)
+
+    def _answered(self, result: Response | Failure, ticket: int, request: Request, size: int) -> None:
+        frames = self._conversation.frames
+        self._dispatched.pop(ticket, None)
+        self.factory.backend.buffers.held_bytes -= size
+        if isinstance(result, Failure):
+            self._failed(result.value, request)
+            return
+        if frames.slow and not is_small(len(result.documents)):
+            self._start(self._encoded(ticket, request, result))
+            return
+        try:
+            answer = frames.encode(result)
+        except Exception as error:
+            self._failed(error, request)
+        else:
+            self._act(self._conversation.answered(ticket, answer))
+
+    def _failed(self, error: BaseException | None, request: Request | None) -> None:
+        request_id = "" if request is None else request.request_id
+        public = explained(error or RuntimeError("a failure without an exception"), request_id)
+        if isinstance(public, InternalError):
+            log.failure(
+                "request {request_id} over WebSocket failed",
+                Failure(error) if error is not None else None,
+                request_id=request_id or "without an id",
+            )
+        self._act(self._conversation.failed(public))
+
+    async def _encoded(self, ticket: int, request: Request, response: Response) -> None:
+        """The end of an exchange whose answer is large."""
+        encode, size = self._conversation.frames.encode, len(response.documents)
+        try:
+            answer = await here_or_offloaded(self.factory.backend.offload, size, encode, response)
+        except Exception as error:
+            self._failed(error, request)
+        else:
+            self._act(self._conversation.answered(ticket, answer))
+
+    async def _exchange_in_turns(self, ticket: int, payload: bytes) -> None:
+        """As ``_exchange``, where compressing, or a large message of JSON, may take a pool thread."""
         backend, frames = self.factory.backend, self._conversation.frames
         request: Request | None = None
         backend.buffers.take(len(payload))  # there is room: a moment ago the message held as much
@@ -454,8 +543,7 @@ class WebSocketSession(WebSocketServerProtocol):
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
         except Exception as error:
-            request_id = "" if request is None else request.request_id
-            self._act(self._conversation.failed(self._explained(error, request_id)))
+            self._failed(error, request)
         else:
             self._act(self._conversation.answered(ticket, answer, compressed))
         finally:
@@ -495,23 +583,16 @@ class WebSocketSession(WebSocketServerProtocol):
         except GatewayError as error:
             failure = error
         except Exception as error:
-            self._act(self._conversation.failed(self._explained(error)))
+            self._failed(error, None)
             return
         self._act(self._conversation.dry_run_ended(failure))
-
-    def _explained(self, error: Exception, request_id: str = "") -> GatewayError:
-        public = explained(error, request_id)
-        if isinstance(public, InternalError):
-            log.failure(
-                "request {request_id} over WebSocket failed", request_id=request_id or "without an id"
-            )
-        return public
 
     def _cancel_requests(self) -> None:
         """Let go of all that is under way: its answers could not be delivered."""
         self._take_message()
         requests, self._requests = self._requests, set()
-        for request in requests:
+        dispatched, self._dispatched = self._dispatched, {}
+        for request in (*requests, *dispatched.values()):
             request.cancel()
 
     # -- writing and reading --------------------------------------------------------------------------
@@ -519,11 +600,11 @@ class WebSocketSession(WebSocketServerProtocol):
     def _send_message(self, message: SendMessage) -> None:
         # Autobahn's own sendMessage would hold answers to the limit that is for clients' messages.
         if self.state == self.STATE_OPEN:
-            binary = self._conversation.frames.binary
-            opcode = self.MESSAGE_TYPE_BINARY if binary else self.MESSAGE_TYPE_TEXT
+            binary, payload = self._conversation.frames.binary, message.payload
             if message.compressed is None:
-                self.sendFrame(opcode, message.payload)
+                self.transport.write(head_of(len(payload), binary=binary) + payload)
             else:
+                opcode = self.MESSAGE_TYPE_BINARY if binary else self.MESSAGE_TYPE_TEXT
                 self.sendFrame(opcode, message.compressed, rsv=_COMPRESSED)
 
     def _send_close(self, close: Close) -> None:
