@@ -60,7 +60,7 @@ def decode_request(message: bytes) -> Request:
     )
 
 
-def decode_answer(message: bytes, *, is_error: bool = False, headers: Headers = ()) -> Answer:
+def decode_answer(message: bytes, is_error: bool = False, headers: Headers = ()) -> Answer:
     """
     Split an Executor's DataRequestProto; ``is_error`` is the trailing metadata's flag.
 

@@ -38,12 +38,56 @@ _DISCOVERY_BACKOFF: Final = Backoff(first_s=1.0, ceiling_s=30.0)
 _HELD_AGAINST: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"})
 
 
+class CallInHand(Protocol):
+    """One call, from ``ExecutorChannel.prepare``."""
+
+    def begin(self) -> None:
+        """Make it, once."""
+
+    def cancel(self) -> None:
+        """Give it up: unless it has ended, it fails with CancelledError at once."""
+
+
 class ExecutorChannel(Protocol):
     """What the pool needs of ``rpc.channel.Channel``."""
 
-    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]: ...
+    def prepare(
+        self,
+        call: Call,
+        timeout_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_failure: Callable[[Exception], object],
+    ) -> CallInHand:
+        """A call that ends with exactly one of the two, which may be while it begins."""
+
     def endpoints(self, timeout_s: float) -> Deferred[Described]: ...
     def close(self) -> Deferred[None]: ...
+
+
+class DeferredCall:
+    """A call of a channel that has Deferreds; ``make`` makes it."""
+
+    def __init__(
+        self,
+        make: Callable[[], Deferred[Answer]],
+        on_answer: Callable[[Answer], object],
+        on_failure: Callable[[Exception], object],
+    ) -> None:
+        self._make = make
+        self._on_answer = on_answer
+        self._on_failure = on_failure
+        self._answer: Deferred[object] | None = None
+
+    def begin(self) -> None:
+        self._answer = self._make().addCallbacks(self._on_answer, self._failed)
+
+    def cancel(self) -> None:
+        if self._answer is not None:
+            self._answer.cancel()
+
+    def _failed(self, failure: Failure) -> None:
+        assert isinstance(failure.value, Exception)
+        self._on_failure(failure.value)
 
 
 class ReplicaOwner(Protocol):

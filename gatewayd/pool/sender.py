@@ -8,7 +8,6 @@ calls and timers are here. Callbacks rather than a coroutine, because this is th
 from __future__ import annotations
 
 import random
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -22,7 +21,7 @@ from gatewayd.messages.wire import Malformed
 from gatewayd.pool.attempts import AttemptRules, Attempts, GiveUp, Wait
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.queue import Queue
-from gatewayd.pool.replica import Replica
+from gatewayd.pool.replica import CallInHand, Replica
 from gatewayd.pool.replica_set import ReplicaSet
 from gatewayd.pool.retry import RetryBudget
 from gatewayd.pool.slots import Slots
@@ -75,8 +74,10 @@ class Sender:
         if not budget.full:
             budget.earn()
         pending = _PendingCall(self, call, timeout_s)
+        answer = pending.answer
+        assert answer is not None
         pending.begin()
-        return pending.answer
+        return answer
 
     @property
     def endpoints(self) -> Described | None:
@@ -139,9 +140,10 @@ class _PendingCall:
         self._successes = 0  # those of the replica when our call to it began
         self._no_connection: CallError | None = None  # why we cancelled the call ourselves
         self._abandoned = False
-        self._calling: Deferred[Any] | None = None
+        self._calling: CallInHand | None = None
         self._timer: Timer | None = None  # of the current stage
-        self.answer: Deferred[Answer] = Deferred(self._cancelled)
+        # None once it has fired: it refers back here, and would be work for the garbage collector.
+        self.answer: Deferred[Answer] | None = Deferred(self._cancelled)
 
     def begin(self) -> None:
         """Call a replica, or wait until one has a free slot."""
@@ -180,14 +182,14 @@ class _PendingCall:
         if step.connect_s is not None:
             self._timer = sender.clock.callLater(step.connect_s, self._connecting_took_too_long, replica)
         try:
-            calling = replica.channel.call(self._call, step.timeout_s)
+            calling = self._calling = replica.channel.prepare(
+                self._call, step.timeout_s, self._answered, self._call_failed
+            )
+            calling.begin()
         except Exception:  # a bug must not keep the slot
-            self._call_ended(replica)
-            self.answer.errback(Failure())
-            return
-        self._calling = calling
-        calling.addCallbacks(self._answered, self._call_failed)
-        calling.addErrback(self._broken)
+            if self._replica is not None:
+                self._call_ended(replica)
+            self._broken(Failure())
 
     # -- waiting -------------------------------------------------------------------------------------
 
@@ -248,21 +250,30 @@ class _PendingCall:
     # -- the call ------------------------------------------------------------------------------------
 
     def _answered(self, answer: Answer) -> None:
-        replica = self._replica
-        assert replica is not None
-        self._call_ended(replica)
-        replica.succeeded()
-        if not self._abandoned:
-            self.answer.callback(answer)
+        try:
+            replica = self._replica
+            assert replica is not None
+            self._call_ended(replica)
+            replica.succeeded()
+            waiting, self.answer = self.answer, None
+            if waiting is not None:
+                waiting.callback(answer)
+        except Exception:
+            self._broken(Failure())
 
-    def _call_failed(self, failure: Failure) -> None:
+    def _call_failed(self, error: Exception) -> None:
+        try:
+            self._failed_with(error)
+        except Exception:
+            self._broken(Failure())
+
+    def _failed_with(self, error: Exception) -> None:
         replica = self._replica
         assert replica is not None
         self._call_ended(replica)
         if self._abandoned:
             return
         readable = True
-        error = failure.value
         if isinstance(error, Malformed):
             readable = False
             error = CallError("INTERNAL", f"the executor's answer is no message: {error}")
@@ -271,8 +282,7 @@ class _PendingCall:
             error = self._no_connection or CallError("UNAVAILABLE", "the connection was closed")
             self._no_connection = None
         elif not isinstance(error, CallError):
-            failure.raiseException()
-        assert isinstance(error, CallError)
+            raise error
         self._decide(error, replica, readable=readable)
 
     def _decide(self, error: CallError, replica: Replica, *, readable: bool) -> None:
@@ -313,6 +323,7 @@ class _PendingCall:
 
     def _cancelled(self, _: object) -> None:
         self._abandoned = True
+        self.answer = None
         self._sender.decisions.request("cancelled")
         calling, replica = self._calling, self._replica
         if calling is None or replica is None:
@@ -329,11 +340,14 @@ class _PendingCall:
         self._fail(step.error)
 
     def _fail(self, error: Exception) -> None:
-        self.answer.errback(Failure(error))
+        waiting, self.answer = self.answer, None
+        if waiting is not None:
+            waiting.errback(Failure(error))
 
     def _broken(self, failure: Failure) -> None:
         # A bug must fail this request only, and never leave it without an answer.
-        if self.answer.called or self._abandoned:
+        waiting, self.answer = self.answer, None
+        if waiting is None:
             log.failure("a call's answer could not be handled", failure=failure)
         else:
-            self.answer.errback(failure)
+            waiting.errback(failure)

@@ -53,7 +53,7 @@ class Window(Generic[T]):
     @property
     def has_room(self) -> bool:
         """Whether another request may be admitted."""
-        occupied = self.occupied
+        occupied = self._admitted - self._written
         if self._limit > 0 and occupied >= self._limit:
             return False
         if not self._bound_bytes or not occupied:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 import gatewayd
@@ -126,9 +126,24 @@ class Channel:
         )
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
-        """
-        Make one call. Fails with CallError, or wire.Malformed when the answer cannot be parsed.
+        """Make one call. The Deferred, which may be cancelled, ends as the callbacks of ``prepare`` say."""
+        answer: Deferred[Answer] = Deferred(lambda _: exchange.cancel())
+        exchange = self.prepare(call, timeout_s, answer.callback, answer.errback)
+        exchange.begin()
+        return answer
 
+    def prepare(
+        self,
+        call: Call,
+        timeout_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_failure: Callable[[Exception], object],
+    ) -> _Exchange:
+        """
+        One call, which is made by its ``begin`` and given up by its ``cancel``.
+
+        It ends with exactly one of ``on_answer`` and ``on_failure``, which may not raise: with a CallError,
+        with wire.Malformed when the answer cannot be parsed, with CancelledError after ``cancel``.
         ``timeout_s`` becomes the call's gRPC deadline.
         """
         if call.listed:
@@ -136,15 +151,27 @@ class Channel:
         else:
             path, message = STREAM if self.unary_is_missing else SINGLE, call.messages[0]
         deadline_s = None if timeout_s is None else self.clock.seconds() + timeout_s
-        exchange = _Exchange(self, path, call.endpoint, message, deadline_s, _answer, headers=call.headers)
-        exchange.begin()
-        return exchange.answer
+        return _Exchange(
+            self,
+            path,
+            call.endpoint,
+            message,
+            deadline_s,
+            wire.decode_answer,
+            on_answer,
+            on_failure,
+            call.headers,
+        )
 
     def endpoints(self, timeout_s: float) -> Deferred[Described]:
         """Ask which endpoints the executor binds. Fails with CallError."""
-        exchange = _Exchange(self, DISCOVERY, "", b"", self.clock.seconds() + timeout_s, _endpoints)
+        deadline_s = self.clock.seconds() + timeout_s
+        answer: Deferred[Described] = Deferred(lambda _: exchange.cancel())
+        exchange = _Exchange(
+            self, DISCOVERY, "", b"", deadline_s, _endpoints, answer.callback, answer.errback, ()
+        )
         exchange.begin()
-        return exchange.answer
+        return answer
 
     def close(self) -> Deferred[None]:
         """End the connection; calls under way fail."""
@@ -180,30 +207,28 @@ class Channel:
         self._on_state(state)
 
 
-def _answer(message: bytes, is_error: bool, headers: Headers) -> Answer:
-    return wire.decode_answer(message, is_error=is_error, headers=headers)
-
-
 def _endpoints(message: bytes, is_error: bool, headers: Headers) -> Described:
     told = EndpointsProto.FromString(message)
     return {endpoint: told.descriptions.get(endpoint, "") for endpoint in told.endpoints}
 
 
 class _Exchange(Unary):
-    """A call on its channel, with the Deferred of its answer."""
+    """A call on its channel (``Channel.prepare``)."""
 
     __slots__ = (
         "_channel",
         "_deadline_s",
         "_decode",
+        "_delivered",
         "_endpoint",
         "_headers",
+        "_on_answer",
+        "_on_failure",
         "_path",
         "_request",
         "_successor",
         "_tick",
         "_trailers_timer",
-        "answer",
     )
 
     def __init__(
@@ -214,8 +239,9 @@ class _Exchange(Unary):
         message: bytes,
         deadline_s: float | None,
         decode: Callable[[bytes, bool, Headers], Any],
-        answer: Deferred[Any] | None = None,
-        headers: Headers = (),
+        on_answer: Callable[[Any], object],
+        on_failure: Callable[[Exception], object],
+        headers: Headers,
     ) -> None:
         Unary.__init__(self, b"", b"", b"", channel.settings.max_message_bytes, stream=path is STREAM)
         self._channel = channel
@@ -228,7 +254,9 @@ class _Exchange(Unary):
         self._trailers_timer: Timer | None = None
         self._successor: _Exchange | None = None
         self._tick = 0
-        self.answer: Deferred[Any] = Deferred(self._cancelled) if answer is None else answer
+        self._delivered = False
+        self._on_answer = on_answer
+        self._on_failure = on_failure
 
     def begin(self) -> None:
         """Send the request as soon as it is compressed and there is a connection."""
@@ -244,6 +272,15 @@ class _Exchange(Unary):
         else:
             compressing = channel.offload(compress, message, compression)
             compressing.addCallback(self._send_compressed).addErrback(self._broken)
+
+    def cancel(self) -> None:
+        """Unless it has ended, it ends now, and fails with CancelledError."""
+        exchange = self._successor or self
+        if not exchange._delivered:
+            exchange._stop_timers()
+            exchange.over = True
+            exchange.reset()
+            exchange._fail_with(CancelledError())
 
     def too_late(self) -> None:
         """The deadline has passed."""
@@ -275,7 +312,8 @@ class _Exchange(Unary):
     def answered(
         self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
     ) -> None:
-        self._stop_timers()
+        if self._tick or self._trailers_timer is not None:
+            self._stop_timers()
         if self._path is STREAM:
             # Remembered only now: before its first answer, nothing shows that Call is implemented.
             self._channel.unary_is_missing = True
@@ -299,18 +337,20 @@ class _Exchange(Unary):
                 self._request,
                 self._deadline_s,
                 self._decode,
-                self.answer,
+                self._on_answer,
+                self._on_failure,
                 self._headers,
             )
             successor.begin()
             return
         if error.code == "UNIMPLEMENTED" and self._path is DISCOVERY:
-            self.answer.callback(EVERY_ENDPOINT)
+            self._delivered = True
+            self._on_answer(EVERY_ENDPOINT)
             return
         if error.code == "CANCELLED" and has_passed(self._deadline_s, self._channel.clock.seconds()):
             # Servers end calls like this when their timer fires before ours.
             error = CallError("DEADLINE_EXCEEDED", _TOO_LATE)
-        self.answer.errback(error)
+        self._fail_with(error)
 
     def reset(self) -> None:
         self._channel.link.cancel(self)
@@ -321,29 +361,28 @@ class _Exchange(Unary):
     # -------------------------------------------------------------------------------------------------
 
     def _deliver(self, message: bytes, is_error: bool, headers: Headers) -> None:
-        answer = self.answer
-        if answer.called:  # cancelled while it was expanded
+        if self._delivered:  # cancelled while it was expanded
             return
         try:
             decoded = self._decode(message, is_error, headers)
         except Exception as error:
             # Without the traceback, whose frames hold whole messages.
-            answer.errback(error.with_traceback(None))
+            self._fail_with(error.with_traceback(None))
             return
-        answer.callback(decoded)
+        self._delivered = True
+        self._on_answer(decoded)
+
+    def _fail_with(self, error: Exception) -> None:
+        if not self._delivered:
+            self._delivered = True
+            self._on_failure(error)
 
     def _broken(self, failure: Failure) -> None:
-        if not self.answer.called:
-            self.answer.errback(failure)
+        assert isinstance(failure.value, Exception)
+        self._fail_with(failure.value)
 
     def _stop_timers(self) -> None:
         if self._tick:
             self._channel.timeouts.remove(self, self._tick)
         if self._trailers_timer is not None and self._trailers_timer.active():
             self._trailers_timer.cancel()
-
-    def _cancelled(self, _: Deferred[Any]) -> None:
-        exchange = self._successor or self
-        exchange._stop_timers()
-        exchange.over = True
-        exchange.reset()

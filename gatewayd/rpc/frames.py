@@ -51,6 +51,9 @@ SMALLEST_FRAME: Final = 16384
 # Of a DATA frame that arrives in pieces, each that is handed on has at least so much, but for the last.
 _LEAST_PIECE: Final = 512
 
+# Flags without which HEADERS is a whole block and nothing else; with END_HEADERS, which it needs.
+_UNUSUAL_HEADERS: Final = END_HEADERS | PADDED | WITH_PRIORITY
+
 # What each further frame of a header block has to bring on average.
 _FRAME_BYTES: Final = 4096
 
@@ -206,7 +209,10 @@ class FrameReader:
             if kind == DATA:
                 handler.on_data(flags, stream_id, payload)
             elif kind == HEADERS:
-                self._on_headers(flags, stream_id, payload)
+                if flags & _UNUSUAL_HEADERS == END_HEADERS:
+                    handler.on_block(stream_id, flags & END_STREAM != 0, payload)
+                else:
+                    self._on_headers(flags, stream_id, payload)
             elif kind == WINDOW_UPDATE:
                 handler.on_window_update(stream_id, payload)
             elif kind == CONTINUATION:

@@ -281,8 +281,9 @@ class Connection:
         most = outgoing.max_frame
         if length <= most and size <= most and size <= outgoing.window and size <= window:
             outgoing.window -= size
+            emit = self._owner.write if self._corked is None else self._corked.append
             # One write for both frames, without a copy of the body on the way.
-            self._emit(
+            emit(
                 b"".join(
                     (
                         FRAME.pack(length >> 8, length & 255, HEADERS, END_HEADERS, stream_id),
@@ -432,7 +433,8 @@ class Connection:
         stream.on_headers(fields, ended)
 
     def _ended(self, stream: Stream) -> None:
-        self.reset_noise()
+        if not self._paused:
+            self._noise = 0  # as ``reset_noise``
         if stream.unsent is not None:
             # The answer did not need the whole request (RFC 9113 section 8.1).
             self._emit(frame(RST_STREAM, 0, stream.stream_id, NUMBER.pack(NO_ERROR)))

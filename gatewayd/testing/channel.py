@@ -18,6 +18,7 @@ from gatewayd.messages.discovery import Described
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed, decode_answer
+from gatewayd.pool.replica import DeferredCall
 from gatewayd.rpc.channel import CallError, ChannelSettings
 
 T = TypeVar("T")
@@ -47,9 +48,15 @@ class LocalChannel:
 
     # -- for the pool --------------------------------------------------------------------------------
 
-    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
-        """As ``rpc.channel.Channel.call``: fails with CallError, or Malformed for what is no message."""
-        return self._deferred(self._answer(call, timeout_s))
+    def prepare(
+        self,
+        call: Call,
+        timeout_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_failure: Callable[[Exception], object],
+    ) -> DeferredCall:
+        """As ``rpc.channel.Channel.prepare``: fails with CallError, or Malformed for what is no message."""
+        return DeferredCall(lambda: self._deferred(self._answer(call, timeout_s)), on_answer, on_failure)
 
     def endpoints(self, timeout_s: float) -> Deferred[Described]:
         return succeed(self._handling.endpoints)

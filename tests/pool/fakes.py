@@ -14,6 +14,7 @@ from gatewayd.config.model import PoolLimits
 from gatewayd.messages.discovery import Described
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.pool import Pool
+from gatewayd.pool.replica import DeferredCall
 from gatewayd.rpc.channel import CallError, ChannelSettings
 
 CALL = Call((b"",), "/x")
@@ -35,7 +36,16 @@ class FakeChannel:
         self.cancelled = 0
         self.closed = False
 
-    def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
+    def prepare(
+        self,
+        call: Call,
+        timeout_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_failure: Callable[[Exception], object],
+    ) -> DeferredCall:
+        return DeferredCall(lambda: self._call(call, timeout_s), on_answer, on_failure)
+
+    def _call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred(self._cancelled)
         self.calls.append((call, timeout_s, answer))
         return answer

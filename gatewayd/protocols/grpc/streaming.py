@@ -103,7 +103,9 @@ class CallStream:
     def _admit(self, message: bytes) -> None:
         call = self._call
         try:
-            request = completed(wire.decode_request(message), self._headers, call.caller or ANONYMOUS)
+            request = wire.decode_request(message)
+            if self._headers or call.caller is not None:
+                request = completed(request, self._headers, call.caller or ANONYMOUS)
         except Exception as error:
             self._cannot_read(error)
             return
@@ -148,13 +150,15 @@ class CallStream:
                 self._sending = True
         if call.over or self._sending:
             return
-        if window.idle and self._read_error is not None:
+        if not window.idle:
+            self._set_reading()
+        elif self._read_error is not None:
             self._end(self._read_error, None)
-        elif window.idle and self._refused is not None:
+        elif self._refused is not None:
             self._end_with_marker(Draining(), self._refused)
-        elif window.idle and self._half_closed:
+        elif self._half_closed:
             self._finish("OK", "")
-        elif window.idle and self._draining and not self._inflating:
+        elif self._draining and not self._inflating:
             self._end(Draining(), None)
         else:
             self._set_reading()

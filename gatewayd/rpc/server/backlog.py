@@ -17,21 +17,21 @@ class Backlog:
     The unary calls of one connection, admitted by what of their answers is unsent and what is expected.
 
     ``limit_bytes`` 0 is no limit. A call is admitted all the same when nothing is under
-    way or unsent, and all are before the first answer.
+    way or unsent, and all are before the first answer. ``waiting`` are those that were not.
     """
 
-    __slots__ = ("_expected_bytes", "_in_flight", "_limit_bytes", "_waiting")
+    __slots__ = ("_expected_bytes", "_in_flight", "_limit_bytes", "waiting")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._expected_bytes = 0  # for each answer
         self._in_flight = 0
-        self._waiting: deque[ServerCall] = deque()
+        self.waiting: deque[ServerCall] = deque()
 
     def admit(self, call: ServerCall, unsent_bytes: int) -> bool:
         """Whether the call may begin now; otherwise it waits until ``next`` returns it."""
-        if self._waiting or not self._has_room(unsent_bytes):
-            self._waiting.append(call)
+        if self.waiting or not self._has_room(unsent_bytes):
+            self.waiting.append(call)
             return False
         self._in_flight += 1
         return True
@@ -48,8 +48,8 @@ class Backlog:
 
     def next(self, unsent_bytes: int) -> ServerCall | None:
         """A call that waits and may begin now; it counts as admitted."""
-        while self._waiting and (self._waiting[0].over or self._has_room(unsent_bytes)):
-            call = self._waiting.popleft()
+        while self.waiting and (self.waiting[0].over or self._has_room(unsent_bytes)):
+            call = self.waiting.popleft()
             if not call.over:
                 self._in_flight += 1
                 return call
@@ -57,7 +57,7 @@ class Backlog:
 
     def clear(self) -> None:
         """Forget the calls that wait: their connection is lost."""
-        self._waiting.clear()
+        self.waiting.clear()
 
     def _has_room(self, unsent_bytes: int) -> bool:
         if not self._limit_bytes or not (self._in_flight or unsent_bytes):

@@ -319,7 +319,13 @@ class ServerCall(Stream):
                 and not data[0]
                 and int.from_bytes(data[1:5], "big") == size - 5 <= self._most_bytes
             ):
-                # One whole message, as nearly all are.
+                # One whole message, as nearly all are; that of a method of one message ends the request.
+                if ended and self._handler is None and self._message is None:
+                    self._message = data[5:], False
+                    self._half_close_told = True
+                    if self._backlog.admit(self, self.connection.unsent_bytes):
+                        self.begin()
+                    return
                 self._deliver(data[5:], False)
                 if ended and not self.over:
                     self._read()

@@ -22,6 +22,7 @@ _RESETS: Final = 2000
 _RESETS_PER_S: Final = 100
 # Pings that come too early and are forgiven; gRPC's servers have the same number.
 _MAX_PING_STRIKES: Final = 2
+_LONG_AGO_S: Final = float("-inf")
 
 
 class Conduct:
@@ -38,7 +39,7 @@ class Conduct:
         self._resets = _RESETS
         self._ping_interval_s = ping_interval_s
         self._ping_strikes = 0
-        self._last_ping_s = float("-inf")
+        self._last_ping_s = _LONG_AGO_S
 
     def noise(self, weight: int = 1) -> None:
         """A frame without content, or one that costs as much as ``weight`` of them."""
@@ -69,15 +70,18 @@ class Conduct:
     def sent(self) -> None:
         """Headers, data or a window went out: pings are welcome again, as in gRPC's own server."""
         self._ping_strikes = 0
-        self._last_ping_s = float("-inf")
+        self._last_ping_s = _LONG_AGO_S
 
     def message_sent(self) -> None:
         """A whole message, or a good part of one, went out."""
         self._noise = min(_NOISE, self._noise + _NOISE_PER_MESSAGE)
 
     def answered(self) -> None:
-        """A request has been answered."""
-        self.message_sent()
+        """A request has been answered: as ``sent`` and ``message_sent``, in one call."""
+        self._ping_strikes = 0
+        self._last_ping_s = _LONG_AGO_S
+        noise = self._noise + _NOISE_PER_MESSAGE
+        self._noise = noise if noise < _NOISE else _NOISE
         if self._resets < _RESETS:
             self._resets += 1
 

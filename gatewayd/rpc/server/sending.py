@@ -145,7 +145,6 @@ class Sending:
 
     def _finish(self, stream: Stream) -> None:
         """The answer has ended with END_STREAM."""
-        self.conduct.sent()
         self.conduct.answered()
         if not stream.half_closed:
             # The answer did not need the whole request (section 8.1).

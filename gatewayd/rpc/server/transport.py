@@ -264,8 +264,9 @@ class ServerProtocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         # What has left may make room for calls that wait.
-        while (call := self._backlog.next(self._connection.unsent_bytes)) is not None:
-            call.begin()
+        if self._backlog.waiting:
+            while (call := self._backlog.next(self._connection.unsent_bytes)) is not None:
+                call.begin()
         self._will_flush = False
         if self._parts:
             self._write_out()
