@@ -25,7 +25,7 @@ from tests.memory_gateway import MemoryGateway, counting
 # bytes of the answer; the executor is called over HTTP/2.
 MOST: Final = {
     "grpc": 172,
-    "grpc, 32 in flight": 154,
+    "grpc, 32 in flight": 153,
     "grpc Call": 179,
     "http": 334,
     "websocket bytes": 157,
@@ -35,7 +35,7 @@ MOST: Final = {
 MOST_TO_DECODE: Final = 6
 MOST_TO_ENCODE: Final = 11
 
-REQUESTS: Final = 20
+REQUESTS: Final = 50
 _LISTED: Final = 60
 
 
@@ -174,9 +174,10 @@ def _bytes(answer: object) -> bytes:
 
 
 def _check(found: Counter[CodeType], most: int, requests: int) -> None:
-    total = sum(found.values()) / requests
+    # Rounded down: what happens once a second, such as the date of HTTP's answers, is no cost of a request.
+    total = sum(found.values()) // requests
     assert total <= most, "\n".join(
-        [f"{total:.1f} calls a request, and at most {most} are allowed:"]
+        [f"{total} calls a request, and at most {most} are allowed:"]
         + [
             f"{count / requests:6.1f} {code.co_filename}:{code.co_firstlineno} {code.co_name}"
             for code, count in found.most_common(_LISTED)
