@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from gatewayd.access.proxies import Proxies
 from gatewayd.clocks import Clock
 from gatewayd.config.model import GatewayConfig
+from gatewayd.crowd import Place
 from gatewayd.networks import network_of
 
 log = Logger()
@@ -38,25 +39,39 @@ class Admission:
     """
 
     def __init__(
-        self, most: int, most_per_address: int, clock: Clock, is_proxy: Callable[[str], bool] | None = None
+        self,
+        most: int,
+        most_per_address: int,
+        clock: Clock,
+        is_proxy: Callable[[str], bool] | None = None,
+        place: Place | None = None,
     ) -> None:
-        """``most_per_address`` 0 is for no limit. Connections of a proxy count in total alone."""
+        """
+        ``most_per_address`` 0 is for no limit. Connections of a proxy count in total alone. One of several
+        workers has a ``place`` among them.
+        """
         self.open = 0
         self._most = most
         self._most_per_address = most_per_address
         self._clock = clock
         self._is_proxy = is_proxy or (lambda host: False)
+        self._place = place
         self._by_address: Counter[str] = Counter()
         self._warn_from_s = float("-inf")
 
     @classmethod
-    def of(cls, gateway: GatewayConfig, clock: Clock) -> Admission:
+    def of(cls, gateway: GatewayConfig, clock: Clock, place: Place | None = None) -> Admission:
         """That of a gateway's settings, and of the descriptors that the process may have."""
         most = gateway.max_connections
         if not most:
             descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             most = connections_for(1 << 20 if descriptors == resource.RLIM_INFINITY else descriptors)
-        return cls(most, gateway.max_connections_per_address, clock, Proxies.of(gateway).trusts)
+        return cls(most, gateway.max_connections_per_address, clock, Proxies.of(gateway).trusts, place)
+
+    @property
+    def should_yield(self) -> bool:
+        """Whether a connection is better left to another worker, for a moment. On any thread."""
+        return self._place is not None and self._place.is_ahead
 
     def admit(self, host: str) -> bool:
         """Count a connection from ``host``; False, and nothing changes, if there are too many."""
@@ -71,11 +86,15 @@ class Admission:
                 return False
             self._by_address[network] += 1
         self.open += 1
+        if self._place is not None:
+            self._place.set(self.open)
         return True
 
     def give_back(self, host: str) -> None:
         """A connection from ``host`` that was counted has ended."""
         self.open -= 1
+        if self._place is not None:
+            self._place.set(self.open)
         if self._most_per_address and not self._is_proxy(host):
             network = network_of(host)
             self._by_address[network] -= 1

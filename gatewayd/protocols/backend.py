@@ -13,6 +13,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
+from gatewayd.crowd import Place
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList
@@ -59,7 +60,8 @@ class Backend:
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
     far as it is known now. With ``access`` control each protocol asks it who calls, before anything else.
     ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
-    ``secure_headers`` are those of every answer of HTTP over TLS.
+    One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of HTTP
+    over TLS.
     """
 
     gateway: GatewayConfig
@@ -73,6 +75,7 @@ class Backend:
     extension: Extension | None = None
     endpoints: Callable[[], Endpoints] = Endpoints
     access: AccessControl | None = None
+    place: Place | None = None
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)
@@ -90,4 +93,4 @@ class Backend:
 
     @admission.default
     def _by_settings(self) -> Admission:
-        return Admission.of(self.gateway, self.reactor)
+        return Admission.of(self.gateway, self.reactor, self.place)

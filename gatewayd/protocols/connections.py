@@ -32,7 +32,8 @@ class Connections:
     """
     The connections of one port that are open, of whatever protocol. Reactor thread only.
 
-    ``draining`` is true from ``close_all`` on.
+    ``draining`` is true from ``close_all`` on. While they are ``retiring``, HTTP connections are to end with
+    their next answer.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -40,6 +41,7 @@ class Connections:
         self._open: set[ClientConnection] = set()
         self._empty: Waiters[None] = Waiters()
         self.draining = False
+        self.retiring = False
 
     def __len__(self) -> int:
         return len(self._open)

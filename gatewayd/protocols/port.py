@@ -82,6 +82,14 @@ class Port(Protocol):
         """
         ...
 
+    def retire(self) -> None:
+        """
+        Take no new connections, and have clients open their next ones elsewhere; requests are served on.
+
+        Another process accepts from the same sockets. ``drain`` follows.
+        """
+        ...
+
     def drain(self, grace_s: float) -> Deferred[None]:
         """
         Take no new connections and requests, and let what is under way finish.

@@ -17,6 +17,7 @@ from twisted.python.log import callWithContext
 from gatewayd.binding import FREE_PORT_TRIES, addresses_of
 from gatewayd.clocks import ListeningPort, PortReactor, Timer
 from gatewayd.config.model import Listener
+from gatewayd.crowd import YIELD_S, Courtesy
 from gatewayd.errors import Overloaded, PortTaken
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.backend import Backend
@@ -164,7 +165,9 @@ def listen_tcp(
         factory = secured
     factory = AdmittingFactory(factory, backend.admission, secure=tls is not None)
     if inherited:
-        return ListeningPorts([_adopt(backend.reactor, each, factory) for each in inherited], tls)
+        return ListeningPorts(
+            [_adopt(backend.reactor, each, factory, backend.admission) for each in inherited], tls
+        )
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -187,7 +190,9 @@ def _listen(reactor: PortReactor, address: str, port_number: int, factory: Admit
     return _quiet(callWithContext(_QUIET, reactor.listenTCP, port_number, factory, **options), factory)
 
 
-def _adopt(reactor: PortReactor, inherited: socket.socket, factory: AdmittingFactory) -> ListeningPort:
+def _adopt(
+    reactor: PortReactor, inherited: socket.socket, factory: AdmittingFactory, admission: Admission
+) -> ListeningPort:
     """Accept from a socket that listens already, and that other processes may accept from as well."""
     inherited.setblocking(False)
     with inherited:  # Twisted takes a copy of the descriptor
@@ -195,11 +200,21 @@ def _adopt(reactor: PortReactor, inherited: socket.socket, factory: AdmittingFac
             _QUIET, reactor.adoptStreamPort, inherited.fileno(), inherited.family, factory
         )
     accept = found.doRead
+    courtesy = Courtesy(lambda: admission.should_yield)
 
     def accept_one() -> None:
+        if not courtesy.takes():
+            found.stopReading()
+            reactor.callLater(YIELD_S, go_on)
+            return
         # Twisted takes up to a hundred in one turn: another process is to get its share of a burst.
         found.numberAccepts = 1
         accept()
+
+    def go_on() -> None:
+        courtesy.waited()
+        if found.connected and not found.disconnecting:
+            found.startReading()
 
     found.doRead = accept_one
     return _quiet(found, factory)

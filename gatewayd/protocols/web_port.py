@@ -121,6 +121,7 @@ class WebPort:
         self._listener = listener
         self._backend = backend
         self._listening: ListeningPorts | None = None
+        self._unbound: Deferred[None] | None = None
         full = "http" in listener.protocols
         self._api = HttpApi(backend, full=full)
         self.connections = Connections(backend.reactor)
@@ -152,12 +153,21 @@ class WebPort:
         assert self._listening is not None, "renew before listen"
         self._listening.renew(credentials)
 
+    def retire(self) -> None:
+        """Stop listening; HTTP connections end with their next answer."""
+        self._stop_listening()
+        self.connections.retiring = True
+
     def drain(self, grace_s: float) -> Deferred[None]:
         """Stop listening; close idle connections now and the others after their requests."""
-        assert self._listening is not None, "drain before listen"
-        unbound: Deferred[None] = maybeDeferred(self._listening.stopListening)
-        ends = [unbound, self.connections.close_all(grace_s + LAST_WORDS_S)]
+        ends = [self._stop_listening(), self.connections.close_all(grace_s + LAST_WORDS_S)]
         return gatherResults(ends).addCallback(lambda _: None)
+
+    def _stop_listening(self) -> Deferred[None]:
+        assert self._listening is not None, "drain before listen"
+        if self._unbound is None:
+            self._unbound = maybeDeferred(self._listening.stopListening)
+        return self._unbound
 
     def stop(self) -> Deferred[None]:
         """Release what watches connections, and end what serves paths."""

@@ -30,6 +30,7 @@ from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayClass
+from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.pool.pool import Pool
@@ -62,8 +63,8 @@ class GatewayServer:
     the log had, or would have had, the warning that strangers can use the gateway, and
     ``warns_of_strangers`` whether it may.
 
-    In a worker, ``sockets`` are those that it inherits, for each listener, and ``announces`` is false: what
-    is said of the ports, the master says.
+    In a worker, ``sockets`` are those that it inherits, for each listener, ``place`` is its own among the
+    workers, and ``announces`` is false: what is said of the ports, the master says.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class GatewayServer:
         warns_of_strangers: bool = True,
         on_listening: Callable[[Sequence[int], bool], None] = lambda ports, is_open: None,
         sockets: Sequence[Sequence[socket.socket]] = (),
+        place: Place | None = None,
         announces: bool = True,
         status: Callable[[], StatusMaps] = status_of,
     ) -> None:
@@ -82,6 +84,7 @@ class GatewayServer:
         self._warns_of_strangers = warns_of_strangers
         self._on_listening = on_listening
         self._sockets = sockets
+        self._place = place
         self._announces = announces
         self._status = status
         self._stopping = False
@@ -144,6 +147,7 @@ class GatewayServer:
             gateway=settings,
             dispatcher=engine,
             access=access,
+            place=self._place,
             status=self._status,
             offload=self._bridge.offload,
             reactor=self._reactor,
@@ -231,6 +235,16 @@ class GatewayServer:
 
         return known.addErrback(late).addCallback(done)
 
+    def retire(self) -> None:
+        """Another worker takes this one's place: have clients leave, and serve on until ``stop``."""
+        self._leave()
+        for port in self._ports:
+            port.retire()
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+
     async def stop(self, grace_s: float | None = None) -> None:
         """
         Returns when everything has ended: a little after the longer of the two grace periods, at the latest.
@@ -239,6 +253,7 @@ class GatewayServer:
         ``grace_s`` stands for both.
         """
         self._stopping = True
+        self._leave()
         floating_s = self.flow.gateway.floating_grace_period_s if grace_s is None else grace_s
         if grace_s is None:
             grace_s = self.flow.gateway.grace_period_s

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from gatewayd import __version__
 from gatewayd.config import FlowConfig
+from gatewayd.crowd import Crowd
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.gateway import GatewayServer
@@ -107,7 +108,8 @@ def _own_descriptors(start: messages.Start) -> int:
     lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    for descriptor in (REPORT_FD, *(each for listener in start.sockets for each in listener)):
+    sockets = [each for listener in start.sockets for each in listener]
+    for descriptor in (REPORT_FD, *sockets, *([] if start.crowd is None else [start.crowd])):
         os.set_inheritable(descriptor, False)
     os.set_blocking(lifeline, False)
     return lifeline
@@ -138,6 +140,7 @@ class Worker:
             reactor,
             _NoExecutors(),
             announces=False,
+            place=None if start.crowd is None else Crowd(start.crowd).place(start.slot),
             sockets=[[socket.socket(fileno=each) for each in listener] for listener in start.sockets],
             status=self._status,
         )
@@ -161,6 +164,8 @@ class Worker:
                 self._gateway.replica_down(deployment, shard, replica)
             case messages.ExecutorsReady():
                 self._finish_start()
+            case messages.Retire():
+                self._gateway.retire()
             case messages.WholeService():
                 self._whole = message
             case _:

@@ -1,8 +1,8 @@
 """
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
-    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService ──> worker  (standard input)
-    worker ── Failed, Listening, Ready, Serving, Logged ──> master                         (descriptor 3)
+    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
+    worker ── Failed, Listening, Ready, Serving, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -40,7 +40,9 @@ class Start:
 
     ``version`` is the master's. ``flow`` is ``packed``, with the worker's share of limits. ``sockets`` has
     the descriptors of each listener, in the order of the Flow. ``uid`` and ``started`` are what /status shows
-    of the service, whichever worker is asked. With ``executors_ready`` there will be no message of that.
+    of the service, whichever worker is asked. ``crowd`` is the descriptor of what ``gatewayd.crowd`` shares,
+    None without, and ``slot`` the worker's own in it. With ``executors_ready`` there will be no message of
+    that.
     """
 
     version: str
@@ -49,6 +51,8 @@ class Start:
     sockets: tuple[tuple[int, ...], ...]
     replicas: tuple[ReplicaAddress, ...]
     executors_ready: bool
+    crowd: int | None
+    slot: int
     uid: str
     started: str
 
@@ -80,6 +84,11 @@ class WholeService:
 
     workers: int
     serving: int
+
+
+@attrs.frozen
+class Retire:
+    """Another worker takes the place of this one: have clients leave. SIGTERM follows."""
 
 
 @attrs.frozen
@@ -116,7 +125,7 @@ class Logged:
     text: str
 
 
-ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService
+ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Retire
 FromWorker = Listening | Ready | Serving | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
@@ -125,6 +134,7 @@ _NAMES: Final[Mapping[type, str]] = {
     ReplicaDown: "replica_down",
     ExecutorsReady: "executors_ready",
     WholeService: "whole_service",
+    Retire: "retire",
     Listening: "listening",
     Ready: "ready",
     Serving: "serving",

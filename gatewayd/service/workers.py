@@ -10,6 +10,7 @@ stay with the sockets. Reactor thread only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -17,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger, LogLevel
 
 from gatewayd import __version__
 from gatewayd.backoff import Backoff
 from gatewayd.config import FlowConfig
 from gatewayd.config.shares import share_of
+from gatewayd.crowd import Crowd, shared_memory
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.executor.by_value import own_path
 from gatewayd.protocols.binding import bound_sockets
@@ -43,6 +45,9 @@ _BACKOFF: Final = Backoff(first_s=0.02, ceiling_s=15.0, low=0.8, high=1.2)
 _READY_LIMIT_S: Final = 60.0
 # After the grace periods, for connections to be closed and threads to end.
 _PATIENCE_S: Final = 10.0
+# How long a worker that was replaced serves on: an HTTP client that is silent for longer finds its connection
+# closed. By feel.
+_RETIRING_S: Final = 2.0
 _FIRST_SOCKET: Final = 4  # the descriptors before it are standard ones and the reports'
 
 _Replica = tuple[str, int, int]
@@ -107,8 +112,11 @@ class Workers:
         self._dice = dice
         self._kill_group = kill_group
         self._sockets: list[list[socket.socket]] = []
+        self._shared: int | None = None  # the descriptor of the crowd's memory
+        self._crowd: Crowd | None = None
         self._workers: list[_Worker] = []  # those that are to serve
         self._beginning: _Worker | None = None  # one that is to replace another
+        self._retiring: _Worker | None = None  # one that was replaced
         self._count = 0
         self._ports: tuple[PortReport, ...] = ()
         self._has_served = False
@@ -136,7 +144,9 @@ class Workers:
         except ConfigError:
             self._close_sockets()
             raise
-        self._workers = [self._new() for _ in range(gateway.workers)]
+        self._share_counts(gateway.workers + 1)
+        for _ in range(gateway.workers):
+            self._workers.append(self._new())
         for worker in self._workers:
             worker.process.start()
 
@@ -203,8 +213,14 @@ class Workers:
         finally:
             self._beginning = None
         self._workers[self._workers.index(old)] = new
+        self._retiring = old
         self._tell_whole()
+        if old.retire():
+            over: Deferred[None] = Deferred()
+            self._reactor.callLater(_RETIRING_S, over.callback, None)
+            await over
         await old.process.stop(self._patience_s)
+        self._retiring = None
 
     async def stop(self) -> None:
         """Returns when everything has ended: the workers after what they had, then the executors."""
@@ -212,13 +228,13 @@ class Workers:
         self._stopping = True
         self._close_sockets()
         self._serving.fail(Draining())
-        everyone = list(self._workers)
+        everyone = self._everyone()
         if self._beginning is not None:
-            everyone.append(self._beginning)
             self._beginning.first_serving.fail(NotReplaced("the service stops"))
         await gatherResults([worker.process.stop(self._patience_s) for worker in everyone])
         left_s = max(1.0, self._flow.gateway.grace_period_s - (self._reactor.seconds() - began))
         await self._executors.stop(left_s)
+        self._close_crowd()
         log.info("stopped")
 
     # -- called by the workers -------------------------------------------------------------------------
@@ -242,8 +258,10 @@ class Workers:
         if self._all(_Worker.serves):
             self._serving.fire(None)
 
-    def lost(self) -> None:
+    def lost(self, slot: int) -> None:
         """A worker has ended, or is about to."""
+        if self._crowd is not None:
+            self._crowd.leave(slot)
         self._tell_whole()
 
     def failed(self, error: str) -> None:
@@ -252,19 +270,22 @@ class Workers:
             self._has_failed = True
             self._on_failed(ConfigError(error))
 
-    def first_line(self, name: str) -> bytes:
+    def first_line(self, name: str, slot: int) -> bytes:
         """What a new process of this worker is to know."""
         numbers = iter(self._descriptors())
+        sockets = tuple(tuple(next(numbers) for _ in listener) for listener in self._sockets)
         return messages.to_line(
             messages.Start(
                 version=__version__,
                 name=name,
                 flow=messages.packed(self._graph.flow),
-                sockets=tuple(tuple(next(numbers) for _ in listener) for listener in self._sockets),
+                sockets=sockets,
                 replicas=tuple(
                     messages.ReplicaAddress(*key, address) for key, address in self._graph.addresses.items()
                 ),
                 executors_ready=self._graph.executors_ready,
+                crowd=next(numbers, None),
+                slot=slot,
                 uid=OWN_IDENTITY.uid,
                 started=OWN_IDENTITY.started,
             )
@@ -282,12 +303,14 @@ class Workers:
 
     def _new(self) -> _Worker:
         self._count += 1
-        worker = _Worker(f"worker-{self._count}", self)
+        taken = {each.slot for each in self._everyone()}
+        slot = next(number for number in range(self._flow.gateway.workers + 1) if number not in taken)
+        worker = _Worker(f"worker-{self._count}", slot, self)
         worker.process = SupervisedProcess(
             self._reactor,
             worker.name,
             ["-P", "-m", "gatewayd.service.worker", worker.name],
-            lambda: self.first_line(worker.name),
+            lambda: self.first_line(worker.name, slot),
             descriptors=self._descriptors(),
             environment=self._environment,
             timeout_ready_s=_READY_LIMIT_S,
@@ -302,8 +325,10 @@ class Workers:
         return worker
 
     def _descriptors(self) -> Mapping[int, int]:
-        """Those of the sockets: a worker's by ours."""
+        """Those of the sockets, and at last the crowd's: ours by a worker's."""
         ours = [each.fileno() for listener in self._sockets for each in listener]
+        if self._shared is not None:
+            ours.append(self._shared)
         return dict(enumerate(ours, _FIRST_SOCKET))
 
     def _all(self, are: Callable[[_Worker], bool]) -> bool:
@@ -311,14 +336,22 @@ class Workers:
 
     def _tell(self, message: messages.ToWorker) -> None:
         line = messages.to_line(message)
-        for worker in self._workers:
+        for worker in self._everyone():
             worker.process.write_line(line)
-        if self._beginning is not None:
-            self._beginning.process.write_line(line)
+
+    def _everyone(self) -> list[_Worker]:
+        others = (self._beginning, self._retiring)
+        return [*self._workers, *(each for each in others if each is not None)]
 
     def _tell_whole(self) -> None:
         serving = sum(map(_Worker.serves, self._workers))
         self._tell(messages.WholeService(len(self._workers), serving))
+
+    def _share_counts(self, slots: int) -> None:
+        # Without it, connections are spread less evenly.
+        with contextlib.suppress(AttributeError, OSError):
+            self._shared = shared_memory(slots)
+            self._crowd = Crowd(self._shared)
 
     def _close_sockets(self) -> None:
         """Ours alone: the workers close theirs when they drain."""
@@ -327,17 +360,25 @@ class Workers:
                 each.close()
         self._sockets = []
 
+    def _close_crowd(self) -> None:
+        if self._crowd is not None and self._shared is not None:
+            self._crowd.close()
+            os.close(self._shared)
+            self._crowd = self._shared = None
+
 
 class _Worker:
     """One worker: its process, which may be started again, and what that has reported."""
 
     process: SupervisedProcess
 
-    def __init__(self, name: str, master: Workers) -> None:
+    def __init__(self, name: str, slot: int, master: Workers) -> None:
         self.name = name
+        self.slot = slot
         self.first_serving: Waiters[None] = Waiters()
         self._master = master
         self._has_listened = False
+        self._is_retired = False
         self._listens = False
         self._serves = False
 
@@ -353,6 +394,12 @@ class _Worker:
 
     def serves(self) -> bool:
         return self._serves
+
+    def retire(self) -> bool:
+        """Another takes its place, and it is not started again. Returns whether it runs."""
+        self._is_retired = True
+        self.process.write_line(messages.to_line(messages.Retire()))
+        return self.process.pid is not None
 
     def reported(self, event: Mapping[str, Any]) -> None:
         """A line of the worker's."""
@@ -372,11 +419,13 @@ class _Worker:
     def down(self) -> None:
         """Its process has ended."""
         self._listens = self._serves = False
-        self._master.lost()
+        self._master.lost(self.slot)
 
     def failed(self, error: str) -> None:
         """Its process has ended by itself, and is started again after a while."""
-        if not self._has_listened:
+        if self._is_retired:
+            self.process.stop(0.0)
+        elif not self._has_listened:
             self._cannot_serve(f"{self.name} cannot start: {error}")
         else:
             self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))

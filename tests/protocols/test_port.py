@@ -51,6 +51,9 @@ class LinePort(Factory):
     def renew(self, credentials: TlsCredentials) -> None:
         self.port.renew(credentials)
 
+    def retire(self) -> None:
+        self.port.stopListening()
+
     def drain(self, grace_s: float) -> Deferred[None]:
         unbound = self.port.stopListening()
         return gatherResults([unbound, self.connections.close_all(grace_s)]).addCallback(lambda _: None)
@@ -139,7 +142,7 @@ async def test_a_fifth_protocol_is_mounted_through_the_same_interface(lines: Non
     gateway.start()
     (port,) = gateway._ports
     assert isinstance(port, LinePort)
-    gateway.ready()
+    await gateway.serve()
     assert port.serving
 
     answer, connection = await in_thread(ask, gateway.ports[0], "/echo apples")

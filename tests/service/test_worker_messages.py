@@ -19,6 +19,7 @@ from gatewayd.service.worker_messages import (
     ReplicaAddress,
     ReplicaDown,
     ReplicaUp,
+    Retire,
     Serving,
     Start,
     WholeService,
@@ -30,7 +31,7 @@ from gatewayd.service.worker_messages import (
 )
 
 REPLICA = ReplicaAddress("a", 1, 2, "unix:/tmp/a.0")
-START = Start("1.0", "worker-1", "flow", ((4,), (5, 6)), (REPLICA,), False, "12", "2026-01-01T00:00:00")
+START = Start("1.0", "worker-1", "flow", ((4,), (5, 6)), (REPLICA,), False, 7, 1, "12", "2026-01-01T00:00:00")
 PORT = PortReport(("http", "websocket"), "127.0.0.1", 80, True, None, "curl")
 EVERY = [
     START,
@@ -38,6 +39,7 @@ EVERY = [
     ReplicaDown("a", 1, 2),
     ExecutorsReady(),
     WholeService(2, 1),
+    Retire(),
     Listening((PORT, attrs.evolve(PORT, try_it=None))),
     Ready(),
     Serving(),

@@ -102,6 +102,7 @@ def made(workers: int = 2, **settings: Any) -> Iterator[Setup]:
     setup = Setup(workers, **settings)
     yield setup
     setup.workers._close_sockets()
+    setup.workers._close_crowd()
 
 
 def send(process: FakeProcess, message: messages.FromWorker) -> None:
@@ -132,10 +133,11 @@ def test_each_worker_gets_the_same_sockets_and_its_share_of_limits() -> None:
         first, second = setup.processes
         assert [each.args[-1] for each in setup.processes] == ["worker-1", "worker-2"]
         assert first.descriptors == second.descriptors
-        assert list(first.descriptors) == [4, 5]
+        assert list(first.descriptors) == [4, 5, 6]
         assert all(isinstance(os.fstat(ours).st_ino, int) for ours in first.descriptors.values())
         start = start_of(second)
         assert (start.name, start.sockets, start.executors_ready) == ("worker-2", ((4,), (5,)), False)
+        assert [(start_of(each).crowd, start_of(each).slot) for each in setup.processes] == [(6, 0), (6, 1)]
         assert unpacked(start.flow).gateway.pool.max_queued == 5
 
 
@@ -249,6 +251,10 @@ def test_replacing_starts_one_and_then_ends_one(setup: Setup) -> None:
         assert not setup.processes[old].signals
         setup.listen(setup.processes[new])
         send(setup.processes[new], messages.Serving())
+        # It serves on for a moment, while its clients leave.
+        assert messages.Retire() in told(setup.processes[old])
+        assert not setup.processes[old].signals
+        setup.reactor.advance(2.0)
         assert setup.processes[old].signals == ["TERM"]
         assert not replaced
         setup.processes[old].exit(0)

@@ -29,7 +29,6 @@ from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.health import Health
-from gatewayd.rpc.server.listener import AT_ONCE
 from gatewayd.rpc.server.listener import Listener as GrpcListener
 from gatewayd.rpc.server.loop_clock import LoopClock
 from gatewayd.rpc.server.reflecting import Reflection
@@ -97,13 +96,11 @@ class OwnGrpcPort:
         options = options_of(self._gateway)
         for name in sorted(self._gateway.grpc_server_options.keys() - _KNOWN):
             log.warn("gateway.grpc_server_options: {name} means nothing to this server", name=name)
-        # Another process may accept from inherited ones: it gets its share of a burst.
-        at_once = 1 if inherited else AT_ONCE
         sockets = list(inherited) or bound_sockets(self._gateway.host, Listener(("grpc",), self._port))
         self._port = int(sockets[0].getsockname()[1])
 
         async def listen() -> None:
-            self._listen_on_loop(sockets, options, at_once)
+            self._listen_on_loop(sockets, options, shared=bool(inherited))
 
         self._bridge.run_on_loop(listen, _START_TIMEOUT_S)
 
@@ -119,6 +116,15 @@ class OwnGrpcPort:
         """Use these for connections from now on. Raises UnusableTlsFile."""
         assert self._tls is not None, "renew without TLS"
         self._tls = ssl_context_of(credentials, "h2")
+
+    def retire(self) -> None:
+        """Take no new connections, and ask clients to leave."""
+
+        async def retire() -> None:
+            if self._listener is not None:
+                self._listener.retire()
+
+        self._bridge.on_loop(retire).addErrback(lambda failure: failure.trap(CancelledError))
 
     def drain(self, grace_s: float) -> Deferred[None]:
         """
@@ -137,7 +143,7 @@ class OwnGrpcPort:
         open_now = self._listener.connections if self._listener is not None else 0
         return PortReport(("grpc",), self._gateway.host, self._port, self._tls is not None, open_now)
 
-    def _listen_on_loop(self, sockets: list[socket.socket], options: Options, at_once: int) -> None:
+    def _listen_on_loop(self, sockets: list[socket.socket], options: Options, *, shared: bool) -> None:
         loop = asyncio.get_running_loop()
         self._listener = GrpcListener(
             loop,
@@ -145,7 +151,8 @@ class OwnGrpcPort:
             self._settings(loop, options),
             _Admissions(self._bridge, self._admission),
             lambda: self._tls,
-            at_once=at_once,
+            shared=shared,
+            should_yield=lambda: self._admission is not None and self._admission.should_yield,
         )
         self._listener.start()
 

@@ -111,6 +111,9 @@ class GrpcPort:
         assert self._tls is not None, "renew without TLS"
         self._tls.credentials = credentials
 
+    def retire(self) -> None:
+        """This server does not tell its clients before ``drain``; it is never one of several workers'."""
+
     def drain(self, grace_s: float) -> Deferred[None]:
         """
         Tell health checkers, take no new calls, and fire when those under way have ended.

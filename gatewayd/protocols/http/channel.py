@@ -227,7 +227,8 @@ class GatewayChannel(HTTPChannel):
         options = members(request.requestHeaders.getRawHeaders(b"connection", ()))
         if version != b"HTTP/1.1" or b"close" in options or self._leaves_body:
             return False
-        return not self.site.connections.draining
+        connections = self.site.connections
+        return not (connections.draining or connections.retiring)
 
     def _refuse_late_head(self) -> None:
         self._deadline = None

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
+from gatewayd.crowd import YIELD_S, Courtesy
 from gatewayd.rpc.server.transport import ConnectionSettings, ServerProtocol
 
 # Connections that are accepted in one turn of the loop, so that others get theirs.
-AT_ONCE: Final = 64
+_AT_ONCE: Final = 64
 # How long nothing is accepted after the system had no descriptor, or memory, for one.
 _PAUSE_S: Final = 0.2
 
@@ -41,18 +42,22 @@ class Listener:
         admissions: Admissions,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
         *,
-        at_once: int = AT_ONCE,
+        shared: bool = False,
+        should_yield: Callable[[], bool] = lambda: False,
     ) -> None:
         """
-        ``tls`` gives the context of the next connection, None for one without. Of connections that wait,
-        ``at_once`` are accepted in one turn of the loop.
+        ``tls`` gives the context of the next connection, None for one without. From ``shared`` sockets other
+        processes accept as well: connections are taken one by one, and left alone for a moment if
+        ``should_yield()``.
         """
         self._loop = loop
         self._sockets = sockets
         self._settings = settings
         self._admissions = admissions
         self._tls = tls
-        self._at_once = at_once
+        self._shared = shared
+        self._courtesy = Courtesy(should_yield)
+        self._is_drained = False
         self._open: set[ServerProtocol] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.TimerHandle | None = None
@@ -68,11 +73,16 @@ class Listener:
             self._loop.add_reader(each, self._accept, each)
         self._ticking = self._loop.call_later(1.0, self._tick)
 
-    async def drain(self, grace_s: float) -> None:
-        """Accept nothing more, let calls finish, and end what is left after ``grace_s``."""
+    def retire(self) -> None:
+        """Accept nothing more, and have clients open their next connection elsewhere."""
         self._stop_listening()
         for connection in tuple(self._open):
             connection.drain()
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more, let calls finish, and end what is left after ``grace_s``."""
+        self._is_drained = True
+        self.retire()
         deadline = self._loop.time() + grace_s
         while self.connections and (left := deadline - self._loop.time()) > 0:
             self._empty.clear()
@@ -99,7 +109,11 @@ class Listener:
         self._sockets.clear()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._at_once):
+        if not self._courtesy.takes():
+            self._loop.remove_reader(listening)
+            self._loop.call_later(YIELD_S, self._go_on, listening)
+            return
+        for _ in range(1 if self._shared else _AT_ONCE):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -112,17 +126,26 @@ class Listener:
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             host = str(address[0]).removeprefix("::ffff:")
-            self._admissions.ask(host, partial(self._admitted, accepted, host))
+            if self._shared:
+                # It counts once it is admitted: only then is it known who has more.
+                self._loop.remove_reader(listening)
+            self._admissions.ask(host, partial(self._admitted, accepted, host, listening))
+
+    def _go_on(self, listening: socket.socket) -> None:
+        self._courtesy.waited()
+        self._listen_again(listening)
 
     def _listen_again(self, listening: socket.socket) -> None:
         if listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _admitted(self, accepted: socket.socket, host: str, may: bool) -> None:
+    def _admitted(self, accepted: socket.socket, host: str, listening: socket.socket, may: bool) -> None:
+        if self._shared:
+            self._listen_again(listening)
         if not may:
             accepted.close()
             return
-        if not self._sockets:  # closed meanwhile
+        if self._is_drained:  # meanwhile
             accepted.close()
             self._admissions.give_back(host)
             return
