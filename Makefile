@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench clean
+.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -113,6 +113,9 @@ assets:  ## fetch the documentation pages' scripts from npm again, as pinned in 
 
 bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in the same run
 	$(BIN)/python -m bench
+
+bench-check: $(VENV)/.test .venv-jina/.installed  ## a short run: which ratios are worse than those of the last `make bench`?
+	$(BIN)/python -m bench --check
 
 # A scratch venv each, so that nothing but what setup.py's ranges (and the real Jina's pins) bring is written down.
 constraints:  ## take up the newest versions that the ranges allow: writes constraints.txt and the interop tests' own

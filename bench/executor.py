@@ -8,14 +8,15 @@ Answers every request with the request itself and a route, undecoded. Prints ``s
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import uvloop
 from grpc_reflection.v1alpha import reflection
 
-from gatewayd.messages.methods import DISCOVERY, SINGLE
-from gatewayd.pb import DataRequestProto, EndpointsProto
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
+from gatewayd.pb import DataRequestListProto, DataRequestProto, EndpointsProto
 
 # Messages can be joined as bytes: what is appended is one more entry of ``routes``.
 _ROUTE = DataRequestProto(routes=[{"executor": "exec_a"}]).SerializeToString()
@@ -26,6 +27,16 @@ async def _single(message: bytes, context: Any) -> bytes:
     return message + _ROUTE
 
 
+async def _listed(message: bytes, context: Any) -> bytes:
+    """What a join sends: the first of the parts."""
+    return DataRequestListProto.FromString(message).requests[0].SerializeToString() + _ROUTE
+
+
+async def _stream(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async for message in messages:
+        yield message + _ROUTE
+
+
 async def _discovery(message: bytes, context: Any) -> bytes:
     return _ENDPOINTS
 
@@ -33,6 +44,8 @@ async def _discovery(message: bytes, context: Any) -> bytes:
 class Methods(grpc.GenericRpcHandler):
     handlers = {  # noqa: RUF012
         SINGLE: grpc.unary_unary_rpc_method_handler(_single),
+        LISTED: grpc.unary_unary_rpc_method_handler(_listed),
+        STREAM: grpc.stream_stream_rpc_method_handler(_stream),
         DISCOVERY: grpc.unary_unary_rpc_method_handler(_discovery),
     }
 

@@ -14,7 +14,9 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from bench.__main__ import CASES, Side, _wait_until_serving, measure
+from bench.cases import CASES, ONE
+from bench.measure import measure
+from bench.sides import Side, side, wait_until_it_answers
 from tests.paths import ROOT
 from tests.processes import Child, Gateway, external
 
@@ -33,9 +35,8 @@ def both() -> Iterator[list[Side]]:
         for server in SERVERS:
             gateway = Gateway({"gateway": {"grpc_server": server}, "executors": [at]})
             stack.callback(gateway.stop)
-            running.append(Side(server, gateway.pid, gateway.ports))
-        for side in running:
-            _wait_until_serving(side)
+            wait_until_it_answers(gateway.ports["http"], "http", gateway)
+            running.append(side(server, gateway.pid, gateway.ports))
         yield running
 
 
@@ -48,9 +49,13 @@ def main() -> None:
     print("| case | grpcio, µs of CPU | gatewayd | ratio | p99, ms |\n| --- | --- | --- | --- | --- |")
     with both() as running:
         for case in CASES:
-            if case.protocol != "grpc" or arguments.only not in case.title:
+            if (case.protocol, case.layout) != ("grpc", ONE) or arguments.only not in case.title:
                 continue
-            theirs, ours = measure(case, running, arguments.rounds, arguments.seconds)
+            figures, failed = measure(case, running, arguments.rounds, arguments.seconds)
+            if failed:
+                print(f"| {case.title} | {failed[0].side} has failed: {failed[0].reason} |", flush=True)
+                continue
+            theirs, ours = (figures[server] for server in SERVERS)
             ratio = theirs.cpu_us / ours.cpu_us
             print(
                 f"| {case.title} | {theirs.cpu_us:.0f} | {ours.cpu_us:.0f} | {ratio:.2f} | "

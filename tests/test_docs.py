@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
+from bench.cases import CASES
+from bench.figures import from_json
 from gatewayd import errors
 from gatewayd.config.keys import SECTIONS
 from gatewayd.errors import GatewayError
@@ -146,13 +149,16 @@ def table_rows(page: Path, *columns: str) -> list[tuple[str, ...]]:
     return found
 
 
-def test_the_figures_of_the_home_page_are_those_of_the_performance_page() -> None:
-    columns = ("case", "CPU ratio", "CPU us/request")
+def test_the_pages_and_their_plot_show_the_saved_figures_of_the_benchmarks() -> None:
+    """After a change to what they say, ``python -m bench --redraw`` writes them anew."""
+    run = from_json((ROOT / "bench" / "figures.json").read_text())
+    docs = ROOT / "docs"
+    written = {"performance.md": report.markdown(run, CASES), "index.md": report.summary(run, CASES)}
 
-    measured = table_rows(ROOT / "docs" / "performance.md", *columns)
-
-    assert measured
-    assert table_rows(ROOT / "docs" / "index.md", *columns) == measured
+    for name, text in written.items():
+        page = (docs / name).read_text()
+        assert report.replace(page, text) == page
+    assert (docs / "images" / "benchmark.svg").read_text() == report.plot(run, CASES)
 
 
 def test_the_guide_lists_every_key_that_production_changes() -> None:
