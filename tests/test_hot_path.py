@@ -27,7 +27,7 @@ MOST: Final = {
     "grpc": 172,
     "grpc, 32 in flight": 153,
     "grpc Call": 179,
-    "http": 334,
+    "http": 318,
     "websocket bytes": 157,
     "websocket json": 187,
 }

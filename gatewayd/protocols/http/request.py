@@ -50,6 +50,7 @@ class GatewayRequest(Request):
     caller: Caller = ANONYMOUS
     _identity: Question | GatewayError | None = None  # what stands between the request and its answer
     _work: Deferred[Any] | None = None
+    _fields: dict[bytes, bytes] | None = None  # what ``header`` returns, once the request is complete
     _id: str | None = None
     _held_bytes = 0
     _log = BoundedLogger()  # Twisted's lines about requests
@@ -122,6 +123,8 @@ class GatewayRequest(Request):
 
         What is sent in several lines means the same as one list (RFC 9110 section 5.3).
         """
+        if self._fields is not None:
+            return self._fields.get(name)
         values = self.requestHeaders.getRawHeaders(name)
         return b", ".join(values) if values else None
 
@@ -178,6 +181,9 @@ class GatewayRequest(Request):
     def process(self) -> None:
         # twisted.web's own method prepares headers that ``respond`` writes itself, and may answer in HTML.
         self.site = self.channel.site
+        # Half a dozen of them are asked for, and twisted.web would spell each name again.
+        received = self.requestHeaders.getAllRawHeaders()
+        self._fields = {name.lower(): b", ".join(values) for name, values in received if values}
         self.path = origin_form(self.uri)
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
