@@ -4,9 +4,10 @@ One process that serves against several: CPU of the gateway for each request, an
     python -m bench.workers [--workers 2] [--rounds 5] [--seconds 2]
 
 Two gateways of ours in front of one executor, in the same run, taking turns; medians over the rounds. CPU is
-that of all processes that serve. The load comes from as many processes as there are workers, with connections
-of their own. ``scaling`` is the ratio of throughputs: it shows what workers are worth where cores are free,
-and only there (``busy`` is the share of the machine that was in use meanwhile, by whatever).
+that of all processes that serve. Each of them has the load of one process to itself, with connections of its
+own: what a turn of a loop does at once is then the same on both sides. ``scaling`` is the ratio of
+throughputs: it shows what workers are worth where cores are free, and only there (``busy`` is the share of
+the machine that was in use meanwhile, by whatever).
 """
 
 from __future__ import annotations
@@ -79,16 +80,16 @@ def _machine() -> tuple[float, float]:
 
 
 def measure(
-    case: Case, running: list[tuple[Side, list[int]]], loads_each: int, rounds: int, seconds: float
+    case: Case, running: list[tuple[Side, list[int]]], rounds: int, seconds: float
 ) -> list[list[Round]]:
     """The rounds of every side, in their order."""
     found: list[list[Round]] = [[] for _ in running]
     with contextlib.ExitStack() as stack:
         loads: list[list[Child]] = []
-        for side, _ in running:
-            where = (str(side.ports[case.protocol]), str(case.concurrency // loads_each))
+        for side, pids in running:
+            where = (str(side.ports[case.protocol]), str(case.concurrency))
             command = [sys.executable, "-m", "bench.load", case.kind, case.payload, *where]
-            each = [Child(command, cwd=ROOT) for _ in range(loads_each)]
+            each = [Child(command, cwd=ROOT) for _ in pids]
             for load in each:
                 stack.callback(load.stop)
             for load in each:
@@ -133,7 +134,7 @@ def main() -> None:
         for case in CASES:
             if case.title not in _TITLES:
                 continue
-            one, several = measure(case, running, arguments.workers, arguments.rounds, arguments.seconds)
+            one, several = measure(case, running, arguments.rounds, arguments.seconds)
             ratio = median(b.cpu_us / a.cpu_us for a, b in zip(one, several, strict=True))
             scaling = median(b.per_second / a.per_second for a, b in zip(one, several, strict=True))
             shares = ", ".join(f"{each:.0%}" for each in several[-1].shares)

@@ -211,7 +211,7 @@ def test_replacing_workers_under_load_fails_no_request(
         failed = clients.failed()
         if load is WebSocketLoad:
             # Its server ends a WebSocket, and says so; what the client sends meanwhile is not asked.
-            failed.pop("closed with 1012", None)
+            failed.pop("closed with 1001", None)
         assert not failed
 
     run(work())
