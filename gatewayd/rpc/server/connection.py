@@ -14,6 +14,7 @@ it has left. A client's error ends its stream or, where its bytes can no longer 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -59,6 +60,8 @@ from gatewayd.rpc.server.stream import Held, Limits, Owner, Stream
 _SMALL_PIECE: Final = 16
 _KEEPALIVE: Final = b"gatewayd"
 _GOODBYE: Final = b"goodbye!"
+# So many gaps in a client's numbers of streams are remembered.
+_SKIPPED: Final = 16
 
 
 class Connection(Sending):
@@ -84,6 +87,7 @@ class Connection(Sending):
         self._blocks: Blocks[Any] = Blocks(read, limits.headers_bytes)
         self._most_streams = limits.streams or MAX_ID
         self._last_id = 0
+        self._skipped: deque[range] = deque(maxlen=_SKIPPED)  # streams that newer ones have closed
         self._final_id = MAX_ID  # what our last GOAWAY says; newer streams are not looked at
         self._credit = limits.window_bytes
         self._preface: bytes | None = b""  # as much of it as has arrived; None when all has
@@ -240,6 +244,8 @@ class Connection(Sending):
         if stream_id <= self._last_id:
             stream = self._streams.get(stream_id)
             if stream is None or stream.half_closed:
+                if any(stream_id in each for each in self._skipped):
+                    raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} comes after newer ones")
                 self._after_the_end(stream_id)
             elif not ended:
                 self._break(stream, PROTOCOL_ERROR)  # trailers that do not end the request
@@ -252,6 +258,8 @@ class Connection(Sending):
         if stream_id > self._final_id:
             self.conduct.noise()
             return
+        if stream_id > self._last_id + 2:
+            self._skipped.append(range(self._last_id + 1, stream_id))
         self._last_id = stream_id
         if len(self._streams) >= self._most_streams:
             self.conduct.reset()
@@ -276,18 +284,20 @@ class Connection(Sending):
 
     def _after_the_end(self, stream_id: int) -> None:
         """A frame of a stream whose request is over."""
-        if stream_id > self._last_id or not stream_id & 1:
-            if stream_id > self._final_id:
-                return
-            raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
+        self._check_opened(stream_id)
         self.conduct.noise()
-        if stream_id in self._ended_early:
+        if stream_id in self._ended_early or stream_id > self._final_id:
             return
         stream = self._streams.get(stream_id)
         if stream is not None:
             self._break(stream, STREAM_CLOSED)
         else:
             self._emit_reset(stream_id, STREAM_CLOSED)
+
+    def _check_opened(self, stream_id: int) -> None:
+        """Of the streams of a connection that drains, newer ones may have been refused unseen."""
+        if not stream_id & 1 or self._last_id < stream_id <= self._final_id:
+            raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
 
     def on_window_update(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -304,8 +314,7 @@ class Connection(Sending):
             return
         stream = self._streams.get(stream_id)
         if stream is None:
-            if stream_id > self._last_id and stream_id <= self._final_id:
-                raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
+            self._check_opened(stream_id)
         elif not more:
             self._break(stream, PROTOCOL_ERROR)
         elif stream.window + more > MAX_WINDOW:
@@ -342,8 +351,7 @@ class Connection(Sending):
     def _on_rst_stream(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Violation(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
-        if not stream_id or (stream_id > self._last_id and stream_id <= self._final_id):
-            raise Violation(PROTOCOL_ERROR, f"the stream {stream_id} was never opened")
+        self._check_opened(stream_id)
         stream = self._streams.get(stream_id)
         if stream is None:
             self.conduct.noise()
