@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 FLOW ?= conf/flow.yml
 # Every version that these commands install, those of dependencies' dependencies as well; made by `make constraints`.
 CONSTRAINTS := constraints.txt
+GRPC_CLIENTS := .venv-grpc-clients
 PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/pip install --quiet
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -21,10 +22,10 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not interop and not faults and not security"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not slow"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
@@ -57,6 +58,9 @@ fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and 
 
 test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
+
+test-grpc-clients: $(VENV)/.test $(GRPC_CLIENTS)/.installed  ## other libraries' gRPC clients, in several languages
+	$(BIN)/python -m pytest -m grpc_clients tests/grpc_clients
 
 # Autobahn|Testsuite was never ported to Python 3: it needs an interpreter of Python 2.7.
 WSTEST_PYTHON ?= $(shell for each in python2.7 pypy2.7 pypy $(HOME)/.pyenv/versions/2.7.*/bin/python2.7; do \
@@ -132,11 +136,23 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
-	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security"; status=$$?; \
+	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
+# What there is no compiler or package manager for is left out; the tests name it.
+$(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.go
+	for release in oldest constraint newest; do $(PYTHON) -m venv $(GRPC_CLIENTS)/grpcio-$$release; done
+	$(GRPC_CLIENTS)/grpcio-oldest/bin/pip install --quiet grpcio==1.57.0
+	$(GRPC_CLIENTS)/grpcio-constraint/bin/pip install --quiet $$(grep '^grpcio==' $(CONSTRAINTS))
+	$(GRPC_CLIENTS)/grpcio-newest/bin/pip install --quiet --upgrade grpcio
+	$(PYTHON) -m venv $(GRPC_CLIENTS)/grpclib
+	$(GRPC_CLIENTS)/grpclib/bin/pip install --quiet grpclib==0.4.9
+	-npm install --silent --prefix $(GRPC_CLIENTS) @grpc/grpc-js
+	-GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(GRPC_CLIENTS)/grpc_go tests/grpc_clients/programs/go/main.go
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-core .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
