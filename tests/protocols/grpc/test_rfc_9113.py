@@ -281,7 +281,7 @@ ROWS: dict[str, tuple[bytes, str]] = {
         + setting(4, 0)
         + frame(WINDOW, 0, 1, number(1))
         + frame(WINDOW, 0, 1, number(100)),
-        "served settings head data settings data end settings",
+        "served settings watch settings data end settings",
     ),
     "6.9.2 a change that makes a window too large": (
         setting(4, 0) + OPEN + frame(WINDOW, 0, 1, number(WINDOW_MOST)) + setting(4, 1),
