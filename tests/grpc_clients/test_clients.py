@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,7 +142,11 @@ def test_calls_over_tls(secured: Gateway, files: certificates.Files, start: Star
     assert [texts(ok(each)) for each in running.outcomes("at once")] == [["o"]] * 100
 
 
-def test_a_gateway_that_stops_lets_calls_finish(server: str, start: Start, tmp_path: Path) -> None:
+def test_a_gateway_that_stops_lets_calls_finish(
+    request: pytest.FixtureRequest, server: str, start: Start, tmp_path: Path
+) -> None:
+    if "grpclib" in request.node.name:
+        pytest.skip("grpclib hangs up at the first GOAWAY, whichever server sends it")
     began = tmp_path / "began"
     began.mkdir()
     one = gateway(server, began)
@@ -186,7 +191,7 @@ def test_nghttp(plain: Gateway, tmp_path: Path) -> None:
     )
     assert ":status: 200" in ran.stdout
     assert "grpc-status: 0" in ran.stdout
-    assert "_ERROR" not in ran.stdout
+    assert not re.search(r"error_code=(?!NO_ERROR)", ran.stdout)
 
 
 @pytest.mark.parametrize("more", [[], ["-w", "16", "-W", "16"]], ids=["", "small windows"])
