@@ -7,9 +7,12 @@ differently.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
+import stat
+from collections.abc import Callable
 from typing import Final
 
 EVERYWHERE: Final = ("0.0.0.0", "::", "")
@@ -80,6 +83,33 @@ def listening_everywhere(addresses: tuple[str, ...], port: int) -> list[socket.s
             if not left:
                 raise
     raise AssertionError("unreachable")
+
+
+def listening_at(path: str) -> tuple[list[socket.socket], Callable[[], None]]:
+    """
+    A Unix socket that listens at ``path``, in place of one that an earlier process has left there.
+
+    Also a function that removes its file, unless another process has replaced it. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        made = os.stat(path)
+        bound.listen(_BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+
+    def remove() -> None:
+        with contextlib.suppress(OSError):
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+                os.unlink(path)
+
+    return [bound], remove
 
 
 def reason_of(error: OSError) -> str:

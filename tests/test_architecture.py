@@ -86,7 +86,7 @@ FOLDERS = {
     "rpc": {"messages", "tls"},
     "pool": {"config", "messages", "rpc", "tls"},
     "protocols": {"access", "config", "messages", "rpc", "tls"},
-    "executor": {"config", "messages"},
+    "executor": {"config", "messages", "rpc"},
     "logging": {"executor"},
     "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},

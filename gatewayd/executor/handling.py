@@ -15,7 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -27,6 +27,7 @@ from gatewayd.executor.binding import accepted, named
 from gatewayd.executor.executor import Executor, nothing
 from gatewayd.executor.spec import BRIEF, ExecutorSpec
 from gatewayd.executor.tracebacks import user_traceback
+from gatewayd.executor.worker import Worker
 from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.document_arrays import Document, DocumentArray, data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
@@ -128,8 +129,7 @@ class Handling:
         self._on_fatal = on_fatal
         self._class_name = type(executor).__name__
         self._route = RouteProto(executor=spec.route_name).SerializeToString()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=spec.runtime_name)
-        self._busy = False
+        self._worker = Worker(spec.runtime_name)
         self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
         self._bound = {
@@ -155,14 +155,28 @@ class Handling:
     @property
     def busy(self) -> bool:
         """Whether a plain method is running."""
-        return self._busy
+        return self._worker.busy
 
     async def handle(self, messages: Sequence[bytes], metadata: Metadata = tuple) -> Handled:
+        """The answer that ``begin`` calls back with."""
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        cancel = self.begin(messages, metadata, partial(_settle, answered))
+        handled = await _cancelling(answered, cancel)
+        if isinstance(handled, BaseException):
+            raise handled
+        assert isinstance(handled, Handled)
+        return handled
+
+    def begin(
+        self, messages: Sequence[bytes], metadata: Metadata, done: Callable[[Handled | BaseException], object]
+    ) -> Callable[[], object]:
         """
         Answer one request, or several that a join did not merge; the answer is based on the first one.
 
-        ``metadata`` returns that of the call, and is called only for a method that takes ``headers``. An
-        exception of the method becomes an answer. Raises Malformed if there is no request to answer.
+        ``done`` is called once, now or later, unless the function that is returned is called before it. An
+        exception of the method becomes an answer; what ``done`` gets of others is a defect, or a
+        CancelledError. ``metadata`` returns that of the call, and is called only for a method that takes
+        ``headers``. Raises Malformed or DecodeError if there is no request to answer.
         """
         if not messages:
             raise Malformed("a request list without requests")
@@ -170,24 +184,38 @@ class Handling:
         endpoint = HeaderProto.FromString(cut[0].header).exec_endpoint
         bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
         if bound is None:
-            return Handled(messages[0])
+            done(Handled(messages[0]))
+            return _nothing_to_cancel
         if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
-            return Handled(self._signed(cut[0]).join())
+            done(Handled(self._signed(cut[0]).join()))
+            return _nothing_to_cancel
         headers: _HeaderKeywords = {}
         if _HEADERS in bound.named:
             headers[_HEADERS] = received(metadata())
+        if bound.queues is None and _ANSWER_HEADERS in bound.named:
+            headers[_ANSWER_HEADERS] = {}
+        if bound.queues is None and not bound.is_coroutine:
+            work = partial(self._in_worker, bound, cut, headers)
+            return self._worker.run(work, partial(self._made, done)).cancel
         if bound.queues is not None:
-            handled = await self._through_queue(bound, bound.queues, cut, headers)
+            answering = self._through_queue(bound, bound.queues, cut, headers)
         else:
-            if _ANSWER_HEADERS in bound.named:
-                headers[_ANSWER_HEADERS] = {}
-            if bound.is_coroutine:
-                handled = await self._on_loop(bound, cut, headers)
-            else:
-                handled = await self._in_thread(self._in_worker, bound, cut, headers)
-        if handled.fatal is not None:
+            answering = self._on_loop(bound, cut, headers)
+        task = asyncio.get_running_loop().create_task(answering)
+        task.add_done_callback(partial(self._ended, done))
+        return task.cancel
+
+    def _ended(self, done: Callable[[Handled | BaseException], object], task: asyncio.Task[Handled]) -> None:
+        # A method may be cancelled by what it awaits, without the caller's doing.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._made(done, error or task.result())
+
+    def _made(
+        self, done: Callable[[Handled | BaseException], object], handled: Handled | BaseException
+    ) -> None:
+        if isinstance(handled, Handled) and handled.fatal is not None:
             self._on_fatal(handled.fatal)
-        return handled
+        done(handled)
 
     async def drain(self) -> None:
         """
@@ -209,7 +237,7 @@ class Handling:
 
         With ``wait``, wait for its end.
         """
-        self._worker.shutdown(wait=wait, cancel_futures=True)
+        self._worker.close(wait=wait)
 
     # One request by itself.
 
@@ -230,15 +258,10 @@ class Handling:
             return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        # If the request is cancelled, work that has not begun is dropped; work under way ends, unanswered.
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._work, work, *args)
-
-    def _work(self, work: Callable[..., Any], *args: Any) -> Any:
-        self._busy = True  # worker thread only; ``busy`` is read once no more requests come
-        try:
-            return work(*args)
-        finally:
-            self._busy = False
+        """What ``work`` returns or raises: as a value, for no future takes a StopIteration."""
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        job = self._worker.run(partial(work, *args), partial(_settle, answered))
+        return await _cancelling(answered, job.cancel)
 
     def _decoded(self, cut: list[_Message]) -> tuple[Any, dict[str, Any]]:
         arrays = [documents_of(message.data) for message in cut]
@@ -384,8 +407,8 @@ class Handling:
             if bound.is_coroutine:
                 returned = await _awaited(_call(self._executor, bound, documents, keywords))
             else:
-                returned = await self._in_thread(_call_or_error, self._executor, bound, documents, keywords)
-                if isinstance(returned, _RAISED):
+                returned = await self._in_thread(_call, self._executor, bound, documents, keywords)
+                if isinstance(returned, BaseException):
                     raise returned
             outcomes = _split(batch, documents, returned)
             given(answered)
@@ -394,6 +417,24 @@ class Handling:
         for waiting, outcome in zip(batch.items, outcomes, strict=True):
             if not waiting.done.done():
                 waiting.done.set_result((outcome, answered))
+
+
+def _nothing_to_cancel() -> None:
+    """The answer has been made."""
+
+
+def _settle(answered: asyncio.Future[Any], answer: Any) -> None:
+    if not answered.done():
+        answered.set_result(answer)
+
+
+async def _cancelling(answered: asyncio.Future[Any], cancel: Callable[[], object]) -> Any:
+    """What comes of a future; ``cancel`` is called if it is not awaited to its end."""
+    try:
+        return await answered
+    except asyncio.CancelledError:
+        cancel()
+        raise
 
 
 def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
@@ -423,14 +464,6 @@ def _gathered(yielded: Iterable[object]) -> Any:
         else:
             raise TypeError(f"A generator must yield Document / DocumentArray, but yields {one!r}")
     return answer
-
-
-def _call_or_error(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
-    # Returned as a value: a StopIteration raised through a future would never reach the waiting task.
-    try:
-        return _call(executor, bound, documents, keywords)
-    except _RAISED as error:
-        return error
 
 
 def _split(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:

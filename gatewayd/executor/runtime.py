@@ -1,5 +1,5 @@
 """
-Serves one Executor over gRPC: the services, their options, and how they stop.
+Serves one Executor over gRPC, with a server of our own: where it listens, its limits, and how it stops.
 
     starting ── start() ──> serving ── stop() ──> NOT_SERVING, batches flushed, running calls
                                                    finished within the grace period, close() called
@@ -10,50 +10,51 @@ reference expects: it refuses an executor that lists anything else (spec wire.md
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import logging
-import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+import socket
+from collections.abc import Callable
+from typing import Final
 
-import grpc.aio
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
+from gatewayd.binding import EVERYWHERE, addresses_of, listening_at, listening_everywhere, reason_of
+from gatewayd.buffers import Buffers
 from gatewayd.config.addresses import authority
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
+from gatewayd.executor.servicer import Servicer
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages import methods
-from gatewayd.messages.headers import METADATA_BYTES, as_metadata
-from gatewayd.messages.wire import Malformed
-from gatewayd.pb import POOL, DataRequestListProto, EndpointsProto, JinaInfoProto
+from gatewayd.messages.headers import METADATA_BYTES
+from gatewayd.pb import POOL
+from gatewayd.rpc.server.call import CallSettings
+from gatewayd.rpc.server.health import Health
+from gatewayd.rpc.server.listener import Everybody, Listener
+from gatewayd.rpc.server.loop_clock import LoopClock
+from gatewayd.rpc.server.reflecting import V1_ALPHA, Reflection
+from gatewayd.rpc.server.stream import Limits
+from gatewayd.rpc.server.transport import ConnectionSettings
+from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.schemes import unix_address
-from gatewayd.status import status_maps
 
-log = logging.getLogger(__name__)
+SERVICES: Final = (*map(methods.service_of, methods.OF_AN_EXECUTOR), V1_ALPHA)
 
-SERVICES: Final = (
-    *map(methods.service_of, methods.OF_AN_EXECUTOR),
-    reflection.SERVICE_NAME,
+# The largest message that gRPC has.
+_LARGEST_BYTES: Final = (1 << 32) - 1
+# What unfinished requests and unread answers may hold: more than any one of them, less than what is endless.
+_HELD_BYTES: Final = 1 << 33
+# What gateways may do on one connection, over which the calls of all their clients go: have any number of
+# calls under way, give up many at once, and ping at any time, as keepalive does.
+_LIMITS: Final = Limits(
+    window_bytes=1 << 24,
+    stream_window_bytes=1 << 22,
+    headers_bytes=2 * METADATA_BYTES,
+    block_bytes=8 * METADATA_BYTES,
+    streams=0,
+    ping_interval_s=0.0,
+    resets=100_000,
 )
-OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_time_between_pings_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # Two replicas on one port would share its connections at random; the second one must fail instead.
-    ("grpc.so_reuseport", 0),
-    # A gateway may forward headers.
-    ("grpc.max_metadata_size", METADATA_BYTES),
-)
-_FAILED: Final = ("is-error", "true")
-
-# The pairs of a call's trailing metadata, without repetitions: the keys.
-_Trailing = dict[tuple[str, str | bytes], None]
+_KEEPALIVE_S: Final = 10.0
+_KEEPALIVE_TIMEOUT_S: Final = 5.0
 
 
 class Runtime:
@@ -63,19 +64,13 @@ class Runtime:
         self._executor = executor
         self._spec = spec
         self._handling = Handling(executor, spec, on_fatal)
-        self._health = health.aio.HealthServicer()
-        self._received_bytes = 0
-        self._sent_bytes = 0
-        self._server = grpc.aio.server(
-            options=(
-                *OPTIONS,
-                ("grpc.max_receive_message_length", spec.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-            )
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(SERVICES, self._server, pool=POOL)
-        self._server.add_generic_rpc_handlers(self._handlers())
+        self._most_bytes = _LARGEST_BYTES if spec.max_message_bytes < 0 else spec.max_message_bytes
+        self._servicer = Servicer(self._handling, self._most_bytes)
+        self._health = Health(("", *SERVICES))
+        self._held = Buffers(_HELD_BYTES)
+        self._listener: Listener | None = None
+        self._timeouts: Timeouts | None = None
+        self._remove_socket: Callable[[], None] = _nothing
 
     @property
     def busy(self) -> bool:
@@ -84,85 +79,61 @@ class Runtime:
 
     async def start(self) -> str:
         """Listen and serve. Returns the address. Raises RuntimeError if the port is taken."""
-        spec = self._spec
-        at_socket = None if spec.socket is None else unix_address(spec.socket)
-        wanted = at_socket or authority(spec.host, spec.port)
-        try:
-            port = self._server.add_insecure_port(wanted)
-        except RuntimeError as error:
-            raise RuntimeError(f"cannot listen on {wanted}: {error}") from error
-        await self._server.start()
-        for service in ("", *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        host = "127.0.0.1" if spec.host in ("0.0.0.0", "::") else spec.host
-        return at_socket or authority(host, port)
+        loop = asyncio.get_running_loop()
+        address, sockets = self._listen()
+        self._timeouts = Timeouts(LoopClock(loop))
+        self._listener = Listener(loop, sockets, self._settings(loop, self._timeouts), Everybody())
+        self._listener.start()
+        self._health.set_serving(True)
+        return address
 
     async def stop(self) -> None:
         """Stop as in the module's diagram. Returns when the executor's ``close()`` has returned."""
-        await self._health.enter_graceful_shutdown()
+        self._health.set_serving(False)
         await self._handling.drain()
-        await self._server.stop(self._spec.grace_s)
+        if self._listener is not None:
+            await self._listener.drain(self._spec.grace_s)
+        if self._timeouts is not None:
+            self._timeouts.close()
+        self._remove_socket()
         closed = self._executor.close()
         if inspect.isawaitable(closed):
             await closed
         self._handling.close()
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = methods.by_service(
-            {
-                methods.SINGLE: unary(self._process_single_data),
-                methods.LISTED: unary(self._process_data),
-                methods.STREAM: stream(self._call),
-                methods.DISCOVERY: unary(self._endpoint_discovery),
-                methods.STATUS: unary(self._status),
-            }
-        )
-        return tuple(
-            grpc.method_handlers_generic_handler(service, handlers) for service, handlers in services.items()
-        )
-
-    async def _process_single_data(self, message: bytes, context: Any) -> bytes:
-        return await self._answer((message,), len(message), context, {})
-
-    async def _process_data(self, message: bytes, context: Any) -> bytes:
+    def _listen(self) -> tuple[str, list[socket.socket]]:
+        """The address, and the sockets that listen there."""
+        spec = self._spec
+        wanted = authority(spec.host, spec.port) if spec.socket is None else unix_address(spec.socket)
         try:
-            parts = [part.SerializeToString() for part in DataRequestListProto.FromString(message).requests]
-        except DecodeError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a DataRequestListProto: {error}")
-        return await self._answer(parts, len(message), context, {})
+            if spec.socket is not None:
+                sockets, self._remove_socket = listening_at(spec.socket)
+                return wanted, sockets
+            sockets = listening_everywhere(addresses_of(spec.host), spec.port)
+        except OSError as error:
+            raise RuntimeError(f"cannot listen on {wanted}: {reason_of(error)}") from error
+        host = "127.0.0.1" if spec.host in EVERYWHERE else spec.host
+        return authority(host, sockets[0].getsockname()[1]), sockets
 
-    async def _call(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        # One at a time: while a message waits to be read, gRPC's flow control slows the client down.
-        trailing: _Trailing = {}
-        async for message in messages:
-            yield await self._answer((message,), len(message), context, trailing)
+    def _settings(self, loop: asyncio.AbstractEventLoop, timeouts: Timeouts) -> ConnectionSettings:
+        calls = CallSettings(
+            methods={
+                **self._servicer.methods(),
+                **self._health.methods(),
+                **Reflection(SERVICES, POOL).methods(),
+            },
+            held=self._held,
+            timeouts=timeouts,
+            seconds=loop.time,
+            max_received_bytes=self._most_bytes,
+            max_sent_bytes=None,
+            max_headers_bytes=_LIMITS.headers_bytes,
+            full=lambda: f"the executor holds as many bytes as it may ({_HELD_BYTES}); try again later",
+        )
+        return ConnectionSettings(
+            calls, _LIMITS, keepalive_s=_KEEPALIVE_S, keepalive_timeout_s=_KEEPALIVE_TIMEOUT_S
+        )
 
-    async def _answer(self, messages: Sequence[bytes], size: int, context: Any, trailing: _Trailing) -> bytes:
-        """``trailing`` is the metadata that the call ends with, of all its answers."""
-        self._received_bytes += size
-        try:
-            handled = await self._handling.handle(messages, context.invocation_metadata)
-        except (Malformed, DecodeError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise
-        if handled.failed or handled.headers:
-            trailing.update(dict.fromkeys(as_metadata(handled.headers)))
-            if handled.failed:
-                trailing[_FAILED] = None
-            context.set_trailing_metadata(tuple(trailing))
-        self._sent_bytes += len(handled.message)
-        return handled.message
 
-    async def _endpoint_discovery(self, message: bytes, context: Any) -> bytes:
-        described = self._handling.endpoints
-        texts = {endpoint: text for endpoint, text in described.items() if text}
-        return EndpointsProto(endpoints=list(described), descriptions=texts).SerializeToString()
-
-    async def _status(self, message: bytes, context: Any) -> bytes:
-        # Where the reference keeps these totals (spec status.md).
-        if self._received_bytes:
-            os.environ["JINA_GRPC_RECV_BYTES"] = str(self._received_bytes)
-            os.environ["JINA_GRPC_SEND_BYTES"] = str(self._sent_bytes)
-        versions, environment = status_maps()
-        return JinaInfoProto(jina=versions, envs=environment).SerializeToString()
+def _nothing() -> None:
+    """A port leaves no file."""

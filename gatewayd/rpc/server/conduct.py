@@ -17,9 +17,8 @@ _NOISE: Final = 8000
 _NOISE_PER_S: Final = 2000
 # A message of ours is followed by a few frames about it: updates of windows, acknowledgements of pings.
 _NOISE_PER_MESSAGE: Final = 8
-# Resets of requests that were not answered yet. A client of the reference may give up its 1000 calls at once.
-_RESETS: Final = 2000
-_RESETS_PER_S: Final = 100
+# The part of all resets that is allowed again after each second.
+_RESETS_EACH_S: Final = 20
 # Pings that come too early and are forgiven; gRPC's servers have the same number.
 _MAX_PING_STRIKES: Final = 2
 _LONG_AGO_S: Final = float("-inf")
@@ -30,13 +29,15 @@ class Conduct:
     The allowances of one connection. Every method that uses one up raises Violation when it is empty.
 
     ``ping_interval_s`` is the least time between two pings without an answer of ours between them, 0 for any.
+    ``resets`` are of requests that were not answered yet, at once; a twentieth of them more each second. A
+    client of the reference may give up its 1000 calls at once.
     """
 
-    __slots__ = ("_last_ping_s", "_noise", "_ping_interval_s", "_ping_strikes", "_resets")
+    __slots__ = ("_last_ping_s", "_most_resets", "_noise", "_ping_interval_s", "_ping_strikes", "_resets")
 
-    def __init__(self, ping_interval_s: float = 0.0) -> None:
+    def __init__(self, ping_interval_s: float = 0.0, resets: int = 2000) -> None:
         self._noise = _NOISE
-        self._resets = _RESETS
+        self._most_resets = self._resets = resets
         self._ping_interval_s = ping_interval_s
         self._ping_strikes = 0
         self._last_ping_s = _LONG_AGO_S
@@ -82,10 +83,11 @@ class Conduct:
         self._last_ping_s = _LONG_AGO_S
         noise = self._noise + _NOISE_PER_MESSAGE
         self._noise = noise if noise < _NOISE else _NOISE
-        if self._resets < _RESETS:
+        if self._resets < self._most_resets:
             self._resets += 1
 
     def refill(self) -> None:
         """A second has passed."""
         self._noise = min(_NOISE, self._noise + _NOISE_PER_S)
-        self._resets = min(_RESETS, self._resets + _RESETS_PER_S)
+        most = self._most_resets
+        self._resets = min(most, self._resets + most // _RESETS_EACH_S)

@@ -31,6 +31,16 @@ class Admissions(Protocol):
     def give_back(self, host: str) -> None: ...
 
 
+class Everybody:
+    """Admits all."""
+
+    def ask(self, host: str, answer: Callable[[bool], object]) -> None:
+        answer(True)
+
+    def give_back(self, host: str) -> None:
+        """Nothing is counted."""
+
+
 class Listener:
     """The listening ``sockets`` of one port, and the connections that came through them. Loop thread only."""
 
@@ -124,8 +134,10 @@ class Listener:
                 self._loop.call_later(_PAUSE_S, self._listen_again, listening)
                 return
             accepted.setblocking(False)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            host = str(address[0]).removeprefix("::ffff:")
+            host = ""
+            if accepted.family != socket.AF_UNIX:
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                host = str(address[0]).removeprefix("::ffff:")
             if self._shared:
                 # It counts once it is admitted: only then is it known who has more.
                 self._loop.remove_reader(listening)

@@ -38,7 +38,7 @@ class Sending:
         self.closed = False
         self.draining = False
         self.unsent_bytes = 0  # what waits in streams for the client's windows
-        self.conduct = Conduct(limits.ping_interval_s)
+        self.conduct = Conduct(limits.ping_interval_s, limits.resets)
         self._owner = owner
         self._held = held
         self._limits = limits

@@ -31,7 +31,7 @@ class Limits:
     ``window_bytes`` how much of all of them may be on its way. ``headers_bytes`` bounds the fields of a
     header block: larger ones fail their own request; ``block_bytes`` and ``block_frames`` bound what is
     received of one, encoded: larger ones end the connection. ``streams`` may be open at once, 0 for no limit.
-    ``ping_interval_s`` is as in ``Conduct``.
+    ``ping_interval_s`` and ``resets`` are as in ``Conduct``.
     """
 
     window_bytes: int = 1 << 22
@@ -42,6 +42,7 @@ class Limits:
     block_frames: int = 8
     streams: int = 2000
     ping_interval_s: float = 0.0
+    resets: int = 2000
 
 
 class Stream:
