@@ -28,7 +28,7 @@ _FIELDS: Final = (
     "content", "weight", "uri", "tags", "_metadata", "offset", "location", "embedding", "modality",
     "evaluations", "scores", "chunks", "matches",
 )  # fmt: skip
-_EMPTY: Final = dict.fromkeys(_FIELDS)
+EMPTY: Final = dict.fromkeys(_FIELDS)
 
 _new_document: Final = Document.__new__
 _new_data: Final = DocumentData.__new__
@@ -39,14 +39,14 @@ def layout_is_known() -> bool:
     """Whether this module can read and write the installed docarray's documents."""
     fields = tuple(each.name for each in dataclasses.fields(DocumentData))
     made = Document(text="x")
-    return fields == _FIELDS and [*vars(made)] == ["_data"] and vars(made._data).keys() == _EMPTY.keys()
+    return fields == _FIELDS and [*vars(made)] == ["_data"] and vars(made._data).keys() == EMPTY.keys()
 
 
 def read_document(message: Any) -> Any:
     """The Document in docarray's DocumentProto. Raises ValueError for arrays that cannot be read."""
     document = _new_document(Document)
     data = _new_data(DocumentData)
-    data.__dict__ = values = _EMPTY.copy()
+    data.__dict__ = values = EMPTY.copy()
     values["_reference_doc"] = document
     _set(document, "_data", data)
     later: dict[str, Any] | None = None
@@ -55,13 +55,13 @@ def read_document(message: Any) -> Any:
         read = _READERS.get(name)
         if read is not None:
             value = read(value)
-        if name in _DERIVING:
+        if name in DERIVING:
             later = {} if later is None else later
             later[name] = value
         else:
             values[name] = value
     if later is not None:
-        for name in _DERIVING:
+        for name in DERIVING:
             if name in later:
                 setattr(document, name, later[name])
     if values["id"] is None:
@@ -89,11 +89,12 @@ def write_document(document: Any, message: Any, array_type: str | None) -> None:
 
 
 # What docarray's own setters derive something from, in their order.
-_DERIVING: Final = ("uri", "mime_type", "chunks", "matches")
+DERIVING: Final = ("uri", "mime_type", "chunks", "matches")
 _UNWRITTEN: Final = frozenset({"_reference_doc", "content"})
 
 
-def _read_array(message: Any) -> Any:
+def read_array(message: Any) -> Any:
+    """The array in docarray's NdArrayProto. Raises ValueError or TypeError for one that cannot be read."""
     if message.cls_name == "numpy" and message.HasField("dense"):
         dense = message.dense
         if dense.buffer:
@@ -103,7 +104,8 @@ def _read_array(message: Any) -> Any:
     return read_ndarray(message)
 
 
-def _read_scores(message: Any) -> Any:
+def read_scores(message: Any) -> Any:
+    """The ``scores`` or ``evaluations`` of docarray's DocumentProto."""
     scores: defaultdict[str, Any] = defaultdict(NamedScore)
     for key, score in message.items():
         scores[key] = NamedScore({field.name: value for field, value in score.ListFields()})
@@ -115,20 +117,24 @@ def _read_documents(messages: Any) -> list[Any]:
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "tensor": _read_array,
-    "embedding": _read_array,
+    "tensor": read_array,
+    "embedding": read_array,
     "tags": read_struct,
     "_metadata": read_struct,
     "location": list,
-    "scores": _read_scores,
-    "evaluations": _read_scores,
+    "scores": read_scores,
+    "evaluations": read_scores,
     "chunks": _read_documents,
     "matches": _read_documents,
 }
 
 
-def _write_array(message: Any, name: str, value: Any, array_type: str | None) -> None:
-    into = getattr(message, name)
+def _write_named_array(message: Any, name: str, value: Any, array_type: str | None) -> None:
+    write_array(getattr(message, name), value, array_type)
+
+
+def write_array(into: Any, value: Any, array_type: str | None) -> None:
+    """Fill docarray's NdArrayProto."""
     if type(value) is not np.ndarray or array_type == "list":
         flush_ndarray(into, value, ndarray_type=array_type)
         return
@@ -161,7 +167,8 @@ def _write_list(message: Any, name: str, value: Any, _: str | None) -> None:
         getattr(message, name).extend(value)
 
 
-def _write_scores(message: Any, name: str, value: Any, _: str | None) -> None:
+def write_scores(message: Any, name: str, value: Any, _: str | None) -> None:
+    """Fill ``scores`` or ``evaluations`` of docarray's DocumentProto."""
     scores = getattr(message, name)
     for key, score in value.items():
         for field in score.non_empty_fields:
@@ -177,13 +184,13 @@ def _write_documents(message: Any, name: str, value: Any, _: str | None) -> None
 
 
 _WRITERS: Final[dict[str, Callable[[Any, str, Any, str | None], None]]] = {
-    "tensor": _write_array,
-    "embedding": _write_array,
+    "tensor": _write_named_array,
+    "embedding": _write_named_array,
     "tags": _write_struct,
     "_metadata": _write_struct,
     "location": _write_list,
-    "scores": _write_scores,
-    "evaluations": _write_scores,
+    "scores": write_scores,
+    "evaluations": write_scores,
     "chunks": _write_documents,
     "matches": _write_documents,
 }
