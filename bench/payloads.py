@@ -20,12 +20,6 @@ def small_message() -> bytes:
     return request.SerializeToString()
 
 
-def small_later_message() -> bytes:
-    request = DataRequestProto.FromString(small_message())
-    request.header.exec_endpoint = "/later"
-    return request.SerializeToString()
-
-
 def documents_message(fill: Callable[[Any, int], None]) -> bytes:
     """100 documents with what ``fill`` gives each of them."""
     request = DataRequestProto()
@@ -105,7 +99,6 @@ def graphql_query() -> bytes:
 
 PAYLOADS: dict[str, Callable[[], bytes]] = {
     "small": small_message,
-    "small_later": small_later_message,
     "texts": partial(documents_message, with_text),
     "embeddings": partial(documents_message, with_embedding),
     "embeddings_tags": partial(documents_message, with_embedding_and_tags),
