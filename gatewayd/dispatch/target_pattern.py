@@ -9,10 +9,12 @@ timeout.
 from __future__ import annotations
 
 from functools import lru_cache
-
-import regex
+from typing import TYPE_CHECKING
 
 from gatewayd.errors import BadRequest
+
+if TYPE_CHECKING:
+    import regex
 
 # Names are short: a pattern that does not backtrack takes microseconds.
 _TIMEOUT_S = 0.02
@@ -45,6 +47,8 @@ def compile_target_pattern(pattern: str) -> TargetPattern:
     """Raises BadRequest for a pattern that is not a regular expression, or longer than any name needs."""
     if len(pattern) > _LONGEST:
         raise _refused(f"is longer than {_LONGEST} characters")
+    import regex  # few requests have a pattern, and it costs milliseconds of every start
+
     try:
         return TargetPattern(regex.compile(pattern, cache_pattern=False))
     except (regex.error, OverflowError, RecursionError) as error:

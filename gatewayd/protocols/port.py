@@ -23,7 +23,7 @@ from gatewayd.tls.credentials import TlsCredentials
 # Protocols that can share a port name the same module. It is imported when a listener needs it: half of what
 # a gateway imports is for the web, and one for gRPC alone needs none of that.
 MODULES: Final[dict[str, str]] = {
-    "grpc": "gatewayd.protocols.grpc.port",
+    "grpc": "gatewayd.protocols.grpc.servers",
     "http": "gatewayd.protocols.web_port",
     "websocket": "gatewayd.protocols.web_port",
 }

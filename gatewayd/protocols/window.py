@@ -12,7 +12,6 @@ Nothing here waits or does I/O, so the reactor and gRPC's loop can each use a Wi
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -47,7 +46,8 @@ class Window(Generic[T]):
         self._next_out = 0
         self._in_flight: set[int] = set()
         self._held: dict[int, tuple[T, int]] = {}
-        self._going_out: deque[int] = deque()  # the sizes of answers, in the order in which they are written
+        # The sizes of answers, in the order in which they are written. An empty deque is ten times a list.
+        self._going_out: list[int] = []
         self.unsent_bytes = 0
 
     @property
@@ -122,6 +122,6 @@ class Window(Generic[T]):
         """
         if not 0 <= count <= len(self._going_out):
             raise ValueError(f"{count} answers written, but only {len(self._going_out)} were going out")
-        for _ in range(count):
-            self.unsent_bytes -= self._going_out.popleft()
+        self.unsent_bytes -= sum(self._going_out[:count])
+        del self._going_out[:count]
         self._written += count

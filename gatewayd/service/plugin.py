@@ -19,6 +19,7 @@ from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
+from gatewayd.service.loaded import loading
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
 from gatewayd.supervisor.requirements import check_installed
@@ -63,6 +64,7 @@ class Options(usage.Options):
         print(f"gatewayd {__version__}")  # noqa: T201
         raise SystemExit(0)
 
+    @loading()
     def postOptions(self) -> None:
         """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
         try:
@@ -74,6 +76,7 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
 
+@loading()
 def makeService(options: Options) -> GatewayService:
     """The service of one Flow, on the reactor that twistd runs."""
     from twisted.internet import reactor

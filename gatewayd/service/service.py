@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
-from gatewayd.service.loaded import keep_what_was_loaded
+from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.signals import ReactorStop, StopSignals
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class GatewayService(Service):
         self._gateway: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
 
+    @loading()
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.

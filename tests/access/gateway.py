@@ -16,7 +16,7 @@ from gatewayd.buffers import Buffers
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.protocols.backend import Backend
-from gatewayd.protocols.grpc.port import make_port
+from gatewayd.protocols.grpc.servers import make_port
 from gatewayd.protocols.web_port import WebPort
 from tests.protocols.harness import FakeDispatcher, closed, status_maps
 

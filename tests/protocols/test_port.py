@@ -195,7 +195,11 @@ def test_every_protocol_of_a_flow_file_has_a_module() -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "without"),
-    [("grpc", {"klein", "autobahn", "twisted.web", "graphql"}), ("http", {"grpc"}), ("websocket", {"grpc"})],
+    [
+        ("grpc", {"grpc", "klein", "autobahn", "twisted.web", "graphql"}),
+        ("http", {"grpc"}),
+        ("websocket", {"grpc"}),
+    ],
 )
 def test_a_port_loads_nothing_of_the_other_protocols(protocol: str, without: set[str]) -> None:
     code = f"""

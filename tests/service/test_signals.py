@@ -36,7 +36,7 @@ MOMENTS = [
     "twisted.scripts.twistd",  # before the command line is read
     "gatewayd.supervisor.supervisor",
     "gatewayd.service.gateway",  # executors are loading
-    "gatewayd.protocols.grpc.port",  # the gateway is half built
+    "gatewayd.protocols.grpc.servers",  # the gateway is half built
     "gatewayd.protocols.web_port",  # the first port listens
 ]
 

@@ -24,19 +24,16 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from gatewayd.access.control import DOCS
 from gatewayd.binding import EVERYWHERE, addresses_of, bind_error
 from gatewayd.bridge import Bridge
-from gatewayd.config import GatewayConfig, Listener
+from gatewayd.config import GatewayConfig
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.inflating import inflated_here, looks_compressed
 from gatewayd.pb import POOL
-from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.grpc.identification import CallAccess
 from gatewayd.protocols.grpc.options import exposed_methods, exposed_services, options_of
-from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.servicer import Servicer
-from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
-from gatewayd.protocols.port import LAST_WORDS_S, Port, PortReport
+from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.tls.credentials import TlsCredentials, UnusableTlsFile
 
 _START_TIMEOUT_S = 10.0
@@ -44,26 +41,6 @@ _START_TIMEOUT_S = 10.0
 _HANDSHAKES_END_S: Final = 0.05
 # What health checks and reflection ask in.
 _MAX_SMALL_BYTES: Final = 64 * 1024
-
-
-def make_port(listener: Listener, backend: Backend) -> Port:
-    """The gRPC port of ``listener`` (see ``gatewayd.protocols.port``)."""
-    gateway = backend.gateway
-    settings = (
-        backend.bridge,
-        backend.dispatcher,
-        backend.status,
-        gateway.prefetch,
-        backend.buffers,
-        backend.forwarded,
-        gateway.max_message_bytes,
-        gateway.max_unsent_bytes,
-        backend.access,
-    )
-    if gateway.grpc_server == "gatewayd":
-        servicer = CallServicer(*settings)
-        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, backend.admission)
-    return GrpcPort(backend.bridge, Servicer(*settings), gateway, backend.tls, listener.port)
 
 
 class GrpcPort:

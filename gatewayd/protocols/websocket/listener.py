@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 
@@ -12,6 +12,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.websocket.deflate import accept_deflate
+from gatewayd.protocols.websocket.rest import with_options
 from gatewayd.protocols.websocket.session import DRY_RUN, WebSocketSession
 
 _HANDSHAKE_S: Final = 10.0
@@ -23,8 +24,6 @@ class WebSocketListener(WebSocketServerFactory):
 
     ``prefetch`` bounds the requests that each may have under way. ``paths`` are those of handshakes.
     """
-
-    protocol = WebSocketSession  # type: ignore[assignment]
 
     def __init__(self, backend: Backend, connections: Connections, hangups: HangUps) -> None:
         gateway = backend.gateway
@@ -51,3 +50,4 @@ class WebSocketListener(WebSocketServerFactory):
             autoPingTimeout=gateway.websocket_ping_timeout_s,
             perMessageCompressionAccept=accept_deflate,
         )
+        self.protocol: Any = with_options(WebSocketSession, self)

@@ -58,6 +58,7 @@ from gatewayd.protocols.websocket.conversation import (
 from gatewayd.protocols.websocket.deflate import deflated
 from gatewayd.protocols.websocket.frames import JSON_FRAMES, Frames, negotiate
 from gatewayd.protocols.websocket.pace import Pace
+from gatewayd.protocols.websocket.rest import UNHEARD, kept_at_rest, with_rest
 from gatewayd.protocols.websocket.short_frames import head as head_of
 from gatewayd.protocols.websocket.short_frames import whole_message
 
@@ -96,6 +97,7 @@ class AutobahnLog(BoundedLogger):
     trace = debug
 
 
+@with_rest
 @implementer(IPushProducer)
 class WebSocketSession(WebSocketServerProtocol):
     """
@@ -114,25 +116,29 @@ class WebSocketSession(WebSocketServerProtocol):
     maxMessagePayloadSize: int
     closeHandshakeTimeout: float
 
+    # Instances have these only while they differ: the memory of idle connections is theirs times thousands.
+    _headers: Headers = ()  # of the handshake, for executors
+    _received_since_ping = False
+    _is_consuming = False
+    _turn_frames = 0
+    _next_turn: Any = None  # an IDelayedCall: the socket is not read until then
+    _patience_s = _PATIENCE_S
+    _is_dropped = False
+    _unsent_bytes = 0  # of answers, as far as ``buffers`` know
+    _abort_call: Any = None  # an IDelayedCall
+    # From the handshake on:
+    _pace: Pace | None = None
+    _descriptor = -1
+    _arrival: Arrival | None = None  # of a message
+
     def __init__(self) -> None:
         super().__init__()
+        self.is_open = self.is_closed = UNHEARD
         self._conversation = Conversation(JSON_FRAMES, 1)
         self._requests: set[Deferred[None]] = set()
         self._dispatched: dict[int, Deferred[Any]] = {}  # by ticket, those of which nothing else is under way
-        self._headers: Headers = ()  # of the handshake, for executors
         self._message = BytesIO()  # what has come of the current message
-        self._received_since_ping = False
-        self._is_consuming = False
-        self._pace: Pace | None = None  # from the handshake on
         self._ahead = bytearray()  # what Autobahn has not got yet
-        self._turn_frames = 0
-        self._next_turn: Any = None  # an IDelayedCall: the socket is not read until then
-        self._descriptor = -1
-        self._patience_s = _PATIENCE_S
-        self._is_dropped = False
-        self._unsent_bytes = 0  # of answers, as far as ``buffers`` know
-        self._abort_call: Any = None  # an IDelayedCall
-        self._arrival: Arrival | None = None  # of a message; from the handshake on
 
     def _act(self, actions: Actions) -> None:
         self._take(actions)
@@ -202,6 +208,7 @@ class WebSocketSession(WebSocketServerProtocol):
         self._arrival = Arrival(self.factory.arrival, self.factory.reactor, self._message_is_late)
         self._pace = Pace(self.factory.most_frames_per_s, self.factory.reactor.seconds)
         self._descriptor = self.transport.fileno()
+        self.__dict__ = kept_at_rest(vars(self))
         self.factory.connections.opened(self)
         self._act(self._conversation.opened())
 
@@ -291,8 +298,6 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
-        # Without these, the session would wait for the garbage collector: each refers back to it.
-        self.is_open = self.is_closed = None
         self._ahead.clear()
         if self._arrival is not None:
             self._arrival.close()
