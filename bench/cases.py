@@ -48,16 +48,56 @@ class Case:
     target: Target | None = None
 
 
+_FRAMES: Final = (
+    "interpreted code: both halves of HTTP/2, the crossing between two threads, the engine; nghttpx only "
+    "forwards frames. It would take compiled modules, and a gRPC port on the thread of the engine"
+)
+_COPIES: Final = "the kernel's copies, which nghttpx has as well, and Python for each piece of a message"
+_PARSING: Final = "twisted.web's parser and objects for each request; it would take an HTTP server of our own"
+_FLOATS: Final = "12 800 floats read and written as JSON; it would take a parser that makes arrays of them"
+_ENGINE: Final = "the engine and the call to the executor, in Python; it would take compiled modules"
+_DOCUMENTS: Final = (
+    "docarray's objects, which methods get; it would take documents that are decoded when read"
+)
+
 CASES: Final = (
-    Case("grpc-1", "gRPC, 1 at a time", ONE, "grpc_unary", "small", "grpc", 1, None, Target(5, 3)),
-    Case("grpc-32", "gRPC, 32 at once", ONE, "grpc_unary", "small", "grpc", 32, 300, Target(7, 3)),
+    Case("grpc-1", "gRPC, 1 at a time", ONE, "grpc_unary", "small", "grpc", 1, None, Target(5, 3, _FRAMES)),
+    Case("grpc-32", "gRPC, 32 at once", ONE, "grpc_unary", "small", "grpc", 32, 300, Target(7, 3, _FRAMES)),
     Case("grpc-trace", "gRPC, a new `traceparent` each", ONE, "grpc_trace", "small", "grpc", 32, 300),
     Case(
-        "grpc-call", "gRPC `Call`, 32 streams", ONE, "grpc_stream", "small", "grpc", 32, 300, Target(5, 3.5)
+        "grpc-call",
+        "gRPC `Call`, 32 streams",
+        ONE,
+        "grpc_stream",
+        "small",
+        "grpc",
+        32,
+        300,
+        Target(5, 3.5, _FRAMES),
     ),
-    Case("grpc-1mb", "gRPC, 1 MB, 4 at once", ONE, "grpc_unary", "large", "grpc", 4, 40, Target(3.5, 1)),
+    Case(
+        "grpc-1mb",
+        "gRPC, 1 MB, 4 at once",
+        ONE,
+        "grpc_unary",
+        "large",
+        "grpc",
+        4,
+        40,
+        Target(3.5, 1, _COPIES),
+    ),
     Case("http-1", "HTTP, 1 document, 1 at a time", ONE, "http", "small_json", "http", 1),
-    Case("http-32", "HTTP, 1 document, 32 at once", ONE, "http", "small_json", "http", 32, 150, Target(12)),
+    Case(
+        "http-32",
+        "HTTP, 1 document, 32 at once",
+        ONE,
+        "http",
+        "small_json",
+        "http",
+        32,
+        150,
+        Target(12, floor=_PARSING),
+    ),
     Case(
         "http-100",
         "HTTP, 100 embeddings, 2 at once",
@@ -67,7 +107,7 @@ CASES: Final = (
         "http",
         2,
         4,
-        Target(32),
+        Target(32, floor=_FLOATS),
     ),
     Case(
         "ws-bytes",
@@ -78,7 +118,7 @@ CASES: Final = (
         "websocket",
         32,
         300,
-        Target(4),
+        Target(4, floor=_ENGINE),
     ),
     Case(
         "ws-json",
@@ -89,7 +129,7 @@ CASES: Final = (
         "websocket",
         32,
         200,
-        Target(6.5),
+        Target(6.5, floor=_ENGINE),
     ),
     Case("join", "gRPC, join of two executors", JOIN, "grpc_unary", "small", "grpc", 32, 100),
     Case("chain", "gRPC, chain of three executors", CHAIN, "grpc_unary", "small", "grpc", 32, 100),
@@ -105,7 +145,7 @@ CASES: Final = (
         "grpc",
         32,
         150,
-        Target(4),
+        Target(4, floor=_DOCUMENTS),
     ),
     Case(
         "executor-100",
@@ -116,6 +156,6 @@ CASES: Final = (
         "grpc",
         4,
         15,
-        Target(4),
+        Target(4, floor=_DOCUMENTS),
     ),
 )

@@ -9,8 +9,7 @@ from typing import Final
 from bench.cases import ALONE, GATEWAYD, JINA, NGHTTPX, Case
 from bench.figures import Figures, Run
 
-BEGIN: Final = "<!-- written by python -m bench: begin -->"
-END: Final = "<!-- written by python -m bench: end -->"
+_MARKER: Final = "<!-- written by python -m {}: {} -->"
 _PICTURE: Final = "![How many times less CPU a request costs gatewayd than Jina](images/benchmark.svg)\n"
 SIDES: Final = (GATEWAYD, JINA, NGHTTPX, ALONE)
 
@@ -29,7 +28,7 @@ def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
@@ -45,7 +44,7 @@ def cpu_table(run: Run, cases: Sequence[Case]) -> str:
         cpu = _of_sides(figures, lambda one: one.cpu_us)[:3]
         proxy = _times(run.times(case.key, GATEWAYD, NGHTTPX))
         rows.append([case.title, *cpu, f"**{_times(run.times(case.key)) or '-'}**", proxy])
-    return _table(
+    return table(
         ["case", "gatewayd, µs", "Jina, µs", "nghttpx, µs", "Jina / gatewayd", "gatewayd / nghttpx"], rows
     )
 
@@ -56,7 +55,7 @@ def throughput_table(run: Run, cases: Sequence[Case]) -> str:
         figures = run.cases.get(case.key, {})
         busiest = max((one.load_busy for one in figures.values()), default=0.0)
         rows.append([case.title, *_of_sides(figures, lambda one: one.per_second), f"{busiest:.0%}"])
-    return _table(["case", *SIDES, "load generator, of a CPU"], rows)
+    return table(["case", *SIDES, "load generator, of a CPU"], rows)
 
 
 def latency_table(run: Run, cases: Sequence[Case]) -> str:
@@ -71,7 +70,7 @@ def latency_table(run: Run, cases: Sequence[Case]) -> str:
                 for side in SIDES
             ]
             rows.append([case.title, f"{case.rate:g}", *cells])
-    return _table(["case", "requests a second", *SIDES], rows)
+    return table(["case", "requests a second", *SIDES], rows)
 
 
 def target_table(run: Run, cases: Sequence[Case]) -> str:
@@ -90,7 +89,7 @@ def target_table(run: Run, cases: Sequence[Case]) -> str:
         rows.append(
             [case.title, wanted, found, "reached" if reached else f"missed: {target.floor}".rstrip(": ")]
         )
-    return _table(["case", "target", "measured", ""], rows)
+    return table(["case", "target", "measured", ""], rows)
 
 
 def summary(run: Run, cases: Sequence[Case]) -> str:
@@ -101,7 +100,7 @@ def summary(run: Run, cases: Sequence[Case]) -> str:
         if times is not None:
             cpu = [_number(figures[side].cpu_us) for side in (GATEWAYD, JINA)]
             rows.append([case.title, *cpu, f"**{_times(times)}**"])
-    return f"{_PICTURE}\n" + _table(["case", "gatewayd, µs", "Jina, µs", "Jina / gatewayd"], rows)
+    return f"{_PICTURE}\n" + table(["case", "gatewayd, µs", "Jina, µs", "Jina / gatewayd"], rows)
 
 
 def markdown(run: Run, cases: Sequence[Case]) -> str:
@@ -123,13 +122,14 @@ def markdown(run: Run, cases: Sequence[Case]) -> str:
     return "\n".join(parts)
 
 
-def replace(page: str, text: str) -> str:
-    """The page with ``text`` between its markers. Raises ValueError if it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+def replace(page: str, text: str, writer: str = "bench") -> str:
+    """The page with ``text`` between the markers of ``writer``. Raises ValueError if it has none."""
+    begin, end = (_MARKER.format(writer, side) for side in ("begin", "end"))
+    before, found_begin, rest = page.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"the page lacks the markers {begin} and {end}")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 # Colours that can be read on a light and on a dark page.

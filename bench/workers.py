@@ -24,15 +24,12 @@ from statistics import median
 
 import attrs
 
-from bench.__main__ import CASES, Case, Side, _wait_until_serving, cpu_s
+from bench.cases import CASES, Case
+from bench.sides import Side, cpu_s, side, wait_until_it_answers
 from tests.paths import ROOT
 from tests.processes import Child, Gateway, external
 
-_TITLES = (
-    "gRPC process_single_data, 32 at once",
-    "HTTP JSON, small, 32 at once",
-    "WebSocket bytes, 32 at once",
-)
+_KEYS = ("grpc-32", "http-32", "ws-bytes")
 
 
 @attrs.frozen
@@ -67,9 +64,8 @@ def both(workers: int) -> Iterator[list[tuple[Side, list[int]]]]:
             gateway = Gateway({"gateway": {"grpc_server": "gatewayd", "workers": count}, "executors": [at]})
             stack.callback(gateway.stop)
             gateway.line(r"\bready$")
-            side = Side(f"{count}", gateway.pid, gateway.ports)
-            _wait_until_serving(side)
-            running.append((side, serving(gateway)))
+            wait_until_it_answers(gateway.ports["http"], "http", gateway)
+            running.append((side(f"{count}", gateway.pid, gateway.ports), serving(gateway)))
         yield running
 
 
@@ -86,8 +82,8 @@ def measure(
     found: list[list[Round]] = [[] for _ in running]
     with contextlib.ExitStack() as stack:
         loads: list[list[Child]] = []
-        for side, pids in running:
-            where = (str(side.ports[case.protocol]), str(case.concurrency))
+        for one, pids in running:
+            where = (str(one.ports[case.protocol]), str(case.concurrency))
             command = [sys.executable, "-m", "bench.load", case.kind, case.payload, *where]
             each = [Child(command, cwd=ROOT) for _ in pids]
             for load in each:
@@ -97,14 +93,14 @@ def measure(
             loads.append(each)
         for number in range(1, rounds + 1):
             for index, (_, pids) in enumerate(running):
-                before, used = [cpu_s(pid) for pid in pids], _machine()
+                before, used = [cpu_s((pid,)) for pid in pids], _machine()
                 began = time.monotonic()
                 for load in loads[index]:
-                    load.tell(str(seconds))
+                    load.tell(f"closed {seconds}")
                 lines = [load.line("^RESULT (.*)$", count=number)[-1] for load in loads[index]]
                 results = [json.loads(line[1]) for line in lines]
                 took_s = time.monotonic() - began
-                spent = [cpu_s(pid) - start for pid, start in zip(pids, before, strict=True)]
+                spent = [cpu_s((pid,)) - start for pid, start in zip(pids, before, strict=True)]
                 busy = [now - then for now, then in zip(_machine(), used, strict=True)]
                 requests = sum(result["requests"] for result in results)
                 found[index].append(
@@ -132,7 +128,7 @@ def main() -> None:
     )
     with both(arguments.workers) as running:
         for case in CASES:
-            if case.title not in _TITLES:
+            if case.key not in _KEYS:
                 continue
             one, several = measure(case, running, arguments.rounds, arguments.seconds)
             ratio = median(b.cpu_us / a.cpu_us for a, b in zip(one, several, strict=True))

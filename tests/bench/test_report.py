@@ -101,9 +101,18 @@ def test_nothing_in_the_plot_leaves_it():
 
 
 def test_only_what_is_between_the_markers_is_replaced():
-    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    begin, end = "<!-- written by python -m bench: begin -->", "<!-- written by python -m bench: end -->"
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
 
-    assert report.replace(page, "new\n") == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    assert report.replace(page, "new\n") == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+
+
+def test_each_writer_has_markers_of_its_own():
+    begin, end = "<!-- written by python -m it: begin -->", "<!-- written by python -m it: end -->"
+
+    assert report.replace(begin + end, "new\n", "it") == f"{begin}\n\nnew\n\n{end}"
+    with pytest.raises(ValueError, match="lacks the markers"):
+        report.replace(begin + end, "new\n")
 
 
 def test_a_page_without_markers_is_refused():
