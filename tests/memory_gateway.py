@@ -147,6 +147,9 @@ class Transport(StringTransport):
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 
+    def input_complete(self) -> None:
+        """There is no slow lane here."""
+
     def unregisterProducer(self) -> None:
         if self.producer is not None:
             super().unregisterProducer()

@@ -20,6 +20,7 @@ from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.slow_lane import SlowLane
 from gatewayd.tls.credentials import TlsCredentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]
@@ -60,6 +61,7 @@ class Backend:
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
     far as it is known now. With ``access`` control each protocol asks it who calls, before anything else.
     ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
+    Those of HTTP and WebSocket whose requests drip in are read in the ``slow_lane``, if the system has one.
     One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of HTTP
     over TLS.
     """
@@ -78,6 +80,7 @@ class Backend:
     place: Place | None = None
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
+    slow_lane: SlowLane | None = attrs.field(init=False)
     secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)
 
     @forwarded.default
@@ -94,3 +97,7 @@ class Backend:
     @admission.default
     def _by_settings(self) -> Admission:
         return Admission.of(self.gateway, self.reactor, self.place)
+
+    @slow_lane.default
+    def _where_it_exists(self) -> SlowLane | None:
+        return SlowLane(self.reactor) if SlowLane.exists() else None

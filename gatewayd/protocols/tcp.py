@@ -24,6 +24,7 @@ from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S
+from gatewayd.protocols.slow_lane import LanedServer, SlowLane
 from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.web import WebTls
 
@@ -55,6 +56,12 @@ class TlsTransport(BufferingTLSTransport):
         if not self._handshakeDone:
             self.transport.abortConnection()
 
+    def dataReceived(self, data: bytes) -> None:
+        was_done = self._handshakeDone
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if self._handshakeDone and not was_done:
+            self.transport.input_complete()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         if self._handshake_limit is not None:
@@ -79,13 +86,18 @@ class Refused(Protocol):
 
 
 class AdmittingFactory(ServerFactory):
-    """Asks ``admission`` before ``factory`` gets a connection, which its transport gives back."""
+    """
+    Asks ``admission`` before ``factory`` gets a connection, which its transport gives back.
+
+    Connections that drip are read in ``lane``, if there is one.
+    """
 
     noisy = False
 
-    def __init__(self, factory: Any, admission: Admission, *, secure: bool) -> None:
+    def __init__(self, factory: Any, admission: Admission, lane: SlowLane | None, *, secure: bool) -> None:
         self._factory = factory
         self._admission = admission
+        self._lane = lane
         self._secure = secure
 
     def doStart(self) -> None:
@@ -109,10 +121,11 @@ class AdmittingFactory(ServerFactory):
             return Server(accepted, protocol, client, *more)
         transport = CountedServer(accepted, protocol, client, *more)
         transport.admission = self._admission
+        transport.lane = self._lane
         return transport
 
 
-class CountedServer(Server):
+class CountedServer(LanedServer):
     """A connection that was admitted. It is given back once, when its descriptor is closed."""
 
     admission: Admission | None = None
@@ -163,7 +176,7 @@ def listen_tcp(
         secured = TLSMemoryBIOFactory(tls, False, factory, clock)
         secured.protocol = TlsTransport
         factory = secured
-    factory = AdmittingFactory(factory, backend.admission, secure=tls is not None)
+    factory = AdmittingFactory(factory, backend.admission, backend.slow_lane, secure=tls is not None)
     if inherited:
         return ListeningPorts(
             [_adopt(backend.reactor, each, factory, backend.admission) for each in inherited], tls

@@ -22,6 +22,7 @@ from gatewayd.messages.request import Request, Response, Route
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import LAST_WORDS_S
+from gatewayd.protocols.slow_lane import SlowLane
 from gatewayd.protocols.web_port import WebPort
 from tests.waiting import until_on_reactor
 
@@ -104,6 +105,12 @@ class Served:
 
     web: WebPort
     dispatcher: FakeDispatcher
+    slow_lane: SlowLane | None = None
+
+    @property
+    def lane(self) -> SlowLane:
+        assert self.slow_lane is not None, "this system has none"
+        return self.slow_lane
 
     @property
     def port(self) -> int:
@@ -139,7 +146,7 @@ async def served(
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:
-        yield Served(port, engine)
+        yield Served(port, engine, told.slow_lane)
     finally:
         await closed(port)
 

@@ -14,11 +14,13 @@ from typing import Any
 import attrs
 import pytest
 import pytest_twisted
+from twisted.internet.task import deferLater
 
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
+from gatewayd.protocols.slow_lane import SlowLane
 from tests import certificates
-from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, served, until
+from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, reactor, served, until
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +126,31 @@ async def test_nothing_is_left_of_a_lost_connection(
     if (left := unsent()) is not None:  # TlsTransport tells why
         assert not left.dataBuffer
         assert not left._tempDataBuffer
+
+
+DRIPS = {"HTTP": (POST, BODY), "WebSocket": (UPGRADE, FRAME)}
+
+
+@pytest.mark.skipif(not SlowLane.exists(), reason="this system has no epoll")
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("case", DRIPS)
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_lost_connection_that_dripped(
+    gateway: Served, no_collector: None, case: str, reset: bool
+) -> None:
+    head, rest = DRIPS[case]
+    client = await in_thread(talk, gateway, head, answer=case == "WebSocket")
+    for at in range(len(rest) - 1):
+        client.sendall(rest[at : at + 1])
+        await deferLater(reactor, 0)
+    await until(lambda: len(gateway.lane) == 1)
+    held, _ = _references(gateway)
+    leave(client, reset=reset)
+    await until(lambda: not len(gateway.connections))
+
+    await until(lambda: not any(ref() for ref in held), 5.0, lambda: f"let go of {held}")
+    assert len(gateway.lane) == 0
+    assert gateway.buffers.held_bytes == 0
 
 
 def _references(gateway: Served) -> tuple[list[weakref.ref[Any]], weakref.ref[Any]]:

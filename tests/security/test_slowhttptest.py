@@ -19,7 +19,13 @@ pytestmark = pytest.mark.security
 
 TOOL = shutil.which("slowhttptest")
 CONNECTIONS = 1000
-SECONDS = 12
+SECONDS = 10
+
+# Quiet times and attacks take turns, with some 240 answers in each. Other work on the machine comes and goes
+# and only adds to what an answer takes, so the calmest of each are compared. The tool sends to all its
+# connections once a second: that is in every one.
+ROUNDS = 4
+ROUND_S = 6.0
 
 # A head, a body and a reader, each with a few bytes a second.
 MODES = {
@@ -41,17 +47,22 @@ def test_slowhttptest_with_1000_connections(attack: Callable[..., Victim], mode:
         url = f"http://127.0.0.1:{victim.ports['http']}{path}"
         assert TOOL is not None
         command = [TOOL, *f"-c {CONNECTIONS} -r 500 -i 1 -l {SECONDS} -u {url}".split()]
-        with Bystander(victim) as quiet:
-            time.sleep(4.0)
-        with subprocess.Popen(
-            [*command, *MODES[mode]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as tool:
-            until(lambda: victim.open_files() > 0.95 * CONNECTIONS, 15.0, victim.open_files)
+        quiet, attacked = [], []
+        for _ in range(ROUNDS):
+            until(lambda: victim.open_files() < 0.1 * CONNECTIONS, 30.0, victim.open_files)
             with Bystander(victim) as bystander:
-                time.sleep(6.0)
-            assert victim.open_files() > 0.95 * CONNECTIONS
-            output = tool.communicate(timeout=60)[0]
-    assert bystander.statuses == {200}, output[-2000:]
-    assert bystander.most_bytes < 100 * MB
-    figures.record(quiet=f"p99 {1000 * quiet.percentile_s(0.99):.0f} ms without it")
-    assert bystander.percentile_s(0.99) < 2 * quiet.percentile_s(0.99) + 0.01
+                time.sleep(ROUND_S)
+            quiet.append(bystander.percentile_s(0.99))
+            with subprocess.Popen(
+                [*command, *MODES[mode]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as tool:
+                until(lambda: victim.open_files() > 0.95 * CONNECTIONS, 15.0, victim.open_files)
+                with Bystander(victim) as bystander:
+                    time.sleep(ROUND_S)
+                assert victim.open_files() > 0.95 * CONNECTIONS
+                output = tool.communicate(timeout=60)[0]
+            attacked.append(bystander.percentile_s(0.99))
+            assert bystander.statuses == {200}, output[-2000:]
+            assert bystander.most_bytes < 100 * MB
+    figures.record(p99=f"{1000 * min(attacked):.0f}", quiet=f"p99 {1000 * min(quiet):.0f} ms without it")
+    assert min(attacked) < 2 * min(quiet) + 0.01, (attacked, quiet)

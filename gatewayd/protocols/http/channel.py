@@ -114,6 +114,9 @@ class GatewayChannel(HTTPChannel):
             # Most bodies, too, are complete by now.
             if self._transferDecoder is not None and not self.line_mode and not self.refused:
                 self._arrival.received(len(data))
+            # What lies there has come behind the request that is being served.
+            elif not self.refused and not any(self._dataBuffer) and self.transport is not None:
+                self.transport.input_complete()
         elif b"\n" in self._buffer and b"\r\n" not in self._buffer:
             self.refuse(InvalidHttp(_BARE_LF))
         elif self._deadline is None:

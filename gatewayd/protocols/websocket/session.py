@@ -351,6 +351,7 @@ class WebSocketSession(WebSocketServerProtocol):
             short = self._short_message(data)
             if short is not None:
                 self.message_is_binary = short[1]
+                self.transport.input_complete()
                 self.onMessage(*short)
                 return
             self._dataReceived(data)
@@ -358,8 +359,12 @@ class WebSocketSession(WebSocketServerProtocol):
             self._ahead += data
             if self._next_turn is None and not self._is_consuming:
                 self._parse_ahead()
-        if self._arrival is not None and self.inside_message:
+        if self._arrival is None:
+            return
+        if self.inside_message:
             self._arrival.received(len(data))
+        elif self.current_frame is None and not self.data and not self._ahead:
+            self.transport.input_complete()
 
     def _short_message(self, data: bytes) -> tuple[bytes, bool] | None:
         """A message that needs nothing of Autobahn's: between frames, and with no ping to be answered."""
