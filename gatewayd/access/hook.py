@@ -9,6 +9,7 @@ question is asked once at a time, and its answer kept for as long as the config 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 import attrs
@@ -24,6 +25,7 @@ from gatewayd.bounded_log import BoundedLogger
 from gatewayd.config.auth import HookConfig
 from gatewayd.errors import AuthorizationUnavailable, Forbidden, GatewayError, Unauthenticated
 from gatewayd.messages.caller import Caller
+from gatewayd.networks import network_of
 from gatewayd.waiters import Waiters
 
 log = BoundedLogger()
@@ -31,6 +33,8 @@ log = BoundedLogger()
 # Each is a connection, and a descriptor; the others wait, within their deadline.
 _MOST_AT_ONCE: Final = 64
 _MOST_WAITING: Final = 1000
+# Of these, those from one address, or one network of IPv6: no client takes the places of all others.
+_MOST_OF_ONE: Final = 250
 # Of an answer's body, which nothing reads: a longer one is cut off with its connection.
 _MOST_BODY_BYTES: Final = 64 * 1024
 _LONGEST_NAME: Final = 256
@@ -44,12 +48,14 @@ class _Refused:
 
     challenge: str | None
 
-    def error(self) -> GatewayError:
+    def error(self, question: Question, config: HookConfig) -> GatewayError:
         if self.challenge is None:
             return Forbidden("you may not call this gateway; ask its operator")
-        return Unauthenticated(
-            "the gateway has to know who calls, and your credentials are not valid", self.challenge
-        )
+        if question.headers:
+            told = ", and your credentials are not valid"
+        else:
+            told = f"; send your credentials in the header {' or '.join(map(str.title, config.headers))}"
+        return Unauthenticated(f"the gateway has to know who calls{told}", self.challenge)
 
 
 Decision = str | _Refused  # the caller's name
@@ -68,6 +74,7 @@ class Hook:
         self._clock = clock
         self._known: Decisions[Decision] = Decisions()
         self._asking: dict[bytes, Waiters[Decision]] = {}
+        self._asking_of: Counter[str] = Counter()  # by network
         self._connections = DeferredSemaphore(_MOST_AT_ONCE)
 
     def ask(self, question: Question) -> Deferred[Caller]:
@@ -75,7 +82,7 @@ class Hook:
 
         def concluded(decision: Decision) -> Caller:
             if isinstance(decision, _Refused):
-                raise decision.error()
+                raise decision.error(question, self._config)
             return Caller(decision, question.address, "hook")
 
         return self._decision(question).addCallback(concluded)
@@ -91,12 +98,24 @@ class Hook:
         if len(self._asking) >= _MOST_WAITING:
             self._log_failure("too many questions are waiting for it")
             return fail(AuthorizationUnavailable())
+        network = network_of(question.address)
+        if self._asking_of[network] >= _MOST_OF_ONE:
+            self._log_failure(f"too many questions are waiting for it from {network}")
+            return fail(AuthorizationUnavailable())
+        self._asking_of[network] += 1
         waiters = self._asking[digest] = Waiters()
         answer = waiters.wait()
         asking: Deferred[Decision] = Deferred.fromCoroutine(self._fetched(question, waiters))
         asking.addTimeout(self._config.timeout_s, self._clock, onTimeoutCancel=_late)
+        asking.addBoth(self._asked, network)
         asking.addCallbacks(self._decided, self._failed, (digest,), errbackArgs=(digest,))
         return answer
+
+    def _asked(self, result: Any, network: str) -> Any:
+        self._asking_of[network] -= 1
+        if not self._asking_of[network]:
+            del self._asking_of[network]
+        return result
 
     def _decided(self, decision: Decision, digest: bytes) -> None:
         if self._config.cache_s:

@@ -16,13 +16,22 @@ import grpc
 from google.protobuf.message import Message
 
 from gatewayd.cli.output import fail, say, table
-from gatewayd.client.address import Certificates, GatewayAddress, parse_address
+from gatewayd.client.address import (
+    COMMAND_LINE,
+    CertificateMistake,
+    Certificates,
+    GatewayAddress,
+    parse_address,
+)
 from gatewayd.client.hints import explained
 from gatewayd.messages import methods
 from gatewayd.redaction import redacted_url
 from gatewayd.status import status_maps
 
 _HEADER_VARIABLE: Final = "GATEWAYD_HEADER"
+
+# Of a refusal: a gateway's are far shorter.
+_MOST_BYTES: Final = 64 * 1024
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -72,7 +81,9 @@ def ping_url(
 
 def _address(url: str, certificates: Certificates) -> GatewayAddress:
     try:
-        return parse_address(url, None, None, None, certificates)
+        return parse_address(url, None, None, None, certificates, spelling=COMMAND_LINE)
+    except CertificateMistake as error:
+        raise click.UsageError(str(error)) from error
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from error
 
@@ -179,9 +190,20 @@ def _reason(error: BaseException, address: GatewayAddress) -> str:
         return "it has none (gateway.expose_status, which production turns off), or is no gateway"
     if isinstance(error, grpc.RpcError):
         return f"{explained(error.details() or '', address)} ({error.code().name})"
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{_detail(error) or error.reason} (HTTP status {error.code})"
     reason = getattr(error, "reason", None)
     cause = reason if isinstance(error, urllib.error.URLError) and reason else error
     return explained(str(cause), address, cause if isinstance(cause, BaseException) else None)
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What a gateway says in its refusal; empty where the answer is not of one."""
+    try:
+        with error:
+            return str(json.loads(error.read(_MOST_BYTES))["detail"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _is_missing(error: BaseException) -> bool:

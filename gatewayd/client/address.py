@@ -21,6 +21,26 @@ from gatewayd.schemes import PROTOCOLS, SCHEMES, Protocol
 _CLIENT_SCHEMES: Final = {**SCHEMES, "websocket": SCHEMES["ws"]}
 
 
+class CertificateMistake(ValueError):
+    """The files of certificates do not go together, or not with the address."""
+
+
+@attrs.frozen
+class Spelling:
+    """How users write what this module knows as ``Certificates``, for texts that name it."""
+
+    ca: str = "tls_ca_certfile="
+    own: str = "tls_certfile="
+    key: str = "tls_keyfile="
+    server_name: str | None = "tls_server_name="  # None where it cannot be given
+    tls: str = "tls=True"
+    headers: str = "headers="
+
+
+KEYWORDS: Final = Spelling()
+COMMAND_LINE: Final = Spelling("--ca", "--cert", "--key", None, "grpcs://, https:// or wss://", "--header")
+
+
 @attrs.frozen
 class Certificates:
     """
@@ -59,7 +79,10 @@ class Certificates:
 
 @attrs.frozen
 class GatewayAddress:
-    """``proxy`` says whether the environment's proxy settings (``HTTPS_PROXY`` and such) are used."""
+    """
+    ``proxy`` says whether the environment's proxy settings (``HTTPS_PROXY`` and such) are used; ``spelling``,
+    how its user has given it.
+    """
 
     host: str
     port: int
@@ -67,6 +90,7 @@ class GatewayAddress:
     tls: bool = False
     certificates: Certificates = Certificates()
     proxy: bool = False
+    spelling: Spelling = KEYWORDS
 
     @property
     def authority(self) -> str:
@@ -87,11 +111,12 @@ def parse_address(
     certificates: Certificates,
     *,
     proxy: bool = False,
+    spelling: Spelling = KEYWORDS,
 ) -> GatewayAddress:
     """
     The address that a Client's keywords mean; None where a keyword was not given.
 
-    Raises ValueError for what is unknown, out of range or said twice.
+    Raises ValueError for what is unknown, out of range or said twice; a CertificateMistake is one.
     """
     address = _split("0.0.0.0" if host is None else host)
     shown = redacted_url(host or "")
@@ -114,9 +139,10 @@ def parse_address(
     files = certificates != Certificates()
     secure = bool(said_tls or tls or (files and said_tls is None and tls is None))
     if files and not secure:
-        raise ValueError("certificates are given, but the connection is without TLS: pass tls=True")
-    if certificates.key is not None and certificates.own is None:
-        raise ValueError("tls_keyfile: a key needs its certificate, tls_certfile")
+        raise CertificateMistake(
+            f"certificates are given, but the connection is without TLS: use {spelling.tls}"
+        )
+    _check_pair(certificates, spelling)
     chosen = address.port if port is None else _port(port)
     return GatewayAddress(
         host=address.hostname or "0.0.0.0",
@@ -125,7 +151,23 @@ def parse_address(
         tls=secure,
         certificates=certificates,
         proxy=proxy,
+        spelling=spelling,
     )
+
+
+def _check_pair(certificates: Certificates, spelling: Spelling) -> None:
+    own, key = spelling.own.rstrip("="), spelling.key.rstrip("=")
+    if certificates.key is not None and certificates.own is None:
+        raise CertificateMistake(f"{key}: a key needs its certificate; name that with {spelling.own}")
+    if certificates.own is not None and certificates.key is None:
+        try:
+            alone = b"PRIVATE KEY-----" not in Path(certificates.own).read_bytes()
+        except OSError:
+            return  # the connection tells what is wrong with the file
+        if alone:
+            raise CertificateMistake(
+                f"{own}: {certificates.own} has no private key; name the file of its key with {spelling.key}"
+            )
 
 
 def _split(host: str) -> SplitResult:

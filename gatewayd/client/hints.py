@@ -59,35 +59,36 @@ def explained(details: str, address: GatewayAddress, cause: BaseException | None
 def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> str:
     if isinstance(cause, aiohttp.ClientConnectorDNSError) or _any(text, _UNKNOWN_NAME):
         return f"there is no host of the name {address.host}"
+    spelling, own = address.spelling, address.certificates.own
     if address.tls:
         if _any(text, _OTHER_NAME):
+            other = f", or name one with {spelling.server_name}" if spelling.server_name else ""
             return (
                 f"the gateway's certificate is not for {address.certificates.server_name or address.host}; "
-                "connect to a name that it has, or name one with tls_server_name="
+                f"connect to a name that it has{other}"
             )
         if _any(text, _UNTRUSTED) or isinstance(cause, ssl.SSLCertVerificationError):
             given = address.certificates.ca
             return (
-                f"the gateway's certificate is not of an authority in {given} (tls_ca_certfile)"
+                f"the gateway's certificate is not of an authority in {given} ({spelling.ca.rstrip('=')})"
                 if given
                 else "the authority of the gateway's certificate is unknown here; "
-                "name its PEM file with tls_ca_certfile="
+                f"name its PEM file with {spelling.ca}"
             )
-        own = address.certificates.own
         if own is None and _any(text, _MISSED):
-            return "the gateway demands a client's certificate: give tls_certfile= and tls_keyfile="
+            return f"the gateway demands a client's certificate: give {spelling.own} and {spelling.key}"
         if own is not None and _any(text, _DISLIKED):
-            return f"the gateway does not accept the certificate in {own} (tls_certfile)"
+            return f"the gateway does not accept the certificate in {own} ({spelling.own.rstrip('=')})"
     if _any(text, _REFUSED):
         return f"nobody listens on {address.authority}"
     if address.tls and _any(text, _NO_TLS):
         return f"does {address.authority} speak TLS?"
     if _any(text, _NO_HTTP2 if address.protocol == "grpc" else _CUT):
-        other = " Does it need TLS (tls=True)?"
+        other = f" Does it need TLS ({spelling.tls})?"
         if address.tls:
             # gRPC does not say which alert there was, and of others it may be lost with the connection.
-            unshown = address.certificates.own is None
-            other = " Does it demand a client's certificate (tls_certfile=, tls_keyfile=)?" if unshown else ""
+            demand = f" Does it demand a client's certificate ({spelling.own}, {spelling.key})?"
+            other = demand if own is None else ""
         return f"does {address.authority} speak {address.protocol}?{other}"
     return ""
 

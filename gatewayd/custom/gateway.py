@@ -123,7 +123,8 @@ class Gateway:
         Send one request through the Flow, and return the documents of its answer.
 
         ``inputs`` are documents, or values that become documents, as in ``Client.post``; ``timeout`` is in
-        seconds. With ``return_responses`` the whole Response is returned, even if an executor failed.
+        seconds. With ``return_responses`` the whole Response is returned, even if an executor failed. The
+        gateway's ``rates`` count the requests of clients alone, not this one.
 
         Executors get ``headers`` regardless of ``forward_headers``, which applies only to headers of clients.
         Headers with names that are not listed there can pass on what this class has found out, such as who

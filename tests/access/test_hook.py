@@ -129,12 +129,51 @@ def test_one_that_cannot_be_reached_lets_no_caller_in() -> None:
 
 def test_so_many_are_asked_at_once_and_so_many_wait() -> None:
     hook, agent, clock = made(timeout_s=2)
-    found = results(*(hook.ask(question(str(number))) for number in range(1100)))
+    addresses = [f"10.0.0.{number % 5}" for number in range(1100)]
+    found = results(*(hook.ask(question(str(n), address)) for n, address in enumerate(addresses)))
     assert len(agent.asked) == 64
     assert [type(each) for each in found] == [AuthorizationUnavailable] * 100
     clock.advance(2)
     assert len(found) == 1100
     assert not clock.getDelayedCalls()
+
+
+def test_one_address_leaves_places_to_the_others() -> None:
+    hook, _, clock = made(timeout_s=2)
+    found = results(*(hook.ask(question(str(number))) for number in range(1100)))
+    assert [type(each) for each in found] == [AuthorizationUnavailable] * 850
+    assert not results(hook.ask(question(address="10.0.0.2")))
+
+    clock.advance(2)
+    assert not results(*(hook.ask(question(str(number))) for number in range(250)))
+    assert len(results(hook.ask(question("one more")))) == 1
+    clock.advance(2)
+
+
+def test_the_addresses_of_one_network_of_ipv6_count_together() -> None:
+    hook, _, clock = made(timeout_s=2)
+    found = results(*(hook.ask(question(address=f"2001:db8::{number:x}")) for number in range(251)))
+    assert [type(each) for each in found] == [AuthorizationUnavailable]
+    assert not results(hook.ask(question(address="2001:db8:1::1")))
+    clock.advance(2)
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown", "text"),
+    [
+        (("authorization",), (), "send your credentials in the header Authorization"),
+        (("cookie", "x-key"), (), "send your credentials in the header Cookie or X-Key"),
+        (("authorization",), (("authorization", "t"),), "your credentials are not valid"),
+    ],
+)
+def test_who_has_shown_nothing_is_not_said_to_have_shown_what_is_wrong(
+    headers: tuple[str, ...], shown: tuple[tuple[str, str], ...], text: str
+) -> None:
+    hook, agent, _ = made(headers=headers)
+    found = results(hook.ask(attrs.evolve(question(), headers=shown)))
+    agent.asked[0].callback(Answer(401))
+    (error,) = found
+    assert str(error).endswith(text)
 
 
 def test_one_whose_caller_has_hung_up_before_is_not_asked() -> None:

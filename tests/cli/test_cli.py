@@ -1,5 +1,6 @@
 """The command ``gatewayd``, as a process: what it prints and its exit codes."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.certificates import make
 from tests.paths import ROOT
 from tests.processes import Child, Gateway, environment, free_ports, runs
 from tests.waiting import until
@@ -41,6 +43,19 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gateway():
     running = Gateway({"executors": [{"name": "a"}]})
+    yield running
+    running.stop()
+
+
+KEY = "a-key-of-this-test"
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A gateway that knows the caller of KEY, and lets it call nothing that these tests ask for."""
+    keys = {"someone": "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()}
+    rules = [{"endpoints": ["/search"], "allow": ["someone"]}]
+    running = Gateway({"gateway": {"auth": {"api_keys": keys, "rules": rules}}, "executors": [{"name": "a"}]})
     yield running
     running.stop()
 
@@ -230,6 +245,47 @@ def test_what_a_gateway_in_production_lacks_is_named_by_its_key():
             assert ping.returncode == 0 if protocol == "grpc" else "gateway.expose_dry_run" in ping.stderr
     finally:
         closed.stop()
+
+
+@pytest.mark.parametrize(("scheme", "protocol"), [("grpc", "grpc"), ("http", "http"), ("ws", "websocket")])
+def test_a_refusal_is_shown_in_the_gateways_own_words(guarded, scheme, protocol):
+    url = f"{scheme}://127.0.0.1:{guarded.ports[protocol]}"
+    for command in ("status", "ping"):
+        # Clients of WebSocket do not get to see what comes with a refusal of the handshake.
+        handshake = "give a valid key or token as --header" if (scheme, command) == ("ws", "ping") else None
+
+        unknown = run(command, url)
+        assert unknown.returncode == 1
+        assert (handshake or "send an API key in the header X-API-Key") in unknown.stderr
+
+        wrong = run(command, url, "-H", "x-api-key: other")
+        assert wrong.returncode == 1
+        assert (handshake or "the API key is not valid; check it") in wrong.stderr
+
+        other = run(command, url, "-H", f"x-api-key: {KEY}")
+        assert other.returncode == 1
+        assert "you may not call" in other.stderr
+
+
+def test_a_certificate_and_its_key_go_together(tmp_path):
+    party = make("someone")
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    certificate.write_bytes(party.pem)
+    key.write_bytes(party.key_pem())
+    for command in ("status", "ping"):
+        no_key = run(command, "https://127.0.0.1:1", "--cert", certificate)
+        assert no_key.returncode == 2
+        assert (
+            f"--cert: {certificate} has no private key; name the file of its key with --key" in no_key.stderr
+        )
+
+        no_certificate = run(command, "https://127.0.0.1:1", "--key", key)
+        assert no_certificate.returncode == 2
+        assert "--key: a key needs its certificate; name that with --cert" in no_certificate.stderr
+
+        no_tls = run(command, "http://127.0.0.1:1", "--cert", certificate, "--key", key)
+        assert no_tls.returncode == 2
+        assert "without TLS: use grpcs://, https:// or wss://" in no_tls.stderr
 
 
 def test_status_has_one_order_over_every_protocol(gateway):

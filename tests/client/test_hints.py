@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 import gatewayd
-from gatewayd.client.address import Certificates, parse_address
+from gatewayd.client.address import COMMAND_LINE, Certificates, parse_address
 from gatewayd.client.certificate import server_name
 from gatewayd.client.client import Client
 from gatewayd.client.errors import BadClientInput, Unreachable
@@ -66,6 +67,42 @@ def test_the_error_names_the_address_where_nothing_listens(protocol):
         pytest.raises(Unreachable, match=f"nobody listens on 127.0.0.1:{port}"),
     ):
         client.post("/", ["x"])
+
+
+def test_a_certificate_and_its_key_go_together(tmp_path):
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"
+    party = make("someone")
+    own.write_bytes(party.pem)
+    with pytest.raises(ValueError, match=r"^tls_certfile: .* name the file of its key with tls_keyfile=$"):
+        Client(tls_certfile=str(own))
+    with pytest.raises(
+        ValueError, match=r"^tls_keyfile: a key needs its certificate; .* with tls_certfile=$"
+    ):
+        Client(tls_keyfile=str(key))
+    with pytest.raises(ValueError, match="without TLS: use tls=True"):
+        Client("http://localhost:1", tls_ca_certfile=str(own))
+
+    own.write_bytes(party.key_pem() + party.pem)
+    with Client(tls_certfile=str(own)):
+        """As OpenSSL has it: the key is in the same file."""
+
+
+TLS_TROUBLE = {
+    "certificate verify failed: hostname mismatch": ("tls_server_name=", None),
+    "certificate verify failed": ("tls_ca_certfile=", "--ca"),
+    "tlsv13 alert certificate required": ("tls_certfile= and tls_keyfile=", "--cert and --key"),
+}
+
+
+@pytest.mark.parametrize("text", TLS_TROUBLE)
+def test_hints_name_what_their_reader_can_change(text):
+    keywords, options = TLS_TROUBLE[text]
+    in_python = parse_address("https://localhost:1", None, None, None, Certificates())
+    on_the_command_line = attrs.evolve(in_python, spelling=COMMAND_LINE)
+    assert keywords in explained(text, in_python)
+    shown = explained(text, on_the_command_line)
+    assert "tls_" not in shown
+    assert options is None or options in shown
 
 
 def test_what_a_gateway_says_of_an_executor_is_not_taken_for_the_gateways_own_trouble():

@@ -112,12 +112,14 @@ class WebSocketTransport:
                 server_hostname=self._address.certificates.server_name,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
             ),
-            self._address.url(path),
+            self._address,
+            path,
         )
 
 
 @contextlib.asynccontextmanager
-async def _connected(connecting: Any, url: str) -> Any:
+async def _connected(connecting: Any, address: GatewayAddress, path: str) -> Any:
+    url = address.url(path)
     try:
         socket = await connecting
     except aiohttp.WSServerHandshakeError as error:
@@ -125,7 +127,8 @@ async def _connected(connecting: Any, url: str) -> Any:
             raise AccessRefused(
                 error.status,
                 error.message,
-                "the gateway does not know who calls; give a key or token as headers=",
+                "the gateway does not know who calls; "
+                f"give a valid key or token as {address.spelling.headers}",
             ) from error
         if error.status in (403, 404):
             raise NoSuchEndpoint(f"no such endpoint {url}") from error

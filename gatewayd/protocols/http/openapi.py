@@ -15,10 +15,17 @@ from gatewayd import __version__
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import (
     BadRequest,
+    ContentTypeRequired,
     DeadlineExceeded,
     ExecutorUnreachable,
+    Forbidden,
+    GatewayError,
     InvalidQuery,
+    Misdirected,
+    OriginForbidden,
     PathNotFound,
+    RateLimited,
+    Unauthenticated,
     codes_of,
 )
 from gatewayd.messages.discovery import DEFAULT, Described
@@ -43,6 +50,7 @@ _SUMMARIES: Final = {
 }
 # They may have one here, but pages and generated clients cannot send it.
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
+_REFUSAL: Final = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
 _QUERY: Final = '{ docs(data: [{text: "hello"}], execEndpoint: "/") { id text } }'
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
@@ -79,6 +87,10 @@ def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = Non
                 item.setdefault(method.lower(), operations.of(route, method))
     if full and gateway.expose_graphql_endpoint:
         paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql()}
+    for path, item in paths.items():
+        for operation in item.values():
+            operation["responses"] = {**_refusals(gateway, path, operation), **operation["responses"]}
+    # The settings that refuse others do not apply to it.
     paths["/"] = {**paths.get("/", {}), "get": _health()}
 
     document: dict[str, Any] = {
@@ -143,6 +155,24 @@ class _Operations:
             candidate, number = f"{name}_{number}", number + 1
         self._ids.add(candidate)
         return candidate
+
+
+def _refusals(gateway: GatewayConfig, path: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of an operation to callers that the gateway's settings refuse."""
+    calls_executors = path not in ("/status", "/graphql")
+    found: dict[type[GatewayError], str] = {}
+    if gateway.allowed_origins is not None and path != "/status":
+        found[OriginForbidden] = "A page asks that may not."
+        if "requestBody" in operation:
+            found[ContentTypeRequired] = "A page sends a body that is neither JSON nor protobuf."
+    if gateway.auth is not None:
+        found[Unauthenticated] = "It is not known who calls."
+        found[Forbidden] = "Whoever calls may not, or a page may not."
+    if gateway.allowed_hosts is not None:
+        found[Misdirected] = "The request is for a host of another name."
+    if gateway.rates and calls_executors:
+        found[RateLimited] = "The caller asks too often; Retry-After says when to come back."
+    return {str(codes_of(kind).http): _answer(text, _REFUSAL) for kind, text in found.items()}
 
 
 def _health() -> dict[str, Any]:

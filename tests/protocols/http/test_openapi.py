@@ -21,7 +21,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gatewayd.assets.fetch import PACKAGES
+from gatewayd.config.auth import AuthConfig
 from gatewayd.config.model import GatewayConfig
+from gatewayd.config.rates import RateRule
 from gatewayd.messages.json_form.documents import read_document
 from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, REQUEST_ID, SCORE, TARGET
 from gatewayd.messages.json_form.requests import decode_request
@@ -57,6 +59,24 @@ ODD = {
 
 def document(full: bool = True, **settings: Any) -> dict[str, Any]:
     return openapi(GatewayConfig(**settings), full=full)
+
+
+REFUSALS = {
+    "auth": ({"auth": AuthConfig()}, {"401", "403"}, {"401", "403"}),
+    "allowed_hosts": ({"allowed_hosts": ("a.example",)}, {"421"}, {"421"}),
+    "allowed_origins": ({"allowed_origins": ("https://a.example",)}, {"403", "415"}, set()),
+    "rates": ({"rates": (RateRule(requests=1.0),)}, {"429"}, set()),
+    "nothing": ({}, set(), set()),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_are_described_where_the_settings_have_them(case: str) -> None:
+    settings, post, status = REFUSALS[case]
+    paths = document(**settings)["paths"]
+    assert set(paths["/post"]["post"]["responses"]) == {"200", "422"} | post
+    assert set(paths["/status"]["get"]["responses"]) == {"200"} | status
+    assert set(paths["/"]["get"]["responses"]) == {"200"}
 
 
 def outline(document: dict[str, Any]) -> dict[str, Any]:
