@@ -16,6 +16,7 @@ from gatewayd.errors import GatewayError, RateLimited
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.counting import count_up_to
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.rope import Content
 
 log = BoundedLogger()
 
@@ -42,11 +43,11 @@ class Limited:
             return fail(error)
         return self._engine.dry_run(documents, caller=caller)
 
-    def _take(self, caller: Caller, endpoint: str, documents: bytes) -> None:
+    def _take(self, caller: Caller, endpoint: str, documents: Content) -> None:
         """Raises RateLimited, TooManyForRate, or BadRequest for documents that cannot be counted."""
         try:
             self._rates.take(
-                caller, endpoint, lambda most: count_up_to(documents, most), self._clock.seconds()
+                caller, endpoint, lambda most: count_up_to(bytes(documents), most), self._clock.seconds()
             )
         except RateLimited as error:
             log.info(

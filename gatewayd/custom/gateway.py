@@ -156,7 +156,7 @@ class Gateway:
             raise RequestRefused(str(error), codes_for(error).http, str(error)) from error
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error
-        response = Response(wire.encode_response(answer))
+        response = Response(bytes(wire.encode_response(answer)))
         if return_responses:
             return response
         if response.failed:

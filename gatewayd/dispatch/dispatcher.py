@@ -36,6 +36,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call, Request, Response
+from gatewayd.messages.rope import Content
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
 from gatewayd.waiters import Waiters
@@ -341,7 +342,7 @@ class _Run:
         if self._result is None:
             self._end_if_idle()
 
-    def _prepared(self, documents: tuple[bytes, ...], node: Node | None) -> None:
+    def _prepared(self, documents: tuple[Content, ...], node: Node | None) -> None:
         self._calls.pop(node, None)
         if not self._stopped:
             try:

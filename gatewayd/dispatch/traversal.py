@@ -35,6 +35,7 @@ from gatewayd.dispatch.topology import START, Condition, Node, Topology
 from gatewayd.messages.documents import document_ids, merge, select, sort_like
 from gatewayd.messages.endpoints import check_endpoint
 from gatewayd.messages.request import Answer, Call, Request, Response, Route
+from gatewayd.messages.rope import Content
 from gatewayd.messages.wire import Malformed, encode_call, encode_route
 from gatewayd.pb import RouteProto, StatusProto
 
@@ -72,7 +73,7 @@ class Prepare:
 
     __slots__ = ("node", "size_bytes", "work")
 
-    def __init__(self, node: Node | None, work: Callable[[], tuple[bytes, ...]], size_bytes: int) -> None:
+    def __init__(self, node: Node | None, work: Callable[[], tuple[Content, ...]], size_bytes: int) -> None:
         self.node = node
         self.work = work
         self.size_bytes = size_bytes
@@ -165,7 +166,7 @@ class Traversal:
         self._answers[index] = answer
         return self._complete(node, answer, now)
 
-    def prepared(self, node: Node | None, documents: tuple[bytes, ...], now: float) -> list[Step]:
+    def prepared(self, node: Node | None, documents: tuple[Content, ...], now: float) -> list[Step]:
         """
         Record the result of a ``Prepare``: of one node, or of the final one where ``node`` is None.
 
@@ -290,7 +291,7 @@ class Traversal:
             return True
         return not self._serves(node.name, self.request.endpoint)
 
-    def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[bytes, ...]) -> Send:
+    def _ask(self, node: Node, parts: Sequence[Answer], documents: tuple[Content, ...]) -> Send:
         """``documents`` has one entry for all ``parts`` if they were merged, else one for each."""
         self._state[node.index] = _ASKED
         self.has_called = True
@@ -324,14 +325,16 @@ class Traversal:
             self.finished = True
 
 
-def _prepare(documents: tuple[bytes, ...], condition: Condition | None, merging: bool) -> tuple[bytes, ...]:
+def _prepare(
+    documents: tuple[Content, ...], condition: Condition | None, merging: bool
+) -> tuple[Content, ...]:
     """The input of a node's call: the parts' documents, first filtered, then merged into one."""
     if condition is not None:
         documents = tuple([select(each, condition) for each in documents])
     return (merge(documents),) if merging else documents
 
 
-def _restore_order(documents: bytes, asked: bytes) -> tuple[bytes, ...]:
+def _restore_order(documents: Content, asked: Content) -> tuple[Content, ...]:
     """Branches with conditions change the order of the documents: restore that of the request."""
     return (sort_like(documents, document_ids(asked)),)
 

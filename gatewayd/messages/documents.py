@@ -14,6 +14,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.errors import GatewayError
+from gatewayd.messages.rope import Content
 from gatewayd.messages.wire import NO_DOCUMENTS
 from gatewayd.pb import DataContentProto, DocumentProto
 
@@ -30,7 +31,7 @@ class UnreadableDocuments(GatewayError):
     """The gateway would have to read these documents, and cannot; the text says why."""
 
 
-def parse(documents: bytes) -> DataContentProto:
+def parse(documents: Content) -> DataContentProto:
     """
     The message in ``documents``.
 
@@ -38,7 +39,7 @@ def parse(documents: bytes) -> DataContentProto:
     Python pickle, and loading one runs any code that its sender put there.
     """
     try:
-        content = DataContentProto.FromString(documents)
+        content = DataContentProto.FromString(bytes(documents))
     except DecodeError as error:
         raise UnreadableDocuments(f"the documents are malformed: {error}") from error
     if content.HasField("docs_bytes"):
@@ -49,22 +50,22 @@ def parse(documents: bytes) -> DataContentProto:
     return content
 
 
-def is_empty(documents: bytes) -> bool:
+def is_empty(documents: Content) -> bool:
     """Whether there are no documents, as far as can be seen without parsing."""
     return not documents or documents == NO_DOCUMENTS
 
 
-def count(documents: bytes) -> int:
+def count(documents: Content) -> int:
     """How many documents there are, without chunks and matches. Raises UnreadableDocuments."""
     return 0 if is_empty(documents) else len(parse(documents).docs.docs)
 
 
-def document_ids(documents: bytes) -> list[str]:
+def document_ids(documents: Content) -> list[str]:
     """The ids in order, ``""`` for a document without one. Raises UnreadableDocuments."""
     return [] if is_empty(documents) else [document.id for document in parse(documents).docs.docs]
 
 
-def merge(parts: Sequence[bytes]) -> bytes:
+def merge(parts: Sequence[Content]) -> Content:
     """
     The documents of all parts in one, as a join without ``no_reduce`` gets them (spec dispatch.md).
 
@@ -85,7 +86,7 @@ def merge(parts: Sequence[bytes]) -> bytes:
     return base.SerializeToString()
 
 
-def select(documents: bytes, condition: Callable[[DocumentProto], bool]) -> bytes:
+def select(documents: Content, condition: Callable[[DocumentProto], bool]) -> Content:
     """The documents for which ``condition`` holds, in their order. Raises UnreadableDocuments."""
     if is_empty(documents):
         return documents
@@ -96,7 +97,7 @@ def select(documents: bytes, condition: Callable[[DocumentProto], bool]) -> byte
     return _serialise(kept)
 
 
-def sort_like(documents: bytes, ids: Sequence[str]) -> bytes:
+def sort_like(documents: Content, ids: Sequence[str]) -> Content:
     """
     The documents in the order of their ids in ``ids``; unknown ones last, in their order.
 

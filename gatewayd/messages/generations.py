@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewayd.errors import BadRequest
+from gatewayd.messages.rope import Content
 
 _FIRST: Final = 0x0A  # field 1, length-delimited
 _SECOND: Final = 0x12
@@ -26,7 +27,7 @@ class ForeignDocuments(BadRequest):
         )
 
 
-def check_generation(content: bytes) -> None:
+def check_generation(content: Content) -> None:
     """
     Look at a DataContentProto's first document that is not empty.
 
@@ -38,7 +39,7 @@ def check_generation(content: bytes) -> None:
         raise ForeignDocuments
 
 
-def _first_document_is_a_map(content: bytes) -> bool:
+def _first_document_is_a_map(content: Content) -> bool:
     """Follow the lengths: the list of documents, its first document, that one's first entry and its key."""
     end = len(content)
     position = 0
@@ -64,7 +65,7 @@ def _first_document_is_a_map(content: bytes) -> bool:
     return position + size == end
 
 
-def varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+def varint(content: Content, position: int, end: int) -> tuple[int, int]:
     """The varint at ``position`` and the position after it; past the end of ``content`` if it is cut off."""
     value = shift = 0
     while position < end and shift < 35:

@@ -4,7 +4,8 @@ What moves through the gateway: Request, Call, Answer, Route, Response.
 All are values that nobody changes (``gatewayd.values``). What the gateway does not need to read stays
 serialised: ``documents`` is the content of field 4 of a DataRequestProto, ``parameters`` a
 ``google.protobuf.Struct``, ``status`` a ``StatusProto``, each as the bytes that came from the wire (spec
-wire.md). Empty bytes are the empty message, and a status of no bytes is success.
+wire.md). Empty bytes are the empty message, and a status of no bytes is success. Long documents and messages
+are ropes (``rope.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import attrs
 
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
+from gatewayd.messages.rope import Content
 from gatewayd.values import value
 
 
@@ -32,7 +34,7 @@ class Request:
     endpoint: str
     target: str = ""
     parameters: bytes = b""
-    documents: bytes = b""
+    documents: Content = b""
     routes: tuple[bytes, ...] = ()
     timeout_s: float | None = None
     headers: Headers = attrs.field(default=(), repr=False)
@@ -49,7 +51,7 @@ class Answer:
     client.
     """
 
-    documents: bytes
+    documents: Content
     parameters: bytes = b""
     routes: tuple[bytes, ...] = ()
     status: bytes = b""
@@ -67,7 +69,7 @@ class Call:
     the client's request.
     """
 
-    messages: tuple[bytes, ...]
+    messages: tuple[Content, ...]
     endpoint: str
     listed: bool = False
     headers: Headers = attrs.field(default=(), repr=False)
@@ -100,7 +102,7 @@ class Response:
 
     request_id: str
     endpoint: str
-    documents: bytes
+    documents: Content
     parameters: bytes | None = b""
     routes: tuple[Route, ...] = ()
     status: bytes = b""

@@ -3,14 +3,15 @@ Requests, answers and responses to and from the bytes of a DataRequestProto.
 
 The four fields are split by hand, which makes pass-through cheap: the documents (field 4) are sliced out of
 the message and put into the next one unchanged, and parameters and routes are parsed only where they are
-needed. Only the header is decoded, by protobuf where ``header_codec`` finds something unusual in it.
+needed. Only the header is decoded, by protobuf where ``header_codec`` finds something unusual in it. Of long
+messages, which are ropes, the documents are not even copied.
 Everything here is pure; the field numbers are those of proto/jina.proto.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -19,7 +20,10 @@ from gatewayd.messages import header_codec
 from gatewayd.messages.generations import check_generation
 from gatewayd.messages.headers import Headers, joined
 from gatewayd.messages.request import Answer, Request, Response, Route
+from gatewayd.messages.rope import LONG_BYTES, Content, Rope, concatenated
 from gatewayd.pb import HeaderProto, RouteProto
+
+C = TypeVar("C", bound=Content)
 
 HEADER: Final = 0x0A  # field 1, length-delimited, and so on: number << 3 | 2
 PARAMETERS: Final = 0x12
@@ -30,18 +34,23 @@ _FIELDS: Final = frozenset({HEADER, PARAMETERS, ROUTE, DATA})
 # DataContentProto with its docs present and empty: what an answer without documents carries.
 NO_DOCUMENTS: Final = b"\x0a\x00"
 
+# A rope with more fields than this is joined: to walk through pieces is slow.
+_FIELDS_OF_A_ROPE: Final = 64
+
 
 class Malformed(Unparsable):
     """The bytes are not a protobuf message of the expected type."""
 
 
-def decode_request(message: bytes) -> Request:
+def decode_request(message: Content) -> Request:
     """
     Split a client's DataRequestProto. No bytes at all are an empty request.
 
     Raises Malformed, or ForeignDocuments for those of docarray 0.30 and later.
     """
-    header_bytes, parameters, routes, documents = split(message)
+    header_bytes, parameters, routes, documents = (
+        split(message) if isinstance(message, bytes) else _split_rope(message)
+    )
     if documents:
         check_generation(documents)
     known = header_codec.read_request_header(header_bytes)
@@ -60,13 +69,15 @@ def decode_request(message: bytes) -> Request:
     )
 
 
-def decode_answer(message: bytes, is_error: bool = False, headers: Headers = ()) -> Answer:
+def decode_answer(message: Content, is_error: bool = False, headers: Headers = ()) -> Answer:
     """
     Split an Executor's DataRequestProto; ``is_error`` is the trailing metadata's flag.
 
     Raises Malformed.
     """
-    header_bytes, parameters, routes, documents = split(message)
+    header_bytes, parameters, routes, documents = (
+        split(message) if isinstance(message, bytes) else _split_rope(message)
+    )
     status, failed = b"", is_error
     if is_error or not header_codec.is_success(header_bytes):
         header = _header(header_bytes)
@@ -76,7 +87,7 @@ def decode_answer(message: bytes, is_error: bool = False, headers: Headers = ())
     return Answer(documents or b"", parameters or b"", routes, status, failed, headers)
 
 
-def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
+def encode_call(request_id: str, endpoint: str, answer: Answer) -> Content:
     """
     The DataRequestProto that an Executor gets: the target is always present and empty.
 
@@ -89,15 +100,17 @@ def encode_call(request_id: str, endpoint: str, answer: Answer) -> bytes:
         parts += field(ROUTE, route)
     if answer.documents:
         parts += field(DATA, answer.documents)
-    return b"".join(parts)
+    if len(answer.documents) > LONG_BYTES:
+        return concatenated(parts)
+    return b"".join(parts)  # type: ignore[arg-type]
 
 
-def encode_call_list(messages: Iterable[bytes]) -> bytes:
+def encode_call_list(messages: Iterable[Content]) -> Content:
     """A DataRequestListProto of messages made by ``encode_call``."""
-    parts: list[bytes] = []
+    parts: list[Content] = []
     for message in messages:
         parts += field(HEADER, message)
-    return b"".join(parts)
+    return concatenated(parts)
 
 
 def encode_request(request: Request) -> bytes:
@@ -113,11 +126,11 @@ def encode_request(request: Request) -> bytes:
     for route in request.routes:
         parts += field(ROUTE, route)
     if request.documents:
-        parts += field(DATA, request.documents)
+        parts += field(DATA, bytes(request.documents))
     return b"".join(parts)
 
 
-def encode_response(response: Response) -> bytes:
+def encode_response(response: Response) -> Content:
     """The DataRequestProto that a client gets (spec grpc.md, Answer)."""
     parts = _header_field(response.request_id, response.endpoint, response.status, response.headers)
     if response.parameters is not None:
@@ -125,7 +138,9 @@ def encode_response(response: Response) -> bytes:
     for route in response.routes:
         parts += field(ROUTE, encode_route(route))
     parts += field(DATA, response.documents or NO_DOCUMENTS)
-    return b"".join(parts)
+    if len(response.documents) > LONG_BYTES:
+        return concatenated(parts)
+    return b"".join(parts)  # type: ignore[arg-type]
 
 
 def encode_request_id(request_id: str) -> bytes:
@@ -148,7 +163,7 @@ def encode_route(route: Route) -> bytes:
     return message.SerializeToString()
 
 
-def _header_field(request_id: str, endpoint: str, status: bytes, headers: Headers) -> list[bytes]:
+def _header_field(request_id: str, endpoint: str, status: bytes, headers: Headers) -> list[Content]:
     """The first field of a message with these in its header, and the target empty."""
     if not status and not headers:
         known = header_codec.header_field(request_id, endpoint)
@@ -204,8 +219,31 @@ def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes
     return header, parameters, tuple(routes), documents
 
 
-def _skip(message: bytes, position: int) -> int:
-    """The position after an unknown field, by the wire types of protobuf's encoding."""
+def _split_rope(rope: Rope) -> tuple[bytes, bytes | None, tuple[bytes, ...], Content | None]:
+    """``split``, with the documents in the pieces in which they came."""
+    rest: list[bytes] = []  # all fields but the documents
+    documents: list[Content] = []
+    position, end = 0, len(rope)
+    fields = 0
+    while position < end:
+        fields += 1
+        if fields > _FIELDS_OF_A_ROPE:
+            return split(bytes(rope))
+        begin = position
+        if rope[position] == DATA:
+            start, position = _length_delimited(rope, position + 1)
+            documents.append(rope.between(start, position))
+        else:
+            position = _skip(rope, position)
+            rest.append(bytes(rope.between(begin, position)))
+    header, parameters, routes, _ = split(b"".join(rest))
+    if not documents:
+        return header, parameters, routes, None
+    return header, parameters, routes, documents[0] if len(documents) == 1 else concatenated(documents)
+
+
+def _skip(message: Content, position: int) -> int:
+    """The position after a field, by the wire types of protobuf's encoding."""
     tag, position = _varint(message, position)
     kind, number = tag & 7, tag >> 3
     if number == 0 or (1 <= number <= 4 and kind != 2):
@@ -225,7 +263,7 @@ def _skip(message: bytes, position: int) -> int:
     return position
 
 
-def _length_delimited(message: bytes, position: int) -> tuple[int, int]:
+def _length_delimited(message: Content, position: int) -> tuple[int, int]:
     length, start = _varint(message, position)
     stop = start + length
     if stop > len(message):
@@ -233,7 +271,7 @@ def _length_delimited(message: bytes, position: int) -> tuple[int, int]:
     return start, stop
 
 
-def _varint(message: bytes, position: int) -> tuple[int, int]:
+def _varint(message: Content, position: int) -> tuple[int, int]:
     value = shift = 0
     try:
         while True:
@@ -249,7 +287,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         raise Malformed("not a DataRequestProto: it ends within a number") from None
 
 
-def field(tag: int, value: bytes) -> tuple[bytes, bytes]:
+def field(tag: int, value: C) -> tuple[bytes, C]:
     """The tag with its length, and ``value`` as it is: two parts, so that large ones are copied once."""
     length = len(value)
     if length < 0x80:

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from gatewayd.messages.headers import AllowList, Headers
+from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, in_pieces
 from gatewayd.rpc.headers import Field, encode
 from gatewayd.rpc.http2 import Broken, Stream
 
@@ -246,7 +247,7 @@ class Unary(Stream):
     )
 
     def __init__(
-        self, block: bytes, lead: bytes, body: bytes, limit_bytes: int, *, stream: bool = False
+        self, block: bytes, lead: bytes, body: Content, limit_bytes: int, *, stream: bool = False
     ) -> None:
         Stream.__init__(self, block, lead, body)
         self.limit_bytes = limit_bytes
@@ -254,18 +255,18 @@ class Unary(Stream):
         self._stream = stream
         self._head: AnswerHead | None = None
         self._interim = 0
-        self._message: bytes | None = None
+        self._message: Content | None = None
         self._compressed = False
         # Bytes of the prefix, and then pieces of the message after it.
         self._rest = b""
-        self._parts: list[bytes] | None = None
+        self._parts: list[Buffer] | None = None
         self._have = 0
         self._need = 0
 
     # -- the two outcomes -----------------------------------------------------------------------------
 
     def answered(
-        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+        self, message: Content, compressed: bool, encoding: str, is_error: bool, headers: Headers
     ) -> None:
         """The call has its answer, ``compressed`` with ``encoding`` or not."""
         raise NotImplementedError
@@ -317,7 +318,7 @@ class Unary(Stream):
         else:
             self._end(CallError("INTERNAL", "the server sends headers in the middle of an answer"), ended)
 
-    def on_data(self, data: bytes, ended: bool) -> None:
+    def on_data(self, data: Buffer, ended: bool) -> None:
         if self.over:
             return
         if self._head is None:
@@ -343,7 +344,7 @@ class Unary(Stream):
             lost = broken.reached and code == "UNAVAILABLE"
             self._fail(CallError(code, broken.why, reached=broken.reached, lost=lost))
 
-    def _begin_message(self, data: bytes, ended: bool) -> None:
+    def _begin_message(self, data: Buffer, ended: bool) -> None:
         if self._message is not None:
             if data and not self._stream:
                 self._end(CallError("INTERNAL", "the server sends more than one answer"), ended)
@@ -351,7 +352,7 @@ class Unary(Stream):
         if self._rest:
             data = self._rest + data
         if len(data) < 5:
-            self._rest = data
+            self._rest = bytes(data)
             return
         size = int.from_bytes(data[1:5], "big")
         if size > self.limit_bytes:
@@ -360,14 +361,15 @@ class Unary(Stream):
             self._end(CallError("INTERNAL", "the server's answer is not gRPC"), ended)
         elif len(data) == 5 + size:
             self._compressed = data[0] == 1
-            self._message = data[5:]
+            short = size <= LONG_BYTES and isinstance(data, bytes)
+            self._message = bytes(data[5:]) if short else in_pieces([memoryview(data)[5:]])
             self._rest = b""
             if self._stream:
                 self.on_first()
         else:
             self._compressed = data[0] == 1
             self._rest = b""
-            self._parts = [data[5:]]
+            self._parts = [memoryview(data)[5:]]
             self._have = len(data) - 5
             self._need = size
             if self._have >= size:
@@ -382,7 +384,7 @@ class Unary(Stream):
                 self._end(CallError("INTERNAL", "the server sends more than one answer"), ended)
                 return
             parts[-1] = parts[-1][:-surplus]
-        self._message = b"".join(parts)
+        self._message = in_pieces(parts)
         if self._stream:
             self.on_first()
 

@@ -26,6 +26,7 @@ from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.rope import Content
 from gatewayd.offload import Offload, is_small
 from gatewayd.pb import EndpointsProto
 from gatewayd.rpc.call import (
@@ -207,8 +208,8 @@ class Channel:
         self._on_state(state)
 
 
-def _endpoints(message: bytes, is_error: bool, headers: Headers) -> Described:
-    told = EndpointsProto.FromString(message)
+def _endpoints(message: Content, is_error: bool, headers: Headers) -> Described:
+    told = EndpointsProto.FromString(bytes(message))
     return {endpoint: told.descriptions.get(endpoint, "") for endpoint in told.endpoints}
 
 
@@ -236,9 +237,9 @@ class _Exchange(Unary):
         channel: Channel,
         path: str,
         endpoint: str,
-        message: bytes,
+        message: Content,
         deadline_s: float | None,
-        decode: Callable[[bytes, bool, Headers], Any],
+        decode: Callable[[Content, bool, Headers], Any],
         on_answer: Callable[[Any], object],
         on_failure: Callable[[Exception], object],
         headers: Headers,
@@ -268,9 +269,9 @@ class _Exchange(Unary):
         if compression == "none" or not message:
             self._send(message, compressed=False)
         elif is_small(len(message)):
-            self._send_compressed(compress(message, compression))
+            self._send_compressed(compress(bytes(message), compression))
         else:
-            compressing = channel.offload(compress, message, compression)
+            compressing = channel.offload(compress, bytes(message), compression)
             compressing.addCallback(self._send_compressed).addErrback(self._broken)
 
     def cancel(self) -> None:
@@ -290,7 +291,7 @@ class _Exchange(Unary):
         smaller = len(compressed) < len(self._request)
         self._send(compressed if smaller else self._request, compressed=smaller)
 
-    def _send(self, content: bytes, *, compressed: bool) -> None:
+    def _send(self, content: Content, *, compressed: bool) -> None:
         if self.over:  # cancelled, or out of time, while it was compressed
             return
         channel, left_s = self._channel, None
@@ -310,7 +311,7 @@ class _Exchange(Unary):
     # -- Unary ----------------------------------------------------------------------------------------
 
     def answered(
-        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+        self, message: Content, compressed: bool, encoding: str, is_error: bool, headers: Headers
     ) -> None:
         if self._tick or self._trailers_timer is not None:
             self._stop_timers()
@@ -322,9 +323,9 @@ class _Exchange(Unary):
             return
         limit_bytes = self.limit_bytes
         if is_small(len(message)):
-            expanding = maybeDeferred(expand, message, encoding, limit_bytes)
+            expanding = maybeDeferred(expand, bytes(message), encoding, limit_bytes)
         else:
-            expanding = self._channel.offload(expand, message, encoding, limit_bytes)
+            expanding = self._channel.offload(expand, bytes(message), encoding, limit_bytes)
         expanding.addCallback(self._deliver, is_error, headers).addErrback(self._broken)
 
     def failed(self, error: CallError) -> None:
@@ -360,7 +361,7 @@ class _Exchange(Unary):
 
     # -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, message: bytes, is_error: bool, headers: Headers) -> None:
+    def _deliver(self, message: Content, is_error: bool, headers: Headers) -> None:
         if self._delivered:  # cancelled while it was expanded
             return
         try:

@@ -7,10 +7,11 @@ next piece when its transport can take one.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
+from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, Rope
 from gatewayd.rpc.frames import (
     DATA,
     FLOW_CONTROL_ERROR,
@@ -23,24 +24,55 @@ from gatewayd.rpc.frames import (
 MAX_WINDOW: Final = 2**31 - 1
 # What every window is until the peer says otherwise.
 DEFAULT_WINDOW: Final = 65535
-# The most that is written at once for one stream, so that a large body does not hold up the others.
+# The most that is written at once for one stream, so that a large body does not hold up the others; and if
+# there are none.
 _TURN_BYTES: Final = 1 << 16
+_ALONE_BYTES: Final = 1 << 18
+
+
+class Unsent:
+    """What is left of a message: a ``lead``, and the ``body`` in its pieces, which are not copied."""
+
+    __slots__ = ("_at", "_pieces", "left")
+
+    def __init__(self, lead: bytes, body: Content) -> None:
+        self.left = len(lead) + len(body)
+        pieces = body.pieces if isinstance(body, Rope) else (body,)
+        self._pieces: deque[Buffer] = deque((lead, *pieces))
+        self._at = 0  # where what is left of the first piece begins
+
+    def take(self, size: int, into: list[Buffer]) -> None:
+        """Append the next ``size`` bytes, which must be left."""
+        self.left -= size
+        pieces, at = self._pieces, self._at
+        while size:
+            piece = pieces[0]
+            have = len(piece) - at
+            if have > size:
+                into.append(memoryview(piece)[at : at + size])
+                at += size
+                break
+            if have:
+                into.append(memoryview(piece)[at:] if at else piece)
+            pieces.popleft()
+            at = 0
+            size -= have
+        self._at = at
 
 
 class Body(Protocol):
     """
     A stream whose body is sent.
 
-    ``lead`` and ``unsent`` are what is left of it, ``unsent`` None when nothing is. ``window`` is what the
-    peer still allows for this stream. ``end_flag`` is END_STREAM where the end of the body ends the stream.
+    ``unsent`` is what is left of it, None when nothing is. ``window`` is what the peer still allows for this
+    stream. ``end_flag`` is END_STREAM where the end of the body ends the stream.
     """
 
     end_flag: int
 
     stream_id: int
     window: int
-    lead: bytes
-    unsent: memoryview | None
+    unsent: Unsent | None
 
 
 B = TypeVar("B", bound=Body)
@@ -51,15 +83,16 @@ class Outgoing(Generic[B]):
     The windows of one connection, and the bodies that wait for them, served a piece each in turn.
 
     ``window`` is the connection's, ``initial_window`` and ``max_frame`` are the peer's settings. ``waiting``
-    holds streams with something unsent whose own windows allow to send it.
+    holds streams with something unsent whose own windows allow to send it. What is larger than
+    ``most_at_once`` is not to be sent in one frame that is joined.
     """
 
-    __slots__ = ("initial_window", "max_frame", "waiting", "window")
+    __slots__ = ("initial_window", "max_frame", "most_at_once", "waiting", "window")
 
     def __init__(self) -> None:
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
-        self.max_frame = SMALLEST_FRAME
+        self.max_frame = self.most_at_once = SMALLEST_FRAME
         self.waiting: OrderedDict[B, None] = OrderedDict()
 
     def add(self, stream: B) -> None:
@@ -67,40 +100,33 @@ class Outgoing(Generic[B]):
         if stream.unsent is not None and stream.window > 0:
             self.waiting[stream] = None
 
-    def next_piece(self) -> bytes:
-        """DATA frames of the stream whose turn it is. Needs one ``waiting`` and an open ``window``."""
+    def next_piece(self, into: list[Buffer]) -> int:
+        """
+        Append DATA frames of the stream whose turn it is; returns how many bytes of its body.
+
+        Needs one ``waiting`` and an open ``window``.
+        """
         stream, _ = self.waiting.popitem(last=False)
         unsent = stream.unsent
         if unsent is None:
-            return b""
-        lead = stream.lead
-        total = len(lead) + len(unsent)
-        turn = min(_TURN_BYTES, total, self.window, stream.window)
+            return 0
+        most = _TURN_BYTES if self.waiting else _ALONE_BYTES
+        turn = left = min(most, unsent.left, self.window, stream.window)
         self.window -= turn
         stream.window -= turn
-        pieces: list[bytes | memoryview] = []
-        left = turn
         while True:
             size = min(left, self.max_frame)
             left -= size
-            last = not left and turn == total
-            flags = stream.end_flag if last else 0
-            pieces.append(FRAME.pack(size >> 8, size & 255, DATA, flags, stream.stream_id))
-            if lead:
-                pieces.append(lead[:size])
-                size -= len(lead[:size])
-                lead = lead[len(pieces[-1]) :]
-            pieces.append(unsent[:size])
-            unsent = unsent[size:]
+            flags = stream.end_flag if size == unsent.left else 0
+            into.append(FRAME.pack(size >> 8, size & 255, DATA, flags, stream.stream_id))
+            unsent.take(size, into)
             if not left:
                 break
-        stream.lead = lead
-        if turn == total:
-            stream.unsent = None
-        else:
-            stream.unsent = unsent
+        if unsent.left:
             self.add(stream)
-        return b"".join(pieces)
+        else:
+            stream.unsent = None
+        return turn
 
     def set_initial_window(self, size: int, streams: Iterable[B]) -> None:
         """A setting of the peer, which changes the windows of all open ``streams``. Raises Violation."""
@@ -122,3 +148,4 @@ class Outgoing(Generic[B]):
         if not SMALLEST_FRAME <= size < 1 << 24:
             raise Violation(PROTOCOL_ERROR, f"frames of {size} bytes")
         self.max_frame = size
+        self.most_at_once = min(size, LONG_BYTES)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, Protocol
 
+from gatewayd.messages.rope import Buffer
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 DATA: Final = 0
@@ -50,6 +52,8 @@ SMALLEST_FRAME: Final = 16384
 
 # Of a DATA frame that arrives in pieces, each that is handed on has at least so much, but for the last.
 _LEAST_PIECE: Final = 512
+# What is shorter is copied out of what was received: a view costs more, and keeps all of it in memory.
+_LONG_PIECE: Final = 1 << 14
 
 # Flags without which HEADERS is a whole block and nothing else; with END_HEADERS, which it needs.
 _UNUSUAL_HEADERS: Final = END_HEADERS | PADDED | WITH_PRIORITY
@@ -92,17 +96,25 @@ def header_frames(stream_id: int, block: bytes, max_frame: int, *, ended: bool =
     )
 
 
-def unpadded(payload: bytes) -> bytes:
+def unpadded(payload: Buffer) -> Buffer:
     """The content of a PADDED frame. Raises Violation."""
     if not payload or payload[0] >= len(payload):
         raise Violation(PROTOCOL_ERROR, "the padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]
 
 
+def _piece(data: bytes, begin: int, end: int) -> Buffer:
+    """A part of ``data``: a view where that is long, and keeps at most twice its own size in memory."""
+    size = end - begin
+    if size < _LONG_PIECE or 2 * size < len(data):
+        return data[begin:end]
+    return data if size == len(data) else memoryview(data)[begin:end]
+
+
 class FrameHandler(Protocol):
     """What a FrameReader hands frames to. Every method may raise Violation."""
 
-    def on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         """A DATA frame, or a part of one without END_STREAM. Padding is still in a PADDED one."""
 
     def on_block(self, stream_id: int, ended: bool, block: bytes) -> None:
@@ -118,8 +130,9 @@ class FrameReader:
     """
     Cuts what a connection receives into frames.
 
-    The connection sets ``ready`` when the peer's first SETTINGS have been handled (nothing else is accepted
-    before), and ``closed`` to stop in the middle of what was received.
+    ``frame_bytes`` bounds frames, and ``whole_bytes`` those that are kept until they are complete: all but
+    plain DATA. The connection sets ``ready`` when the peer's first SETTINGS have been handled (nothing else
+    is accepted before), and ``closed`` to stop in the middle of what was received.
     """
 
     __slots__ = (
@@ -134,6 +147,7 @@ class FrameReader:
         "_parts",
         "_peer",
         "_unfinished",
+        "_whole_bytes",
         "closed",
         "ready",
     )
@@ -145,6 +159,7 @@ class FrameReader:
         frame_bytes: int,
         block_bytes: int,
         block_frames: int,
+        whole_bytes: int | None = None,
         peer: str = "server",
     ) -> None:
         self.ready = False
@@ -152,6 +167,7 @@ class FrameReader:
         self._handler = handler
         self._peer = peer
         self._frame_bytes = frame_bytes
+        self._whole_bytes = frame_bytes if whole_bytes is None else whole_bytes
         self._block_bytes = block_bytes
         self._block_frames = block_frames
         # The beginning of a frame, in pieces; how much of it is there, and how much is needed to go on.
@@ -166,29 +182,26 @@ class FrameReader:
 
     def feed(self, data: bytes) -> None:
         """Hand on every whole frame, and keep the rest for the next time. Raises Violation."""
-        if self._parts:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._parts)
-            self._parts.clear()
         at, end = 0, len(data)
-        most, handler = self._frame_bytes, self._handler
+        if self._parts:
+            at = self._complete(data)
+            if at == end or self.closed:
+                return
+        most, handler = self._whole_bytes, self._handler
         self._need = 9
         if self._unfinished is not None:
             missing = self._unfinished[2]
-            if end < _LEAST_PIECE and end < missing:
-                self._keep(data, min(missing, _LEAST_PIECE))
+            if end - at < _LEAST_PIECE and end - at < missing:
+                self._keep(data[at:], min(missing, _LEAST_PIECE))
                 return
-            at = self._more_data(data)
+            at = self._more_data(data, at)
         while end - at >= 9 and not self.closed:
             high, low, kind, flags, stream_id = FRAME.unpack_from(data, at)
             length = high << 8 | low
             if not self.ready and (kind != SETTINGS or flags & ACK or length > most):
                 raise Violation(PROTOCOL_ERROR, f"the {self._peer} does not speak HTTP/2")
             if length > most:
-                raise Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
+                self._check_long(length, plain=kind == DATA and not flags & PADDED)
             after = at + 9 + length
             if after > end:
                 self._need = 9 + length
@@ -197,30 +210,56 @@ class FrameReader:
                     if end - at >= 9 + _LEAST_PIECE:
                         self._need = 9
                         self._unfinished = (flags, stream_id & MAX_ID, length)
-                        at += 9 + self._more_data(data[at + 9 :])
+                        at = self._more_data(data, at + 9)
                     else:
                         self._need = 9 + min(length, _LEAST_PIECE)
                 break
-            payload = data[at + 9 : after]
-            at = after
+            begin, at = at + 9, after
             stream_id &= MAX_ID
             if self._block is not None and kind != CONTINUATION:
                 raise Violation(PROTOCOL_ERROR, "a header block was interrupted")
             if kind == DATA:
-                handler.on_data(flags, stream_id, payload)
+                if length >= _LONG_PIECE:
+                    handler.on_data(flags, stream_id, _piece(data, begin, after))
+                else:
+                    handler.on_data(flags, stream_id, data[begin:after])
             elif kind == HEADERS:
                 if flags & _UNUSUAL_HEADERS == END_HEADERS:
-                    handler.on_block(stream_id, flags & END_STREAM != 0, payload)
+                    handler.on_block(stream_id, flags & END_STREAM != 0, data[begin:after])
                 else:
-                    self._on_headers(flags, stream_id, payload)
+                    self._on_headers(flags, stream_id, data[begin:after])
             elif kind == WINDOW_UPDATE:
-                handler.on_window_update(stream_id, payload)
+                handler.on_window_update(stream_id, data[begin:after])
             elif kind == CONTINUATION:
-                self._on_continuation(flags, stream_id, payload)
+                self._on_continuation(flags, stream_id, data[begin:after])
             else:
-                handler.on_other(kind, flags, stream_id, payload)
+                handler.on_other(kind, flags, stream_id, data[begin:after])
         if at < end and not self.closed:
             self._keep(data[at:] if at else data, self._need)
+
+    def _check_long(self, length: int, *, plain: bool) -> None:
+        most = self._frame_bytes
+        if length > most:
+            raise Violation(FRAME_SIZE_ERROR, f"a frame of {length} bytes where {most} are allowed")
+        if not plain:
+            raise Violation(ENHANCE_YOUR_CALM, f"a frame of {length} bytes that is not plain data")
+
+    def _complete(self, data: bytes) -> int:
+        """Go on with what is kept; returns how much of ``data`` that took."""
+        at, end = 0, len(data)
+        while self._parts:
+            missing = self._need - self._have
+            if end - at < missing:
+                self._parts.append(data[at:])
+                self._have += end - at
+                return end
+            # Of much data only what the kept piece lacks is joined to it.
+            after = end if end - at < _LONG_PIECE else at + missing
+            whole = b"".join((*self._parts, data[at:after]))
+            self._parts.clear()
+            at = after
+            self.feed(whole)
+        return at
 
     def _keep(self, rest: bytes, need: int) -> None:
         self._parts.append(rest)
@@ -237,23 +276,23 @@ class FrameReader:
         self._parts.clear()
         del self._handler
 
-    def _more_data(self, data: bytes) -> int:
-        """Hand on what was received of the unfinished DATA frame; returns how much of ``data`` that is."""
+    def _more_data(self, data: bytes, at: int) -> int:
+        """Hand on what was received of the unfinished DATA frame; returns where that ends in ``data``."""
         assert self._unfinished is not None
         flags, stream_id, missing = self._unfinished
-        size = len(data)
-        if size < missing:
-            self._unfinished = (flags, stream_id, missing - size)
-            self._handler.on_data(flags & ~END_STREAM, stream_id, data)
-            return size
+        end = len(data)
+        if end - at < missing:
+            self._unfinished = (flags, stream_id, missing - (end - at))
+            self._handler.on_data(flags & ~END_STREAM, stream_id, _piece(data, at, end))
+            return end
         self._unfinished = None
-        self._handler.on_data(flags, stream_id, data[:missing])
-        return missing
+        self._handler.on_data(flags, stream_id, _piece(data, at, at + missing))
+        return at + missing
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & (PADDED | WITH_PRIORITY):
             if flags & PADDED:
-                payload = unpadded(payload)
+                payload = bytes(unpadded(payload))
             if flags & WITH_PRIORITY:
                 if len(payload) < 5:
                     raise Violation(FRAME_SIZE_ERROR, "HEADERS are too short for their priority")

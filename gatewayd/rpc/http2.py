@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
-from gatewayd.rpc.flow_control import DEFAULT_WINDOW, MAX_WINDOW, Outgoing
+from gatewayd.messages.rope import Buffer, Content
+from gatewayd.rpc.flow_control import DEFAULT_WINDOW, MAX_WINDOW, Outgoing, Unsent
 from gatewayd.rpc.frames import (
     ACK,
     CANCEL,
@@ -61,6 +62,9 @@ from gatewayd.rpc.frames import (
 )
 from gatewayd.rpc.headers import Blocks, BlockTooLarge, Unreadable
 
+# What is collected before it is written.
+_WRITE_BYTES: Final = 1 << 18
+
 
 @attrs.frozen
 class Limits:
@@ -94,7 +98,7 @@ class Stream:
 
     end_flag = END_STREAM
 
-    def __init__(self, block: bytes, lead: bytes, body: bytes) -> None:
+    def __init__(self, block: bytes, lead: bytes, body: Content) -> None:
         self.block = block
         self.lead = lead
         self.body = body
@@ -102,13 +106,13 @@ class Stream:
         self.stream_id = 0  # 0 while it waits, and again when it is over
         self.window = 0
         self.credit = 0
-        self.unsent: memoryview | None = None
+        self.unsent: Unsent | None = None
 
     def on_headers(self, fields: Any, ended: bool) -> None:
         """The answer's head, or its trailers, as ``Blocks`` has decoded them."""
         raise NotImplementedError
 
-    def on_data(self, data: bytes, ended: bool) -> None:
+    def on_data(self, data: Buffer, ended: bool) -> None:
         """A piece of the answer's content; empty only at the end."""
         raise NotImplementedError
 
@@ -136,6 +140,9 @@ class StreamOwner(Protocol):
 
     def write(self, data: bytes) -> None:
         """May call ``pause`` before it returns."""
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        """Several pieces, in order: as ``write``, but large ones should not be copied."""
 
     def on_ready(self) -> None:
         """The server's settings have arrived."""
@@ -171,6 +178,7 @@ class Connection:
         self._next_id = 1
         self._paused = False
         self._corked: list[bytes] | None = None
+        self._heads: list[Buffer] = []  # header blocks that are written with the bodies behind them
         self._noise = 0
         self._max_streams = MAX_ID  # a setting of the server's
         self._outgoing: Outgoing[Stream] = Outgoing()
@@ -207,7 +215,7 @@ class Connection:
             self._waiting[stream] = None
         else:
             self._open(stream)
-            if self._outgoing.waiting:
+            if self._outgoing.waiting or self._heads:
                 self._pump()
 
     def cancel(self, stream: Stream, code: int = CANCEL) -> None:
@@ -255,6 +263,7 @@ class Connection:
         # Callbacks may call back into us, so leave a consistent state first.
         self._streams.clear()
         self._outgoing.waiting.clear()
+        self._heads.clear()
         self._reader.clear()
         for stream in streams:
             stream.stream_id = 0
@@ -278,9 +287,11 @@ class Connection:
         block, lead, body = stream.block, stream.lead, stream.body
         size = len(lead) + len(body)
         length = len(block)
-        most = outgoing.max_frame
+        most = outgoing.most_at_once
         if length <= most and size <= most and size <= outgoing.window and size <= window:
             outgoing.window -= size
+            if self._heads:
+                self._write_heads()
             emit = self._owner.write if self._corked is None else self._corked.append
             # One write for both frames, without a copy of the body on the way.
             emit(
@@ -290,14 +301,18 @@ class Connection:
                         block,
                         FRAME.pack(size >> 8, size & 255, DATA, END_STREAM, stream_id),
                         lead,
-                        body,
+                        bytes(body),
                     )
                 )
             )
         else:
-            self._emit(header_frames(stream_id, block, most))
-            stream.unsent = memoryview(body)
+            head = header_frames(stream_id, block, outgoing.max_frame)
+            stream.unsent = Unsent(lead, body)
             outgoing.add(stream)
+            if self._corked is None:
+                self._heads.append(head)
+            else:
+                self._corked.append(head)
         if self._next_id > MAX_ID:
             self._leave(NO_ERROR, b"stream ids are used up")
 
@@ -314,16 +329,29 @@ class Connection:
             return  # ``receive`` pumps when it is done
         self._open_waiting()
         outgoing = self._outgoing
-        while outgoing.waiting and outgoing.window > 0 and not self._paused:
-            self._emit(outgoing.next_piece())
+        while True:
+            buffers, self._heads = self._heads, []
+            size = 0
+            while outgoing.waiting and outgoing.window > 0 and size < _WRITE_BYTES and not self._paused:
+                size += outgoing.next_piece(buffers)
+            if not buffers:
+                return
+            self._owner.write_all(buffers)
 
     def _emit(self, data: bytes) -> None:
         if self.closed:
             return
+        if self._heads:
+            self._write_heads()
         if self._corked is None:
             self._owner.write(data)
         else:
             self._corked.append(data)
+
+    def _write_heads(self) -> None:
+        """Before anything else: streams have to be opened in the order of their numbers."""
+        heads, self._heads = self._heads, []
+        self._owner.write_all(heads)
 
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.stream_id]
@@ -376,7 +404,7 @@ class Connection:
 
     # -- FrameHandler --------------------------------------------------------------------------------
 
-    def on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         size = len(payload)
         self._credit -= size
         if self._credit < 0:

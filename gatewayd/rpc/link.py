@@ -33,6 +33,8 @@ from zope.interface import implementer
 
 from gatewayd.backoff import Backoff
 from gatewayd.clocks import Connector, Timer
+from gatewayd.messages.rope import Buffer
+from gatewayd.rpc.gathering import HIGH_WATER_BYTES, Gathering
 from gatewayd.rpc.http2 import Broken, Connection, Stream
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
@@ -46,6 +48,11 @@ KEEPALIVE_S: Final = 9.999
 KEEPALIVE_TIMEOUT_S: Final = 4.999
 # How long a connection that we end may take to send what is still to be sent.
 _GOODBYE_S: Final = 0.5
+
+# What Twisted reads at once, and what it reads while so much is there.
+_READ_BYTES: Final = 1 << 16
+_MOST_READ_BYTES: Final = 1 << 18
+_NEVER_FULL: Final = 1 << 62
 
 # The kernel's own watch, where it has one: a host that is gone is noticed after 20 s, whether it owes us an
 # acknowledgement or nothing. Pings notice more, such as a process that hangs, but are limited.
@@ -286,6 +293,8 @@ class Session(Protocol):
         self._over = False  # the link has been told, and the streams have ended
         self._heard_s = 0.0
         self._timer: Timer | None = None
+        self._gathering: Gathering | None = None  # over TLS everything is copied anyway
+        self._full_bytes = _READ_BYTES if link.settings.tls_name is None else _NEVER_FULL
 
     # -- called by Twisted ---------------------------------------------------------------------------
 
@@ -311,10 +320,17 @@ class Session(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._heard_s = self._link.reactor.seconds()
+        size = len(data)
+        if size >= self._full_bytes:
+            self._read_at_once(_MOST_READ_BYTES)
+        elif size < _READ_BYTES >> 1 and self._full_bytes > _READ_BYTES:
+            self._read_at_once(_READ_BYTES)
         self.connection.receive(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self._stop_timer()
+        if self._gathering is not None:
+            self._gathering.clear()
         if not self._over:
             self._end(_why_lost(reason.value))
         self._link.session_closed(self)
@@ -342,14 +358,29 @@ class Session(Protocol):
             self.abort(why)
             return
         if not self._over:
-            self.transport.write(self.connection.goodbye())
+            self.write(self.connection.goodbye())
             self._end(why)
         self._disconnect()
 
     # -- called by the connection (http2.StreamOwner) --------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        gathering = self._gathering
+        if gathering is None:
+            self.transport.write(data)
+        elif gathering.waiting:
+            gathering.write_all([data])
+        else:
+            self.transport.write(data)
+            gathering.with_transport += len(data)
+            if gathering.with_transport > HIGH_WATER_BYTES:
+                gathering.fill()
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        if self._gathering is None:
+            self.transport.write(b"".join(buffers))
+        else:
+            self._gathering.write_all(buffers)
 
     def on_ready(self) -> None:
         self._keep_alive()
@@ -369,9 +400,19 @@ class Session(Protocol):
 
     # -------------------------------------------------------------------------------------------------
 
+    def _read_at_once(self, most: int) -> None:
+        """More while much arrives: fewer calls, but each makes a buffer of that size first."""
+        self._full_bytes = most
+        self.transport.bufferSize = most  # without TLS, Twisted's own ``abstract.FileDescriptor.bufferSize``
+
     def _begin(self) -> None:
-        self.transport.registerProducer(self, True)
-        self.transport.write(self.connection.begin())
+        if self._link.settings.tls_name is None:
+            connection = self.connection
+            self._gathering = Gathering(self.transport, connection.pause, connection.resume)
+            self._gathering.start()
+        else:
+            self.transport.registerProducer(self, True)
+        self.write(self.connection.begin())
 
     def _end(self, why: str) -> None:
         self._over = True
@@ -382,7 +423,10 @@ class Session(Protocol):
 
     def _disconnect(self) -> None:
         self._stop_timer()
-        self.transport.unregisterProducer()
+        if self._gathering is None:
+            self.transport.unregisterProducer()
+        else:
+            self._gathering.finish()
         self.transport.loseConnection()
         self._timer = self._link.reactor.callLater(_GOODBYE_S, self.transport.abortConnection)
 

@@ -92,9 +92,10 @@ class LocalChannel:
     # -------------------------------------------------------------------------------------------------
 
     async def _answer(self, call: Call, timeout_s: float | None) -> Answer:
+        messages = [bytes(message) for message in call.messages]
         try:
             async with asyncio.timeout(timeout_s):
-                handled = await self._handling.handle(call.messages, lambda: (*self._metadata, *call.headers))
+                handled = await self._handling.handle(messages, lambda: (*self._metadata, *call.headers))
         except TimeoutError as error:  # what a method raises is an answer, so this is ours
             raise CallError("DEADLINE_EXCEEDED", "Deadline Exceeded") from error
         except (Malformed, DecodeError) as error:

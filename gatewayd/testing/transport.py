@@ -63,7 +63,7 @@ class LocalTransport:
             response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error
-        answer = wire.encode_response(response)
+        answer = bytes(wire.encode_response(response))
         return lambda: Response(answer)
 
 

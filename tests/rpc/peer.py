@@ -11,6 +11,7 @@ import h2.events
 import h2.settings
 
 from gatewayd.messages.headers import Headers
+from gatewayd.messages.rope import Buffer, Content
 from gatewayd.rpc.call import AnswerHead, CallError, RequestHead, Unary, prefix
 from gatewayd.rpc.http2 import Connection, Limits
 
@@ -44,7 +45,7 @@ class Asked(Unary):
         self.headers: Headers = ()
 
     def answered(
-        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+        self, message: Content, compressed: bool, encoding: str, is_error: bool, headers: Headers
     ) -> None:
         self.ends.append((message, is_error))
         self.headers = headers
@@ -85,6 +86,9 @@ class Memory:
         self.sent += data
         if self.pause_after is not None and len(self.sent) > self.pause_after:
             self.connection.pause()
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        self.write(b"".join(buffers))
 
     def on_ready(self) -> None:
         self.events.append("ready")

@@ -28,6 +28,7 @@ from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.headers import Headers, received
 from gatewayd.messages.request import Request
+from gatewayd.messages.rope import Buffer, Content
 from gatewayd.pb import StatusProto
 from gatewayd.rpc.call import (
     AnswerHead,
@@ -221,10 +222,10 @@ class _Call(Unary):
         self.answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
 
     def answered(
-        self, message: bytes, compressed: bool, encoding: str, is_error: bool, headers: Headers
+        self, message: Content, compressed: bool, encoding: str, is_error: bool, headers: Headers
     ) -> None:
         if not self.answer.done():
-            self.answer.set_result(_Answer(message, encoding if compressed else "identity", headers))
+            self.answer.set_result(_Answer(bytes(message), encoding if compressed else "identity", headers))
 
     def failed(self, error: CallError) -> None:
         if not self.answer.done():
@@ -297,6 +298,10 @@ class _Session(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        if self._transport is not None:
+            self._transport.writelines(buffers)
 
     def on_ready(self) -> None:
         pass

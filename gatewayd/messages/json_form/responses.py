@@ -20,6 +20,7 @@ from gatewayd.messages.headers import joined
 from gatewayd.messages.json_form.documents import read_document, write_documents
 from gatewayd.messages.json_form.groups import dumps, write_struct
 from gatewayd.messages.request import Request, Response, Route
+from gatewayd.messages.rope import Content
 from gatewayd.pb import DocumentProto, StatusProto, Struct
 
 
@@ -121,7 +122,7 @@ def _dumps(value: object, option: int = 0) -> bytes:
         raise Unwritable(f"the answer has no JSON form: {error}") from error
 
 
-def _with_data(fields: dict[str, object], documents: bytes, option: int = 0) -> bytes:
+def _with_data(fields: dict[str, object], documents: Content, option: int = 0) -> bytes:
     """The object of ``fields``, with the documents as its last key."""
     start = _dumps(fields, option)[:-1]
     if not documents:
@@ -139,7 +140,7 @@ def read_documents(serialised: bytes) -> list[dict[str, object]]:
     return [read_document(document) for document in parse(serialised).docs.docs]
 
 
-def documents_in(serialised: bytes) -> Sequence[DocumentProto]:
+def documents_in(serialised: Content) -> Sequence[DocumentProto]:
     """Serialised documents, for ``documents.read_field``. Raises GatewayError if they are malformed."""
     return parse(serialised).docs.docs if serialised else ()
 

@@ -120,7 +120,7 @@ class Servicer:
             await _abort(context, error, request)
         if response.headers:
             context.set_trailing_metadata(as_metadata(response.headers))
-        return wire.encode_response(response)
+        return bytes(wire.encode_response(response))
 
     async def call(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
@@ -284,7 +284,7 @@ class _CallStream:
             await self._fail(error, request)
         if response.headers:
             self._collect(response.headers)
-        await self._send(wire.encode_response(response))
+        await self._send(bytes(wire.encode_response(response)))
 
     def _collect(self, headers: Headers) -> None:
         """The call ends with the headers of all answers, for clients that read metadata only."""

@@ -25,6 +25,7 @@ from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.rope import Content
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
@@ -80,8 +81,8 @@ class CallServicer:
     def methods(self, exposed: Iterable[str]) -> dict[str, Unary | Streaming]:
         """Those of the methods with paths in ``exposed``."""
         found: dict[str, Unary | Streaming] = {
-            methods.STREAM: Streaming(self._call),
-            methods.SINGLE: Unary(self._process_single_data),
+            methods.STREAM: Streaming(self._call, ropes=True),
+            methods.SINGLE: Unary(self._process_single_data, ropes=True),
             methods.DRY_RUN: Unary(self._dry_run),
             methods.STATUS: Unary(self._info),
         }
@@ -133,19 +134,18 @@ class CallServicer:
 
     # -- one request, one answer ---------------------------------------------------------------------
 
-    def _process_single_data(self, call: ServerCall, message: bytes, compressed: bool) -> None:
+    def _process_single_data(self, call: ServerCall, message: Content, compressed: bool) -> None:
         """Spec grpc.md, process_single_data."""
         if compressed:
-            self.inflate(call, message, partial(self._dispatch_single, call))
+            self.inflate(call, bytes(message), partial(self._dispatch_single, call))
         else:
             self._dispatch_single(call, message)
 
-    def _dispatch_single(self, call: ServerCall, message: bytes | Failure) -> None:
+    def _dispatch_single(self, call: ServerCall, message: Content | Failure) -> None:
         request: Request | None = None
         try:
             if isinstance(message, Failure):
                 message.raiseException()
-            assert isinstance(message, bytes)
             request = wire.decode_request(message)
             if self._forwards or call.caller is not None:
                 headers = self.forwarded.of_request(call.head.metadata) if self._forwards else ()

@@ -22,6 +22,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.rope import Content
 from gatewayd.protocols.grpc.errors import Metadata
 from gatewayd.protocols.grpc.requests import completed, final_status
 from gatewayd.protocols.window import UNREAD, Window
@@ -64,11 +65,11 @@ class CallStream:
 
     # -- MessageHandler ------------------------------------------------------------------------------
 
-    def on_message(self, message: bytes, compressed: bool) -> None:
+    def on_message(self, message: Content, compressed: bool) -> None:
         if compressed:
             self._inflating = True
             self._call.pause_reading()
-            self._servicer.inflate(self._call, message, self._inflated)
+            self._servicer.inflate(self._call, bytes(message), self._inflated)
         else:
             self._admit(message)
 
@@ -100,7 +101,7 @@ class CallStream:
         else:
             self._admit(message)
 
-    def _admit(self, message: bytes) -> None:
+    def _admit(self, message: Content) -> None:
         call = self._call
         try:
             request = wire.decode_request(message)

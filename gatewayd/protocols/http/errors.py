@@ -66,15 +66,14 @@ def encode_network_error(request: Request, error: GatewayError, form: Form) -> b
     """
     if form is Form.JSON:
         return responses.encode_network_error(request, error)
-    return wire.encode_response(
-        Response(
-            request_id=request.request_id,
-            endpoint="",
-            documents=request.documents,
-            parameters=request.parameters or None,
-            status=failure_status(error),
-        )
+    response = Response(
+        request_id=request.request_id,
+        endpoint="",
+        documents=request.documents,
+        parameters=request.parameters or None,
+        status=failure_status(error),
     )
+    return bytes(wire.encode_response(response))
 
 
 def _headers(error: GatewayError) -> tuple[tuple[bytes, bytes], ...]:

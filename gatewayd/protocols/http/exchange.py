@@ -217,6 +217,6 @@ def _timeout_s(header: bytes | None) -> float | None:
 
 async def _encode(backend: Backend, media: Media, response: Response) -> bytes:
     if media.form is Form.PROTOBUF:
-        return wire.encode_response(response)
+        return bytes(wire.encode_response(response))
     size = len(response.documents)
     return await here_or_offloaded(backend.offload, size, responses.encode_http, response)

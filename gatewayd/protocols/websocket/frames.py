@@ -96,7 +96,7 @@ class BytesFrames:
         return wire.decode_request(payload)
 
     def encode(self, response: Response) -> bytes:
-        return wire.encode_response(response)
+        return bytes(wire.encode_response(response))
 
     def encode_status(self, status: bytes) -> bytes:
         return status

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, in_pieces
 from gatewayd.rpc.call import prefix
 from gatewayd.rpc.frames import PROTOCOL_ERROR
 from gatewayd.rpc.server.backlog import Backlog
@@ -34,7 +35,8 @@ _UNREAD: Final = "answers are not read as fast as they are asked for (gateway.ma
 class MessageHandler(Protocol):
     """What a method of many messages does with one call."""
 
-    def on_message(self, message: bytes, compressed: bool) -> None: ...
+    def on_message(self, message: Any, compressed: bool) -> None:
+        """Bytes, or a ``Content`` where the method takes ropes."""
 
     def on_half_closed(self) -> None:
         """There will be no more messages."""
@@ -48,10 +50,15 @@ class MessageHandler(Protocol):
 
 @attrs.frozen
 class Unary:
-    """A method of one message, of ``most_bytes`` at the most, or what the server takes."""
+    """
+    A method of one message, of ``most_bytes`` at the most, or what the server takes.
 
-    serve: Callable[[ServerCall, bytes, bool], None]
+    Long messages are joined for it, unless it takes ``ropes``.
+    """
+
+    serve: Callable[[ServerCall, Any, bool], None]
     most_bytes: int | None = None
+    ropes: bool = False
 
 
 @attrs.frozen
@@ -59,11 +66,12 @@ class Streaming:
     """
     A method of many messages: ``begin`` may fail the call; what it returns is not used then.
 
-    ``most_bytes`` is as that of ``Unary``.
+    ``most_bytes`` and ``ropes`` are as those of ``Unary``.
     """
 
     begin: Callable[[ServerCall], MessageHandler]
     most_bytes: int | None = None
+    ropes: bool = False
 
 
 @attrs.frozen
@@ -143,7 +151,7 @@ class ServerCall(Stream):
         self._left: int | None = None  # of the content-length
         # The request: what is unfinished of it, whether it is read, and what arrived since it is not.
         self._reader: MessageReader | None = None
-        self._message: tuple[bytes, bool] | None = None
+        self._message: tuple[Content, bool] | None = None
         self._reading = True
         self._unread_bytes = 0
         self._ended = False
@@ -156,7 +164,7 @@ class ServerCall(Stream):
         """Seconds until the deadline, None if there is none."""
         return None if self._deadline_s is None else max(0.0, self._deadline_s - self._settings.seconds())
 
-    def respond(self, message: bytes, metadata: Metadata = ()) -> None:
+    def respond(self, message: Content, metadata: Metadata = ()) -> None:
         """The answer of a method of one message. Without effect on a call that is over."""
         if self.over:
             return
@@ -167,7 +175,7 @@ class ServerCall(Stream):
         block = trailers("OK", metadata=metadata) if metadata else OK
         self.connection.answer(self, HEAD, prefix(size, compressed=False), message, block)
 
-    def send(self, message: bytes) -> bool:
+    def send(self, message: Content) -> bool:
         """
         Send one of many answers; False if it has not left yet, and the next has to wait for ``on_sent``.
 
@@ -215,11 +223,12 @@ class ServerCall(Stream):
     def begin(self) -> None:
         """Serve a call of one message that had to wait."""
         self._admitted = True
-        method, message = self._method, self._message
+        method, found = self._method, self._message
         assert isinstance(method, Unary)
-        assert message is not None
+        assert found is not None
         self._message = None
-        method.serve(self, *message)
+        message, compressed = found
+        method.serve(self, message if method.ropes else bytes(message), compressed)
 
     def too_late(self) -> None:
         """The deadline has passed."""
@@ -297,7 +306,7 @@ class ServerCall(Stream):
         self.connection.conduct.reset()
         self.connection.reset(self, PROTOCOL_ERROR)
 
-    def on_data(self, data: bytes, ended: bool) -> None:
+    def on_data(self, data: Buffer, ended: bool) -> None:
         if self.over:
             return
         size = len(data)
@@ -320,13 +329,18 @@ class ServerCall(Stream):
                 and int.from_bytes(data[1:5], "big") == size - 5 <= self._most_bytes
             ):
                 # One whole message, as nearly all are; that of a method of one message ends the request.
+                message: Content
+                if size <= LONG_BYTES and isinstance(data, bytes):
+                    message = data[5:]
+                else:
+                    message = in_pieces([memoryview(data)[5:]])
                 if ended and self._handler is None and self._message is None:
-                    self._message = data[5:], False
+                    self._message = message, False
                     self._half_close_told = True
                     if self._backlog.admit(self, self.connection.unsent_bytes):
                         self.begin()
                     return
-                self._deliver(data[5:], False)
+                self._deliver(message, False)
                 if ended and not self.over:
                     self._read()
                 return
@@ -338,6 +352,8 @@ class ServerCall(Stream):
             return
         if not self._busy:
             self._read()
+            if self._reading and not ended and not self.over:
+                self.connection.expect(self, self._reader.missing_bytes)
 
     def on_trailers(self, head: Any) -> None:
         if self.over:
@@ -387,11 +403,12 @@ class ServerCall(Stream):
         elif self._backlog.admit(self, self.connection.unsent_bytes):
             self.begin()
 
-    def _deliver(self, message: bytes, compressed: bool) -> None:
+    def _deliver(self, message: Content, compressed: bool) -> None:
         if compressed and self.head.encoding == "identity":
             self._give_up("INTERNAL", "a message is compressed, and grpc-encoding does not say how")
         elif self._handler is not None:
-            self._handler.on_message(message, compressed)
+            ropes = self._method is not None and self._method.ropes
+            self._handler.on_message(message if ropes else bytes(message), compressed)
         elif self._message is None:
             self._message = message, compressed
         else:

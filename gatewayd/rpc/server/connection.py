@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.flow_control import DEFAULT_WINDOW, MAX_WINDOW
 from gatewayd.rpc.frames import (
     ACK,
@@ -96,6 +97,7 @@ class Connection(Sending):
             frame_bytes=limits.frame_bytes,
             block_bytes=limits.block_bytes,
             block_frames=limits.block_frames,
+            whole_bytes=limits.whole_bytes,
             peer="client",
         )
 
@@ -201,7 +203,7 @@ class Connection(Sending):
 
     # -- FrameHandler --------------------------------------------------------------------------------
 
-    def on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_data(self, flags: int, stream_id: int, payload: Buffer) -> None:
         size = len(payload)
         self._credit -= size
         if self._credit < 0:
@@ -404,6 +406,9 @@ class _Nobody:
     """The owner of a connection that is lost."""
 
     def write(self, data: bytes) -> None:
+        """To nobody."""
+
+    def write_all(self, buffers: list[Buffer]) -> None:
         """To nobody."""
 
     def new_stream(self) -> Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, in_pieces
 from gatewayd.rpc.server.stream import Held
 
 _PREFIX_BYTES = 5
@@ -46,7 +47,7 @@ class MessageReader:
         self._limit_bytes = limit_bytes
         self._held = held
         self.messages = 0  # that were complete
-        self._parts: list[bytes] = []
+        self._parts: list[Buffer] = []
         self._at = 0  # where what is left of the first part begins
         self._have = 0
         # The message's size and flag, once they have arrived; until then five bytes are needed.
@@ -63,7 +64,12 @@ class MessageReader:
     def kept_bytes(self) -> int:
         return self._have
 
-    def add(self, data: bytes) -> None:
+    @property
+    def missing_bytes(self) -> int:
+        """What is to come of the message that has begun, once its size is known."""
+        return self._size - self._have if self._size >= 0 else 0
+
+    def add(self, data: Buffer) -> None:
         """Keep what has arrived. Raises NoRoom."""
         if not self._held.has_room(len(data)):
             raise NoRoom
@@ -71,7 +77,7 @@ class MessageReader:
         self._parts.append(data)
         self._have += len(data)
 
-    def next(self) -> tuple[bytes, bool] | None:
+    def next(self) -> tuple[Content, bool] | None:
         """
         The next message that is complete, and whether it is compressed.
 
@@ -80,7 +86,7 @@ class MessageReader:
         if self._have < self._need:
             return None
         if self._size < 0:
-            head = self._take(_PREFIX_BYTES)
+            head = bytes(self._take(_PREFIX_BYTES))
             size = int.from_bytes(head[1:], "big")
             if head[0] > 1:
                 raise NotGrpc
@@ -101,21 +107,30 @@ class MessageReader:
         self._at = self._have = 0
         self._parts.clear()
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, size: int) -> Content:
         if not size:
             return b""
         self._have -= size
         self._held.held_bytes -= size
-        parts, begin = self._parts, self._at
-        end = begin + size
-        if len(parts[0]) < end:
-            # Joined once for a message that came in several pieces, never for those that follow in one.
-            parts[:] = [b"".join([parts[0][begin:], *parts[1:]])]
-            begin, end = 0, size
+        parts, at = self._parts, self._at
         first = parts[0]
-        if end < len(first):
-            self._at = end
-            return first[begin:end]
-        del parts[0]
-        self._at = 0
-        return first[begin:] if begin else first
+        if size <= LONG_BYTES and isinstance(first, bytes) and at + size < len(first):
+            # One of several messages that came together.
+            self._at = at + size
+            return first[at : at + size]
+        found: list[Buffer] = []
+        done = 0  # parts
+        while size:
+            part = parts[done]
+            have = len(part) - at
+            if have > size:
+                found.append(memoryview(part)[at : at + size])
+                at += size
+                break
+            found.append(memoryview(part)[at:] if at else part)
+            done += 1
+            at = 0
+            size -= have
+        del parts[:done]
+        self._at = at
+        return in_pieces(found)

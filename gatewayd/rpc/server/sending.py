@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gatewayd.rpc.flow_control import Outgoing
+from gatewayd.messages.rope import Buffer, Content
+from gatewayd.rpc.flow_control import Outgoing, Unsent
 from gatewayd.rpc.frames import (
     CANCEL,
     DATA,
@@ -29,6 +30,8 @@ from gatewayd.rpc.server.stream import Held, Limits, Owner, Stream
 # Streams that we ended before the client had, and of which it may still send; the oldest are forgotten.
 _ENDED_EARLY: Final = 1000
 _MUCH_BYTES: Final = 4096
+# The most of one message that may be on its way at once, whatever the window is.
+_MOST_AHEAD_BYTES: Final = 1 << 22
 
 
 class Sending:
@@ -60,12 +63,12 @@ class Sending:
         """The streams whose answers wait for the client's windows."""
         return [stream for stream in self._streams.values() if stream.unsent is not None]
 
-    def answer(self, stream: Stream, head: bytes, lead: bytes, body: bytes, trailers: bytes) -> None:
+    def answer(self, stream: Stream, head: bytes, lead: bytes, body: Content, trailers: bytes) -> None:
         """The whole answer: two header blocks, and between them ``lead`` and ``body``."""
         if self.closed:
             return
         outgoing = self._outgoing
-        size, most = len(lead) + len(body), outgoing.max_frame
+        size, most = len(lead) + len(body), outgoing.most_at_once
         room = min(most, outgoing.window, stream.window)
         if self._paused or size > room or len(trailers) > most or len(head) > most:
             self.send_head(stream, head)
@@ -82,7 +85,7 @@ class Sending:
                     head,
                     FRAME.pack(size >> 8, size & 255, DATA, 0, stream_id),
                     lead,
-                    body,
+                    bytes(body),
                     FRAME.pack(last >> 8, last & 255, HEADERS, END_HEADERS | END_STREAM, stream_id),
                     trailers,
                 )
@@ -96,21 +99,21 @@ class Sending:
         self.conduct.sent()
         self._owner.write(header_frames(stream.stream_id, block, self._outgoing.max_frame))
 
-    def send_data(self, stream: Stream, lead: bytes, body: bytes) -> bool:
+    def send_data(self, stream: Stream, lead: bytes, body: Content) -> bool:
         """Send a message when nothing is unsent. False if not all could leave yet: ``on_sent`` follows."""
         if self.closed:
             return False
         outgoing = self._outgoing
         size = len(lead) + len(body)
-        if not self._paused and size <= min(outgoing.max_frame, outgoing.window, stream.window):
+        if not self._paused and size <= min(outgoing.most_at_once, outgoing.window, stream.window):
             outgoing.window -= size
             stream.window -= size
             header = FRAME.pack(size >> 8, size & 255, DATA, 0, stream.stream_id)
-            self._owner.write(b"".join((header, lead, body)))
+            self._owner.write(b"".join((header, lead, bytes(body))))
             self.conduct.sent()
             self.conduct.message_sent()
             return True
-        stream.lead, stream.unsent = lead, memoryview(body)
+        stream.unsent = Unsent(lead, body)
         self._count_unsent(size)
         outgoing.add(stream)
         self._pump(stream)
@@ -143,6 +146,17 @@ class Sending:
                 self.conduct.sent()
                 self._owner.write(frame(WINDOW_UPDATE, 0, stream.stream_id, NUMBER.pack(more)))
 
+    def expect(self, stream: Stream, size: int) -> None:
+        """So much is to come of a message that is being read: its client should not wait in the middle."""
+        size = min(size, _MOST_AHEAD_BYTES)
+        more = size - stream.credit
+        # Again when little is left, not with each piece.
+        if more > 0 and stream.credit <= size >> 1 and stream.stream_id and not stream.half_closed:
+            stream.returned -= more
+            stream.credit += more
+            self.conduct.sent()
+            self._owner.write(frame(WINDOW_UPDATE, 0, stream.stream_id, NUMBER.pack(more)))
+
     def _finish(self, stream: Stream) -> None:
         """The answer has ended with END_STREAM."""
         self.conduct.answered()
@@ -161,7 +175,7 @@ class Sending:
         del self._streams[stream.stream_id]
         stream.stream_id = 0
         if stream.unsent is not None:
-            self._count_unsent(-len(stream.lead) - len(stream.unsent))
+            self._count_unsent(-stream.unsent.left)
             stream.unsent = None
             self._outgoing.waiting.pop(stream, None)
         if self.draining and not self._streams:
@@ -184,9 +198,9 @@ class Sending:
         try:
             while outgoing.waiting and outgoing.window > 0 and not self._paused:
                 stream = next(iter(outgoing.waiting))
-                before = stream.window
-                self._owner.write(outgoing.next_piece())
-                size = before - stream.window
+                buffers: list[Buffer] = []
+                size = outgoing.next_piece(buffers)
+                self._owner.write_all(buffers)
                 self._count_unsent(-size)
                 self.conduct.sent()
                 # A client that grants a few bytes at a time makes more work than it asks for.

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from gatewayd.messages.rope import Buffer
+from gatewayd.rpc.flow_control import Unsent
+
 if TYPE_CHECKING:
     from gatewayd.rpc.server.connection import Connection
 
@@ -28,7 +31,8 @@ class Limits:
     What we allow a client.
 
     ``stream_window_bytes`` is how much of one request may be on its way or unread by its method,
-    ``window_bytes`` how much of all of them may be on its way. ``headers_bytes`` bounds the fields of a
+    ``window_bytes`` how much of all of them may be on its way. ``frame_bytes`` bounds frames of plain data,
+    ``whole_bytes`` all others. ``headers_bytes`` bounds the fields of a
     header block: larger ones fail their own request; ``block_bytes`` and ``block_frames`` bound what is
     received of one, encoded: larger ones end the connection. ``streams`` may be open at once, 0 for no limit.
     ``ping_interval_s`` and ``resets`` are as in ``Conduct``.
@@ -36,7 +40,8 @@ class Limits:
 
     window_bytes: int = 1 << 22
     stream_window_bytes: int = 1 << 19
-    frame_bytes: int = 1 << 16
+    frame_bytes: int = 1 << 20
+    whole_bytes: int = 1 << 16
     headers_bytes: int = 1 << 14
     block_bytes: int = 1 << 17
     block_frames: int = 8
@@ -52,7 +57,6 @@ class Stream:
         "connection",
         "credit",
         "half_closed",
-        "lead",
         "returned",
         "stream_id",
         "trailers",
@@ -69,15 +73,14 @@ class Stream:
         self.credit = 0  # what we allow it
         self.returned = 0  # what of it was consumed since
         self.half_closed = False  # the request is complete
-        self.lead = b""
-        self.unsent: memoryview | None = None
+        self.unsent: Unsent | None = None
         self.trailers: bytes | None = None  # a block that follows what is unsent
 
     def on_head(self, head: Any, ended: bool) -> None:
         """The request's head as ``read`` has decoded it, None if it is too large."""
         raise NotImplementedError
 
-    def on_data(self, data: bytes, ended: bool) -> None:
+    def on_data(self, data: Buffer, ended: bool) -> None:
         """A piece of the request's content, to be given back by ``consumed``; may be empty at the end."""
         raise NotImplementedError
 
@@ -99,6 +102,9 @@ class Owner(Protocol):
 
     def write(self, data: bytes) -> None:
         """May call ``pause`` before it returns."""
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        """Several pieces, in order: as ``write``, but large ones should not be copied."""
 
     def new_stream(self) -> Stream: ...
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import attrs
 
+from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.frames import CANCEL, NO_ERROR
 from gatewayd.rpc.server.backlog import Backlog
 from gatewayd.rpc.server.call import CallSettings, ServerCall
@@ -21,7 +22,7 @@ from gatewayd.rpc.server.head import RequestHead
 from gatewayd.rpc.server.stream import Limits, Stream
 
 # What is collected before it is written, so that a transport that is full can say so.
-_FLUSH_BYTES: Final = 1 << 17
+_FLUSH_BYTES: Final = 1 << 18
 _HIGH_WATER_BYTES: Final = 1 << 18
 # How long the client may take to hear that no more streams are taken.
 _GOODBYE_S: Final = 1.0
@@ -74,7 +75,7 @@ class ServerProtocol(asyncio.Protocol):
         self._transport: Any = None
         self._connection = Connection(self, RequestHead.of, loop.time, settings.calls.held, settings.limits)
         self._backlog = Backlog(settings.max_unsent_bytes)
-        self._parts: list[bytes] = []
+        self._parts: list[Buffer] = []
         self._size = 0
         self._will_flush = False
         self._unwritten = 0  # by the socket, a second ago
@@ -135,6 +136,15 @@ class ServerProtocol(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
+        if self._size >= _FLUSH_BYTES:
+            self._write_out()
+        elif not self._will_flush:
+            self._will_flush = True
+            self._loop.call_soon(self._flush)
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        self._parts += buffers
+        self._size += sum(map(len, buffers))
         if self._size >= _FLUSH_BYTES:
             self._write_out()
         elif not self._will_flush:
@@ -224,7 +234,7 @@ class ServerProtocol(asyncio.Protocol):
         before, self._stalled = self._stalled, {}
         for stream in self._connection.stalled():
             assert stream.unsent is not None
-            left = len(stream.unsent)
+            left = stream.unsent.left
             known, since_s = before.get(stream, (-1, now))
             if known != left:
                 since_s = now

@@ -14,6 +14,7 @@ import hpack
 from twisted.internet.task import Clock
 
 from gatewayd.buffers import Buffers
+from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.server.backlog import Backlog
 from gatewayd.rpc.server.call import CallSettings, ServerCall, Streaming, Unary
 from gatewayd.rpc.server.connection import Connection
@@ -141,6 +142,9 @@ class Server:
         """As the transport does whenever it has written."""
         while (call := self.backlog.next(self.connection.unsent_bytes)) is not None:
             call.begin()
+
+    def write_all(self, buffers: list[Buffer]) -> None:
+        self.write(b"".join(buffers))
 
     def write(self, data: bytes) -> None:
         self.sent += data

@@ -310,7 +310,7 @@ def test_a_call_whose_client_floods_fails() -> None:
     client = Client(server, INITIAL_WINDOW_SIZE=0)
     other = client.ask("/held", b"x")
     client.settle()
-    asked = client.ask("/stream", *[b"x" * 100_000] * 3)
+    asked = client.ask("/stream", b"x" * 100_000)
     client.settle()
     server.waiting[0].respond(b"x" * 70_000)
     client.settle()

@@ -217,7 +217,9 @@ BROKEN = {
     "PUSH_PROMISE": (frame(PUSH, 4, 1, number(2) + block()), PROTOCOL),
     "PRIORITY of no stream": (frame(PRIORITY, 0, 0, bytes(5)), PROTOCOL),
     "PRIORITY of a wrong size": (frame(PRIORITY, 0, 1, bytes(4)), FRAME_SIZE),
-    "a frame that is too large": (frame(DATA, 0, 1, bytes((1 << 16) + 1)), FRAME_SIZE),
+    "a frame that is too large": (frame(DATA, 0, 1, bytes((1 << 20) + 1)), FRAME_SIZE),
+    "a padded frame that is too large": (frame(DATA, 8, 1, bytes((1 << 16) + 1)), CALM),
+    "headers that are too large": (frame(HEADERS, 4, 1, bytes((1 << 16) + 1)), CALM),
 }
 
 
