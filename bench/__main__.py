@@ -28,7 +28,7 @@ from bench import report
 from bench.cases import ALONE, CASES, GATEWAYD, JINA, NGHTTPX, Case
 from bench.figures import TOLERANCE, Failed, Figures, Run, from_json, to_json, worse
 from bench.measure import measure
-from bench.sides import JINA_PYTHON, Layout
+from bench.sides import GRPC_SERVER, JINA_PYTHON, Layout
 from tests.paths import ROOT
 
 FIGURES: Final = ROOT / "bench" / "figures.json"
@@ -37,12 +37,13 @@ HOME: Final = ROOT / "docs" / "index.md"
 PLOT: Final = ROOT / "docs" / "images" / "benchmark.svg"
 
 
-def machine() -> str:
+def machine(grpc_server: str) -> str:
     linux, python = platform.release().split("-")[0], platform.python_version()
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {linux}, Python {python}"
+    where = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {linux}, Python {python}"
+    return f"{where}; grpc_server: {grpc_server}"
 
 
-def run(cases: Sequence[Case], wanted: tuple[str, ...], rounds: int, seconds: float) -> Run:
+def run(cases: Sequence[Case], wanted: tuple[str, ...], rounds: int, seconds: float, grpc_server: str) -> Run:
     """Measure, and print how it goes. What fails is told by name, and ends nothing."""
     found: dict[str, dict[str, Figures]] = {}
     failed: list[Failed] = []
@@ -50,7 +51,7 @@ def run(cases: Sequence[Case], wanted: tuple[str, ...], rounds: int, seconds: fl
     for name, group in groupby(cases, key=lambda case: case.layout):
         of_layout = list(group)
         try:
-            with Layout(name, wanted) as layout:
+            with Layout(name, wanted, grpc_server) as layout:
                 for side, reason in layout.missing.items():
                     print(f"    {name}: {side} takes no part: {reason}", flush=True)
                     failed += [Failed(case.key, side, reason[-500:]) for case in of_layout]
@@ -65,12 +66,12 @@ def run(cases: Sequence[Case], wanted: tuple[str, ...], rounds: int, seconds: fl
             print(f"    {name}: nothing could be started: {error}", flush=True)
             failed += [Failed(case.key, GATEWAYD, str(error)[-500:]) for case in of_layout]
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Run(today, machine(), rounds, seconds, found, failed)
+    return Run(today, machine(grpc_server), rounds, seconds, found, failed)
 
 
-def check(cases: Sequence[Case], wanted: tuple[str, ...]) -> int:
+def check(cases: Sequence[Case], wanted: tuple[str, ...], grpc_server: str) -> int:
     saved = from_json(FIGURES.read_text())
-    found = worse(saved, run(cases, wanted, 2, 0.5), cases)
+    found = worse(saved, run(cases, wanted, 2, 0.5, grpc_server), cases)
     print(f"\nAgainst the run of {saved.date}, tolerance {TOLERANCE:.0%}:")
     for sentence in found:
         print(f"WORSE  {sentence}")
@@ -99,6 +100,9 @@ def main() -> int:
     parser.add_argument("--redraw", action="store_true", help="write the pages from the saved figures")
     parser.add_argument("--only", default="", help="only cases whose title or key holds this text")
     parser.add_argument("--no-jina", action="store_true", help="without the real Jina")
+    parser.add_argument(
+        "--grpc-server", choices=("grpcio", "gatewayd"), default=GRPC_SERVER, help="our gateway's"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each round's two halves")
     options = parser.parse_args()
@@ -112,10 +116,10 @@ def main() -> int:
         sys.exit(f"no case has {options.only!r} in its title: {', '.join(case.key for case in CASES)}")
     wanted = tuple(name for name in (GATEWAYD, JINA, NGHTTPX, ALONE) if name != JINA or not options.no_jina)
     if options.check:
-        return check(cases, wanted)
+        return check(cases, wanted, options.grpc_server)
     rounds, seconds = (2, 0.5) if options.quick else (options.rounds, options.seconds)
     print(f"{rounds} rounds of {seconds} s (and as long at a fixed rate), in turns; {os.cpu_count()} CPUs\n")
-    done = run(cases, wanted, rounds, seconds)
+    done = run(cases, wanted, rounds, seconds, options.grpc_server)
     print("\n" + report.markdown(done, cases))
     if options.quick or options.only or options.no_jina:
         print("Nothing is written: only a whole run is (without --quick, --only, --no-jina).")

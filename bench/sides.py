@@ -30,6 +30,8 @@ GRAPHS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     JOIN: {"exec_a": ("start",), "exec_b": ("start",), "exec_c": ("exec_a", "exec_b")},
     CHAIN: {"exec_a": ("start",), "exec_b": ("exec_a",), "exec_c": ("exec_b",)},
 }
+# A gateway's default.
+GRPC_SERVER: Final[str] = attrs.fields(GatewayConfig).grpc_server.default
 _SINGLE: Final[Mapping[str, tuple[str, ...]]] = {"exec_a": ("start",)}
 _READY_S: Final = 60.0
 # Of nghttpx: with its default of 64 KiB, it is a megabyte's windows that are measured.
@@ -71,9 +73,14 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 class Layout:
-    """The sides of one layout; those that did not start are in ``missing``, with the reason."""
+    """
+    The sides of one layout; those that did not start are in ``missing``, with the reason.
 
-    def __init__(self, name: str, wanted: tuple[str, ...]) -> None:
+    ``grpc_server``: which one our gateway has.
+    """
+
+    def __init__(self, name: str, wanted: tuple[str, ...], grpc_server: str = GRPC_SERVER) -> None:
+        self._grpc_server = grpc_server
         self.sides: list[Side] = []
         self.missing: dict[str, str] = {}
         self._name = name
@@ -131,7 +138,7 @@ class Layout:
         return "https" if self._pair else "http"
 
     def _ours(self) -> Side:
-        gateway: dict[str, Any] = {"grpc_server": attrs.fields(GatewayConfig).grpc_server.default}
+        gateway: dict[str, Any] = {"grpc_server": self._grpc_server}
         if self._name == GRAPHQL:
             gateway["expose_graphql_endpoint"] = True
         if self._pair:
