@@ -182,7 +182,7 @@ class Gateway(Child):
             "host": "127.0.0.1",
             "protocol": list(protocols),
             "port": [0] * len(protocols),
-            "grpc_server": os.environ.get("GATEWAYD_TEST_GRPC_SERVER", "grpcio"),
+            "grpc_server": os.environ.get("GATEWAYD_TEST_GRPC_SERVER", "gatewayd"),
             **flow.get("gateway", {}),
         }
         whole = {"jtype": "Flow", **flow, "gateway": gateway}

@@ -166,7 +166,7 @@ class GatewayConfig:
     graphql_max_root_fields: int = 50
     graphql_max_values: int = 250_000
     grpc_max_concurrent_streams: int = 2000
-    grpc_server: str = "grpcio"
+    grpc_server: str = "gatewayd"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()

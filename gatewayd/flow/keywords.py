@@ -112,7 +112,7 @@ class FlowKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
+    """Connections of clients; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
@@ -204,9 +204,9 @@ class FlowKeywords(TypedDict, total=False):
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
-    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
-    grpc_server: Literal["grpcio", "gatewayd"] | None
-    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
+    """Calls on one gRPC connection; 0 for no limit."""
+    grpc_server: Literal["gatewayd", "grpcio"] | None
+    """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     auth: Mapping[str, Any] | None
@@ -379,7 +379,7 @@ class GatewayKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
+    """Connections of clients; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
@@ -471,9 +471,9 @@ class GatewayKeywords(TypedDict, total=False):
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
-    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
-    grpc_server: Literal["grpcio", "gatewayd"] | None
-    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
+    """Calls on one gRPC connection; 0 for no limit."""
+    grpc_server: Literal["gatewayd", "grpcio"] | None
+    """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     env: Mapping[str, str | int | float | None] | str | None
@@ -878,7 +878,7 @@ class DeploymentKeywords(TypedDict, total=False):
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
-    """Connections of clients, but for grpcio's; 0 for what the descriptors allow, less a reserve."""
+    """Connections of clients; 0 for what the descriptors allow, less a reserve."""
     max_connections_per_address: int | None
     """Those of one client's address, or network of 64 bits of IPv6; 0 for no limit."""
     compress_above_bytes: int | None
@@ -970,9 +970,9 @@ class DeploymentKeywords(TypedDict, total=False):
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
     grpc_max_concurrent_streams: int | None
-    """Calls on one gRPC connection, those that have just ended included; 0 for no limit."""
-    grpc_server: Literal["grpcio", "gatewayd"] | None
-    """What serves gRPC: the library's own server, or gatewayd's, which costs less and is new."""
+    """Calls on one gRPC connection; 0 for no limit."""
+    grpc_server: Literal["gatewayd", "grpcio"] | None
+    """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
     auth: Mapping[str, Any] | None

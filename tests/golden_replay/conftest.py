@@ -37,7 +37,7 @@ def executor_ports() -> Iterator[dict[str, int]]:
 def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[..., Gateway]]:
     running: OrderedDict[tuple[str, str], Gateway] = OrderedDict()
 
-    def find(name: str, grpc_server: str = "grpcio") -> Gateway:
+    def find(name: str, grpc_server: str = "gatewayd") -> Gateway:
         key = name, grpc_server
         if key not in running:
             while len(running) >= _KEPT:
