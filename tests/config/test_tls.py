@@ -122,16 +122,16 @@ def test_what_would_have_no_effect_is_refused(files: Files) -> None:
     assert "no effect without ssl_client_ca" in refusal(files, ssl_client_auth="required")
 
 
-def test_what_grpc_cannot_do_is_warned_of(files: Files) -> None:
+def test_what_grpcios_server_cannot_do_is_warned_of(files: Files) -> None:
     pair = {"certfile": str(files.chain), "keyfile": str(files.key), "names": ["a.example.org"]}
     settings = {"ssl_client_ca": str(files.roots), "ssl_client_auth": "optional", "ssl_certificates": [pair]}
 
-    over_grpc = flow(files, protocol="grpc", **settings).warnings
-    over_http = flow(files, protocol="http", **settings).warnings
+    over_grpc = flow(files, protocol="grpc", grpc_server="grpcio", **settings).warnings
+    over_http = flow(files, protocol="http", grpc_server="grpcio", **settings).warnings
 
     assert "asked for none" in "".join(over_grpc)
     assert "names has no effect" in "".join(over_grpc)
-    assert over_http == ()
+    assert over_http == flow(files, protocol="grpc", **settings).warnings == ()
 
 
 def test_hsts_is_for_tls(files: Files) -> None:

@@ -56,7 +56,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanned]:
         "ssl_keyfile": str(folder / "own.key"),
         "hsts": 31536000,
     }
-    gateway = Gateway({"gateway": settings})
+    gateway = Gateway({"gateway": {**settings, "grpc_server": "grpcio"}})
     other = Gateway({"gateway": {**settings, "grpc_server": "gatewayd"}}, protocols=("grpc",))
     yield Scanned({**gateway.ports, "own grpc": other.ports["grpc"]}, folder / "roots.pem")
     assert [gateway.stop(), other.stop()] == [0, 0]

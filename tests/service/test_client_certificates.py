@@ -93,7 +93,7 @@ def required(files: Certificates) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def optional(files: Certificates) -> Iterator[Gateway]:
-    yield from served(files.gateway(ssl_client_auth="optional"))
+    yield from served(files.gateway(ssl_client_auth="optional", grpc_server="grpcio"))
 
 
 def served(gateway: Gateway) -> Iterator[Gateway]:
@@ -173,7 +173,7 @@ def test_where_it_is_optional_a_bad_one_is_refused_all_the_same(
         ASK[protocol](optional.ports[protocol], files, files.clients[client])
 
 
-def test_where_it_is_optional_grpc_asks_for_none_and_the_start_says_so(
+def test_where_it_is_optional_grpcios_server_asks_for_none_and_the_start_says_so(
     optional: Gateway, files: Certificates
 ) -> None:
     for client in ("none", "good", "a stranger"):

@@ -158,8 +158,8 @@ class Asked:
         return iter(self._queue.get, None)
 
 
-def test_the_gateways_own_grpc_server_renews_as_the_others(tmp_path: Path) -> None:
-    renewing = Renewing(tmp_path, {"other": OTHER}, grpc_server="gatewayd")
+def test_the_librarys_grpc_server_renews_as_the_others(tmp_path: Path) -> None:
+    renewing = Renewing(tmp_path, {"other": OTHER}, grpc_server="grpcio")
     with contextlib.ExitStack() as stack:
         streams = Streams(renewing, stack)
         streams.converse()
