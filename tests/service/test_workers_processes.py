@@ -222,4 +222,5 @@ def test_a_flow_in_python_has_workers() -> None:
     with Flow(protocol="http", workers=2).add(**REC) as served:
         answer = post(served.port)
         assert answer["data"][0]["text"] == "hiA"
-        assert status(served.port)["gatewayd-workers"] == "2 of 2 serve"
+        # A worker hears of the others a moment after it serves itself.
+        until(lambda: status(served.port)["gatewayd-workers"] == "2 of 2 serve", 30)
