@@ -106,8 +106,14 @@ def test_all_protocols_are_served_and_status_is_of_the_whole(gateway: Gateway) -
     for _ in range(4):
         assert post(gateway.ports["http"])["data"][0]["text"] == "hiA"
         ask_grpc(gateway.ports["grpc"])
-    seen = [status(gateway.ports["http"]) for _ in range(8)]
-    assert {each["gatewayd-workers"] for each in seen} == {"2 of 2 serve"}
+    seen: list[dict[str, str]] = []
+
+    def all_know_of_each_other() -> bool:
+        # A worker hears of the others a moment after it serves itself.
+        seen[:] = [status(gateway.ports["http"]) for _ in range(8)]
+        return {each["gatewayd-workers"] for each in seen} == {"2 of 2 serve"}
+
+    until(all_know_of_each_other, 30)
     assert len({(each["uid"], each["uptime"]) for each in seen}) == 1
     # What the service says once, it says once.
     assert gateway.output.count("http on 127.0.0.1") == 1
