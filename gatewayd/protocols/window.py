@@ -6,6 +6,7 @@ been answered: the gateway then stops reading from a client that sends but does 
 what it holds for that client.
 
     admit() ──► in flight ── answered() ──► held (ordered only) ──► going out ── written() ──► place free
+                    └─ arrived() ──► being encoded ─┘
 
 Nothing here waits or does I/O, so the reactor and gRPC's loop can each use a Window of their own.
 """
@@ -45,6 +46,7 @@ class Window(Generic[T]):
         self._written = 0
         self._next_out = 0
         self._in_flight: set[int] = set()
+        self._arrived: dict[int, int] = {}  # the sizes of answers that are being encoded, by ticket
         self._held: dict[int, tuple[T, int]] = {}
         # The sizes of answers, in the order in which they are written. An empty deque is ten times a list.
         self._going_out: list[int] = []
@@ -64,7 +66,7 @@ class Window(Generic[T]):
     @property
     def is_flooded(self) -> bool:
         """Whether far more waits to be written than expected: such a stream has to end."""
-        several = len(self._going_out) + len(self._held) > 1
+        several = len(self._going_out) + len(self._held) + len(self._arrived) > 1
         return several and 0 < self._bound_bytes * _EXCESS < self.unsent_bytes
 
     @property
@@ -90,9 +92,9 @@ class Window(Generic[T]):
         self._in_flight.add(ticket)
         return ticket
 
-    def answered(self, ticket: int, answer: T, size_bytes: int = 0) -> list[T]:
+    def arrived(self, ticket: int, size_bytes: int) -> None:
         """
-        Record one answer and return those that may go out now, in the order to write them.
+        An answer of ``size_bytes`` is here and counts, but is still to be encoded: ``answered`` follows.
 
         Raises ValueError for a ticket that is not in flight.
         """
@@ -100,8 +102,24 @@ class Window(Generic[T]):
             raise ValueError(f"request {ticket} was not admitted, or was answered before")
         self._in_flight.remove(ticket)
         self.unsent_bytes += size_bytes
-        # A large answer counts at once, and is forgotten slowly.
-        self._expected_bytes = max(size_bytes, self._expected_bytes * 7 // 8)
+        self._expected_bytes = max(size_bytes, self._expected_bytes)
+        self._arrived[ticket] = size_bytes
+
+    def answered(self, ticket: int, answer: T, size_bytes: int = 0) -> list[T]:
+        """
+        Record one answer and return those that may go out now, in the order to write them.
+
+        Raises ValueError for a ticket that is not in flight.
+        """
+        if ticket in self._arrived:
+            self.unsent_bytes += size_bytes - self._arrived.pop(ticket)
+        else:
+            if ticket not in self._in_flight:
+                raise ValueError(f"request {ticket} was not admitted, or was answered before")
+            self._in_flight.remove(ticket)
+            self.unsent_bytes += size_bytes
+            # A large answer counts at once, and is forgotten slowly.
+            self._expected_bytes = max(size_bytes, self._expected_bytes * 7 // 8)
         if not self._ordered:
             self._going_out.append(size_bytes)
             return [answer]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, Rope
@@ -28,6 +29,9 @@ DEFAULT_WINDOW: Final = 65535
 # there are none.
 _TURN_BYTES: Final = 1 << 16
 _ALONE_BYTES: Final = 1 << 18
+# So many bodies take turns; the others wait until one is sent. If all did, all would be received at the same
+# time, and their receiver would have to hold as many incomplete messages.
+_IN_TURN: Final = 4
 
 
 class Unsent:
@@ -80,7 +84,7 @@ B = TypeVar("B", bound=Body)
 
 class Outgoing(Generic[B]):
     """
-    The windows of one connection, and the bodies that wait for them, served a piece each in turn.
+    The windows of one connection, and the bodies that wait for them: a few take turns, a piece each.
 
     ``window`` is the connection's, ``initial_window`` and ``max_frame`` are the peer's settings. ``waiting``
     holds streams with something unsent whose own windows allow to send it. What is larger than
@@ -122,11 +126,19 @@ class Outgoing(Generic[B]):
             unsent.take(size, into)
             if not left:
                 break
-        if unsent.left:
-            self.add(stream)
-        else:
+        if not unsent.left:
             stream.unsent = None
+        elif stream.window > 0:
+            self._put_back(stream)
         return turn
+
+    def _put_back(self, stream: B) -> None:
+        """Have its next turn after those of the few that are in front."""
+        waiting = self.waiting
+        others = list(islice(waiting, _IN_TURN - 1))
+        for each in (stream, *reversed(others)):
+            waiting[each] = None
+            waiting.move_to_end(each, last=False)
 
     def set_initial_window(self, size: int, streams: Iterable[B]) -> None:
         """A setting of the peer, which changes the windows of all open ``streams``. Raises Violation."""

@@ -145,3 +145,32 @@ def test_answers_that_turn_out_far_larger_flood_the_stream(ordered):
     assert not window.is_flooded
     window.answered(tickets[0], "", 1)
     assert window.is_flooded
+
+
+def test_answers_that_are_being_encoded_count() -> None:
+    window: Window[str] = Window(0, unsent_bytes=1000)
+    tickets = [window.admit() for _ in range(3)]
+    window.arrived(tickets[0], 600)
+    assert window.unsent_bytes == 600
+    assert not window.has_room  # the two others may be as large
+    assert window.answered(tickets[0], "a", 900) == ["a"]
+    assert window.unsent_bytes == 900
+    window.written()
+    assert window.unsent_bytes == 0
+
+
+def test_far_too_many_answers_that_are_being_encoded_are_a_flood() -> None:
+    window: Window[str] = Window(0, unsent_bytes=1000)
+    tickets = [window.admit() for _ in range(3)]
+    window.arrived(tickets[0], 4001)
+    assert not window.is_flooded  # one alone may be of any size
+    window.arrived(tickets[1], 1)
+    assert window.is_flooded
+
+
+def test_an_answer_arrives_once() -> None:
+    window: Window[str] = Window(0)
+    ticket = window.admit()
+    window.arrived(ticket, 1)
+    with pytest.raises(ValueError, match="answered before"):
+        window.arrived(ticket, 1)

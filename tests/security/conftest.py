@@ -135,7 +135,7 @@ def attack(executor: ExecutorProcess) -> Iterator[Callable[..., Victim]]:
             "executors": [external("target", executor.port)],
         }
         # What is freed goes back to the system at once, so that resident memory tells what is held.
-        gateway = Gateway(flow, protocols=protocols, MALLOC_MMAP_THRESHOLD_="262144", MALLOC_ARENA_MAX="2")
+        gateway = Gateway(flow, protocols=protocols, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="2")
         victim = Victim(gateway)
         victims.append(victim)
         if "http" in protocols and "ssl_certfile" not in keys:

@@ -137,6 +137,15 @@ class Conversation:
         self.is_reading = False
         return (PAUSE_READING, dispatch)
 
+    def arrived(self, ticket: int, size_bytes: int) -> Actions:
+        """The answer of ``ticket`` is here, and is held from now on; ``answered`` follows."""
+        if not self._is_open:
+            return _NOTHING
+        self._window.arrived(ticket, size_bytes)
+        if self._window.is_flooded:
+            return self.failed(Overloaded(UNREAD))
+        return self._settle()
+
     def answered(self, ticket: int, payload: bytes, compressed: bytes | None = None) -> Actions:
         """The request ``ticket`` has an answer."""
         if not self._is_open:
@@ -194,6 +203,11 @@ class Conversation:
     def ended(self) -> Actions:
         """The connection is lost, or a close frame was sent or received: answers have nowhere to go."""
         return self._ended() if self._is_open else _NOTHING
+
+    @property
+    def is_open(self) -> bool:
+        """Whether answers still have somewhere to go."""
+        return self._is_open
 
     @property
     def unsent_bytes(self) -> int:

@@ -505,7 +505,10 @@ class WebSocketSession(WebSocketServerProtocol):
             self._failed(result.value, request)
             return
         if frames.slow and not is_small(len(result.documents)):
-            self._start(self._encoded(ticket, request, result))
+            # Executors may answer faster than answers are encoded: those that wait for that are held, too.
+            self._act(self._conversation.arrived(ticket, len(result.documents)))
+            if self._conversation.is_open:
+                self._start(self._encoded(ticket, request, result))
             return
         try:
             answer = frames.encode(result)
@@ -546,6 +549,7 @@ class WebSocketSession(WebSocketServerProtocol):
                 request = await decoded_in_room(backend, frames.decode, payload, limit)
                 response = await backend.dispatcher.dispatch(self._completed(request))
                 size = len(response.documents)
+                self._act(self._conversation.arrived(ticket, size))
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
                 request = self._completed(frames.decode(payload, limit))

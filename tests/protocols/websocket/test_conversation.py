@@ -322,3 +322,24 @@ class Simulation:
         while self.under_way:
             self.act(self.conversation.answered(self.under_way.pop(), b"answer"))
         self.act(receive(self.conversation, b"\0"))
+
+
+def test_an_answer_that_is_being_encoded_counts_as_unsent_and_pauses_reading():
+    talk = Conversation(BYTES_FRAMES, 0, unsent_bytes=1000)
+    ticket = ticket_of(receive(talk))
+    assert talk.arrived(ticket, 900) == (PAUSE_READING,)
+    assert talk.unsent_bytes == 900
+    (send,) = talk.answered(ticket, b"answer")
+    assert isinstance(send, SendMessage)
+    assert talk.sent() == (RESUME_READING,)
+    assert talk.unsent_bytes == 0
+
+
+def test_too_many_answers_that_are_being_encoded_end_the_connection():
+    talk = Conversation(BYTES_FRAMES, 0, unsent_bytes=1000)
+    tickets = [ticket_of(receive(talk)) for _ in range(2)]
+    talk.arrived(tickets[0], 3000)
+    (close, *_) = talk.arrived(tickets[1], 3000)
+    assert isinstance(close, Close)
+    assert not talk.is_open
+    assert talk.arrived(tickets[1], 3000) == ()
