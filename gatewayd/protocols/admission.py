@@ -24,6 +24,10 @@ _MOST_RESERVE: Final = 1024
 _WARN_EVERY_S: Final = 60.0
 
 
+# Which part of all connections is for ports that have fewer than that open, where there are several ports.
+_KEPT_PART: Final = 8
+
+
 def connections_for(descriptors: int) -> int:
     """How many connections a process may accept that may have so many descriptors open."""
     reserve = min(max(_LEAST_RESERVE, descriptors // 8), _MOST_RESERVE, descriptors // 2)
@@ -57,6 +61,7 @@ class Admission:
         self._is_proxy = is_proxy or (lambda host: False)
         self._place = place
         self._by_address: Counter[str] = Counter()
+        self._entrances = 0
         self._warn_from_s = float("-inf")
 
     @classmethod
@@ -73,10 +78,20 @@ class Admission:
         """Whether a connection is better left to another worker, for a moment. On any thread."""
         return self._place is not None and self._place.is_ahead
 
-    def admit(self, host: str) -> bool:
-        """Count a connection from ``host``; False, and nothing changes, if there are too many."""
-        if self.open >= self._most:
-            self._warn(f"{self._most} are open (gateway.max_connections)")
+    def entrance(self) -> Entrance:
+        """That of one more port. What is flooded at one leaves some connections to the others."""
+        self._entrances += 1
+        return Entrance(self)
+
+    def admit(self, host: str, open_there: int = 0) -> bool:
+        """
+        Count a connection from ``host``; False, and nothing changes, if there are too many.
+
+        ``open_there`` are those of the same port.
+        """
+        kept = self._most // _KEPT_PART if self._entrances > 1 else 0
+        if self.open >= (self._most - kept if open_there >= kept else self._most):
+            self._warn(f"{self.open} are open (gateway.max_connections)")
             return False
         if self._most_per_address and not self._is_proxy(host):
             network = network_of(host)
@@ -107,3 +122,28 @@ class Admission:
         if now_s >= self._warn_from_s:
             self._warn_from_s = now_s + _WARN_EVERY_S
             log.warn("connections are refused: {why}", why=why)
+
+
+class Entrance:
+    """One port's way to the admission of all."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._open = 0
+
+    @property
+    def should_yield(self) -> bool:
+        """As the admission's."""
+        return self._admission.should_yield
+
+    def admit(self, host: str) -> bool:
+        """Count a connection of this port; False, and nothing changes, if there are too many."""
+        if not self._admission.admit(host, self._open):
+            return False
+        self._open += 1
+        return True
+
+    def give_back(self, host: str) -> None:
+        """A connection of this port that was counted has ended."""
+        self._open -= 1
+        self._admission.give_back(host)

@@ -19,7 +19,7 @@ from gatewayd.clocks import ListeningPort, PortReactor, Timer
 from gatewayd.config.model import Listener
 from gatewayd.crowd import YIELD_S, Courtesy
 from gatewayd.errors import Overloaded, PortTaken
-from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.admission import Entrance
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
@@ -94,7 +94,7 @@ class AdmittingFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, factory: Any, admission: Admission, lane: SlowLane | None, *, secure: bool) -> None:
+    def __init__(self, factory: Any, admission: Entrance, lane: SlowLane | None, *, secure: bool) -> None:
         self._factory = factory
         self._admission = admission
         self._lane = lane
@@ -128,7 +128,7 @@ class AdmittingFactory(ServerFactory):
 class CountedServer(LanedServer):
     """A connection that was admitted. It is given back once, when its descriptor is closed."""
 
-    admission: Admission | None = None
+    admission: Entrance | None = None
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
@@ -176,11 +176,10 @@ def listen_tcp(
         secured = TLSMemoryBIOFactory(tls, False, factory, clock)
         secured.protocol = TlsTransport
         factory = secured
-    factory = AdmittingFactory(factory, backend.admission, backend.slow_lane, secure=tls is not None)
+    entrance = backend.admission.entrance()
+    factory = AdmittingFactory(factory, entrance, backend.slow_lane, secure=tls is not None)
     if inherited:
-        return ListeningPorts(
-            [_adopt(backend.reactor, each, factory, backend.admission) for each in inherited], tls
-        )
+        return ListeningPorts([_adopt(backend.reactor, each, factory, entrance) for each in inherited], tls)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -204,7 +203,7 @@ def _listen(reactor: PortReactor, address: str, port_number: int, factory: Admit
 
 
 def _adopt(
-    reactor: PortReactor, inherited: socket.socket, factory: AdmittingFactory, admission: Admission
+    reactor: PortReactor, inherited: socket.socket, factory: AdmittingFactory, admission: Entrance
 ) -> ListeningPort:
     """Accept from a socket that listens already, and that other processes may accept from as well."""
     inherited.setblocking(False)

@@ -134,3 +134,20 @@ async def test_a_tls_connection_too_many_is_closed_without_a_word(tmp_path):
         await until(lambda: admission.open == 0)
         assert await in_thread(shake) == "TLSv1.3"
         await until(lambda: admission.open == 0)
+
+
+def test_a_flood_at_one_port_leaves_connections_to_the_others() -> None:
+    admission = Admission(80, 0, Clock())
+    flooded, other = admission.entrance(), admission.entrance()
+    assert sum(flooded.admit("1.1.1.1") for _ in range(100)) == 70
+    assert sum(other.admit("2.2.2.2") for _ in range(100)) == 10
+    flooded.give_back("1.1.1.1")
+    assert admission.open == 79
+    assert not flooded.admit("1.1.1.1")
+    other.give_back("2.2.2.2")
+    assert other.admit("2.2.2.2")
+
+
+def test_a_port_alone_may_have_all_connections() -> None:
+    entrance = Admission(80, 0, Clock()).entrance()
+    assert sum(entrance.admit("1.1.1.1") for _ in range(100)) == 80

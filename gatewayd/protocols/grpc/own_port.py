@@ -20,7 +20,7 @@ from gatewayd.buffers import Buffers
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import TooSlow
 from gatewayd.pb import POOL
-from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.admission import Entrance
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.grpc.errors import status_of
@@ -75,7 +75,7 @@ class OwnGrpcPort:
         gateway: GatewayConfig,
         tls: TlsCredentials | None = None,
         port: int = 0,
-        admission: Admission | None = None,
+        admission: Entrance | None = None,
     ) -> None:
         """With ``tls`` the port speaks TLS only; ``port`` 0 is a free one. Raises UnusableTlsFile."""
         self._bridge = bridge
@@ -218,7 +218,7 @@ class OwnGrpcPort:
 class _Admissions:
     """Asks the gateway's ``admission``, which belongs to the reactor thread; None admits everybody."""
 
-    def __init__(self, bridge: Bridge, admission: Admission | None) -> None:
+    def __init__(self, bridge: Bridge, admission: Entrance | None) -> None:
         self._bridge = bridge
         self._admission = admission
 

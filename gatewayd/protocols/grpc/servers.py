@@ -30,7 +30,8 @@ def make_port(listener: Listener, backend: Backend) -> Port:
         from gatewayd.protocols.grpc.serving import CallServicer
 
         servicer = CallServicer(*settings)
-        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, backend.admission)
+        entrance = backend.admission.entrance()
+        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, entrance)
     from gatewayd.protocols.grpc.port import GrpcPort
     from gatewayd.protocols.grpc.servicer import Servicer
 

@@ -59,7 +59,8 @@ class Own:
         servicer = CallServicer(
             self.bridge, self.dispatcher, dict, 1000, max_unsent_bytes=gateway.max_unsent_bytes
         )
-        self.started.append(OwnGrpcPort(self.bridge, servicer, gateway, tls, admission=admission))
+        entrance = None if admission is None else admission.entrance()
+        self.started.append(OwnGrpcPort(self.bridge, servicer, gateway, tls, admission=entrance))
         self.started[-1].listen()
         return self.started[-1].report().port
 
