@@ -38,6 +38,16 @@ def ask(request, client, gateway, protocol):
     return call
 
 
+def _is_swallowed(answer, protocol):
+    """
+    Whether the client returned nothing where it should have raised.
+
+    Over WebSocket it mostly does, whatever the gateway; where its machine is busy it raises now and then, as
+    two tasks of its own race for the answer.
+    """
+    return protocol == "websocket" and "got" in answer and answer["got"]["count"] == 0
+
+
 def test_no_documents_give_no_documents(ask):
     assert ask("/tag", None)["got"]["count"] == 0
 
@@ -112,9 +122,7 @@ def test_callbacks_are_called_for_what_fails(ask):
 def test_an_executor_that_raises_is_a_bad_server(ask, protocol):
     answer = ask("/raise", 1)
 
-    if protocol == "websocket":  # there the client swallows it, whatever the gateway
-        assert answer["got"]["count"] == 0
-    else:
+    if not _is_swallowed(answer, protocol):
         assert answer["raised"] == "BadServer"
         assert "boom" in answer["message"]
 
@@ -181,9 +189,7 @@ def test_in_production_posts_work_and_readiness_needs_the_dry_run(ask):
 def test_in_production_an_executor_that_raises_is_a_bad_server_without_a_reason(ask, protocol):
     answer = ask("/raise", 1, flow={**FLOW, "gateway": {"production": True}})
 
-    if protocol == "websocket":
-        assert answer["got"]["count"] == 0
-    else:
+    if not _is_swallowed(answer, protocol):
         assert answer["raised"] == "BadServer"
         assert "the log has it as request" in answer["message"]
         assert "boom" not in answer["message"]
