@@ -92,8 +92,10 @@ FOLDERS = {
     "supervisor": {"config", "executor"},
     "client": {"messages", "rpc"},
     "flow": {"client", "config", "custom", "executor"},
+    "telemetry": {"access", "config", "messages"},
     "service": {
-        *("access", "config", "custom", "dispatch", "executor", "pool", "protocols", "supervisor", "tls"),
+        *("access", "config", "custom", "dispatch", "executor", "pool", "protocols", "supervisor"),
+        *("telemetry", "tls"),
     },
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
     "cli": {"access", "client", "config", "custom", "executor", "flow", "messages"},

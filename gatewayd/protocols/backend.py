@@ -54,8 +54,10 @@ class Backend:
     """
     What a port of any protocol is made with.
 
-    ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args, **kwargs)`` runs
-    a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all ports together.
+    Protocols dispatch to what ``dispatcher_for`` gives them: ``observed`` puts before the ``dispatcher`` what
+    watches requests. ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args,
+    **kwargs)`` runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all
+    ports together.
     ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
@@ -78,10 +80,15 @@ class Backend:
     endpoints: Callable[[], Endpoints] = Endpoints
     access: AccessControl | None = None
     place: Place | None = None
+    observed: Callable[[Dispatcher, str], Dispatcher] = lambda dispatcher, protocol: dispatcher
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     slow_lane: SlowLane | None = attrs.field(init=False)
     secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)
+
+    def dispatcher_for(self, protocol: str) -> Dispatcher:
+        """The dispatcher for requests that come by ``protocol``, which logs and metrics name."""
+        return self.observed(self.dispatcher, protocol)
 
     @forwarded.default
     def _of_gateway(self) -> AllowList:

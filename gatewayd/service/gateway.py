@@ -41,6 +41,7 @@ from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
+from gatewayd.telemetry.observed import Observed, Observer
 from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.renewal import Renewal, Watched
@@ -64,7 +65,8 @@ class GatewayServer:
     ``warns_of_strangers`` whether it may.
 
     In a worker, ``sockets`` are those that it inherits, for each listener, ``place`` is its own among the
-    workers, and ``announces`` is false: what is said of the ports, the master says.
+    workers, and ``announces`` is false: what is said of the ports, the master says. ``observers`` are told
+    of every request.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class GatewayServer:
         place: Place | None = None,
         announces: bool = True,
         status: Callable[[], StatusMaps] = status_of,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.flow = flow
         self._warns_of_strangers = warns_of_strangers
@@ -87,6 +90,7 @@ class GatewayServer:
         self._place = place
         self._announces = announces
         self._status = status
+        self._observers = tuple(observers)
         self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
@@ -148,6 +152,7 @@ class GatewayServer:
             dispatcher=engine,
             access=access,
             place=self._place,
+            observed=self._observed,
             status=self._status,
             offload=self._bridge.offload,
             reactor=self._reactor,
@@ -186,6 +191,11 @@ class GatewayServer:
             log.warn("{warning}", warning=open_to_strangers)
         self._on_listening(self.ports, is_open)
 
+    def _observed(self, engine: Engine, protocol: str) -> Engine:
+        return (
+            Observed(engine, protocol, self._observers, self._reactor.seconds) if self._observers else engine
+        )
+
     def _renewed(self, credentials: TlsCredentials) -> None:
         for port in self._ports:
             port.renew(credentials)
@@ -197,7 +207,13 @@ class GatewayServer:
 
         instance = create(custom, self.flow.base_dir)
         web = any(set(listener.protocols) - {"grpc"} for listener in self.flow.gateway.listeners)
-        return Mounted(instance, custom.place, dispatcher=self._exposed, reactor=self._reactor, web=web)
+        return Mounted(
+            instance,
+            custom.place,
+            dispatcher=self._observed(self._exposed, "custom"),
+            reactor=self._reactor,
+            web=web,
+        )
 
     async def serve(self) -> bool:
         """

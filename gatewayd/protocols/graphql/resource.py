@@ -38,7 +38,7 @@ from gatewayd.messages.headers import Headers
 from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import is_small
-from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.backend import Backend, Dispatcher
 from gatewayd.protocols.decoding import room, room_needed
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.graphql.errors import encode_error
@@ -89,6 +89,7 @@ class GraphqlApi:
         """``page`` is the one for writing queries, None to have none."""
         gateway = backend.gateway
         self._backend = backend
+        self._dispatcher = backend.dispatcher_for("graphql")
         self._loop = Bridge(backend.reactor, "graphql loop")
         self._page = page
         self._queries = _Queries(
@@ -129,7 +130,7 @@ class GraphqlApi:
             forwarded = self._backend.forwarded
             headers = forwarded_headers(forwarded, http_request) if forwarded else ()
             sender = _Sender(http_request.request_id, headers, http_request.caller, http_request.hold)
-            execution = _Execution(self._backend, self._loop, self._queries, sender)
+            execution = _Execution(self._backend, self._dispatcher, self._loop, self._queries, sender)
             size = await room_needed(self._backend, body) if isinstance(body, bytes) else 0
             with room(self._backend.buffers, size):
                 answer, answered = await self._loop.on_loop(execution.answer, body)
@@ -195,13 +196,16 @@ class _Execution:
     It is graphql-core's context value, and so satisfies ``schema.QueryContext``.
     """
 
-    def __init__(self, backend: Backend, loop: Bridge, queries: _Queries, sender: _Sender) -> None:
+    def __init__(
+        self, backend: Backend, dispatcher: Dispatcher, loop: Bridge, queries: _Queries, sender: _Sender
+    ) -> None:
         self.failures: list[GraphQLError] = []
         self.hints: list[str] = []
         self.allowance = Allowance(backend.gateway.max_documents)
         self.size = AnswerSize(backend.gateway.graphql_max_values, backend.gateway.max_unsent_bytes)
         self.last_object: tuple[object, str, bytes | None] = None, "", None
         self._backend = backend
+        self._dispatcher = dispatcher
         self._loop = loop
         self._queries = queries
         self._sender = sender
@@ -272,7 +276,7 @@ class _Execution:
         sender = self._sender
         if sender.headers or self._backend.access is not None:
             request = attrs.evolve(request, headers=sender.headers, caller=sender.caller)
-        response = await self._loop.on_reactor(self._backend.dispatcher.dispatch, request)
+        response = await self._loop.on_reactor(self._dispatcher.dispatch, request)
         self._answered += response.headers
         return response
 

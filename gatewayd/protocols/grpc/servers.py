@@ -16,7 +16,7 @@ def make_port(listener: Listener, backend: Backend) -> Port:
     gateway = backend.gateway
     settings = (
         backend.bridge,
-        backend.dispatcher,
+        backend.dispatcher_for("grpc"),
         backend.status,
         gateway.prefetch,
         backend.buffers,

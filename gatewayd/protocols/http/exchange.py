@@ -28,7 +28,7 @@ from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
-from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.backend import Backend, Dispatcher
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.coding import CODINGS, decoded, zipped
@@ -51,7 +51,11 @@ _ZIPPED: Final = (b"Content-Encoding", b"gzip")
 
 
 async def exchange(
-    backend: Backend, http_request: GatewayRequest, route: EndpointRoute, compress_above_bytes: int
+    backend: Backend,
+    dispatcher: Dispatcher,
+    http_request: GatewayRequest,
+    route: EndpointRoute,
+    compress_above_bytes: int,
 ) -> None:
     """
     Send the body of ``http_request`` to executors, and answer with their result.
@@ -59,7 +63,7 @@ async def exchange(
     Answers from ``compress_above_bytes`` on are sent as gzip if the client accepts it; 0 for never.
     """
     try:
-        status, body, media, further = await _outcome(backend, http_request, route)
+        status, body, media, further = await _outcome(backend, dispatcher, http_request, route)
         headers = [_VARY, *further]
         if 0 < compress_above_bytes <= len(body) and accepts_gzip(http_request.header(b"accept-encoding")):
             compressed = await here_or_offloaded(backend.offload, len(body), zipped, body)
@@ -102,7 +106,7 @@ def is_acceptable(http_request: GatewayRequest) -> bool:
 
 
 async def _outcome(
-    backend: Backend, http_request: GatewayRequest, route: EndpointRoute
+    backend: Backend, dispatcher: Dispatcher, http_request: GatewayRequest, route: EndpointRoute
 ) -> tuple[int, bytes, Media, list[tuple[bytes, bytes]]]:
     """The status, the body, what it is, and further headers. Raises GatewayError, or CancelledError."""
     head = _read_head(http_request)
@@ -112,7 +116,7 @@ async def _outcome(
     if headers or backend.access is not None:
         request = attrs.evolve(request, headers=headers, caller=http_request.caller)
     try:
-        response = await backend.dispatcher.dispatch(request, timeout_s=timeout_s)
+        response = await dispatcher.dispatch(request, timeout_s=timeout_s)
     except ExecutorNetworkError as error:
         size = len(request.documents) if media.form is Form.JSON else 0
         body = await here_or_offloaded(

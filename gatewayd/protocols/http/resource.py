@@ -64,6 +64,7 @@ class HttpApi(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         gateway = backend.gateway
         self._backend = backend
+        self._dispatcher = backend.dispatcher_for("http")
         self._graphql: GraphqlApi | None = None
         self._compress_above_bytes = gateway.compress_above_bytes
         # Any, because Klein's types have IRequest for requests, and other results for handlers.
@@ -232,7 +233,9 @@ class HttpApi(Resource):
         self._add(
             route.path,
             route.methods,
-            lambda http_request: _begin(http_request, exchange(self._backend, http_request, route, above)),
+            lambda http_request: _begin(
+                http_request, exchange(self._backend, self._dispatcher, http_request, route, above)
+            ),
         )
         self._for_executors |= {(method.encode(), route.path.encode()) for method in route.methods}
 
@@ -272,7 +275,7 @@ class HttpApi(Resource):
             respond_with_error(http_request, error)
             return
         try:
-            await self._backend.dispatcher.dry_run(caller=http_request.caller)
+            await self._dispatcher.dry_run(caller=http_request.caller)
         except RateLimited as error:
             respond_with_error(http_request, error)
             return

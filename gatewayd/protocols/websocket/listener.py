@@ -30,6 +30,7 @@ class WebSocketListener(WebSocketServerFactory):
         secure = {name.decode(): value.decode() for name, value in backend.secure_headers}
         super().__init__(server="gatewayd", headers=secure, reactor=backend.reactor)
         self.backend = backend
+        self.dispatcher = backend.dispatcher_for("websocket")
         self.connections = connections
         self.prefetch = gateway.prefetch
         self.compress_above_bytes = gateway.compress_above_bytes

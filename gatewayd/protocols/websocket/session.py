@@ -489,7 +489,7 @@ class WebSocketSession(WebSocketServerProtocol):
         request: Request | None = None
         try:
             request = self._completed(frames.decode(payload, backend.gateway.max_documents))
-            work = backend.dispatcher.dispatch(request)
+            work = self.factory.dispatcher.dispatch(request)
         except Exception as error:
             backend.buffers.give_back(size)
             self._failed(error, request)
@@ -547,13 +547,13 @@ class WebSocketSession(WebSocketServerProtocol):
             limit = backend.gateway.max_documents
             if frames.slow:
                 request = await decoded_in_room(backend, frames.decode, payload, limit)
-                response = await backend.dispatcher.dispatch(self._completed(request))
+                response = await self.factory.dispatcher.dispatch(self._completed(request))
                 size = len(response.documents)
                 self._act(self._conversation.arrived(ticket, size))
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
                 request = self._completed(frames.decode(payload, limit))
-                answer = frames.encode(await backend.dispatcher.dispatch(request))
+                answer = frames.encode(await self.factory.dispatcher.dispatch(request))
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
         except Exception as error:
@@ -590,7 +590,7 @@ class WebSocketSession(WebSocketServerProtocol):
             self._act(self._conversation.failed(error))
             return
         try:
-            await self.factory.backend.dispatcher.dry_run(caller=self.caller)
+            await self.factory.dispatcher.dry_run(caller=self.caller)
         except RateLimited as error:
             self._act(self._conversation.failed(error))
             return

@@ -1,0 +1,81 @@
+"""Every request that passes is told of, once when it begins and once when it ends."""
+
+import attrs
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from gatewayd.errors import Draining
+from gatewayd.messages.request import Request, Response
+from gatewayd.telemetry.observed import Observed
+
+REQUEST = Request("r", "/search")
+RESPONSE = Response("r", "/search", b"")
+
+
+class Engine:
+    def __init__(self):
+        self.asked = []
+        self.answer = Deferred()
+
+    def dispatch(self, request, *, timeout_s=None):
+        self.asked.append((request, timeout_s))
+        return self.answer
+
+
+class Watching:
+    def __init__(self, endpoint=None):
+        self.endpoint = endpoint
+        self.told = []
+
+    def began(self, exchange):
+        self.told.append(("began", exchange.protocol, exchange.request.endpoint))
+        if self.endpoint is not None:
+            exchange.request = attrs.evolve(exchange.request, endpoint=self.endpoint)
+
+    def ended(self, exchange):
+        took_s = exchange.ended_s - exchange.began_s
+        self.told.append(("ended", exchange.response, type(exchange.error).__name__, took_s))
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_an_answer(clock):
+    engine, one, other = Engine(), Watching(), Watching()
+    answer = Observed(engine, "http", [one, other], clock.seconds).dispatch(REQUEST, timeout_s=3.0)
+    clock.advance(2.0)
+    engine.answer.callback(RESPONSE)
+
+    assert answer.result is RESPONSE
+    assert engine.asked == [(REQUEST, 3.0)]
+    assert one.told == [("began", "http", "/search"), ("ended", RESPONSE, "NoneType", 2.0)]
+    assert other.told == one.told
+
+
+def test_a_failure(clock):
+    engine, one = Engine(), Watching()
+    failures = []
+    Observed(engine, "grpc", [one], clock.seconds).dispatch(REQUEST).addErrback(failures.append)
+    engine.answer.errback(Draining())
+
+    assert [type(each.value) for each in failures] == [Draining]
+    assert one.told[1:] == [("ended", None, "Draining", 0.0)]
+
+
+def test_a_client_that_leaves(clock):
+    engine, one = Engine(), Watching()
+    answer = Observed(engine, "grpc", [one], clock.seconds).dispatch(REQUEST)
+    answer.addErrback(lambda failure: failure.trap(CancelledError))
+    answer.cancel()
+
+    assert one.told[1:] == [("ended", None, "CancelledError", 0.0)]
+
+
+def test_an_observer_may_replace_the_request(clock):
+    engine = Engine()
+    Observed(engine, "http", [Watching("/other")], clock.seconds).dispatch(REQUEST)
+
+    assert [request.endpoint for request, _ in engine.asked] == ["/other"]
