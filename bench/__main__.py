@@ -2,6 +2,7 @@
 Our gateway against the real Jina gateway: the same executor behind both, in the same run, on loopback.
 
     python -m bench [--quick] [--only WORD] [--no-jina]    measure; a whole run writes its pages
+    python -m bench --only WORD --merge                    these cases again, where one had no figures
     python -m bench --check                                a short run against the saved ratios
     python -m bench --redraw                               the pages from the saved figures
 
@@ -26,7 +27,7 @@ from typing import Final
 
 from bench import report
 from bench.cases import ALONE, CASES, GATEWAYD, JINA, NGHTTPX, Case
-from bench.figures import TOLERANCE, Failed, Figures, Run, from_json, to_json, worse
+from bench.figures import TOLERANCE, Failed, Figures, Run, from_json, merged, to_json, worse
 from bench.measure import measure
 from bench.sides import GRPC_SERVER, JINA_PYTHON, Layout
 from tests.paths import ROOT
@@ -99,6 +100,9 @@ def main() -> int:
     )
     parser.add_argument("--redraw", action="store_true", help="write the pages from the saved figures")
     parser.add_argument("--only", default="", help="only cases whose title or key holds this text")
+    parser.add_argument(
+        "--merge", action="store_true", help="with --only: these cases replace the saved ones"
+    )
     parser.add_argument("--no-jina", action="store_true", help="without the real Jina")
     parser.add_argument(
         "--grpc-server", choices=("grpcio", "gatewayd"), default=GRPC_SERVER, help="our gateway's"
@@ -121,8 +125,10 @@ def main() -> int:
     print(f"{rounds} rounds of {seconds} s (and as long at a fixed rate), in turns; {os.cpu_count()} CPUs\n")
     done = run(cases, wanted, rounds, seconds, options.grpc_server)
     print("\n" + report.markdown(done, cases))
-    if options.quick or options.only or options.no_jina:
-        print("Nothing is written: only a whole run is (without --quick, --only, --no-jina).")
+    if options.merge and not (options.quick or options.no_jina):
+        write(merged(from_json(FIGURES.read_text()), done))
+    elif options.quick or options.only or options.no_jina:
+        print("Nothing is written: only a whole run is (without --quick, --only, --no-jina), or --merge.")
     else:
         write(done)
     return 0

@@ -90,6 +90,12 @@ def from_json(text: str) -> Run:
     return Run(**found, cases=cases, failed=failed)
 
 
+def merged(saved: Run, new: Run) -> Run:
+    """``saved`` with the cases of ``new``, and what failed in them then."""
+    failed = [one for one in saved.failed if one.case not in new.cases]
+    return attrs.evolve(saved, cases={**saved.cases, **new.cases}, failed=[*failed, *new.failed])
+
+
 def worse(saved: Run, new: Run, cases: Sequence[Case], tolerance: float = TOLERANCE) -> list[str]:
     """
     Sentences about each ratio of CPU that is worse in the new run by more than ``tolerance`` (a share).

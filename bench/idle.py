@@ -33,7 +33,9 @@ _WEBSOCKET: Final = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 # The preface, settings, and a ping whose answer says that the connection is served.
-_GRPC: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(6, 0, 0, bytes(8))
+_GRPC: Final = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(4, 1, 0) + frame(6, 0, 0, bytes(8))
+)
 # What each protocol sends first, and what its answer has in it.
 FIRST: Final = {
     "http": (_HTTP, b"200 OK"),
@@ -75,6 +77,7 @@ def gateway(protocols: Sequence[str], connections: int) -> Iterator[Gateway]:
         # Nothing is closed or asked meanwhile, but all timers are there.
         "http_idle_timeout": _LONG_S,
         "websocket_ping_interval": _LONG_S,
+        "grpc_server_options": {"grpc.keepalive_time_ms": int(_LONG_S * 1000)},
         "grpc_server": "gatewayd",
     }
     executor = Child([sys.executable, "-m", "bench.executor"], cwd=ROOT)

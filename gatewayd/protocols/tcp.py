@@ -30,6 +30,9 @@ from gatewayd.tls.web import WebTls
 
 # Connections that wait to be accepted: Twisted's 50 make a burst of clients wait for seconds.
 _BACKLOG: Final = 1024
+# Connections accepted in one turn of the reactor. One that is refused has a descriptor until the next turn,
+# and Twisted takes a hundred, then more: a burst would leave nothing of the descriptors in reserve.
+_ACCEPTED_A_TURN: Final = 16
 # An event without a format has no text, and observers write nothing.
 _QUIET: Final = {"log_format": None}
 
@@ -199,7 +202,15 @@ def listen_tcp(
 
 def _listen(reactor: PortReactor, address: str, port_number: int, factory: AdmittingFactory) -> ListeningPort:
     options = {"backlog": _BACKLOG, "interface": address}
-    return _quiet(callWithContext(_QUIET, reactor.listenTCP, port_number, factory, **options), factory)
+    found: Any = callWithContext(_QUIET, reactor.listenTCP, port_number, factory, **options)
+    accept = found.doRead
+
+    def accept_some() -> None:
+        found.numberAccepts = _ACCEPTED_A_TURN
+        accept()
+
+    found.doRead = accept_some
+    return _quiet(found, factory)
 
 
 def _adopt(

@@ -3,7 +3,7 @@
 import attrs
 
 from bench.cases import ALONE, CASES, GATEWAYD, JINA, NGHTTPX, Case
-from bench.figures import Failed, Figures, Round, Run, from_json, of_rounds, to_json, worse
+from bench.figures import Failed, Figures, Round, Run, from_json, merged, of_rounds, to_json, worse
 
 CASE = Case("one", "one case", "one", "grpc_unary", "small", "grpc", 32)
 
@@ -83,3 +83,11 @@ def test_cases_of_one_layout_are_together():
     layouts = [case.layout for case in CASES]
 
     assert layouts == sorted(layouts, key=list(dict.fromkeys(layouts)).index)
+
+
+def test_cases_measured_again_replace_the_saved_ones():
+    saved = run((Failed("one", JINA, "it broke"), Failed("two", JINA, "so did this")), ours=100.0)
+    both = merged(saved, run(ours=90.0, jina=700.0))
+
+    assert both.times("one") == 700.0 / 90.0
+    assert both.failed == [Failed("two", JINA, "so did this")]

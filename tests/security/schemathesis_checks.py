@@ -2,7 +2,8 @@
 Loaded by schemathesis (SCHEMATHESIS_HOOKS), in its own environment.
 
 Its own check of invalid bodies is left out for this one: as in the reference, numbers, booleans and texts are
-taken for each other where that has a meaning (``1`` for ``"1"``, ``true`` for ``1``).
+taken for each other where that has a meaning (``1`` for ``"1"``, ``true`` for ``1``), and so are, for an
+object, the lists and texts that Python's ``dict()`` takes: pairs, or nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,20 @@ from typing import Any
 import jsonschema_rs
 import schemathesis
 
+PAIRS = {
+    "type": "array",
+    "items": {
+        "anyOf": [
+            {"type": "array", "minItems": 2, "maxItems": 2},
+            {"type": "string", "minLength": 2, "maxLength": 2},
+            {"type": "object", "minProperties": 2, "maxProperties": 2},
+        ]
+    },
+}
+
 
 def relaxed(schema: Any) -> Any:
-    """``schema``, in which every text and number may also be another scalar."""
+    """``schema``, in which every text and number may also be another scalar, and every object pairs."""
     if isinstance(schema, list):
         return [relaxed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -24,7 +36,7 @@ def relaxed(schema: Any) -> Any:
     kinds = {kinds} if isinstance(kinds, str) else {*kinds}
     if kinds & {"string", "number", "integer"}:
         made["type"] = sorted(kinds | {"string", "number", "boolean"})
-    return made
+    return {"anyOf": [made, PAIRS, {"const": ""}]} if kinds == {"object"} else made
 
 
 @schemathesis.check
