@@ -35,6 +35,7 @@ from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.headers import AllowList
+from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.rope import Content
 from gatewayd.offload import SMALL_BYTES, Offload
@@ -206,6 +207,7 @@ class _Run:
         "_deadline",
         "_dispatcher",
         "_ended",
+        "_journey",
         "_performing",
         "_request_id",
         "_result",
@@ -221,6 +223,7 @@ class _Run:
     ) -> None:
         self._dispatcher = dispatcher
         self._traversal = traversal
+        self._journey = traversal.request.journey
         self._request_id = request_id
         self._timeout_s = timeout_s
         self._deadline: float | None = None
@@ -318,8 +321,25 @@ class _Run:
             # The deadline's own timer ends the call; the pool's would only name another reason, if it were
             # first. A late reactor may find the deadline passed and the timer still waiting.
             left_s = max(0.0, self._deadline - self._dispatcher.clock.seconds()) + SLACK_S
+        if self._journey is not None:
+            call = self._visiting(self._journey, node, call)
         waiting = self._calls[node] = self._dispatcher.pool.send(node.name, call, left_s)
         waiting.addCallbacks(self._answered, self._failed, callbackArgs=(node,), errbackArgs=(node,))
+
+    def _visiting(self, journey: Journey, node: Node, call: Call) -> Call:
+        now_s = self._dispatcher.clock.seconds()
+        visit = journey.visit(node.name, now_s, floating=node.background)
+        return Call(call.messages, call.endpoint, call.listed, call.headers, visit)
+
+    def _left(self, journey: Journey, node: Node, failure: Failure) -> None:
+        """A call has ended without an answer."""
+        cancelled = failure.check(CancelledError) is not None
+        journey.left(
+            node.name,
+            self._dispatcher.clock.seconds(),
+            "cancelled" if cancelled else "failed",
+            "" if cancelled else type(failure.value).__name__,
+        )
 
     def _prepare(self, step: Prepare) -> None:
         if step.size_bytes <= self._dispatcher.offload_bytes:
@@ -331,6 +351,9 @@ class _Run:
 
     def _answered(self, answer: Answer, node: Node) -> None:
         del self._calls[node]
+        if self._journey is not None:
+            outcome: Outcome = "raised" if answer.failed else "answered"
+            self._journey.left(node.name, self._dispatcher.clock.seconds(), outcome)
         if node.background and answer.failed:
             name = StatusProto.FromString(answer.status).exception.name
             self._log_floating(node, name or "an error without a name")
@@ -353,6 +376,8 @@ class _Run:
 
     def _failed(self, failure: Failure, node: Node | None) -> None:
         self._calls.pop(node, None)
+        if self._journey is not None and node is not None:
+            self._left(self._journey, node, failure)
         if node is not None and node.background and failure.check(GatewayError, CancelledError):
             self._log_floating(node, type(failure.value).__name__)
             if not self._stopped and not self._performing and self._traversal.finished:

@@ -14,6 +14,7 @@ import attrs
 
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
+from gatewayd.messages.journey import Journey, Visit
 from gatewayd.messages.rope import Content
 from gatewayd.values import value
 
@@ -27,7 +28,8 @@ class Request:
     expression over Deployment names, ``""`` for all. ``routes`` are serialised RouteProtos that came
     with the request. ``timeout_s`` is how long the client is willing to wait, None for no limit.
     ``headers`` are those that its protocol brought and that every executor gets (``messages/headers.py``).
-    ``caller`` is filled in where the gateway asks who calls (``gatewayd.access``).
+    ``caller`` is filled in where the gateway asks who calls (``gatewayd.access``). What becomes of it is
+    written into the ``journey``, if the request has one.
     """
 
     request_id: str
@@ -39,6 +41,7 @@ class Request:
     timeout_s: float | None = None
     headers: Headers = attrs.field(default=(), repr=False)
     caller: Caller = ANONYMOUS
+    journey: Journey | None = attrs.field(default=None, repr=False, eq=False)
 
 
 @value
@@ -66,13 +69,14 @@ class Call:
 
     With ``listed`` the call is ``process_data`` with a DataRequestListProto of all messages (a join that
     must not be merged); without it, ``process_single_data`` with the only message. ``headers`` are those of
-    the client's request.
+    the client's request. ``visit`` is where its journey is written down, if it is.
     """
 
     messages: tuple[Content, ...]
     endpoint: str
     listed: bool = False
     headers: Headers = attrs.field(default=(), repr=False)
+    visit: Visit | None = attrs.field(default=None, repr=False, eq=False)
 
 
 @value

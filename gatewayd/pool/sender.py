@@ -16,7 +16,9 @@ from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
 from gatewayd.errors import Draining
 from gatewayd.messages.discovery import Described
+from gatewayd.messages.journey import Kind, Stage, Visit
 from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.trace_context import TraceContext, headers_of
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.attempts import AttemptRules, Attempts, GiveUp, Wait
 from gatewayd.pool.events import Decisions
@@ -126,6 +128,7 @@ class _PendingCall:
         "_no_connection",
         "_replica",
         "_sender",
+        "_stage",
         "_successes",
         "_timer",
         "answer",
@@ -142,6 +145,7 @@ class _PendingCall:
         self._abandoned = False
         self._calling: CallInHand | None = None
         self._timer: Timer | None = None  # of the current stage
+        self._stage: Stage | None = None  # as it is written down, if it is
         # None once it has fired: it refers back here, and would be work for the garbage collector.
         self.answer: Deferred[Answer] | None = Deferred(self._cancelled)
 
@@ -182,8 +186,11 @@ class _PendingCall:
         if step.connect_s is not None:
             self._timer = sender.clock.callLater(step.connect_s, self._connecting_took_too_long, replica)
         try:
+            call = self._call
+            if call.visit is not None:
+                call = self._setting_out(call, call.visit, replica)
             calling = self._calling = replica.channel.prepare(
-                self._call, step.timeout_s, self._answered, self._call_failed
+                call, step.timeout_s, self._answered, self._call_failed
             )
             calling.begin()
         except Exception:  # a bug must not keep the slot
@@ -214,6 +221,8 @@ class _PendingCall:
         else:
             sender.queue.add(self, retry=bool(self._attempts.tried))
             sender.decisions.request("queued")
+            if self._call.visit is not None:
+                self._waiting(self._call.visit, "queue")
             self._wait_for(step)
 
     def _wait_for(self, step: Wait) -> None:
@@ -229,6 +238,8 @@ class _PendingCall:
             self._wait_for(step)
 
     def _back_off(self, seconds: float) -> None:
+        if self._call.visit is not None:
+            self._waiting(self._call.visit, "backoff")
         self._timer = self._sender.clock.callLater(seconds, self._backed_off)
 
     def _backed_off(self) -> None:
@@ -254,6 +265,8 @@ class _PendingCall:
             replica = self._replica
             assert replica is not None
             self._call_ended(replica)
+            if self._stage is not None:
+                self._stage_over("OK", raised=answer.failed)
             replica.succeeded()
             waiting, self.answer = self.answer, None
             if waiting is not None:
@@ -272,6 +285,8 @@ class _PendingCall:
         assert replica is not None
         self._call_ended(replica)
         if self._abandoned:
+            if self._stage is not None:
+                self._stage_over("CANCELLED")
             return
         readable = True
         if isinstance(error, Malformed):
@@ -283,6 +298,8 @@ class _PendingCall:
             self._no_connection = None
         elif not isinstance(error, CallError):
             raise error
+        if self._stage is not None:
+            self._stage_over(error.code, error.details)
         self._decide(error, replica, readable=readable)
 
     def _decide(self, error: CallError, replica: Replica, *, readable: bool) -> None:
@@ -327,10 +344,37 @@ class _PendingCall:
         self._sender.decisions.request("cancelled")
         calling, replica = self._calling, self._replica
         if calling is None or replica is None:
+            if self._stage is not None:
+                self._stage_over()
             self._stop_waiting()
             return
         replica.client_gave_up(self._successes)
         calling.cancel()
+
+    # -- the journey, where one is written down ----------------------------------------------------------
+
+    def _setting_out(self, call: Call, visit: Visit, replica: Replica) -> Call:
+        """An attempt begins: the call as it goes out, which in a trace names the attempt as its parent."""
+        now_s = self._sender.clock.seconds()
+        if self._stage is not None:
+            self._stage.end(now_s)
+        attempt = self._stage = visit.attempt(replica.address, now_s)
+        if visit.trace is None:
+            return call
+        context = visit.trace.context
+        parent = TraceContext(context.trace_id, attempt.span_id, context.sampled, context.state)
+        return Call(call.messages, call.endpoint, call.listed, (*call.headers, *headers_of(parent)), visit)
+
+    def _waiting(self, visit: Visit, kind: Kind) -> None:
+        now_s = self._sender.clock.seconds()
+        if self._stage is not None:
+            self._stage.end(now_s)
+        self._stage = visit.wait(kind, now_s)
+
+    def _stage_over(self, code: str = "", reason: str = "", *, raised: bool = False) -> None:
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            stage.end(self._sender.clock.seconds(), code, reason, raised=raised)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -340,6 +384,8 @@ class _PendingCall:
         self._fail(step.error)
 
     def _fail(self, error: Exception) -> None:
+        if self._stage is not None:
+            self._stage_over()
         waiting, self.answer = self.answer, None
         if waiting is not None:
             waiting.errback(Failure(error))

@@ -86,13 +86,13 @@ class Shards:
                 return answer
             before = answer.headers
             message = wire.encode_call(request_id, call.endpoint, answer)
-            call = Call((message,), call.endpoint, headers=call.headers)
+            call = Call((message,), call.endpoint, False, call.headers, call.visit)
         answers = await self._call_shards(call, self._left_s(deadline_s))
         if answers[0].failed:
             return _with_headers(answers[0], before)
         if self._after is not None:
             messages = tuple(wire.encode_call(request_id, call.endpoint, answer) for answer in answers)
-            listed = Call(messages, call.endpoint, True, call.headers)
+            listed = Call(messages, call.endpoint, True, call.headers, call.visit)
             answer = await self._after.send(listed, self._left_s(deadline_s))
             return _with_headers(answer, before, *(each.headers for each in answers))
         if len(answers) == 1:

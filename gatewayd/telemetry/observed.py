@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.access.guard import Engine
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.journey import Journey
 from gatewayd.messages.request import Request, Response
 
 
@@ -34,6 +36,18 @@ class Exchange:
         self.ended_s = began_s
         self.response: Response | None = None
         self.error: BaseException | None = None
+
+    def follow(self) -> Journey:
+        """
+        What the engine writes down of the request: for an observer that reads it when the request has ended.
+
+        Call it when the request ``began``; all who do get the same.
+        """
+        journey = self.request.journey
+        if journey is None:
+            journey = Journey()
+            self.request = attrs.evolve(self.request, journey=journey)
+        return journey
 
 
 class Observer(Protocol):

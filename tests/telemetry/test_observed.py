@@ -79,3 +79,25 @@ def test_an_observer_may_replace_the_request(clock):
     Observed(engine, "http", [Watching("/other")], clock.seconds).dispatch(REQUEST)
 
     assert [request.endpoint for request, _ in engine.asked] == ["/other"]
+
+
+class Following:
+    def __init__(self):
+        self.journeys = []
+
+    def began(self, exchange):
+        self.journeys.append(exchange.follow())
+
+    def ended(self, exchange):
+        self.journeys.append(exchange.request.journey)
+
+
+def test_all_who_follow_a_request_get_the_same_journey(clock):
+    engine, one, other = Engine(), Following(), Following()
+    Observed(engine, "http", [one, other], clock.seconds).dispatch(REQUEST)
+    engine.answer.callback(RESPONSE)
+
+    (request, _) = engine.asked[0]
+    assert request.journey is not None
+    assert {id(each) for each in one.journeys + other.journeys} == {id(request.journey)}
+    assert REQUEST.journey is None
