@@ -12,6 +12,13 @@ assert VERSION is not None
 # 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another. It
 # brings a client of Jina's hub, docker, jose, ecdsa and rsa: the gateway does without (docs/dependencies.md).
 DOCUMENTS = ["docarray>=0.21,<0.30"]
+# From 1.34 on, an exporter whose collector is down stops retrying when it is shut down, and its timeout is
+# for all tries together.
+TRACING = [
+    "opentelemetry-sdk>=1.34",
+    "opentelemetry-exporter-otlp-proto-grpc>=1.34",
+    "opentelemetry-exporter-otlp-proto-http>=1.34",
+]
 
 setup(
     name="gatewayd",
@@ -104,10 +111,13 @@ setup(
         "client": DOCUMENTS,
         # The first whose default font can be drawn in any size.
         "png": ["pillow>=10.1"],
+        # To send traces over OTLP.
+        "tracing": TRACING,
         # The oldest releases that the tests were written with, unless a comment says more. CI runs those of
         # constraints.txt, `make test-latest` the newest.
         "test": [
             *DOCUMENTS,
+            *TRACING,
             "pytest>=8",
             "pytest-twisted>=1.14",
             "hypothesis>=6.100",

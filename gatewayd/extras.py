@@ -1,5 +1,6 @@
 """
-What only an extra of the installation brings: docarray, with which executors and Clients hand out documents.
+What only an extra of the installation brings: docarray, with which executors and Clients hand out documents,
+and OpenTelemetry's packages, which send traces.
 
 A gateway passes documents on as bytes: without executors of its own, it needs no extra.
 """
@@ -9,6 +10,11 @@ from __future__ import annotations
 import functools
 import re
 from importlib import metadata, util
+
+# What sends over each of OTLP's protocols.
+_EXPORTERS = {
+    protocol: f"opentelemetry.exporter.otlp.proto.{protocol}.trace_exporter" for protocol in ("grpc", "http")
+}
 
 # 0.30 began another format of documents (setup.py).
 _FIRST, _END = (0, 21), (0, 30)
@@ -24,6 +30,22 @@ def require_docarray(what: str, extra: str) -> None:
     """Raises ImportError with the text of ``docarray_problem``."""
     if problem := docarray_problem(what, extra):
         raise ImportError(problem, name="docarray")
+
+
+@functools.cache
+def tracing_problem(protocol: str) -> str | None:
+    """Why no traces can be sent over OTLP's ``protocol``, and the command that mends it; None if they can."""
+    for module in ("opentelemetry.sdk.trace", _EXPORTERS[protocol]):
+        try:
+            found = util.find_spec(module.rpartition(".")[0])
+        except ImportError:
+            found = None
+        if found is None:
+            return (
+                f"traces over {protocol} need OpenTelemetry's packages, which are not installed: "
+                "pip install 'gatewayd[tracing]'"
+            )
+    return None
 
 
 @functools.cache

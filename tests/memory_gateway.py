@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -42,6 +42,7 @@ from gatewayd.rpc.headers import encode
 from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.transport import ConnectionSettings, ServerProtocol
 from gatewayd.rpc.timeouts import Timeouts
+from gatewayd.telemetry.observed import Observed, Observer
 
 DATA, HEADERS, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 7, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -183,10 +184,11 @@ class LoopTransport:
 class MemoryGateway:
     """A Flow of one executor behind the engine and all protocols. ``close`` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, observers: Sequence[Observer] = (), **gateway: Any) -> None:
+        """``gateway`` are further settings."""
         self.reactor: Any = Reactor()
         self.bridge = Bridge(self.reactor)
-        settings = GatewayConfig(host="127.0.0.1", grpc_server="gatewayd")
+        settings = GatewayConfig(host="127.0.0.1", grpc_server="gatewayd", **gateway)
         deployments = [DeploymentConfig("executor", external=True, addresses=(ADDRESS,))]
         self.pool = Pool(
             settings,
@@ -207,12 +209,15 @@ class MemoryGateway:
             reactor=self.reactor,
             buffers=Buffers(settings.max_buffered_bytes),
             bridge=self.bridge,
+            observed=lambda engine, protocol: (
+                Observed(engine, protocol, observers, self.reactor.seconds) if observers else engine
+            ),
         )
         backend = self._backend
         self.loop = self.bridge._loop
         self.servicer = CallServicer(
             self.bridge,
-            self.dispatcher,
+            backend.dispatcher_for("grpc"),
             backend.status,
             settings.prefetch,
             backend.buffers,

@@ -132,6 +132,16 @@ def serve(flow: Path, variables: tuple[str, ...]) -> None:
 @click.option("--workspace", help="Base folder of its files.")
 @click.option("--output-array-type", type=click.Choice(["numpy", "list"]), help="Convert arrays in answers.")
 @click.option("--exit-on-exceptions", multiple=True, help="An exception class that stops the executor.")
+@click.option("--tracing", is_flag=True, help="Send traces to an OpenTelemetry collector.")
+@click.option(
+    "--traces-exporter-host", help="The collector's host, localhost if omitted; https://... for TLS."
+)
+@click.option(
+    "--traces-exporter-port", type=click.IntRange(1, 65535), help="Its port, the protocol's own if omitted."
+)
+@click.option(
+    "--traces-exporter-protocol", type=click.Choice(["grpc", "http"]), help="How spans are sent; grpc."
+)
 def executor(**settings: object) -> None:
     """
     Serve one executor by itself, on this or another machine.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from gatewayd.cli.output import fail, note
-from gatewayd.extras import docarray_problem
+from gatewayd.extras import docarray_problem, tracing_problem
 
 
 def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
@@ -51,14 +51,14 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--uses-with") from error
         arguments[name] = yaml.safe_load(value)
-    item = {key: value for key, value in options.items() if value not in (None, [], 0)}
+    item = {key: value for key, value in options.items() if value not in (None, [], 0, False)}
     try:
         flow = flow_from_mapping({"executors": [{**item, "uses_with": arguments}]}, base_dir=Path.cwd())
     except ConfigError as error:
         return fail(str(error).replace("Flow: executors[0].", "--"))
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
-    from gatewayd.executor.__main__ import serve_alone
+    from gatewayd.executor.__main__ import serve_alone, tracing_of
     from gatewayd.executor.devices import gpu_count, take_turns
     from gatewayd.executor.loading import LoadError, load
     from gatewayd.executor.spec import ExecutorSpec
@@ -70,8 +70,11 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
         take_turns(os.environ, spec.replica, gpu_count)
     except ValueError as error:
         return fail(str(error))
+    if spec.executor.traces is not None and (problem := tracing_problem(spec.executor.traces.protocol)):
+        return fail(f"--tracing: {problem}")
+    tracing = tracing_of(spec)
     try:
-        loaded = load(spec)
+        loaded = load(spec, tracer_provider=None if tracing is None else tracing.provider)
     except LoadError as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
@@ -84,4 +87,4 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
         else:
             fail(event["error"])
 
-    return serve_alone(loaded, spec, show)
+    return serve_alone(loaded, spec, show, tracing)

@@ -32,6 +32,8 @@ _DERIVED = frozenset(
     | {"executor", "uses_before", "uses_after"}
 )
 _TLS_FILES = ("tls_ca_certfile", "tls_certfile", "tls_keyfile")
+# What executors around shards have in common with them.
+_TRACED = ("tracing", *(f"traces_exporter_{name}" for name in ("host", "port", "protocol", "headers")))
 _WRAPPER_KEYS = ("jtype", "version", "with")
 
 
@@ -157,7 +159,7 @@ def _check_tls(draft: Draft, built: DeploymentConfig) -> None:
 
 def _heads(draft: Draft, values: Mapping[str, Any], folder: Folder) -> dict[str, Any]:
     """The executors before and after the shards, which share modules, workspace and environment."""
-    names = ("py_modules", "workspace", "env", "env_inherit")
+    names = ("py_modules", "workspace", "env", "env_inherit", *_TRACED)
     shared = {name: values[name] for name in names if name in values}
     heads: dict[str, Any] = {}
     for name in ("uses_before", "uses_after"):

@@ -159,6 +159,18 @@ def _host(value: Any) -> str:
 HOST: Final = ValueKind("a host name or an IP address, without scheme and port", _host, annotation="str")
 
 
+def _collector(value: Any) -> str:
+    scheme, separator, host = value.rpartition("://") if isinstance(value, str) else ("", "", value)
+    if separator and scheme.lower() not in ("http", "https"):
+        raise Refused
+    return f"{scheme.lower()}{separator}{_host(host)}"
+
+
+COLLECTOR: Final = ValueKind(
+    "a host name or an IP address, which http:// or https:// may stand before", _collector, annotation="str"
+)
+
+
 # -- calls to executors ---------------------------------------------------------------------------------
 
 

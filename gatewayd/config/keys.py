@@ -86,9 +86,24 @@ def _not_yet(kind: ValueKind, doc: str, *names: str, default: Any = None) -> tup
 _OBSERVED: Final = (
     *_not_yet(k.BOOLEAN, "Serve metrics for Prometheus.", "monitoring", "metrics", default=False),
     Key("port_monitoring", f.PORTS, None, "Port of these metrics.", status=NOT_YET, spreads=False),
-    *_not_yet(k.BOOLEAN, "Send OpenTelemetry traces.", "tracing", default=False),
-    *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host", "traces_exporter_host"),
-    *_not_yet(f.PORT, "OpenTelemetry collector.", "metrics_exporter_port", "traces_exporter_port"),
+    *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host"),
+    *_not_yet(f.PORT, "OpenTelemetry collector.", "metrics_exporter_port"),
+    Key("tracing", k.BOOLEAN, False, "Send traces to an OpenTelemetry collector (OTLP)."),
+    Key(
+        "traces_exporter_host",
+        f.COLLECTOR,
+        None,
+        "The collector's host, localhost if omitted; https://host for TLS.",
+    ),
+    Key("traces_exporter_port", f.PORT, None, "Its port; 4317 for grpc and 4318 for http if omitted."),
+    Key("traces_exporter_protocol", k.choice("grpc", "http"), "grpc", "How spans are sent to it."),
+    Key(
+        "traces_exporter_headers",
+        f.METADATA,
+        None,
+        "Headers, or gRPC metadata, of what is sent to it.",
+        secret=True,
+    ),
 )
 _CONTAINERS: Final = (
     *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.",
@@ -251,6 +266,8 @@ GATEWAY: Final = Section("gateway", (
         status=NOT_YET),
     Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
     *_OBSERVED,
+    Key("traces_sample", k.share(), 1.0,
+        "The share of requests that are traced, of those whose clients have not begun a trace."),
     *_LOGGED,
     *_CONTAINERS,
     *_ignored(k.ANYTHING, "Made from the executors of the Flow.", "graph_description", "graph_conditions",

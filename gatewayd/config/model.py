@@ -16,6 +16,9 @@ from gatewayd.config.auth import AuthConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.errors import ConfigError
 from gatewayd.messages.headers import AllowList
+from gatewayd.messages.trace_context import TRACE_HEADERS
+from gatewayd.otlp import Collector
+from gatewayd.otlp import Protocol as OtlpProtocol
 from gatewayd.tls.credentials import ClientAuth, PairFiles, TlsFiles
 
 Protocol = Literal["grpc", "http", "websocket"]
@@ -99,7 +102,8 @@ class GatewayConfig:
     executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
     to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
-    ``custom`` is a class whose routes are served beside the gateway's own.
+    ``custom`` is a class whose routes are served beside the gateway's own. ``traces_sample`` is the share of
+    the requests that are traced with ``tracing``, of those that are not part of a trace already.
     """
 
     name: str = "gateway"
@@ -172,6 +176,12 @@ class GatewayConfig:
     pool: PoolLimits = PoolLimits()
     auth: AuthConfig | None = None
     custom: GatewayClass | None = None
+    tracing: bool = False
+    traces_exporter_host: str | None = None
+    traces_exporter_port: int | None = None
+    traces_exporter_protocol: OtlpProtocol = "grpc"
+    traces_exporter_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    traces_sample: float = 1.0
 
     @property
     def gives_hints(self) -> bool:
@@ -183,6 +193,16 @@ class GatewayConfig:
         """``forward_headers`` as the rule that decides of each header."""
         private = () if self.auth is None else (self.auth.api_key_header,)
         return AllowList.of(self.forward_headers, self.forward_headers_max_bytes, private)
+
+    @property
+    def received(self) -> AllowList:
+        """Which headers of requests are read: those that are forwarded, and with ``tracing`` the traces'."""
+        return attrs.evolve(self.forwarded, own=TRACE_HEADERS) if self.tracing else self.forwarded
+
+    @property
+    def traces(self) -> Collector | None:
+        """Where its spans go; None without ``tracing``."""
+        return _collector(self)
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -203,7 +223,7 @@ class ExecutorConfig:
     is the pass-through ``Executor`` itself. ``py_modules`` and ``workspace``, the base folder, are absolute
     paths. ``env_inherit`` are the variables that its process inherits, as supervisor/environment.py reads
     them. ``by_value`` is what a Flow in Python sends by value (``executor/by_value.py``); a class in it
-    replaces ``uses``.
+    replaces ``uses``. With ``tracing`` the calls of its methods have spans.
     """
 
     uses: str | None = None
@@ -218,6 +238,27 @@ class ExecutorConfig:
     output_array_type: Literal["numpy", "list"] | None = None
     exit_on_exceptions: tuple[str, ...] = ()
     by_value: str | None = attrs.field(default=None, repr=False)
+    tracing: bool = False
+    traces_exporter_host: str | None = None
+    traces_exporter_port: int | None = None
+    traces_exporter_protocol: OtlpProtocol = "grpc"
+    traces_exporter_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def traces(self) -> Collector | None:
+        """Where its spans go; None without ``tracing``."""
+        return _collector(self)
+
+
+def _collector(config: GatewayConfig | ExecutorConfig) -> Collector | None:
+    if not config.tracing:
+        return None
+    return Collector(
+        config.traces_exporter_host or Collector().host,
+        config.traces_exporter_port or None,
+        config.traces_exporter_protocol,
+        config.traces_exporter_headers,
+    )
 
 
 @attrs.frozen

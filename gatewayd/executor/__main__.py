@@ -33,6 +33,7 @@ from gatewayd.loops import new_event_loop
 if TYPE_CHECKING:
     from gatewayd.executor.executor import Executor
     from gatewayd.executor.spec import ExecutorSpec
+    from gatewayd.executor.tracing import Tracing
 
 SendEvent = Callable[[dict[str, str]], None]
 
@@ -83,14 +84,15 @@ def _run() -> int:
         spec = ExecutorSpec.from_line(line)
         # Before the executor's code is imported: CUDA reads this once.
         take_turns(os.environ, spec.replica, gpu_count)
-        executor = _load(spec)
+        tracing = tracing_of(spec)
+        executor = _load(spec, tracing)
     except Exception as error:
         _send_event({"event": "failed", "error": "".join(user_traceback(error))})
         return 1
     # Imported modules stay: the garbage collector need not traverse them.
     gc.freeze()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(executor, spec, _send_event))
+        return runner.run(_serve(executor, spec, _send_event, tracing=tracing))
 
 
 def _exit_with_supervisor(lifeline: int) -> None:
@@ -113,7 +115,9 @@ def _exit_with_supervisor(lifeline: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -> int:
+def serve_alone(
+    executor: Executor, spec: ExecutorSpec, send_event: SendEvent, tracing: Tracing | None = None
+) -> int:
     """
     Serve an executor in this process, without a supervisor, until SIGTERM or Ctrl-C. Returns the exit code.
 
@@ -121,17 +125,31 @@ def serve_alone(executor: Executor, spec: ExecutorSpec, send_event: SendEvent) -
     """
     group.reset_signals_of_children()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(executor, spec, send_event, alone=True))
+        return runner.run(_serve(executor, spec, send_event, alone=True, tracing=tracing))
 
 
-def _load(spec: ExecutorSpec) -> Executor:
+def tracing_of(spec: ExecutorSpec) -> Tracing | None:
+    """What traces the executor's methods; None for one that is not traced. Raises ImportError."""
+    if not spec.executor.tracing:
+        return None
+    from gatewayd.executor.tracing import Tracing
+
+    return Tracing.of(spec)
+
+
+def _load(spec: ExecutorSpec, tracing: Tracing | None) -> Executor:
     from gatewayd.executor.loading import load
 
-    return load(spec)
+    return load(spec, tracer_provider=None if tracing is None else tracing.provider)
 
 
 async def _serve(
-    executor: Executor, spec: ExecutorSpec, send_event: SendEvent, *, alone: bool = False
+    executor: Executor,
+    spec: ExecutorSpec,
+    send_event: SendEvent,
+    *,
+    alone: bool = False,
+    tracing: Tracing | None = None,
 ) -> int:
     from gatewayd.executor.runtime import Runtime
 
@@ -142,7 +160,7 @@ async def _serve(
         reasons.append(reason)
         stopping.set()
 
-    runtime = Runtime(executor, spec, on_fatal=end)
+    runtime = Runtime(executor, spec, end, tracing)
     try:
         address = await runtime.start()
     except RuntimeError:

@@ -54,12 +54,14 @@ class Executor:
 
     ``requests`` maps an endpoint to the function that answers it; ``metas`` has name, description,
     workspace and py_modules; ``runtime_args`` has name (``<deployment>/rep-0``), workspace, shard_id,
-    shards and replicas, and is empty outside a Flow. ``tracer``, ``meter`` and ``tracing_context`` are None:
-    gatewayd does not trace yet.
+    shards and replicas, and is empty outside a Flow. With ``tracing``, ``tracer`` and ``tracer_provider`` are
+    OpenTelemetry's, and methods get the ``tracing_context`` that their own spans are below; without it these
+    are None. ``meter`` is None.
     """
 
     _bound: ClassVar[Mapping[str, Handler]] = {DEFAULT: nothing}
     tracer: Any = None
+    tracer_provider: Any = None
     meter: Any = None
     _given: dict[str, Any]
     _init_arguments: tuple[tuple[Any, ...], dict[str, Any]]
@@ -123,6 +125,11 @@ class Executor:
             }
         )
         self.runtime_args = SimpleNamespace(**self._given.get("runtime_args", {}))
+        self.tracer_provider = getattr(self.runtime_args, "tracer_provider", None)
+        if self.tracer_provider is not None:
+            self.tracer = self.tracer_provider.get_tracer(
+                getattr(self.runtime_args, "name", type(self).__name__)
+            )
         self.logger = JinaLogger(self.metas.name)
         self.requests: dict[str, Handler] = self._rebound(self._given.get("requests", {}))
         self.batching: dict[str, Batching] = self._batching(self._given.get("dynamic_batching", {}))

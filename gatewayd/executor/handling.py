@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -32,8 +32,15 @@ from gatewayd.messages.discovery import DEFAULT, Described
 from gatewayd.messages.document_arrays import Document, DocumentArray, data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
 from gatewayd.messages.structs import parameters_of, with_result
+from gatewayd.messages.trace_context import TRACE_HEADERS
 from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+    from gatewayd.executor.tracing import Tracing
 
 log = logging.getLogger(__name__)
 log.addFilter(Bounded())  # clients can make methods fail as often as they like
@@ -101,12 +108,14 @@ class _Waiting:
 
     documents: Any
     done: asyncio.Future[tuple[Any, Mapping[str, Any]]]
+    span: Span | None = None
 
 
 @attrs.define(eq=False)
 class _Bound:
     """An endpoint's function. ``keywords`` are those it accepts, None for any; ``named`` those it names."""
 
+    endpoint: str
     function: Callable[..., Any]
     keywords: frozenset[str] | None
     named: frozenset[str]
@@ -120,20 +129,28 @@ class Handling:
     Answers the requests of one executor.
 
     Event loop's thread only, except for plain methods. ``on_fatal(reason)`` is called after the answer is
-    made, if the executor has to end (``exit_on_exceptions``).
+    made, if the executor has to end (``exit_on_exceptions``). With ``tracing``, methods have spans.
     """
 
-    def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        spec: ExecutorSpec,
+        on_fatal: Callable[[str], None],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._executor = executor
         self._spec = spec
         self._on_fatal = on_fatal
         self._class_name = type(executor).__name__
         self._route = RouteProto(executor=spec.route_name).SerializeToString()
         self._worker = Worker(spec.runtime_name)
+        self._tracing = tracing
         self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
         self._bound = {
             endpoint: _Bound(
+                endpoint,
                 function,
                 accepted(function),
                 named(function),
@@ -175,8 +192,8 @@ class Handling:
 
         ``done`` is called once, now or later, unless the function that is returned is called before it. An
         exception of the method becomes an answer; what ``done`` gets of others is a defect, or a
-        CancelledError. ``metadata`` returns that of the call, and is called only for a method that takes
-        ``headers``. Raises Malformed or DecodeError if there is no request to answer.
+        CancelledError. ``metadata`` returns that of the call, and is called only with tracing, and for a
+        method that takes ``headers``. Raises Malformed or DecodeError if there is no request to answer.
         """
         if not messages:
             raise Malformed("a request list without requests")
@@ -192,15 +209,20 @@ class Handling:
         headers: _HeaderKeywords = {}
         if _HEADERS in bound.named:
             headers[_HEADERS] = received(metadata())
+            if bound.queues is not None:
+                # Each request has a place of its own in a trace: none would share a batch with another.
+                for name in TRACE_HEADERS:
+                    headers[_HEADERS].pop(name, None)
         if bound.queues is None and _ANSWER_HEADERS in bound.named:
             headers[_ANSWER_HEADERS] = {}
+        parent = None if self._tracing is None else self._tracing.parent(metadata())
         if bound.queues is None and not bound.is_coroutine:
-            work = partial(self._in_worker, bound, cut, headers)
+            work = partial(self._in_worker, bound, cut, headers, endpoint, parent)
             return self._worker.run(work, partial(self._made, done)).cancel
         if bound.queues is not None:
-            answering = self._through_queue(bound, bound.queues, cut, headers)
+            answering = self._through_queue(bound, bound.queues, cut, headers, endpoint, parent)
         else:
-            answering = self._on_loop(bound, cut, headers)
+            answering = self._on_loop(bound, cut, headers, endpoint, parent)
         task = asyncio.get_running_loop().create_task(answering)
         task.add_done_callback(partial(self._ended, done))
         return task.cancel
@@ -241,21 +263,55 @@ class Handling:
 
     # One request by itself.
 
-    async def _on_loop(self, bound: _Bound, cut: list[_Message], headers: _HeaderKeywords) -> Handled:
+    async def _on_loop(
+        self,
+        bound: _Bound,
+        cut: list[_Message],
+        headers: _HeaderKeywords,
+        endpoint: str,
+        parent: Context | None,
+    ) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
-            returned = await _awaited(_call(self._executor, bound, documents, keywords | headers))
+            span = self._begun(endpoint, parent)
+            returned = await self._awaited_in(span, bound, documents, keywords | headers)
             return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
         except _RAISED as error:
             return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
 
-    def _in_worker(self, bound: _Bound, cut: list[_Message], headers: _HeaderKeywords) -> Handled:
+    def _in_worker(
+        self,
+        bound: _Bound,
+        cut: list[_Message],
+        headers: _HeaderKeywords,
+        endpoint: str,
+        parent: Context | None,
+    ) -> Handled:
         try:
             documents, keywords = self._decoded(cut)
-            returned = _call(self._executor, bound, documents, keywords | headers)
+            returned = self._called_in(self._begun(endpoint, parent), bound, documents, keywords | headers)
             return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
         except _RAISED as error:
             return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
+
+    def _begun(self, endpoint: str, parent: Context | None) -> Span | None:
+        return None if self._tracing is None or parent is None else self._tracing.begin(endpoint, parent)
+
+    def _called_in(self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+        """Call a plain method, within its span if it has one."""
+        if span is None or self._tracing is None:
+            return _call(self._executor, bound, documents, keywords)
+        with self._tracing.current(span) as keywords["tracing_context"]:
+            return _call(self._executor, bound, documents, keywords)
+
+    async def _awaited_in(
+        self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]
+    ) -> Any:
+        """As ``_called_in``, for a coroutine method."""
+        if span is None or self._tracing is None:
+            return await _awaited(_call(self._executor, bound, documents, keywords))
+        with self._tracing.current(span) as keywords["tracing_context"]:
+            return await _awaited(_call(self._executor, bound, documents, keywords))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         """What ``work`` returns or raises: as a value, for no future takes a StopIteration."""
@@ -345,7 +401,13 @@ class Handling:
     # Batches.
 
     async def _through_queue(
-        self, bound: _Bound, queues: Queues[_Waiting], cut: list[_Message], headers: _HeaderKeywords
+        self,
+        bound: _Bound,
+        queues: Queues[_Waiting],
+        cut: list[_Message],
+        headers: _HeaderKeywords,
+        endpoint: str,
+        parent: Context | None,
     ) -> Handled:
         loop = asyncio.get_running_loop()
         try:
@@ -353,7 +415,8 @@ class Handling:
                 raise ValueError(
                     "dynamic batching cannot take the unmerged requests of a no_reduce Deployment"
                 )
-            waiting = _Waiting(documents_of(cut[0].data), loop.create_future())
+            span = self._begun(endpoint, parent)
+            waiting = _Waiting(documents_of(cut[0].data), loop.create_future(), span)
             parameters = self._parameters(cut[0])
         except (ValueError, BadRequest) as error:
             return self._failure(cut[0], error)
@@ -372,10 +435,16 @@ class Handling:
             outcome, answered = await waiting.done
         except asyncio.CancelledError:
             queues.discard(key, waiting, count)
+            self._ended_in(waiting)
             raise
+        self._ended_in(waiting, outcome)
         if isinstance(outcome, _RAISED):
             return self._failure(cut[0], outcome, answered)
         return self._success(cut[0], outcome, None, answered)
+
+    def _ended_in(self, waiting: _Waiting, outcome: object = None) -> None:
+        if self._tracing is not None and waiting.span is not None:
+            self._tracing.end(waiting.span, outcome)
 
     def _arm(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
         # All batches of an endpoint wait equally long, so a running timer is the earliest one.
@@ -404,10 +473,14 @@ class Handling:
             keywords = {**json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
             if _ANSWER_HEADERS in bound.named:
                 keywords[_ANSWER_HEADERS] = answered
+            span = None
+            if self._tracing is not None:
+                spans = [waiting.span for waiting in batch.items if waiting.span is not None]
+                span = self._tracing.batch(bound.endpoint, spans)
             if bound.is_coroutine:
-                returned = await _awaited(_call(self._executor, bound, documents, keywords))
+                returned = await self._awaited_in(span, bound, documents, keywords)
             else:
-                returned = await self._in_thread(_call, self._executor, bound, documents, keywords)
+                returned = await self._in_thread(self._called_in, span, bound, documents, keywords)
                 if isinstance(returned, BaseException):
                     raise returned
             outcomes = _split(batch, documents, returned)

@@ -7,6 +7,7 @@ Errors name the file and what was looked for; ``__main__`` adds the traceback.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gatewayd.config.model import ExecutorConfig
 from gatewayd.executor.by_value import ByValue, unpack
@@ -17,11 +18,12 @@ from gatewayd.executor.spec import ExecutorSpec
 __all__ = ["LoadError", "load", "received"]
 
 
-def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
+def load(spec: ExecutorSpec, sent: ByValue | None = None, tracer_provider: Any = None) -> Executor:
     """
     Import, find and create the executor of ``spec``. Raises LoadError, with the cause chained.
 
     ``sent`` has the objects of a caller in the same process, in place of those that the spec has by value.
+    The ``tracer_provider`` is what the executor makes spans of its own with.
     """
     config = spec.executor
     base_dir = import_modules(config.py_modules, spec.base_dir)
@@ -35,7 +37,7 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None) -> Executor:
         "shards": spec.shards,
         "replicas": spec.replicas,
         "metrics_registry": None,
-        "tracer_provider": None,
+        "tracer_provider": tracer_provider,
         "meter_provider": None,
     }
     given = {

@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gatewayd.binding import EVERYWHERE, addresses_of, listening_at, listening_everywhere, reason_of
 from gatewayd.buffers import Buffers
@@ -35,6 +35,9 @@ from gatewayd.rpc.server.stream import Limits
 from gatewayd.rpc.server.transport import ConnectionSettings
 from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.schemes import unix_address
+
+if TYPE_CHECKING:
+    from gatewayd.executor.tracing import Tracing
 
 SERVICES: Final = (*map(methods.service_of, methods.OF_AN_EXECUTOR), V1_ALPHA)
 
@@ -58,12 +61,23 @@ _KEEPALIVE_TIMEOUT_S: Final = 5.0
 
 
 class Runtime:
-    """One executor's gRPC server. ``on_fatal(reason)`` is called if the process has to end."""
+    """
+    One executor's gRPC server. ``on_fatal(reason)`` is called if the process has to end.
 
-    def __init__(self, executor: Executor, spec: ExecutorSpec, on_fatal: Callable[[str], None]) -> None:
+    Its methods have spans with ``tracing``, which ends with it.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        spec: ExecutorSpec,
+        on_fatal: Callable[[str], None],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._executor = executor
         self._spec = spec
-        self._handling = Handling(executor, spec, on_fatal)
+        self._tracing = tracing
+        self._handling = Handling(executor, spec, on_fatal, tracing)
         self._most_bytes = _LARGEST_BYTES if spec.max_message_bytes < 0 else spec.max_message_bytes
         self._servicer = Servicer(self._handling, self._most_bytes)
         self._health = Health(("", *SERVICES))
@@ -100,6 +114,8 @@ class Runtime:
         if inspect.isawaitable(closed):
             await closed
         self._handling.close()
+        if self._tracing is not None:
+            await self._tracing.stop()
 
     def _listen(self) -> tuple[str, list[socket.socket]]:
         """The address, and the sockets that listen there."""

@@ -221,16 +221,22 @@ class FlowKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus."""
     metrics: Literal[False] | None
     """Serve metrics for Prometheus."""
-    tracing: Literal[False] | None
-    """Send OpenTelemetry traces."""
     metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    traces_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
     """OpenTelemetry collector."""
-    traces_exporter_port: None
-    """OpenTelemetry collector."""
+    tracing: bool | None
+    """Send traces to an OpenTelemetry collector (OTLP)."""
+    traces_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    traces_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    traces_exporter_protocol: Literal["grpc", "http"] | None
+    """How spans are sent to it."""
+    traces_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
+    traces_sample: float | None
+    """The share of requests that are traced, of those whose clients have not begun a trace."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -498,16 +504,22 @@ class GatewayKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus."""
     port_monitoring: None
     """Port of these metrics."""
-    tracing: Literal[False] | None
-    """Send OpenTelemetry traces."""
     metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    traces_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
     """OpenTelemetry collector."""
-    traces_exporter_port: None
-    """OpenTelemetry collector."""
+    tracing: bool | None
+    """Send traces to an OpenTelemetry collector (OTLP)."""
+    traces_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    traces_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    traces_exporter_protocol: Literal["grpc", "http"] | None
+    """How spans are sent to it."""
+    traces_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
+    traces_sample: float | None
+    """The share of requests that are traced, of those whose clients have not begun a trace."""
     log_config: Any
     """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
@@ -643,16 +655,20 @@ class JoinerKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus."""
     port_monitoring: None
     """Port of these metrics."""
-    tracing: Literal[False] | None
-    """Send OpenTelemetry traces."""
     metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    traces_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
     """OpenTelemetry collector."""
-    traces_exporter_port: None
-    """OpenTelemetry collector."""
+    tracing: bool | None
+    """Send traces to an OpenTelemetry collector (OTLP)."""
+    traces_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    traces_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    traces_exporter_protocol: Literal["grpc", "http"] | None
+    """How spans are sent to it."""
+    traces_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
     log_config: Any
     """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
@@ -777,16 +793,20 @@ class DeploymentKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus."""
     port_monitoring: None
     """Port of these metrics."""
-    tracing: Literal[False] | None
-    """Send OpenTelemetry traces."""
     metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    traces_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
     """OpenTelemetry collector."""
-    traces_exporter_port: None
-    """OpenTelemetry collector."""
+    tracing: bool | None
+    """Send traces to an OpenTelemetry collector (OTLP)."""
+    traces_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    traces_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    traces_exporter_protocol: Literal["grpc", "http"] | None
+    """How spans are sent to it."""
+    traces_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
     log_config: Any
     """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
@@ -981,6 +1001,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Limits and rules for calls to executors."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
+    traces_sample: float | None
+    """The share of requests that are traced, of those whose clients have not begun a trace."""
     graph_description: Any
     """Made from the executors of the Flow."""
     graph_conditions: Any

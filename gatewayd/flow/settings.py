@@ -10,7 +10,7 @@ from typing import Any
 
 from gatewayd.config.files import FILE_ENDINGS
 from gatewayd.config.graph import START
-from gatewayd.config.keys import DEPLOYMENT, EXECUTOR, GATEWAY, Section
+from gatewayd.config.keys import DEPLOYMENT, EXECUTOR, GATEWAY, SUPPORTED, Section
 from gatewayd.config.problems import Diagnostics, Place, Source
 from gatewayd.config.sections import gather, read, spread
 from gatewayd.config.substitution import holds_reference
@@ -79,10 +79,12 @@ def deployment(settings: Mapping[str, Any], place: Place, folders: list[Path]) -
         if key is None:
             unknown[word] = value
         # The address of an external executor; its gateway gets a free port.
-        elif external and key.name in ("host", "port"):
+        elif (external and key.name in ("host", "port")) or GATEWAY.find(word) is not key:
             executor[word] = value
         else:
-            (gateway if GATEWAY.find(word) is key else executor)[word] = value
+            gateway[word] = value
+            if EXECUTOR.find(word) is key and key.status == SUPPORTED:
+                executor[word] = value
     gather(DEPLOYMENT, unknown, place)
     _check(GATEWAY, gateway, place)
     _check_executor(executor, place)

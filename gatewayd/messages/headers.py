@@ -49,6 +49,9 @@ _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 # Of all metadata of a call: far more than is ever forwarded. gRPC's servers and clients begin to refuse at
 # 8 KiB by themselves.
 METADATA_BYTES: Final = 128 * 1024
+# Of those that the gateway reads for itself: they are few and short, whatever clients send.
+_LONGEST_OWN: Final = 2048
+_MOST_OWN: Final = 8
 # What a header counts for besides its characters (RFC 9113 section 6.5.2), which bounds their number.
 _OVERHEAD_BYTES: Final = 32
 
@@ -98,6 +101,13 @@ def _each(name: str, value: str | bytes) -> list[tuple[str, str]]:
     if isinstance(value, str) and name.endswith("-bin"):
         return [header(name, part) for part in value.split(",")]
     return [header(name, value)]
+
+
+def _if_fit(name: str, value: str | bytes) -> list[tuple[str, str]]:
+    try:
+        return [header(name, value)] if len(value) <= _LONGEST_OWN else []
+    except IllegalHeader:
+        return []
 
 
 def _encoded(value: bytes) -> str:
@@ -183,13 +193,16 @@ class AllowList:
     Which headers are forwarded: ``names``, and those that begin with one of ``prefixes``.
 
     ``limit_bytes`` bounds those of one request. ``private`` ones have credentials, and no prefix is for
-    them. Without names and prefixes it is false, and forwards nothing.
+    them. Of requests, the gateway itself reads those with the names ``own``, too: they do not count, and
+    what is wrong with them is left out rather than refused. Without any of them it is false, and forwards
+    nothing.
     """
 
     names: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
     limit_bytes: int = 4096
     private: frozenset[str] = _BY_NAME_ONLY
+    own: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, entries: Iterable[str], limit_bytes: int, private: Iterable[str] = ()) -> AllowList:
@@ -203,7 +216,7 @@ class AllowList:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.prefixes)
+        return bool(self.names or self.prefixes or self.own)
 
     def allows(self, name: str) -> bool:
         """Whether headers with this name, in lower case, are forwarded."""
@@ -220,15 +233,17 @@ class AllowList:
         Raises IllegalHeader, or HeadersTooLarge.
         """
         found: list[tuple[str, str]] = []
+        own: list[tuple[str, str]] = []
         for name, value in fields:
             name = name.lower()
-            if not self.allows(name):
-                continue
-            found += _each(name, value)
+            if name in self.own:
+                own += _if_fit(name, value)
+            elif self.allows(name):
+                found += _each(name, value)
         headers = tuple(found)
         if headers and (size := size_bytes(headers)) > self.limit_bytes:
             raise HeadersTooLarge(size, self.limit_bytes)
-        return headers
+        return (*headers, *own[:_MOST_OWN]) if own else headers
 
     def of_answer(self, fields: Iterable[tuple[str, str | bytes]]) -> Headers:
         """The headers of an executor's answer that the client gets; those that no header can hold are not."""

@@ -57,13 +57,15 @@ class Trace:
     """
     How the visits of a traced request are told to executors.
 
-    The ``context`` is that of the request's own span; ``new_id()`` draws an id for a span.
+    The ``context`` is that of the request's own span, below ``parent_id`` (0 for none); ``new_id()`` draws an
+    id for a span.
     """
 
-    __slots__ = ("context", "new_id")
+    __slots__ = ("context", "new_id", "parent_id")
 
-    def __init__(self, context: TraceContext, new_id: Callable[[], int]) -> None:
+    def __init__(self, context: TraceContext, parent_id: int, new_id: Callable[[], int]) -> None:
         self.context = context
+        self.parent_id = parent_id
         self.new_id = new_id
 
 

@@ -62,10 +62,10 @@ class Backend:
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
     far as it is known now. With ``access`` control each protocol asks it who calls, before anything else.
-    ``forwarded`` are the headers that executors get. ``admission`` counts the connections of all ports.
-    Those of HTTP and WebSocket whose requests drip in are read in the ``slow_lane``, if the system has one.
-    One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of HTTP
-    over TLS.
+    ``forwarded`` are the headers of requests that are read. ``admission`` counts the connections of all
+    ports. Those of HTTP and WebSocket whose requests drip in are read in the ``slow_lane``, if the system has
+    one. One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of
+    HTTP over TLS.
     """
 
     gateway: GatewayConfig
@@ -92,7 +92,7 @@ class Backend:
 
     @forwarded.default
     def _of_gateway(self) -> AllowList:
-        return self.gateway.forwarded
+        return self.gateway.received
 
     @secure_headers.default
     def _where_there_is_tls(self) -> tuple[tuple[bytes, bytes], ...]:

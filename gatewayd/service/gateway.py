@@ -33,6 +33,7 @@ from gatewayd.config.model import GatewayClass
 from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.otlp import Collector
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend, StatusMaps
 from gatewayd.protocols.port import Port, PortReport, make_port
@@ -48,6 +49,7 @@ from gatewayd.tls.renewal import Renewal, Watched
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
+    from gatewayd.telemetry.exporting import SpanExport
 
 log = Logger()
 
@@ -90,7 +92,8 @@ class GatewayServer:
         self._place = place
         self._announces = announces
         self._status = status
-        self._observers = tuple(observers)
+        self._observers = list(observers)
+        self._traces: SpanExport | None = None
         self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
@@ -133,6 +136,8 @@ class GatewayServer:
 
     def _listen(self) -> None:
         settings = self.flow.gateway
+        if settings.traces is not None:
+            self._trace(settings.traces)
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
         watched = None if settings.tls is None else Watched.of(settings.tls)
@@ -195,6 +200,16 @@ class GatewayServer:
         return (
             Observed(engine, protocol, self._observers, self._reactor.seconds) if self._observers else engine
         )
+
+    def _trace(self, collector: Collector) -> None:
+        # Few gateways send traces, and what sends them is large.
+        from gatewayd.telemetry.exporting import SpanExport
+        from gatewayd.telemetry.tracer import Tracer
+
+        settings = self.flow.gateway
+        instance = f"{settings.name}/{socket.gethostname()}/{os.getpid()}"
+        self._traces = SpanExport(collector, settings.name, instance, self.flow.name)
+        self._observers.append(Tracer(settings.traces_sample, self._traces.export, self._reactor.seconds))
 
     def _renewed(self, credentials: TlsCredentials) -> None:
         for port in self._ports:
@@ -296,6 +311,8 @@ class GatewayServer:
         self._pool.close()
         if self._access_service is not None:
             self._access_service.stop()
+        if self._traces is not None:
+            await self._traces.stop(self._reactor, self._bridge.offload)
         await self._bridge.stop()
         for port in self._ports:
             await port.stop()

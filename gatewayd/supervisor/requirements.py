@@ -1,15 +1,18 @@
-"""What executor processes need of this installation, looked at before any of them is started."""
+"""What a Flow's processes need of this installation, looked at before any of them is started."""
 
 from __future__ import annotations
 
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.errors import ConfigError
-from gatewayd.extras import docarray_problem
+from gatewayd.extras import docarray_problem, tracing_problem
 
 
 def check_installed(flow: FlowConfig) -> None:
-    """Raises ConfigError if executors of the Flow are to be started and cannot be."""
+    """Raises ConfigError if executors of the Flow cannot be started, or traces cannot be sent."""
+    traces = flow.gateway.traces
+    if traces is not None and (problem := tracing_problem(traces.protocol)):
+        raise ConfigError(f"gateway.tracing: {problem}")
     for deployment in flow.deployments:
         for each in (deployment, *head_executors(deployment)):
             if each.external:
@@ -18,3 +21,6 @@ def check_installed(flow: FlowConfig) -> None:
                 raise ConfigError(
                     f"executors.{each.name}: {problem}; one that runs elsewhere is external: true"
                 )
+            traces = each.executor.traces
+            if traces is not None and (problem := tracing_problem(traces.protocol)):
+                raise ConfigError(f"executors.{each.name}.tracing: {problem}")

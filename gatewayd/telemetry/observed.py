@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -46,7 +45,7 @@ class Exchange:
         journey = self.request.journey
         if journey is None:
             journey = Journey()
-            self.request = attrs.evolve(self.request, journey=journey)
+            self.request = self.request.watched(self.request.headers, journey)
         return journey
 
 

@@ -197,3 +197,14 @@ def test_a_client_sends_only_what_no_protocol_says_itself() -> None:
     fields = [("Content-Type", "application/json"), ("Host", "é"), ("X-Tenant", "a"), ("Authorization", "b")]
 
     assert client_headers(fields) == (("x-tenant", "a"), ("authorization", "b"))
+
+
+def test_what_the_gateway_reads_for_itself_is_never_refused() -> None:
+    rule = AllowList(names=frozenset({"x-a"}), own=frozenset({"traceparent"}), limit_bytes=40)
+
+    assert rule
+    assert AllowList(own=frozenset({"traceparent"}))
+    assert rule.of_request([("X-A", "1"), ("Traceparent", " p ")]) == (("x-a", "1"), ("traceparent", "p"))
+    assert rule.of_request([("traceparent", "\x00"), ("traceparent", "x" * 5000)]) == ()
+    assert len(rule.of_request([("traceparent", "p" * 30)] * 100)) == 8
+    assert rule.of_answer([("traceparent", "p"), ("x-a", "1")]) == (("x-a", "1"),)

@@ -98,7 +98,7 @@ def test_what_waited_too_long() -> None:
 def test_each_attempt_of_a_trace_tells_the_executor_its_place() -> None:
     ids = iter(range(10, 20))
     journey = Journey()
-    journey.trace = Trace(TraceContext(7, 8, True, "rojo=1"), lambda: next(ids))
+    journey.trace = Trace(TraceContext(7, 8, True, "rojo=1"), 0, lambda: next(ids))
     visit = journey.visit("a", 0.0, floating=False)
     setup = Setup(external(A))
     setup.send(Call((b"",), "/x", headers=(("x-a", "1"),), visit=visit))

@@ -1,0 +1,145 @@
+"""
+The spans of one request, made of its journey when it has ended (pure).
+
+    /search              the request, from decoded to answered
+        encoder          a deployment's part in it
+            queue        it waited for a slot
+            attempt      a replica was called; the executor's own span is below this one
+            backoff      the pause before the next attempt
+            attempt
+
+Names of attributes are OpenTelemetry's where it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
+from gatewayd.messages.journey import Stage, Trace, Visit
+from gatewayd.values import value
+
+Kind = Literal["internal", "server", "client"]
+Attributes = Mapping[str, str | int | bool]
+
+# Clients choose the names of endpoints.
+_LONGEST_NAME: Final = 200
+
+
+@value
+class Span:
+    """
+    One span. Times are seconds since the epoch; ``parent_id`` 0 is none.
+
+    ``error`` says what failed, None where nothing did.
+    """
+
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int
+    kind: Kind
+    began_s: float
+    ended_s: float
+    attributes: Attributes
+    error: str | None = None
+    state: str = ""
+
+
+@value
+class Outcome:
+    """
+    How a request ended: ``name`` is "answered", "raised" (by an executor), "failed", or "cancelled" (by its
+    client). ``kind`` is the class of the error, and ``error`` its text, if it is one.
+    """
+
+    name: str
+    kind: str = ""
+    error: str | None = None
+
+
+def request_span(
+    trace: Trace, name: str, began_s: float, ended_s: float, attributes: Attributes, outcome: Outcome
+) -> Span:
+    """The span of the request itself."""
+    context = trace.context
+    return Span(
+        name[:_LONGEST_NAME] or "request",
+        context.trace_id,
+        context.span_id,
+        trace.parent_id,
+        "server",
+        began_s,
+        ended_s,
+        {**attributes, "gatewayd.outcome": outcome.name, **_error_type(outcome.kind)},
+        outcome.error,
+        context.state,
+    )
+
+
+def visit_spans(visit: Visit, trace: Trace, to_epoch_s: float) -> Iterator[Span]:
+    """
+    The spans of a visit that has ended. ``to_epoch_s`` is added to the journey's times.
+    """
+    trace_id, state = trace.context.trace_id, trace.context.state
+    own_id, ended_s = trace.new_id(), visit.ended_s
+    if ended_s is None:
+        return
+    wrong = visit.outcome in ("raised", "failed")
+    yield Span(
+        visit.deployment,
+        trace_id,
+        own_id,
+        trace.context.span_id,
+        "internal",
+        visit.began_s + to_epoch_s,
+        ended_s + to_epoch_s,
+        {
+            "gatewayd.deployment": visit.deployment,
+            "gatewayd.outcome": visit.outcome,
+            **({"gatewayd.floating": True} if visit.floating else {}),
+            **_error_type(visit.reason),
+        },
+        (visit.reason or "the executor raised") if wrong else None,
+        state,
+    )
+    attempts = 0
+    for stage in visit.stages:
+        if stage.kind == "attempt":
+            attempts += 1
+        yield Span(
+            stage.kind,
+            trace_id,
+            stage.span_id or trace.new_id(),
+            own_id,
+            "client" if stage.kind == "attempt" else "internal",
+            stage.began_s + to_epoch_s,
+            (ended_s if stage.ended_s is None else stage.ended_s) + to_epoch_s,
+            _of_attempt(stage, visit, attempts) if stage.kind == "attempt" else {},
+            _what_failed(stage),
+            state,
+        )
+
+
+def _of_attempt(stage: Stage, visit: Visit, number: int) -> Attributes:
+    failed = stage.code not in ("", "OK")
+    return {
+        "rpc.system": "grpc",
+        "server.address": stage.address,
+        "gatewayd.deployment": visit.deployment,
+        "gatewayd.attempt": number,
+        "gatewayd.outcome": "raised" if stage.raised else stage.code or visit.outcome,
+        **_error_type(stage.code if failed else ""),
+    }
+
+
+def _what_failed(stage: Stage) -> str | None:
+    if stage.raised:
+        return "the executor raised"
+    if stage.code in ("", "OK", "CANCELLED"):
+        return None
+    return f"{stage.code}: {stage.reason}" if stage.reason else stage.code
+
+
+def _error_type(kind: str) -> Attributes:
+    return {"error.type": kind} if kind else {}

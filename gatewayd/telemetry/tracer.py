@@ -1,0 +1,132 @@
+"""
+Traces requests: says which are, tells their executors, and makes spans of what became of them.
+
+An ``Observer``: what goes on inside the engine is in the request's journey. Whoever calls the gateway may
+have begun the trace (``messages/trace_context.py``), and has then decided whether it is kept; of all others a
+share is.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from twisted.internet.defer import CancelledError
+
+from gatewayd.messages.journey import Journey, Trace, Visit
+from gatewayd.messages.request import Response
+from gatewayd.messages.trace_context import TraceContext, context_of, headers_of, without_context
+from gatewayd.pb import StatusProto
+from gatewayd.telemetry.observed import Exchange
+from gatewayd.telemetry.spans import Outcome, Span, request_span, visit_spans
+
+_LONGEST_TEXT: Final = 500
+_LOW_BITS: Final = (1 << 64) - 1
+
+
+class Tracer:
+    """
+    Gives ``export`` the spans of each request that is traced, when it has ended. Reactor thread only.
+
+    ``sample`` is the share of the requests without a trace of their own that begin one. The clocks are the
+    reactor's and the time of day; ``random_bits`` draws the ids.
+    """
+
+    def __init__(
+        self,
+        sample: float,
+        export: Callable[[Sequence[Span]], object],
+        seconds: Callable[[], float],
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        random_bits: Callable[[int], int] = random.getrandbits,
+    ) -> None:
+        self._below = round(sample * (1 << 64))
+        self._export = export
+        self._seconds = seconds
+        self._wall_clock = wall_clock
+        self._random_bits = random_bits
+
+    def began(self, exchange: Exchange) -> None:
+        """The request is told where in a trace it is; one that is kept gets a journey."""
+        request = exchange.request
+        asked = context_of(request.headers)
+        headers = without_context(request.headers)
+        if asked is None:
+            trace_id = self._random_bits(128) or 1
+            # As OpenTelemetry's own sampler, so that all who look at an id come to the same decision.
+            context = TraceContext(trace_id, self._new_id(), trace_id & _LOW_BITS < self._below)
+        else:
+            context = TraceContext(asked.trace_id, self._new_id(), asked.sampled, asked.state)
+        if not context.sampled:
+            # Those behind it are told, so that they begin no trace of their own.
+            headers = (*headers, *headers_of(context))
+        if headers is not request.headers:
+            exchange.request = request.watched(headers, request.journey)
+        if context.sampled:
+            exchange.follow().trace = Trace(context, 0 if asked is None else asked.span_id, self._new_id)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Its spans are exported, but for those of floating deployments that are under way."""
+        journey = exchange.request.journey
+        if journey is None or journey.trace is None:
+            return
+        request, trace = exchange.request, journey.trace
+        to_epoch_s = self._to_epoch_s()
+        spans = [
+            request_span(
+                trace,
+                request.endpoint,
+                exchange.began_s + to_epoch_s,
+                exchange.ended_s + to_epoch_s,
+                {
+                    "gatewayd.protocol": exchange.protocol,
+                    "gatewayd.endpoint": request.endpoint[:_LONGEST_TEXT],
+                    "gatewayd.request_id": request.request_id[:_LONGEST_TEXT],
+                    "gatewayd.request_bytes": len(request.documents),
+                    **({} if exchange.response is None else _of_answer(exchange.response)),
+                },
+                _outcome(exchange),
+            )
+        ]
+        for visit in journey.visits.values():
+            spans += visit_spans(visit, trace, to_epoch_s)
+        journey.late = partial(self._late, trace)
+        self._export(spans)
+
+    def _late(self, trace: Trace, visit: Visit) -> None:
+        self._export(list(visit_spans(visit, trace, self._to_epoch_s())))
+
+    def _to_epoch_s(self) -> float:
+        return self._wall_clock() - self._seconds()
+
+    def _new_id(self) -> int:
+        return self._random_bits(64) or 1
+
+
+def trace_id_of(exchange: Exchange) -> str | None:
+    """The id of the trace that is kept of a request, as texts have it; None if none is."""
+    journey: Journey | None = exchange.request.journey
+    if journey is None or journey.trace is None:
+        return None
+    return f"{journey.trace.context.trace_id:032x}"
+
+
+def _of_answer(response: Response) -> dict[str, int]:
+    return {"gatewayd.response_bytes": len(response.documents)}
+
+
+def _outcome(exchange: Exchange) -> Outcome:
+    error = exchange.error
+    if isinstance(error, CancelledError):
+        return Outcome("cancelled")
+    if error is not None:
+        return Outcome("failed", type(error).__name__, str(error)[:_LONGEST_TEXT])
+    response = exchange.response
+    if response is None or not response.status:
+        return Outcome("answered")
+    raised = StatusProto.FromString(response.status)
+    return Outcome("raised", raised.exception.name, raised.description[:_LONGEST_TEXT])
