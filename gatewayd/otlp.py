@@ -7,8 +7,11 @@ that sends it: their gRPC must not be there before a daemon forks, and a gateway
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -29,6 +32,7 @@ _TIMEOUT_S: Final = 5
 _MOST_KEPT: Final = 4096
 _BATCH: Final = 512
 _DELAY_MS: Final = 1000
+_SILENCE_S: Final = 60.0
 
 # What the reference passes on of a Kubernetes pod: K8S_POD_NAME is k8s.pod.name, and so on.
 _OF_KUBERNETES: Final = ("NAMESPACE", "DEPLOYMENT", "STATEFULSET", "CLUSTER", "NODE", "POD")
@@ -89,6 +93,30 @@ def span_processor(collector: Collector) -> BatchSpanProcessor:
         max_export_batch_size=_BATCH,
         schedule_delay_millis=_DELAY_MS,
     )
+
+
+class Sparse(logging.Filter):
+    """
+    Of the packages' own messages one of each logger and level in a minute; all others' messages pass.
+
+    A collector that is down is worth a line now and then, not one for each batch.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._said_s: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != "opentelemetry" and not record.name.startswith("opentelemetry."):
+            return True
+        now_s, kind = self._seconds(), (record.name, record.levelno)
+        with self._lock:
+            if now_s - self._said_s.get(kind, float("-inf")) < _SILENCE_S:
+                return False
+            self._said_s[kind] = now_s
+            return True
 
 
 def _exporter(collector: Collector) -> SpanExporter:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from gatewayd.otlp import Collector, resource
+from gatewayd.otlp import Collector, Sparse, resource
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,19 @@ def test_who_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["service.namespace"] == "shop"
     assert found["k8s.pod.name"] == "pod-1"
     assert found["deployment.environment"] == "test"
+
+
+def test_a_collector_that_is_down_is_a_line_now_and_then() -> None:
+    now_s = 0.0
+    sparse = Sparse(lambda: now_s)
+
+    def passes(name: str, level: int = logging.WARNING) -> bool:
+        return sparse.filter(logging.LogRecord(name, level, "", 0, "it failed", None, None))
+
+    assert passes("opentelemetry.exporter")
+    assert not passes("opentelemetry.exporter")
+    assert passes("opentelemetry.exporter", logging.ERROR)
+    assert passes("opentelemetry.sdk")
+    assert all(passes(name) for name in ("gatewayd", "gatewayd", "opentelemetryish"))
+    now_s = 60.0
+    assert passes("opentelemetry.exporter")

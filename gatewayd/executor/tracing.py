@@ -32,11 +32,10 @@ from opentelemetry.trace import (
 )
 
 import gatewayd
-from gatewayd.allowance import Bounded
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.executor.worker import Worker
 from gatewayd.messages.trace_context import TRACE_HEADERS, context_of
-from gatewayd.otlp import resource, span_processor
+from gatewayd.otlp import Sparse, resource, span_processor
 
 _LONGEST_TEXT: Final = 500
 # How long a stop waits for what has not been sent.
@@ -58,7 +57,7 @@ class Tracing:
         if collector is None:
             return None
         for handler in logging.getLogger().handlers:
-            handler.addFilter(_OfOpenTelemetry())
+            handler.addFilter(Sparse())
         # It is shut down with the executor, in bounded time.
         provider = TracerProvider(
             resource=resource(spec.deployment, spec.runtime_name), shutdown_on_exit=False
@@ -137,10 +136,3 @@ class Tracing:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(sent.wait(), _STOP_S)
         sending.close()
-
-
-class _OfOpenTelemetry(Bounded):
-    """So many of its messages a second and no more; all others pass."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.name.startswith("opentelemetry") or bool(super().filter(record))

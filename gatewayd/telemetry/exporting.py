@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, TimeoutError
 import gatewayd
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.offload import Offload
-from gatewayd.otlp import Collector, resource, span_processor
+from gatewayd.otlp import Collector, Sparse, resource, span_processor
 from gatewayd.telemetry.spans import Span
 
 log = BoundedLogger()
@@ -74,10 +74,12 @@ class SpanExport:
 
 
 def log_as_ours() -> None:
-    """Have the packages' messages in our log, so many a second and no more."""
+    """Have the packages' messages in our log, few of them."""
     theirs = logging.getLogger("opentelemetry")
     if not any(isinstance(handler, _Handler) for handler in theirs.handlers):
-        theirs.addHandler(_Handler(logging.WARNING))
+        handler = _Handler(logging.WARNING)
+        handler.addFilter(Sparse())
+        theirs.addHandler(handler)
         theirs.propagate = False
 
 

@@ -299,3 +299,28 @@ def test_a_collector_that_is_down_holds_nothing_up() -> None:
 
     assert gateway.stop(grace_s=10.0) == 0
     assert "Traceback" not in gateway.output, gateway.output
+
+
+@pytest.mark.parametrize("settings", [{"workers": 2}, {"grpc_server": "grpcio"}], ids=str)
+def test_workers_and_the_librarys_server_send_the_same(settings: dict[str, Any]) -> None:
+    with COLLECTORS["http"]() as collector:
+        tracing = {
+            "tracing": True,
+            "traces_exporter_host": "http://127.0.0.1",
+            "traces_exporter_port": collector.port,
+            "traces_exporter_protocol": "http",
+        }
+        flow = {"with": tracing, "gateway": settings, "executors": [traced("solo")]}
+        gateway = Gateway(flow, protocols=["grpc"])
+        ids = [secrets.token_hex(16) for _ in range(8)]
+        try:
+            # Connections of their own, which come to any worker.
+            for each in ids:
+                over_grpc(gateway, "/work", {"traceparent": f"00-{each}-{PARENT}-01"})
+            found = [collector.trace(each, 5) for each in ids]
+        finally:
+            gateway.stop()
+
+    assert [sorted(span.name for span in spans) for spans in found] == [
+        ["/work", "/work", "attempt", "inside", "solo"]
+    ] * len(ids)
