@@ -243,6 +243,74 @@ def ping(
 
 
 @main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_url
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="Send N requests a second, whether or not they are answered meanwhile.",
+)  # fmt: skip
+@click.option("--recorded", is_flag=True, help="Send each request when it came, counted from the first.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, metavar="FACTOR",
+    help="With --recorded: so many times as fast.",
+)  # fmt: skip
+@click.option(
+    "--ignore", multiple=True, metavar="FIELD",
+    help="A field that may differ, such as data.docs[].id. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0), default=0.0, metavar="SHARE",
+    help="By how much numbers may differ, such as 1e-5.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
+    metavar="SECONDS", help="How long to wait for each answer.",
+)  # fmt: skip
+@_ca
+@_cert
+@_key
+@_header
+def replay(
+    file: Path,
+    url: str,
+    rate: float | None,
+    recorded: bool,
+    speed: float,
+    ignore: tuple[str, ...],
+    tolerance: float,
+    timeout: float,
+    ca_file: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    headers: tuple[str, ...],
+) -> None:
+    """
+    Send recorded requests again, and show which answers differ.
+
+    FILE is what gateway.record has written. URL is, for example, grpc://localhost:12345,
+    http://localhost:12346 or ws://localhost:12347, whatever protocol the requests came by. Requests are
+    sent one after the other, unless --rate or --recorded says when. Exits with 1 if an answer differs.
+    """
+    if rate is not None and recorded:
+        raise click.UsageError("--rate and --recorded both say when; give one of them")
+    from gatewayd.cli.asking import address_of, pairs_of
+    from gatewayd.cli.replaying import Pace, replay
+    from gatewayd.client.address import Certificates
+
+    sys.exit(
+        replay(
+            file,
+            address_of(url, Certificates(ca_file, certfile, keyfile)),
+            Pace(rate, recorded, speed),
+            headers=pairs_of(headers),
+            timeout_s=timeout,
+            ignore=ignore,
+            tolerance=tolerance,
+        )
+    )
+
+
+@main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def new(folder: Path) -> None:
     """Create a small project: a Flow file, an executor, a test and a README."""

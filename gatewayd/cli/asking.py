@@ -40,7 +40,7 @@ def show_status(
     url: str, timeout_s: float, certificates: Certificates, headers: Sequence[str], as_json: bool
 ) -> int:
     """Print the status of the gateway or executor at ``url``. Returns the exit code."""
-    address, sent = _address(url, certificates), _pairs(headers)
+    address, sent = address_of(url, certificates), pairs_of(headers)
     try:
         status = (
             _status_grpc(address, timeout_s, sent)
@@ -64,7 +64,7 @@ def ping_url(
     url: str, timeout_s: float, certificates: Certificates, headers: Sequence[str], quiet: bool
 ) -> int:
     """Returns 0 if the gateway or executor at ``url`` is ready, else 1."""
-    address, sent = _address(url, certificates), _pairs(headers)
+    address, sent = address_of(url, certificates), pairs_of(headers)
     url = redacted_url(url)
     began = time.monotonic()
     ask = _ping_grpc if address.protocol == "grpc" else _ping_web
@@ -79,7 +79,8 @@ def ping_url(
     return 1
 
 
-def _address(url: str, certificates: Certificates) -> GatewayAddress:
+def address_of(url: str, certificates: Certificates) -> GatewayAddress:
+    """Where a command goes. Raises click's errors for a wrong use."""
     try:
         return parse_address(url, None, None, None, certificates, spelling=COMMAND_LINE)
     except CertificateMistake as error:
@@ -88,7 +89,7 @@ def _address(url: str, certificates: Certificates) -> GatewayAddress:
         raise click.BadParameter(str(error), param_hint="URL") from error
 
 
-def _pairs(headers: Sequence[str]) -> Pairs:
+def pairs_of(headers: Sequence[str]) -> Pairs:
     """Names and values of ``headers``, or of the environment's. A mistake is told without the value."""
     variable = os.environ.get(_HEADER_VARIABLE)
     found = []

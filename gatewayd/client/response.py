@@ -118,6 +118,17 @@ class Response:
 
     to_json = json
 
+    def message(self) -> bytes:
+        """The whole answer as a serialised DataRequestProto."""
+        parts = [*wire.field(wire.HEADER, self.header.SerializeToString())]
+        if self._parameters is not None:
+            parts += wire.field(wire.PARAMETERS, self._parameters)
+        for route in self._routes:
+            parts += wire.field(wire.ROUTE, route)
+        if self._data is not None:
+            parts += wire.field(wire.DATA, self._data)
+        return b"".join(parts)
+
     @property
     def empty(self) -> bool:
         """Nothing but a header: what a gateway sends before it ends a call for a network failure."""

@@ -18,6 +18,7 @@ from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
 from gatewayd.config.kinds import ValueKind
 from gatewayd.config.rates import RATES
+from gatewayd.config.recording import RECORD
 from gatewayd.config.routes import EXPOSED
 
 Status = Literal["supported", "not supported yet", "ignored"]
@@ -268,6 +269,7 @@ GATEWAY: Final = Section("gateway", (
     *_OBSERVED,
     Key("traces_sample", k.share(), 1.0,
         "The share of requests that are traced, of those whose clients have not begun a trace."),
+    Key("record", RECORD, None, "A file in which requests and answers are recorded, for gatewayd replay."),
     *_LOGGED,
     *_CONTAINERS,
     *_ignored(k.ANYTHING, "Made from the executors of the Flow.", "graph_description", "graph_conditions",

@@ -239,6 +239,8 @@ def _gateway(
     fields["env"] = {**env, **fields.get("env", {})}
     fields["custom"] = gateway_class(named, place, folder.with_environ(fields["env"]))
     _absolute_tls_files(fields)
+    if record := fields.get("record"):
+        fields["record"] = attrs.evolve(record, path=os.path.abspath(record.path))
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
     _check_workers(gateway, layer)

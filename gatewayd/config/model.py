@@ -14,6 +14,7 @@ import attrs
 
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.rates import RateRule
+from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.trace_context import TRACE_HEADERS
@@ -103,7 +104,8 @@ class GatewayConfig:
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
     to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
     ``custom`` is a class whose routes are served beside the gateway's own. ``traces_sample`` is the share of
-    the requests that are traced with ``tracing``, of those that are not part of a trace already.
+    the requests that are traced with ``tracing``, of those that are not part of a trace already. ``record``
+    says which requests are recorded, and where.
     """
 
     name: str = "gateway"
@@ -182,6 +184,7 @@ class GatewayConfig:
     traces_exporter_protocol: OtlpProtocol = "grpc"
     traces_exporter_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     traces_sample: float = 1.0
+    record: RecordConfig | None = None
 
     @property
     def gives_hints(self) -> bool:

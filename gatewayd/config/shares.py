@@ -25,8 +25,20 @@ def share_of(gateway: GatewayConfig) -> GatewayConfig:
         pool=attrs.evolve(
             gateway.pool, **{name: getattr(gateway.pool, name) // workers for name in POOL_TOTALS}
         ),
+        # Each worker has a file of its own.
+        record=None
+        if gateway.record is None
+        else attrs.evolve(gateway.record, max_bytes=gateway.record.max_bytes // workers),
         rates=tuple(_rate_of(rule, workers) for rule in gateway.rates),
     )
+
+
+def of_slot(gateway: GatewayConfig, slot: int) -> GatewayConfig:
+    """A worker's settings as that in its ``slot`` has them: nobody else writes to its files."""
+    record = gateway.record
+    if record is None:
+        return gateway
+    return attrs.evolve(gateway, record=attrs.evolve(record, path=f"{record.path}.w{slot}"))
 
 
 def indivisible(gateway: GatewayConfig) -> Iterator[tuple[str, int]]:

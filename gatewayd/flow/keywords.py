@@ -237,6 +237,8 @@ class FlowKeywords(TypedDict, total=False):
     """Headers, or gRPC metadata, of what is sent to it."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    record: str | Mapping[str, Any] | None
+    """A file in which requests and answers are recorded, for gatewayd replay."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -520,6 +522,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Headers, or gRPC metadata, of what is sent to it."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    record: str | Mapping[str, Any] | None
+    """A file in which requests and answers are recorded, for gatewayd replay."""
     log_config: Any
     """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
@@ -1003,6 +1007,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Settings of another HTTP server; use the gateway's own keys."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    record: str | Mapping[str, Any] | None
+    """A file in which requests and answers are recorded, for gatewayd replay."""
     graph_description: Any
     """Made from the executors of the Flow."""
     graph_conditions: Any

@@ -30,6 +30,7 @@ from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayClass
+from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
@@ -50,6 +51,7 @@ from gatewayd.tls.renewal import Renewal, Watched
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
     from gatewayd.telemetry.exporting import SpanExport
+    from gatewayd.telemetry.recorder import Recorder
 
 log = Logger()
 
@@ -94,6 +96,7 @@ class GatewayServer:
         self._status = status
         self._observers = list(observers)
         self._traces: SpanExport | None = None
+        self._recorder: Recorder | None = None
         self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
@@ -138,6 +141,8 @@ class GatewayServer:
         settings = self.flow.gateway
         if settings.traces is not None:
             self._trace(settings.traces)
+        if settings.record is not None:
+            self._record(settings.record)
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
         watched = None if settings.tls is None else Watched.of(settings.tls)
@@ -210,6 +215,13 @@ class GatewayServer:
         instance = f"{settings.name}/{socket.gethostname()}/{os.getpid()}"
         self._traces = SpanExport(collector, settings.name, instance, self.flow.name)
         self._observers.append(Tracer(settings.traces_sample, self._traces.export, self._reactor.seconds))
+
+    def _record(self, config: RecordConfig) -> None:
+        from gatewayd.telemetry.recorder import Recorder
+
+        log.info("requests and their answers are recorded in {path} (gateway.record)", path=config.path)
+        self._recorder = Recorder(config, self.flow.name, self._bridge.offload, self._reactor.seconds)
+        self._observers.append(self._recorder)
 
     def _renewed(self, credentials: TlsCredentials) -> None:
         for port in self._ports:
@@ -311,6 +323,8 @@ class GatewayServer:
         self._pool.close()
         if self._access_service is not None:
             self._access_service.stop()
+        if self._recorder is not None:
+            await self._recorder.stop(self._reactor)
         if self._traces is not None:
             await self._traces.stop(self._reactor, self._bridge.offload)
         await self._bridge.stop()

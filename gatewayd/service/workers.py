@@ -24,7 +24,7 @@ from twisted.logger import Logger, LogLevel
 from gatewayd import __version__
 from gatewayd.backoff import Backoff
 from gatewayd.config import FlowConfig
-from gatewayd.config.shares import share_of
+from gatewayd.config.shares import of_slot, share_of
 from gatewayd.crowd import Crowd, shared_memory
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.executor.by_value import own_path
@@ -272,13 +272,14 @@ class Workers:
 
     def first_line(self, name: str, slot: int) -> bytes:
         """What a new process of this worker is to know."""
+        flow = self._graph.flow
         numbers = iter(self._descriptors())
         sockets = tuple(tuple(next(numbers) for _ in listener) for listener in self._sockets)
         return messages.to_line(
             messages.Start(
                 version=__version__,
                 name=name,
-                flow=messages.packed(self._graph.flow),
+                flow=messages.packed(attrs.evolve(flow, gateway=of_slot(flow.gateway, slot))),
                 sockets=sockets,
                 replicas=tuple(
                     messages.ReplicaAddress(*key, address) for key, address in self._graph.addresses.items()

@@ -1,0 +1,74 @@
+"""What of requests is recorded in a file, and how that is written in a Flow file."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from gatewayd.config.kinds import TEXT, TEXTS, Refused, ValueKind, integer, map_from, share
+from gatewayd.config.problems import suggestion
+from gatewayd.messages.redacting import check_rule
+
+
+@attrs.frozen
+class RecordConfig:
+    """
+    The share ``sample`` of all requests goes to the file ``path``.
+
+    It holds at most ``max_bytes``, and then begins anew; the one before it is kept. ``redact`` are the rules
+    of ``messages/redacting.py``.
+    """
+
+    path: str
+    sample: float = 1.0
+    max_bytes: int = 100_000_000
+    redact: tuple[str, ...] = ()
+
+
+def _redact(value: Any) -> tuple[str, ...]:
+    rules = []
+    for rule in TEXTS.read(value):
+        try:
+            rules.append(check_rule(rule))
+        except ValueError as error:
+            raise Refused(message=str(error)) from None
+    return tuple(rules)
+
+
+_KINDS: Final = {
+    "path": TEXT,
+    "sample": share(),
+    "max_bytes": integer(64 * 1024),
+    "redact": ValueKind("a list of fields of documents, tags.NAME, parameters or parameters.NAME", _redact),
+}
+
+
+def _record(value: Any) -> RecordConfig:
+    settings = {"path": value} if isinstance(value, str) else map_from(value)
+    found: dict[str, Any] = {}
+    for key, given in settings.items():
+        if key not in _KINDS:
+            text = f"unknown key; accepted: {', '.join(_KINDS)}{suggestion(key, _KINDS)}"
+            raise Refused(inside=(key,), message=text)
+        if given is None:
+            continue
+        try:
+            found[key] = _KINDS[key].read(given)
+        except Refused as refused:
+            raise Refused(
+                inside=(key, *refused.inside),
+                found=given if refused.found is ... else refused.found,
+                accepted=refused.accepted or _KINDS[key].accepted,
+                message=refused.message,
+            ) from None
+    if not found.get("path"):
+        raise Refused(message="path is missing: the file to write")
+    return RecordConfig(**found)
+
+
+RECORD: Final = ValueKind(
+    "a file, or a map such as {path: requests.jsonl, sample: 0.1, redact: [text]}",
+    _record,
+    annotation="str | Mapping[str, Any]",
+)

@@ -1,0 +1,268 @@
+"""
+Records requests and their answers in a file (``gatewayd/recording.py``), for ``gatewayd replay``.
+
+An ``Observer``. Lines are made and written by a pool thread, one job at a time; what has not been written yet
+is bounded, and what finds no room is left out of the recording, never waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import CancelledError, TimeoutError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.bounded_log import BoundedLogger
+from gatewayd.config.recording import RecordConfig
+from gatewayd.messages.redacting import Redaction
+from gatewayd.messages.request import Request, Response
+from gatewayd.messages.wire import encode_request, encode_response
+from gatewayd.offload import Offload
+from gatewayd.recording import Heading, Outcome, Recorded
+from gatewayd.telemetry.observed import Exchange
+from gatewayd.waiters import Waiters
+
+log = Logger()
+bounded = BoundedLogger()
+
+# Of requests and answers that wait to be written; a larger one is recorded when nothing waits.
+_MOST_WAITING_BYTES: Final = 16 << 20
+# What one job writes, so that a stop waits for no more.
+_JOB_BYTES: Final = 1 << 20
+_LONGEST_ERROR: Final = 500
+# A disk that is full, or a folder that has gone: it is tried again after so many seconds.
+_PAUSE_S: Final = 10.0
+# How long a stop waits for what has not been written.
+_STOP_S: Final = 2.0
+
+
+@attrs.frozen
+class _Entry:
+    """A request that has ended, not yet in the form of a file."""
+
+    at: float
+    took_s: float
+    protocol: str
+    request: Request
+    response: Response | None
+    outcome: Outcome
+    error: str | None
+    size: int
+
+
+class Recorder:
+    """
+    Writes to ``config.path``. Reactor thread only.
+
+    ``dropped`` counts the requests that found no room, or could not be written; ``written`` the others.
+    """
+
+    def __init__(
+        self,
+        config: RecordConfig,
+        flow: str | None,
+        offload: Offload,
+        seconds: Callable[[], float],
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.written = 0
+        self.dropped = 0
+        self._config = config
+        self._offload = offload
+        self._seconds = seconds
+        self._wall_clock = wall_clock
+        self._dice = dice
+        self._file = RecordFile(config, flow)
+        self._waiting: deque[_Entry] = deque()
+        self._waiting_bytes = 0
+        self._writing = False
+        self._resumes_s = 0.0
+        self._idle: Waiters[None] = Waiters()
+
+    def began(self, exchange: Exchange) -> None:
+        """Nothing is known yet."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is recorded, if it is one of those that are."""
+        if self._config.sample < 1 and self._dice() >= self._config.sample:
+            return
+        response, request = exchange.response, exchange.request
+        size = len(request.documents) + len(request.parameters)
+        if response is not None:
+            size += len(response.documents) + len(response.parameters or b"")
+        if self._waiting_bytes and self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            self._drop(1, "they come faster than they can be written")
+            return
+        outcome, error = _outcome(exchange)
+        took_s = exchange.ended_s - exchange.began_s
+        self._waiting.append(
+            _Entry(
+                self._wall_clock() - took_s,
+                took_s,
+                exchange.protocol,
+                attrs.evolve(request, headers=(), journey=None),
+                None if response is None else attrs.evolve(response, headers=()),
+                outcome,
+                error,
+                size,
+            )
+        )
+        self._waiting_bytes += size
+        if not self._writing:
+            self._write()
+
+    async def stop(self, clock: Any) -> None:
+        """Returns when all that waits has been written, or after two seconds of the ``clock``."""
+        idle = self._idle.wait()
+        self._look()
+        try:
+            await idle.addTimeout(_STOP_S, clock)
+        except TimeoutError:
+            self._drop(len(self._waiting), "the gateway stops")
+
+    def _look(self) -> None:
+        if not self._writing:
+            self._idle.fire(None)
+
+    def _write(self) -> None:
+        entries: list[_Entry] = []
+        size = 0
+        while self._waiting and (not entries or size + self._waiting[0].size <= _JOB_BYTES):
+            entry = self._waiting.popleft()
+            size += entry.size
+            entries.append(entry)
+        if not entries:
+            self._look()
+            return
+        if self._seconds() < self._resumes_s:
+            self._waiting_bytes -= size
+            self._drop(len(entries), "the file cannot be written")
+            self._write()
+            return
+        self._writing = True
+        self._offload(self._file.write, entries).addBoth(self._wrote, len(entries), size)
+
+    def _wrote(self, result: object, count: int, size: int) -> None:
+        self._writing = False
+        self._waiting_bytes -= size
+        if isinstance(result, Failure):
+            self._failed(result, count)
+        else:
+            self.written += count
+        self._write()
+
+    def _failed(self, failure: Failure, count: int) -> None:
+        if failure.check(OSError):
+            self._resumes_s = self._seconds() + _PAUSE_S
+            self._drop(count, f"{self._config.path} cannot be written: {failure.getErrorMessage()}")
+        elif failure.check(CancelledError):  # the gateway has stopped
+            self._drop(count, "the gateway stops")
+        else:
+            self.dropped += count
+            log.failure("requests could not be recorded", failure=failure)
+
+    def _drop(self, count: int, why: str) -> None:
+        self.dropped += count
+        bounded.warn(
+            "{dropped} requests so far are not in the recording: {why}", dropped=self.dropped, why=why
+        )
+
+
+class RecordFile:
+    """
+    The file, which begins anew when it would become larger than it may; the one before is kept as ``.1``.
+
+    One job at a time.
+    """
+
+    def __init__(self, config: RecordConfig, flow: str | None) -> None:
+        self._config = config
+        self._flow = flow
+        self._redaction = Redaction.of(config.redact)
+        self._path = Path(config.path)
+        self._descriptor: int | None = None
+        self._size = 0
+
+    def write(self, entries: Sequence[_Entry]) -> None:
+        """Append the entries. Raises OSError."""
+        lines = [self._recorded(entry).to_line() for entry in entries]
+        try:
+            for line in lines:
+                self._append(line)
+        except OSError:
+            self._close()
+            raise
+
+    def _append(self, line: bytes) -> None:
+        if self._descriptor is not None and self._size + len(line) > self._config.max_bytes:
+            self._close()
+            os.replace(self._path, f"{self._path}.1")
+        if self._descriptor is None:
+            self._open()
+            if self._size and self._size + len(line) > self._config.max_bytes:
+                self._close()
+                os.replace(self._path, f"{self._path}.1")
+                self._open()
+        assert self._descriptor is not None
+        self._put(line)
+
+    def _open(self) -> None:
+        # It holds documents: for its owner alone.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+        if not self._size:
+            self._put(Heading(self._flow, time.time(), self._config.redact).to_line())
+
+    def _put(self, line: bytes) -> None:
+        assert self._descriptor is not None
+        left = memoryview(line)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        self._size += len(line)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _recorded(self, entry: _Entry) -> Recorded:
+        request = encode_request(entry.request)
+        response = None if entry.response is None else bytes(encode_response(entry.response))
+        error = entry.error
+        if self._redaction:
+            request = self._redaction.applied(request)
+            response = None if response is None else self._redaction.applied(response)
+            error = None if error is None else error.partition(":")[0]
+        return Recorded(
+            entry.at,
+            entry.took_s,
+            entry.protocol,
+            entry.request.endpoint,
+            entry.request.request_id,
+            entry.outcome,
+            request,
+            response,
+            error,
+        )
+
+
+def _outcome(exchange: Exchange) -> tuple[Outcome, str | None]:
+    error = exchange.error
+    if error is None:
+        return ("raised" if exchange.response is not None and exchange.response.status else "answered"), None
+    if isinstance(error, CancelledError):
+        return "cancelled", None
+    return "failed", f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]

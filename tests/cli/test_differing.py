@@ -1,0 +1,119 @@
+"""What differs between two answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gatewayd.cli.differing import Difference, Ignored, differences
+from gatewayd.pb import DataRequestProto, StatusProto
+
+
+def answer(change: Any = None) -> DataRequestProto:
+    made = DataRequestProto()
+    made.header.request_id = "r"
+    made.header.exec_endpoint = "/search"
+    made.parameters.update({"limit": 3, "deep": {"list": [1, {"a": "b"}]}})
+    made.routes.add(executor="gateway").start_time.GetCurrentTime()
+    made.routes.add(executor="encoder").start_time.GetCurrentTime()
+    document = made.data.docs.docs.add(id="d", text="a red apple", weight=0.5)
+    array(document.embedding, [1.0, 2.0])
+    document.scores["cosine"].value = 0.25
+    document.tags.update({"shop": "a"})
+    document.chunks.add(id="c")
+    if change is not None:
+        change(made, document)
+    return made
+
+
+def array(proto: Any, numbers: list[float]) -> None:
+    found = np.array(numbers, "<f4")
+    proto.dense.buffer, proto.dense.dtype = found.tobytes(), "<f4"
+    proto.dense.shape[:] = found.shape
+
+
+def found(change: Any, *ignored: str, tolerance: float = 0.0) -> list[Difference]:
+    before, now = answer().SerializeToString(), answer(change).SerializeToString()
+    return differences(before, now, ignored=Ignored(ignored), tolerance=tolerance)
+
+
+def test_the_same_at_another_time() -> None:
+    assert found(None) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda _, d: setattr(d, "text", "b"), Difference("data.docs[0].text", "'a red apple'", "'b'")),
+        (lambda _, d: d.chunks[0].ClearField("id"), Difference("data.docs[0].chunks[0].id", "'c'", "''")),
+        (lambda _, d: d.tags.update({"shop": "b"}), Difference("data.docs[0].tags.shop", "'a'", "'b'")),
+        (
+            lambda _, d: setattr(d.scores["cosine"], "value", 0.5),
+            Difference("data.docs[0].scores.cosine.value", "0.25", "0.5"),
+        ),
+        (
+            lambda _, d: array(d.embedding, [1.0, 2.5]),
+            Difference("data.docs[0].embedding", "float32[2] [1, 2]", "float32[2] [1, 2.5]"),
+        ),
+        (lambda m, _: m.data.docs.docs.add(), Difference("data.docs.length", "1", "2")),
+        (lambda m, _: m.parameters.update({"limit": 4}), Difference("parameters.limit", "3.0", "4.0")),
+        (lambda m, _: m.parameters.update({"more": None}), Difference("parameters.more", "", "null")),
+        (
+            lambda m, _: m.parameters["deep"]["list"][1].update({"a": "c"}),
+            Difference("parameters.deep.list[1].a", "'b'", "'c'"),
+        ),
+        (
+            lambda m, _: setattr(m.routes[1], "executor", "other"),
+            Difference("routes", "encoder, gateway", "gateway, other"),
+        ),
+        (
+            lambda m, _: setattr(m.header.status, "description", "boom"),
+            Difference("header.status.description", "''", "'boom'"),
+        ),
+        (lambda m, _: setattr(m.data, "docs_bytes", b"x"), Difference("data.docs.length", "1", "0")),
+    ],
+)
+def test_one_difference(change: Any, difference: Difference) -> None:
+    assert found(change)[0] == difference
+
+
+def test_the_order_of_branches_and_the_lines_of_a_program_do_not_count() -> None:
+    def change(message: Any, _: Any) -> None:
+        message.routes[0].executor, message.routes[1].executor = "encoder", "gateway"
+        message.header.headers["x-a"] = "1"
+        message.header.status.CopyFrom(StatusProto())
+        message.header.status.exception.stacks.append("line 1")
+
+    assert found(change) == []
+
+
+def test_numbers_within_the_tolerance() -> None:
+    def change(message: Any, document: Any) -> None:
+        message.parameters.update({"limit": 3.00001})
+        document.weight = 0.500001
+        array(document.embedding, [1.00001, 2.0])
+
+    assert len(found(change)) == 3
+    assert found(change, tolerance=1e-4) == []
+
+
+@pytest.mark.parametrize(
+    "ignored", ["data.docs[].text", "data.docs[0].text", "data.docs[]", "data.docs", "data"]
+)
+def test_what_is_ignored(ignored: str) -> None:
+    assert found(lambda _, d: setattr(d, "text", "b"), ignored) == []
+    assert found(lambda m, _: setattr(m.header, "exec_endpoint", "/b"), ignored)
+
+
+def test_an_answer_that_differs_everywhere_is_not_listed_whole() -> None:
+    before, now = DataRequestProto(), DataRequestProto()
+    for number in range(1000):
+        before.data.docs.docs.add(text=str(number))
+        now.data.docs.docs.add(text="x" * 10_000)
+
+    found = differences(before.SerializeToString(), now.SerializeToString(), ignored=Ignored(()))
+
+    assert len(found) == 100
+    assert len(found[0].now) < 100

@@ -1,0 +1,186 @@
+"""``gatewayd replay``: recorded by one gateway, sent again to another, over every protocol."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docarray import Document
+
+from gatewayd import Client
+from gatewayd.recording import heading_of, recorded_of
+from tests.paths import ROOT
+from tests.processes import PROTOCOLS, Gateway, environment
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+EXECUTORS = """
+from gatewayd import Executor, requests
+
+class Shop(Executor):
+    def __init__(self, word='red', **kwargs):
+        super().__init__(**kwargs)
+        self.word = word
+
+    @requests(on='/search')
+    def search(self, docs, **kwargs):
+        for doc in docs:
+            doc.tags['found'] = f'{self.word} {doc.text}'
+
+    @requests(on='/raise')
+    def fail(self, **kwargs):
+        raise ValueError('boom')
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shop") / "shop.py"
+    path.write_text(EXECUTORS)
+    return path
+
+
+def shop(module: Path, **gateway: Any) -> dict[str, Any]:
+    word = gateway.pop("word", "red")
+    executor = {"name": "shop", "uses": "Shop", "py_modules": [str(module)], "uses_with": {"word": word}}
+    return {"with": {"name": "shop"}, "gateway": gateway, "executors": [executor]}
+
+
+@pytest.fixture(scope="module")
+def recording(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One request over each protocol, and one that an executor fails."""
+    path = tmp_path_factory.mktemp("recorded") / "requests.jsonl"
+    gateway = Gateway(shop(module, record={"path": str(path)}))
+    try:
+        for protocol in PROTOCOLS:
+            with Client(protocol=protocol, port=gateway.ports[protocol]) as client:
+                client.post("/search", Document(id=protocol, text="apple"), parameters={"limit": 2})
+        with Client(port=gateway.ports["grpc"]) as client:
+            client.post("/raise", Document(id="x"), continue_on_error=True)
+        # Before it stops: nobody has to stop a gateway to read what it records.
+        until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 5)
+    finally:
+        gateway.stop()
+    assert "are recorded in" in gateway.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def same(module: Path) -> Iterator[Gateway]:
+    gateway = Gateway(shop(module))
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def other(module: Path) -> Iterator[Gateway]:
+    gateway = Gateway(shop(module, word="green"))
+    yield gateway
+    gateway.stop()
+
+
+def replayed(file: Path, url: str, *options: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gatewayd", "replay", str(file), url, *options],
+        env=environment(COLUMNS="160"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def scheme(protocol: str) -> str:
+    return {"grpc": "grpc", "http": "http", "websocket": "ws"}[protocol]
+
+
+def url_of(gateway: Gateway, protocol: str) -> str:
+    return f"{scheme(protocol)}://127.0.0.1:{gateway.ports[protocol]}"
+
+
+def test_what_is_recorded(recording: Path) -> None:
+    lines = recording.read_bytes().splitlines(keepends=True)
+    found = [*recorded_of(lines[1:])]
+
+    assert heading_of(lines[0]).flow == "shop"
+    assert [(each.protocol, each.endpoint, each.outcome) for each in found] == [
+        ("grpc", "/search", "answered"),
+        ("http", "/search", "answered"),
+        ("websocket", "/search", "answered"),
+        ("grpc", "/raise", "raised"),
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_same_gateway_answers_the_same(recording: Path, same: Gateway, protocol: str) -> None:
+    code, output = replayed(recording, url_of(same, protocol))
+
+    assert (code, "4 of 4 answers are the same" in output) == (0, True), output
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_differs_field_by_field(recording: Path, other: Gateway, protocol: str) -> None:
+    code, output = replayed(recording, url_of(other, protocol))
+
+    assert code == 1, output
+    assert "data.docs[0].tags.found" in output
+    assert "'red apple'" in output
+    assert "'green apple'" in output
+    assert "fields that differ: data.docs[].tags.found (3)" in output
+    assert "1 of 4 answers are the same" in output
+
+
+def test_a_field_that_may_differ(recording: Path, other: Gateway) -> None:
+    code, output = replayed(recording, url_of(other, "grpc"), "--ignore", "data.docs[].tags.found")
+
+    assert (code, "4 of 4" in output) == (0, True), output
+
+
+@pytest.mark.parametrize("options", [("--rate", "100"), ("--recorded",), ("--recorded", "--speed", "10")])
+def test_the_pace(recording: Path, same: Gateway, options: tuple[str, ...]) -> None:
+    code, output = replayed(recording, url_of(same, "http"), *options)
+
+    assert (code, "4 of 4" in output) == (0, True), output
+
+
+def test_a_gateway_that_is_not_there(recording: Path) -> None:
+    code, output = replayed(recording, "grpc://127.0.0.1:1", "--timeout", "5")
+
+    assert code == 1
+    assert "outcome" in output
+    assert "0 of 4 answers are the same" in output
+
+
+def test_what_is_no_recording(tmp_path: Path) -> None:
+    for content in (b"", b"hello\n"):
+        (tmp_path / "file").write_bytes(content)
+        code, output = replayed(tmp_path / "file", "grpc://127.0.0.1:1")
+        assert (code, "is no recording" in output) == (1, True), output
+
+
+def test_wrong_use(recording: Path) -> None:
+    code, output = replayed(recording, "grpc://127.0.0.1:1", "--rate", "1", "--recorded")
+
+    assert (code, "give one of them" in output) == (2, True), output
+
+
+def test_each_worker_has_a_file_of_its_own(module: Path, tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    gateway = Gateway(shop(module, record=str(path), workers=2), protocols=["grpc"])
+    try:
+        with Client(port=gateway.ports["grpc"]) as client:
+            until(client.is_flow_ready)
+            client.post("/search", Document(text="apple"))
+    finally:
+        gateway.stop()
+
+    files = sorted(os.listdir(tmp_path))
+    assert files
+    assert {*files} <= {"requests.jsonl.w0", "requests.jsonl.w1"}

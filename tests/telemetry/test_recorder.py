@@ -1,0 +1,222 @@
+"""Requests are recorded by a pool thread, and never waited for."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+
+from gatewayd.config.recording import RecordConfig
+from gatewayd.errors import Overloaded
+from gatewayd.messages.request import Request, Response
+from gatewayd.pb import DataRequestProto
+from gatewayd.recording import Recorded, heading_of, recorded_of
+from gatewayd.telemetry.observed import Exchange
+from gatewayd.telemetry.recorder import Recorder
+
+REQUEST = Request("r1", "/search", documents=b"\x0a\x00", headers=(("authorization", "s3cret"),))
+RESPONSE = Response("r1", "/search", b"\x0a\x00", headers=(("x-token", "s3cret"),))
+
+
+class ByHand:
+    """An ``offload`` whose jobs run when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        self.jobs.append((lambda: function(*args), done))
+        return done
+
+    def run(self) -> None:
+        while self.jobs:
+            function, done = self.jobs.pop(0)
+            try:
+                result = function()
+            except Exception as error:
+                done.errback(error)
+            else:
+                done.callback(result)
+
+
+class Recording:
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.path = folder / "requests.jsonl"
+        self.clock = Clock()
+        self.offload = ByHand()
+        self.config = RecordConfig(str(self.path), **settings)
+        self.rolls = iter([0.05, 0.5] * 100)
+        self.recorder = Recorder(
+            self.config,
+            "shop",
+            self.offload,
+            self.clock.seconds,
+            wall_clock=lambda: 1000.0 + self.clock.seconds(),
+            dice=lambda: next(self.rolls),
+        )
+
+    def ask(
+        self, request: Request = REQUEST, response: Response | None = RESPONSE, error: Any = None
+    ) -> None:
+        exchange = Exchange("http", request, self.clock.seconds())
+        self.recorder.began(exchange)
+        self.clock.advance(0.5)
+        exchange.ended_s = self.clock.seconds()
+        exchange.response = None if error else response
+        exchange.error = error
+        self.recorder.ended(exchange)
+
+    def read(self, suffix: str = "") -> list[Recorded]:
+        lines = Path(f"{self.path}{suffix}").read_bytes().splitlines(keepends=True)
+        assert heading_of(lines[0]).flow == "shop"
+        return [*recorded_of(lines[1:])]
+
+
+@pytest.fixture
+def lines() -> Any:
+    seen: list[LogEvent] = []
+    globalLogPublisher.addObserver(seen.append)
+    yield seen
+    globalLogPublisher.removeObserver(seen.append)
+
+
+def test_a_request_and_its_answer_without_their_headers(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.ask()
+    assert not recording.path.exists()
+    recording.offload.run()
+
+    (found,) = recording.read()
+    assert (found.at, found.took_s, found.protocol, found.endpoint) == (1000.0, 0.5, "http", "/search")
+    assert (found.request_id, found.outcome, found.error) == ("r1", "answered", None)
+    assert DataRequestProto.FromString(found.request).header.exec_endpoint == "/search"
+    assert found.response is not None
+    assert b"s3cret" not in found.request + found.response
+    assert stat.S_IMODE(recording.path.stat().st_mode) == 0o600
+    assert recording.recorder.written == 1
+
+
+def test_what_has_no_answer(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.ask(error=Overloaded("no room"))
+    recording.ask(error=CancelledError())
+    recording.offload.run()
+
+    assert [(each.outcome, each.error, each.response) for each in recording.read()] == [
+        ("failed", "Overloaded: no room", None),
+        ("cancelled", None, None),
+    ]
+
+
+def test_a_share(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, sample=0.1)
+    for _ in range(10):
+        recording.ask()
+    recording.offload.run()
+
+    assert len(recording.read()) == 5
+
+
+def test_what_is_redacted(tmp_path: Path) -> None:
+    asked = DataRequestProto()
+    asked.data.docs.docs.add(id="d", text="s3cret")
+    documents = asked.data.SerializeToString()
+    recording = Recording(tmp_path, redact=("text",))
+    recording.ask(attrs.evolve(REQUEST, documents=documents), attrs.evolve(RESPONSE, documents=documents))
+    recording.ask(error=Overloaded("s3cret"))
+    recording.offload.run()
+
+    assert [each.error for each in recording.read()] == [None, "Overloaded"]
+    (first, _) = recording.read()
+    assert b"s3cret" not in first.request + (first.response or b"")
+    assert heading_of(recording.path.read_bytes().splitlines()[0]).redacted == ("text",)
+
+
+def test_a_full_file_begins_anew_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, max_bytes=2000)
+    for number in range(20):
+        recording.ask(attrs.evolve(REQUEST, request_id=str(number)))
+    recording.offload.run()
+
+    kept = [int(each.request_id) for suffix in (".1", "") for each in recording.read(suffix)]
+    assert kept == [*range(kept[0], 20)]
+    assert len(kept) >= 5
+    for each in tmp_path.iterdir():
+        assert each.stat().st_size <= 2000
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_gateway_that_starts_again_appends(tmp_path: Path) -> None:
+    for _ in range(2):
+        recording = Recording(tmp_path)
+        recording.ask()
+        recording.offload.run()
+
+    assert len(recording.read()) == 2
+
+
+def test_what_comes_faster_than_it_is_written_is_left_out(tmp_path: Path, lines: list[LogEvent]) -> None:
+    recording = Recording(tmp_path)
+    large = attrs.evolve(REQUEST, documents=bytes(5 << 20))
+    for _ in range(10):
+        recording.ask(large)
+    assert recording.recorder.dropped == 7
+    recording.offload.run()
+    recording.ask()
+    recording.offload.run()
+
+    assert recording.recorder.written == 4
+    (told, *_) = (event for event in lines if "so far" in (event.get("log_format") or ""))
+    assert told["why"] == "they come faster than they can be written"
+
+
+def test_a_full_disk_is_told_and_tried_again_later(tmp_path: Path, lines: list[LogEvent]) -> None:
+    recording = Recording(tmp_path)
+    offload, recording.recorder._offload = recording.offload, _full
+    recording.ask()
+    recording.recorder._offload = offload
+    recording.ask()
+    assert (recording.recorder.dropped, offload.jobs) == (2, [])
+    recording.clock.advance(10.0)
+    recording.ask()
+    offload.run()
+
+    assert (recording.recorder.dropped, recording.recorder.written) == (2, 1)
+    assert any("No space left" in str(event.get("why")) for event in lines)
+
+
+def _full(*_: Any) -> Deferred[Any]:
+    return fail(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.path.symlink_to(tmp_path / "elsewhere")
+    recording.ask()
+    recording.offload.run()
+
+    assert recording.recorder.dropped == 1
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_stop_writes_what_waits_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.ask()
+    stopped = ensureDeferred(recording.recorder.stop(recording.clock))
+    assert not stopped.called
+    recording.offload.run()
+    assert stopped.called
+
+    recording.ask()
+    stopped = ensureDeferred(recording.recorder.stop(recording.clock))
+    recording.clock.advance(2.0)
+    assert stopped.called
