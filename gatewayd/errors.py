@@ -459,10 +459,11 @@ class ConfigError(Exception, BaseJinaException):
 class PortTaken(ConfigError):
     """A port that the Flow file names cannot be bound."""
 
-    def __init__(self, protocol: str, host: str, port: int, reason: str) -> None:
+    def __init__(self, protocol: str, host: str, port: int, reason: str, key: str = "gateway.port") -> None:
         self.port = port
+        self.reason = reason
         super().__init__(
-            f"gateway.port: cannot listen on {host}:{port} for {protocol}: {reason}. "
+            f"{key}: cannot listen on {host}:{port} for {protocol}: {reason}. "
             "Stop what uses it, or give another port (0 picks a free one)"
         )
 

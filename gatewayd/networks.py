@@ -10,6 +10,14 @@ from typing import Final
 _PREFIX_BITS: Final = 64
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address, of IPv6 perhaps with its interface, is of this machine alone; no name is."""
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=4096)
 def network_of(host: str) -> str:
     """

@@ -36,6 +36,7 @@ PURE = [
     "messages",
     "errors.py",
     "networks.py",
+    "health.py",
     "access/rates.py",
     "dispatch/topology.py",
     "dispatch/traversal.py",
@@ -93,8 +94,9 @@ FOLDERS = {
     "client": {"messages", "rpc"},
     "flow": {"client", "config", "custom", "executor"},
     "telemetry": {"access", "config", "messages"},
+    "admin": {"access", "config", "messages", "protocols", "telemetry", "tls"},
     "service": {
-        *("access", "config", "custom", "dispatch", "executor", "pool", "protocols", "supervisor"),
+        *("admin", "access", "config", "custom", "dispatch", "executor", "pool", "protocols", "supervisor"),
         *("telemetry", "tls"),
     },
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},

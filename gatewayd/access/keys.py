@@ -38,6 +38,10 @@ class KeyRing:
         """``digests`` are hex, by the names of callers."""
         return cls({bytes.fromhex(digest): name for name, own in digests.items() for digest in own})
 
+    def __bool__(self) -> bool:
+        """Whether there is a key at all."""
+        return bool(self._names)
+
     def with_keys(self, other: KeyRing) -> KeyRing:
         """The keys of both; where they disagree, those of this one."""
         return KeyRing({**other._names, **self._names})

@@ -399,6 +399,8 @@ def _check_ports(gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft
     As in the reference the file is valid, and only serving it fails.
     """
     taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
+    if gateway.admin_port:
+        taken.append((gateway.admin_host, gateway.admin_port, "the admin site"))
     for draft, deployment in built:
         executors_host = deployment.host or "127.0.0.1"
         for port in filter(None, deployment.ports):

@@ -105,7 +105,9 @@ class GatewayConfig:
     to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
     ``custom`` is a class whose routes are served beside the gateway's own. ``traces_sample`` is the share of
     the requests that are traced with ``tracing``, of those that are not part of a trace already. ``record``
-    says which requests are recorded, and where.
+    says which requests are recorded, and where. An ``admin_port`` of
+    None is no admin site; ``admin_keys`` are digests of keys by their owners, as those of ``auth``. For
+    ``drain_delay_s`` a gateway that stops is not ready, and serves on.
     """
 
     name: str = "gateway"
@@ -174,6 +176,11 @@ class GatewayConfig:
     grpc_max_concurrent_streams: int = 2000
     grpc_server: str = "gatewayd"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
+    admin_keys: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
+    expose_health: bool = False
+    drain_delay_s: float = 0.0
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
     auth: AuthConfig | None = None

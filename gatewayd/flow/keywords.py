@@ -209,6 +209,18 @@ class FlowKeywords(TypedDict, total=False):
     """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
+    admin_port: int | None
+    """Port of the admin site: health, metrics, state and actions over HTTP; 0 for a free one."""
+    admin_host: str | None
+    """Address that the admin site listens on."""
+    admin_keys: Mapping[str, str | Sequence[str]] | None
+    """Digests of the keys that allow the admin site's actions, by the names of their owners."""
+    expose_health: bool | None
+    """Serve /livez, /readyz and /startupz on the ports of HTTP and WebSocket, to everybody."""
+    drain_delay: float | None
+    """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
+    drain_delay_s: float | None
+    """The same as drain_delay."""
     auth: Mapping[str, Any] | None
     """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
@@ -484,6 +496,18 @@ class GatewayKeywords(TypedDict, total=False):
     """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
+    admin_port: int | None
+    """Port of the admin site: health, metrics, state and actions over HTTP; 0 for a free one."""
+    admin_host: str | None
+    """Address that the admin site listens on."""
+    admin_keys: Mapping[str, str | Sequence[str]] | None
+    """Digests of the keys that allow the admin site's actions, by the names of their owners."""
+    expose_health: bool | None
+    """Serve /livez, /readyz and /startupz on the ports of HTTP and WebSocket, to everybody."""
+    drain_delay: float | None
+    """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
+    drain_delay_s: float | None
+    """The same as drain_delay."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway."""
     auth: Mapping[str, Any] | None
@@ -999,6 +1023,18 @@ class DeploymentKeywords(TypedDict, total=False):
     """What serves gRPC: gatewayd's own server, or the library's, which costs more and bounds less."""
     grpc_server_options: Mapping[str, int | str] | str | None
     """gRPC channel arguments of the server."""
+    admin_port: int | None
+    """Port of the admin site: health, metrics, state and actions over HTTP; 0 for a free one."""
+    admin_host: str | None
+    """Address that the admin site listens on."""
+    admin_keys: Mapping[str, str | Sequence[str]] | None
+    """Digests of the keys that allow the admin site's actions, by the names of their owners."""
+    expose_health: bool | None
+    """Serve /livez, /readyz and /startupz on the ports of HTTP and WebSocket, to everybody."""
+    drain_delay: float | None
+    """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
+    drain_delay_s: float | None
+    """The same as drain_delay."""
     auth: Mapping[str, Any] | None
     """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None

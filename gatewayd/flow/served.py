@@ -96,6 +96,7 @@ class Served(Posts[C_co]):
         # As in the reference, closing waits for everything that was begun, unless a bound is set.
         bounded = not settings.keys().isdisjoint(("floating_grace_period", "floating_grace_period_s"))
         grace_s = max(flow.gateway.grace_period_s, flow.gateway.floating_grace_period_s or 0.0)
+        grace_s += flow.gateway.drain_delay_s
         message["wait_for_floating"] = not bounded
         with startup(flow, self._kind) as show:
             self._running = RunningGateway(message, grace_s if bounded else None, show)

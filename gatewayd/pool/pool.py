@@ -182,6 +182,18 @@ class Pool:
             )
         return found
 
+    def connected(self) -> Mapping[tuple[str, int], int]:
+        """How many replicas are connected, by Deployment and shard; those of heads, too."""
+        return {
+            key: sum(replica.state == "ready" for replica in sender.replicas.replicas)
+            for key, sender in self._senders.items()
+        }
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after every change of a replica, and of which there are."""
+        for sender in self._senders.values():
+            sender.replicas.on_change(callback)
+
     def waiting(self) -> Mapping[str, int]:
         """How many requests wait for a slot or a connection, by Deployment."""
         total: Counter[str] = Counter()

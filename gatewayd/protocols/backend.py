@@ -14,6 +14,7 @@ from gatewayd.buffers import Buffers
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig
 from gatewayd.crowd import Place
+from gatewayd.health import Health
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList
@@ -32,6 +33,27 @@ class Dispatcher(Protocol):
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]: ...
+
+
+class Ground(Protocol):
+    """What of a Backend concerns connections, whatever is served over them."""
+
+    @property
+    def gateway(self) -> GatewayConfig: ...
+    @property
+    def reactor(self) -> PortReactor: ...
+    @property
+    def buffers(self) -> Buffers: ...
+    @property
+    def admission(self) -> Admission: ...
+    @property
+    def access(self) -> AccessControl | None: ...
+    @property
+    def tls(self) -> TlsCredentials | None: ...
+    @property
+    def slow_lane(self) -> SlowLane | None: ...
+    @property
+    def secure_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
 
 
 class Extension(Protocol):
@@ -61,11 +83,11 @@ class Backend:
     ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
-    far as it is known now. With ``access`` control each protocol asks it who calls, before anything else.
-    ``forwarded`` are the headers of requests that are read. ``admission`` counts the connections of all
-    ports. Those of HTTP and WebSocket whose requests drip in are read in the ``slow_lane``, if the system has
-    one. One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of
-    HTTP over TLS.
+    far as it is known now, and ``health()`` how the gateway is, on the reactor thread. With ``access``
+    control each protocol asks it who calls, before anything else. ``forwarded`` are the headers of requests
+    that are read. ``admission`` counts the connections of all ports. Those of HTTP and WebSocket whose
+    requests drip in are read in the ``slow_lane``, if the system has one. One of several workers has a
+    ``place`` among them. ``secure_headers`` are those of every answer of HTTP over TLS.
     """
 
     gateway: GatewayConfig
@@ -81,6 +103,7 @@ class Backend:
     access: AccessControl | None = None
     place: Place | None = None
     observed: Callable[[Dispatcher, str], Dispatcher] = lambda dispatcher, protocol: dispatcher
+    health: Callable[[], Health] = lambda: Health("serving", True)
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field(init=False)
     slow_lane: SlowLane | None = attrs.field(init=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from gatewayd.binding import addresses_of, bind_error, listening_everywhere, reason_of
 from gatewayd.config import Listener
+from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import PortTaken
 
 
@@ -22,6 +23,20 @@ def check_ports(host: str, listeners: Iterable[Listener]) -> None:
         for address in addresses if listener.port else ():
             if (reason := bind_error(address, listener.port)) is not None:
                 raise PortTaken("+".join(listener.protocols), host, listener.port, reason)
+
+
+def check_admin_port(gateway: GatewayConfig) -> None:
+    """As ``check_ports``, for the port of the admin site."""
+    if gateway.admin_port:
+        for address in addresses_of(gateway.admin_host):
+            if (reason := bind_error(address, gateway.admin_port)) is not None:
+                raise PortTaken(
+                    "the admin site",
+                    gateway.admin_host,
+                    gateway.admin_port,
+                    reason,
+                    key="gateway.admin_port",
+                )
 
 
 def bound_sockets(host: str, listener: Listener) -> list[socket.socket]:

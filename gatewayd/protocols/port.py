@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -70,8 +70,13 @@ class Port(Protocol):
         """
         ...
 
-    def set_serving(self) -> None:
-        """Every executor has served once: report the port as healthy."""
+    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+        """
+        Report the port as healthy: every executor has served once.
+
+        Or as not healthy: it has not yet, or the gateway is about to stop, and serves on for a while.
+        ``parts`` are the Flow and its Deployments, by name, and whether each of them can be called now.
+        """
         ...
 
     def renew(self, credentials: TlsCredentials) -> None:

@@ -20,7 +20,7 @@ from gatewayd.config.model import Listener
 from gatewayd.crowd import YIELD_S, Courtesy
 from gatewayd.errors import Overloaded, PortTaken
 from gatewayd.protocols.admission import Entrance
-from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.backend import Ground
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.port import HANDSHAKE_S
@@ -163,7 +163,7 @@ class ListeningPorts:
 
 
 def listen_tcp(
-    listener: Listener, backend: Backend, factory: Any, inherited: Sequence[socket.socket] = ()
+    listener: Listener, backend: Ground, factory: Any, inherited: Sequence[socket.socket] = ()
 ) -> ListeningPorts:
     """
     Listen for ``listener`` on the gateway's host, or at ``inherited`` sockets; ``factory`` is an

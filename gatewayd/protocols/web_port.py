@@ -9,7 +9,7 @@ goes to the HTTP paths: all of them where the port speaks HTTP, a few where it d
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -145,8 +145,8 @@ class WebPort:
         self._listening = listen_tcp(self._listener, self._backend, self.site, inherited)
         self._api.start()
 
-    def set_serving(self) -> None:
-        """HTTP has no health that depends on the executors."""
+    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+        """HTTP's paths of health ask the gateway themselves."""
 
     def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""

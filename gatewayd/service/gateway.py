@@ -34,6 +34,7 @@ from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.health import Health, Phase, parts_of, serving_by_name
 from gatewayd.otlp import Collector
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend, StatusMaps
@@ -70,7 +71,7 @@ class GatewayServer:
 
     In a worker, ``sockets`` are those that it inherits, for each listener, ``place`` is its own among the
     workers, and ``announces`` is false: what is said of the ports, the master says. ``observers`` are told
-    of every request.
+    of every request, ``on_health`` how the gateway is whenever that may have changed.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class GatewayServer:
         announces: bool = True,
         status: Callable[[], StatusMaps] = status_of,
         observers: Sequence[Observer] = (),
+        on_health: Callable[[Health], None] = lambda health: None,
     ) -> None:
         self.flow = flow
         self._warns_of_strangers = warns_of_strangers
@@ -97,6 +99,7 @@ class GatewayServer:
         self._observers = list(observers)
         self._traces: SpanExport | None = None
         self._recorder: Recorder | None = None
+        self._on_health = on_health
         self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
@@ -115,6 +118,29 @@ class GatewayServer:
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
         self._renewal: Renewal | None = None
+        self._phase: Phase = "starting"
+        self._has_started = False
+        self._is_retired = False
+        self._told: tuple[bool, dict[str, bool]] | None = None  # what the ports know of health
+        self._optional = [each.name for each in flow.deployments if each.floating and not each.collected]
+        self._pool.on_change(self._tell_health)
+
+    @property
+    def health(self) -> Health:
+        """How the gateway is now."""
+        return Health(self._phase, self._has_started, parts_of(self._pool.connected(), self._optional))
+
+    def _tell_health(self) -> None:
+        """Have the ports know what has changed, for the health service of gRPC."""
+        self._on_health(self.health)
+        settings = self.flow.gateway
+        # Who asks by name learns which names there are.
+        by_name = settings.expose_errors or settings.expose_health
+        told = self._phase == "serving", serving_by_name(self.health, self.flow.name) if by_name else {}
+        if told != self._told and self._phase != "stopping":
+            self._told = told
+            for port in self._ports:
+                port.set_serving(*told)
 
     @property
     def ports(self) -> list[int]:
@@ -171,6 +197,7 @@ class GatewayServer:
             bridge=self._bridge,
             extension=self._custom,
             endpoints=self._pool.endpoints,
+            health=lambda: self.health,
         )
         self._bridge.start()
         if self._access_service is not None:
@@ -182,6 +209,7 @@ class GatewayServer:
             else:
                 port.listen()
             self._ports.append(port)
+        self._tell_health()
         if self._announces:
             announce(self.port_reports)
         if watched is not None and credentials is not None:
@@ -253,8 +281,9 @@ class GatewayServer:
             await self._custom.start()
         if self._stopping:
             return False
-        for port in self._ports:
-            port.set_serving()
+        self._phase = "serving"
+        self._has_started = True
+        self._tell_health()
         if self._announces:
             announce_ready(self.port_reports)
         return True
@@ -280,6 +309,7 @@ class GatewayServer:
 
     def retire(self) -> None:
         """Another worker takes this one's place: have clients leave, and serve on until ``stop``."""
+        self._is_retired = True
         self._leave()
         for port in self._ports:
             port.retire()
@@ -293,9 +323,13 @@ class GatewayServer:
         Returns when everything has ended: a little after the longer of the two grace periods, at the latest.
 
         Clients are refused after the first; floating calls, which no client waits for, have the second. A
-        ``grace_s`` stands for both.
+        ``grace_s`` stands for both. One that has served is not ready for ``drain_delay_s`` before that, for
+        load balancers to see; unless ``grace_s`` is given, or another worker has taken its place.
         """
         self._stopping = True
+        if grace_s is None and self._phase == "serving" and not self._is_retired:
+            await self._seen_not_ready(self.flow.gateway.drain_delay_s)
+        self._phase = "stopping"
         self._leave()
         floating_s = self.flow.gateway.floating_grace_period_s if grace_s is None else grace_s
         if grace_s is None:
@@ -331,6 +365,15 @@ class GatewayServer:
         for port in self._ports:
             await port.stop()
         log.info("stopped")
+
+    async def _seen_not_ready(self, delay_s: float) -> None:
+        if delay_s:
+            self._phase = "draining"
+            self._tell_health()
+            log.info("not ready from now on; the ports close in {delay_s:g} s", delay_s=delay_s)
+            over: Deferred[None] = Deferred()
+            self._reactor.callLater(delay_s, over.callback, None)
+            await over
 
     def _grace_over(self) -> None:
         count = self._dispatcher.refuse_awaited()

@@ -25,6 +25,7 @@ from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.signals import ReactorStop, StopSignals
 
 if TYPE_CHECKING:
+    from gatewayd.admin.site import AdminSite
     from gatewayd.service.gateway import GatewayServer
     from gatewayd.service.workers import Workers
     from gatewayd.supervisor.supervisor import Supervisor
@@ -83,17 +84,19 @@ class GatewayService(Service):
         self._warns_of_strangers = warns_of_strangers
         self._gateway: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
+        self._site: AdminSite | None = None
 
     @loading()
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.
         self._reactor.callWhenRunning(self._stop.take_back)
-        from gatewayd.protocols.binding import check_ports
+        from gatewayd.protocols.binding import check_admin_port, check_ports
 
         settings = self._flow.gateway
         try:
             check_ports(settings.host, settings.listeners)
+            check_admin_port(settings)
             supervisor = self._supervisor = self._start_executors()
         except ConfigError as error:
             self._refuse(error)
@@ -104,6 +107,8 @@ class GatewayService(Service):
         try:
             gateway = self._gateway = make(supervisor)
             gateway.start()
+            if settings.admin_port is not None:
+                self._start_administration(gateway)
         except ConfigError as error:
             self._gateway = None
             self._refuse(error)
@@ -172,7 +177,22 @@ class GatewayService(Service):
             supervisor = self._supervisor
             return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
         gateway, self._gateway = self._gateway, None
-        return Deferred.fromCoroutine(gateway.stop())
+        return Deferred.fromCoroutine(self._stop_all(gateway))
+
+    def _start_administration(self, gateway: GatewayServer | Workers) -> None:
+        from gatewayd.admin.site import AdminSite, warning_for
+
+        site = AdminSite(self._flow.gateway, self._reactor, lambda: gateway.health)
+        site.listen()
+        self._site = site
+        if (warning := warning_for(self._flow.gateway)) is not None:
+            log.warn("{warning}", warning=warning)
+
+    async def _stop_all(self, gateway: GatewayServer | Workers) -> None:
+        await gateway.stop()
+        # Last, so that operators see what the stop waits for.
+        if self._site is not None:
+            await self._site.stop()
 
     def _start_executors(self) -> Supervisor:
         """

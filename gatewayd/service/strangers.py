@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from gatewayd.binding import addresses_of
 from gatewayd.config.model import GatewayConfig
+from gatewayd.networks import is_loopback
 
 
 def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:
@@ -14,7 +13,7 @@ def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:
 
     ``identifies``: callers have to show who they are. Blocks while a host name is looked up.
     """
-    if gateway.production or identifies or all(map(_is_loopback, addresses_of(gateway.host))):
+    if gateway.production or identifies or all(map(is_loopback, addresses_of(gateway.host))):
         return None
     return (
         f"gateway.host: {gateway.host} lets every client that reaches this machine use the Flow and see its "
@@ -22,10 +21,3 @@ def warning_for(gateway: GatewayConfig, *, identifies: bool) -> str | None:
         "gateway.auth to know who calls, or host: 127.0.0.1 for this machine alone (the guide's page "
         "Production)"
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False

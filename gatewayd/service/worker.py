@@ -28,6 +28,7 @@ from gatewayd import __version__
 from gatewayd.config import FlowConfig
 from gatewayd.crowd import Crowd
 from gatewayd.errors import ConfigError, Draining
+from gatewayd.health import Health
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.service.loaded import keep_what_was_loaded
@@ -135,6 +136,7 @@ class Worker:
         self._whole: messages.WholeService | None = None
         self._grace_s: float | None = None  # the Flow's
         self._identity = ServiceIdentity(start.uid, start.started)
+        self._connected: tuple[messages.Part, ...] = ()  # what the master knows of it
         self._gateway = GatewayServer(
             flow,
             reactor,
@@ -143,6 +145,7 @@ class Worker:
             place=None if start.crowd is None else Crowd(start.crowd).place(start.slot),
             sockets=[[socket.socket(fileno=each) for each in listener] for listener in start.sockets],
             status=self._status,
+            on_health=self._tell_connected,
         )
 
     def start(self) -> None:
@@ -198,6 +201,12 @@ class Worker:
         Deferred.fromCoroutine(finish()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)
         )
+
+    def _tell_connected(self, health: Health) -> None:
+        found = tuple(messages.Part(each.deployment, each.shard, each.connected) for each in health.parts)
+        if found != self._connected:
+            self._connected = found
+            self._reports.send(messages.Connected(found))
 
     def _status(self) -> Mapping[str, Mapping[str, str]]:
         whole = self._whole

@@ -2,7 +2,7 @@
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
     master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
-    worker ── Failed, Listening, Ready, Serving, Logged ──> master
+    worker ── Failed, Listening, Ready, Serving, Connected, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -109,6 +109,22 @@ class Serving:
 
 
 @attrs.frozen
+class Part:
+    """How many replicas of a Deployment's shard the worker is connected to."""
+
+    deployment: str
+    shard: int
+    connected: int
+
+
+@attrs.frozen
+class Connected:
+    """The worker's connections to executors, each time that these change."""
+
+    parts: tuple[Part, ...]
+
+
+@attrs.frozen
 class Failed:
     """It cannot serve; ``kind`` is the name of the exception's class."""
 
@@ -126,7 +142,7 @@ class Logged:
 
 
 ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Retire
-FromWorker = Listening | Ready | Serving | Failed | Logged
+FromWorker = Listening | Ready | Serving | Connected | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
     Start: "start",
@@ -138,6 +154,7 @@ _NAMES: Final[Mapping[type, str]] = {
     Listening: "listening",
     Ready: "ready",
     Serving: "serving",
+    Connected: "connected",
     Failed: "failed",
     Logged: "log",
 }
@@ -165,6 +182,8 @@ def from_event(event: Mapping[str, Any]) -> Any:
             fields["replicas"] = tuple(ReplicaAddress(**each) for each in fields["replicas"])
         elif cls is ReplicaUp:
             fields["replica"] = ReplicaAddress(**fields["replica"])
+        elif cls is Connected:
+            fields["parts"] = tuple(Part(**each) for each in fields["parts"])
         elif cls is Listening:
             fields["ports"] = tuple(
                 PortReport(**{**each, "protocols": tuple(each["protocols"])}) for each in fields["ports"]

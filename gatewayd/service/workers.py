@@ -28,6 +28,7 @@ from gatewayd.config.shares import of_slot, share_of
 from gatewayd.crowd import Crowd, shared_memory
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.executor.by_value import own_path
+from gatewayd.health import Health, Phase, parts_of
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.service import worker_messages as messages
@@ -128,6 +129,25 @@ class Workers:
     def states(self) -> tuple[WorkerStatus, ...]:
         """The workers that are to serve, the one that has done so for the longest time first."""
         return tuple(worker.status for worker in self._workers)
+
+    @property
+    def health(self) -> Health:
+        """How the service is now: a replica is connected if some worker that serves is connected to it."""
+        connected: dict[tuple[str, int], int] = {}
+        for worker in self._workers:
+            for part in worker.connected if worker.serves() else ():
+                key = (part.deployment, part.shard)
+                connected[key] = max(connected.get(key, 0), part.connected)
+        phase: Phase = "serving" if self._has_served else "starting"
+        if self._stopping:
+            phase = "draining" if self._flow.gateway.drain_delay_s and self._has_served else "stopping"
+        optional = [each.name for each in self._flow.deployments if each.floating and not each.collected]
+        return Health(
+            phase,
+            self._has_served,
+            parts_of(connected, optional),
+            (sum(map(_Worker.serves, self._workers)), len(self._workers)),
+        )
 
     def start(self) -> None:
         """
@@ -300,7 +320,8 @@ class Workers:
         gateway = self._flow.gateway
         if gateway.floating_grace_period_s is None:
             return None
-        return max(gateway.grace_period_s, gateway.floating_grace_period_s) + LAST_WORDS_S + _PATIENCE_S
+        grace_s = max(gateway.grace_period_s, gateway.floating_grace_period_s)
+        return gateway.drain_delay_s + grace_s + LAST_WORDS_S + _PATIENCE_S
 
     def _new(self) -> _Worker:
         self._count += 1
@@ -382,6 +403,7 @@ class _Worker:
         self._is_retired = False
         self._listens = False
         self._serves = False
+        self.connected: tuple[messages.Part, ...] = ()
 
     @property
     def status(self) -> WorkerStatus:
@@ -412,6 +434,8 @@ class _Worker:
                 self._serves = True
                 self.first_serving.fire(None)
                 self._master.serves()
+            case messages.Connected(parts):
+                self.connected = parts
             case messages.Failed(_, error):
                 self._cannot_serve(error)
             case messages.Logged(level, namespace, text):
@@ -420,6 +444,7 @@ class _Worker:
     def down(self) -> None:
         """Its process has ended."""
         self._listens = self._serves = False
+        self.connected = ()
         self._master.lost(self.slot)
 
     def failed(self, error: str) -> None:

@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from gatewayd.buffers import Buffers
 from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.health import Health
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.request import Request, Response, Route
@@ -141,8 +142,9 @@ async def served(
     engine = dispatcher or FakeDispatcher()
     limits = settings.pop("limits", None)
     tls, access = settings.pop("tls", None), settings.pop("access", None)
+    health = settings.pop("health", lambda: Health("serving", True))
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, access=access)
+    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, access=access, health=health)
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:

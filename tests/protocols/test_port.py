@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -45,8 +45,8 @@ class LinePort(Factory):
     def listen(self) -> None:
         self.port = listen_tcp(self.listener, self.backend, self)
 
-    def set_serving(self) -> None:
-        self.serving = True
+    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+        self.serving = serving
 
     def renew(self, credentials: TlsCredentials) -> None:
         self.port.renew(credentials)

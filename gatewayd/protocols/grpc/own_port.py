@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -104,11 +104,12 @@ class OwnGrpcPort:
 
         self._bridge.run_on_loop(listen, _START_TIMEOUT_S)
 
-    def set_serving(self) -> None:
-        """Tell health checkers that the executors are ready."""
+    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+        """Tell health checkers whether it serves, and each of the ``parts``."""
+        known = dict(parts)
 
         async def serve() -> None:
-            self._health.set_serving(True)
+            self._health.set_serving(serving, known)
 
         self._bridge.on_loop(serve).addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -157,7 +158,7 @@ class OwnGrpcPort:
         self._listener.start()
 
     async def _drain_on_loop(self, grace_s: float) -> None:
-        self._health.set_serving(False)
+        self._health.stop_serving()
         if self._listener is not None:
             ending = asyncio.ensure_future(self._listener.drain(grace_s))
             # One turn of the loop first: clients learn of the stop before their streams end.

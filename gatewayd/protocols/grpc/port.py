@@ -77,9 +77,10 @@ class GrpcPort:
             raise ConfigError("gateway.grpc_server: grpcio serves no inherited sockets; set gatewayd")
         self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
-    def set_serving(self) -> None:
-        """Tell health checkers that the executors are ready."""
-        self._bridge.on_loop(self._set_serving_on_loop).addErrback(
+    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+        """Tell health checkers whether it serves, and each of the ``parts``."""
+        told = {name: serving and one for name, one in parts.items()} | dict.fromkeys(self._names, serving)
+        self._bridge.on_loop(self._set_serving_on_loop, told).addErrback(
             lambda failure: failure.trap(CancelledError)
         )
 
@@ -148,9 +149,10 @@ class GrpcPort:
             return UnusableTlsFile(files.certfile_at, f"gRPC refuses {files.certfile} with {files.keyfile}")
         return PortTaken("grpc", host, port, reason or os.strerror(errno.EADDRINUSE))
 
-    async def _set_serving_on_loop(self) -> None:
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    async def _set_serving_on_loop(self, told: Mapping[str, bool]) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name, serving in told.items():
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def _drain_on_loop(self, grace_s: float) -> None:
         if self._server is not None:

@@ -170,7 +170,8 @@ class GatewayChannel(HTTPChannel):
             check_target(self._command, self._path)
             names = headers.getRawHeaders(b"host", ())
             check_host(names, self._version)
-            if not is_health_check(self._command, self._path, upgrade=headers.hasHeader(b"upgrade")):
+            upgrade = headers.hasHeader(b"upgrade")
+            if not is_health_check(self._command, self._path, self.site.health_paths, upgrade=upgrade):
                 self.site.browsers.check_host(self._path, names)
         except HttpRefusal as error:
             self.refuse(error)

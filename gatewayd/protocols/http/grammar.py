@@ -57,9 +57,9 @@ def check_target(method: bytes, target: bytes) -> None:
         )
 
 
-def is_health_check(method: bytes, target: bytes, *, upgrade: bool) -> bool:
-    """Whether a request asks for /, as load balancers do, by whatever name or address."""
-    return method in (b"GET", b"HEAD") and not upgrade and origin_form(target) == b"/"
+def is_health_check(method: bytes, target: bytes, paths: frozenset[bytes], *, upgrade: bool) -> bool:
+    """Whether a request asks for one of ``paths``, as load balancers do, by whatever name or address."""
+    return method in (b"GET", b"HEAD") and not upgrade and origin_form(target) in paths
 
 
 def origin_form(target: bytes) -> bytes:

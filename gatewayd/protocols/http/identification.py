@@ -20,9 +20,9 @@ _OFFERED: Final = "bearer."
 
 
 def is_for_all(http_request: GatewayRequest) -> bool:
-    """Whether a request is answered to everybody: the health check, and the preflights of browsers."""
+    """Whether a request is answered to everybody: the health checks, and the preflights of browsers."""
     header = http_request.header
-    if http_request.method in _READS and http_request.path == b"/":
+    if http_request.method in _READS and http_request.path in http_request.channel.site.health_paths:
         return header(b"upgrade") is None
     return http_request.method == b"OPTIONS" and http_request.channel.site.cors.is_preflight(header)
 

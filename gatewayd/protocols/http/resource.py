@@ -31,6 +31,7 @@ from gatewayd.access.control import DOCS, DRY_RUN, STATUS
 from gatewayd.access.guard import header_value, same_header
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
+from gatewayd.health import PROBES
 from gatewayd.messages.discovery import Described
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Backend, Extension
@@ -39,6 +40,7 @@ from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, is_acceptable, respond_with_error
 from gatewayd.protocols.http.hints import hint_for
 from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
+from gatewayd.protocols.http.probes import answer_probe
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
 
@@ -147,6 +149,8 @@ class HttpApi(Resource):
             for page in documentation(gateway):
                 self._add(page.path, ("GET",), self._kept(DOCS, _shows(page)))
         self._add("/", ("GET",), self._health)
+        for probe in PROBES if gateway.expose_health else ():
+            self._add(probe, ("GET",), self._probe(probe))
         handlers = {
             "/status": self._kept(STATUS, self._status_page),
             "/dry_run": self._kept(DRY_RUN, self._dry_run),
@@ -260,6 +264,12 @@ class HttpApi(Resource):
 
     def _health(self, http_request: GatewayRequest) -> None:
         http_request.respond(200, b"{}")
+
+    def _probe(self, probe: str) -> Handler:
+        withheld = not self._backend.gateway.expose_errors
+        return lambda http_request: answer_probe(
+            http_request, probe, self._backend.health(), withheld=withheld
+        )
 
     def _status_page(self, http_request: GatewayRequest) -> None:
         http_request.respond(200, orjson.dumps(self._backend.status()))

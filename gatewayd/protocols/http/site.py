@@ -12,8 +12,9 @@ from twisted.web.server import Site
 
 from gatewayd.access.proxies import Proxies
 from gatewayd.config.model import GatewayConfig
+from gatewayd.health import PROBES
 from gatewayd.protocols.arrival import ArrivalLimits
-from gatewayd.protocols.backend import Backend
+from gatewayd.protocols.backend import Ground
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.browsers import Browsers
@@ -57,6 +58,11 @@ class SiteLimits:
         )
 
 
+def health_paths(gateway: GatewayConfig) -> frozenset[bytes]:
+    """The paths that tell load balancers of a port's health."""
+    return frozenset(path.encode() for path in ("/", *(PROBES if gateway.expose_health else ())))
+
+
 class Root(Protocol):
     """The resource that gets all requests of a site."""
 
@@ -84,7 +90,7 @@ class GatewaySite(Site):
         self,
         root: Root,
         limits: SiteLimits,
-        backend: Backend,
+        backend: Ground,
         connections: Connections,
         hangups: HangUps,
         *,
@@ -101,6 +107,8 @@ class GatewaySite(Site):
         self.secure_headers = backend.secure_headers
         self.browsers = Browsers.of(backend.gateway)
         self.proxies = Proxies.of(backend.gateway)
+        # Whose answers are for everybody who asks, by whatever name of the gateway.
+        self.health_paths = health_paths(backend.gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if self.connections.draining else super().buildProtocol(addr)

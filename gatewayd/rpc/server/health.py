@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from grpc_health.v1 import health_pb2
@@ -16,10 +16,15 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """Whether the services called ``names`` serve: all of them, or none. Loop thread only."""
+    """
+    Whether the services called ``names`` serve: all of them, or none. Loop thread only.
+
+    There may be further ones by name, each of which may not serve while the others do.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
+        self._parts: Mapping[str, bool] = {}
         self._serving = False
         self.watchers: set[Watcher] = set()
 
@@ -30,17 +35,23 @@ class Health:
             f"/{SERVICE}/Watch": Streaming(lambda call: Watcher(self, call), MAX_BYTES),
         }
 
-    def set_serving(self, serving: bool) -> None:
-        """Say it to those who watch, too."""
+    def set_serving(self, serving: bool, parts: Mapping[str, bool] = {}) -> None:
+        """Say it to those who watch, too. ``parts`` are the further names, and whether each of them does."""
         self._serving = serving
+        self._parts = parts
         for watcher in tuple(self.watchers):
             watcher.tell()
 
+    def stop_serving(self) -> None:
+        """None of them serves, whatever its name."""
+        self.set_serving(False, self._parts)
+
     def status(self, service: str) -> Any:
         """None for a service that is not known."""
-        if service not in self._names:
+        if service not in self._names and service not in self._parts:
             return None
-        return _Response.SERVING if self._serving else _Response.NOT_SERVING
+        serving = self._serving and (service in self._names or self._parts[service])
+        return _Response.SERVING if serving else _Response.NOT_SERVING
 
     def _check(self, call: ServerCall, message: bytes, compressed: bool) -> None:
         try:

@@ -1,0 +1,308 @@
+"""
+The admin site: health, metrics, state and actions of a gateway over HTTP, on a port apart from clients'.
+
+It has the connections, limits and checks of clients' HTTP ports with settings of its own (``ground_of``), so
+that neither a flood of clients keeps operators out, nor a page in an operator's browser gets in. Reading is
+for everybody who reaches the port; actions are for owners of keys. What is at a path is a table: none has
+variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import attrs
+import orjson
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from gatewayd.access.control import AccessControl
+from gatewayd.admin.actions import Action, Actions, Admins, check_arguments
+from gatewayd.binding import addresses_of
+from gatewayd.buffers import Buffers
+from gatewayd.clocks import PortReactor
+from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.errors import (
+    BadRequest,
+    ConfigError,
+    Forbidden,
+    GatewayError,
+    MethodNotAllowed,
+    PathNotFound,
+    PortTaken,
+    Unparsable,
+)
+from gatewayd.health import PROBES, Health
+from gatewayd.networks import is_loopback
+from gatewayd.protocols.admission import Admission
+from gatewayd.protocols.connections import Connections
+from gatewayd.protocols.hangups import HangUps
+from gatewayd.protocols.http.cors import Cors
+from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.http.probes import answer_probe
+from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.protocols.http.site import GatewaySite, SiteLimits
+from gatewayd.protocols.port import LAST_WORDS_S
+from gatewayd.protocols.slow_lane import SlowLane
+from gatewayd.protocols.tcp import ListeningPorts, listen_tcp
+from gatewayd.tls.credentials import TlsCredentials
+
+log = Logger()
+
+Handler = Callable[[GatewayRequest], Deferred[None] | None]
+
+METRICS: Final = "/metrics"
+_ACTIONS: Final = "/api/"
+
+# An operator's page, a probe and a scraper or two; each may have several connections.
+_MOST_CONNECTIONS: Final = 64
+_BODY_BYTES: Final = 1 << 20
+# What all of them together hold of requests and answers.
+_BUFFER_BYTES: Final = 1 << 26
+_KEY_HEADER: Final = "x-api-key"
+
+
+@attrs.frozen
+class AdminGround:
+    """What the connections of the site need (``protocols.backend.Ground``)."""
+
+    gateway: GatewayConfig
+    reactor: PortReactor
+    buffers: Buffers
+    admission: Admission
+    access: AccessControl | None = None
+    tls: TlsCredentials | None = None
+    slow_lane: SlowLane | None = None
+    secure_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def ground_of(gateway: GatewayConfig, reactor: PortReactor) -> AdminGround:
+    """
+    That of the admin site of a gateway.
+
+    Where it listens for this machine alone, it is called by the names of this machine: a page whose name was
+    made to resolve to it (DNS rebinding) is refused, and so are pages of other origins.
+    """
+    assert gateway.admin_port is not None
+    hosts = _own_names(gateway)
+    settings = GatewayConfig(
+        name=gateway.name,
+        host=gateway.admin_host,
+        listeners=(Listener(("http",), gateway.admin_port),),
+        max_message_bytes=_BODY_BYTES,
+        max_buffered_bytes=_BUFFER_BYTES,
+        max_connections=_MOST_CONNECTIONS,
+        http_idle_timeout_s=gateway.http_idle_timeout_s,
+        http_head_timeout_s=gateway.http_head_timeout_s,
+        write_timeout_s=gateway.write_timeout_s,
+        # The site's own pages are known by the names that it has.
+        allowed_origins=None if hosts is None else (),
+        allowed_hosts=hosts,
+        # Load balancers and orchestrators ask by whatever address.
+        expose_health=True,
+    )
+    return AdminGround(settings, reactor, Buffers(_BUFFER_BYTES), Admission.of(settings, reactor))
+
+
+def _own_names(gateway: GatewayConfig) -> tuple[str, ...] | None:
+    if is_for_this_machine(gateway):
+        return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", gateway.admin_host.lower())))
+    return gateway.allowed_hosts
+
+
+def is_for_this_machine(gateway: GatewayConfig) -> bool:
+    """Whether only this machine can reach the site. Blocks while a host name is looked up."""
+    return all(map(is_loopback, addresses_of(gateway.admin_host)))
+
+
+def warning_for(gateway: GatewayConfig) -> str | None:
+    """The warning for a site that other machines can reach and that knows no keys, None otherwise."""
+    if gateway.admin_port is None or gateway.admin_keys or is_for_this_machine(gateway):
+        return None
+    return (
+        f"gateway.admin_host: {gateway.admin_host} lets other machines reach the admin site, and there are "
+        "no gateway.admin_keys: it shows them health and metrics, and nothing else. Set admin_keys "
+        "(`gatewayd api-key NAME`), or admin_host: 127.0.0.1"
+    )
+
+
+class AdminSite:
+    """
+    The listening site. Reactor thread only.
+
+    ``health()`` is how the gateway is now. Other parts add their paths and ``actions``.
+    """
+
+    def __init__(self, gateway: GatewayConfig, reactor: PortReactor, health: Callable[[], Health]) -> None:
+        """``gateway`` are the settings of the one that is shown."""
+        self.actions = Actions()
+        self._admins = Admins.of(gateway.admin_keys)
+        self._ground = ground_of(gateway, reactor)
+        self._connections = Connections(reactor)
+        self._hangups = HangUps(reactor)
+        self._listening: ListeningPorts | None = None
+        self._running: dict[Deferred[Any], None] = {}  # actions under way, whoever waits for them
+        # Who reads the inside of a service from elsewhere is to be somebody.
+        withheld = not gateway.admin_keys and not is_for_this_machine(gateway)
+        self._root = _Root(closed=withheld)
+        for probe in PROBES:
+            self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
+        self.add("/api/actions", self._list_actions)
+        self._root.fallback = self._act
+
+    @property
+    def port(self) -> int:
+        """Where it listens, after ``listen``."""
+        assert self._listening is not None
+        return int(self._listening.getHost().port)
+
+    def add(self, path: str, handler: Handler, *, is_public: bool = False) -> None:
+        """
+        Answer GET at ``path``, which is new.
+
+        What is not ``is_public`` is refused to other machines while there are no keys.
+        """
+        assert path.encode() not in self._root.handlers, path
+        self._root.handlers[path.encode()] = handler
+        if is_public:
+            self._root.public.add(path.encode())
+
+    def listen(self) -> None:
+        """Bind and serve. Raises PortTaken."""
+        settings = self._ground.gateway
+        (listener,) = settings.listeners
+        site = GatewaySite(
+            self._root,
+            SiteLimits.of(settings),
+            self._ground,
+            self._connections,
+            self._hangups,
+            cors=Cors(),
+        )
+        try:
+            self._listening = listen_tcp(listener, self._ground, site)
+        except PortTaken as taken:
+            raise PortTaken(
+                "the admin site", settings.host, taken.port, taken.reason, key="gateway.admin_port"
+            ) from taken
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        log.info("admin site on http://{host}:{port}", host=host, port=self.port)
+
+    async def stop(self) -> None:
+        """Answer what was asked, and close. Actions that are under way are cancelled."""
+        if self._listening is None:
+            return
+        for running in tuple(self._running):
+            running.cancel()
+        unbound = self._listening.stopListening()
+        await DeferredList([unbound, self._connections.close_all(LAST_WORDS_S)], consumeErrors=True)
+        self._hangups.close()
+
+    # -- actions -------------------------------------------------------------------------------------
+
+    def _list_actions(self, http_request: GatewayRequest) -> None:
+        listed = [
+            {"name": each.name, "doc": each.doc, "arguments": dict(each.arguments)} for each in self.actions
+        ]
+        http_request.respond(200, orjson.dumps({"actions": listed}))
+
+    def _act(self, http_request: GatewayRequest) -> Deferred[None] | None:
+        """POST to /api/NAME, of whoever may."""
+        path = http_request.path.decode("latin-1")
+        if not path.startswith(_ACTIONS):
+            raise PathNotFound
+        who = self._admins.identify(
+            http_request.text_header("authorization"), http_request.text_header(_KEY_HEADER)
+        )
+        action = self.actions.find(path.removeprefix(_ACTIONS))
+        if http_request.method != b"POST":
+            raise MethodNotAllowed("OPTIONS, POST")
+        arguments = check_arguments(action, _json_of(http_request.body))
+        log.info("{who} asks for {action}", who=who, action=action.name)
+        # A client that leaves does not break off what it began: another one can look what became of it.
+        return answering(http_request, self._run(http_request, action, arguments, who))
+
+    async def _run(self, http_request: GatewayRequest, action: Action, arguments: Any, who: str) -> None:
+        running = maybeDeferred(action.run, arguments)
+        self._running[running] = None
+        try:
+            found = await running
+        except ConfigError as error:
+            log.warn("{action} of {who} failed: {error}", action=action.name, who=who, error=error)
+            raise BadRequest(str(error)) from error
+        finally:
+            del self._running[running]
+        http_request.respond(200, orjson.dumps({"ok": True, "result": found}))
+
+
+class _Root(Resource):
+    """
+    All paths. ``fallback`` gets what is not in ``handlers``, and every method but GET and HEAD.
+
+    If it is ``closed``, only the ``public`` ones are answered.
+    """
+
+    isLeaf = True
+
+    def __init__(self, *, closed: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.handlers: dict[bytes, Handler] = {}
+        self.public: set[bytes] = set()
+        self.fallback: Handler = lambda http_request: None
+        self._closed = closed
+
+    def wants_body(self, http_request: GatewayRequest) -> bool:
+        return http_request.method == b"POST"
+
+    def render(self, http_request: GatewayRequest) -> int:
+        try:
+            self._handle(http_request)
+        except GatewayError as error:
+            http_request.respond_with(encode_error(error))
+        return NOT_DONE_YET
+
+    def _handle(self, http_request: GatewayRequest) -> None:
+        path, method = http_request.path, http_request.method
+        if self._closed and path not in self.public:
+            raise Forbidden(
+                "other machines can reach this site, and it knows no administrators: only health and metrics "
+                "are shown. Set gateway.admin_keys (`gatewayd api-key NAME` makes a key)"
+            )
+        if path not in self.public:
+            http_request.site.browsers.check(method, http_request.header)
+        handler = self.handlers.get(path)
+        if handler is not None and method in (b"GET", b"HEAD"):
+            handler(http_request)
+        elif handler is not None:
+            raise MethodNotAllowed("GET, HEAD, OPTIONS")
+        else:
+            self.fallback(http_request)
+
+
+def _probes(probe: str, health: Callable[[], Health], *, withheld: bool) -> Handler:
+    return lambda http_request: answer_probe(http_request, probe, health(), withheld=withheld)
+
+
+def answering(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+    """Do ``work``, which answers; its failure is answered, and logged if it is a bug."""
+
+    def failed(failure: Any) -> None:
+        if failure.check(CancelledError) and http_request.gone:
+            return
+        if failure.check(GatewayError):
+            http_request.respond_with(encode_error(failure.value))
+        else:
+            http_request.processingFailed(failure)
+
+    return Deferred.fromCoroutine(work).addErrback(failed)
+
+
+def _json_of(body: bytes) -> Any:
+    """Raises Unparsable."""
+    try:
+        return orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Unparsable(f"the body is no JSON: {error}") from None
