@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -39,6 +39,44 @@ log = BoundedLogger()
 _PATIENCE_S: Final = 5.0
 
 
+class Offloading:
+    """Runs pure functions in threads of its own. Reactor thread only."""
+
+    def __init__(self, reactor: Threads) -> None:
+        self._reactor = reactor
+        self._threads = OffloadThreads()
+        self._stopped = False
+
+    def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """
+        Run a pure function in a pool thread.
+
+        Cancelling the Deferred drops the answer, and the function itself if it has not begun. After ``stop``,
+        the Deferred is cancelled at once.
+        """
+        answer: Deferred[T] = Deferred()
+        if self._stopped:
+            answer.cancel()
+            return answer
+
+        def work() -> Any:
+            return None if answer.called else function(*args, **kwargs)
+
+        def done(succeeded: bool, result: Any) -> None:
+            self._reactor.callFromThread(answer.callback if succeeded else answer.errback, result)
+
+        if not self._threads.started:
+            self._threads.start()
+        self._threads.callInThreadWithCallback(done, work)
+        return answer
+
+    def stop(self) -> None:
+        """Leave behind what runs."""
+        self._stopped = True
+        if self._threads.started:
+            self._threads.stop()
+
+
 class Bridge:
     """
     Owns the loop thread.
@@ -54,7 +92,7 @@ class Bridge:
         self._to_loop = _Mailbox(self._loop.call_soon_threadsafe)
         self._to_reactor = _Mailbox(reactor.callFromThread)
         self._thread: threading.Thread | None = None  # reactor thread only
-        self._offload_threads = OffloadThreads()  # reactor thread only
+        self._offloading = Offloading(reactor)  # reactor thread only
         self._stopped = False  # reactor thread only
         self._ident: int | None = None  # set once, by the loop thread, before anything runs there
         self._tasks: set[asyncio.Task[Any]] = set()  # loop thread only
@@ -74,8 +112,7 @@ class Bridge:
         behind at once.
         """
         self._stopped = True
-        if self._offload_threads.started:
-            self._offload_threads.stop()
+        self._offloading.stop()
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
@@ -122,23 +159,17 @@ class Bridge:
         Cancelling the Deferred drops the answer, and the function itself if it has not begun. On a bridge
         that has stopped, the Deferred is cancelled at once.
         """
-        answer: Deferred[T] = Deferred()
-        if self._stopped:
-            answer.cancel()
-            return answer
-
-        def work() -> Any:
-            return None if answer.called else function(*args, **kwargs)
-
-        def done(succeeded: bool, result: Any) -> None:
-            self._reactor.callFromThread(answer.callback if succeeded else answer.errback, result)
-
-        if not self._offload_threads.started:
-            self._offload_threads.start()
-        self._offload_threads.callInThreadWithCallback(done, work)
-        return answer
+        return self._offloading.offload(function, *args, **kwargs)
 
     # -- any thread ----------------------------------------------------------------------------------
+
+    @property
+    def crossings(self) -> Mapping[str, tuple[int, int]]:
+        """What was handed to each thread until now, and how often it was woken for that."""
+        return {
+            name: (box.carried, box.wakeups)
+            for name, box in (("loop", self._to_loop), ("reactor", self._to_reactor))
+        }
 
     @property
     def is_here(self) -> bool:
@@ -366,6 +397,8 @@ class _Mailbox:
 
     def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
         self._wake = wake
+        self.carried = 0  # as the next one, of the owning thread, which looks at many at once
+        self.wakeups = 0
         self._letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._awake = False
         self._closed = False
@@ -388,7 +421,10 @@ class _Mailbox:
         self._awake = False
         # Letters posted meanwhile are left for the next turn, so that the owner's other events get theirs.
         take = self._letters.popleft
-        for _ in range(len(self._letters)):
+        waiting = len(self._letters)
+        self.carried += waiting
+        self.wakeups += 1
+        for _ in range(waiting):
             function, args = take()
             try:
                 function(*args)

@@ -19,6 +19,7 @@ import pytest
 from gatewayd.messages.request import Response
 from gatewayd.messages.wire import decode_request, encode_response
 from gatewayd.pb import DataRequestProto
+from gatewayd.telemetry.metrics.requests import RequestMetrics
 from tests.memory_gateway import MemoryGateway, counting
 
 # Calls of functions of ours, of Twisted and of Autobahn for one request, from the bytes of a client to the
@@ -31,6 +32,9 @@ MOST: Final = {
     "websocket bytes": 157,
     "websocket json": 187,
 }
+# Further ones where requests are measured: the look at its beginning and at its end, for all observers
+# together, and the metrics' own.
+MOST_TO_MEASURE: Final = 9
 # Those of the codec alone.
 MOST_TO_DECODE: Final = 6
 MOST_TO_ENCODE: Final = 11
@@ -58,6 +62,13 @@ POST: Final = (
 @pytest.fixture
 def gateway() -> Iterator[MemoryGateway]:
     gateway = MemoryGateway()
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def measured() -> Iterator[MemoryGateway]:
+    gateway = MemoryGateway([RequestMetrics(["/search"], tuple, ["executor"])])
     yield gateway
     gateway.close()
 
@@ -129,6 +140,34 @@ def test_a_small_request_takes_no_more_calls_than_before(
             ask()
 
     _check(found, MOST[case], REQUESTS * requests)
+
+
+@pytest.mark.parametrize(("case", "client", "requests"), CASES)
+def test_metrics_take_few_calls(
+    measured: MemoryGateway,
+    case: str,
+    client: Callable[[MemoryGateway], Callable[[], object]],
+    requests: int,
+) -> None:
+    ask = client(measured)
+    ask()
+    ask()
+
+    with counting() as found:
+        for _ in range(REQUESTS):
+            ask()
+
+    _check(found, MOST[case] + MOST_TO_MEASURE, REQUESTS * requests)
+
+
+@pytest.mark.parametrize(("case", "client", "requests"), CASES)
+def test_metrics_leave_nothing_for_the_garbage_collector(
+    measured: MemoryGateway,
+    case: str,
+    client: Callable[[MemoryGateway], Callable[[], object]],
+    requests: int,
+) -> None:
+    test_a_request_leaves_nothing_for_the_garbage_collector(measured, case, client, requests)
 
 
 @pytest.mark.parametrize(("case", "client", "requests"), CASES)

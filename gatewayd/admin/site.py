@@ -55,6 +55,7 @@ log = Logger()
 Handler = Callable[[GatewayRequest], Deferred[None] | None]
 
 METRICS: Final = "/metrics"
+STATE: Final = "/api/state"
 _ACTIONS: Final = "/api/"
 
 # An operator's page, a probe and a scraper or two; each may have several connections.

@@ -194,6 +194,11 @@ class GatewayConfig:
     record: RecordConfig | None = None
 
     @property
+    def measures(self) -> bool:
+        """Whether somebody may ask for metrics, so that there have to be some."""
+        return self.admin_port is not None
+
+    @property
     def gives_hints(self) -> bool:
         """Whether clients get hints, which name executors and their endpoints."""
         return self.expose_errors and not self.no_debug_endpoints

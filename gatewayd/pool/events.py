@@ -34,6 +34,7 @@ class Decisions:
         self._picked = "picked", deployment
         self._seconds = seconds
         self._logged: dict[str, tuple[float, int]] = {}  # decision -> when last, and the count then
+        self.retries: Counter[str] = Counter()  # by the gRPC status of the failure before
 
     def picked(self) -> None:
         """A replica was picked, as for every request: counted only."""
@@ -58,6 +59,11 @@ class Decisions:
                 times=count - before,
                 why=why,
             )
+
+    def retried(self, code: str, why: str) -> None:
+        """A call is tried again after a failure with this gRPC status."""
+        self.retries[code] += 1
+        self.request("retried", why)
 
     def replica(self, decision: str, address: str, why: str = "") -> None:
         """A decision about one replica."""

@@ -60,6 +60,24 @@ class ReplicaState:
     endpoints: tuple[str, ...] | None
 
 
+@attrs.frozen
+class PartState:
+    """
+    A Deployment, or a shard of it, or a head, as it is now.
+
+    ``decisions`` and ``retries`` (by gRPC status) are counted from the start on.
+    """
+
+    deployment: str
+    shard: int
+    queued: int
+    in_flight: int
+    connected: int
+    retry_budget: float
+    decisions: Mapping[str, int]
+    retries: Mapping[str, int]
+
+
 class Pool:
     """
     Sends calls to Deployments by name.
@@ -181,6 +199,25 @@ class Pool:
                 for replica in sender.replicas.replicas
             )
         return found
+
+    def parts(self) -> tuple[PartState, ...]:
+        """Every Deployment, shard after shard, and its heads."""
+        decided: dict[str, dict[str, int]] = {}
+        for (decision, name), count in self.counters.items():
+            decided.setdefault(name, {})[decision] = count
+        return tuple(
+            PartState(
+                name,
+                shard,
+                sender.queue.size,
+                sum(replica.in_flight for replica in sender.replicas.replicas),
+                sum(replica.state == "ready" for replica in sender.replicas.replicas),
+                sender.budget.left,
+                decided.get(sender.decisions.deployment, {}),
+                dict(sender.decisions.retries),
+            )
+            for (name, shard), sender in self._senders.items()
+        )
 
     def connected(self) -> Mapping[tuple[str, int], int]:
         """How many replicas are connected, by Deployment and shard; those of heads, too."""

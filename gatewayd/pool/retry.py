@@ -62,6 +62,11 @@ class RetryBudget:
         self._reserve = float(reserve)
         self._tokens = float(reserve)
 
+    @property
+    def left(self) -> float:
+        """How many retries are allowed now."""
+        return self._tokens
+
     def earn(self) -> None:
         """A request was made for the first time."""
         if self._tokens < self._reserve:

@@ -320,7 +320,7 @@ class _PendingCall:
         if isinstance(step, GiveUp):
             self._give_up(step)
         else:
-            sender.decisions.request("retried", str(error))
+            sender.decisions.retried(error.code, str(error))
             self._back_off(step.seconds)
 
     def _call_ended(self, replica: Replica) -> None:

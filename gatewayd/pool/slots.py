@@ -9,6 +9,7 @@ class Slots:
     """A bounded number of calls in flight, and the callbacks of those who wait for a free slot."""
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._free = limit
         self._waiting: dict[Callable[[], None], None] = {}  # a set that keeps order
 

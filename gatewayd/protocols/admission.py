@@ -55,7 +55,7 @@ class Admission:
         workers has a ``place`` among them.
         """
         self.open = 0
-        self._most = most
+        self.most = most
         self._most_per_address = most_per_address
         self._clock = clock
         self._is_proxy = is_proxy or (lambda host: False)
@@ -89,8 +89,8 @@ class Admission:
 
         ``open_there`` are those of the same port.
         """
-        kept = self._most // _KEPT_PART if self._entrances > 1 else 0
-        if self.open >= (self._most - kept if open_there >= kept else self._most):
+        kept = self.most // _KEPT_PART if self._entrances > 1 else 0
+        if self.open >= (self.most - kept if open_there >= kept else self.most):
             self._warn(f"{self.open} are open (gateway.max_connections)")
             return False
         if self._most_per_address and not self._is_proxy(host):

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,12 +29,13 @@ from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
-from gatewayd.config.model import GatewayClass
+from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass
 from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
+from gatewayd.offload import Offload
 from gatewayd.otlp import Collector
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend, StatusMaps
@@ -42,8 +43,13 @@ from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
+from gatewayd.service.readings import read_bridge, read_pool, read_ports
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.lag import ReactorLag
+from gatewayd.telemetry.metrics.reading import Reading
+from gatewayd.telemetry.metrics.requests import RequestMetrics
 from gatewayd.telemetry.observed import Observed, Observer
 from gatewayd.tls.credentials import TlsCredentials
 from gatewayd.tls.files import load_credentials
@@ -55,6 +61,9 @@ if TYPE_CHECKING:
     from gatewayd.telemetry.recorder import Recorder
 
 log = Logger()
+
+# The endpoints of paths that every gateway may have, and the empty one of requests that name none.
+_NAMED_BY_PATHS: Final = ("", "/index", "/search", "/update", "/delete")
 
 # Answers take milliseconds; an executor that is busy is asked again after a second, and then rarely.
 _DISCOVERY_LIMIT_S: Final = 5.0
@@ -71,7 +80,8 @@ class GatewayServer:
 
     In a worker, ``sockets`` are those that it inherits, for each listener, ``place`` is its own among the
     workers, and ``announces`` is false: what is said of the ports, the master says. ``observers`` are told
-    of every request, ``on_health`` how the gateway is whenever that may have changed.
+    of every request, ``on_health`` how the gateway is whenever that may have changed. ``name`` is that of the
+    process in its figures.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class GatewayServer:
         status: Callable[[], StatusMaps] = status_of,
         observers: Sequence[Observer] = (),
         on_health: Callable[[Health], None] = lambda health: None,
+        name: str = "gateway",
     ) -> None:
         self.flow = flow
         self._warns_of_strangers = warns_of_strangers
@@ -96,10 +107,12 @@ class GatewayServer:
         self._place = place
         self._announces = announces
         self._status = status
-        self._observers = list(observers)
         self._traces: SpanExport | None = None
         self._recorder: Recorder | None = None
+        self._requests: RequestMetrics | None = None
+        self._lag: ReactorLag | None = None
         self._on_health = on_health
+        self._name = name
         self._stopping = False
         self._reactor = reactor
         self._bridge = Bridge(reactor)
@@ -118,17 +131,50 @@ class GatewayServer:
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
         self._renewal: Renewal | None = None
+        self._backend: Backend | None = None
         self._phase: Phase = "starting"
         self._has_started = False
         self._is_retired = False
         self._told: tuple[bool, dict[str, bool]] | None = None  # what the ports know of health
         self._optional = [each.name for each in flow.deployments if each.floating and not each.collected]
         self._pool.on_change(self._tell_health)
+        if flow.gateway.measures:
+            named = (*_NAMED_BY_PATHS, *flow.gateway.expose_endpoints)
+            self._requests = RequestMetrics(
+                (name for name in named if name != EVERY_ENDPOINT),
+                lambda: self._pool.endpoints().bound.keys(),
+                [each.name for each in flow.deployments],
+            )
+            self._lag = ReactorLag(reactor)
+        self._observers = [*observers, *(() if self._requests is None else (self._requests,))]
 
     @property
     def health(self) -> Health:
         """How the gateway is now."""
         return Health(self._phase, self._has_started, parts_of(self._pool.connected(), self._optional))
+
+    @property
+    def offload(self) -> Offload:
+        """Runs pure functions in a pool thread."""
+        return self._bridge.offload
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Its own, by the name that its figures have."""
+        return {self._name: os.getpid()}
+
+    def read(self) -> Deferred[Reading]:
+        """The figures of this process now, if it measures anything; after ``start``."""
+        reading = Reading()
+        if self._requests is not None:
+            self._requests.read(reading)
+        if self._lag is not None:
+            reading.set(table.LAG, self._lag.seen.value(), self._name)
+        read_pool(reading, self._pool, self._addresses)
+        read_bridge(reading, self._bridge, self._name)
+        if self._backend is not None:
+            read_ports(reading, self.port_reports, self._backend.buffers, self._backend.admission)
+        return succeed(reading)
 
     def _tell_health(self) -> None:
         """Have the ports know what has changed, for the health service of gRPC."""
@@ -183,7 +229,7 @@ class GatewayServer:
             # Who may not call does not use up what others may.
             engine = self._access_service.guarded(engine, self._pool.endpoints)
             access = self._access_service.access
-        backend = Backend(
+        backend = self._backend = Backend(
             gateway=settings,
             dispatcher=engine,
             access=access,
@@ -200,6 +246,8 @@ class GatewayServer:
             health=lambda: self.health,
         )
         self._bridge.start()
+        if self._lag is not None:
+            self._lag.start()
         if self._access_service is not None:
             self._access_service.start()
         for index, listener in enumerate(settings.listeners):
@@ -355,6 +403,8 @@ class GatewayServer:
         left_s = max(1.0, grace_s - (self._reactor.seconds() - started))
         await self._executors.stop(left_s)
         self._pool.close()
+        if self._lag is not None:
+            self._lag.stop()
         if self._access_service is not None:
             self._access_service.stop()
         if self._recorder is not None:

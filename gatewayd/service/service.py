@@ -25,7 +25,7 @@ from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.signals import ReactorStop, StopSignals
 
 if TYPE_CHECKING:
-    from gatewayd.admin.site import AdminSite
+    from gatewayd.service.administration import Administration
     from gatewayd.service.gateway import GatewayServer
     from gatewayd.service.workers import Workers
     from gatewayd.supervisor.supervisor import Supervisor
@@ -84,7 +84,7 @@ class GatewayService(Service):
         self._warns_of_strangers = warns_of_strangers
         self._gateway: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
-        self._site: AdminSite | None = None
+        self._administration: Administration | None = None
 
     @loading()
     def startService(self) -> None:
@@ -108,7 +108,10 @@ class GatewayService(Service):
             gateway = self._gateway = make(supervisor)
             gateway.start()
             if settings.admin_port is not None:
-                self._start_administration(gateway)
+                from gatewayd.service.administration import Administration
+
+                self._administration = Administration(self._flow, self._reactor, gateway, supervisor)
+                self._administration.start()
         except ConfigError as error:
             self._gateway = None
             self._refuse(error)
@@ -179,20 +182,10 @@ class GatewayService(Service):
         gateway, self._gateway = self._gateway, None
         return Deferred.fromCoroutine(self._stop_all(gateway))
 
-    def _start_administration(self, gateway: GatewayServer | Workers) -> None:
-        from gatewayd.admin.site import AdminSite, warning_for
-
-        site = AdminSite(self._flow.gateway, self._reactor, lambda: gateway.health)
-        site.listen()
-        self._site = site
-        if (warning := warning_for(self._flow.gateway)) is not None:
-            log.warn("{warning}", warning=warning)
-
     async def _stop_all(self, gateway: GatewayServer | Workers) -> None:
         await gateway.stop()
-        # Last, so that operators see what the stop waits for.
-        if self._site is not None:
-            await self._site.stop()
+        if self._administration is not None:
+            await self._administration.stop()
 
     def _start_executors(self) -> Supervisor:
         """

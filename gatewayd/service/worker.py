@@ -146,6 +146,7 @@ class Worker:
             sockets=[[socket.socket(fileno=each) for each in listener] for listener in start.sockets],
             status=self._status,
             on_health=self._tell_connected,
+            name=start.name,
         )
 
     def start(self) -> None:
@@ -171,6 +172,10 @@ class Worker:
                 self._gateway.retire()
             case messages.WholeService():
                 self._whole = message
+            case messages.Measure(number):
+                self._gateway.read().addCallback(
+                    lambda reading: self._reports.send(messages.Measured(number, reading.as_json()))
+                )
             case _:
                 raise ValueError(f"the master sends {message!r}")
 

@@ -1,8 +1,8 @@
 """
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
-    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
-    worker ── Failed, Listening, Ready, Serving, Connected, Logged ──> master
+    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Measure, Retire ──> worker
+    worker ── Failed, Listening, Ready, Serving, Connected, Measured, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -92,6 +92,21 @@ class Retire:
 
 
 @attrs.frozen
+class Measure:
+    """Say what your figures are; ``number`` comes back with them."""
+
+    number: int
+
+
+@attrs.frozen
+class Measured:
+    """The figures of the worker, as ``telemetry.metrics.reading`` has them in JSON."""
+
+    number: int
+    reading: Mapping[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Listening:
     """The worker accepts connections at ``ports``, which are in the order of the Flow."""
 
@@ -141,8 +156,8 @@ class Logged:
     text: str
 
 
-ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Retire
-FromWorker = Listening | Ready | Serving | Connected | Failed | Logged
+ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire
+FromWorker = Listening | Ready | Serving | Connected | Measured | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
     Start: "start",
@@ -150,6 +165,8 @@ _NAMES: Final[Mapping[type, str]] = {
     ReplicaDown: "replica_down",
     ExecutorsReady: "executors_ready",
     WholeService: "whole_service",
+    Measure: "measure",
+    Measured: "measured",
     Retire: "retire",
     Listening: "listening",
     Ready: "ready",

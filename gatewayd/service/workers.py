@@ -23,12 +23,15 @@ from twisted.logger import Logger, LogLevel
 
 from gatewayd import __version__
 from gatewayd.backoff import Backoff
+from gatewayd.bridge import Offloading
+from gatewayd.clocks import Timer
 from gatewayd.config import FlowConfig
 from gatewayd.config.shares import of_slot, share_of
 from gatewayd.crowd import Crowd, shared_memory
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.executor.by_value import own_path
 from gatewayd.health import Health, Phase, parts_of
+from gatewayd.offload import Offload
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.service import worker_messages as messages
@@ -37,6 +40,8 @@ from gatewayd.service.executors import Executors
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.reading import Reading
 from gatewayd.waiters import Waiters
 
 log = Logger()
@@ -49,6 +54,9 @@ _PATIENCE_S: Final = 10.0
 # How long a worker that was replaced serves on: an HTTP client that is silent for longer finds its connection
 # closed. By feel.
 _RETIRING_S: Final = 2.0
+# How long a worker may take to tell its figures: a scraper waits, and a worker that hangs for longer is to be
+# seen as that.
+_MEASURING_S: Final = 2.0
 _FIRST_SOCKET: Final = 4  # the descriptors before it are standard ones and the reports'
 
 _Replica = tuple[str, int, int]
@@ -77,6 +85,19 @@ class _Graph:
     flow: FlowConfig
     addresses: Mapping[_Replica, str] = attrs.field(factory=dict)
     executors_ready: bool = False
+
+
+@attrs.define
+class _Round:
+    """Asking the workers for their figures, once."""
+
+    number: int
+    asked: Sequence[_Worker]
+    missing: list[_Worker] = attrs.field(init=False)
+
+    @missing.default
+    def _all(self) -> list[_Worker]:
+        return list(self.asked)
 
 
 class Workers:
@@ -125,6 +146,12 @@ class Workers:
         self._stopping = False
         self._replacing = False
         self._serving: Waiters[None] = Waiters()
+        self._offloading = Offloading(reactor)
+        self._readers: Waiters[Reading] = Waiters()
+        self._rounds = 0
+        self._round: _Round | None = None  # of asking the workers for their figures
+        self._patience: Timer | None = None
+        self._past = Reading()  # what processes had counted that have ended since
 
     def states(self) -> tuple[WorkerStatus, ...]:
         """The workers that are to serve, the one that has done so for the longest time first."""
@@ -148,6 +175,56 @@ class Workers:
             parts_of(connected, optional),
             (sum(map(_Worker.serves, self._workers)), len(self._workers)),
         )
+
+    @property
+    def offload(self) -> Offload:
+        """Runs pure functions in a pool thread."""
+        return self._offloading.offload
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """The master and its workers, by the names that their figures have."""
+        running = {worker.name: worker.process.pid for worker in self._everyone()}
+        return {"master": os.getpid(), **{name: pid for name, pid in running.items() if pid is not None}}
+
+    def read(self) -> Deferred[Reading]:
+        """The figures of all workers now. One that doesn't answer soon is left out, and counted as that."""
+        waiting = self._readers.wait()
+        if self._round is None:
+            self._rounds += 1
+            self._round = _Round(self._rounds, [each for each in self._everyone() if each.listens()])
+            for worker in self._round.missing:
+                worker.process.write_line(messages.to_line(messages.Measure(self._rounds)))
+            self._patience = self._reactor.callLater(_MEASURING_S, self._round_over)
+            if not self._round.missing:
+                self._round_over()
+        return waiting
+
+    def measured(self, worker: _Worker, number: int, reading: Reading) -> None:
+        """The figures of one worker."""
+        worker.last_reading = reading
+        if self._round is not None and number == self._round.number and worker in self._round.missing:
+            self._round.missing.remove(worker)
+            if not self._round.missing:
+                self._round_over()
+
+    def _round_over(self) -> None:
+        found, self._round = self._round, None
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        self._patience = None
+        if found is None:
+            return
+        whole = Reading()
+        whole.unite(self._past)
+        for worker in found.asked:
+            if worker not in found.missing and worker.last_reading is not None:
+                whole.unite(worker.last_reading)
+        whole.set(table.SILENT, len(found.missing), "worker")
+        for worker in self._workers:
+            whole.set(table.WORKER_SERVES, worker.serves(), worker.name)
+            whole.set(table.WORKER_RESTARTS, worker.process.restarts, worker.name)
+        self._readers.fire(whole)
 
     def start(self) -> None:
         """
@@ -255,6 +332,7 @@ class Workers:
         left_s = max(1.0, self._flow.gateway.grace_period_s - (self._reactor.seconds() - began))
         await self._executors.stop(left_s)
         self._close_crowd()
+        self._offloading.stop()
         log.info("stopped")
 
     # -- called by the workers -------------------------------------------------------------------------
@@ -278,10 +356,18 @@ class Workers:
         if self._all(_Worker.serves):
             self._serving.fire(None)
 
-    def lost(self, slot: int) -> None:
+    def lost(self, worker: _Worker) -> None:
         """A worker has ended, or is about to."""
         if self._crowd is not None:
-            self._crowd.leave(slot)
+            self._crowd.leave(worker.slot)
+        if worker.last_reading is not None:
+            # Its counts go on in the sum, which would fall otherwise, as far as they were known.
+            self._past.unite(worker.last_reading.counted())
+            worker.last_reading = None
+        if self._round is not None and worker in self._round.missing:
+            self._round.missing.remove(worker)
+            if not self._round.missing:
+                self._round_over()
         self._tell_whole()
 
     def failed(self, error: str) -> None:
@@ -404,6 +490,7 @@ class _Worker:
         self._listens = False
         self._serves = False
         self.connected: tuple[messages.Part, ...] = ()
+        self.last_reading: Reading | None = None
 
     @property
     def status(self) -> WorkerStatus:
@@ -436,6 +523,8 @@ class _Worker:
                 self._master.serves()
             case messages.Connected(parts):
                 self.connected = parts
+            case messages.Measured(number, found):
+                self._master.measured(self, number, Reading.from_json(found))
             case messages.Failed(_, error):
                 self._cannot_serve(error)
             case messages.Logged(level, namespace, text):
@@ -445,7 +534,7 @@ class _Worker:
         """Its process has ended."""
         self._listens = self._serves = False
         self.connected = ()
-        self._master.lost(self.slot)
+        self._master.lost(self)
 
     def failed(self, error: str) -> None:
         """Its process has ended by itself, and is started again after a while."""

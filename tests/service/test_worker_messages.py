@@ -11,10 +11,14 @@ import pytest
 from gatewayd.config import FlowConfig, load_flow_text
 from gatewayd.protocols.port import PortReport
 from gatewayd.service.worker_messages import (
+    Connected,
     ExecutorsReady,
     Failed,
     Listening,
     Logged,
+    Measure,
+    Measured,
+    Part,
     Ready,
     ReplicaAddress,
     ReplicaDown,
@@ -39,6 +43,9 @@ EVERY = [
     ReplicaDown("a", 1, 2),
     ExecutorsReady(),
     WholeService(2, 1),
+    Measure(3),
+    Measured(3, {"gatewayd_ready": [[1.0]]}),
+    Connected((Part("a", 0, 2), Part("b", 1, 0))),
     Retire(),
     Listening((PORT, attrs.evolve(PORT, try_it=None))),
     Ready(),

@@ -20,6 +20,8 @@ from gatewayd.protocols.port import PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.reading import Reading
 from tests.supervisor.fakes import FakeGroups, FakeProcess, FakeReactor
 
 A = ReplicaAddress("a", 0, 0, "unix:/a.0")
@@ -373,3 +375,83 @@ def test_a_port_that_is_taken_starts_nothing() -> None:
             workers.start()
     assert not setup.processes
     assert not workers._sockets
+
+
+# -- health and figures --------------------------------------------------------------------------------
+
+
+def measured(process: FakeProcess, number: int, requests: int) -> None:
+    reading = Reading()
+    reading.set(table.REQUESTS, requests, "http", "/x", "ok")
+    reading.set(table.CONNECTIONS, 1, "http", "80")
+    send(process, messages.Measured(number, reading.as_json()))
+
+
+def test_the_figures_of_all_workers_are_one(setup: Setup) -> None:
+    setup.serving()
+    found: list[Reading] = []
+    setup.workers.read().addCallback(found.append)
+    setup.workers.read().addCallback(found.append)  # joins the first
+    assert [told(each)[-1] for each in setup.processes] == [messages.Measure(1)] * 2
+
+    measured(setup.processes[0], 1, 3)
+    assert not found
+    measured(setup.processes[1], 1, 4)
+
+    assert [each.total(table.REQUESTS) for each in found] == [7, 7]
+    assert found[0].number(table.CONNECTIONS, "http", "80") == 2
+    assert found[0].number(table.SILENT, "worker") == 0
+    assert found[0].total(table.WORKER_SERVES) == 2
+
+
+def test_one_that_does_not_answer_is_not_waited_for_long(setup: Setup) -> None:
+    setup.serving()
+    found: list[Reading] = []
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[0], 1, 3)
+    setup.reactor.advance(2.0)
+
+    assert found[0].total(table.REQUESTS) == 3
+    assert found[0].number(table.SILENT, "worker") == 1
+    # What comes too late answers no later question.
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[1], 1, 100)
+    measured(setup.processes[0], 2, 3)
+    assert len(found) == 1
+    measured(setup.processes[1], 2, 4)
+    assert found[1].total(table.REQUESTS) == 7
+
+
+def test_nobody_waits_for_one_that_ends_and_its_counts_stay(setup: Setup) -> None:
+    setup.serving()
+    found: list[Reading] = []
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[0], 1, 3)
+    measured(setup.processes[1], 1, 4)
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[0], 2, 5)
+    setup.processes[1].exit(1)
+
+    assert [each.total(table.REQUESTS) for each in found] == [7, 9]
+    assert found[1].number(table.CONNECTIONS, "http", "80") == 1
+
+
+def test_a_service_whose_workers_have_all_ended_has_figures_all_the_same(setup: Setup) -> None:
+    setup.serving()
+    for each in setup.processes:
+        each.exit(1)
+    assert outcome(setup.workers.read())[0].total(table.WORKER_SERVES) == 0
+
+
+def test_a_replica_is_connected_if_a_worker_that_serves_is_connected_to_it(setup: Setup) -> None:
+    setup.workers.start()
+    assert setup.workers.health.phase == "starting"
+    setup.serving_after_start()
+    health = setup.workers.health
+    assert (health.phase, health.has_started, health.workers) == ("serving", True, (2, 2))
+    send(setup.processes[0], messages.Connected((messages.Part("a", 0, 0),)))
+    send(setup.processes[1], messages.Connected((messages.Part("a", 0, 2),)))
+    assert [each.connected for each in setup.workers.health.parts] == [2]
+    setup.processes[1].exit(1)
+    assert [each.connected for each in setup.workers.health.parts] == [0]
+    assert setup.workers.health.workers == (1, 2)

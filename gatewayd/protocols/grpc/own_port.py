@@ -85,7 +85,7 @@ class OwnGrpcPort:
         self._tls = None if tls is None else ssl_context_of(tls, "h2")
         self._port = port
         self._admission = admission
-        self._held = Buffers(gateway.max_buffered_bytes)  # loop thread only
+        self._held = Buffers(gateway.max_buffered_bytes)  # loop thread only, but for a number
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
         self._services = exposed_services(gateway)
         self._health = Health(("", *self._services))  # loop thread only
@@ -142,7 +142,14 @@ class OwnGrpcPort:
     def report(self) -> PortReport:
         """What the port speaks, and where."""
         open_now = self._listener.connections if self._listener is not None else 0
-        return PortReport(("grpc",), self._gateway.host, self._port, self._tls is not None, open_now)
+        return PortReport(
+            ("grpc",),
+            self._gateway.host,
+            self._port,
+            self._tls is not None,
+            open_now,
+            held_bytes=self._held.held_bytes,
+        )
 
     def _listen_on_loop(self, sockets: list[socket.socket], options: Options, *, shared: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,139 @@
+"""
+The admin site of a service: what it shows is gathered here, from the gateway or its workers, from the
+supervisor of the executors, and from the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from gatewayd import __version__
+from gatewayd.admin.actions import Actions
+from gatewayd.admin.site import METRICS, STATE, AdminSite, answering, warning_for
+from gatewayd.admin.state import AdminState, admin_state
+from gatewayd.clocks import PortReactor
+from gatewayd.config import FlowConfig
+from gatewayd.health import READY, Health, verdict_of
+from gatewayd.offload import Offload
+from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.service.readings import read_replicas
+from gatewayd.supervisor.process import ReplicaStatus
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.exposition import exposed
+from gatewayd.telemetry.metrics.processes import Usage, usage_of
+from gatewayd.telemetry.metrics.reading import Reading
+
+log = Logger()
+
+
+class Operated(Protocol):
+    """What is administered: a ``GatewayServer``, or the ``Workers`` of one."""
+
+    @property
+    def health(self) -> Health: ...
+    @property
+    def offload(self) -> Offload: ...
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Its processes by the names that their figures have."""
+        ...
+
+    def read(self) -> Deferred[Reading]: ...
+
+
+class ExecutorProcesses(Protocol):
+    """A ``Supervisor``."""
+
+    def states(self) -> tuple[ReplicaStatus, ...]: ...
+
+
+class Administration:
+    """The admin site of a service that serves ``flow``. Reactor thread only."""
+
+    def __init__(
+        self, flow: FlowConfig, reactor: PortReactor, gateway: Operated, executors: ExecutorProcesses
+    ) -> None:
+        self._flow = flow
+        self._gateway = gateway
+        self._executors = executors
+        self._site = AdminSite(flow.gateway, reactor, lambda: gateway.health)
+        self._site.add(METRICS, self._show_metrics, is_public=True)
+        self._site.add(STATE, self._show_state)
+
+    @property
+    def actions(self) -> Actions:
+        """What operators can have done; add to it."""
+        return self._site.actions
+
+    @property
+    def site(self) -> AdminSite:
+        """Where pages can be added."""
+        return self._site
+
+    def start(self) -> None:
+        """Listen. Raises PortTaken. Blocks while a host name is looked up."""
+        self._site.listen()
+        if (warning := warning_for(self._flow.gateway)) is not None:
+            log.warn("{warning}", warning=warning)
+
+    async def stop(self) -> None:
+        """Stop listening; after what is administered has stopped, so that operators see what it waits for."""
+        await self._site.stop()
+
+    async def read(self) -> Reading:
+        """The figures of all processes of the service, its executors' among them."""
+        reading = await self._gateway.read()
+        executors = self._executors.states()
+        read_replicas(reading, executors)
+        pids: dict[tuple[str, ...], int] = {(name,): pid for name, pid in self._gateway.processes.items()}
+        for each in executors:
+            if each.pid is not None:
+                pids[each.deployment, str(each.shard), str(each.replica)] = each.pid
+        used: Mapping[tuple[str, ...], Usage] = await self._gateway.offload(usage_of, pids)
+        for labels, usage in used.items():
+            own = len(labels) == len(table.PROCESS_MEMORY.labels)
+            memory, cpu = (
+                (table.PROCESS_MEMORY, table.PROCESS_CPU)
+                if own
+                else (table.REPLICA_MEMORY, table.REPLICA_CPU)
+            )
+            reading.set(memory, usage.memory_bytes, *labels)
+            reading.set(cpu, usage.cpu_s, *labels)
+        reading.set(table.INFO, 1, __version__)
+        reading.set(table.READY, verdict_of(READY, self._gateway.health).ok)
+        return reading
+
+    async def state(self) -> AdminState:
+        """All that the site shows."""
+        reading = await self.read()
+        gateway = self._gateway
+        return admin_state(
+            __version__, self._flow, gateway.health, reading, self._executors.states(), gateway.processes
+        )
+
+    def _show_metrics(self, http_request: GatewayRequest) -> Deferred[None]:
+        async def answer() -> None:
+            accept = http_request.text_header("accept") or ""
+            reading = await self.read()
+            content_type, body = await self._gateway.offload(exposed, reading, accept)
+            http_request.respond(200, body, content_type)
+
+        return _working(http_request, answering(http_request, answer()))
+
+    def _show_state(self, http_request: GatewayRequest) -> Deferred[None]:
+        async def answer() -> None:
+            state = await self.state()
+            http_request.respond(200, state.as_json(), headers=[(b"Cache-Control", b"no-store")])
+
+        return _working(http_request, answering(http_request, answer()))
+
+
+def _working(http_request: GatewayRequest, work: Deferred[None]) -> Deferred[None]:
+    """``work``, which is cancelled if the client hangs up."""
+    if not work.called:
+        http_request.work_begun(work)
+    return work

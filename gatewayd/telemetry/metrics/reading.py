@@ -1,0 +1,172 @@
+"""
+The figures of one or several processes at one moment, as plain values that can be united and sent (pure).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from gatewayd.telemetry.metrics.table import BY_NAME, Metric
+
+Labels = tuple[str, ...]
+
+# OpenMetrics allows 128 characters for the labels of an exemplar, with their names.
+_LONGEST_ID: Final = 100
+
+
+@attrs.frozen
+class HistogramValue:
+    """
+    ``counts`` of each bucket alone, the infinite one last; ``total`` is the sum of what was observed.
+
+    ``exemplars`` are the last in their buckets: the bucket's number, the request's id, and what it took.
+    """
+
+    counts: tuple[int, ...]
+    total: float
+    exemplars: tuple[tuple[int, str, float], ...] = ()
+
+    def united_with(self, other: HistogramValue) -> HistogramValue:
+        """What both have observed."""
+        exemplars = {at: (at, name, value) for at, name, value in (*other.exemplars, *self.exemplars)}
+        counts = tuple(one + more for one, more in zip(self.counts, other.counts, strict=True))
+        return HistogramValue(
+            counts, self.total + other.total, tuple(exemplars[at] for at in sorted(exemplars))
+        )
+
+    def quantile(self, share: float, bounds: tuple[float, ...]) -> float | None:
+        """
+        Below what ``share`` of the observations are, as far as the buckets tell; None without any.
+
+        Within a bucket it is interpolated, as by Prometheus's histogram_quantile; above the last bound it is
+        that bound.
+        """
+        rank = share * sum(self.counts)
+        seen = 0
+        for at, count in enumerate(self.counts):
+            if count and seen + count >= rank:
+                if at == len(bounds):
+                    return bounds[-1]
+                low = bounds[at - 1] if at else 0.0
+                return low + (bounds[at] - low) * max(0.0, rank - seen) / count
+            seen += count
+        return None
+
+
+class Histogram:
+    """One that is being filled. Whoever is in a hurry does what ``observe`` does by hand."""
+
+    __slots__ = ("bounds", "counts", "exemplars", "total")
+
+    def __init__(self, metric: Metric) -> None:
+        self.bounds = metric.bounds
+        self.counts = [0] * (len(metric.bounds) + 1)
+        self.total = 0.0
+        self.exemplars: list[tuple[str, float] | None] = [None] * len(self.counts)
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def value(self) -> HistogramValue:
+        """As it is now."""
+        exemplars = tuple(
+            (at, found[0], found[1])
+            for at, found in enumerate(self.exemplars)
+            if found is not None and len(found[0]) <= _LONGEST_ID
+        )
+        return HistogramValue(tuple(self.counts), self.total, exemplars)
+
+
+Value = float | HistogramValue
+
+
+class Reading:
+    """Values by metric and labels; of metrics of the table only."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[Labels, Value]] = {}
+
+    def set(self, metric: Metric, value: Value, *labels: str) -> None:
+        """``labels`` are the values of the metric's, in their order."""
+        assert len(labels) == len(metric.labels), metric.name
+        self._values.setdefault(metric.name, {})[labels] = value
+
+    def of(self, metric: Metric) -> Mapping[Labels, Value]:
+        """Its values by labels; none where nobody has set any."""
+        return self._values.get(metric.name, {})
+
+    def number(self, metric: Metric, *labels: str) -> float:
+        """The value of a counter or gauge; 0 without."""
+        value = self.of(metric).get(labels, 0.0)
+        assert not isinstance(value, HistogramValue), metric.name
+        return value
+
+    def total(self, metric: Metric) -> float:
+        """The sum of a counter or gauge over all labels."""
+        return sum(value for value in self.of(metric).values() if not isinstance(value, HistogramValue))
+
+    def __iter__(self) -> Iterator[tuple[Metric, Mapping[Labels, Value]]]:
+        """In the order of the table."""
+        for name, metric in BY_NAME.items():
+            if name in self._values:
+                yield metric, self._values[name]
+
+    def unite(self, other: Reading) -> None:
+        """Take in what another process has read."""
+        for metric, values in other:
+            own = self._values.setdefault(metric.name, {})
+            for labels, value in values.items():
+                own[labels] = _united(metric, own[labels], value) if labels in own else value
+
+    def counted(self) -> Reading:
+        """Counters and histograms that are of no process alone: what stays true of one that has ended."""
+        kept = Reading()
+        for metric, values in self:
+            if metric.kind != "gauge" and "process" not in metric.labels:
+                kept._values[metric.name] = dict(values)
+        return kept
+
+    def as_json(self) -> dict[str, list[list[Any]]]:
+        """For ``from_json`` in another process."""
+        return {
+            name: [[*labels, _packed(value)] for labels, value in values.items()]
+            for name, values in self._values.items()
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Reading:
+        """The inverse of ``as_json``. Raises ValueError for what is none."""
+        reading = cls()
+        try:
+            for name, rows in found.items():
+                for *labels, value in rows:
+                    reading.set(BY_NAME[name], _unpacked(value), *labels)
+        except (KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise ValueError(f"no reading of metrics: {error!r}") from None
+        return reading
+
+
+def _united(metric: Metric, one: Value, other: Value) -> Value:
+    if isinstance(one, HistogramValue):
+        assert isinstance(other, HistogramValue)
+        return one.united_with(other)
+    assert not isinstance(other, HistogramValue)
+    return one + other if metric.united == "sum" else max(one, other)
+
+
+def _packed(value: Value) -> Any:
+    if isinstance(value, HistogramValue):
+        return {"counts": value.counts, "total": value.total, "exemplars": value.exemplars}
+    return value
+
+
+def _unpacked(value: Any) -> Value:
+    if isinstance(value, dict):
+        exemplars = tuple((int(at), str(name), float(took)) for at, name, took in value["exemplars"])
+        return HistogramValue(tuple(map(int, value["counts"])), float(value["total"]), exemplars)
+    return float(value)

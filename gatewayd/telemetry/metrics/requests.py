@@ -1,0 +1,120 @@
+"""
+Counts requests by protocol, endpoint and outcome, with how long they took and how large they were.
+
+This is on the hot path: lists of ints that are indexed, and nothing that is called for each request but what
+finds an index. Endpoints are a client's words; those that the Flow knows have series of their own, and all
+others share one, so that no client makes us hold more.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.outcomes import EXECUTOR_ERROR, OK, outcome_of
+from gatewayd.telemetry.metrics.reading import Histogram, Reading
+from gatewayd.telemetry.observed import Exchange
+
+OTHER: Final = "other"
+# Flows have dozens; executors that bind more share the series of all others.
+MOST_ENDPOINTS: Final = 250
+# Endpoints become known while executors start; what is unknown is not looked for more often than this.
+_LOOK_S: Final = 1.0
+
+
+class _Series:
+    """The figures of one protocol and endpoint."""
+
+    __slots__ = ("answered", "asked", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {OK: 0}
+        self.seconds = Histogram(table.REQUEST_SECONDS)
+        self.asked = Histogram(table.REQUEST_BYTES)
+        self.answered = Histogram(table.RESPONSE_BYTES)
+
+
+class RequestMetrics:
+    """
+    An Observer. ``bound()`` are the endpoints that executors bind now; ``named`` are further ones, of the
+    settings. Reactor thread only.
+    """
+
+    def __init__(
+        self, named: Iterable[str], bound: Callable[[], Collection[str]], deployments: Iterable[str]
+    ) -> None:
+        self._named = frozenset(named)
+        self._bound = bound
+        self._known: Collection[str] = self._named
+        self._looked_s = -_LOOK_S
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._calls = {name: Histogram(table.CALL_SECONDS) for name in deployments}
+        self._begun = 0
+        self._ended = 0
+
+    def began(self, exchange: Exchange) -> None:
+        self._begun += 1
+
+    def ended(self, exchange: Exchange) -> None:
+        self._ended += 1
+        request, response = exchange.request, exchange.response
+        series = self._series.get((exchange.protocol, request.endpoint))
+        if series is None:
+            series = self._series_of(exchange)
+        took_s = exchange.ended_s - exchange.began_s
+        if response is None:
+            assert exchange.error is not None
+            outcome = outcome_of(exchange.error)
+            series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
+        else:
+            if response.status:
+                series.outcomes[EXECUTOR_ERROR] = series.outcomes.get(EXECUTOR_ERROR, 0) + 1
+            else:
+                series.outcomes[OK] += 1
+            size = float(len(response.documents) + len(response.parameters or b""))
+            sizes = series.answered
+            sizes.counts[bisect_left(sizes.bounds, size)] += 1
+            sizes.total += size
+            for route in response.routes:
+                calls = self._calls.get(route.executor)
+                if calls is not None and route.end_time is not None:
+                    call_s = route.end_time - route.start_time
+                    calls.counts[bisect_left(calls.bounds, call_s)] += 1
+                    calls.total += call_s
+        seconds = series.seconds
+        at = bisect_left(seconds.bounds, took_s)
+        seconds.counts[at] += 1
+        seconds.total += took_s
+        seconds.exemplars[at] = (request.request_id, took_s)
+        size = float(len(request.documents) + len(request.parameters))
+        sizes = series.asked
+        sizes.counts[bisect_left(sizes.bounds, size)] += 1
+        sizes.total += size
+
+    def read(self, reading: Reading) -> None:
+        """Add what was counted to ``reading``."""
+        reading.set(table.REQUESTS_UNDER_WAY, self._begun - self._ended)
+        for labels, series in self._series.items():
+            for outcome, count in series.outcomes.items():
+                reading.set(table.REQUESTS, count, *labels, outcome)
+            reading.set(table.REQUEST_SECONDS, series.seconds.value(), *labels)
+            reading.set(table.REQUEST_BYTES, series.asked.value(), *labels)
+            reading.set(table.RESPONSE_BYTES, series.answered.value(), *labels)
+        for name, calls in self._calls.items():
+            reading.set(table.CALL_SECONDS, calls.value(), name)
+
+    def _series_of(self, exchange: Exchange) -> _Series:
+        endpoint = exchange.request.endpoint
+        if not self._knows(endpoint, exchange.ended_s):
+            endpoint = OTHER
+        return self._series.setdefault((exchange.protocol, endpoint), _Series())
+
+    def _knows(self, endpoint: str, now_s: float) -> bool:
+        if endpoint not in self._known and now_s - self._looked_s >= _LOOK_S:
+            self._looked_s = now_s
+            # Those that have been seen stay: a series does not end.
+            bound = sorted({*self._known, *self._bound()} - self._named)
+            self._known = self._named | set(bound[: max(0, MOST_ENDPOINTS - len(self._named))])
+        return endpoint in self._known

@@ -1,0 +1,176 @@
+"""
+Every metric of ours: names, kinds, labels, and how the values of several processes are united (pure).
+
+The names follow Prometheus: a base unit at the end; counters are shown with ``_total``. Labels take few
+values: what clients send is among them only if it is one of the names that the Flow knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import attrs
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+# From a fast executor's millisecond to the longest that clients wait.
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# The reactor's turns are short where all is well.
+_LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_BYTES: Final = tuple(float(1 << power) for power in range(8, 28, 2))
+
+
+@attrs.frozen
+class Metric:
+    """
+    One family. A histogram has the upper ``bounds`` of its buckets, without the infinite one.
+
+    ``united`` says what becomes of two processes' values with the same labels.
+    """
+
+    name: str
+    kind: Kind
+    doc: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+    united: Literal["sum", "max"] = "sum"
+
+    def samples(self) -> Iterator[str]:
+        """The names that its samples have."""
+        if self.kind == "counter":
+            yield f"{self.name}_total"
+        elif self.kind == "gauge":
+            yield self.name
+        else:
+            yield from (f"{self.name}_{suffix}" for suffix in ("bucket", "count", "sum"))
+
+
+_REQUEST: Final = ("protocol", "endpoint")
+_PART: Final = ("deployment", "shard")
+_REPLICA: Final = ("deployment", "shard", "replica")
+
+INFO: Final = Metric("gatewayd_info", "gauge", "1, with the version of gatewayd.", ("version",), united="max")
+READY: Final = Metric("gatewayd_ready", "gauge", "Whether /readyz is answered with 200.", united="max")
+
+# -- requests
+REQUESTS: Final = Metric(
+    "gatewayd_requests", "counter", "Requests that were dispatched, by how they ended.",
+    (*_REQUEST, "outcome"),
+)  # fmt: skip
+REQUESTS_UNDER_WAY: Final = Metric(
+    "gatewayd_requests_under_way", "gauge", "Requests that are dispatched and have not ended."
+)
+REQUEST_SECONDS: Final = Metric(
+    "gatewayd_request_duration_seconds", "histogram", "Time from a request's dispatch to its end.",
+    _REQUEST, _SECONDS,
+)  # fmt: skip
+REQUEST_BYTES: Final = Metric(
+    "gatewayd_request_size_bytes", "histogram", "Bytes of documents and parameters in requests.",
+    _REQUEST, _BYTES,
+)  # fmt: skip
+RESPONSE_BYTES: Final = Metric(
+    "gatewayd_response_size_bytes", "histogram", "Bytes of documents and parameters in responses.",
+    _REQUEST, _BYTES,
+)  # fmt: skip
+
+# -- the edges of the graph
+CALL_SECONDS: Final = Metric(
+    "gatewayd_deployment_duration_seconds", "histogram",
+    "Time in which an executor's part of an answered request was done, with waiting and retries.",
+    ("deployment",), _SECONDS,
+)  # fmt: skip
+QUEUED: Final = Metric(
+    "gatewayd_deployment_queued", "gauge", "Calls that wait for a slot or a connection.", _PART
+)
+IN_FLIGHT: Final = Metric("gatewayd_deployment_in_flight", "gauge", "Calls that replicas work on.", _PART)
+ATTEMPTS: Final = Metric(
+    "gatewayd_deployment_attempts", "counter", "Calls that were sent to a replica.", _PART
+)
+RETRIES: Final = Metric(
+    "gatewayd_deployment_retries", "counter",
+    "Calls that were tried again, by the gRPC status of the failure before.", (*_PART, "reason"),
+)  # fmt: skip
+EVENTS: Final = Metric(
+    "gatewayd_deployment_events", "counter",
+    "Decisions about calls and replicas, such as queued, ejected, restored, lost.", (*_PART, "event"),
+)  # fmt: skip
+RETRY_BUDGET: Final = Metric(
+    "gatewayd_deployment_retry_budget", "gauge", "Retries that are allowed now.", _PART
+)
+CONNECTED: Final = Metric(
+    "gatewayd_deployment_connected_replicas", "gauge", "Replicas that can be called.", _PART, united="max"
+)
+
+# -- replicas
+REPLICA_CONNECTED: Final = Metric(
+    "gatewayd_replica_connected", "gauge", "Whether there is a connection to the replica.", _REPLICA,
+    united="max",
+)  # fmt: skip
+REPLICA_EJECTED: Final = Metric(
+    "gatewayd_replica_ejected", "gauge", "Whether the replica is left out after failures.", _REPLICA,
+    united="max",
+)  # fmt: skip
+REPLICA_IN_FLIGHT: Final = Metric(
+    "gatewayd_replica_in_flight", "gauge", "Calls that the replica works on.", _REPLICA
+)
+REPLICA_UP: Final = Metric(
+    "gatewayd_replica_up", "gauge", "Whether the replica's process serves; of those started here.", _REPLICA
+)
+REPLICA_RESTARTS: Final = Metric(
+    "gatewayd_replica_restarts", "counter", "How often the replica's process was started again.", _REPLICA
+)
+REPLICA_MEMORY: Final = Metric(
+    "gatewayd_replica_memory_bytes", "gauge", "Memory of the replica's process (resident).", _REPLICA
+)
+REPLICA_CPU: Final = Metric(
+    "gatewayd_replica_cpu_seconds", "counter", "CPU time of the replica's process.", _REPLICA
+)
+
+# -- connections and limits
+CONNECTIONS: Final = Metric(
+    "gatewayd_connections", "gauge", "Open connections of clients.", ("protocols", "port")
+)
+CONNECTIONS_LIMIT: Final = Metric(
+    "gatewayd_connections_limit", "gauge", "Connections that clients may open (max_connections)."
+)
+HELD: Final = Metric(
+    "gatewayd_held_bytes", "gauge", "Bytes of requests and unsent answers that are held.", ("buffer",)
+)
+HELD_LIMIT: Final = Metric(
+    "gatewayd_held_bytes_limit", "gauge", "Bytes that may be held (max_buffered_bytes).", ("buffer",)
+)
+CALLS: Final = Metric("gatewayd_calls_in_flight", "gauge", "Calls to all executors under way.")
+CALLS_LIMIT: Final = Metric(
+    "gatewayd_calls_in_flight_limit", "gauge", "Calls that may be under way (pool.max_in_flight)."
+)
+
+# -- the processes of the gateway itself
+LAG: Final = Metric(
+    "gatewayd_reactor_lag_seconds", "histogram", "How late the reactor is for what is due.", ("process",),
+    _LAG_SECONDS,
+)  # fmt: skip
+CROSSINGS: Final = Metric(
+    "gatewayd_bridge_crossings", "counter", "What was handed from one thread to another.",
+    ("process", "to"),
+)  # fmt: skip
+WAKEUPS: Final = Metric(
+    "gatewayd_bridge_wakeups", "counter", "How often a thread was woken for that.", ("process", "to")
+)
+PROCESS_MEMORY: Final = Metric(
+    "gatewayd_process_memory_bytes", "gauge", "Memory of a process of the gateway (resident).", ("process",)
+)
+PROCESS_CPU: Final = Metric(
+    "gatewayd_process_cpu_seconds", "counter", "CPU time of a process of the gateway.", ("process",)
+)
+WORKER_SERVES: Final = Metric("gatewayd_worker_serves", "gauge", "Whether a worker serves.", ("process",))
+WORKER_RESTARTS: Final = Metric(
+    "gatewayd_worker_restarts", "counter", "How often a worker's process was started again.", ("process",)
+)
+SILENT: Final = Metric(
+    "gatewayd_silent_processes", "gauge",
+    "Workers and executors whose figures are missing here: they did not answer in time.", ("kind",),
+)  # fmt: skip
+
+METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))
+BY_NAME: Final = {each.name: each for each in METRICS}
