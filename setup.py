@@ -92,6 +92,9 @@ setup(
         "regex>=2023.8.8",
         # The first with wheels for Python 3.11.
         "pyyaml>=6.0",
+        # Metrics in the formats of Prometheus: kept by its project, no dependencies, and imported where there
+        # are metrics. choose_encoder knows the scrapers' escaping from 0.22 on.
+        "prometheus-client>=0.22",
         # Type variables with a default.
         "typing_extensions>=4.4",
         # What a script or a notebook defines goes to its executors' processes with it. Its Pickler is

@@ -23,6 +23,8 @@ from gatewayd import cli, errors
 from gatewayd.config import keys
 from gatewayd.config.keys import IGNORED, NOT_YET, SUPPORTED, Key, Section
 from gatewayd.service.plugin import Options
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.outcomes import OUTCOMES
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "reference"
 
@@ -79,6 +81,7 @@ def pages() -> dict[str, str]:
         "flow-file.md": _page("Flow file", _flow_file()),
         "command-line.md": _page("Command line", _command_line()),
         "errors.md": _page("Errors", _errors()),
+        "metrics.md": _page("Metrics", _metrics()),
     }
 
 
@@ -270,6 +273,26 @@ def _first_sentence(kind: Callable[..., Any]) -> str:
 
 
 # -- Markdown ----------------------------------------------------------------------------------------
+
+
+# -- metrics -----------------------------------------------------------------------------------------
+
+
+def _metrics() -> Iterator[str]:
+    yield (
+        "What a gateway shows at `/metrics` of its [admin site](../guide/operating.md#the-admin-site) and at "
+        "`port_monitoring`. A counter is shown with `_total`, a histogram as `_bucket`, `_count` and `_sum`. "
+        "With several processes, the values of all are added; where the last column says so, it is the "
+        "largest.\n"
+    )
+    yield _table(("Metric", "Kind", "Means", "Labels", "Several processes"), map(_metric_row, table.METRICS))
+    outcomes = ", ".join(map(_code, OUTCOMES))
+    yield f"The label `outcome` is one of {outcomes}.\n"
+
+
+def _metric_row(metric: table.Metric) -> tuple[str, ...]:
+    labels = ", ".join(map(_code, metric.labels))
+    return _code(metric.name), metric.kind, metric.doc, labels, "" if metric.united == "sum" else "largest"
 
 
 def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

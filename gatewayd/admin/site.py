@@ -130,29 +130,22 @@ def warning_for(gateway: GatewayConfig) -> str | None:
     )
 
 
-class AdminSite:
+class Site:
     """
-    The listening site. Reactor thread only.
+    A port for operators. Reactor thread only.
 
-    ``health()`` is how the gateway is now. Other parts add their paths and ``actions``.
+    It is called ``name`` in the log, and its port is that of ``key``.
     """
 
-    def __init__(self, gateway: GatewayConfig, reactor: PortReactor, health: Callable[[], Health]) -> None:
-        """``gateway`` are the settings of the one that is shown."""
-        self.actions = Actions()
-        self._admins = Admins.of(gateway.admin_keys)
-        self._ground = ground_of(gateway, reactor)
-        self._connections = Connections(reactor)
-        self._hangups = HangUps(reactor)
+    def __init__(self, ground: AdminGround, name: str, key: str, *, closed: bool = False) -> None:
+        """A ``closed`` one answers what is public alone."""
+        self._ground = ground
+        self._name = name
+        self._key = key
+        self._connections = Connections(ground.reactor)
+        self._hangups = HangUps(ground.reactor)
         self._listening: ListeningPorts | None = None
-        self._running: dict[Deferred[Any], None] = {}  # actions under way, whoever waits for them
-        # Who reads the inside of a service from elsewhere is to be somebody.
-        withheld = not gateway.admin_keys and not is_for_this_machine(gateway)
-        self._root = _Root(closed=withheld)
-        for probe in PROBES:
-            self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
-        self.add("/api/actions", self._list_actions)
-        self._root.fallback = self._act
+        self._root = _Root(closed=closed)
 
     @property
     def port(self) -> int:
@@ -186,21 +179,58 @@ class AdminSite:
         try:
             self._listening = listen_tcp(listener, self._ground, site)
         except PortTaken as taken:
-            raise PortTaken(
-                "the admin site", settings.host, taken.port, taken.reason, key="gateway.admin_port"
-            ) from taken
+            raise PortTaken(self._name, settings.host, taken.port, taken.reason, key=self._key) from taken
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        log.info("admin site on http://{host}:{port}", host=host, port=self.port)
+        log.info("{name} on http://{host}:{port}", name=self._name, host=host, port=self.port)
 
     async def stop(self) -> None:
-        """Answer what was asked, and close. Actions that are under way are cancelled."""
-        if self._listening is None:
-            return
+        """Answer what was asked, and close."""
+        if self._listening is not None:
+            unbound = self._listening.stopListening()
+            await DeferredList([unbound, self._connections.close_all(LAST_WORDS_S)], consumeErrors=True)
+        self._hangups.close()
+
+
+def metrics_site(gateway: GatewayConfig, reactor: PortReactor) -> Site:
+    """That of ``port_monitoring``: metrics alone, for everybody who reaches the gateway's own ports."""
+    settings = GatewayConfig(
+        name=gateway.name,
+        host=gateway.host,
+        listeners=(Listener(("http",), gateway.port_monitoring),),
+        max_message_bytes=_BODY_BYTES,
+        max_buffered_bytes=_BUFFER_BYTES,
+        max_connections=_MOST_CONNECTIONS,
+        write_timeout_s=gateway.write_timeout_s,
+    )
+    ground = AdminGround(settings, reactor, Buffers(_BUFFER_BYTES), Admission.of(settings, reactor))
+    return Site(ground, "metrics", "gateway.port_monitoring")
+
+
+class AdminSite(Site):
+    """
+    The listening site. Reactor thread only.
+
+    ``health()`` is how the gateway is now. Other parts add their paths and ``actions``.
+    """
+
+    def __init__(self, gateway: GatewayConfig, reactor: PortReactor, health: Callable[[], Health]) -> None:
+        """``gateway`` are the settings of the one that is shown."""
+        # Who reads the inside of a service from elsewhere is to be somebody.
+        withheld = not gateway.admin_keys and not is_for_this_machine(gateway)
+        super().__init__(ground_of(gateway, reactor), "admin site", "gateway.admin_port", closed=withheld)
+        self.actions = Actions()
+        self._admins = Admins.of(gateway.admin_keys)
+        self._running: dict[Deferred[Any], None] = {}  # actions under way, whoever waits for them
+        for probe in PROBES:
+            self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
+        self.add("/api/actions", self._list_actions)
+        self._root.fallback = self._act
+
+    async def stop(self) -> None:
+        """As any site's. Actions that are under way are cancelled."""
         for running in tuple(self._running):
             running.cancel()
-        unbound = self._listening.stopListening()
-        await DeferredList([unbound, self._connections.close_all(LAST_WORDS_S)], consumeErrors=True)
-        self._hangups.close()
+        await super().stop()
 
     # -- actions -------------------------------------------------------------------------------------
 
@@ -252,7 +282,7 @@ class _Root(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self.handlers: dict[bytes, Handler] = {}
         self.public: set[bytes] = set()
-        self.fallback: Handler = lambda http_request: None
+        self.fallback: Handler = _not_found
         self._closed = closed
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
@@ -281,6 +311,10 @@ class _Root(Resource):
             raise MethodNotAllowed("GET, HEAD, OPTIONS")
         else:
             self.fallback(http_request)
+
+
+def _not_found(http_request: GatewayRequest) -> None:
+    raise PathNotFound
 
 
 def _probes(probe: str, health: Callable[[], Health], *, withheld: bool) -> Handler:

@@ -238,7 +238,7 @@ def _by_word(reading: Reading, metric: Metric, name: str) -> dict[str, int]:
 def _replicas(reading: Reading, processes: Iterable[ReplicaProcess]) -> Iterable[ReplicaState]:
     known = {(each.deployment, str(each.shard), str(each.replica)): each for each in processes}
     memory, cpu = reading.of(table.REPLICA_MEMORY), reading.of(table.REPLICA_CPU)
-    for labels in sorted({*known, *reading.of(table.REPLICA_CONNECTED)}):  # type: ignore[type-var]
+    for labels in sorted({*known, *reading.of(table.REPLICA_CONNECTED)}):
         deployment, shard, replica = labels
         seen = ReplicaState(
             deployment,

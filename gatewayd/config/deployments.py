@@ -241,6 +241,12 @@ def _local(draft: Draft) -> dict[str, Any]:
         # In the reference the head process listens on it; gatewayd has no such process.
         draft.place.inside("port").warn("ignored: with shards, every replica gets a free port")
         ports = ()
+    monitored: tuple[int, ...] = values.get("port_monitoring", ())
+    if any(monitored) and len(monitored) != count:
+        raise Refused(
+            inside=("port_monitoring",),
+            message=f"found {len(monitored)} port(s) for {count} replica(s); give one for each, or none",
+        )
     if any(ports):
         if len(ports) != count:
             raise Refused(

@@ -37,6 +37,7 @@ def _head(
         shards=1,
         replicas=1,
         ports=(),
+        monitoring_ports=(),
         uses_before=None,
         uses_after=None,
     )

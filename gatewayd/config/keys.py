@@ -85,8 +85,7 @@ def _not_yet(kind: ValueKind, doc: str, *names: str, default: Any = None) -> tup
 
 # The same for the gateway and for executors.
 _OBSERVED: Final = (
-    *_not_yet(k.BOOLEAN, "Serve metrics for Prometheus.", "monitoring", "metrics", default=False),
-    Key("port_monitoring", f.PORTS, None, "Port of these metrics.", status=NOT_YET, spreads=False),
+    *_not_yet(k.BOOLEAN, "Send metrics to an OpenTelemetry collector.", "metrics", default=False),
     *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host"),
     *_not_yet(f.PORT, "OpenTelemetry collector.", "metrics_exporter_port"),
     Key("tracing", k.BOOLEAN, False, "Send traces to an OpenTelemetry collector (OTLP)."),
@@ -267,6 +266,9 @@ GATEWAY: Final = Section("gateway", (
     Key("drain_delay", k.seconds(zero=True), 0.0,
         "Seconds for which a gateway that stops is reported as not ready before it stops listening.",
         aliases=("drain_delay_s",), field="drain_delay_s"),
+    Key("monitoring", k.BOOLEAN, False,
+        "Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."),
+    Key("port_monitoring", f.PORT, 0, "That port; 0 for a free one."),
     Key("env", f.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
     Key("auth", k.MAP, None, "Who may call: API keys, tokens, certificates, a hook, and rules.", secret=True),
     Key("pool", k.MAP, None, "Limits and rules for calls to executors."),
@@ -397,6 +399,11 @@ EXECUTOR: Final = Section("executor", (
     Key("retries", f.RETRIES, None, "Retries of a failed call; the gateway's if omitted.", spreads=False),
     Key("compression", f.COMPRESSION, None, "Compression of calls to it; the gateway's if omitted.",
         spreads=False),
+    Key("monitoring", k.BOOLEAN, False,
+        "Measure it, and serve its metrics for Prometheus, those of @monitor among them."),
+    Key("port_monitoring", f.PORTS, None,
+        "Ports of these metrics, one for each replica; free ones if omitted.",
+        field="monitoring_ports", spreads=False),
     Key("idempotent", f.IDEMPOTENT, None, "Whether a request may be sent again after its connection broke."),
     Key("timeout_ready", f.READY_LIMIT, 600_000, "Milliseconds that it may take to start.",
         field="timeout_ready_s"),

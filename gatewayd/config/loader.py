@@ -401,13 +401,18 @@ def _check_ports(gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft
     taken = [(gateway.host, each.port, "the gateway") for each in gateway.listeners if each.port]
     if gateway.admin_port:
         taken.append((gateway.admin_host, gateway.admin_port, "the admin site"))
+    if gateway.monitoring and gateway.port_monitoring:
+        taken.append((gateway.host, gateway.port_monitoring, "the gateway's metrics"))
     for draft, deployment in built:
         executors_host = deployment.host or "127.0.0.1"
-        for port in filter(None, deployment.ports):
-            other = next((who for host, at, who in taken if at == port and _meet(host, executors_host)), None)
-            if other is not None:
-                draft.place.inside("port").conflict(f"the port {port} is that of {other}; each needs its own")
-        taken += [(executors_host, port, f"executor {deployment.name}") for port in deployment.ports if port]
+        of_metrics = deployment.monitoring_ports if deployment.monitoring else ()
+        for key, ports in (("port", deployment.ports), ("port_monitoring", of_metrics)):
+            for port in filter(None, ports):
+                met = (who for host, at, who in taken if at == port and _meet(host, executors_host))
+                if (other := next(met, None)) is not None:
+                    text = f"the port {port} is that of {other}; each needs its own"
+                    draft.place.inside(key).conflict(text)
+            taken += [(executors_host, port, f"executor {deployment.name}") for port in ports if port]
 
 
 def _meet(one: str, other: str) -> bool:

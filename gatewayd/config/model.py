@@ -105,9 +105,9 @@ class GatewayConfig:
     to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
     ``custom`` is a class whose routes are served beside the gateway's own. ``traces_sample`` is the share of
     the requests that are traced with ``tracing``, of those that are not part of a trace already. ``record``
-    says which requests are recorded, and where. An ``admin_port`` of
-    None is no admin site; ``admin_keys`` are digests of keys by their owners, as those of ``auth``. For
-    ``drain_delay_s`` a gateway that stops is not ready, and serves on.
+    says which requests are recorded, and where. An ``admin_port`` of None is no admin site; ``admin_keys``
+    are digests of keys by their owners, as those of ``auth``. For ``drain_delay_s`` a gateway that stops is
+    not ready, and serves on. With ``monitoring`` there are metrics at ``port_monitoring``, 0 for a free port.
     """
 
     name: str = "gateway"
@@ -180,6 +180,8 @@ class GatewayConfig:
     admin_host: str = "127.0.0.1"
     admin_keys: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, repr=False)
     expose_health: bool = False
+    monitoring: bool = False
+    port_monitoring: int = 0
     drain_delay_s: float = 0.0
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
@@ -196,7 +198,7 @@ class GatewayConfig:
     @property
     def measures(self) -> bool:
         """Whether somebody may ask for metrics, so that there have to be some."""
-        return self.admin_port is not None
+        return self.admin_port is not None or self.monitoring
 
     @property
     def gives_hints(self) -> bool:
@@ -297,7 +299,8 @@ class DeploymentConfig:
     ``polling`` maps an endpoint (or ``"*"``) to whether its requests go to any shard or to all. Executors
     ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without
     shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its
-    connection broke.
+    connection broke. With ``monitoring`` each replica serves metrics, at ``monitoring_ports`` or at free
+    ones.
     """
 
     name: str
@@ -323,6 +326,8 @@ class DeploymentConfig:
     retries: int | None = None
     compression: Compression | None = None
     idempotent: Mapping[str, bool] = attrs.field(factory=dict)
+    monitoring: bool = False
+    monitoring_ports: tuple[int, ...] = ()
     timeout_ready_s: float = 600.0
     executor: ExecutorConfig = ExecutorConfig()
     uses_before: ExecutorConfig | ExternalHead | None = None

@@ -166,11 +166,22 @@ async def _serve(
     except RuntimeError:
         send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
+    ready = {"event": "ready", "address": address}
+    if spec.monitoring_port is not None:
+        from gatewayd.executor.metrics import serve_metrics
+
+        try:
+            ready["monitoring"] = serve_metrics(executor, spec)
+        except OSError as error:
+            at = f"{spec.host}:{spec.monitoring_port}"
+            text = f"port_monitoring: cannot listen on {at}: {error.strerror}. Give another port, or none"
+            send_event({"event": "failed", "error": text})
+            return 1
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     if alone:
         loop.add_signal_handler(signal.SIGINT, stopping.set)
-    send_event({"event": "ready", "address": address})
+    send_event(ready)
     await stopping.wait()
     # SIGALRM has no handler: it ends a process that hangs in close().
     signal.alarm(math.ceil(spec.grace_s) + CLOSE_LIMIT_S)

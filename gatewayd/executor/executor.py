@@ -54,7 +54,8 @@ class Executor:
 
     ``requests`` maps an endpoint to the function that answers it; ``metas`` has name, description,
     workspace and py_modules; ``runtime_args`` has name (``<deployment>/rep-0``), workspace, shard_id,
-    shards and replicas, and is empty outside a Flow. With ``tracing``, ``tracer`` and ``tracer_provider`` are
+    shards and replicas, and ``metrics_registry``, Prometheus's registry where there is ``monitoring``, else
+    None. It is empty outside a Flow. With ``tracing``, ``tracer`` and ``tracer_provider`` are
     OpenTelemetry's, and methods get the ``tracing_context`` that their own spans are below; without it these
     are None. ``meter`` is None.
     """
@@ -160,8 +161,17 @@ class Executor:
     def monitor(
         self, name: str | None = None, documentation: str | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """``with self.monitor("x_seconds", "what is timed"):`` times a block where metrics are collected."""
-        return contextlib.nullcontext()
+        """
+        ``with self.monitor("x_seconds", "what is timed"):`` times a block, as the summary ``jina_x_seconds``.
+
+        It does nothing where the executor has no ``monitoring``.
+        """
+        registry = getattr(self.runtime_args, "metrics_registry", None)
+        if registry is None:
+            return contextlib.nullcontext()
+        from gatewayd.executor.metrics import timer
+
+        return timer(registry, self.runtime_args.name, name or "block_seconds", documentation)
 
     def close(self) -> Any:
         """Called once after the last request, before the process ends. May be a coroutine function."""

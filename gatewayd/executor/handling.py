@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
+    from gatewayd.executor.metrics import RequestMetrics
     from gatewayd.executor.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -122,6 +124,7 @@ class _Bound:
     is_coroutine: bool
     queues: Queues[_Waiting] | None = None
     timer: asyncio.TimerHandle | None = None
+    timed: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Handling:
@@ -148,6 +151,11 @@ class Handling:
         self._tracing = tracing
         self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
+        self._metrics: RequestMetrics | None = None
+        if spec.monitoring_port is not None:
+            from gatewayd.executor.metrics import RequestMetrics
+
+            self._metrics = RequestMetrics.of(executor, spec)
         self._bound = {
             endpoint: _Bound(
                 endpoint,
@@ -156,6 +164,7 @@ class Handling:
                 named(function),
                 inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
                 Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
+                timed=nullcontext if self._metrics is None else self._metrics.timer(endpoint),
             )
             for endpoint, function in executor.requests.items()
         }
@@ -200,6 +209,10 @@ class Handling:
         cut = [_Message.cut(message) for message in messages]
         endpoint = HeaderProto.FromString(cut[0].header).exec_endpoint
         bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
+        if self._metrics is not None:
+            # A client's words are no labels.
+            label = endpoint if endpoint in self._bound else DEFAULT
+            done = self._metrics.watching(label, [message.data for message in cut], messages, done)
         if bound is None:
             done(Handled(messages[0]))
             return _nothing_to_cancel
@@ -299,19 +312,21 @@ class Handling:
 
     def _called_in(self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
         """Call a plain method, within its span if it has one."""
-        if span is None or self._tracing is None:
-            return _call(self._executor, bound, documents, keywords)
-        with self._tracing.current(span) as keywords["tracing_context"]:
-            return _call(self._executor, bound, documents, keywords)
+        with bound.timed():
+            if span is None or self._tracing is None:
+                return _call(self._executor, bound, documents, keywords)
+            with self._tracing.current(span) as keywords["tracing_context"]:
+                return _call(self._executor, bound, documents, keywords)
 
     async def _awaited_in(
         self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]
     ) -> Any:
         """As ``_called_in``, for a coroutine method."""
-        if span is None or self._tracing is None:
-            return await _awaited(_call(self._executor, bound, documents, keywords))
-        with self._tracing.current(span) as keywords["tracing_context"]:
-            return await _awaited(_call(self._executor, bound, documents, keywords))
+        with bound.timed():
+            if span is None or self._tracing is None:
+                return await _awaited(_call(self._executor, bound, documents, keywords))
+            with self._tracing.current(span) as keywords["tracing_context"]:
+                return await _awaited(_call(self._executor, bound, documents, keywords))
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         """What ``work`` returns or raises: as a value, for no future takes a StopIteration."""

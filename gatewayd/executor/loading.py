@@ -36,7 +36,7 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None, tracer_provider: Any =
         "shard_id": spec.shard,
         "shards": spec.shards,
         "replicas": spec.replicas,
-        "metrics_registry": None,
+        "metrics_registry": None if spec.monitoring_port is None else _registry(),
         "tracer_provider": tracer_provider,
         "meter_provider": None,
     }
@@ -50,6 +50,13 @@ def load(spec: ExecutorSpec, sent: ByValue | None = None, tracer_provider: Any =
         return created(cls, {**config.uses_with, **sent.uses_with}, given)
     except Exception as error:
         raise LoadError(f"{where(cls)}: {cls.__name__} cannot be created: {error!r}") from error
+
+
+def _registry() -> Any:
+    # Most executors are not measured, and start faster without the library.
+    from gatewayd.executor.metrics import Registry
+
+    return Registry()
 
 
 def received(by_value: str | None, uses: str | None) -> ByValue:

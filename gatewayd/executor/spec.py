@@ -27,8 +27,9 @@ class ExecutorSpec:
     One replica: which executor to load, and where to serve it.
 
     ``shard`` and ``replica`` count from 0. With ``socket`` it is served at this path, and at no port;
-    ``port`` 0 picks a free one. ``max_message_bytes`` is -1 for no limit. ``grace_s`` is how long running
-    calls may take when the process stops.
+    ``port`` 0 picks a free one, and so does ``monitoring_port``, that of its metrics; None is for none.
+    ``max_message_bytes`` is -1 for no limit. ``grace_s`` is how long running calls may take when the process
+    stops.
     """
 
     deployment: str
@@ -43,6 +44,7 @@ class ExecutorSpec:
     base_dir: str = "."
     max_message_bytes: int = -1
     grace_s: float = 1.0
+    monitoring_port: int | None = None
 
     @property
     def route_name(self) -> str:
@@ -76,6 +78,7 @@ class ExecutorSpec:
             port=deployment.ports[index] if index < len(deployment.ports) else 0,
             socket=socket_path(host),
             base_dir=base_dir,
+            monitoring_port=_monitoring_port(deployment, index),
         )
 
     def to_line(self) -> bytes:
@@ -93,6 +96,13 @@ class ExecutorSpec:
             if isinstance(field.default, tuple) and field.name in executor:  # JSON has lists only
                 executor[field.name] = tuple(executor[field.name])
         return cls(executor=ExecutorConfig(**executor), **plain)
+
+
+def _monitoring_port(deployment: DeploymentConfig, index: int) -> int | None:
+    if not deployment.monitoring:
+        return None
+    ports = deployment.monitoring_ports
+    return ports[index] if index < len(ports) else 0
 
 
 def _plain(value: object) -> object:

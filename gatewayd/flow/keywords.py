@@ -221,6 +221,10 @@ class FlowKeywords(TypedDict, total=False):
     """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
     drain_delay_s: float | None
     """The same as drain_delay."""
+    monitoring: bool | None
+    """Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."""
+    port_monitoring: int | None
+    """That port; 0 for a free one."""
     auth: Mapping[str, Any] | None
     """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
@@ -229,10 +233,8 @@ class FlowKeywords(TypedDict, total=False):
     """Python files imported first."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
-    monitoring: Literal[False] | None
-    """Serve metrics for Prometheus."""
     metrics: Literal[False] | None
-    """Serve metrics for Prometheus."""
+    """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
@@ -508,6 +510,10 @@ class GatewayKeywords(TypedDict, total=False):
     """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
     drain_delay_s: float | None
     """The same as drain_delay."""
+    monitoring: bool | None
+    """Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."""
+    port_monitoring: int | None
+    """That port; 0 for a free one."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway."""
     auth: Mapping[str, Any] | None
@@ -524,12 +530,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Settings of another HTTP server; use the gateway's own keys."""
     reload: Literal[False] | None
     """Reload when files change."""
-    monitoring: Literal[False] | None
-    """Serve metrics for Prometheus."""
     metrics: Literal[False] | None
-    """Serve metrics for Prometheus."""
-    port_monitoring: None
-    """Port of these metrics."""
+    """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
@@ -659,6 +661,10 @@ class JoinerKeywords(TypedDict, total=False):
     """Retries of a failed call; the gateway's if omitted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to it; the gateway's if omitted."""
+    monitoring: bool | None
+    """Measure it, and serve its metrics for Prometheus, those of @monitor among them."""
+    port_monitoring: int | str | Sequence[int] | None
+    """Ports of these metrics, one for each replica; free ones if omitted."""
     idempotent: bool | Mapping[str, bool] | None
     """Whether a request may be sent again after its connection broke."""
     timeout_ready: float | None
@@ -677,12 +683,8 @@ class JoinerKeywords(TypedDict, total=False):
     """gRPC channel arguments of its server."""
     reload: Literal[False] | None
     """Reload when files change."""
-    monitoring: Literal[False] | None
-    """Serve metrics for Prometheus."""
     metrics: Literal[False] | None
-    """Serve metrics for Prometheus."""
-    port_monitoring: None
-    """Port of these metrics."""
+    """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None
@@ -799,6 +801,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """Retries of a failed call; the gateway's if omitted."""
     compression: Literal["none", "gzip", "deflate", "nocompression"] | None
     """Compression of calls to it; the gateway's if omitted."""
+    monitoring: bool | None
+    """Measure it, and serve its metrics for Prometheus, those of @monitor among them."""
+    port_monitoring: int | str | Sequence[int] | None
+    """Ports of these metrics, one for each replica; free ones if omitted."""
     idempotent: bool | Mapping[str, bool] | None
     """Whether a request may be sent again after its connection broke."""
     timeout_ready: float | None
@@ -815,12 +821,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Install the packages it requires."""
     reload: Literal[False] | None
     """Reload when files change."""
-    monitoring: Literal[False] | None
-    """Serve metrics for Prometheus."""
     metrics: Literal[False] | None
-    """Serve metrics for Prometheus."""
-    port_monitoring: None
-    """Port of these metrics."""
+    """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
     """OpenTelemetry collector."""
     metrics_exporter_port: None

@@ -25,18 +25,15 @@ def check_ports(host: str, listeners: Iterable[Listener]) -> None:
                 raise PortTaken("+".join(listener.protocols), host, listener.port, reason)
 
 
-def check_admin_port(gateway: GatewayConfig) -> None:
-    """As ``check_ports``, for the port of the admin site."""
-    if gateway.admin_port:
-        for address in addresses_of(gateway.admin_host):
-            if (reason := bind_error(address, gateway.admin_port)) is not None:
-                raise PortTaken(
-                    "the admin site",
-                    gateway.admin_host,
-                    gateway.admin_port,
-                    reason,
-                    key="gateway.admin_port",
-                )
+def check_operators_ports(gateway: GatewayConfig) -> None:
+    """As ``check_ports``, for the ports of operators."""
+    wanted = [("the admin site", gateway.admin_host, gateway.admin_port, "gateway.admin_port")]
+    if gateway.monitoring:
+        wanted.append(("metrics", gateway.host, gateway.port_monitoring, "gateway.port_monitoring"))
+    for name, host, port, key in wanted:
+        for address in addresses_of(host) if port else ():
+            if port and (reason := bind_error(address, port)) is not None:
+                raise PortTaken(name, host, port, reason, key=key)
 
 
 def bound_sockets(host: str, listener: Listener) -> list[socket.socket]:

@@ -5,27 +5,29 @@ supervisor of the executors, and from the system.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gatewayd import __version__
-from gatewayd.admin.actions import Actions
-from gatewayd.admin.site import METRICS, STATE, AdminSite, answering, warning_for
+from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site, warning_for
 from gatewayd.admin.state import AdminState, admin_state
 from gatewayd.clocks import PortReactor
 from gatewayd.config import FlowConfig
 from gatewayd.health import READY, Health, verdict_of
 from gatewayd.offload import Offload
 from gatewayd.protocols.http.request import GatewayRequest
+from gatewayd.service.executor_metrics import ExecutorMetrics
 from gatewayd.service.readings import read_replicas
 from gatewayd.supervisor.process import ReplicaStatus
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.exposition import exposed
+from gatewayd.telemetry.metrics.gathered import gathered, merged
 from gatewayd.telemetry.metrics.processes import Usage, usage_of
 from gatewayd.telemetry.metrics.reading import Reading
+from gatewayd.telemetry.metrics.reference import reference_families
 
 log = Logger()
 
@@ -52,7 +54,7 @@ class ExecutorProcesses(Protocol):
 
 
 class Administration:
-    """The admin site of a service that serves ``flow``. Reactor thread only."""
+    """The admin site of a service that serves ``flow``, and its port of metrics. Reactor thread only."""
 
     def __init__(
         self, flow: FlowConfig, reactor: PortReactor, gateway: Operated, executors: ExecutorProcesses
@@ -60,29 +62,33 @@ class Administration:
         self._flow = flow
         self._gateway = gateway
         self._executors = executors
-        self._site = AdminSite(flow.gateway, reactor, lambda: gateway.health)
-        self._site.add(METRICS, self._show_metrics, is_public=True)
-        self._site.add(STATE, self._show_state)
-
-    @property
-    def actions(self) -> Actions:
-        """What operators can have done; add to it."""
-        return self._site.actions
-
-    @property
-    def site(self) -> AdminSite:
-        """Where pages can be added."""
-        return self._site
+        self._executor_metrics = ExecutorMetrics(reactor)
+        settings = flow.gateway
+        self.site: AdminSite | None = None
+        self._sites: list[Site] = []
+        if settings.admin_port is not None:
+            self.site = AdminSite(settings, reactor, lambda: gateway.health)
+            self.site.add(METRICS, self._show_metrics, is_public=True)
+            self.site.add(STATE, self._show_state)
+            self._sites.append(self.site)
+        if settings.monitoring:
+            metrics = metrics_site(settings, reactor)
+            # The library's server, which the reference has, answers at every path.
+            for path in ("/", METRICS):
+                metrics.add(path, self._show_metrics, is_public=True)
+            self._sites.append(metrics)
 
     def start(self) -> None:
         """Listen. Raises PortTaken. Blocks while a host name is looked up."""
-        self._site.listen()
+        for site in self._sites:
+            site.listen()
         if (warning := warning_for(self._flow.gateway)) is not None:
             log.warn("{warning}", warning=warning)
 
     async def stop(self) -> None:
         """Stop listening; after what is administered has stopped, so that operators see what it waits for."""
-        await self._site.stop()
+        for site in self._sites:
+            await site.stop()
 
     async def read(self) -> Reading:
         """The figures of all processes of the service, its executors' among them."""
@@ -119,7 +125,11 @@ class Administration:
         async def answer() -> None:
             accept = http_request.text_header("accept") or ""
             reading = await self.read()
-            content_type, body = await self._gateway.offload(exposed, reading, accept)
+            texts, silent = await self._executor_metrics.gather(self._monitored())
+            reading.set(table.SILENT, silent, "executor")
+            gateway = self._flow.gateway
+            name = gateway.name if gateway.monitoring else None
+            content_type, body = await self._gateway.offload(_exposed, reading, accept, texts, name)
             http_request.respond(200, body, content_type)
 
         return _working(http_request, answering(http_request, answer()))
@@ -130,6 +140,22 @@ class Administration:
             http_request.respond(200, state.as_json(), headers=[(b"Cache-Control", b"no-store")])
 
         return _working(http_request, answering(http_request, answer()))
+
+    def _monitored(self) -> list[tuple[str, str]]:
+        """The executors that serve metrics now: their runtime names, and where."""
+        return [
+            (each.runtime_name, each.monitoring)
+            for each in self._executors.states()
+            if each.monitoring is not None
+        ]
+
+
+def _exposed(
+    reading: Reading, accept: str, texts: Sequence[tuple[str, str]], reference_name: str | None
+) -> tuple[bytes, bytes]:
+    """As ``exposed``, with executors' metrics, and the gateway's by the reference's names if it has one."""
+    reference = () if reference_name is None else tuple(reference_families(reading, reference_name))
+    return exposed(reading, accept, merged((*reference, *gathered(texts))))
 
 
 def _working(http_request: GatewayRequest, work: Deferred[None]) -> Deferred[None]:

@@ -91,12 +91,12 @@ class GatewayService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         # Twisted takes the signals over when the reactor starts.
         self._reactor.callWhenRunning(self._stop.take_back)
-        from gatewayd.protocols.binding import check_admin_port, check_ports
+        from gatewayd.protocols.binding import check_operators_ports, check_ports
 
         settings = self._flow.gateway
         try:
             check_ports(settings.host, settings.listeners)
-            check_admin_port(settings)
+            check_operators_ports(settings)
             supervisor = self._supervisor = self._start_executors()
         except ConfigError as error:
             self._refuse(error)
@@ -107,7 +107,7 @@ class GatewayService(Service):
         try:
             gateway = self._gateway = make(supervisor)
             gateway.start()
-            if settings.admin_port is not None:
+            if settings.measures:
                 from gatewayd.service.administration import Administration
 
                 self._administration = Administration(self._flow, self._reactor, gateway, supervisor)

@@ -81,7 +81,12 @@ class ProcessReactor(Protocol):
 
 @attrs.frozen
 class ReplicaStatus:
-    """The state of one replica. ``error`` is why its last process ended or could not start."""
+    """
+    The state of one replica. ``error`` is why its last process ended or could not start.
+
+    ``runtime_name`` is its name in logs and metrics; ``monitoring`` is the ``host:port`` of its metrics, None
+    without.
+    """
 
     deployment: str
     shard: int
@@ -91,6 +96,8 @@ class ReplicaStatus:
     pid: int | None
     restarts: int
     error: str | None
+    runtime_name: str = ""
+    monitoring: str | None = None
 
 
 class SupervisedProcess:
@@ -141,6 +148,7 @@ class SupervisedProcess:
         self._on_report = on_report
         self._process: _ProcessEvents | None = None
         self._address: str | None = None
+        self.monitoring: str | None = None  # where it serves its metrics now
         self._timer: DelayedCall | None = None  # the deadline, the delay, or the end of the grace
         self._has_exited = False
         self._ready_at_s = 0.0
@@ -197,6 +205,7 @@ class SupervisedProcess:
             self._ready_at_s = self._reactor.seconds()
             self._is_up = True
             self._address = event.get("address")
+            self.monitoring = event.get("monitoring")
             if self._address is not None:
                 log.info("{replica} serves at {address}", replica=self.name, address=self._address)
             self._on_up(self._address or "")
@@ -205,7 +214,7 @@ class SupervisedProcess:
         """The process has exited; its last output, even its "ready", may still be in the pipes."""
         self._has_exited = True
         self._set_timer(None)
-        self._address = None
+        self._address = self.monitoring = None
         if self._is_up:
             self._is_up = False
             self._on_down()
@@ -316,6 +325,8 @@ class ReplicaProcess(SupervisedProcess):
             self.pid,
             self.restarts,
             self.error,
+            self._spec.runtime_name,
+            self.monitoring,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 
 from twisted.internet.defer import CancelledError
@@ -52,9 +51,4 @@ def outcome_of(error: BaseException) -> str:
     """The word for a request that failed with ``error``."""
     if isinstance(error, WithheldNetworkError) and error.codes == _LATE:
         return _WORDS[DeadlineExceeded]
-    return _of_class(type(error))
-
-
-@lru_cache(maxsize=256)
-def _of_class(kind: type[BaseException]) -> str:
-    return next(_WORDS[base] for base in kind.__mro__ if base in _WORDS)
+    return next(_WORDS[base] for base in type(error).__mro__ if base in _WORDS)

@@ -4,6 +4,7 @@ The figures of one or several processes at one moment, as plain values that can 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -14,8 +15,9 @@ from gatewayd.telemetry.metrics.table import BY_NAME, Metric
 
 Labels = tuple[str, ...]
 
-# OpenMetrics allows 128 characters for the labels of an exemplar, with their names.
-_LONGEST_ID: Final = 100
+# Ids of clients that can be exemplars: OpenMetrics allows 128 characters for the labels of one, with their
+# names, and its parsers differ about those that have to be escaped.
+_SHOWABLE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,100}")
 
 
 @attrs.frozen
@@ -77,7 +79,7 @@ class Histogram:
         exemplars = tuple(
             (at, found[0], found[1])
             for at, found in enumerate(self.exemplars)
-            if found is not None and len(found[0]) <= _LONGEST_ID
+            if found is not None and _SHOWABLE_ID.fullmatch(found[0])
         )
         return HistogramValue(tuple(self.counts), self.total, exemplars)
 

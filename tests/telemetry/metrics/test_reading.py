@@ -59,7 +59,8 @@ def test_a_reading_arrives_in_another_process():
     arrived = Reading.from_json(json.loads(json.dumps(reading.as_json())))
 
     assert dict(arrived) == dict(reading)
-    # A long id does not fit into an exemplar.
+    # Long ids, and those with other characters, are none.
+    histogram.exemplars[9] = ('a"b', 0.6)
     assert histogram.value().exemplars == ((7, "r1", 0.2),)
 
 
