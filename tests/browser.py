@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -93,6 +94,17 @@ class Browser:
                 "Runtime.evaluate", expression="new Promise(requestAnimationFrame)", awaitPromise=True
             )
         return value
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Show the page in a window of this size, in CSS pixels, and in light or dark colours."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.command("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.command("Emulation.setEmulatedMedia", features=[scheme])
+
+    def picture(self) -> bytes:
+        """What the window shows, as PNG."""
+        return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
 
     def click(self, selector: str) -> None:
         """Click the first element of a CSS selector as soon as it is there."""

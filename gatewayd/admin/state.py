@@ -16,6 +16,7 @@ import orjson
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.health import READY, Health, Phase, Reason, verdict_of
+from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import HistogramValue, Reading
 from gatewayd.telemetry.metrics.table import Metric
@@ -37,7 +38,7 @@ class ReplicaProcess(Protocol):
     @property
     def pid(self) -> int | None: ...
     @property
-    def error(self) -> str | None: ...
+    def last_words(self) -> str | None: ...
 
 
 @attrs.frozen
@@ -56,7 +57,8 @@ class DeploymentState:
     """
     A Deployment with its place in the graph, and what waits and works there; its shards together.
 
-    ``retries`` are by gRPC status, ``events`` the pool's other decisions. Heads of shards are of their own.
+    ``errors`` are answered requests for which it raised, ``retries`` are by gRPC status, ``events`` the
+    pool's other decisions. Heads of shards are of their own.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DeploymentState:
     queued: int
     in_flight: int
     attempts: int
+    errors: int
     retries: Mapping[str, int]
     events: Mapping[str, int]
     times: Times | None
@@ -78,7 +81,7 @@ class ReplicaState:
     A replica. ``replica`` is its number, or the address of one that runs elsewhere.
 
     What is of a process (``state``, ``pid``, ``restarts``, ``memory_bytes``, ``cpu_s``) is None then; so is
-    ``connected`` where no worker has told. ``error`` is why its last process ended.
+    ``connected`` where no worker has told. ``last_words`` are why its last process ended.
     """
 
     deployment: str
@@ -93,7 +96,7 @@ class ReplicaState:
     restarts: int | None = None
     memory_bytes: int | None = None
     cpu_s: float | None = None
-    error: str | None = None
+    last_words: str | None = None
 
 
 @attrs.frozen
@@ -153,6 +156,7 @@ class AdminState:
     processes: tuple[ProcessState, ...]
     ports: tuple[PortState, ...]
     limits: tuple[LimitState, ...]
+    failures: tuple[FailedRequest, ...]
 
     def as_json(self) -> bytes:
         """As /api/state answers it: maps of the fields."""
@@ -166,8 +170,13 @@ def admin_state(
     reading: Reading,
     replicas: Iterable[ReplicaProcess],
     processes: Mapping[str, int],
+    failures: Iterable[FailedRequest] = (),
 ) -> AdminState:
-    """The state of a gateway that serves ``flow``; ``processes`` are its own, by the names in ``reading``."""
+    """
+    The state of a gateway that serves ``flow``.
+
+    ``processes`` are its own, by the names in ``reading``, ``failures`` the requests that failed last.
+    """
     verdict = verdict_of(READY, health)
     return AdminState(
         version=version,
@@ -185,6 +194,7 @@ def admin_state(
             for protocols, port in reading.of(table.CONNECTIONS)
         ),
         limits=tuple(_limits(reading)),
+        failures=tuple(failures),
     )
 
 
@@ -217,6 +227,7 @@ def _deployments(flow: FlowConfig, reading: Reading) -> Iterable[DeploymentState
                 queued=int(_of_part(reading, table.QUEUED, each.name)),
                 in_flight=int(_of_part(reading, table.IN_FLIGHT, each.name)),
                 attempts=int(_of_part(reading, table.ATTEMPTS, each.name)),
+                errors=int(reading.number(table.CALL_ERRORS, each.name)),
                 retries=_by_word(reading, table.RETRIES, each.name),
                 events=_by_word(reading, table.EVENTS, each.name),
                 times=None if times is None else _times(table.CALL_SECONDS, times),
@@ -260,7 +271,7 @@ def _replicas(reading: Reading, processes: Iterable[ReplicaProcess]) -> Iterable
             restarts=int(reading.number(table.REPLICA_RESTARTS, *labels)),
             memory_bytes=int(reading.number(table.REPLICA_MEMORY, *labels)) if labels in memory else None,
             cpu_s=reading.number(table.REPLICA_CPU, *labels) if labels in cpu else None,
-            error=process.error,
+            last_words=process.last_words,
         )
 
 

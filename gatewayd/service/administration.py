@@ -5,13 +5,14 @@ supervisor of the executors, and from the system.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gatewayd import __version__
+from gatewayd.admin.dashboard import HEADERS, PageFile, dashboard
 from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site, warning_for
 from gatewayd.admin.state import AdminState, admin_state
 from gatewayd.clocks import PortReactor
@@ -22,6 +23,7 @@ from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.service.executor_metrics import ExecutorMetrics
 from gatewayd.service.readings import read_replicas
 from gatewayd.supervisor.process import ReplicaStatus
+from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.exposition import exposed
 from gatewayd.telemetry.metrics.gathered import gathered, merged
@@ -42,6 +44,11 @@ class Operated(Protocol):
     @property
     def processes(self) -> Mapping[str, int]:
         """Its processes by the names that their figures have."""
+        ...
+
+    @property
+    def failures(self) -> tuple[FailedRequest, ...]:
+        """The requests that failed last, as of the last ``read``."""
         ...
 
     def read(self) -> Deferred[Reading]: ...
@@ -70,6 +77,8 @@ class Administration:
             self.site = AdminSite(settings, reactor, lambda: gateway.health)
             self.site.add(METRICS, self._show_metrics, is_public=True)
             self.site.add(STATE, self._show_state)
+            for file in dashboard(flow.name or settings.name):
+                self.site.add(file.path, _shows(file))
             self._sites.append(self.site)
         if settings.monitoring:
             metrics = metrics_site(settings, reactor)
@@ -118,7 +127,13 @@ class Administration:
         reading = await self.read()
         gateway = self._gateway
         return admin_state(
-            __version__, self._flow, gateway.health, reading, self._executors.states(), gateway.processes
+            __version__,
+            self._flow,
+            gateway.health,
+            reading,
+            self._executors.states(),
+            gateway.processes,
+            gateway.failures,
         )
 
     def _show_metrics(self, http_request: GatewayRequest) -> Deferred[None]:
@@ -148,6 +163,10 @@ class Administration:
             for each in self._executors.states()
             if each.monitoring is not None
         ]
+
+
+def _shows(file: PageFile) -> Callable[[GatewayRequest], None]:
+    return lambda http_request: http_request.respond(200, file.body, file.content_type, HEADERS)
 
 
 def _exposed(

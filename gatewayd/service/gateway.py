@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,7 @@ from gatewayd.service.executors import Executors
 from gatewayd.service.readings import read_bridge, read_pool, read_ports
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
+from gatewayd.telemetry.failures import FailedRequest, Failures
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.lag import ReactorLag
 from gatewayd.telemetry.metrics.reading import Reading
@@ -147,6 +149,9 @@ class GatewayServer:
             )
             self._lag = ReactorLag(reactor)
         self._observers = [*observers, *(() if self._requests is None else (self._requests,))]
+        self._failures = Failures(time.time)
+        if flow.gateway.admin_port is not None:
+            self._observers.append(self._failures)
 
     @property
     def health(self) -> Health:
@@ -162,6 +167,11 @@ class GatewayServer:
     def processes(self) -> Mapping[str, int]:
         """Its own, by the name that its figures have."""
         return {self._name: os.getpid()}
+
+    @property
+    def failures(self) -> tuple[FailedRequest, ...]:
+        """The requests that failed last, where there is an admin site to show them."""
+        return self._failures.last
 
     def read(self) -> Deferred[Reading]:
         """The figures of this process now, if it measures anything; after ``start``."""

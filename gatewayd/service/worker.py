@@ -174,7 +174,9 @@ class Worker:
                 self._whole = message
             case messages.Measure(number):
                 self._gateway.read().addCallback(
-                    lambda reading: self._reports.send(messages.Measured(number, reading.as_json()))
+                    lambda reading: self._reports.send(
+                        messages.Measured(number, reading.as_json(), self._gateway.failures)
+                    )
                 )
             case _:
                 raise ValueError(f"the master sends {message!r}")

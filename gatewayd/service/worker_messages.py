@@ -19,6 +19,7 @@ import attrs
 
 from gatewayd.config import FlowConfig
 from gatewayd.protocols.port import PortReport
+from gatewayd.telemetry.failures import FailedRequest
 
 T = TypeVar("T")
 
@@ -100,10 +101,14 @@ class Measure:
 
 @attrs.frozen
 class Measured:
-    """The figures of the worker, as ``telemetry.metrics.reading`` has them in JSON."""
+    """
+    The figures of the worker, as ``telemetry.metrics.reading`` has them in JSON, and its requests that failed
+    last.
+    """
 
     number: int
     reading: Mapping[str, Any] = attrs.field(repr=False)
+    failures: tuple[FailedRequest, ...] = ()
 
 
 @attrs.frozen
@@ -199,6 +204,8 @@ def from_event(event: Mapping[str, Any]) -> Any:
             fields["replicas"] = tuple(ReplicaAddress(**each) for each in fields["replicas"])
         elif cls is ReplicaUp:
             fields["replica"] = ReplicaAddress(**fields["replica"])
+        elif cls is Measured:
+            fields["failures"] = tuple(map(FailedRequest.from_json, fields["failures"]))
         elif cls is Connected:
             fields["parts"] = tuple(Part(**each) for each in fields["parts"])
         elif cls is Listening:

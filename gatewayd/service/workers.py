@@ -40,6 +40,7 @@ from gatewayd.service.executors import Executors
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
+from gatewayd.telemetry.failures import FailedRequest, last_of
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
 from gatewayd.waiters import Waiters
@@ -186,6 +187,11 @@ class Workers:
         """The master and its workers, by the names that their figures have."""
         running = {worker.name: worker.process.pid for worker in self._everyone()}
         return {"master": os.getpid(), **{name: pid for name, pid in running.items() if pid is not None}}
+
+    @property
+    def failures(self) -> tuple[FailedRequest, ...]:
+        """The requests that failed last, as far as the workers have told."""
+        return last_of(worker.failures for worker in self._everyone())
 
     def read(self) -> Deferred[Reading]:
         """The figures of all workers now. One that doesn't answer soon is left out, and counted as that."""
@@ -491,6 +497,7 @@ class _Worker:
         self._serves = False
         self.connected: tuple[messages.Part, ...] = ()
         self.last_reading: Reading | None = None
+        self.failures: tuple[FailedRequest, ...] = ()  # those of a process that has ended, too
 
     @property
     def status(self) -> WorkerStatus:
@@ -523,7 +530,8 @@ class _Worker:
                 self._master.serves()
             case messages.Connected(parts):
                 self.connected = parts
-            case messages.Measured(number, found):
+            case messages.Measured(number, found, failures):
+                self.failures = failures
                 self._master.measured(self, number, Reading.from_json(found))
             case messages.Failed(_, error):
                 self._cannot_serve(error)

@@ -82,7 +82,8 @@ class ProcessReactor(Protocol):
 @attrs.frozen
 class ReplicaStatus:
     """
-    The state of one replica. ``error`` is why its last process ended or could not start.
+    The state of one replica. ``error`` is why it does not serve; ``last_words`` are why its last process
+    ended or could not start, also when a next one serves.
 
     ``runtime_name`` is its name in logs and metrics; ``monitoring`` is the ``host:port`` of its metrics, None
     without.
@@ -98,6 +99,7 @@ class ReplicaStatus:
     error: str | None
     runtime_name: str = ""
     monitoring: str | None = None
+    last_words: str | None = None
 
 
 class SupervisedProcess:
@@ -132,7 +134,8 @@ class SupervisedProcess:
         self.name = name
         self.state: ProcessState = "stopped"
         self.restarts = 0
-        self.error: str | None = None  # why the last process ended or could not start
+        self.error: str | None = None  # why the last process ended or could not start; None while one serves
+        self.last_words: str | None = None  # the same, kept
         self._reactor = reactor
         self._arguments = [sys.executable, *arguments]
         self._first_line = first_line
@@ -259,6 +262,7 @@ class SupervisedProcess:
     def _schedule_restart(self, what: str, cause: str) -> None:
         self._failures += 1
         self.state = "waiting"
+        self.last_words = self.error
         delay_s = self._backoff.delay_s(self._failures, self._dice())
         last = self.error.strip().rpartition("\n")[2] if self.error else ""
         log.error(
@@ -327,6 +331,7 @@ class ReplicaProcess(SupervisedProcess):
             self.error,
             self._spec.runtime_name,
             self.monitoring,
+            self.last_words,
         )
 
 

@@ -51,6 +51,7 @@ class RequestMetrics:
         self._looked_s = -_LOOK_S
         self._series: dict[tuple[str, str], _Series] = {}
         self._calls = {name: Histogram(table.CALL_SECONDS) for name in deployments}
+        self._errors = dict.fromkeys(self._calls, 0)
         self._begun = 0
         self._ended = 0
 
@@ -83,6 +84,8 @@ class RequestMetrics:
                     call_s = route.end_time - route.start_time
                     calls.counts[bisect_left(calls.bounds, call_s)] += 1
                     calls.total += call_s
+                    if route.status:
+                        self._errors[route.executor] += 1
         seconds = series.seconds
         at = bisect_left(seconds.bounds, took_s)
         seconds.counts[at] += 1
@@ -104,6 +107,7 @@ class RequestMetrics:
             reading.set(table.RESPONSE_BYTES, series.answered.value(), *labels)
         for name, calls in self._calls.items():
             reading.set(table.CALL_SECONDS, calls.value(), name)
+            reading.set(table.CALL_ERRORS, self._errors[name], name)
 
     def _series_of(self, exchange: Exchange) -> _Series:
         endpoint = exchange.request.endpoint

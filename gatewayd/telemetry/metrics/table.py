@@ -80,6 +80,10 @@ CALL_SECONDS: Final = Metric(
     "Time in which an executor's part of an answered request was done, with waiting and retries.",
     ("deployment",), _SECONDS,
 )  # fmt: skip
+CALL_ERRORS: Final = Metric(
+    "gatewayd_deployment_errors", "counter", "Answered requests for which the executor raised.",
+    ("deployment",),
+)  # fmt: skip
 QUEUED: Final = Metric(
     "gatewayd_deployment_queued", "gauge", "Calls that wait for a slot or a connection.", _PART
 )
