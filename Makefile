@@ -11,7 +11,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: pictures run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -92,6 +92,9 @@ types: $(VENV)/.dev  ## gatewayd, and what its types are to those who use it: wi
 	$(BIN)/mypy tools examples/typed
 	$(BIN)/python -m pytest -q tests/test_types.py
 	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls examples
+
+pictures: $(VENV)/.test  ## the pictures of the guide that show running gateways, made anew (needs Chromium)
+	GATEWAYD_PICTURES=docs/images $(BIN)/python -m pytest -q tests/admin/test_dashboard.py -k picture
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; its links are checked
 	$(BIN)/python docs/tools/generate.py

@@ -126,7 +126,7 @@ def test_it_shows_the_graph_and_loads_nothing_from_elsewhere(browser: Browser, s
     browser.open(serving.site)
     browser.until("document.querySelectorAll('#graph [data-node]').length === 4")
     browser.until(f"{edge('encoder')} === 'ok' && {edge('ranker')} === 'ok'")
-    browser.until("/[1-9].*\\/s/.test(document.querySelector('[data-rate=ranker]').textContent)")
+    browser.until("/[1-9].*\\/s/.test(document.querySelector('[data-rate=ranker]')?.textContent)")
 
     assert browser.evaluate("document.querySelector('#flow').textContent") == "pictures"
     assert browser.evaluate("document.querySelector('#phase').textContent") == "ready"
@@ -159,7 +159,7 @@ def test_it_tells_why_the_last_request_failed_as_text(browser: Browser, serving:
     serving.post("bad")
     browser.open(serving.site)
 
-    browser.until("document.querySelector('#failures').innerText.includes('<b>the index</b> is not loaded')")
+    browser.until("document.querySelector('#failures')?.innerText.includes('<b>the index</b> is not loaded')")
     assert "executor_error" in browser.evaluate("document.querySelector('#failures').innerText")
 
 
