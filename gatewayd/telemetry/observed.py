@@ -14,9 +14,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.access.guard import Engine
+from gatewayd.bounded_log import BoundedLogger
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.journey import Journey
 from gatewayd.messages.request import Request, Response
+
+log = BoundedLogger()
 
 
 class Exchange:
@@ -50,7 +53,7 @@ class Exchange:
 
 
 class Observer(Protocol):
-    """Is told of requests on the reactor thread. Must not raise, nor wait."""
+    """Is told of requests on the reactor thread, and must not wait. What it raises is logged as a bug."""
 
     def began(self, exchange: Exchange) -> None:
         """A request has been decoded, and is dispatched next."""
@@ -74,8 +77,11 @@ class Observed:
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         exchange = Exchange(self._protocol, request, self._seconds())
-        for observer in self._observers:
-            observer.began(exchange)
+        try:
+            for observer in self._observers:
+                observer.began(exchange)
+        except Exception:
+            self._log_bug(exchange)
         return self._engine.dispatch(exchange.request, timeout_s=timeout_s).addBoth(self._ended, exchange)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
@@ -88,6 +94,13 @@ class Observed:
             exchange.error = result.value
         else:
             exchange.response = result
-        for observer in self._observers:
-            observer.ended(exchange)
+        try:
+            for observer in self._observers:
+                observer.ended(exchange)
+        except Exception:
+            self._log_bug(exchange)
         return result
+
+    def _log_bug(self, exchange: Exchange) -> None:
+        """Whoever watches requests must not cost a client its answer."""
+        log.failure("request {request_id} cannot be observed", request_id=exchange.request.request_id)

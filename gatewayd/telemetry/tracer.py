@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError
 
 from gatewayd.messages.journey import Journey, Trace, Visit
@@ -128,5 +129,8 @@ def _outcome(exchange: Exchange) -> Outcome:
     response = exchange.response
     if response is None or not response.status:
         return Outcome("answered")
-    raised = StatusProto.FromString(response.status)
+    try:
+        raised = StatusProto.FromString(response.status)
+    except DecodeError:
+        return Outcome("raised")
     return Outcome("raised", raised.exception.name, raised.description[:_LONGEST_TEXT])

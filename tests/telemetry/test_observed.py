@@ -101,3 +101,18 @@ def test_all_who_follow_a_request_get_the_same_journey(clock):
     assert request.journey is not None
     assert {id(each) for each in one.journeys + other.journeys} == {id(request.journey)}
     assert REQUEST.journey is None
+
+
+@pytest.mark.parametrize("moment", ["began", "ended"])
+def test_a_bug_of_an_observer_costs_no_answer(clock, caught_failures, moment):
+    def fail(exchange):
+        raise KeyError("a bug")
+
+    engine, one = Engine(), Watching()
+    setattr(one, moment, fail)
+    answer = Observed(engine, "http", [one], clock.seconds).dispatch(REQUEST)
+    engine.answer.callback(RESPONSE)
+
+    assert answer.result is RESPONSE
+    assert [failure.type for failure in caught_failures] == [KeyError]
+    caught_failures.clear()
