@@ -40,7 +40,13 @@ def flow(folder: Path) -> dict[str, Any]:
     rec = {"py_modules": [EXECUTORS], "needs": "gateway"}
     return {
         "x-notes": {"password": f"{SECRET}-x"},
-        "with": {"env": {"FLOW_TOKEN": f"{SECRET}-flow", "JINA_HUBBLE_REGISTRY": URL}},
+        "with": {
+            "env": {"FLOW_TOKEN": f"{SECRET}-flow", "JINA_HUBBLE_REGISTRY": URL},
+            # Nobody listens there: what cannot be sent is told of, without its headers.
+            "tracing": True,
+            "traces_exporter_port": 1,
+            "traces_exporter_headers": {"authorization": f"{SECRET}-collector"},
+        },
         "gateway": {
             "env": {"GATEWAY_TOKEN": f"{SECRET}-gateway"},
             "uses": "Passes",

@@ -103,11 +103,12 @@ class GatewayConfig:
     executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
     to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
-    ``custom`` is a class whose routes are served beside the gateway's own. ``traces_sample`` is the share of
-    the requests that are traced with ``tracing``, of those that are not part of a trace already. ``record``
-    says which requests are recorded, and where. An ``admin_port`` of None is no admin site; ``admin_keys``
-    are digests of keys by their owners, as those of ``auth``. For ``drain_delay_s`` a gateway that stops is
-    not ready, and serves on. With ``monitoring`` there are metrics at ``port_monitoring``, 0 for a free port.
+    ``custom`` is a class whose routes are served beside the gateway's own. With ``tracing``, a share of the
+    requests that are not part of a trace is traced, ``traces_sample``; none is part of one without
+    ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
+    is no admin site; ``admin_keys`` are digests of keys by their owners, as those of ``auth``. For
+    ``drain_delay_s`` a gateway that stops is not ready, and serves on. With ``monitoring`` there are metrics
+    at ``port_monitoring``, 0 for a free port.
     """
 
     name: str = "gateway"
@@ -193,6 +194,7 @@ class GatewayConfig:
     traces_exporter_protocol: OtlpProtocol = "grpc"
     traces_exporter_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     traces_sample: float = 1.0
+    traces_from_clients: bool = True
     record: RecordConfig | None = None
 
     @property

@@ -251,6 +251,8 @@ class FlowKeywords(TypedDict, total=False):
     """Headers, or gRPC metadata, of what is sent to it."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    traces_from_clients: bool | None
+    """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
     entrypoint: Any
@@ -548,6 +550,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Headers, or gRPC metadata, of what is sent to it."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    traces_from_clients: bool | None
+    """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
     log_config: Any
@@ -1045,6 +1049,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Settings of another HTTP server; use the gateway's own keys."""
     traces_sample: float | None
     """The share of requests that are traced, of those whose clients have not begun a trace."""
+    traces_from_clients: bool | None
+    """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
     graph_description: Any

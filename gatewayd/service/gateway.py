@@ -300,7 +300,14 @@ class GatewayServer:
         settings = self.flow.gateway
         instance = f"{settings.name}/{socket.gethostname()}/{os.getpid()}"
         self._traces = SpanExport(collector, settings.name, instance, self.flow.name)
-        self._observers.append(Tracer(settings.traces_sample, self._traces.export, self._reactor.seconds))
+        self._observers.append(
+            Tracer(
+                settings.traces_sample,
+                self._traces.export,
+                self._reactor.seconds,
+                from_clients=settings.traces_from_clients,
+            )
+        )
 
     def _record(self, config: RecordConfig) -> None:
         from gatewayd.telemetry.recorder import Recorder

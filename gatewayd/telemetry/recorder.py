@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +40,7 @@ _MOST_WAITING_BYTES: Final = 16 << 20
 # What one job writes, so that a stop waits for no more.
 _JOB_BYTES: Final = 1 << 20
 _LONGEST_ERROR: Final = 500
+_PIECE_BYTES: Final = 1 << 16
 # A disk that is full, or a folder that has gone: it is tried again after so many seconds.
 _PAUSE_S: Final = 10.0
 # How long a stop waits for what has not been written.
@@ -159,7 +161,10 @@ class Recorder:
         if isinstance(result, Failure):
             self._failed(result, count)
         else:
-            self.written += count
+            assert isinstance(result, int)
+            self.written += result
+            if result < count:
+                self._drop(count - result, "their documents cannot be read, and so not redacted")
         self._write()
 
     def _failed(self, failure: Failure, count: int) -> None:
@@ -194,15 +199,23 @@ class RecordFile:
         self._descriptor: int | None = None
         self._size = 0
 
-    def write(self, entries: Sequence[_Entry]) -> None:
-        """Append the entries. Raises OSError."""
-        lines = [self._recorded(entry).to_line() for entry in entries]
+    def write(self, entries: Sequence[_Entry]) -> int:
+        """
+        Append the entries, but for those that would have to be redacted and cannot be read.
+
+        Returns how many were written. Raises OSError.
+        """
+        lines = []
+        for entry in entries:
+            with contextlib.suppress(DecodeError):
+                lines.append(self._recorded(entry).to_line())
         try:
             for line in lines:
                 self._append(line)
         except OSError:
             self._close()
             raise
+        return len(lines)
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is not None and self._size + len(line) > self._config.max_bytes:
@@ -219,17 +232,24 @@ class RecordFile:
 
     def _open(self) -> None:
         # It holds documents: for its owner alone.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        self._size = _end_of_lines(self._descriptor)
+        os.ftruncate(self._descriptor, self._size)
         if not self._size:
             self._put(Heading(self._flow, time.time(), self._config.redact).to_line())
 
     def _put(self, line: bytes) -> None:
         assert self._descriptor is not None
         left = memoryview(line)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            # Half a line would spoil the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
+            raise
         self._size += len(line)
 
     def _close(self) -> None:
@@ -257,6 +277,18 @@ class RecordFile:
             response,
             error,
         )
+
+
+def _end_of_lines(descriptor: int) -> int:
+    """Where the last whole line of a file ends; a gateway that was killed leaves half of one."""
+    end = os.fstat(descriptor).st_size
+    while end:
+        begin = max(0, end - _PIECE_BYTES)
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
 
 
 def _outcome(exchange: Exchange) -> tuple[Outcome, str | None]:

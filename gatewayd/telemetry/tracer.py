@@ -32,8 +32,9 @@ class Tracer:
     """
     Gives ``export`` the spans of each request that is traced, when it has ended. Reactor thread only.
 
-    ``sample`` is the share of the requests without a trace of their own that begin one. The clocks are the
-    reactor's and the time of day; ``random_bits`` draws the ids.
+    ``sample`` is the share of the requests without a trace of their own that begin one; with ``from_clients``
+    those that their clients have begun go on. The clocks are the reactor's and the time of day;
+    ``random_bits`` draws the ids.
     """
 
     def __init__(
@@ -42,19 +43,21 @@ class Tracer:
         export: Callable[[Sequence[Span]], object],
         seconds: Callable[[], float],
         *,
+        from_clients: bool = True,
         wall_clock: Callable[[], float] = time.time,
         random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
         self._below = round(sample * (1 << 64))
         self._export = export
         self._seconds = seconds
+        self._from_clients = from_clients
         self._wall_clock = wall_clock
         self._random_bits = random_bits
 
     def began(self, exchange: Exchange) -> None:
         """The request is told where in a trace it is; one that is kept gets a journey."""
         request = exchange.request
-        asked = context_of(request.headers)
+        asked = context_of(request.headers) if self._from_clients else None
         headers = without_context(request.headers)
         if asked is None:
             trace_id = self._random_bits(128) or 1

@@ -164,6 +164,31 @@ def test_a_gateway_that_starts_again_appends(tmp_path: Path) -> None:
     assert len(recording.read()) == 2
 
 
+@pytest.mark.parametrize("half", [b'{"at":', b"x" * 100_000])
+def test_half_a_line_of_a_gateway_that_was_killed_is_taken_away(tmp_path: Path, half: bytes) -> None:
+    recording = Recording(tmp_path)
+    recording.ask()
+    recording.offload.run()
+    with recording.path.open("ab") as file:
+        file.write(half)
+
+    again = Recording(tmp_path)
+    again.ask()
+    again.offload.run()
+
+    assert [each.outcome for each in again.read()] == ["answered", "answered"]
+
+
+def test_documents_that_cannot_be_read_are_not_recorded_where_they_would_be_redacted(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, redact=("text",))
+    recording.ask(attrs.evolve(REQUEST, documents=b"\xff"))
+    recording.ask()
+    recording.offload.run()
+
+    assert (recording.recorder.dropped, recording.recorder.written) == (1, 1)
+    assert len(recording.read()) == 1
+
+
 def test_what_comes_faster_than_it_is_written_is_left_out(tmp_path: Path, lines: list[LogEvent]) -> None:
     recording = Recording(tmp_path)
     large = attrs.evolve(REQUEST, documents=bytes(5 << 20))

@@ -42,7 +42,9 @@ class Engine:
 class Traced:
     """A tracer of an engine. Its ids count from 1; the time of day is 1000 s more than the reactor's."""
 
-    def __init__(self, sample: float = 1.0, bits: Iterator[int] | None = None) -> None:
+    def __init__(
+        self, sample: float = 1.0, bits: Iterator[int] | None = None, *, from_clients: bool = True
+    ) -> None:
         self.clock = Clock()
         self.engine = Engine()
         self.exported: list[list[Span]] = []
@@ -51,6 +53,7 @@ class Traced:
             sample,
             lambda spans: self.exported.append(list(spans)),
             self.clock.seconds,
+            from_clients=from_clients,
             wall_clock=lambda: self.clock.seconds() + 1000,
             random_bits=lambda _: next(drawn),
         )
@@ -135,6 +138,17 @@ def test_a_share_of_none_keeps_what_clients_keep() -> None:
     traced.engine.answer.callback(RESPONSE)
 
     assert len(traced.spans) == 1
+
+
+def test_strangers_do_not_decide_what_is_kept() -> None:
+    traced = Traced(0.0, from_clients=False)
+    traced.ask(parent(), ("tracestate", "rojo=1"))
+    traced.engine.answer.callback(RESPONSE)
+
+    context = context_of(traced.engine.request.headers)
+    assert context is not None
+    assert (context.trace_id, context.sampled, context.state) == (1, False, "")
+    assert not traced.exported
 
 
 def test_the_way_through_the_engine() -> None:
