@@ -15,7 +15,9 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from docarray import Document
 
+from gatewayd import Executor, Flow, requests
 from gatewayd.messages.methods import DISCOVERY, SINGLE, STREAM
 from gatewayd.pb import DataRequestProto, EndpointsProto
 from tests.processes import Gateway, external
@@ -275,14 +277,14 @@ def test_the_requests_of_a_batch_are_linked_to_it(flaky: tuple[Flaky, int]) -> N
         finally:
             gateway.stop()
         spans = collector.spans
-        requests = [span for span in spans if span.service == "solo" and span.parent_id in attempts(spans)]
+        handled = [span for span in spans if span.service == "solo" and span.parent_id in attempts(spans)]
         (batch,) = (span for span in spans if "gatewayd.batch_requests" in span.attributes)
         (inside,) = (span for span in spans if span.name == "inside")
 
-    assert {span.trace_id for span in requests} == set(ids)
-    assert {*batch.links} == {span.span_id for span in requests}
-    assert {span.links for span in requests} == {(batch.span_id,)}
-    assert batch.parent_id in {span.span_id for span in requests}
+    assert {span.trace_id for span in handled} == set(ids)
+    assert {*batch.links} == {span.span_id for span in handled}
+    assert {span.links for span in handled} == {(batch.span_id,)}
+    assert batch.parent_id in {span.span_id for span in handled}
     assert batch.attributes["gatewayd.batch_requests"] == 2
     assert inside.parent_id == batch.span_id
 
@@ -324,3 +326,32 @@ def test_workers_and_the_librarys_server_send_the_same(settings: dict[str, Any])
     assert [sorted(span.name for span in spans) for spans in found] == [
         ["/work", "/work", "attempt", "inside", "solo"]
     ] * len(ids)
+
+
+class Marked(Executor):
+    """Sent by value to its process."""
+
+    @requests(on="/mark")
+    def mark(self, docs, **kwargs):
+        with self.tracer.start_as_current_span("inside"):
+            docs[0].text = self.runtime_args.tracer_provider.resource.attributes["service.name"]
+
+
+def test_a_flow_in_python_is_traced_as_in_the_reference() -> None:
+    with COLLECTORS["grpc"]() as collector:
+        flow = Flow(
+            tracing=True, traces_exporter_host="http://127.0.0.1", traces_exporter_port=collector.port
+        ).add(name="marked", uses=Marked)
+        with flow:
+            (answer,) = flow.post("/mark", Document())
+        spans = collector.spans
+
+    assert answer.text == "marked"
+    assert sorted((span.service, span.name) for span in spans) == [
+        ("gateway", "/mark"),
+        ("gateway", "attempt"),
+        ("gateway", "marked"),
+        ("marked", "/mark"),
+        ("marked", "inside"),
+    ]
+    assert len({span.trace_id for span in spans}) == 1
