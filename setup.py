@@ -52,6 +52,7 @@ setup(
     data_files=[
         ("share/gatewayd/conf", ["conf/gatewayd.service", "conf/flow.yml", "conf/production.yml"]),
         ("share/gatewayd/examples/search", ["examples/search/executors.py"]),
+        ("share/gatewayd/conf", ["conf/gatewayd.socket"]),
     ],
     package_data={"gatewayd": ["py.typed", "assets/*/*"], "gatewayd.pb": ["*.pyi"]},
     # Ranges for those who install us beside other things; what the Makefile installs is in constraints.txt.

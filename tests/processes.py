@@ -61,7 +61,8 @@ class Child:
     """
     One process; what it prints (stdout and stderr together) is kept, and can be waited for.
 
-    ``group``: it has children of its own, which ``kill`` ends too.
+    ``group``: it has children of its own, which ``kill`` ends too. ``pass_fds`` are descriptors that it
+    inherits.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         group: bool = False,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.command = list(command)
         self._lines: list[str] = []
@@ -85,6 +87,7 @@ class Child:
             env=environment() if env is None else dict(env),
             cwd=cwd,
             start_new_session=group,
+            pass_fds=pass_fds,
             text=True,
             errors="replace",
         )

@@ -395,6 +395,17 @@ def _(folder: Path) -> None:
 # -- executors ------------------------------------------------------------------------------------------
 
 
+@row("`log_config` is a file of handlers, of each executor and the gateway")
+def _(folder: Path) -> None:
+    (folder / "log.yml").write_text(
+        "handlers: [StreamHandler, SysLogHandler]\nlevel: ERROR\n"
+        "configs:\n  StreamHandler: {formatter: JsonFormatter}\n  SysLogHandler: {ident: x}\n"
+    )
+    flow = load_flow_text("jtype: Flow\nwith: {log_config: log.yml}\n", base_dir=folder)
+    assert (flow.gateway.log_level, flow.gateway.log_format) == ("error", "json")
+    assert [warning.split(": ")[2] for warning in flow.warnings] == ["SysLogHandler is ignored"]
+
+
 @row("all users may read what an executor has in its workspace")
 def _(folder: Path) -> None:
     made = Path(Executor(workspace=str(folder / "new")).workspace)

@@ -16,6 +16,7 @@ from gatewayd.config import auth_kinds as a
 from gatewayd.config import client_kinds as c
 from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
+from gatewayd.config import log_kinds as g
 from gatewayd.config.kinds import ValueKind
 from gatewayd.config.rates import RATES
 from gatewayd.config.recording import RECORD
@@ -113,9 +114,7 @@ _CONTAINERS: Final = (
     *_not_yet(k.ANYTHING, "Environment variables from Kubernetes secrets.", "env_from_secret"),
 )  # fmt: skip
 _LOGGED: Final = (
-    *_ignored(k.ANYTHING, "Logging is twistd's: see its --logger and --logfile.", "log_config"),
-    *_ignored(k.BOOLEAN, "Logging is twistd's: see its --logger and --logfile.",
-              "quiet", "quiet_error", default=False),
+    *_ignored(k.BOOLEAN, "The log is the gateway's: see log_level.", "quiet", "quiet_error", default=False),
 )  # fmt: skip
 
 FLOW: Final = Section("with", (
@@ -286,6 +285,13 @@ GATEWAY: Final = Section("gateway", (
         "Take up the traces that clients have begun; if not, each request begins one of its own.",
         in_production=False),
     Key("record", RECORD, None, "A file in which requests and answers are recorded, for gatewayd replay."),
+    Key("log_level", g.LEVEL, None,
+        "Least level of what is logged; info, or JINA_LOG_LEVEL, if omitted (warn for a Flow in Python)."),
+    Key("log_levels", g.LEVELS, None,
+        "Levels that differ, by namespace: gatewayd.pool, or executor.NAME for what an executor writes."),
+    Key("log_format", k.choice("text", "json"), "text", "Lines of the log for people, or JSON."),
+    Key("log_config", g.CONFIG, None,
+        "The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."),
     *_LOGGED,
     *_CONTAINERS,
     *_ignored(k.ANYTHING, "Made from the executors of the Flow.", "graph_description", "graph_conditions",
@@ -420,6 +426,7 @@ EXECUTOR: Final = Section("executor", (
     *_not_yet(f.OPTIONS, "gRPC channel arguments of its server.", "grpc_server_options"),
     Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
     *_OBSERVED,
+    *_ignored(k.ANYTHING, "Executors write to the gateway's log: see log_levels there.", "log_config"),
     *_LOGGED,
     *_CONTAINERS,
     *_ignored(k.ANYTHING, "Processes are started in one way only.", "runtime_cls", "timeout_ctrl",

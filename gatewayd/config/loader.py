@@ -22,9 +22,10 @@ from gatewayd.config.executors import gateway_class
 from gatewayd.config.files import Folder, read_text
 from gatewayd.config.graph import Entry, connect
 from gatewayd.config.keys import FLOW, GATEWAY, IN_PRODUCTION, POOL, TOP
+from gatewayd.config.log_config import LogConfigError, read_log_config
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
-from gatewayd.config.sections import Layer, Spread, gather, model_arguments, read, read_value, spread
+from gatewayd.config.sections import Given, Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.shares import indivisible
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls.credentials import UnusableTlsFile
@@ -233,7 +234,10 @@ def _gateway(
     asked = layer.pop("auth", None)
     auth = None if asked is None else auth_of(asked)
     named = read({key: layer.pop(key) for key in ("uses", "uses_with", "py_modules") if key in layer})
+    log_config = layer.pop("log_config", None)
     fields = _fields(layer)
+    if log_config is not None:
+        fields = {**_logged(log_config, folder), **fields}
     if fields.get("production"):
         fields = {**IN_PRODUCTION, **fields}
     fields["env"] = {**env, **fields.get("env", {})}
@@ -251,6 +255,22 @@ def _gateway(
     if "*" in gateway.cors and "allowed_origins" in layer:
         layer["cors"].place.warn("admits pages of all origins, so that allowed_origins refuses none of them")
     return gateway
+
+
+def _logged(given: Given, folder: Folder) -> dict[str, Any]:
+    """The fields that the reference's ``log_config`` gives."""
+    value = read_value(given)
+    if value is ...:
+        return {}
+    try:
+        found = read_log_config(value, folder.path)
+    except LogConfigError as error:
+        given.place.refuse(str(error))
+        return {}
+    for text in found.ignored:
+        given.place.warn(text)
+    fields = {"log_level": found.level, "log_format": found.log_format}
+    return {name: each for name, each in fields.items() if each is not None}
 
 
 def _absolute_tls_files(fields: dict[str, Any]) -> None:

@@ -81,6 +81,9 @@ class GatewayConfig:
     """
     The gateway of a Flow: where it listens and how it treats requests.
 
+    ``log_level`` and those of ``log_levels``, by namespace, are names of Twisted's; None for what the
+    environment says, or the way of running.
+
     ``timeout_send_s`` limits one call to an executor, None for no limit; ``retries`` is the number of retries
     after a first attempt, -1 for automatic. ``prefetch`` limits the requests in flight on one stream, 0 for
     no limit. ``max_buffered_bytes`` limits what all listeners together hold of requests and unsent answers,
@@ -184,6 +187,9 @@ class GatewayConfig:
     monitoring: bool = False
     port_monitoring: int = 0
     drain_delay_s: float = 0.0
+    log_level: str | None = None
+    log_levels: Mapping[str, str] = attrs.field(factory=dict)
+    log_format: str = "text"
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
     auth: AuthConfig | None = None

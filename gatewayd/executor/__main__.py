@@ -1,7 +1,8 @@
 """
 ``python -m gatewayd.executor [name]``: the process of one replica.
 
-It reads one line of JSON (an ``ExecutorSpec``) from standard input, and writes one line of JSON to
+It reads one line of JSON (an ``ExecutorSpec``) from standard input, and later ones that change the level of
+its log; it writes one line of JSON to
 descriptor 3: ``{"event": "ready", "address": ...}`` or ``{"event": "failed", "error": ...}``. It stops
 gracefully on SIGTERM, and when standard input ends, because its supervisor has gone then. What the
 executor prints goes to the supervisor's log. The name is ignored; it is shown by ``ps``.
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gatewayd.executor import group
+from gatewayd.executor.priorities import begin_logging, set_level
 from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.loops import new_event_loop
 
@@ -54,6 +56,9 @@ def main() -> int:
     group.lead()
     group.reset_signals_of_children()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It has log files opened anew, of which there are none here; sent to a whole service it must end nobody.
+    # A handler, because children would inherit that a signal is ignored.
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
         return _run()
     finally:
@@ -62,7 +67,7 @@ def main() -> int:
 
 
 def _run() -> int:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    begin_logging()
     try:
         # Every executor needs these; import them while the supervisor is still starting.
         import gatewayd.executor.loading
@@ -70,18 +75,29 @@ def _run() -> int:
     except Exception:
         _send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
-    line = sys.stdin.buffer.readline()
+    line, rest = _first_line(0)
     # Neither the executor's code nor its child processes may read our pipes or keep them open.
     lifeline, null = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     os.set_inheritable(REPORT_FD, False)
-    threading.Thread(target=_exit_with_supervisor, args=(lifeline,), name="lifeline", daemon=True).start()
     try:
         from gatewayd.executor.devices import gpu_count, take_turns
         from gatewayd.executor.spec import ExecutorSpec
 
         spec = ExecutorSpec.from_line(line)
+        set_level(spec.log_level)
+        # Of the environment, which may be this executor's own, as in the reference.
+        set_level(os.environ.get("JINA_LOG_LEVEL", ""))
+        partial = _obey(rest)
+    except Exception as error:
+        _send_event({"event": "failed", "error": "".join(user_traceback(error))})
+        return 1
+    follower = threading.Thread(
+        target=_follow_supervisor, args=(lifeline, partial), name="lifeline", daemon=True
+    )
+    follower.start()
+    try:
         # Before the executor's code is imported: CUDA reads this once.
         take_turns(os.environ, spec.replica, gpu_count)
         tracing = tracing_of(spec)
@@ -95,15 +111,35 @@ def _run() -> int:
         return runner.run(_serve(executor, spec, _send_event, tracing=tracing))
 
 
-def _exit_with_supervisor(lifeline: int) -> None:
+def _first_line(descriptor: int) -> tuple[bytes, bytes]:
+    """The first line, and what came after it; without a whole line, what there was."""
+    pieces = [os.read(descriptor, 1 << 16)]
+    while pieces[-1] and b"\n" not in pieces[-1]:
+        pieces.append(os.read(descriptor, 1 << 16))
+    line, _, rest = b"".join(pieces).partition(b"\n")
+    return line, rest
+
+
+def _obey(data: bytes) -> bytes:
+    """Do what its lines say. Returns what comes after them."""
+    *lines, partial = data.split(b"\n")
+    for line in lines:
+        set_level(str(json.loads(line).get("log_level")))
+    return partial
+
+
+def _follow_supervisor(lifeline: int, partial: bytes) -> None:
     """
-    Runs in its own thread, because ``__init__`` or a method may block the main one.
+    Do what the lines of the supervisor say, and end when it has gone.
+
+    A line is ``{"log_level": ...}``; ``partial`` is the beginning of one. Runs in its own thread, because
+    ``__init__`` or a method may block the main one.
 
     SIGTERM ends a process that is still loading at once, with its children, and one that serves gracefully.
     One that does neither in time is killed.
     """
-    while os.read(lifeline, 1 << 16):
-        pass
+    while data := os.read(lifeline, 1 << 16):
+        partial = _obey(partial + data)
     _abandoned.set()
     # Nothing handles SIGALRM.
     signal.alarm(CLOSE_LIMIT_S + _ALARM_MARGIN_S)

@@ -29,7 +29,7 @@ class ExecutorSpec:
     ``shard`` and ``replica`` count from 0. With ``socket`` it is served at this path, and at no port;
     ``port`` 0 picks a free one, and so does ``monitoring_port``, that of its metrics; None is for none.
     ``max_message_bytes`` is -1 for no limit. ``grace_s`` is how long running calls may take when the process
-    stops.
+    stops. ``log_level`` is the least level of what it writes to the log, by Twisted's name.
     """
 
     deployment: str
@@ -45,6 +45,7 @@ class ExecutorSpec:
     max_message_bytes: int = -1
     grace_s: float = 1.0
     monitoring_port: int | None = None
+    log_level: str = "info"
 
     @property
     def route_name(self) -> str:

@@ -29,12 +29,10 @@ class FlowKeywords(TypedDict, total=False):
     """Base folder of executors that set none; relative to the current folder."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway and every executor."""
-    log_config: Any
-    """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     quiet_error: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     workspace_id: Any
     """Executors manage one workspace each."""
     suppress_root_logging: bool | None
@@ -255,6 +253,14 @@ class FlowKeywords(TypedDict, total=False):
     """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
+    log_level: Literal["debug", "info", "warn", "error", "critical", "warning", "success"] | None
+    """Least level of what is logged; info, or JINA_LOG_LEVEL, if omitted (warn for a Flow in Python)."""
+    log_levels: Mapping[str, str] | str | None
+    """Levels that differ, by namespace: gatewayd.pool, or executor.NAME for what an executor writes."""
+    log_format: Literal["text", "json"] | None
+    """Lines of the log for people, or JSON."""
+    log_config: str | Mapping[str, Any] | None
+    """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -554,12 +560,18 @@ class GatewayKeywords(TypedDict, total=False):
     """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
-    log_config: Any
-    """Logging is twistd's: see its --logger and --logfile."""
+    log_level: Literal["debug", "info", "warn", "error", "critical", "warning", "success"] | None
+    """Least level of what is logged; info, or JINA_LOG_LEVEL, if omitted (warn for a Flow in Python)."""
+    log_levels: Mapping[str, str] | str | None
+    """Levels that differ, by namespace: gatewayd.pool, or executor.NAME for what an executor writes."""
+    log_format: Literal["text", "json"] | None
+    """Lines of the log for people, or JSON."""
+    log_config: str | Mapping[str, Any] | None
+    """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
     quiet: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     quiet_error: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -704,11 +716,11 @@ class JoinerKeywords(TypedDict, total=False):
     traces_exporter_headers: Mapping[str, str | int | float] | str | None
     """Headers, or gRPC metadata, of what is sent to it."""
     log_config: Any
-    """Logging is twistd's: see its --logger and --logfile."""
+    """Executors write to the gateway's log: see log_levels there."""
     quiet: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     quiet_error: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -841,12 +853,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """How spans are sent to it."""
     traces_exporter_headers: Mapping[str, str | int | float] | str | None
     """Headers, or gRPC metadata, of what is sent to it."""
-    log_config: Any
-    """Logging is twistd's: see its --logger and --logfile."""
     quiet: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     quiet_error: bool | None
-    """Logging is twistd's: see its --logger and --logfile."""
+    """The log is the gateway's: see log_level."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -1053,6 +1063,14 @@ class DeploymentKeywords(TypedDict, total=False):
     """Take up the traces that clients have begun; if not, each request begins one of its own."""
     record: str | Mapping[str, Any] | None
     """A file in which requests and answers are recorded, for gatewayd replay."""
+    log_level: Literal["debug", "info", "warn", "error", "critical", "warning", "success"] | None
+    """Least level of what is logged; info, or JINA_LOG_LEVEL, if omitted (warn for a Flow in Python)."""
+    log_levels: Mapping[str, str] | str | None
+    """Levels that differ, by namespace: gatewayd.pool, or executor.NAME for what an executor writes."""
+    log_format: Literal["text", "json"] | None
+    """Lines of the log for people, or JSON."""
+    log_config: str | Mapping[str, Any] | None
+    """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
     graph_description: Any
     """Made from the executors of the Flow."""
     graph_conditions: Any

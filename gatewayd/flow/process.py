@@ -28,13 +28,6 @@ from gatewayd.executor.spec import BRIEF
 
 # After the grace period, for connections and executors to be closed. By feel.
 _PATIENCE_S: Final = 20.0
-_LEVELS: Final = {
-    "DEBUG": "debug",
-    "INFO": "info",
-    "WARNING": "warn",
-    "ERROR": "error",
-    "CRITICAL": "critical",
-}
 
 Event = Mapping[str, Any]
 
@@ -90,7 +83,6 @@ class RunningGateway:
                 {
                     **message,
                     "parent": os.getpid(),
-                    "log_level": _log_level(),
                     "warns_of_strangers": not _Warned.of_strangers,
                 }
             )
@@ -173,7 +165,3 @@ class RunningGateway:
 def _environment() -> dict[str, str]:
     """This process's, with the modules that it can import importable there."""
     return {BRIEF: "1", **os.environ, "PYTHONPATH": os.pathsep.join(own_path())}
-
-
-def _log_level() -> str:
-    return _LEVELS.get(os.environ.get("JINA_LOG_LEVEL", "WARNING").upper(), "warn")

@@ -3,11 +3,10 @@
 
 It is the service that twistd runs, configured by its parent instead of a command line. One line of JSON comes
 on standard input: ``{"flow": what a Flow file holds, "base_dir": ..., "folders": others that paths may start
-at, "parent": pid, "by_value": {...}, "unset": warnings of variables without a value, "log_level": ...,
-"wait_for_floating": whether a stop waits for all floating calls, "warns_of_strangers": whether the log
-may}``, where ``by_value`` maps ``<index of the
-executor>`` (or ``<index>.uses_before``, or ``gateway``) to the class or object that is sent by value. Reports
-go back as lines of JSON on what was standard output (see ``service.py``).
+at, "parent": pid, "by_value": {...}, "unset": warnings of variables without a value, "wait_for_floating":
+whether a stop waits for all floating calls, "warns_of_strangers": whether the log may}``, where ``by_value``
+maps ``<index of the executor>`` (or ``<index>.uses_before``, or ``gateway``) to the class or object that is
+sent by value. Reports go back as lines of JSON on what was standard output (see ``service.py``).
 
 It lives as long as its parent: when standard input ends, or the parent does, it stops in order. Ctrl-C
 reaches this process as well, but only the parent acts on it.
@@ -27,16 +26,23 @@ from typing import IO, Any
 import attrs
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, textFileLogObserver
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
 from zope.interface import implementer
 
 from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.loader import Sources, read_flow_mapping
 from gatewayd.errors import ConfigError
+from gatewayd.service.logs import Reopening
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
 from gatewayd.supervisor.requirements import check_installed
+from gatewayd.telemetry.logs.forms import as_text, level_of, namespace_of
+from gatewayd.telemetry.logs.observer import Logs, stream_logs
+from gatewayd.telemetry.logs.settings import LogSettings
+
+# What these say of a start that fails, its parent says.
+_REPORTED = ("gatewayd.supervisor.process", "gatewayd.service.service")
 
 
 def main() -> int:
@@ -44,6 +50,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signals = StopSignals((signal.SIGTERM,))
     signals.install()
+    reopening = Reopening()
+    reopening.install()
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what anything here prints is for the terminal
     line = sys.stdin.buffer.readline()
@@ -64,17 +72,31 @@ def main() -> int:
     if order["wait_for_floating"]:
         flow = attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, floating_grace_period_s=None))
     os.environ.update(flow.gateway.env)
-    globalLogBeginner.beginLoggingTo([_observer(order["log_level"], report)], redirectStandardIO=False)
-    return _serve(flow, order, report, signals)
+    logs = stream_logs(sys.stderr, LogSettings.of(flow.gateway, os.environ, default="warn"), os.environ)
+    globalLogBeginner.beginLoggingTo([_observer(logs, report)], redirectStandardIO=False)
+    return _serve(flow, order, report, signals, reopening, logs)
 
 
-def _serve(flow: FlowConfig, order: Mapping[str, Any], report: _Reports, signals: StopSignals) -> int:
+def _serve(
+    flow: FlowConfig,
+    order: Mapping[str, Any],
+    report: _Reports,
+    signals: StopSignals,
+    reopening: Reopening,
+    logs: Logs,
+) -> int:
     parent: int = order["parent"]
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
     service = GatewayService(
-        flow, reactor, on_event=report, signals=signals, warns_of_strangers=order["warns_of_strangers"]
+        flow,
+        reactor,
+        on_event=report,
+        signals=signals,
+        reopening=reopening,
+        logs=logs,
+        warns_of_strangers=order["warns_of_strangers"],
     )
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     service.startService()
@@ -148,24 +170,23 @@ class _Reports:
         self.done = event["event"] == "ready"
 
 
-def _observer(level: str, report: _Reports) -> Any:
+def _observer(logs: Logs, report: _Reports) -> Any:
     """
-    What a user of the Flow sees on standard error: what executors print, and all from ``level`` up.
+    What a user of the Flow sees on standard error: what executors print, and what ``logs`` admits.
 
     Until the Flow is ready, the parent reports failures.
     """
-    text = textFileLogObserver(sys.stderr)
-    least = LogLevel.levelWithName(level)
+    plain = logs.form is as_text
 
     def observe(event: LogEvent) -> None:
-        namespace = event.get("log_namespace")
-        found = event.get("log_level", LogLevel.info)
-        reported_by_parent = namespace in ("gatewayd.supervisor.process", "gatewayd.service.service")
-        if namespace == "gatewayd.supervisor.process" and "line" in event:
-            sys.stderr.write(formatEvent(event) + "\n")
-            sys.stderr.flush()
-        elif found >= least and (report.done or found < LogLevel.error or not reported_by_parent):
-            text(event)
+        failed = event.get("log_level", LogLevel.info) >= LogLevel.error
+        reported_by_parent = event.get("log_namespace") in _REPORTED
+        if plain and "line" in event and "replica" in event:
+            if logs.levels.admits(namespace_of(event), level_of(event)):
+                sys.stderr.write(formatEvent(event) + "\n")
+                sys.stderr.flush()
+        elif report.done or not failed or not reported_by_parent:
+            logs(event)
 
     return observe
 

@@ -80,10 +80,10 @@ class GatewayServer:
     the log had, or would have had, the warning that strangers can use the gateway, and
     ``warns_of_strangers`` whether it may.
 
-    In a worker, ``sockets`` are those that it inherits, for each listener, ``place`` is its own among the
-    workers, and ``announces`` is false: what is said of the ports, the master says. ``observers`` are told
-    of every request, ``on_health`` how the gateway is whenever that may have changed. ``name`` is that of the
-    process in its figures.
+    ``sockets`` are those that the process inherits, for each listener; one that has none binds its port. In a
+    worker, ``place`` is its own among the workers, and ``announces`` is false: what is said of the ports, the
+    master says. ``observers`` are told of every request, ``on_health`` how the gateway is whenever that may
+    have changed. ``name`` is that of the process in its figures.
     """
 
     def __init__(
@@ -208,6 +208,10 @@ class GatewayServer:
         """What there is to say of each listener now, in their order; after ``start``."""
         return [port.report() for port in self._ports]
 
+    def under_way(self) -> int | None:
+        """The requests that are under way, floating calls included; None if that is not known here."""
+        return self._dispatcher.in_flight
+
     def start(self) -> None:
         """
         Listen. Raises ConfigError: the process has to end then.
@@ -262,10 +266,7 @@ class GatewayServer:
             self._access_service.start()
         for index, listener in enumerate(settings.listeners):
             port = make_port(listener, backend)
-            if self._sockets:
-                port.listen(self._sockets[index])
-            else:
-                port.listen()
+            port.listen(self._sockets[index] if self._sockets else ())
             self._ports.append(port)
         self._tell_health()
         if self._announces:
@@ -372,8 +373,11 @@ class GatewayServer:
 
         return known.addErrback(late).addCallback(done)
 
+    def set_log_level(self, level: str, namespace: str) -> None:
+        """Nothing to do: the log of this process has it already."""
+
     def retire(self) -> None:
-        """Another worker takes this one's place: have clients leave, and serve on until ``stop``."""
+        """Another process accepts from its sockets: have clients leave, and serve on until ``stop``."""
         self._is_retired = True
         self._leave()
         for port in self._ports:

@@ -7,12 +7,14 @@ twistd becomes a daemon.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from gatewayd import __version__
 from gatewayd.clocks import ServiceReactor
@@ -20,8 +22,10 @@ from gatewayd.config import FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
 from gatewayd.service.loaded import loading
+from gatewayd.service.logs import Reopening, logs_under_twistd
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
+from gatewayd.service.systemd.environment import Systemd
 from gatewayd.supervisor.requirements import check_installed
 
 log = Logger()
@@ -46,6 +50,9 @@ class Options(usage.Options):
         # From here on a signal ends the process in order, whatever it is doing.
         self.signals = StopSignals()
         self.signals.install()
+        self.reopening = Reopening()
+        self.reopening.install()
+        self.systemd: Systemd
         self.context: dict[str, str] = {}
         self.flow: FlowConfig
 
@@ -71,9 +78,20 @@ class Options(usage.Options):
             self.flow = load_flow(self["config"], context=self.context)
             self.flow.check_conflicts()
             check_installed(self.flow)
+            # Now, before twistd forks: the variables name this process.
+            self.systemd = Systemd.taken_from(os.environ, os.getpid())
         except ConfigError as error:
             print(f"gatewayd: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
+
+
+class TwistdService(GatewayService):
+    """The service as twistd runs it, which asks the application where the log goes."""
+
+    def setServiceParent(self, parent: Any) -> None:
+        if self.logs is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.logs)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
 @loading()
@@ -81,12 +99,23 @@ def makeService(options: Options) -> GatewayService:
     """The service of one Flow, on the reactor that twistd runs."""
     from twisted.internet import reactor
 
+    if options.systemd.watchdog_s is not None:
+        # systemd ends a reactor that hangs with SIGABRT: the log then says where.
+        faulthandler.enable()
     # gRPC reads some of its settings from the environment when it is loaded.
     os.environ.update(options.flow.gateway.env)
     twistd = options.parent
-    return GatewayService(
+    try:
+        logs = None if twistd is None else logs_under_twistd(options.flow.gateway, twistd, os.environ)
+    except OSError as error:
+        print(f"gatewayd: the log cannot be written: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from None
+    return TwistdService(
         options.flow,
         cast(ServiceReactor, reactor),
         signals=options.signals,
+        reopening=options.reopening,
+        logs=logs,
+        systemd=options.systemd,
         daemon=twistd is not None and not twistd["nodaemon"],
     )

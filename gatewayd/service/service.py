@@ -10,8 +10,9 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -22,7 +23,12 @@ from gatewayd.clocks import ServiceReactor
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.loaded import keep_what_was_loaded, loading
+from gatewayd.service.logs import Reopening
 from gatewayd.service.signals import ReactorStop, StopSignals
+from gatewayd.service.systemd.environment import Systemd
+from gatewayd.service.systemd.notifying import Notifier
+from gatewayd.telemetry.logs.observer import Logs
+from gatewayd.waiters import Waiters
 
 if TYPE_CHECKING:
     from gatewayd.service.administration import Administration
@@ -37,6 +43,8 @@ Event = Mapping[str, object]
 
 # Replaces the workers, one by one.
 REPLACING: Final = signal.SIGUSR2
+# For clients that have just connected to a port whose sockets systemd holds. By feel: they may be slow.
+_RETIRING_S: Final = 1.0
 # For executors of a start that was broken off: they have no calls to finish.
 _LOADING_GRACE_S: Final = 2.0
 
@@ -47,7 +55,9 @@ class GatewayService(Service):
 
     A start that fails (a port is taken) is logged, on the terminal with ``-n``, and ends the process with
     code 1. SIGTERM and SIGINT, or those of ``signals``, stop it in order with exit code 0, at any moment.
-    One of several workers serves in processes of its own; SIGUSR2 has them replaced one by one.
+    One of several workers serves in processes of its own; SIGUSR2 has them replaced one by one. SIGUSR1, or
+    ``reopening``, has the files of ``logs`` opened anew. ``systemd`` is told of the state, and may have
+    opened sockets for the ports.
 
     With ``daemon`` the ConfigError itself is raised: twistd's first process waits on the terminal until its
     child has started or raised an Exception.
@@ -69,6 +79,9 @@ class GatewayService(Service):
         *,
         on_event: Callable[[Event], None] | None = None,
         signals: StopSignals | None = None,
+        reopening: Reopening | None = None,
+        logs: Logs | None = None,
+        systemd: Systemd | None = None,
         daemon: bool = False,
         warns_of_strangers: bool = True,
     ) -> None:
@@ -79,23 +92,49 @@ class GatewayService(Service):
         # 0 after an orderly stop.
         self._signals = signals if signals is not None else StopSignals()
         self._signals.install()
+        self._reopening = reopening if reopening is not None else Reopening()
+        self._reopening.install()
+        self.logs = logs
+        self._systemd = systemd if systemd is not None else Systemd()
+        self._notifier = (
+            None
+            if self._systemd.sender is None
+            else Notifier(
+                self._systemd.sender,
+                reactor,
+                watchdog_s=self._systemd.watchdog_s,
+                replicas=self._replicas,
+                under_way=self._under_way,
+            )
+        )
+        self._sockets: Sequence[Sequence[socket.socket]] = ()
+        self._one_failed: Waiters[None] = Waiters()  # a replica that has never served
         self._stop = ReactorStop(self._signals, reactor)
         self._daemon = daemon
         self._warns_of_strangers = warns_of_strangers
         self._gateway: GatewayServer | Workers | None = None
+        self._draining: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
         self._administration: Administration | None = None
 
     @loading()
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
+        if self.logs is not None:
+            self.logs.begin()
+        self._reopening.connect(lambda: self._reactor.callFromThread(self.reopen_logs))
         # Twisted takes the signals over when the reactor starts.
         self._reactor.callWhenRunning(self._stop.take_back)
         from gatewayd.protocols.binding import check_operators_ports, check_ports
 
+        if self._notifier is not None:
+            self._notifier.start()
         settings = self._flow.gateway
+        self._sockets = self._systemd.sockets.for_listeners(settings.listeners)
+        self._systemd.sockets.refuse_rest()
+        to_bind = [one for one, given in zip(settings.listeners, self._sockets, strict=True) if not given]
         try:
-            check_ports(settings.host, settings.listeners)
+            check_ports(settings.host, to_bind)
             check_operators_ports(settings)
             supervisor = self._supervisor = self._start_executors()
         except ConfigError as error:
@@ -106,7 +145,8 @@ class GatewayService(Service):
             return  # the reactor stops as soon as it runs
         try:
             gateway = self._gateway = make(supervisor)
-            gateway.start()
+            if not self._accepts_late:
+                gateway.start()
             if settings.measures:
                 from gatewayd.service.administration import Administration
 
@@ -127,6 +167,7 @@ class GatewayService(Service):
             supervisor,
             warns_of_strangers=self._warns_of_strangers,
             on_listening=self._listening,
+            sockets=self._sockets,
         )
 
     def _several(self) -> Callable[[Supervisor], Workers]:
@@ -140,6 +181,7 @@ class GatewayService(Service):
                 warns_of_strangers=self._warns_of_strangers,
                 on_listening=self._listening,
                 on_failed=self._fail,
+                sockets=self._sockets,
             )
             self._reactor.callWhenRunning(
                 signal.signal,
@@ -151,7 +193,7 @@ class GatewayService(Service):
         return make
 
     def _listening(self, ports: Sequence[int], is_open: bool) -> None:
-        self._on_event({"event": "listening", "ports": list(ports), "open": is_open})
+        self._tell({"event": "listening", "ports": list(ports), "open": is_open})
 
     def _replace(self, workers: Workers) -> None:
         from gatewayd.service.workers import NotReplaced
@@ -168,24 +210,76 @@ class GatewayService(Service):
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         log.critical("the gateway cannot start: {error}", error=error)
-        self._on_event({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        self._tell({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         if self._daemon:
             raise error
         # Not an Exception: twistd would print its traceback, and this is not a bug.
         raise SystemExit(1)
 
+    def reopen_logs(self) -> None:
+        """Open the files of the log anew: somebody has moved them. Reactor thread."""
+        if self.logs is not None:
+            self.logs.reopen()
+
+    def set_log_level(self, level: str, namespace: str = "") -> None:
+        """
+        Log what is at least of this level from now on, in all processes of the service. Reactor thread.
+
+        It holds for ``namespace`` and all below it, such as ``gatewayd.pool``, or ``executor.NAME`` for what
+        the executor writes; empty for all that has no level of its own. Raises ValueError for what is no
+        level, or where the log is not gatewayd's (twistd's ``--logger``).
+        """
+        if self.logs is None:
+            raise ValueError("the log is written by twistd's --logger, which has no levels")
+        self.logs.set_level(level, namespace)
+        log.info("the log's level is {least} from now on for {what}", least=level, what=namespace or "all")
+        if self._supervisor is not None:
+            self._supervisor.set_log_levels(self._executors_level)
+        if self._gateway is not None:
+            self._gateway.set_log_level(level, namespace)
+
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._notifier is not None:
+            self._notifier.stopping()
+        return self._stopped().addBoth(self._all_stopped)
+
+    def _stopped(self) -> Deferred[None]:
         if self._gateway is None:
             supervisor = self._supervisor
             return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
-        gateway, self._gateway = self._gateway, None
-        return Deferred.fromCoroutine(self._stop_all(gateway))
+        self._draining, self._gateway = self._gateway, None
+        return Deferred.fromCoroutine(self._drain(self._draining))
 
-    async def _stop_all(self, gateway: GatewayServer | Workers) -> None:
+    async def _drain(self, gateway: GatewayServer | Workers) -> None:
+        if any(self._sockets) and not self._flow.gateway.drain_delay_s:
+            # The next process accepts from them: whoever has connected to this one may still ask.
+            gateway.retire()
+            over: Deferred[None] = Deferred()
+            self._reactor.callLater(_RETIRING_S, over.callback, None)
+            await over
         await gateway.stop()
         if self._administration is not None:
             await self._administration.stop()
+
+    def _all_stopped(self, result: Any) -> Any:
+        self._draining = None
+        if self._notifier is not None:
+            self._notifier.stop()
+        return result
+
+    def _tell(self, event: Event) -> None:
+        if self._notifier is not None:
+            self._notifier.happened(event)
+        self._on_event(event)
+
+    def _replicas(self) -> tuple[int, int]:
+        """How many replicas serve, and how many there are."""
+        states = [] if self._supervisor is None else [each.state for each in self._supervisor.states()]
+        return states.count("ready"), len(states)
+
+    def _under_way(self) -> int | None:
+        return None if self._draining is None else self._draining.under_way()
 
     def _start_executors(self) -> Supervisor:
         """
@@ -202,14 +296,15 @@ class GatewayService(Service):
         def up(deployment: str, shard: int, replica: int, address: str) -> None:
             if self._gateway is not None:
                 self._gateway.replica_up(deployment, shard, replica, address)
-            self._on_event({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
+            self._tell({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
 
         def down(deployment: str, shard: int, replica: int) -> None:
             if self._gateway is not None:
                 self._gateway.replica_down(deployment, shard, replica)
 
         def failed(replica: str, error: str) -> None:
-            self._on_event({"event": "failed", "kind": "replica", "replica": replica, "error": error})
+            self._tell({"event": "failed", "kind": "replica", "replica": replica, "error": error})
+            self._one_failed.fire(None)
 
         flow = self._flow
         started = [
@@ -227,13 +322,36 @@ class GatewayService(Service):
             on_failed=failed,
             base_dir=flow.base_dir,
             sockets=SocketFolder.create() if private else None,
+            log_level=self._executors_level,
         )
         supervisor.start()
         return supervisor
 
+    @property
+    def _accepts_late(self) -> bool:
+        """
+        Clients of sockets that systemd holds wait until executors serve, rather than get an error.
+
+        The process before this one had executors, and the next one is to be no worse.
+        """
+        return any(self._sockets)
+
+    async def _settled(self, supervisor: Supervisor) -> None:
+        """All executors serve, or one could not start: others may serve meanwhile. Raises Draining."""
+        first: Deferred[None] = Deferred()
+        for each in (supervisor.ready(), self._one_failed.wait()):
+            each.addBoth(lambda result: None if first.called else first.callback(result))
+        await first
+
+    def _executors_level(self, deployment: str) -> str:
+        return "info" if self.logs is None else self.logs.levels.of_executor(deployment)
+
     def _tell_when_ready(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
         async def starting() -> None:
             try:
+                if self._accepts_late:
+                    await self._settled(supervisor)
+                    gateway.start()
                 await supervisor.ready()
                 serves = await gateway.serve()
             except (Draining, CancelledError):
@@ -242,7 +360,7 @@ class GatewayService(Service):
                 self._fail(error)
             else:
                 if serves:
-                    self._on_event({"event": "ready"})
+                    self._tell({"event": "ready"})
                     keep_what_was_loaded()
 
         Deferred.fromCoroutine(starting()).addErrback(
@@ -252,7 +370,7 @@ class GatewayService(Service):
     def _fail(self, error: ConfigError) -> None:
         """As ``_refuse``, while the reactor runs: stop in order, with exit code 1."""
         log.critical("the gateway cannot start: {error}", error=error)
-        self._on_event({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        self._tell({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         # twistd and the reactor know no exit code. Registered last, it runs first, when all else has ended.
         atexit.register(os._exit, 1)
         self._stop.stop()

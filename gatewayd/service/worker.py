@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogBeginner
 from zope.interface import implementer
 
 from gatewayd import __version__
@@ -32,8 +32,13 @@ from gatewayd.health import Health
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.service.loaded import keep_what_was_loaded
+from gatewayd.service.logs import Reopening
 from gatewayd.service.signals import ReactorStop, StopSignals
 from gatewayd.status import ServiceIdentity, status_of
+from gatewayd.telemetry.logs.forms import fields_of, level_of, namespace_of, traceback_of
+from gatewayd.telemetry.logs.from_logging import let_through, take_over
+from gatewayd.telemetry.logs.levels import Levels
+from gatewayd.telemetry.logs.settings import LogSettings
 
 log = Logger()
 
@@ -50,6 +55,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signals = StopSignals((signal.SIGTERM,))
     signals.install()
+    Reopening().install()  # the master has the files
     line, rest = _first_line(0)
     if not line:
         return 0
@@ -78,8 +84,13 @@ def _serve(
             )
         )
         return 1
+    flow = messages.unpacked(start.flow)
+    reports.levels = LogSettings.of(flow.gateway, os.environ).levels()
+    for namespace, level in start.log_levels.items():
+        reports.levels.set(level, namespace)
+    take_over(reports.levels)
     stop = ReactorStop(signals, reactor)
-    worker = Worker(messages.unpacked(start.flow), start, reactor, reports, stop.stop)
+    worker = Worker(flow, start, reactor, reports, stop.stop)
     try:
         worker.start()
     except ConfigError as error:
@@ -170,6 +181,9 @@ class Worker:
                 self._finish_start()
             case messages.Retire():
                 self._gateway.retire()
+            case messages.SetLogLevel(level, namespace):
+                self._reports.levels.set(level, namespace)
+                let_through(self._reports.levels)
             case messages.WholeService():
                 self._whole = message
             case messages.Measure(number):
@@ -267,7 +281,8 @@ class Reports:
     """
     What goes to the master, without waiting for it. Reactor thread only, but for what observes the log.
 
-    What it does not read is kept, up to a limit, above which log events are dropped.
+    What it does not read is kept, up to a limit, above which log events are dropped. Those that ``levels`` do
+    not admit are not sent.
     """
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
@@ -277,6 +292,7 @@ class Reports:
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._is_lost = False
+        self.levels = Levels()
 
     def send(self, message: messages.FromWorker) -> None:
         """Send a message; nothing happens if the master has gone."""
@@ -291,10 +307,12 @@ class Reports:
 
     def __call__(self, event: LogEvent) -> None:
         """Observe the log, on any thread."""
-        level = event.get("log_level", LogLevel.info)
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        if text:
-            logged = messages.Logged(level.name, str(event.get("log_namespace") or "-"), text)
+        level, namespace = level_of(event), namespace_of(event)
+        if not self.levels.admits(namespace, level):
+            return
+        text, traceback = formatEvent(event), traceback_of(event)
+        if text or traceback:
+            logged = messages.Logged(level, namespace, text, traceback, fields_of(event))
             if self._is_here():
                 self._log(logged)
             else:

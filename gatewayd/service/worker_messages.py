@@ -1,7 +1,8 @@
 """
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
-    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Measure, Retire ──> worker
+    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
+    master ── Measure, SetLogLevel ──> worker
     worker ── Failed, Listening, Ready, Serving, Connected, Measured, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
@@ -43,7 +44,7 @@ class Start:
     the descriptors of each listener, in the order of the Flow. ``uid`` and ``started`` are what /status shows
     of the service, whichever worker is asked. ``crowd`` is the descriptor of what ``gatewayd.crowd`` shares,
     None without, and ``slot`` the worker's own in it. With ``executors_ready`` there will be no message of
-    that.
+    that. ``log_levels`` are those that were set since the service's start, by namespace.
     """
 
     version: str
@@ -56,6 +57,7 @@ class Start:
     slot: int
     uid: str
     started: str
+    log_levels: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -112,6 +114,14 @@ class Measured:
 
 
 @attrs.frozen
+class SetLogLevel:
+    """Log what is at least of this level, of a namespace and all below it; of all if that is empty."""
+
+    level: str
+    namespace: str
+
+
+@attrs.frozen
 class Listening:
     """The worker accepts connections at ``ports``, which are in the order of the Flow."""
 
@@ -154,14 +164,20 @@ class Failed:
 
 @attrs.frozen
 class Logged:
-    """An event of the worker's log, as text without the time. ``level`` is a name of Twisted's."""
+    """
+    An event of the worker's log: its message and traceback as texts, and what it says besides.
+
+    ``level`` is a name of Twisted's; ``fields`` are plain.
+    """
 
     level: str
     namespace: str
     text: str
+    traceback: str | None = None
+    fields: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire
+ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire | SetLogLevel
 FromWorker = Listening | Ready | Serving | Connected | Measured | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
@@ -173,6 +189,7 @@ _NAMES: Final[Mapping[type, str]] = {
     Measure: "measure",
     Measured: "measured",
     Retire: "retire",
+    SetLogLevel: "set_log_level",
     Listening: "listening",
     Ready: "ready",
     Serving: "serving",

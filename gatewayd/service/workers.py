@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from gatewayd import __version__
 from gatewayd.backoff import Backoff
@@ -37,6 +37,7 @@ from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
+from gatewayd.service.repeating import repeat
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
@@ -106,7 +107,8 @@ class Workers:
     A gateway as its workers serve it, with the interface of ``GatewayServer``.
 
     ``on_listening(ports, whether strangers can use it)`` is called once, when all listen, and ``on_failed``
-    with why a worker cannot serve, before all of them have. ``dice`` is called once for each restart.
+    with why a worker cannot serve, before all of them have. ``sockets`` are those that the process inherits,
+    for each listener; for one that has none, one is bound. ``dice`` is called once for each restart.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Workers:
         warns_of_strangers: bool = True,
         on_listening: Callable[[Sequence[int], bool], None] = lambda ports, is_open: None,
         on_failed: Callable[[ConfigError], None] = lambda error: None,
+        sockets: Sequence[Sequence[socket.socket]] = (),
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff = _BACKOFF,
         dice: Callable[[], float] = random.random,
@@ -134,6 +137,7 @@ class Workers:
         self._backoff = backoff
         self._dice = dice
         self._kill_group = kill_group
+        self._given = sockets
         self._sockets: list[list[socket.socket]] = []
         self._shared: int | None = None  # the descriptor of the crowd's memory
         self._crowd: Crowd | None = None
@@ -141,6 +145,7 @@ class Workers:
         self._beginning: _Worker | None = None  # one that is to replace another
         self._retiring: _Worker | None = None  # one that was replaced
         self._count = 0
+        self._log_levels: dict[str, str] = {}  # those that were set since the start
         self._ports: tuple[PortReport, ...] = ()
         self._has_served = False
         self._has_failed = False
@@ -157,6 +162,10 @@ class Workers:
     def states(self) -> tuple[WorkerStatus, ...]:
         """The workers that are to serve, the one that has done so for the longest time first."""
         return tuple(worker.status for worker in self._workers)
+
+    def under_way(self) -> int | None:
+        """The workers know."""
+        return None
 
     @property
     def health(self) -> Health:
@@ -242,8 +251,9 @@ class Workers:
             log.warn("{warning}", warning=warning)
         gateway = self._flow.gateway
         try:
-            for listener in gateway.listeners:
-                self._sockets.append(bound_sockets(gateway.host, listener))
+            for index, listener in enumerate(gateway.listeners):
+                given = self._given[index] if self._given else ()
+                self._sockets.append(list(given) or bound_sockets(gateway.host, listener))
         except ConfigError:
             self._close_sockets()
             raise
@@ -325,6 +335,17 @@ class Workers:
         await old.process.stop(self._patience_s)
         self._retiring = None
 
+    def retire(self) -> None:
+        """Another service accepts from the same sockets: have clients leave, and serve on until ``stop``."""
+        self._stopping = True
+        self._close_sockets()
+        self._tell(messages.Retire())
+
+    def set_log_level(self, level: str, namespace: str) -> None:
+        """Log what is at least of this level from now on, in all workers."""
+        self._log_levels[namespace] = level
+        self._tell(messages.SetLogLevel(level, namespace))
+
     async def stop(self) -> None:
         """Returns when everything has ended: the workers after what they had, then the executors."""
         began = self._reactor.seconds()
@@ -401,6 +422,7 @@ class Workers:
                 slot=slot,
                 uid=OWN_IDENTITY.uid,
                 started=OWN_IDENTITY.started,
+                log_levels=self._log_levels,
             )
         )
 
@@ -535,8 +557,8 @@ class _Worker:
                 self._master.measured(self, number, Reading.from_json(found))
             case messages.Failed(_, error):
                 self._cannot_serve(error)
-            case messages.Logged(level, namespace, text):
-                _log(self.name, level, namespace, text)
+            case messages.Logged() as logged:
+                repeat(self.name, logged)
 
     def down(self) -> None:
         """Its process has ended."""
@@ -556,8 +578,3 @@ class _Worker:
     def _cannot_serve(self, error: str) -> None:
         self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
         self._master.failed(error)
-
-
-def _log(name: str, level: str, namespace: str, text: str) -> None:
-    logger = Logger(namespace=namespace)
-    logger.emit(LogLevel.levelWithName(level), "{worker}: {text}", worker=name, text=text)

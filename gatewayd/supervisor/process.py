@@ -29,7 +29,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
@@ -55,6 +55,14 @@ _LINGER_S: Final = 0.5
 # minute. A process that was ready for ``_STABLE_S`` ends a series of failures.
 RESTART_BACKOFF: Final = Backoff(first_s=0.1, ceiling_s=15.0, low=0.8, high=1.2)
 _STABLE_S: Final = 10.0
+# The priorities of syslog(3), as Twisted's levels.
+_LEVELS: Final[Mapping[str, Any]] = {
+    **dict.fromkeys("012", LogLevel.critical),
+    "3": LogLevel.error,
+    "4": LogLevel.warn,
+    **dict.fromkeys("56", LogLevel.info),
+    "7": LogLevel.debug,
+}
 
 
 class DelayedCall(Protocol):
@@ -110,7 +118,8 @@ class SupervisedProcess:
     it inherits besides to ours. ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first,
     ``on_failed(error)`` whenever the process fails to start or ends by itself, and ``on_report(event)`` for
     each of its reports but ``ready``. ``environment`` is the complete environment of the process. ``dice`` is
-    called once for each restart. ``kill_group`` is ``os.killpg``.
+    called once for each restart. ``kill_group`` is ``os.killpg``. What it prints goes to ``output``; a
+    priority before a line, as sd-daemon(3) has it (``<4>``), is the line's level.
     """
 
     def __init__(
@@ -130,8 +139,10 @@ class SupervisedProcess:
         on_down: Callable[[], None],
         on_failed: Callable[[str], None],
         on_report: Callable[[Mapping[str, Any]], None] = lambda event: None,
+        output: Logger = log,
     ) -> None:
         self.name = name
+        self.output = output
         self.state: ProcessState = "stopped"
         self.restarts = 0
         self.error: str | None = None  # why the last process ended or could not start; None while one serves
@@ -314,8 +325,20 @@ class ReplicaProcess(SupervisedProcess):
     def __init__(self, reactor: ProcessReactor, spec: ExecutorSpec, **keywords: Any) -> None:
         # The name is shown by ps.
         arguments = ["-m", "gatewayd.executor", spec.runtime_name]
-        super().__init__(reactor, spec.runtime_name, arguments, spec.to_line, **keywords)
+        output = Logger(namespace=f"executor.{spec.deployment}")
         self._spec = spec
+        super().__init__(
+            reactor, spec.runtime_name, arguments, lambda: self._spec.to_line(), output=output, **keywords
+        )
+
+    @property
+    def deployment(self) -> str:
+        return self._spec.deployment
+
+    def set_log_level(self, level: str) -> None:
+        """The least level that the executor writes from now on, in this process and those after it."""
+        self._spec = attrs.evolve(self._spec, log_level=level)
+        self.write_line(json.dumps({"log_level": level}).encode() + b"\n")
 
     @property
     def status(self) -> ReplicaStatus:
@@ -438,7 +461,7 @@ class _ProcessEvents(ProcessProtocol):
         if descriptor == REPORT:
             self._process.reported(json.loads(line))
             return
-        text = line.decode("utf-8", "replace").rstrip("\r")
+        level, text = _prioritised(line.decode("utf-8", "replace").rstrip("\r"))
         if descriptor == STDERR:
             self._last_lines.append(text)
         if self._pieces >= _PIECES_PER_S:
@@ -447,7 +470,7 @@ class _ProcessEvents(ProcessProtocol):
         if self._second is None:
             self._second = self._reactor.callLater(1.0, self._second_over)
         self._pieces += 1 + len(line) // _PIECE_BYTES
-        log.info("{replica}: {line}", replica=self._process.name, line=text)
+        self._process.output.emit(level, "{replica}: {line}", replica=self._process.name, line=text)
 
     def _second_over(self) -> None:
         self._second = None
@@ -458,6 +481,13 @@ class _ProcessEvents(ProcessProtocol):
                 replica=self._process.name,
                 count=left_out,
             )
+
+
+def _prioritised(line: str) -> tuple[Any, str]:
+    """The level of a line, and the line without the priority that says it."""
+    if len(line) > 2 and line[0] == "<" and line[2] == ">" and line[1] in _LEVELS:
+        return _LEVELS[line[1]], line[3:]
+    return LogLevel.info, line
 
 
 def _cause(reason: Failure) -> str:

@@ -37,8 +37,9 @@ class Supervisor:
     ``on_up(deployment, shard, replica, address)`` is called whenever a replica starts to serve, and
     ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(name, error)`` is called
     for each failed start of a replica that has never served, with its runtime name. Relative paths and
-    modules of the Flow start at ``base_dir``. ``sockets`` is removed when all have stopped; without it every
-    replica gets a port.
+    modules of the Flow start at ``base_dir``. ``log_level`` gives the least level of what the executors of a
+    deployment write to the log (a name of Twisted's). ``sockets`` is removed when all have stopped; without
+    it every replica gets a port.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Supervisor:
         on_failed: Callable[[str, str], None] | None = None,
         base_dir: str = ".",
         sockets: SocketFolder | None = None,
+        log_level: Callable[[str], str] = lambda deployment: "info",
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
@@ -68,6 +70,7 @@ class Supervisor:
                     key = (deployment.name, shard, replica)
                     self._never_up.add(key)
                     spec = ExecutorSpec.of(deployment, shard, replica, base_dir)
+                    spec = attrs.evolve(spec, log_level=log_level(deployment.name))
                     if sockets is not None and deployment.host is None and not spec.port:
                         spec = attrs.evolve(spec, socket=sockets.socket_for(deployment.name))
                     self._replicas.append(
@@ -107,6 +110,11 @@ class Supervisor:
     def states(self) -> tuple[ReplicaStatus, ...]:
         """The state of every replica, in the order of the Flow."""
         return tuple(replica.status for replica in self._replicas)
+
+    def set_log_levels(self, log_level: Callable[[str], str]) -> None:
+        """The least level that the executors of each deployment write from now on."""
+        for replica in self._replicas:
+            replica.set_log_level(log_level(replica.deployment))
 
     def stop(self, grace_s: float) -> Deferred[None]:
         """Send SIGTERM to all, and SIGKILL after ``grace_s``. Fires when all have ended."""

@@ -305,7 +305,7 @@ def test_keys_without_meaning_here_are_warnings() -> None:
         "jtype: Flow\nwith: {quiet: true}\nexecutors: [{name: a, gpus: all}, {name: a, quiet: false}]\n"
     )
     assert [warning.split(": ", 1)[1] for warning in flow.warnings] == [
-        "with.quiet: ignored: Logging is twistd's: see its --logger and --logfile.",
+        "with.quiet: ignored: The log is the gateway's: see log_level.",
         "executors[0].gpus: ignored: Settings of containers, which gatewayd does not start.",
         "executors[1]: the name a is taken; this executor is called a1",
     ]

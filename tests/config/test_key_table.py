@@ -31,8 +31,8 @@ MODELS: list[tuple[Section, list[Any]]] = [
     (EXECUTOR, [DeploymentConfig(name=""), ExecutorConfig()]),
 ]
 ELSEWHERE = {"auth", "jwt", "hook", "method", "protocol", "port", "pool"}  # read by code of their own
-# Of the gateway: together they are its `custom`.
-ELSEWHERE_IN_GATEWAY = {"uses", "uses_with", "py_modules"}
+# Of the gateway: together they are its `custom`; log_config sets log_level and log_format.
+ELSEWHERE_IN_GATEWAY = {"uses", "uses_with", "py_modules", "log_config"}
 KEYS = [
     pytest.param(key, models, id=f"{section.title}.{key.name}")
     for section, models in MODELS

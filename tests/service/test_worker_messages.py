@@ -25,6 +25,7 @@ from gatewayd.service.worker_messages import (
     ReplicaUp,
     Retire,
     Serving,
+    SetLogLevel,
     Start,
     WholeService,
     from_event,
@@ -52,6 +53,8 @@ EVERY = [
     Serving(),
     Failed("ConfigError", "two\nlines"),
     Logged("warn", "gatewayd.pool", "räksmörgås\n\u2028"),
+    Logged("error", "gatewayd.pool", "failed", "Traceback\n", {"count": 3, "request_id": None}),
+    SetLogLevel("debug", "gatewayd.pool"),
 ]
 
 

@@ -20,6 +20,7 @@ from gatewayd.protocols.port import PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
+from gatewayd.telemetry.logs.forms import as_text
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
 from tests.supervisor.fakes import FakeGroups, FakeProcess, FakeReactor
@@ -361,6 +362,29 @@ def test_what_a_worker_logs_has_its_name_level_and_namespace(setup: Setup) -> No
     assert event["log_level"] is LogLevel.warn
     assert event["log_namespace"] == "gatewayd.pool.events"
     assert event["log_format"].format(**event) == "worker-2: a {b} is lost"
+
+
+def test_what_it_says_besides_comes_along(setup: Setup) -> None:
+    setup.workers.start()
+    with capturedLogs() as logs:
+        logged = messages.Logged(
+            "error", "gatewayd.pool", "failed", "Traceback\n  here", {"worker": 3, "a": 1}
+        )
+        send(setup.processes[1], logged)
+    (event,) = logs
+    assert (event["worker"], event["log_fields"]) == ("worker-2", {"worker": 3, "a": 1})
+    assert as_text(event).endswith("#error] worker-2: failed\n\tTraceback\n\t  here\n")
+
+
+def test_all_workers_are_told_of_a_level_and_new_ones_begin_with_it(setup: Setup) -> None:
+    setup.workers.start()
+    setup.workers.set_log_level("debug", "gatewayd.pool")
+    assert all(
+        messages.from_line(each.lines[-1]) == messages.SetLogLevel("debug", "gatewayd.pool")
+        for each in setup.processes
+    )
+    line = setup.workers.first_line("worker-3", 2)
+    assert messages.from_line(line).log_levels == {"gatewayd.pool": "debug"}
 
 
 def test_a_port_that_is_taken_starts_nothing() -> None:

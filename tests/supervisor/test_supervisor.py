@@ -454,3 +454,45 @@ async def test_no_child_outlives_its_executor(tmp_path, kind):
     finally:
         await supervisor.stop(5.0)
     await until_on_reactor(reactor, lambda: not runs(children()[1]))
+
+
+def test_lines_have_the_priority_that_stands_before_them():
+    setup = Setup(ONE)
+    lines = b"plain\n<7>fine\n<5>done\n<4>odd\n<3>bad\n<2>worse\n<9>text\n<4\n<>\n"
+    with capturedLogs() as logs:
+        setup.processes[0].protocol.childDataReceived(2, lines)
+
+    found = [(event["log_level"].name, event["line"]) for event in logs]
+    assert found == [
+        ("info", "plain"),
+        ("debug", "fine"),
+        ("info", "done"),
+        ("warn", "odd"),
+        ("error", "bad"),
+        ("critical", "worse"),
+        ("info", "<9>text"),
+        ("info", "<4"),
+        ("info", "<>"),
+    ]
+    assert {event["log_namespace"] for event in logs} == {"executor.one"}
+
+
+def test_priorities_are_not_in_what_is_told_of_an_executor_that_ends():
+    setup = Setup(ONE)
+    setup.processes[0].protocol.childDataReceived(2, b"<3>MemoryError: no room\n")
+    setup.processes[0].exit(1)
+
+    assert setup.only.error == "exit code 1\nMemoryError: no room"
+
+
+def test_executors_are_told_of_their_level_and_begin_with_it_when_they_start_again():
+    setup = Setup(ONE, log_level=lambda name: "warn")
+    (first,) = setup.processes
+    assert first.spec.log_level == "warn"
+
+    setup.supervisor.set_log_levels(lambda name: "debug" if name == "one" else "info")
+    assert json.loads(first.lines[1]) == {"log_level": "debug"}
+    first.exit(1)
+    setup.reactor.advance(1.0)
+
+    assert setup.processes[1].spec.log_level == "debug"

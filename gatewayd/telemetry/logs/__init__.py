@@ -1,0 +1,1 @@
+"""The log: which events are in it, in what form, and where it goes."""
