@@ -11,7 +11,9 @@ import click
 from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
+from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
+from gatewayd.extras import tracing_problem
 from gatewayd.schemes import socket_path
 
 
@@ -31,6 +33,8 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         return fail(f"{flow} cannot be used:\n{error}")
     for warning in config.warnings:
         warn(warning)
+    if config.gateway.traces is not None and (problem := tracing_problem(config.gateway.traces.protocol)):
+        warn(f"gateway.tracing: {problem}")
     for title, lines in _sections(config):
         say(title, bold=True)
         for line in lines:
@@ -95,6 +99,8 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
             ),
             *([f"with the routes of {gateway.custom.uses}"] if gateway.custom is not None else []),
             *(["for callers that show who they are"] if gateway.auth is not None else []),
+            *([f"with traces to {gateway.traces.url}"] if gateway.traces is not None else []),
+            *(_recorded(gateway.record) if gateway.record is not None else []),
         ],
     )
     if not flow.deployments:
@@ -113,6 +119,11 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
             f"requests in flight on one stream: {gateway.prefetch or 'no limit'}",
         ],
     )
+
+
+def _recorded(record: RecordConfig) -> Iterator[str]:
+    without = f", without {', '.join(record.redact)}" if record.redact else ""
+    yield f"with {record.sample:.4g} of the requests recorded in {record.path}{without}"
 
 
 def _way(flow: FlowConfig) -> list[str]:

@@ -35,6 +35,7 @@ from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
+from gatewayd.errors import ConfigError
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
 from gatewayd.offload import Offload
 from gatewayd.otlp import Collector
@@ -315,6 +316,13 @@ class GatewayServer:
 
         log.info("requests and their answers are recorded in {path} (gateway.record)", path=config.path)
         self._recorder = Recorder(config, self.flow.name, self._bridge.offload, self._reactor.seconds)
+        try:
+            self._recorder.open()
+        except OSError as error:
+            raise ConfigError(
+                f"gateway.record: {config.path} cannot be written: {error.strerror}; name a file in a folder "
+                "that the gateway's user may write to"
+            ) from error
         self._observers.append(self._recorder)
 
     def _renewed(self, credentials: TlsCredentials) -> None:

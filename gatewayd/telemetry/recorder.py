@@ -92,6 +92,10 @@ class Recorder:
         self._resumes_s = 0.0
         self._idle: Waiters[None] = Waiters()
 
+    def open(self) -> None:
+        """Begin the file, at the start of the gateway. Raises OSError if it cannot be written."""
+        self._file.open()
+
     def began(self, exchange: Exchange) -> None:
         """Nothing is known yet."""
 
@@ -222,15 +226,16 @@ class RecordFile:
             self._close()
             os.replace(self._path, f"{self._path}.1")
         if self._descriptor is None:
-            self._open()
+            self.open()
             if self._size and self._size + len(line) > self._config.max_bytes:
                 self._close()
                 os.replace(self._path, f"{self._path}.1")
-                self._open()
+                self.open()
         assert self._descriptor is not None
         self._put(line)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the file, and begin it if it is new. Raises OSError."""
         # It holds documents: for its owner alone.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatewayd.cli.differing import Difference, Ignored, differences
-from gatewayd.pb import DataRequestProto, StatusProto
+from gatewayd.pb import DataRequestProto, DocumentProto, StatusProto
 
 
 def answer(change: Any = None) -> DataRequestProto:
@@ -105,6 +107,38 @@ def test_numbers_within_the_tolerance() -> None:
 def test_what_is_ignored(ignored: str) -> None:
     assert found(lambda _, d: setattr(d, "text", "b"), ignored) == []
     assert found(lambda m, _: setattr(m.header, "exec_endpoint", "/b"), ignored)
+
+
+_TEXT = st.text("abc", max_size=3)
+_DOCUMENT = st.builds(
+    DocumentProto,
+    id=_TEXT,
+    text=_TEXT,
+    weight=st.floats(0, 1, width=32),
+    uri=_TEXT,
+    granularity=st.integers(0, 3),
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> DataRequestProto:
+    made = DataRequestProto()
+    made.parameters.update(draw(st.dictionaries(_TEXT.filter(bool), st.integers(0, 2) | _TEXT, max_size=2)))
+    for document in draw(st.lists(_DOCUMENT, max_size=2)):
+        made.data.docs.docs.add().CopyFrom(document)
+        made.data.docs.docs[-1].chunks.extend(draw(st.lists(_DOCUMENT, max_size=1)))
+    return made
+
+
+@given(messages(), messages())
+def test_there_is_a_difference_if_and_only_if_they_are_not_the_same(
+    one: DataRequestProto, other: DataRequestProto
+) -> None:
+    same = list(one.data.docs.docs) == list(other.data.docs.docs) and one.parameters == other.parameters
+    found = differences(one.SerializeToString(), other.SerializeToString(), ignored=Ignored(()))
+
+    assert (found == []) == same
+    assert differences(one.SerializeToString(), one.SerializeToString(), ignored=Ignored(())) == []
 
 
 def test_an_answer_that_differs_everywhere_is_not_listed_whole() -> None:

@@ -184,3 +184,9 @@ def test_each_worker_has_a_file_of_its_own(module: Path, tmp_path: Path) -> None
     files = sorted(os.listdir(tmp_path))
     assert files
     assert {*files} <= {"requests.jsonl.w0", "requests.jsonl.w1"}
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_the_start(module: Path, tmp_path: Path) -> None:
+    flow = shop(module, record=str(tmp_path / "missing" / "requests.jsonl"))
+    with pytest.raises(AssertionError, match=r"gateway\.record: .* cannot be written: No such file"):
+        Gateway(flow, protocols=["grpc"])

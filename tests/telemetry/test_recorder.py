@@ -164,6 +164,18 @@ def test_a_gateway_that_starts_again_appends(tmp_path: Path) -> None:
     assert len(recording.read()) == 2
 
 
+def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "missing")
+    with pytest.raises(FileNotFoundError):
+        recording.recorder.open()
+
+    recording = Recording(tmp_path)
+    recording.recorder.open()
+    recording.ask()
+    recording.offload.run()
+    assert len(recording.read()) == 1
+
+
 @pytest.mark.parametrize("half", [b'{"at":', b"x" * 100_000])
 def test_half_a_line_of_a_gateway_that_was_killed_is_taken_away(tmp_path: Path, half: bytes) -> None:
     recording = Recording(tmp_path)
