@@ -292,6 +292,8 @@ GATEWAY: Final = Section("gateway", (
     Key("log_format", k.choice("text", "json"), "text", "Lines of the log for people, or JSON."),
     Key("log_config", g.CONFIG, None,
         "The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."),
+    Key("access_log", g.ACCESS_LOG, False,
+        "A line for each request: true for the log itself, or a map of path, sample and format."),
     *_LOGGED,
     *_CONTAINERS,
     *_ignored(k.ANYTHING, "Made from the executors of the Flow.", "graph_description", "graph_conditions",

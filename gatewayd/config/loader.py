@@ -245,6 +245,8 @@ def _gateway(
     _absolute_tls_files(fields)
     if record := fields.get("record"):
         fields["record"] = attrs.evolve(record, path=os.path.abspath(record.path))
+    if (access_log := fields.get("access_log")) is not None and access_log.path is not None:
+        fields["access_log"] = attrs.evolve(access_log, path=os.path.abspath(access_log.path))
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
     _check_workers(gateway, layer)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from gatewayd.config.kinds import Refused, ValueKind, choice, map_from, map_of
+import attrs
+
+from gatewayd.config.kinds import TEXT, Refused, ValueKind, boolean_of, choice, map_from, map_of, share
+from gatewayd.config.problems import suggestion
 
 LEVEL: Final = choice(
     *("debug", "info", "warn", "error", "critical"), also={"warning": "warn", "success": "info"}
@@ -38,4 +42,45 @@ CONFIG: Final = ValueKind(
     "default, json, quiet, the path of a YAML file, or what such a file holds",
     _config,
     annotation="str | Mapping[str, Any]",
+)
+
+
+@attrs.frozen
+class AccessLogConfig:
+    """
+    The access log: to the file ``path``, or to the log itself; ``form`` is ``text`` or ``json``.
+
+    ``sample`` is the share of requests that succeed which have a line.
+    """
+
+    path: str | None = None
+    sample: float = 1.0
+    form: str | None = None
+
+
+_ACCESS_KEYS: Final = {"path": TEXT, "sample": share(), "format": choice("text", "json")}
+
+
+def _access_log(value: Any) -> AccessLogConfig | None:
+    if not isinstance(value, Mapping):
+        return AccessLogConfig() if boolean_of(value) else None
+    found: dict[str, Any] = {}
+    for name, given in map_from(value).items():
+        kind = _ACCESS_KEYS.get(name)
+        if kind is None:
+            near = suggestion(name, _ACCESS_KEYS)
+            raise Refused(inside=(name,), message=f"unknown key of access_log{near}")
+        if given is None:
+            continue
+        try:
+            found["form" if name == "format" else name] = kind.read(given)
+        except Refused as refused:
+            raise Refused(inside=(name,), found=given, accepted=refused.accepted or kind.accepted) from None
+    return AccessLogConfig(**found)
+
+
+ACCESS_LOG: Final = ValueKind(
+    "true, false, or a map of path, sample and format",
+    _access_log,
+    annotation="bool | Mapping[str, Any]",
 )

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from gatewayd.config.auth import AuthConfig
+from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
@@ -190,6 +191,7 @@ class GatewayConfig:
     log_level: str | None = None
     log_levels: Mapping[str, str] = attrs.field(factory=dict)
     log_format: str = "text"
+    access_log: AccessLogConfig | None = None
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     pool: PoolLimits = PoolLimits()
     auth: AuthConfig | None = None

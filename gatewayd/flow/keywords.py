@@ -261,6 +261,8 @@ class FlowKeywords(TypedDict, total=False):
     """Lines of the log for people, or JSON."""
     log_config: str | Mapping[str, Any] | None
     """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
+    access_log: bool | Mapping[str, Any] | None
+    """A line for each request: true for the log itself, or a map of path, sample and format."""
     entrypoint: Any
     """Settings of containers, which gatewayd does not start."""
     docker_kwargs: Any
@@ -568,6 +570,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Lines of the log for people, or JSON."""
     log_config: str | Mapping[str, Any] | None
     """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
+    access_log: bool | Mapping[str, Any] | None
+    """A line for each request: true for the log itself, or a map of path, sample and format."""
     quiet: bool | None
     """The log is the gateway's: see log_level."""
     quiet_error: bool | None
@@ -1071,6 +1075,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Lines of the log for people, or JSON."""
     log_config: str | Mapping[str, Any] | None
     """The reference's: default, json, quiet or a YAML file; its level and JsonFormatter are taken."""
+    access_log: bool | Mapping[str, Any] | None
+    """A line for each request: true for the log itself, or a map of path, sample and format."""
     graph_description: Any
     """Made from the executors of the Flow."""
     graph_conditions: Any

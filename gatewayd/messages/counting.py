@@ -6,6 +6,7 @@ from typing import Final
 
 from gatewayd.errors import BadRequest
 from gatewayd.messages.generations import varint
+from gatewayd.messages.rope import Content
 
 _FIRST: Final = 0x0A  # field 1, length-delimited: DataContentProto.docs, DocumentArrayProto.docs
 _DOCS_BYTES: Final = 0x12
@@ -18,7 +19,7 @@ class Uncountable(BadRequest):
     """Documents of a request that is under a rate of documents cannot be counted."""
 
 
-def count_up_to(documents: bytes, most: int) -> int:
+def count_up_to(documents: Content, most: int) -> int:
     """
     The documents in a DataContentProto, without chunks and matches; ``most + 1`` if there are more.
 
@@ -44,7 +45,7 @@ def count_up_to(documents: bytes, most: int) -> int:
     return found
 
 
-def _field(content: bytes, position: int, end: int) -> tuple[int, int]:
+def _field(content: Content, position: int, end: int) -> tuple[int, int]:
     """The size of field 1, which has to be at ``position``, and where its content begins."""
     if content[position] == _FIRST:
         size, begin = varint(content, position + 1, end)

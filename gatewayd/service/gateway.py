@@ -11,6 +11,7 @@ What a port speaks is its own matter (``gatewayd.protocols.port``).
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
+from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass
 from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
@@ -60,6 +62,8 @@ from gatewayd.tls.renewal import Renewal, Watched
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
+    from gatewayd.telemetry.access_file import AccessFile
+    from gatewayd.telemetry.access_log import AccessLog
     from gatewayd.telemetry.exporting import SpanExport
     from gatewayd.telemetry.recorder import Recorder
 
@@ -134,6 +138,7 @@ class GatewayServer:
         self._addresses: dict[tuple[str, int, int], str] = {}
         self._ports: list[Port] = []
         self._renewal: Renewal | None = None
+        self._access_file: AccessFile | None = None
         self._backend: Backend | None = None
         self._phase: Phase = "starting"
         self._has_started = False
@@ -230,6 +235,8 @@ class GatewayServer:
             self._trace(settings.traces)
         if settings.record is not None:
             self._record(settings.record)
+        if settings.access_log is not None:
+            self._observers.append(self._access_log(settings.access_log))
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
         watched = None if settings.tls is None else Watched.of(settings.tls)
@@ -238,7 +245,9 @@ class GatewayServer:
         if settings.rates:
             engine = Limited(engine, settings.rates, self._reactor)
         proxies = Proxies.of(settings)
-        access = AccessControl(proxies=proxies) if settings.rates else None
+        # Both want to know the addresses of callers.
+        knows_callers = settings.rates or settings.access_log is not None
+        access = AccessControl(proxies=proxies) if knows_callers else None
         if settings.auth is not None:
             self._access_service = AccessService(settings.auth, self._reactor, self._bridge.offload, proxies)
             # Who may not call does not use up what others may.
@@ -288,6 +297,18 @@ class GatewayServer:
         if is_open and self._warns_of_strangers and self._announces:
             log.warn("{warning}", warning=open_to_strangers)
         self._on_listening(self.ports, is_open)
+
+    def _access_log(self, config: AccessLogConfig) -> AccessLog:
+        """Raises ConfigError for a file that cannot be opened."""
+        from gatewayd.telemetry.access_file import AccessFile
+        from gatewayd.telemetry.access_log import AccessLog, Entries, EntriesOfTheLog, as_json, as_text
+
+        entries: Entries = EntriesOfTheLog()
+        if config.path is not None:
+            form = as_json if (config.form or self.flow.gateway.log_format) == "json" else as_text
+            self._access_file = AccessFile(config.path, form, self._reactor, self._bridge.offload)
+            entries = self._access_file
+        return AccessLog(entries, sample=config.sample, dice=random.random, wall_clock=time.time)
 
     def _observed(self, engine: Engine, protocol: str) -> Engine:
         return (
@@ -381,6 +402,11 @@ class GatewayServer:
 
         return known.addErrback(late).addCallback(done)
 
+    def reopen_logs(self) -> None:
+        """Open the files anew that this process writes by itself."""
+        if self._access_file is not None:
+            self._access_file.reopen()
+
     def set_log_level(self, level: str, namespace: str) -> None:
         """Nothing to do: the log of this process has it already."""
 
@@ -440,6 +466,8 @@ class GatewayServer:
             await self._recorder.stop(self._reactor)
         if self._traces is not None:
             await self._traces.stop(self._reactor, self._bridge.offload)
+        if self._access_file is not None:
+            await self._access_file.stop()
         await self._bridge.stop()
         for port in self._ports:
             await port.stop()

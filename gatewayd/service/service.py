@@ -220,6 +220,8 @@ class GatewayService(Service):
         """Open the files of the log anew: somebody has moved them. Reactor thread."""
         if self.logs is not None:
             self.logs.reopen()
+        if self._gateway is not None:
+            self._gateway.reopen_logs()
 
     def set_log_level(self, level: str, namespace: str = "") -> None:
         """

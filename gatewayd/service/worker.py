@@ -181,6 +181,8 @@ class Worker:
                 self._finish_start()
             case messages.Retire():
                 self._gateway.retire()
+            case messages.ReopenLogs():
+                self._gateway.reopen_logs()
             case messages.SetLogLevel(level, namespace):
                 self._reports.levels.set(level, namespace)
                 let_through(self._reports.levels)

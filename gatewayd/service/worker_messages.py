@@ -2,7 +2,7 @@
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
     master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
-    master ── Measure, SetLogLevel ──> worker
+    master ── Measure, SetLogLevel, ReopenLogs ──> worker
     worker ── Failed, Listening, Ready, Serving, Connected, Measured, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
@@ -122,6 +122,11 @@ class SetLogLevel:
 
 
 @attrs.frozen
+class ReopenLogs:
+    """Open the files anew that the worker writes by itself: somebody has moved them."""
+
+
+@attrs.frozen
 class Listening:
     """The worker accepts connections at ``ports``, which are in the order of the Flow."""
 
@@ -177,7 +182,9 @@ class Logged:
     fields: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-ToWorker = ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire | SetLogLevel
+ToWorker = (
+    ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire | SetLogLevel | ReopenLogs
+)
 FromWorker = Listening | Ready | Serving | Connected | Measured | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
@@ -190,6 +197,7 @@ _NAMES: Final[Mapping[type, str]] = {
     Measured: "measured",
     Retire: "retire",
     SetLogLevel: "set_log_level",
+    ReopenLogs: "reopen_logs",
     Listening: "listening",
     Ready: "ready",
     Serving: "serving",

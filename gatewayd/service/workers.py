@@ -341,6 +341,10 @@ class Workers:
         self._close_sockets()
         self._tell(messages.Retire())
 
+    def reopen_logs(self) -> None:
+        """Have the workers open the files anew that they write by themselves."""
+        self._tell(messages.ReopenLogs())
+
     def set_log_level(self, level: str, namespace: str) -> None:
         """Log what is at least of this level from now on, in all workers."""
         self._log_levels[namespace] = level

@@ -1,9 +1,12 @@
 """What a Flow file says of the log: its own keys, and the reference's ``log_config``."""
 
+import os
+
 import pytest
 
 from gatewayd import Flow
 from gatewayd.config import load_flow_text
+from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.errors import ConfigError
 
 # The form of the reference's resources/logging.*.yml.
@@ -103,6 +106,38 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 def test_own_keys_come_before_it():
     assert logged(load("log_config: {level: ERROR}, log_level: debug"))[0] == "debug"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("false", None),
+        ("true", AccessLogConfig()),
+        ("{}", AccessLogConfig()),
+        ("{path: a.log}", AccessLogConfig(path=os.path.abspath("a.log"))),
+        ("{path: /a.log, sample: 0.5, format: JSON}", AccessLogConfig("/a.log", 0.5, "json")),
+    ],
+)
+def test_the_access_log(written, expected):
+    assert load(f"access_log: {written}").gateway.access_log == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("often", "gateway.access_log: found 'often'; accepted: true, false, or a map of path, sample and"),
+        ("{paht: x}", "gateway.access_log.paht: unknown key of access_log; did you mean path?"),
+        ("{sample: 2}", "gateway.access_log.sample: found 2; accepted: a number from 0 to 1"),
+        ("{format: xml}", "accepted: text, json"),
+    ],
+)
+def test_what_is_wrong_with_the_access_log(written, text):
+    assert text in problem(f"access_log: {written}")
+
+
+def test_the_access_log_of_a_flow_in_python():
+    found = Flow(access_log={"sample": 0.5})._description.config().gateway.access_log
+    assert found == AccessLogConfig(sample=0.5)
 
 
 def test_an_executors_is_ignored():

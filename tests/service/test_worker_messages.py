@@ -20,6 +20,7 @@ from gatewayd.service.worker_messages import (
     Measured,
     Part,
     Ready,
+    ReopenLogs,
     ReplicaAddress,
     ReplicaDown,
     ReplicaUp,
@@ -55,6 +56,7 @@ EVERY = [
     Logged("warn", "gatewayd.pool", "räksmörgås\n\u2028"),
     Logged("error", "gatewayd.pool", "failed", "Traceback\n", {"count": 3, "request_id": None}),
     SetLogLevel("debug", "gatewayd.pool"),
+    ReopenLogs(),
 ]
 
 

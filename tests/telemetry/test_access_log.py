@@ -1,0 +1,164 @@
+"""What the access log says of a request, and what it never says."""
+
+import json
+
+import attrs
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.logger import capturedLogs
+
+from gatewayd.errors import Draining, RateLimited
+from gatewayd.messages.caller import Caller
+from gatewayd.messages.request import Request, Response
+from gatewayd.messages.rope import Rope
+from gatewayd.telemetry.access_log import AccessLog, EntriesOfTheLog, as_json, as_text
+from gatewayd.telemetry.logs import forms
+from gatewayd.telemetry.observed import Exchange
+
+DOCUMENTS = b"\x0a\x04\x0a\x00\x0a\x00"  # two empty ones
+REQUEST = Request(
+    "r1", "/search", parameters=b"secret", documents=DOCUMENTS, caller=Caller("alice", "192.0.2.1", "key")
+)
+RESPONSE = Response("r1", "/search", b"\x0a\x00", b"")
+
+
+class Entries:
+    def __init__(self):
+        self.taken = []
+
+    def add(self, entry):
+        self.taken.append(entry)
+
+
+class Setup:
+    def __init__(self, sample=1.0, dice=0.5):
+        self.entries = Entries()
+        self.log = AccessLog(self.entries, sample=sample, dice=lambda: dice, wall_clock=lambda: 1795000000.25)
+
+    def exchange(self, request=REQUEST, response=RESPONSE, error=None, protocol="http"):
+        """A request that takes two seconds, of which it waits half a one and is with executors for one."""
+        exchange = Exchange(protocol, request, 10.0)
+        self.log.began(exchange)
+        journey = exchange.request.journey
+        visit = journey.visit("a", 10.25, floating=False)
+        visit.wait("queue", 10.25).end(10.75)
+        visit.attempt("unix:/a", 10.75).end(11.75)
+        exchange.ended_s = 12.0
+        exchange.response, exchange.error = (None, error) if error is not None else (response, None)
+        self.log.ended(exchange)
+        return self.entries.taken[-1] if self.entries.taken else None
+
+
+def test_a_line_says_who_asked_for_what_and_where_the_time_went():
+    entry = Setup().exchange()
+
+    assert as_text(entry) == (
+        "time=2026-11-18T11:06:40.250Z request_id=r1 caller=alice address=192.0.2.1 protocol=http "
+        "endpoint=/search documents=2 bytes_in=12 bytes_out=2 outcome=ok total_ms=2000.0 queue_ms=500.0 "
+        "executors_ms=1000.0 gateway_ms=500.0"
+    )
+    assert json.loads(as_json(entry)) == {
+        "time": "2026-11-18T11:06:40.250Z",
+        "request_id": "r1",
+        "caller": "alice",
+        "address": "192.0.2.1",
+        "protocol": "http",
+        "endpoint": "/search",
+        "documents": 2,
+        "bytes_in": 12,
+        "bytes_out": 2,
+        "outcome": "ok",
+        "total_ms": 2000.0,
+        "queue_ms": 500.0,
+        "executors_ms": 1000.0,
+        "gateway_ms": 500.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "outcome"),
+    [
+        (attrs.evolve(RESPONSE, status=b"\x08\x01"), None, "failed"),
+        (None, CancelledError(), "cancelled"),
+        (None, RateLimited("5 requests in a second", 1.0), "resource_exhausted"),
+        (None, Draining(), "unavailable"),
+        (None, ZeroDivisionError(), "internal"),
+    ],
+)
+def test_how_it_ended_is_a_word_that_all_protocols_share(response, error, outcome):
+    entry = Setup().exchange(response=response, error=error)
+
+    assert entry.outcome == outcome
+    assert (entry.bytes_out is None) is (error is not None)
+
+
+def test_what_is_not_known_is_left_open():
+    entry = Setup().exchange(request=Request("r", ""), error=CancelledError())
+
+    assert (
+        as_text(entry)
+        .partition(" ")[2]
+        .startswith(
+            "request_id=r caller=- address=- protocol=http endpoint=- documents=0 bytes_in=0 bytes_out=- "
+        )
+    )
+
+
+def test_what_clients_choose_adds_no_field_and_no_line():
+    request = Request('r" outcome=ok\nx', "/a b\x1b[31m\u2028=" + "x" * 500, caller=Caller("bö b"))
+    text = as_text(Setup().exchange(request=request))
+
+    assert text.isascii()
+    assert text.isprintable()
+    assert r'request_id="r\" outcome=ok\nx" caller="b\u00f6 b" ' in text
+    assert r'endpoint="/a b\u001b[31m\u2028=xxx' in text
+    assert len(text) < 800
+
+
+def test_a_dash_that_a_client_sends_is_not_nothing():
+    assert ' endpoint="-" ' in as_text(Setup().exchange(request=Request("r", "-")))
+
+
+def test_many_documents_are_counted_up_to_a_thousand():
+    documents = b"\x0a\xd0\x0f" + b"\x0a\x00" * 1000
+    setup = Setup()
+    entry = setup.exchange(request=Request("r", "/", documents=documents))
+    assert (entry.documents, entry.more) == (1000, False)
+
+    documents = Rope([b"\x0a\xa0\x9c\x01", b"\x0a\x00" * 10_000])
+    entry = setup.exchange(request=Request("r", "/", documents=documents))
+    assert (entry.documents, entry.more) == (1000, True)
+    assert as_text(entry).endswith(" more_documents=true")
+
+
+def test_documents_that_cannot_be_counted_are_no_failure():
+    entry = Setup().exchange(request=Request("r", "/", documents=b"\x12\x01x"))
+    assert entry.documents is None
+
+
+def test_a_sample_leaves_out_none_that_fails():
+    setup = Setup(sample=0.1)
+    setup.exchange()
+    setup.exchange(error=CancelledError())
+    assert [entry.outcome for entry in setup.entries.taken] == ["cancelled"]
+
+    assert Setup(sample=0.6).exchange().outcome == "ok"
+
+
+def test_neither_documents_nor_parameters_are_in_it():
+    entry = Setup().exchange(request=attrs.evolve(REQUEST, documents=b"\x0a\x08secret!!"))
+    assert "secret" not in repr(entry) + as_text(entry) + as_json(entry)
+
+
+def test_without_a_file_it_is_in_the_log_with_its_fields():
+    entry = Setup().exchange()
+    with capturedLogs() as events:
+        EntriesOfTheLog().add(entry)
+
+    (event,) = events
+    assert event["log_namespace"] == "gatewayd.access"
+    text = forms.as_text(event)
+    assert "[gatewayd.access#info] request_id=r1 caller=alice " in text
+    line = json.loads(forms.as_json(event))
+    assert (line["endpoint"], line["outcome"], line["total_ms"]) == ("/search", "ok", 2000.0)
+    assert line["time"].endswith("Z")
