@@ -149,8 +149,11 @@ class GatewayService(Service):
                 gateway.start()
             if settings.measures:
                 from gatewayd.service.administration import Administration
+                from gatewayd.service.log_levels import log_level_action
 
                 self._administration = Administration(self._flow, self._reactor, gateway, supervisor)
+                if self._administration.site is not None:
+                    self._administration.site.actions.add(log_level_action(self.set_log_level))
                 self._administration.start()
         except ConfigError as error:
             self._gateway = None

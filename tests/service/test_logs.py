@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,3 +312,41 @@ def test_a_flow_in_python_survives_the_signal(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
     assert "stopped" in [json.loads(line)["message"] for line in lines]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_operator_changes_levels_while_it_serves(tmp_path: Path, workers: int) -> None:
+    key = "an operator's key"
+    digest = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    settings = {"admin_port": 0, "admin_keys": {"ada": [digest]}, "workers": workers, "log_format": "json"}
+    gateway = Gateway({"gateway": settings, "executors": [talking(tmp_path)]}, protocols=["http"])
+
+    def act(**arguments: str) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{admin[1]}/api/log_level",
+            json.dumps(arguments).encode(),
+            {"content-type": "application/json", "x-api-key": key},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    try:
+        (admin,) = gateway.line(r"admin site on http://127.0.0.1:(\d+)")
+        gateway.line('"ready"')
+        assert act(level="debug", namespace="executor.talks") == {
+            "ok": True,
+            "result": "executor.talks: debug",
+        }
+        # The executor is told over a pipe, and hears of it when it reads.
+        until(lambda: ask(gateway.ports["http"]) or "debugged" in gateway.output)
+        act(level="ERROR", namespace="executor")
+        act(level="error", namespace="executor.talks")
+        marker = len(gateway.output)
+        until(lambda: ask(gateway.ports["http"]) or "divided" in gateway.output[marker:])
+        with pytest.raises(urllib.error.HTTPError, match="422"):
+            act(level="loud")
+        act(level="critical")
+    finally:
+        assert gateway.stop() == 0
+
+    assert '"stopped"' not in gateway.output
