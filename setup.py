@@ -51,6 +51,7 @@ setup(
     # What `gatewayd unit` prints, and a Flow to try: in share/gatewayd, as they lie in the sources.
     data_files=[
         ("share/gatewayd/conf", ["conf/gatewayd.service", "conf/flow.yml", "conf/production.yml"]),
+        ("share/gatewayd/conf/monitoring", ["conf/monitoring/alerts.yml", "conf/monitoring/grafana.json"]),
         ("share/gatewayd/examples/search", ["examples/search/executors.py"]),
         ("share/gatewayd/conf", ["conf/gatewayd.socket"]),
     ],
