@@ -47,7 +47,7 @@ from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
-from gatewayd.service.readings import read_bridge, read_pool, read_ports
+from gatewayd.service.readings import read_bridge, read_errors, read_pool, read_ports
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
 from gatewayd.telemetry.failures import FailedRequest, Failures
@@ -188,6 +188,7 @@ class GatewayServer:
             reading.set(table.LAG, self._lag.seen.value(), self._name)
         read_pool(reading, self._pool, self._addresses)
         read_bridge(reading, self._bridge, self._name)
+        read_errors(reading)
         if self._backend is not None:
             read_ports(reading, self.port_reports, self._backend.buffers, self._backend.admission)
         return succeed(reading)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.pool.pool import Pool
+from gatewayd.protocols import told
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.port import PortReport
 from gatewayd.supervisor.process import ReplicaStatus
@@ -65,6 +66,12 @@ def read_ports(reading: Reading, ports: Iterable[PortReport], buffers: Buffers, 
             reading.set(table.HELD, port.held_bytes, f"grpc {port.port}")
             reading.set(table.HELD_LIMIT, buffers.limit_bytes, f"grpc {port.port}")
     reading.set(table.CONNECTIONS_LIMIT, admission.most)
+
+
+def read_errors(reading: Reading) -> None:
+    """What clients were told, over every protocol."""
+    for error, count in told.counts().items():
+        reading.set(table.ERRORS_TOLD, count, error)
 
 
 def read_bridge(reading: Reading, bridge: Bridge, process: str) -> None:

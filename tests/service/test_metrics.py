@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from gatewayd.pb import DataRequestProto
@@ -144,6 +145,29 @@ def test_requests_of_every_protocol_are_counted_and_what_they_pass_is_shown(work
             each["protocol"]: each["outcomes"] for each in state["requests"] if each["endpoint"] == "/tag"
         }
         assert all(each["ok"] == 4 for each in outcomes.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_refused_before_its_dispatch_is_counted_too(workers: int) -> None:
+    with running(workers=workers) as (gateway, admin):
+        url = f"http://127.0.0.1:{gateway.ports['http']}/post"
+        for body in (b"{", b'{"data": 5}'):
+            asked = urllib.request.Request(url, body, {"content-type": "application/json"})
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(asked, timeout=20)
+            refused.value.close()
+        with grpc.insecure_channel(f"127.0.0.1:{gateway.ports['grpc']}") as channel:
+            call: Any = channel.unary_unary("/jina.JinaSingleDataRequestRPC/process_single_data")
+            with pytest.raises(grpc.RpcError):
+                call(b"\xff\xff", timeout=20)
+        with pytest.raises(InvalidStatus):
+            connect(f"ws://127.0.0.1:{gateway.ports['websocket']}/nowhere", proxy=None)
+        found = scrape(admin)
+
+        assert of(found, "gatewayd_errors_told_total", error="Unparsable") >= 1
+        assert of(found, "gatewayd_errors_told_total", error="UpgradeForbidden") == 1
+        assert of(found, "gatewayd_errors_told_total") == 4
+        assert of(found, "gatewayd_requests_total") == 0
 
 
 def test_an_executor_that_is_killed_shows_in_its_figures() -> None:

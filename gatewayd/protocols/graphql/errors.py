@@ -8,10 +8,12 @@ from graphql import GraphQLError, GraphQLResolveInfo
 
 from gatewayd.errors import GatewayError
 from gatewayd.pb import StatusProto
+from gatewayd.protocols.told import told
 
 
 def encode_error(error: GatewayError) -> GraphQLError:
     """The error to raise in place of a field's value."""
+    told(error)
     return GraphQLError(str(error))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from gatewayd.errors import GatewayError, InternalError, Overloaded, codes_for
 from gatewayd.messages.retry_info import STATUS_DETAILS, encode_retry_info
+from gatewayd.protocols.told import told
 from gatewayd.rpc.call import CODES
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def encode_error(error: GatewayError) -> tuple[grpc.StatusCode, str, Metadata]:
     """As ``status_of``, for gRPC's own server."""
     import grpc  # which a gateway with another server does without
 
+    told(error)
     code, details, metadata = status_of(error)
     return grpc.StatusCode[code], details, metadata
 

@@ -21,6 +21,7 @@ from gatewayd.pb import DataContentProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.grpc.errors import Metadata, status_of
+from gatewayd.protocols.told import told
 from gatewayd.tls.peer import PeerNames
 
 T = TypeVar("T")
@@ -107,4 +108,5 @@ def final_status(error: BaseException, request: Request | None) -> tuple[str, st
             error=error,
             log_failure=Failure(error),
         )
+    told(public)
     return status_of(public)

@@ -17,7 +17,6 @@ from gatewayd.errors import (
     PathNotFound,
     Unauthenticated,
     UnsupportedCoding,
-    codes_for,
 )
 from gatewayd.messages import wire
 from gatewayd.messages.json_form import responses
@@ -25,6 +24,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.answer import JSON
 from gatewayd.protocols.http.negotiation import Form
+from gatewayd.protocols.told import told
 
 _TEXT: Final = b"text/plain; charset=utf-8"
 
@@ -46,7 +46,7 @@ def encode_error(error: GatewayError) -> ErrorResponse:
     Its body is ``{"detail": text}``, or the list of problems where the request itself is at fault. What the
     reference answers to an invalid GraphQL request is plain text (golden: graphql.json).
     """
-    status = codes_for(error).http
+    status = told(error).http
     if isinstance(error, BadRequest):
         return ErrorResponse(status, responses.encode_bad_request(error))
     if isinstance(error, InvalidQuery):

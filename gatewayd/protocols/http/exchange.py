@@ -21,7 +21,6 @@ from gatewayd.errors import (
     InternalError,
     NotAcceptable,
     UnsupportedCoding,
-    codes_for,
 )
 from gatewayd.messages import wire
 from gatewayd.messages.headers import AllowList, Headers
@@ -37,6 +36,7 @@ from gatewayd.protocols.http.grammar import members
 from gatewayd.protocols.http.negotiation import Form, Media, accepts_gzip, answer_media, body_media
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute
+from gatewayd.protocols.told import told
 
 log = BoundedLogger()
 
@@ -122,7 +122,7 @@ async def _outcome(
         body = await here_or_offloaded(
             backend.offload, size, encode_network_error, request, error, media.form
         )
-        return codes_for(error).http, body, media, []
+        return told(error).http, body, media, []
     further = as_http(http_request, response.headers) if response.headers else []
     if response.hint and backend.gateway.gives_hints:
         further.append((_HINT, response.hint.encode("ascii", "backslashreplace")))

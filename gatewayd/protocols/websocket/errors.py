@@ -6,7 +6,8 @@ from typing import Final
 
 import attrs
 
-from gatewayd.errors import SUCCESS, ExecutorNetworkError, GatewayError, codes_for
+from gatewayd.errors import SUCCESS, ExecutorNetworkError, GatewayError
+from gatewayd.protocols.told import told
 
 _MAX_REASON_BYTES: Final = 123  # of a control frame's 125 (RFC 6455 section 5.5)
 
@@ -39,7 +40,7 @@ def encode_dry_run_error(error: ExecutorNetworkError) -> CloseFrame:
 def _close_frame(error: GatewayError, summary: str) -> CloseFrame:
     text = str(error)
     fits = len(text.encode("utf-8", "replace")) <= _MAX_REASON_BYTES
-    return CloseFrame(codes_for(error).websocket, truncated(text if fits else summary))
+    return CloseFrame(told(error).websocket, truncated(text if fits else summary))
 
 
 def truncated(reason: str) -> bytes:

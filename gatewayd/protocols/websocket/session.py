@@ -35,7 +35,6 @@ from gatewayd.errors import (
     TooManyFrames,
     TooSlow,
     UpgradeForbidden,
-    codes_for,
 )
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
@@ -45,6 +44,7 @@ from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, head
+from gatewayd.protocols.told import told
 from gatewayd.protocols.websocket.conversation import (
     CANCEL_REQUESTS,
     PAUSE_READING,
@@ -182,16 +182,16 @@ class WebSocketSession(WebSocketServerProtocol):
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if request.path not in self.factory.paths:
             refusal = UpgradeForbidden()
-            raise ConnectionDeny(codes_for(refusal).http, str(refusal))
+            raise ConnectionDeny(told(refusal).http, str(refusal))
         try:
             self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
         except GatewayError as error:
-            raise ConnectionDeny(codes_for(error).http, str(error)) from error
+            raise ConnectionDeny(told(error).http, str(error)) from error
         frames, confirmed = negotiate(request.protocols)
         try:
             ordered = _wants_order(self.http_request_uri)
         except BadRequest as mistake:
-            raise ConnectionDeny(codes_for(mistake).http, str(mistake)) from mistake
+            raise ConnectionDeny(told(mistake).http, str(mistake)) from mistake
         self._conversation = self._converse(frames, ordered=ordered, is_dry_run=request.path == DRY_RUN)
         return confirmed
 

@@ -58,6 +58,11 @@ REQUESTS: Final = Metric(
     "gatewayd_requests", "counter", "Requests that were dispatched, by how they ended.",
     (*_REQUEST, "outcome"),
 )  # fmt: skip
+ERRORS_TOLD: Final = Metric(
+    "gatewayd_errors_told", "counter",
+    "Errors that clients were told of, by class; also of requests that were refused before their dispatch.",
+    ("error",),
+)  # fmt: skip
 REQUESTS_UNDER_WAY: Final = Metric(
     "gatewayd_requests_under_way", "gauge", "Requests that are dispatched and have not ended."
 )
