@@ -29,6 +29,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
 from gatewayd.recording import Heading, Outcome, Recorded
+from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.waiters import Waiters
 
@@ -302,4 +303,4 @@ def _outcome(exchange: Exchange) -> tuple[Outcome, str | None]:
         return ("raised" if exchange.response is not None and exchange.response.status else "answered"), None
     if isinstance(error, CancelledError):
         return "cancelled", None
-    return "failed", f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+    return "failed", without_passwords(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from gatewayd.messages.journey import Stage, Trace, Visit
+from gatewayd.redaction import without_passwords
 from gatewayd.values import value
 
 Kind = Literal["internal", "server", "client"]
@@ -138,7 +139,7 @@ def _what_failed(stage: Stage) -> str | None:
         return "the executor raised"
     if stage.code in ("", "OK", "CANCELLED"):
         return None
-    return f"{stage.code}: {stage.reason}" if stage.reason else stage.code
+    return without_passwords(f"{stage.code}: {stage.reason}") if stage.reason else stage.code
 
 
 def _error_type(kind: str) -> Attributes:

@@ -21,6 +21,7 @@ from gatewayd.messages.journey import Journey, Trace, Visit
 from gatewayd.messages.request import Response
 from gatewayd.messages.trace_context import TraceContext, context_of, headers_of, without_context
 from gatewayd.pb import StatusProto
+from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.telemetry.spans import Outcome, Span, request_span, visit_spans
 
@@ -128,7 +129,7 @@ def _outcome(exchange: Exchange) -> Outcome:
     if isinstance(error, CancelledError):
         return Outcome("cancelled")
     if error is not None:
-        return Outcome("failed", type(error).__name__, str(error)[:_LONGEST_TEXT])
+        return Outcome("failed", type(error).__name__, without_passwords(str(error)[:_LONGEST_TEXT]))
     response = exchange.response
     if response is None or not response.status:
         return Outcome("answered")
@@ -136,4 +137,4 @@ def _outcome(exchange: Exchange) -> Outcome:
         raised = StatusProto.FromString(response.status)
     except DecodeError:
         return Outcome("raised")
-    return Outcome("raised", raised.exception.name, raised.description[:_LONGEST_TEXT])
+    return Outcome("raised", raised.exception.name, without_passwords(raised.description[:_LONGEST_TEXT]))

@@ -212,6 +212,19 @@ def test_what_failed() -> None:
     assert span.attributes["error.type"] == "Overloaded"
 
 
+def test_a_password_in_an_error_is_not_told() -> None:
+    traced = Traced()
+    traced.ask(parent()).addErrback(lambda failure: failure.trap(Overloaded))
+    attempt = traced.engine.request.journey.visit("a", 0.0, floating=False).attempt("x", 0.0)
+    attempt.end(0.0, "UNKNOWN", "no https://me:s3cret@example.org")
+    traced.engine.request.journey.left("a", 0.0, "failed", "CallFailed")
+    traced.engine.answer.errback(Overloaded("no https://me:s3cret@example.org"))
+
+    errors = [span.error or "" for span in traced.spans]
+    assert "example.org" in errors[0] + errors[2]
+    assert "s3cret" not in "".join(errors)
+
+
 def test_what_an_executor_raised() -> None:
     status = StatusProto(code=StatusProto.ERROR, description="ValueError('boom')")
     status.exception.name = "ValueError"
