@@ -11,7 +11,7 @@ import asyncio as aio
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack, overload
 
@@ -27,10 +27,13 @@ from gatewayd.client.profiling import profile, show
 from gatewayd.client.progress import progress
 from gatewayd.client.response import Response
 from gatewayd.client.transport_handle import TransportHandle
-from gatewayd.extras import require_docarray
+from gatewayd.extras import require_docarray, tracing_problem
+from gatewayd.otlp import PORTS, Collector
 
 if TYPE_CHECKING:
     from docarray import DocumentArray
+
+    from gatewayd.client.tracing import ClientTracing
 
 # How long a question about readiness may take by default.
 READY_TIMEOUT_S: Final = 10.0
@@ -45,12 +48,13 @@ class ClientKeywords(TypedDict, total=False):
     tls_certfile: str | None
     tls_keyfile: str | None
     tls_server_name: str | None
-    # The reference's, for its logs and telemetry: accepted, and without effect.
-    log_config: Any
-    suppress_root_logging: bool
     tracing: bool | None
     traces_exporter_host: str | None
     traces_exporter_port: int | None
+    traces_exporter_protocol: Literal["grpc", "http"]
+    # The reference's, for its logs and telemetry: accepted, and without effect.
+    log_config: Any
+    suppress_root_logging: bool
     metrics: bool | None
     metrics_exporter_host: str | None
     metrics_exporter_port: int | None
@@ -95,6 +99,7 @@ class _Connected:
         self._address = parse_address(host, port, protocol, tls, certificates, proxy=proxy)
         self._prefetch = keywords.get("prefetch", 1000)
         self._handle = TransportHandle(self._address)
+        self._tracing = _tracing(keywords) if keywords.get("tracing") else None
         # Connections are freed with the last reference; at the end of the process the loop does it.
         weakref.finalize(self, self._handle.abandon).atexit = False
 
@@ -102,6 +107,10 @@ class _Connected:
     def check_input(inputs: Any = None, **_: Any) -> None:
         """Raises BadClientInput if no document can be made of the first of ``inputs``; see inputs.check."""
         check(inputs)
+
+    def _traced(self, post: Post) -> AbstractContextManager[Post]:
+        """``post`` as it is to be sent, until it has ended."""
+        return nullcontext(post) if self._tracing is None else self._tracing.span(post)
 
     def _in_flight(self, post: Post) -> InFlightLimit:
         # 0 means "the gateway's own setting" on the wire, and the gateway's flow control is its bound.
@@ -200,6 +209,8 @@ class SyncClient(_Connected, Waiting):
         if held := self._handle.take():
             loop, transport = held
             loop.run(loop.closed(transport))
+        if self._tracing is not None:
+            self._tracing.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -209,16 +220,17 @@ class SyncClient(_Connected, Waiting):
 
     def _responses(self, post: Post) -> Iterator[Response]:
         _, transport = self._handle.get()
-        responses = converse(
-            messages(post, transport.encode),
-            partial(self._begin, post),
-            self._in_flight(post),
-            Callbacks(post),
-        )
-        with progress(post) as answered:
-            for response in responses:
-                answered(response)
-                yield response
+        with self._traced(post) as post:
+            responses = converse(
+                messages(post, transport.encode),
+                partial(self._begin, post),
+                self._in_flight(post),
+                Callbacks(post),
+            )
+            with progress(post) as answered:
+                for response in responses:
+                    answered(response)
+                    yield response
 
 
 class AsyncClient(_Connected, Asynchronous):
@@ -230,17 +242,18 @@ class AsyncClient(_Connected, Asynchronous):
 
     async def _run(self, post: Post) -> AsyncGenerator[Any, None]:
         _, transport = self._handle.get()
-        responses = converse_async(
-            async_messages(post, transport.encode),
-            partial(self._begin, post),
-            self._in_flight(post),
-            Callbacks(post),
-        )
-        with progress(post) as answered:
-            async with aclosing(responses):
-                async for response in responses:
-                    answered(response)
-                    yield response if post.return_responses else response.docs
+        with self._traced(post) as post:
+            responses = converse_async(
+                async_messages(post, transport.encode),
+                partial(self._begin, post),
+                self._in_flight(post),
+                Callbacks(post),
+            )
+            with progress(post) as answered:
+                async with aclosing(responses):
+                    async for response in responses:
+                        answered(response)
+                        yield response if post.return_responses else response.docs
 
     async def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """As SyncClient.is_flow_ready."""
@@ -282,12 +295,27 @@ class AsyncClient(_Connected, Asynchronous):
         if held := self._handle.take():
             loop, transport = held
             await aio.wrap_future(loop.start(loop.closed(transport)))
+        if self._tracing is not None:
+            await aio.to_thread(self._tracing.flush)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _tracing(keywords: ClientKeywords) -> ClientTracing:
+    """Raises ImportError where OpenTelemetry's packages are missed, ValueError for an unknown protocol."""
+    protocol = keywords.get("traces_exporter_protocol") or "grpc"
+    if protocol not in PORTS:
+        raise ValueError(f"traces_exporter_protocol: {protocol!r} is not one of {', '.join(PORTS)}")
+    if problem := tracing_problem(protocol):
+        raise ImportError(problem, name="opentelemetry")
+    from gatewayd.client.tracing import ClientTracing
+
+    host = keywords.get("traces_exporter_host") or Collector().host
+    return ClientTracing(Collector(host, keywords.get("traces_exporter_port"), protocol))
 
 
 def _ready_options(keywords: CallKeywords) -> PostOptions:
@@ -350,7 +378,8 @@ def Client(
     their responses; ``proxy``, whether to use the environment's proxy settings; ``tls_ca_certfile``,
     a PEM file of authorities to trust instead of the system's; ``tls_certfile`` and ``tls_keyfile``,
     the client's own certificate; ``tls_server_name``, the name in the gateway's certificate where it
-    is not ``host``. Nothing is connected before it is needed.
+    is not ``host``; ``tracing`` and ``traces_exporter_host``, ``_port`` and ``_protocol``, for a span of each
+    post. Nothing is connected before it is needed.
 
     Raises TypeError for unknown keywords, ValueError for values that are unknown or contradictory.
     """
