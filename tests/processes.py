@@ -181,17 +181,10 @@ class Gateway(Child):
         **variables: str,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="gatewayd-test-")
-        gateway = {
-            "host": "127.0.0.1",
-            "protocol": list(protocols),
-            "port": [0] * len(protocols),
-            "grpc_server": os.environ.get("GATEWAYD_TEST_GRPC_SERVER", "gatewayd"),
-            **flow.get("gateway", {}),
-        }
-        whole = {"jtype": "Flow", **flow, "gateway": gateway}
-        path = Path(self._folder.name) / "flow.yml"
-        path.write_text(yaml.safe_dump(whole, sort_keys=False))
-        command = [python, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(path)]
+        self._protocols = protocols
+        self.path = Path(self._folder.name) / "flow.yml"
+        self.write(flow)
+        command = [python, "-c", _TWISTD, "-n", "--pidfile=", "gateway", "--config", str(self.path)]
         super().__init__(command, env=environment(**variables), cwd=self._folder.name)
         self.ports: dict[str, int] = {}
         try:
@@ -204,6 +197,19 @@ class Gateway(Child):
         except AssertionError:
             self.stop()
             raise
+
+    def write(self, flow: Mapping[str, Any]) -> None:
+        """Write the Flow file, as a whole: what reads it finds the old one or the new one."""
+        gateway = {
+            "host": "127.0.0.1",
+            "protocol": list(self._protocols),
+            "port": [0] * len(self._protocols),
+            "grpc_server": os.environ.get("GATEWAYD_TEST_GRPC_SERVER", "gatewayd"),
+            **flow.get("gateway", {}),
+        }
+        new = self.path.with_suffix(".new")
+        new.write_text(yaml.safe_dump({"jtype": "Flow", **flow, "gateway": gateway}, sort_keys=False))
+        new.replace(self.path)
 
     def stop(self, grace_s: float = 15.0) -> int:
         code = super().stop(grace_s)

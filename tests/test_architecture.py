@@ -72,6 +72,7 @@ PURE = [
     "protocols/http/openapi.py",
     "protocols/graphql/limits.py",
     "config/shares.py",
+    "service/changes.py",
     "service/worker_messages.py",
 ]
 IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"}
@@ -96,8 +97,8 @@ FOLDERS = {
     "telemetry": {"access", "config", "messages"},
     "admin": {"access", "config", "messages", "protocols", "telemetry", "tls"},
     "service": {
-        *("admin", "access", "config", "custom", "dispatch", "executor", "pool", "protocols", "supervisor"),
-        *("telemetry", "tls"),
+        *("admin", "access", "config", "custom", "dispatch", "executor", "messages", "pool", "protocols"),
+        *("supervisor", "telemetry", "tls"),
     },
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
     "cli": {"access", "client", "config", "custom", "executor", "flow", "messages"},

@@ -112,6 +112,24 @@ def serve(flow: Path, variables: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.option("--pid", type=click.IntRange(1), help="The number of the service's process.")
+@click.option(
+    "--pidfile", type=click.Path(path_type=Path), default="twistd.pid", show_default=True,
+    help="The file that has this number, without --pid.",
+)  # fmt: skip
+def reload(pid: int | None, pidfile: Path) -> None:
+    """
+    Have a service on this machine take up its Flow file, without losing a request.
+
+    Waits until that is done, and says what has changed. A mistake in the file, or an executor that cannot
+    start, changes nothing: it is printed, and the exit code is 1.
+    """
+    from gatewayd.cli.reloading import reload_service
+
+    sys.exit(reload_service(pid, pidfile))
+
+
+@main.command()
 @click.option("--uses", help="module:Class, a class in --py-modules, or an executor's config.yml.")
 @click.option("--name", default="executor0", show_default=True, help="Its name in routes and logs.")
 @click.option(

@@ -41,7 +41,12 @@ def unit(template: str, *, twistd: Path, flow: Path, user: str, read: Iterable[P
     are relaxed.
     """
     options = f"--nodaemon --pidfile= gateway --config {_word(str(flow)).replace('$', '$$')}"
-    settings = {"ExecStart": f"{_word(str(twistd))} {options}", "User": user, "Group": user}
+    settings = {
+        "ExecStart": f"{_word(str(twistd))} {options}",
+        "ExecReload": f"{_word(sys.executable)} -P -m gatewayd reload --pid $MAINPID",
+        "User": user,
+        "Group": user,
+    }
     folders = [each for path in read for each in (path.absolute(), path.resolve())]
     for setting, (hidden, shown) in _HIDING.items():
         if any(folder.is_relative_to(root) for folder in folders for root in hidden):

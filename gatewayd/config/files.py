@@ -51,6 +51,7 @@ class Folder:
         if text is None:
             return None
         source = Source(str(path), place.source.diagnostics)
+        source.diagnostics.files.append(str(path))
         before = len(source.diagnostics.problems)
         value = substitute(parse(text, source), source, self.variables)
         if value is None and len(source.diagnostics.problems) > before:

@@ -131,7 +131,9 @@ FLOW: Final = Section("with", (
     Key("inspect", k.choice("COLLECT", "HANG", "REMOVE"), "COLLECT",
         "Whether answers wait for inspect executors, do not wait, or these are left out.", spreads=False),
     *_not_yet(k.TEXT, "A custom Flow class.", "uses", default="Flow"),
-    *_not_yet(k.BOOLEAN, "Reload when files change.", "reload", default=False),
+    Key("reload", k.BOOLEAN, False,
+        "Take up changes of the Flow file, and of the configurations and code of executors, as they happen.",
+        spreads=False),
 ))  # fmt: skip
 
 GATEWAY: Final = Section("gateway", (
@@ -277,7 +279,9 @@ GATEWAY: Final = Section("gateway", (
     Key("py_modules", k.TEXTS, None, "Python files imported first."),
     Key("uvicorn_kwargs", k.MAP, None, "Settings of another HTTP server; use the gateway's own keys.",
         status=NOT_YET),
-    Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
+    Key("reload", k.BOOLEAN, False,
+        "Take up changes of the Flow file, and of the configurations of executors, as they happen.",
+        spreads=False),
     *_OBSERVED,
     Key("traces_sample", k.share(), 1.0,
         "The share of requests that are traced, of those whose clients have not begun a trace."),
@@ -426,7 +430,8 @@ EXECUTOR: Final = Section("executor", (
         field="uses_after", spreads=False),
     *_not_yet(k.BOOLEAN, "Install the packages it requires.", "install_requirements", default=False),
     *_not_yet(f.OPTIONS, "gRPC channel arguments of its server.", "grpc_server_options"),
-    Key("reload", k.BOOLEAN, False, "Reload when files change.", status=NOT_YET, spreads=False),
+    Key("reload", k.BOOLEAN, False, "Take up changes of its configuration and code as they happen.",
+        spreads=False),
     *_OBSERVED,
     *_ignored(k.ANYTHING, "Executors write to the gateway's log: see log_levels there.", "log_config"),
     *_LOGGED,

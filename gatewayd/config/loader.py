@@ -80,6 +80,7 @@ def read_flow(source: str | Path, sources: Sources) -> FlowDocument:
     diagnostics = Diagnostics()
     path = Path(source)
     text = read_text(path, Place(Source(str(source), diagnostics)))
+    diagnostics.files.append(str(path.absolute()))
     diagnostics.raise_problems()
     return _read_text(text or "", Source(str(source), diagnostics), path.parent, sources)
 
@@ -214,6 +215,7 @@ def _flow(value: Any, place: Place, folder: Folder) -> FlowConfig:
         "gateway": gateway,
         "deployments": built,
         "base_dir": str(folder.path),
+        "files": tuple(dict.fromkeys(diagnostics.files)),
         "warnings": warnings_of(place.source),
         "conflicts": tuple(diagnostics.ordered(diagnostics.conflicts)),
     }

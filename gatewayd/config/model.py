@@ -112,7 +112,7 @@ class GatewayConfig:
     ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
     is no admin site; ``admin_keys`` are digests of keys by their owners, as those of ``auth``. For
     ``drain_delay_s`` a gateway that stops is not ready, and serves on. With ``monitoring`` there are metrics
-    at ``port_monitoring``, 0 for a free port.
+    at ``port_monitoring``, 0 for a free port. With ``reload`` the files of the Flow are watched.
     """
 
     name: str = "gateway"
@@ -204,6 +204,7 @@ class GatewayConfig:
     traces_sample: float = 1.0
     traces_from_clients: bool = True
     record: RecordConfig | None = None
+    reload: bool = False
 
     @property
     def measures(self) -> bool:
@@ -310,7 +311,7 @@ class DeploymentConfig:
     ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without
     shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its
     connection broke. With ``monitoring`` each replica serves metrics, at ``monitoring_ports`` or at free
-    ones.
+    ones. With ``reload`` the files of its executor are watched.
     """
 
     name: str
@@ -339,6 +340,7 @@ class DeploymentConfig:
     monitoring: bool = False
     monitoring_ports: tuple[int, ...] = ()
     timeout_ready_s: float = 600.0
+    reload: bool = attrs.field(default=False, eq=False)
     executor: ExecutorConfig = ExecutorConfig()
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None
@@ -362,7 +364,8 @@ class FlowConfig:
     """
     A gateway and the Deployments behind it.
 
-    ``inspect`` says what was made of its inspect executors. ``base_dir`` is the Flow file's folder.
+    ``inspect`` says what was made of its inspect executors. ``base_dir`` is the Flow file's folder. With
+    ``reload`` all its files are watched. ``files`` are those that it was read from, the Flow file first.
     ``warnings`` are for the log: settings without effect, or with another one than their author may
     expect. ``conflicts``, ports that two parts would listen on, keep the Flow from being served. The
     last Deployment that does not float gives the Flow's answer.
@@ -374,6 +377,8 @@ class FlowConfig:
     workspace: str | None = None
     inspect: Literal["COLLECT", "HANG", "REMOVE"] = "COLLECT"
     base_dir: str = "."
+    reload: bool = attrs.field(default=False, eq=False)
+    files: tuple[str, ...] = attrs.field(default=(), eq=False)
     warnings: tuple[str, ...] = attrs.field(default=(), eq=False)
     conflicts: tuple[str, ...] = attrs.field(default=(), eq=False)
 

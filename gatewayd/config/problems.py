@@ -36,12 +36,13 @@ class Diagnostics:
     What was found while one Flow was loaded.
 
     ``problems`` make it invalid, ``conflicts`` keep a valid Flow from being served, and ``warnings`` are for
-    the caller's log. Each line maps to the file and position that it is sorted by.
+    the caller's log. Each line maps to the file and position that it is sorted by. ``files`` have been read.
     """
 
     problems: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
     warnings: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
     conflicts: dict[str, tuple[str, Position]] = attrs.field(factory=dict)
+    files: list[str] = attrs.field(factory=list)
 
     def raise_problems(self) -> None:
         """Raise one ConfigError with every problem on a line of its own, if there are any."""

@@ -173,8 +173,12 @@ class Mounted:
     def dispatch(self, request: Request, timeout_s: float | None) -> Awaitable[Response]:
         """Any of the two threads."""
         if self._bridge.is_here:
-            return self._bridge.on_reactor(self._dispatcher.dispatch, request, timeout_s=timeout_s)
+            return self._bridge.on_reactor(self._dispatch, request, timeout_s)
         _check_reactor_thread("post")
+        return self._dispatch(request, timeout_s)
+
+    def _dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
+        # Which dispatcher it is, is decided on the reactor thread: a reload may replace it meanwhile.
         return self._dispatcher.dispatch(request, timeout_s=timeout_s)
 
     def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:

@@ -41,8 +41,8 @@ class FlowKeywords(TypedDict, total=False):
     """Whether answers wait for inspect executors, do not wait, or these are left out."""
     uses: Literal["Flow"] | None
     """A custom Flow class."""
-    reload: Literal[False] | None
-    """Reload when files change."""
+    reload: bool | None
+    """Take up changes of the Flow file, and of the configurations and code of executors, as they happen."""
     protocol: str | Sequence[str] | None
     """Protocols, one entry for each port; http+websocket share one."""
     protocols: str | Sequence[str] | None
@@ -538,8 +538,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Python files imported first."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
-    reload: Literal[False] | None
-    """Reload when files change."""
+    reload: bool | None
+    """Take up changes of the Flow file, and of the configurations of executors, as they happen."""
     metrics: Literal[False] | None
     """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
@@ -701,8 +701,8 @@ class JoinerKeywords(TypedDict, total=False):
     """Install the packages it requires."""
     grpc_server_options: None
     """gRPC channel arguments of its server."""
-    reload: Literal[False] | None
-    """Reload when files change."""
+    reload: bool | None
+    """Take up changes of its configuration and code as they happen."""
     metrics: Literal[False] | None
     """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None
@@ -839,8 +839,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Address of one that runs elsewhere, in place of uses_after."""
     install_requirements: Literal[False] | None
     """Install the packages it requires."""
-    reload: Literal[False] | None
-    """Reload when files change."""
+    reload: bool | None
+    """Take up changes of its configuration and code as they happen."""
     metrics: Literal[False] | None
     """Send metrics to an OpenTelemetry collector."""
     metrics_exporter_host: None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -83,7 +83,8 @@ class Pool:
     Sends calls to Deployments by name.
 
     ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
-    pass their own. ``counters`` counts every decision, by (decision, Deployment).
+    pass their own. ``counters`` counts every decision, by (decision, Deployment); with
+    a pool ``before``, it goes on with its counts.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class Pool:
         clock: Clock,
         dice: random.Random,
         offload: Offload = maybeDeferred,
+        before: Pool | None = None,
     ) -> None:
-        self.counters: Counter[tuple[str, str]] = Counter()
+        self.counters: Counter[tuple[str, str]] = Counter() if before is None else before.counters
+        self._before = {} if before is None else before._retries()
         self.slots = Slots(gateway.pool.max_in_flight)
         self._gateway = gateway
         self._connect = connect
@@ -116,7 +119,7 @@ class Pool:
             for each in (deployment, *head_executors(deployment)):
                 self._add_addresses(each, resolve)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
-        self._own = [each.name for each in deployments if not each.external]
+        self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
             sender.replicas.on_change(self._check_discovered)
 
@@ -127,6 +130,7 @@ class Pool:
         gateway: GatewayConfig,
         deployments: Sequence[DeploymentConfig],
         reactor: Connector,
+        before: Pool | None = None,
     ) -> Pool:
         """A pool that connects to real executors."""
 
@@ -141,6 +145,7 @@ class Pool:
             clock=reactor,
             dice=random.Random(),
             offload=bridge.offload,
+            before=before,
         )
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
@@ -159,14 +164,23 @@ class Pool:
         """The endpoints that the executors of the Flow bind, as far as they are known now."""
         return of_flow({name: each.endpoints for name, each in self._deployments.items()})
 
-    def discovered(self) -> Deferred[None]:
-        """Fires when the endpoints of all Deployments that are not external are known."""
+    def reached(self) -> frozenset[str]:
+        """The Deployments whose endpoints are known now."""
+        return frozenset(name for name, each in self._deployments.items() if each.endpoints is not None)
+
+    def discovered(self, others: Collection[str] = ()) -> Deferred[None]:
+        """
+        Fires when the endpoints of all Deployments that are not external are known.
+
+        Of external ones, those of ``others`` are waited for as well, from now on.
+        """
+        self._awaited.update(name for name in others if name in self._deployments)
         discovered = self._discovered.wait()
         self._check_discovered()
         return discovered
 
     def _check_discovered(self) -> None:
-        if len(self._discovered) and all(self._deployments[name].endpoints is not None for name in self._own):
+        if len(self._discovered) and self._awaited <= self.reached():
             self._discovered.fire(None)
 
     def replica_up(self, deployment: str, address: str, shard: int = 0) -> None:
@@ -180,6 +194,14 @@ class Pool:
     def replica_down(self, deployment: str, address: str, shard: int = 0) -> None:
         """The executor at ``address`` is gone for good; another address may take its place."""
         self._senders[deployment, shard].replicas.remove(address)
+
+    def replica_retired(self, deployment: str, address: str, shard: int = 0) -> Deferred[None]:
+        """Send nothing more to ``address``. Fires when the calls that it has have ended."""
+        return self._senders[deployment, shard].replicas.retire(address)
+
+    def replica_known(self, deployment: str, address: str, shard: int = 0) -> Deferred[None]:
+        """Fires when ``address`` is connected and has told its endpoints; cancel it to wait no more."""
+        return self._senders[deployment, shard].replicas.known(address)
 
     def states(self) -> Mapping[str, tuple[ReplicaState, ...]]:
         """Every Deployment's replicas, shard after shard."""
@@ -218,6 +240,9 @@ class Pool:
             )
             for (name, shard), sender in self._senders.items()
         )
+
+    def _retries(self) -> dict[tuple[str, int], Counter[str]]:
+        return {key: sender.decisions.retries for key, sender in self._senders.items()}
 
     def connected(self) -> Mapping[tuple[str, int], int]:
         """How many replicas are connected, by Deployment and shard; those of heads, too."""
@@ -274,6 +299,7 @@ class Pool:
             self.counters,
             self._clock.seconds,
         )
+        decisions.retries = self._before.get((name, shard), decisions.retries)
 
         def connect(address: str, host: str | None, on_state: Callable[[State], None]) -> ExecutorChannel:
             own = settings if host is None else attrs.evolve(settings, host=host)

@@ -27,6 +27,7 @@ from gatewayd.pool.balancing import Health
 from gatewayd.pool.events import Decisions
 from gatewayd.rpc.call import CallError
 from gatewayd.rpc.link import State
+from gatewayd.waiters import Waiters
 
 log = Logger()
 
@@ -114,6 +115,7 @@ class Replica:
         "_discovery",
         "_discovery_failures",
         "_leaving",
+        "_left",
         "_owner",
         "_probe",
         "_probing",
@@ -151,6 +153,7 @@ class Replica:
         self._discovery: Timer | None = None
         self._discovery_failures = 0
         self._leaving = False
+        self._left: Waiters[None] = Waiters()
         self._owner = owner
         self._probe: Timer | None = None
         self._probing = False
@@ -214,11 +217,13 @@ class Replica:
             self._decisions.replica("lost", self.label)
         self._owner.changed()
 
-    def leave(self) -> None:
-        """Close when the calls in flight have ended."""
+    def leave(self) -> Deferred[None]:
+        """Close when the calls in flight have ended. Fires then."""
+        left = self._left.wait()
         self._leaving = True
         if not self.in_flight:
             self.close()
+        return left
 
     def close(self) -> None:
         """Calls in flight fail."""
@@ -229,6 +234,7 @@ class Replica:
             if timer is not None:
                 timer.cancel()
         self._probe = self._discovery = None
+        self._left.fire(None)
         self.channel.close().addErrback(self._unexpected, "closing the channel to {address}")
 
     # -- ejection ------------------------------------------------------------------------------------

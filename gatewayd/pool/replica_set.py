@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
 from gatewayd.clocks import Clock
 from gatewayd.messages.discovery import DEFAULT, Described, united
@@ -17,6 +18,7 @@ from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
 from gatewayd.rpc.link import State
+from gatewayd.waiters import Waiters
 
 
 @attrs.frozen
@@ -58,6 +60,7 @@ class ReplicaSet:
         self._endpoints: Described | None = None
         self._on_change: list[Callable[[], None]] = []
         self._on_outage: list[Callable[[], None]] = []
+        self._known: dict[str, Waiters[None]] = {}  # by address: who waits for it
 
     # -- what is known -------------------------------------------------------------------------------
 
@@ -127,11 +130,20 @@ class ReplicaSet:
             replica.close()
             self.changed()
 
-    def retire(self, address: str) -> None:
-        """Send nothing more to the replica; its calls in flight may finish."""
-        if replica := self._taken_out(address):
-            replica.leave()
-            self.changed()
+    def retire(self, address: str) -> Deferred[None]:
+        """Send nothing more to the replica; its calls in flight may finish. Fires when they have."""
+        replica = self._taken_out(address)
+        if replica is None:
+            return succeed(None)
+        left = replica.leave()
+        self.changed()
+        return left
+
+    def known(self, address: str) -> Deferred[None]:
+        """Fires when the replica is connected, and has said what it binds."""
+        waiting = self._known.setdefault(address, Waiters()).wait()
+        self._tell_known()
+        return waiting
 
     def close(self) -> None:
         """Close every channel: calls in flight fail. Nothing can be added any more."""
@@ -158,6 +170,8 @@ class ReplicaSet:
         self._update()
         for callback in self._on_change:
             callback()
+        if self._known:
+            self._tell_known()
         if not self.connected:
             for callback in self._on_outage:
                 callback()
@@ -165,6 +179,13 @@ class ReplicaSet:
     def may_eject(self, replica: Replica) -> bool:
         """Never the last one that is fit."""
         return any(other is not replica for other in self._fit)
+
+    def _tell_known(self) -> None:
+        for address, waiters in tuple(self._known.items()):
+            replica = self._replicas.get(address)
+            if replica is not None and replica.fit and replica.endpoints is not None:
+                del self._known[address]
+                waiters.fire(None)
 
     def _update(self) -> None:
         self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)

@@ -89,11 +89,20 @@ class Port(Protocol):
         """
         ...
 
+    def share(self) -> list[socket.socket]:
+        """
+        Copies of the sockets that it listens at, for another port that takes its place.
+
+        They listen on when this one has stopped. May block for a moment. Raises ConfigError where that cannot
+        be.
+        """
+        ...
+
     def retire(self) -> None:
         """
         Take no new connections, and have clients open their next ones elsewhere; requests are served on.
 
-        Another process accepts from the same sockets. ``drain`` follows.
+        Another process or port accepts from the same sockets, or none. ``drain`` follows.
         """
         ...
 

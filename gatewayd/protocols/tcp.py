@@ -144,7 +144,7 @@ class ListeningPorts:
     """Sockets of one listener: the same port at every address of its host, and the TLS of all."""
 
     def __init__(self, ports: Sequence[ListeningPort], tls: WebTls | None = None) -> None:
-        self._ports = tuple(ports)
+        self._ports: tuple[Any, ...] = tuple(ports)
         self._tls = tls
 
     def getHost(self) -> Any:
@@ -155,6 +155,15 @@ class ListeningPorts:
         """Use these for connections from now on."""
         assert self._tls is not None, "renew without TLS"
         self._tls.renew(credentials)
+
+    def share(self) -> list[socket.socket]:
+        """Copies of the sockets; to stop listening does not shut them down any more."""
+        copies = []
+        for port in self._ports:
+            # As Twisted does it for sockets that it adopts: shutdown would end the copies as well.
+            port._shouldShutdown = False
+            copies.append(port.socket.dup())
+        return copies
 
     def stopListening(self) -> Deferred[None]:
         """Fires when all are closed."""

@@ -153,6 +153,11 @@ class WebPort:
         assert self._listening is not None, "renew before listen"
         self._listening.renew(credentials)
 
+    def share(self) -> list[socket.socket]:
+        """Copies of its sockets, which listen on when this port does not."""
+        assert self._listening is not None, "share before listen"
+        return self._listening.share()
+
     def retire(self) -> None:
         """Stop listening; HTTP connections end with their next answer."""
         self._stop_listening()

@@ -38,6 +38,11 @@ class Operated(Protocol):
     """What is administered: a ``GatewayServer``, or the ``Workers`` of one."""
 
     @property
+    def flow(self) -> FlowConfig:
+        """What serves now."""
+        ...
+
+    @property
     def health(self) -> Health: ...
     @property
     def offload(self) -> Offload: ...
@@ -128,7 +133,7 @@ class Administration:
         gateway = self._gateway
         return admin_state(
             __version__,
-            self._flow,
+            gateway.flow,
             gateway.health,
             reading,
             self._executors.states(),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from twisted.logger import ILogObserver, Logger
@@ -24,7 +26,7 @@ from gatewayd.errors import ConfigError
 from gatewayd.service.loaded import loading
 from gatewayd.service.logs import Reopening, logs_under_twistd
 from gatewayd.service.service import GatewayService
-from gatewayd.service.signals import StopSignals
+from gatewayd.service.signals import ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
 from gatewayd.supervisor.requirements import check_installed
 
@@ -52,9 +54,13 @@ class Options(usage.Options):
         self.signals.install()
         self.reopening = Reopening()
         self.reopening.install()
+        self.reload_signal = ReloadSignal()
+        self.reload_signal.install()
         self.systemd: Systemd
         self.context: dict[str, str] = {}
         self.flow: FlowConfig
+        self.read: Callable[[], FlowConfig]
+        self.path: Path
 
     def opt_context(self, variable: str) -> None:
         """
@@ -74,10 +80,19 @@ class Options(usage.Options):
     @loading()
     def postOptions(self) -> None:
         """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
+        # A daemon changes its folder, and ``env`` of the Flow this process's environment.
+        self.path, environ = Path(self["config"]).absolute(), dict(os.environ)
+
+        def read(source: Path = self.path) -> FlowConfig:
+            flow = load_flow(source, context=self.context, environ=environ)
+            flow.check_conflicts()
+            check_installed(flow)
+            return flow
+
+        self.read = read
         try:
-            self.flow = load_flow(self["config"], context=self.context)
-            self.flow.check_conflicts()
-            check_installed(self.flow)
+            # Mistakes are told with the name that the user gave.
+            self.flow = read(Path(self["config"]))
             # Now, before twistd forks: the variables name this process.
             self.systemd = Systemd.taken_from(os.environ, os.getpid())
         except ConfigError as error:
@@ -117,5 +132,7 @@ def makeService(options: Options) -> GatewayService:
         reopening=options.reopening,
         logs=logs,
         systemd=options.systemd,
+        reload_signal=options.reload_signal,
+        read=options.read,
         daemon=twistd is not None and not twistd["nodaemon"],
     )

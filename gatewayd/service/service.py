@@ -12,10 +12,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,7 +25,7 @@ from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.logs import Reopening
-from gatewayd.service.signals import ReactorStop, StopSignals
+from gatewayd.service.signals import ReactorStop, ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
 from gatewayd.service.systemd.notifying import Notifier
 from gatewayd.telemetry.logs.observer import Logs
@@ -32,8 +33,12 @@ from gatewayd.waiters import Waiters
 
 if TYPE_CHECKING:
     from gatewayd.service.administration import Administration
+    from gatewayd.service.commands import CommandSocket
     from gatewayd.service.gateway import GatewayServer
+    from gatewayd.service.reloading import Reloaded, Reloading
+    from gatewayd.service.watching import Watch
     from gatewayd.service.workers import Workers
+    from gatewayd.supervisor.replica_id import ReplicaId
     from gatewayd.supervisor.supervisor import Supervisor
 
 log = Logger()
@@ -69,7 +74,10 @@ class GatewayService(Service):
     strangers can use it}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
-    started again all the same.
+    started again all the same. Each reload has the events of ``Reloading``.
+
+    ``read()`` reads the Flow again, for ``reload`` and for SIGHUP, which comes as ``reload_signal``. Without
+    it there is no reload.
     """
 
     def __init__(
@@ -82,6 +90,8 @@ class GatewayService(Service):
         reopening: Reopening | None = None,
         logs: Logs | None = None,
         systemd: Systemd | None = None,
+        reload_signal: ReloadSignal | None = None,
+        read: Callable[[], FlowConfig] | None = None,
         daemon: bool = False,
         warns_of_strangers: bool = True,
     ) -> None:
@@ -110,12 +120,21 @@ class GatewayService(Service):
         self._sockets: Sequence[Sequence[socket.socket]] = ()
         self._one_failed: Waiters[None] = Waiters()  # a replica that has never served
         self._stop = ReactorStop(self._signals, reactor)
+        self._reload_signal = reload_signal
+        self._read = read
+        self._reloading: Reloading | None = None
+        self._watch: Watch | None = None
+        self._commands: CommandSocket | None = None
+        self._code: Mapping[str, str] = {}
+        self._seen: Mapping[str, object] = {}
+        self._reload_when_ready: Waiters[Reloaded] = Waiters()
         self._daemon = daemon
         self._warns_of_strangers = warns_of_strangers
         self._gateway: GatewayServer | Workers | None = None
         self._draining: GatewayServer | Workers | None = None
         self._supervisor: Supervisor | None = None
         self._administration: Administration | None = None
+        self._stopped = False
 
     @loading()
     def startService(self) -> None:
@@ -125,6 +144,9 @@ class GatewayService(Service):
         self._reopening.connect(lambda: self._reactor.callFromThread(self.reopen_logs))
         # Twisted takes the signals over when the reactor starts.
         self._reactor.callWhenRunning(self._stop.take_back)
+        if self._reload_signal is not None:
+            signalled = partial(self._reactor.callFromThread, self._reload_unasked)
+            self._reactor.callWhenRunning(self._reload_signal.connect, signalled)
         from gatewayd.protocols.binding import check_operators_ports, check_ports
 
         if self._notifier is not None:
@@ -133,6 +155,7 @@ class GatewayService(Service):
         self._sockets = self._systemd.sockets.for_listeners(settings.listeners)
         self._systemd.sockets.refuse_rest()
         to_bind = [one for one, given in zip(settings.listeners, self._sockets, strict=True) if not given]
+        self._look_at_files()
         try:
             check_ports(settings.host, to_bind)
             check_operators_ports(settings)
@@ -158,16 +181,94 @@ class GatewayService(Service):
         except ConfigError as error:
             self._gateway = None
             self._refuse(error)
+        # Before the log says that it is ready: its reader may ask something. That waits for the start.
+        if self._read is not None:
+            self._reactor.callWhenRunning(self._take_commands)
         # After the signal handlers: a reader of "ready" may send a signal.
         self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
 
+    def reload(self) -> Deferred[Reloaded]:
+        """
+        Serve what the Flow file says now; during the start, when that is over.
+
+        Fails with NotReloaded, whose text is for whoever asked, or with Draining if the service is stopped.
+        """
+        from gatewayd.service.reloading import NotReloaded
+
+        if self._read is None:
+            return fail(NotReloaded("a Flow that is written in Python has no file to be read again"))
+        if self._stopped:
+            return fail(Draining())
+        if self._reloading is None:
+            return self._reload_when_ready.wait()
+        return self._reloading.reload()
+
+    def _reload_unasked(self) -> None:
+        # The log says what comes of it.
+        self.reload().addErrback(lambda failure: None)
+
+    def _take_commands(self) -> None:
+        from gatewayd.service.commands import CommandSocket
+        from gatewayd.service.reloading import NotReloaded
+
+        if not self._stopped:
+            commands = {"reload": lambda: self.reload().addCallback(str)}
+            self._commands = CommandSocket(self._reactor, commands, (NotReloaded, Draining))
+            self._commands.start()
+
+    def _can_reload(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
+        """The start is over."""
+        from gatewayd.service.reloading import Reloading
+        from gatewayd.service.watching import Watch
+
+        if self._read is None or self._stopped:
+            return
+        watch = self._watch = Watch(
+            lambda: gateway.flow,
+            self._reload_unasked,
+            seen=self._seen,
+            clock=self._reactor,
+            offload=gateway.offload,
+        )
+        reloading = self._reloading = Reloading(
+            self._read,
+            gateway,
+            supervisor,
+            code=self._code,
+            clock=self._reactor,
+            offload=gateway.offload,
+            on_event=self._tell,
+            on_reloaded=watch.update,
+        )
+        watch.update()
+        if len(self._reload_when_ready):
+            reloading.reload().addCallbacks(self._reload_when_ready.fire, self._reload_failed)
+
+    def _reload_failed(self, failure: Failure) -> None:
+        assert failure.value is not None
+        self._reload_when_ready.fail(failure.value)
+
+    def _look_at_files(self) -> None:
+        """What they hold before executors start, to tell later what has been edited since."""
+        from gatewayd.service.watching import is_watched, look
+        from gatewayd.supervisor.code import digests_of
+
+        flow = self._flow
+        if self._read is not None:
+            self._code = digests_of(flow.deployments, flow.base_dir)
+            self._seen = look(flow)
+        elif is_watched(flow):
+            log.warn("reload: has no effect for a Flow that is written in Python; gatewayd serve has it")
+
     def _one_process(self) -> Callable[[Supervisor], GatewayServer]:
         from gatewayd.service.gateway import GatewayServer
+        from gatewayd.supervisor.replica_id import all_replicas_of
 
         return lambda supervisor: GatewayServer(
             self._flow,
             self._reactor,
             supervisor,
+            replicas=all_replicas_of(self._flow.deployments),
             warns_of_strangers=self._warns_of_strangers,
             on_listening=self._listening,
             sockets=self._sockets,
@@ -175,12 +276,14 @@ class GatewayService(Service):
 
     def _several(self) -> Callable[[Supervisor], Workers]:
         from gatewayd.service.workers import Workers
+        from gatewayd.supervisor.replica_id import all_replicas_of
 
         def make(supervisor: Supervisor) -> Workers:
             workers = Workers(
                 self._flow,
                 self._reactor,
                 supervisor,
+                replicas=all_replicas_of(self._flow.deployments),
                 warns_of_strangers=self._warns_of_strangers,
                 on_listening=self._listening,
                 on_failed=self._fail,
@@ -245,16 +348,22 @@ class GatewayService(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopped = True
+        self._reload_when_ready.fail(Draining())
         if self._notifier is not None:
             self._notifier.stopping()
-        return self._stopped().addBoth(self._all_stopped)
+        return self._all_ended().addBoth(self._all_stopped)
 
-    def _stopped(self) -> Deferred[None]:
+    def _all_ended(self) -> Deferred[None]:
         if self._gateway is None:
             supervisor = self._supervisor
             return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
         self._draining, self._gateway = self._gateway, None
-        return Deferred.fromCoroutine(self._drain(self._draining))
+        stopping = Deferred.fromCoroutine(self._drain(self._draining))
+        for part in (self._reloading, self._watch, self._commands):
+            if part is not None:
+                part.stop()
+        return stopping
 
     async def _drain(self, gateway: GatewayServer | Workers) -> None:
         if any(self._sockets) and not self._flow.gateway.drain_delay_s:
@@ -293,32 +402,33 @@ class GatewayService(Service):
         If the gateway cannot start, the executors end with this process. Raises ConfigError if they cannot be
         started at all.
         """
-        from gatewayd.config.heads import head_executors
+        from gatewayd.supervisor.replica_id import is_private, started_of
         from gatewayd.supervisor.sockets import SocketFolder
         from gatewayd.supervisor.supervisor import Supervisor
 
         # The reactor does not run yet: at the first event the gateway is there, or the start was broken off.
-        def up(deployment: str, shard: int, replica: int, address: str) -> None:
+        def up(replica: ReplicaId, address: str) -> None:
             if self._gateway is not None:
-                self._gateway.replica_up(deployment, shard, replica, address)
-            self._tell({"event": "up", "deployment": deployment, "shard": shard, "replica": replica})
+                self._gateway.replica_up(replica, address)
+            self._tell(
+                {
+                    "event": "up",
+                    "deployment": replica.deployment,
+                    "shard": replica.shard,
+                    "replica": replica.replica,
+                }
+            )
 
-        def down(deployment: str, shard: int, replica: int) -> None:
+        def down(replica: ReplicaId) -> None:
             if self._gateway is not None:
-                self._gateway.replica_down(deployment, shard, replica)
+                self._gateway.replica_down(replica)
 
         def failed(replica: str, error: str) -> None:
             self._tell({"event": "failed", "kind": "replica", "replica": replica, "error": error})
             self._one_failed.fire(None)
 
         flow = self._flow
-        started = [
-            each
-            for deployment in flow.deployments
-            for each in (deployment, *head_executors(deployment))
-            if not each.external
-        ]
-        private = any(each.host is None and not all(each.ports or (0,)) for each in started)
+        started = started_of(flow.deployments)
         supervisor = Supervisor(
             self._reactor,
             started,
@@ -326,7 +436,7 @@ class GatewayService(Service):
             on_down=down,
             on_failed=failed,
             base_dir=flow.base_dir,
-            sockets=SocketFolder.create() if private else None,
+            sockets=SocketFolder.create() if any(map(is_private, started)) else None,
             log_level=self._executors_level,
         )
         supervisor.start()
@@ -367,6 +477,7 @@ class GatewayService(Service):
                 if serves:
                     self._tell({"event": "ready"})
                     keep_what_was_loaded()
+                    self._can_reload(gateway, supervisor)
 
         Deferred.fromCoroutine(starting()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)

@@ -1,5 +1,5 @@
 """
-The signals that stop the process, from the first moment of our own code on.
+The signals that stop the process, from the first moment of our own code on, and the one that has it reload.
 
 Python's and Twisted's own handlers lose a signal, or die of it, at some moments of a start: a
 KeyboardInterrupt raised in a callback of C code is only printed, and Twisted takes the signals over when its
@@ -50,6 +50,33 @@ class StopSignals:
             self._stop(signal.Signals(number))
         elif self.received is None:
             self.received = signal.Signals(number)
+
+
+class ReloadSignal:
+    """
+    SIGHUP asks for a reload, and never ends the process. Main thread only.
+
+    One that comes before ``connect`` is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+        self._reload: Callable[[], None] | None = None
+
+    def install(self) -> None:
+        """Take the signal."""
+        signal.signal(signal.SIGHUP, self._handle)
+
+    def connect(self, reload: Callable[[], None]) -> None:
+        """Call ``reload`` for every signal from now on, and at once if there has been one: in its handler."""
+        self._reload = reload
+        if self._received:
+            reload()
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self._reload is not None:
+            self._reload()
+        self._received = True
 
 
 class ReactorStop:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogBeginner
@@ -164,7 +165,7 @@ class Worker:
         """Listen. Raises ConfigError."""
         self._gateway.start()
         for each in self._start.replicas:
-            self._gateway.replica_up(each.deployment, each.shard, each.replica, each.address)
+            self._gateway.replica_up(each.id, each.address)
         self._reports.send(messages.Listening(tuple(self._gateway.port_reports)))
         self._reports.send(messages.Ready())
         if self._start.executors_ready:
@@ -174,9 +175,11 @@ class Worker:
         """The master says so."""
         match message:
             case messages.ReplicaUp(one):
-                self._gateway.replica_up(one.deployment, one.shard, one.replica, one.address)
-            case messages.ReplicaDown(deployment, shard, replica):
-                self._gateway.replica_down(deployment, shard, replica)
+                self._gateway.replica_up(one.id, one.address)
+            case messages.GiveUp():
+                self._give_up(message)
+            case messages.ReplicaDown():
+                self._gateway.replica_down(message.id)
             case messages.ExecutorsReady():
                 self._finish_start()
             case messages.Retire():
@@ -205,6 +208,16 @@ class Worker:
     def stop(self) -> Deferred[None]:
         """Let what is under way finish."""
         return Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
+
+    def _give_up(self, message: messages.GiveUp) -> None:
+        async def give_up() -> None:
+            await self._gateway.all_known(but=message.id)
+            await self._gateway.give_up(message.id)
+            self._reports.send(messages.GivenUp(*attrs.astuple(message)))
+
+        Deferred.fromCoroutine(give_up()).addErrback(
+            lambda failure: log.failure("a replica could not be given up", failure=failure)
+        )
 
     def _finish_start(self) -> None:
         async def finish() -> None:

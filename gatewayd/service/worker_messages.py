@@ -1,9 +1,9 @@
 """
 What the master and its workers say to each other: one line of JSON for each message, and nothing that waits.
 
-    master ── Start, then ReplicaUp, ReplicaDown, ExecutorsReady, WholeService, Retire ──> worker
+    master ── Start, then ReplicaUp, ReplicaDown, GiveUp, ExecutorsReady, WholeService, Retire ──> worker
     master ── Measure, SetLogLevel, ReopenLogs ──> worker
-    worker ── Failed, Listening, Ready, Serving, Connected, Measured, Logged ──> master
+    worker ── Failed, Listening, Ready, Serving, Connected, Measured, GivenUp, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -20,6 +20,7 @@ import attrs
 
 from gatewayd.config import FlowConfig
 from gatewayd.protocols.port import PortReport
+from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.failures import FailedRequest
 
 T = TypeVar("T")
@@ -33,6 +34,15 @@ class ReplicaAddress:
     shard: int
     replica: int
     address: str
+    incarnation: int = 0
+
+    @classmethod
+    def of(cls, replica: ReplicaId, address: str) -> ReplicaAddress:
+        return cls(replica.deployment, replica.shard, replica.replica, address, replica.incarnation)
+
+    @property
+    def id(self) -> ReplicaId:
+        return ReplicaId(self.deployment, self.shard, self.replica, self.incarnation)
 
 
 @attrs.frozen
@@ -74,6 +84,21 @@ class ReplicaDown:
     deployment: str
     shard: int
     replica: int
+    incarnation: int = 0
+
+    @property
+    def id(self) -> ReplicaId:
+        return ReplicaId(self.deployment, self.shard, self.replica, self.incarnation)
+
+
+@attrs.frozen
+class GiveUp(ReplicaDown):
+    """Call a replica no more, once all others are connected; what it has may finish."""
+
+
+@attrs.frozen
+class GivenUp(ReplicaDown):
+    """What the worker had there is answered."""
 
 
 @attrs.frozen
@@ -183,14 +208,24 @@ class Logged:
 
 
 ToWorker = (
-    ReplicaUp | ReplicaDown | ExecutorsReady | WholeService | Measure | Retire | SetLogLevel | ReopenLogs
+    ReplicaUp
+    | ReplicaDown
+    | GiveUp
+    | ExecutorsReady
+    | WholeService
+    | Measure
+    | Retire
+    | SetLogLevel
+    | ReopenLogs
 )
-FromWorker = Listening | Ready | Serving | Connected | Measured | Failed | Logged
+FromWorker = Listening | Ready | Serving | Connected | Measured | GivenUp | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
     Start: "start",
     ReplicaUp: "replica_up",
     ReplicaDown: "replica_down",
+    GiveUp: "give_up",
+    GivenUp: "given_up",
     ExecutorsReady: "executors_ready",
     WholeService: "whole_service",
     Measure: "measure",

@@ -14,11 +14,11 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
 from gatewayd import __version__
@@ -36,11 +36,14 @@ from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.announcing import announce, announce_ready
+from gatewayd.service.changes import Changes
 from gatewayd.service.executors import Executors
 from gatewayd.service.repeating import repeat
+from gatewayd.service.reserved import Reserved, reserve
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
+from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.failures import FailedRequest, last_of
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -61,8 +64,6 @@ _RETIRING_S: Final = 2.0
 _MEASURING_S: Final = 2.0
 _FIRST_SOCKET: Final = 4  # the descriptors before it are standard ones and the reports'
 
-_Replica = tuple[str, int, int]
-
 
 class NotReplaced(Exception):
     """A new worker could not start, and the old one stays. ``str(error)`` says why."""
@@ -80,13 +81,30 @@ class WorkerStatus:
     error: str | None
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Graph:
-    """What every worker serves now."""
+    """
+    What a worker serves: its Flow, with its share of limits, at these sockets, which are ours as well.
+
+    ``replicas`` are those that it calls, None for all.
+    """
 
     flow: FlowConfig
-    addresses: Mapping[_Replica, str] = attrs.field(factory=dict)
-    executors_ready: bool = False
+    sockets: list[list[socket.socket]] = attrs.field(factory=list)
+    replicas: set[ReplicaId] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        flow: FlowConfig,
+        sockets: list[list[socket.socket]],
+        replicas: Collection[ReplicaId] | None = None,
+    ) -> _Graph:
+        own = attrs.evolve(flow, gateway=share_of(flow.gateway), warnings=())
+        return cls(own, sockets, None if replicas is None else set(replicas))
+
+    def calls(self, replica: ReplicaId) -> bool:
+        return self.replicas is None or replica in self.replicas
 
 
 @attrs.define
@@ -109,6 +127,7 @@ class Workers:
     ``on_listening(ports, whether strangers can use it)`` is called once, when all listen, and ``on_failed``
     with why a worker cannot serve, before all of them have. ``sockets`` are those that the process inherits,
     for each listener; for one that has none, one is bound. ``dice`` is called once for each restart.
+    ``replicas`` are as GatewayServer's.
     """
 
     def __init__(
@@ -117,6 +136,7 @@ class Workers:
         reactor: Any,
         executors: Executors,
         *,
+        replicas: Collection[ReplicaId] | None = None,
         warns_of_strangers: bool = True,
         on_listening: Callable[[Sequence[int], bool], None] = lambda ports, is_open: None,
         on_failed: Callable[[ConfigError], None] = lambda error: None,
@@ -127,7 +147,9 @@ class Workers:
         kill_group: Callable[[int, int], None] = os.killpg,
     ) -> None:
         self._flow = flow
-        self._graph = _Graph(attrs.evolve(flow, gateway=share_of(flow.gateway), warnings=()))
+        self._graph = _Graph.of(flow, [], replicas)  # that of workers which start now
+        self._addresses: dict[ReplicaId, str] = {}
+        self._executors_ready = False
         self._reactor = reactor
         self._executors = executors
         self._warns_of_strangers = warns_of_strangers
@@ -138,7 +160,6 @@ class Workers:
         self._dice = dice
         self._kill_group = kill_group
         self._given = sockets
-        self._sockets: list[list[socket.socket]] = []
         self._shared: int | None = None  # the descriptor of the crowd's memory
         self._crowd: Crowd | None = None
         self._workers: list[_Worker] = []  # those that are to serve
@@ -158,6 +179,12 @@ class Workers:
         self._round: _Round | None = None  # of asking the workers for their figures
         self._patience: Timer | None = None
         self._past = Reading()  # what processes had counted that have ended since
+        self._given_up: dict[ReplicaId, _GivenUp] = {}
+
+    @property
+    def flow(self) -> FlowConfig:
+        """What serves now."""
+        return self._flow
 
     def states(self) -> tuple[WorkerStatus, ...]:
         """The workers that are to serve, the one that has done so for the longest time first."""
@@ -253,7 +280,7 @@ class Workers:
         try:
             for index, listener in enumerate(gateway.listeners):
                 given = self._given[index] if self._given else ()
-                self._sockets.append(list(given) or bound_sockets(gateway.host, listener))
+                self._graph.sockets.append(list(given) or bound_sockets(gateway.host, listener))
         except ConfigError:
             self._close_sockets()
             raise
@@ -263,18 +290,15 @@ class Workers:
         for worker in self._workers:
             worker.process.start()
 
-    def replica_up(self, deployment: str, shard: int, replica: int, address: str) -> None:
+    def replica_up(self, replica: ReplicaId, address: str) -> None:
         """A replica's process serves at ``address``."""
-        addresses = {**self._graph.addresses, (deployment, shard, replica): address}
-        self._graph = attrs.evolve(self._graph, addresses=addresses)
-        self._tell(messages.ReplicaUp(messages.ReplicaAddress(deployment, shard, replica, address)))
+        self._addresses[replica] = address
+        self._tell_of(replica, messages.ReplicaUp(messages.ReplicaAddress.of(replica, address)))
 
-    def replica_down(self, deployment: str, shard: int, replica: int) -> None:
+    def replica_down(self, replica: ReplicaId) -> None:
         """A replica's process has ended, or is about to."""
-        gone = (deployment, shard, replica)
-        left = {key: address for key, address in self._graph.addresses.items() if key != gone}
-        self._graph = attrs.evolve(self._graph, addresses=left)
-        self._tell(messages.ReplicaDown(*gone))
+        self._addresses.pop(replica, None)
+        self._tell_of(replica, messages.ReplicaDown(*attrs.astuple(replica)))
 
     async def serve(self) -> bool:
         """
@@ -284,7 +308,7 @@ class Workers:
         """
         if self._stopping:
             return False
-        self._graph = attrs.evolve(self._graph, executors_ready=True)
+        self._executors_ready = True
         self._tell(messages.ExecutorsReady())
         if not self._all(_Worker.serves):
             await self._serving.wait()
@@ -310,6 +334,90 @@ class Workers:
             self._replacing = False
         if not self._stopping:
             log.info("all workers are replaced")
+
+    # -- changes ---------------------------------------------------------------------------------------
+
+    def reserve(self, flow: FlowConfig, changes: Changes) -> Deferred[Reserved]:
+        """Bind what ``flow`` listens at besides what is bound already. Fails with PortTaken."""
+        return self._offloading.offload(reserve, flow.gateway, changes.sources)
+
+    async def change(
+        self, flow: FlowConfig, changes: Changes, generation: int, reserved: Reserved
+    ) -> Deferred[None]:
+        """
+        Replace the workers by others that serve ``flow``, one after the other; its replicas serve already.
+
+        Until the last one is replaced, both Flows serve. What is returned has fired. Raises ConfigError, or
+        Draining if the service is stopped meanwhile; then all workers serve what they did.
+        """
+        if self._replacing:
+            raise ConfigError("the workers are just being replaced (SIGUSR2); reload when that is over")
+        if not (changes.graph or changes.settings):
+            self._flow = flow
+            return succeed(None)
+        before = self._graph
+        sockets = [
+            reserved.take(index) if source is None else before.sockets[source]
+            for index, source in enumerate(changes.sources)
+        ]
+        after = self._graph = _Graph.of(flow, sockets, changes.replicas)
+        self._replacing = True
+        try:
+            await self._replace_each(before, after)
+        except BaseException:
+            self._graph = before
+            _close(after.sockets, before.sockets)
+            raise
+        finally:
+            self._replacing = False
+        self._flow = flow
+        _close(before.sockets, after.sockets)
+        announce(self._ports[index] for index, source in enumerate(changes.sources) if source is None)
+        return succeed(None)
+
+    async def _replace_each(self, before: _Graph, after: _Graph) -> None:
+        try:
+            for old in tuple(self._workers):
+                await self._replace(old)
+        except NotReplaced as error:
+            # Those that serve the new graph already give way again.
+            self._graph = before
+            for new in tuple(self._workers):
+                if new.graph is after:
+                    await self._replace(new)
+            raise ConfigError(str(error)) from error
+        if self._stopping:
+            raise Draining
+
+    def admit(self, replica: ReplicaId) -> None:
+        """Have the workers call ``replica``, too, when it is up."""
+        if self._graph.replicas is not None:
+            self._graph.replicas.add(replica)
+
+    def known(self, replica: ReplicaId) -> Deferred[None]:
+        """Nothing is waited for here: a worker gives up no replica before it knows the others."""
+        return succeed(None)
+
+    def give_up(self, replica: ReplicaId) -> Deferred[None]:
+        """Have the workers call ``replica`` no more. Fires when what it has is answered."""
+        if self._graph.replicas is not None:
+            self._graph.replicas.discard(replica)
+        if replica not in self._addresses:
+            return succeed(None)
+        self._tell(messages.GiveUp(*attrs.astuple(replica)))
+        giving = self._given_up[replica] = _GivenUp(set(self._everyone()))
+        return giving.done.wait()
+
+    def gave_up(self, worker: _Worker, replica: ReplicaId | None) -> None:
+        """The worker's calls of ``replica`` have ended; None is for all replicas, as it has ended itself."""
+        for each, giving in tuple(self._given_up.items()):
+            if replica in (None, each):
+                giving.workers.discard(worker)
+                if not giving.workers:
+                    del self._given_up[each]
+                    giving.done.fire(None)
+
+    # -- the end ---------------------------------------------------------------------------------------
 
     async def _replace(self, old: _Worker) -> None:
         if self._stopping:
@@ -371,6 +479,8 @@ class Workers:
     def listens(self, ports: tuple[PortReport, ...]) -> None:
         """One more worker listens."""
         self._tell_whole()
+        if self._ports:
+            self._ports = ports
         if self._ports or not self._all(_Worker.listens):
             return
         self._ports = ports
@@ -407,11 +517,11 @@ class Workers:
             self._has_failed = True
             self._on_failed(ConfigError(error))
 
-    def first_line(self, name: str, slot: int) -> bytes:
+    def first_line(self, name: str, slot: int, graph: _Graph) -> bytes:
         """What a new process of this worker is to know."""
-        flow = self._graph.flow
-        numbers = iter(self._descriptors())
-        sockets = tuple(tuple(next(numbers) for _ in listener) for listener in self._sockets)
+        flow = graph.flow
+        numbers = iter(self._descriptors(graph))
+        sockets = tuple(tuple(next(numbers) for _ in listener) for listener in graph.sockets)
         return messages.to_line(
             messages.Start(
                 version=__version__,
@@ -419,9 +529,11 @@ class Workers:
                 flow=messages.packed(attrs.evolve(flow, gateway=of_slot(flow.gateway, slot))),
                 sockets=sockets,
                 replicas=tuple(
-                    messages.ReplicaAddress(*key, address) for key, address in self._graph.addresses.items()
+                    messages.ReplicaAddress.of(replica, address)
+                    for replica, address in self._addresses.items()
+                    if graph.calls(replica)
                 ),
-                executors_ready=self._graph.executors_ready,
+                executors_ready=self._executors_ready,
                 crowd=next(numbers, None),
                 slot=slot,
                 uid=OWN_IDENTITY.uid,
@@ -445,13 +557,14 @@ class Workers:
         self._count += 1
         taken = {each.slot for each in self._everyone()}
         slot = next(number for number in range(self._flow.gateway.workers + 1) if number not in taken)
-        worker = _Worker(f"worker-{self._count}", slot, self)
+        graph = self._graph
+        worker = _Worker(f"worker-{self._count}", slot, graph, self)
         worker.process = SupervisedProcess(
             self._reactor,
             worker.name,
             ["-P", "-m", "gatewayd.service.worker", worker.name],
-            lambda: self.first_line(worker.name, slot),
-            descriptors=self._descriptors(),
+            lambda: self.first_line(worker.name, slot, graph),
+            descriptors=self._descriptors(graph),
             environment=self._environment,
             timeout_ready_s=_READY_LIMIT_S,
             backoff=self._backoff,
@@ -464,9 +577,9 @@ class Workers:
         )
         return worker
 
-    def _descriptors(self) -> Mapping[int, int]:
+    def _descriptors(self, graph: _Graph) -> Mapping[int, int]:
         """Those of the sockets, and at last the crowd's: ours by a worker's."""
-        ours = [each.fileno() for listener in self._sockets for each in listener]
+        ours = [each.fileno() for listener in graph.sockets for each in listener]
         if self._shared is not None:
             ours.append(self._shared)
         return dict(enumerate(ours, _FIRST_SOCKET))
@@ -478,6 +591,12 @@ class Workers:
         line = messages.to_line(message)
         for worker in self._everyone():
             worker.process.write_line(line)
+
+    def _tell_of(self, replica: ReplicaId, message: messages.ToWorker) -> None:
+        line = messages.to_line(message)
+        for worker in self._everyone():
+            if worker.graph.calls(replica):
+                worker.process.write_line(line)
 
     def _everyone(self) -> list[_Worker]:
         others = (self._beginning, self._retiring)
@@ -495,10 +614,9 @@ class Workers:
 
     def _close_sockets(self) -> None:
         """Ours alone: the workers close theirs when they drain."""
-        for listener in self._sockets:
-            for each in listener:
-                each.close()
-        self._sockets = []
+        for graph in {self._graph, *(worker.graph for worker in self._everyone())}:
+            _close(graph.sockets)
+        self._graph.sockets = []
 
     def _close_crowd(self) -> None:
         if self._crowd is not None and self._shared is not None:
@@ -507,14 +625,23 @@ class Workers:
             self._crowd = self._shared = None
 
 
+@attrs.define(eq=False)
+class _GivenUp:
+    """A replica that is called no more, and the workers that may have calls of it."""
+
+    workers: set[_Worker]
+    done: Waiters[None] = attrs.field(factory=Waiters)
+
+
 class _Worker:
     """One worker: its process, which may be started again, and what that has reported."""
 
     process: SupervisedProcess
 
-    def __init__(self, name: str, slot: int, master: Workers) -> None:
+    def __init__(self, name: str, slot: int, graph: _Graph, master: Workers) -> None:
         self.name = name
         self.slot = slot
+        self.graph = graph
         self.first_serving: Waiters[None] = Waiters()
         self._master = master
         self._has_listened = False
@@ -559,6 +686,8 @@ class _Worker:
             case messages.Measured(number, found, failures):
                 self.failures = failures
                 self._master.measured(self, number, Reading.from_json(found))
+            case messages.GivenUp() as given_up:
+                self._master.gave_up(self, given_up.id)
             case messages.Failed(_, error):
                 self._cannot_serve(error)
             case messages.Logged() as logged:
@@ -568,6 +697,7 @@ class _Worker:
         """Its process has ended."""
         self._listens = self._serves = False
         self.connected = ()
+        self._master.gave_up(self, None)
         self._master.lost(self)
 
     def failed(self, error: str) -> None:
@@ -582,3 +712,10 @@ class _Worker:
     def _cannot_serve(self, error: str) -> None:
         self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
         self._master.failed(error)
+
+
+def _close(sockets: Iterable[Sequence[socket.socket]], but: Sequence[Sequence[socket.socket]] = ()) -> None:
+    """Close those that are not among the others."""
+    for listener in sockets:
+        for each in listener if listener not in but else ():
+            each.close()

@@ -4,7 +4,8 @@ Runs the executors of a Flow: a process for each replica of each Deployment that
 A replica serves at a socket that only this user can reach, unless the Flow names its host or its port: those
 may be meant for other callers as well.
 
-``on_up`` and ``on_down`` pass addresses to the pool; the service waits for ``ready`` and calls ``stop``.
+``on_up`` and ``on_down`` pass addresses to the pool; the service waits for ``ready`` and calls ``stop``. A
+reload adds replicas beside those that run, and ends others (``add``, ``start``, ``end``).
 Reactor thread only.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -23,23 +24,32 @@ from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.environment import inherited
 from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaProcess, ReplicaStatus
+from gatewayd.supervisor.replica_id import ReplicaId, replicas_of
 from gatewayd.supervisor.sockets import SocketFolder
 from gatewayd.waiters import Waiters
 
-Up = Callable[[str, int, int, str], None]
-Down = Callable[[str, int, int], None]
+Up = Callable[[ReplicaId, str], None]
+Down = Callable[[ReplicaId], None]
+
+
+class NotStarted(Exception):
+    """A replica that was to start beside others could not: ``replica`` is its runtime name, ``error`` why."""
+
+    def __init__(self, replica: str, error: str) -> None:
+        self.replica = replica
+        self.error = error
+        super().__init__(f"{replica} cannot start: {error}")
 
 
 class Supervisor:
     """
     Starts, watches, restarts and stops executor processes.
 
-    ``on_up(deployment, shard, replica, address)`` is called whenever a replica starts to serve, and
-    ``on_down(deployment, shard, replica)`` when its process has ended. ``on_failed(name, error)`` is called
-    for each failed start of a replica that has never served, with its runtime name. Relative paths and
-    modules of the Flow start at ``base_dir``. ``log_level`` gives the least level of what the executors of a
-    deployment write to the log (a name of Twisted's). ``sockets`` is removed when all have stopped; without
-    it every replica gets a port.
+    ``on_up(replica, address)`` is called whenever a replica starts to serve, and ``on_down(replica)`` when
+    its process has ended. ``on_failed(name, error)`` is called for each failed start of a replica that has
+    never served, with its runtime name. Relative paths and modules of the Flow start at ``base_dir``.
+    ``log_level`` gives the least level of what the executors of a deployment write to the log (a name of
+    Twisted's). ``sockets`` is removed when all have stopped; without it every replica gets a port.
     """
 
     def __init__(
@@ -58,43 +68,35 @@ class Supervisor:
         dice: Callable[[], float] = random.random,
         kill_group: Callable[[int, int], None] = os.killpg,
     ) -> None:
-        self._sockets = sockets
-        self._never_up: set[tuple[str, int, int]] = set()
+        self.sockets = sockets
+        self._log_level = log_level
+        self._reactor = reactor
+        self._on_up = on_up
+        self._on_down = on_down
+        self._on_failed = on_failed
+        self._environment = environment
+        self._backoff = backoff
+        self._dice = dice
+        self._kill_group = kill_group
+        self._never_up: set[ReplicaId] = set()
         self._waiting: Waiters[None] = Waiters()
-        self._replicas: list[ReplicaProcess] = []
+        self._starts: list[_Start] = []
+        self._stopping = False
+        self._replicas: dict[ReplicaId, ReplicaProcess] = {}
         for deployment in deployments:
-            if deployment.external:
-                continue
-            for shard in range(deployment.shards):
-                for replica in range(deployment.replicas):
-                    key = (deployment.name, shard, replica)
-                    self._never_up.add(key)
-                    spec = ExecutorSpec.of(deployment, shard, replica, base_dir)
-                    spec = attrs.evolve(spec, log_level=log_level(deployment.name))
-                    if sockets is not None and deployment.host is None and not spec.port:
-                        spec = attrs.evolve(spec, socket=sockets.socket_for(deployment.name))
-                    self._replicas.append(
-                        ReplicaProcess(
-                            reactor,
-                            spec,
-                            environment={
-                                **inherited(environment, deployment.executor.env_inherit),
-                                **deployment.executor.env,
-                            },
-                            timeout_ready_s=deployment.timeout_ready_s,
-                            backoff=backoff,
-                            dice=dice,
-                            kill_group=kill_group,
-                            on_up=self._when_up(on_up, key),
-                            on_down=self._when_down(on_down, key),
-                            on_failed=self._when_failed(on_failed, key, spec.runtime_name),
-                        )
-                    )
+            if not deployment.external:
+                self.add(deployment, replicas_of(deployment), base_dir)
 
-    def start(self) -> None:
-        """Start every process, without waiting for them."""
-        for replica in self._replicas:
-            replica.start()
+    def add(self, deployment: DeploymentConfig, replicas: Iterable[ReplicaId], base_dir: str) -> None:
+        """Keep processes for ``replicas`` of a ``deployment``, from their start on."""
+        for replica in replicas:
+            self._never_up.add(replica)
+            self._replicas[replica] = self._process_of(deployment, replica, base_dir)
+
+    def start(self, replicas: Collection[ReplicaId] | None = None) -> None:
+        """Start the processes of ``replicas``, or all, without waiting for them."""
+        for replica in self._replicas if replicas is None else replicas:
+            self._replicas[replica].start()
 
     def ready(self) -> Deferred[None]:
         """
@@ -107,41 +109,110 @@ class Supervisor:
             return succeed(None)
         return self._waiting.wait()
 
+    def started(self, replicas: Collection[ReplicaId]) -> Deferred[None]:
+        """
+        Fires when all ``replicas``, just added, have served once.
+
+        Errbacks with NotStarted as soon as the start of one fails, or with Draining if ``stop`` is called.
+        """
+        missing = self._never_up.intersection(replicas)
+        if not missing:
+            return succeed(None)
+        start = _Start(missing)
+        self._starts.append(start)
+        return start.done.wait()
+
     def states(self) -> tuple[ReplicaStatus, ...]:
-        """The state of every replica, in the order of the Flow."""
-        return tuple(replica.status for replica in self._replicas)
+        """The state of every replica: those of the Flow in its order, with what a reload added last."""
+        return tuple(replica.status for replica in self._replicas.values())
+
+    def end(self, replicas: Iterable[ReplicaId], grace_s: float) -> Deferred[None]:
+        """
+        Send SIGTERM to ``replicas`` alone, and SIGKILL after ``grace_s``; they are forgotten then.
+
+        Fires when they have ended. Nothing happens to those that are not there.
+        """
+        ending = []
+        for replica in tuple(replicas):
+            process = self._replicas.get(replica)
+            if process is not None:
+                self._never_up.discard(replica)
+                ending.append(process.stop(grace_s).addCallback(self._forget, replica))
+        self._check_ready()
+        return gatherResults(ending).addCallback(lambda _: None)
 
     def set_log_levels(self, log_level: Callable[[str], str]) -> None:
         """The least level that the executors of each deployment write from now on."""
-        for replica in self._replicas:
-            replica.set_log_level(log_level(replica.deployment))
+        self._log_level = log_level
+        for replica, process in self._replicas.items():
+            process.set_log_level(log_level(replica.deployment))
 
     def stop(self, grace_s: float) -> Deferred[None]:
         """Send SIGTERM to all, and SIGKILL after ``grace_s``. Fires when all have ended."""
+        self._stopping = True
         self._waiting.fail(Draining())
-        return gatherResults([replica.stop(grace_s) for replica in self._replicas]).addCallback(self._ended)
+        starts, self._starts = self._starts, []
+        for start in starts:
+            start.done.fail(Draining())
+        stopping = [replica.stop(grace_s) for replica in self._replicas.values()]
+        return gatherResults(stopping).addCallback(self._ended)
+
+    def _process_of(self, deployment: DeploymentConfig, replica: ReplicaId, base_dir: str) -> ReplicaProcess:
+        spec = ExecutorSpec.of(deployment, replica.shard, replica.replica, base_dir)
+        spec = attrs.evolve(spec, log_level=self._log_level(deployment.name))
+        if self.sockets is not None and deployment.host is None and not spec.port:
+            spec = attrs.evolve(spec, socket=self.sockets.socket_for(deployment.name))
+        return ReplicaProcess(
+            self._reactor,
+            spec,
+            environment={
+                **inherited(self._environment, deployment.executor.env_inherit),
+                **deployment.executor.env,
+            },
+            timeout_ready_s=deployment.timeout_ready_s,
+            backoff=self._backoff,
+            dice=self._dice,
+            kill_group=self._kill_group,
+            on_up=lambda address: self._up(replica, address),
+            on_down=lambda: self._on_down(replica),
+            on_failed=lambda error: self._failed(replica, spec.runtime_name, error),
+        )
 
     def _ended(self, _: object) -> None:
-        if self._sockets is not None:
-            self._sockets.remove()
+        if self.sockets is not None:
+            self.sockets.remove()
 
-    def _when_up(self, on_up: Up, key: tuple[str, int, int]) -> Callable[[str], None]:
-        def up(address: str) -> None:
-            on_up(*key, address)
-            self._never_up.discard(key)
-            if not self._never_up:
-                self._waiting.fire(None)
+    def _forget(self, _: None, replica: ReplicaId) -> None:
+        if not self._stopping:
+            self._replicas.pop(replica, None)
 
-        return up
+    def _up(self, replica: ReplicaId, address: str) -> None:
+        self._on_up(replica, address)
+        self._never_up.discard(replica)
+        self._check_ready()
 
-    def _when_down(self, on_down: Down, key: tuple[str, int, int]) -> Callable[[], None]:
-        return lambda: on_down(*key)
+    def _check_ready(self) -> None:
+        if not self._never_up:
+            self._waiting.fire(None)
+        for start in tuple(self._starts):
+            if not start.missing & self._never_up:
+                self._starts.remove(start)
+                start.done.fire(None)
 
-    def _when_failed(
-        self, on_failed: Callable[[str, str], None] | None, key: tuple[str, int, int], name: str
-    ) -> Callable[[str], None]:
-        def failed(error: str) -> None:
-            if on_failed is not None and key in self._never_up:
-                on_failed(name, error)
+    def _failed(self, replica: ReplicaId, name: str, error: str) -> None:
+        if replica not in self._never_up:
+            return
+        if self._on_failed is not None:
+            self._on_failed(name, error)
+        for start in tuple(self._starts):
+            if replica in start.missing:
+                self._starts.remove(start)
+                start.done.fail(NotStarted(name, error))
 
-        return failed
+
+@attrs.define(eq=False)
+class _Start:
+    """Replicas that somebody waits for."""
+
+    missing: set[ReplicaId]
+    done: Waiters[None] = attrs.field(factory=Waiters)

@@ -38,7 +38,7 @@ def test_only_command_user_and_group_differ_from_the_unit_of_the_sources():
     lines = unit(TEMPLATE, twistd=TWISTD, flow=FLOW, user="me", read=[]).splitlines()
 
     changed = set(lines) - set(TEMPLATE.splitlines())
-    assert {line.partition("=")[0] for line in changed} == {"ExecStart", "User", "Group"}
+    assert {line.partition("=")[0] for line in changed} == {"ExecStart", "ExecReload", "User", "Group"}
     assert lines[0] == "[Unit]"
 
 

@@ -82,7 +82,7 @@ def test_every_commented_line_is_one_that_systemd_knows(tmp_path: Path) -> None:
     settings = re.findall(r"^#([A-Z]\w+=.*)$", TEMPLATE, re.MULTILINE)
     assert len(settings) > 8
     text = re.sub(r"^#([A-Z]\w+=.*)$", r"\1", TEMPLATE, flags=re.MULTILINE)
-    text = text.replace("/opt/gatewayd/venv/bin/twistd", sys.executable)
+    text = re.sub("/opt/gatewayd/venv/bin/(twistd|gatewayd)", sys.executable, text)
     (tmp_path / "gatewayd.service").write_text(text)
 
     ended = subprocess.run(

@@ -20,6 +20,7 @@ from gatewayd.protocols.port import PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
+from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.logs.forms import as_text
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -168,9 +169,9 @@ def test_it_serves_when_all_workers_do(setup: Setup) -> None:
 
 def test_addresses_of_executors_are_told_to_all_workers_and_to_new_ones_at_once(setup: Setup) -> None:
     setup.workers.start()
-    setup.workers.replica_up("a", 0, 0, "unix:/a.0")
-    setup.workers.replica_up("a", 0, 1, "unix:/a.1")
-    setup.workers.replica_down("a", 0, 1)
+    setup.workers.replica_up(ReplicaId("a", 0, 0), "unix:/a.0")
+    setup.workers.replica_up(ReplicaId("a", 0, 1), "unix:/a.1")
+    setup.workers.replica_down(ReplicaId("a", 0, 1))
     setup.serving_after_start()
     for each in setup.processes:
         assert [one for one in told(each) if isinstance(one, messages.ReplicaUp | messages.ReplicaDown)] == [
@@ -185,7 +186,7 @@ def test_addresses_of_executors_are_told_to_all_workers_and_to_new_ones_at_once(
     again = setup.processes[2]
     assert start_of(again).replicas == (A,)
     assert start_of(again).executors_ready
-    setup.workers.replica_down("a", 0, 0)
+    setup.workers.replica_down(ReplicaId("a", 0, 0))
     assert told(again)[-1] == messages.ReplicaDown("a", 0, 0)
 
 
@@ -263,7 +264,7 @@ def test_replacing_starts_one_and_then_ends_one(setup: Setup) -> None:
         setup.processes[old].exit(0)
     assert replaced == [None]
     assert setup.names() == ["worker-3", "worker-4"]
-    setup.workers.replica_up("a", 0, 0, "unix:/a.0")
+    setup.workers.replica_up(ReplicaId("a", 0, 0), "unix:/a.0")
     assert told(setup.processes[3])[-1] == messages.ReplicaUp(A)
 
 
@@ -302,7 +303,7 @@ def test_nothing_is_replaced_before_all_serve(setup: Setup) -> None:
 
 def test_stop_lets_workers_finish_before_executors_end(setup: Setup) -> None:
     setup.serving()
-    number = setup.workers._sockets[0][0].getsockname()[1]
+    number = setup.workers._graph.sockets[0][0].getsockname()[1]
     stopped = outcome(Deferred.fromCoroutine(setup.workers.stop()))
     assert [each.signals for each in setup.processes] == [["TERM"], ["TERM"]]
     with pytest.raises(ConnectionRefusedError):  # the made-up workers hold no copy of the socket
@@ -383,7 +384,7 @@ def test_all_workers_are_told_of_a_level_and_new_ones_begin_with_it(setup: Setup
         messages.from_line(each.lines[-1]) == messages.SetLogLevel("debug", "gatewayd.pool")
         for each in setup.processes
     )
-    line = setup.workers.first_line("worker-3", 2)
+    line = setup.workers.first_line("worker-3", 2, setup.workers._graph)
     assert messages.from_line(line).log_levels == {"gatewayd.pool": "debug"}
 
 
@@ -398,7 +399,7 @@ def test_a_port_that_is_taken_starts_nothing() -> None:
         with pytest.raises(PortTaken):
             workers.start()
     assert not setup.processes
-    assert not workers._sockets
+    assert not workers._graph.sockets
 
 
 # -- health and figures --------------------------------------------------------------------------------

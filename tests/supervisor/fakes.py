@@ -72,6 +72,9 @@ class FakeReactor(Clock):
         super().__init__()
         self.processes = []
 
+    def callFromThread(self, function, *args):
+        function(*args)
+
     def spawnProcess(self, protocol, executable, args=(), env=None, *, childFDs=None):
         assert {0: "w", 1: "r", 2: "r", 3: "r"}.items() <= childFDs.items()
         inherited = {number: ours for number, ours in childFDs.items() if number > 3}

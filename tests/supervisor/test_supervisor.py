@@ -18,7 +18,8 @@ from gatewayd.backoff import Backoff
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.errors import Draining
 from gatewayd.supervisor.process import RESTART_BACKOFF
-from gatewayd.supervisor.supervisor import Supervisor
+from gatewayd.supervisor.replica_id import ReplicaId, replicas_of
+from gatewayd.supervisor.supervisor import NotStarted, Supervisor
 from tests.paths import ROOT
 from tests.processes import runs
 from tests.supervisor.fakes import FakeGroups, FakeReactor
@@ -32,14 +33,18 @@ MINIMAL = {"PATH": "/bin"}
 STEADY = Backoff(first_s=1.0, ceiling_s=5.0)
 
 
+def named(replica: ReplicaId) -> tuple[str, int, int]:
+    return replica.deployment, replica.shard, replica.replica
+
+
 class Setup:
     def __init__(self, *deployments, inherit=MINIMAL, **options):
         self.reactor, self.events, self.groups = FakeReactor(), [], FakeGroups()
         self.supervisor = Supervisor(
             self.reactor,
             deployments,
-            lambda *up: self.events.append(("up", *up)),
-            lambda *down: self.events.append(("down", *down)),
+            lambda replica, address: self.events.append(("up", *named(replica), address)),
+            lambda replica: self.events.append(("down", *named(replica))),
             environment=inherit,
             backoff=STEADY,
             dice=lambda: 0.5,
@@ -64,7 +69,8 @@ from twisted.internet import reactor
 from gatewayd.backoff import Backoff
 from gatewayd.config import DeploymentConfig, ExecutorConfig
 from gatewayd.supervisor.process import RESTART_BACKOFF
-from gatewayd.supervisor.supervisor import Supervisor
+from gatewayd.supervisor.replica_id import ReplicaId, replicas_of
+from gatewayd.supervisor.supervisor import NotStarted, Supervisor
 from tests.paths import ROOT
 
 several = DeploymentConfig("rec", replicas=2, executor=ExecutorConfig())
@@ -328,6 +334,75 @@ def test_a_process_that_does_not_stop_is_killed_with_its_children():
 # -- real processes ----------------------------------------------------------------------------------
 
 
+# -- in parts ------------------------------------------------------------------------------------------
+
+
+def test_replicas_are_added_beside_those_that_run_and_waited_for_by_themselves():
+    setup = Setup(SEARCH)
+    added = replicas_of(ONE, incarnation=1)
+
+    setup.supervisor.add(ONE, added, "/elsewhere")
+    started = outcome(setup.supervisor.started(added))
+    setup.supervisor.start(added)
+
+    assert [process.spec.runtime_name for process in setup.processes] == [
+        "search/rep-0",
+        "search/rep-1",
+        "one/rep-0",
+    ]
+    assert setup.processes[2].spec.base_dir == "/elsewhere"
+    assert started == []
+    setup.processes[2].serve()
+    assert started == [None]
+
+
+def test_the_first_failure_of_one_that_is_added_is_told_and_the_others_go_on():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    added = replicas_of(SEARCH, incarnation=1)
+    setup.supervisor.add(SEARCH, added, ".")
+    started = outcome(setup.supervisor.started(added))
+    setup.supervisor.start(added)
+
+    setup.processes[1].serve()
+    setup.processes[2].report(event="failed", error="no module named models")
+    setup.processes[2].exit(1)
+
+    (failure,) = started
+    assert failure.check(NotStarted)
+    assert str(failure.value) == "search/rep-1 cannot start: no module named models"
+    assert setup.events[-1][0] == "up"
+
+
+def test_ending_some_leaves_the_others_alone_and_forgets_them():
+    setup = Setup(SEARCH, ONE)
+    for process in setup.processes:
+        process.serve()
+
+    ended = outcome(setup.supervisor.end(replicas_of(ONE), 2.0))
+
+    assert [process.signals for process in setup.processes] == [[], [], ["TERM"]]
+    assert ended == []
+    setup.processes[2].exit(0)
+    assert ended == [None]
+    assert [state.deployment for state in setup.supervisor.states()] == ["search", "search"]
+    assert setup.events[-1] == ("down", "one", 0, 0)
+
+
+def test_a_stop_ends_a_start_in_parts_as_well():
+    setup = Setup(ONE)
+    setup.processes[0].serve()
+    added = replicas_of(SEARCH, incarnation=1)
+    setup.supervisor.add(SEARCH, added, ".")
+    started = outcome(setup.supervisor.started(added))
+    setup.supervisor.start(added)
+
+    outcome(setup.supervisor.stop(1.0))
+
+    assert started[0].check(Draining)
+    assert [process.signals for process in setup.processes] == [["TERM"]] * 3
+
+
 @pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypatch):
@@ -352,7 +427,7 @@ async def test_a_killed_replica_serves_again_and_stop_leaves_no_process(monkeypa
         os.kill(first, signal.SIGKILL)
         await until_on_reactor(reactor, lambda: len(ups) == 2)
 
-        assert downs == [("rec", 0, 0)]
+        assert downs == [(ReplicaId("rec", 0, 0),)]
         second = supervisor.states()[0].pid
         assert second != first
     finally:

@@ -276,9 +276,13 @@ class _Execution:
         sender = self._sender
         if sender.headers or self._backend.access is not None:
             request = attrs.evolve(request, headers=sender.headers, caller=sender.caller)
-        response = await self._loop.on_reactor(self._dispatcher.dispatch, request)
+        response = await self._loop.on_reactor(self._dispatch, request)
         self._answered += response.headers
         return response
+
+    def _dispatch(self, request: Request) -> Deferred[Response]:
+        # Which dispatcher it is, is decided on the reactor thread: a reload may replace it meanwhile.
+        return self._dispatcher.dispatch(request)
 
     def encode_error(self, error: Exception) -> GraphQLError:
         public = explained(error, self._sender.request_id)

@@ -118,6 +118,14 @@ class OwnGrpcPort:
         assert self._tls is not None, "renew without TLS"
         self._tls = ssl_context_of(credentials, "h2")
 
+    def share(self) -> list[socket.socket]:
+        """Copies of its sockets. Blocks until the loop thread has made them."""
+
+        async def copies() -> list[socket.socket]:
+            return [] if self._listener is None else self._listener.copies()
+
+        return self._bridge.run_on_loop(copies, _START_TIMEOUT_S)
+
     def retire(self) -> None:
         """Take no new connections, and ask clients to leave."""
 

@@ -89,6 +89,10 @@ class GrpcPort:
         assert self._tls is not None, "renew without TLS"
         self._tls.credentials = credentials
 
+    def share(self) -> list[socket.socket]:
+        """Raises ConfigError: this server keeps its sockets to itself."""
+        raise ConfigError("gateway.grpc_server: grpcio cannot hand its port on; restart the gateway")
+
     def retire(self) -> None:
         """This server does not tell its clients before ``drain``; it is never one of several workers'."""
 

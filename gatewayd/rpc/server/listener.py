@@ -83,6 +83,11 @@ class Listener:
             self._loop.add_reader(each, self._accept, each)
         self._ticking = self._loop.call_later(1.0, self._tick)
 
+    def copies(self) -> list[socket.socket]:
+        """Copies of the sockets, for another listener beside this one: both take one connection at a time."""
+        self._shared = True
+        return [each.dup() for each in self._sockets]
+
     def retire(self) -> None:
         """Accept nothing more, and have clients open their next connection elsewhere."""
         self._stop_listening()

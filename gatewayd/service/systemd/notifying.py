@@ -149,7 +149,7 @@ class Notifier:
             case "listening":
                 ports = event.get("ports")
                 self._ports = len(ports) if isinstance(ports, list) else 0
-            case "ready" | "reloaded" if self._phase in ("starting", "reloading"):
+            case "ready" | "reloaded" | "not_reloaded" if self._phase in ("starting", "reloading"):
                 self._phase = "serving"
                 self._send("READY=1")
             case "reloading" if self._phase == "serving":

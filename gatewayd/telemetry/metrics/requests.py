@@ -43,17 +43,25 @@ class RequestMetrics:
     """
 
     def __init__(
-        self, named: Iterable[str], bound: Callable[[], Collection[str]], deployments: Iterable[str]
+        self, named: Iterable[str], bound: Callable[[], Collection[str]], deployments: Iterable[str] = ()
     ) -> None:
         self._named = frozenset(named)
         self._bound = bound
         self._known: Collection[str] = self._named
         self._looked_s = -_LOOK_S
         self._series: dict[tuple[str, str], _Series] = {}
-        self._calls = {name: Histogram(table.CALL_SECONDS) for name in deployments}
-        self._errors = dict.fromkeys(self._calls, 0)
+        self._calls: dict[str, Histogram] = {}
+        self._errors: dict[str, int] = {}
         self._begun = 0
         self._ended = 0
+        self.measure(deployments)
+
+    def measure(self, deployments: Iterable[str]) -> None:
+        """Measure the calls of these as well, from now on; those that are measured already go on."""
+        for name in deployments:
+            if name not in self._calls:
+                self._calls[name] = Histogram(table.CALL_SECONDS)
+                self._errors[name] = 0
 
     def began(self, exchange: Exchange) -> None:
         self._begun += 1

@@ -1,0 +1,308 @@
+"""
+What a reload has to do: the difference between the Flow that serves and the one that is to serve (pure).
+
+Executors are compared process by process: what a process was started with decides whether it may stay. What
+only says how it is called (``needs``, ``when``, ``retries``) makes another graph over the same processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
+
+# Settings that take effect without a new front: those of the graph, of TLS, and of the server's own doings.
+_OF_GRAPH: Final = frozenset({"pool", "timeout_send_s", "retries", "compression"})
+_OF_TLS: Final = frozenset(
+    {"ssl_certfile", "ssl_keyfile", "ssl_certificates", "ssl_client_ca", "ssl_client_auth"}
+)
+_OF_SERVER: Final = frozenset(
+    {
+        *("name", "grace_period_s", "floating_grace_period_s", "drain_delay_s", "reload"),
+        *("ssl_reload_interval_s", "ssl_expiry_warning_days"),
+    }
+)
+# These are of the graph and of the front.
+_OF_BOTH: Final = frozenset({"forward_headers", "forward_headers_max_bytes", "auth"})
+# What a process cannot change while it runs, and why.
+_OF_PROCESS: Final[Mapping[str, str]] = {
+    "env": "the environment of a process that runs stays as it is",
+    "workers": "the service's process has its workers from its start on",
+    "custom": "a gateway class is loaded once (gateway.uses, uses_with, py_modules)",
+    **dict.fromkeys(
+        ("admin_port", "admin_host", "admin_keys", "monitoring", "port_monitoring"),
+        "the ports for operators are opened once",
+    ),
+    **dict.fromkeys(("log_level", "log_levels", "log_format"), "the log is set up when the gateway starts"),
+    "grpc_server": "a port cannot pass from one gRPC server to another",
+}
+# What one process sets up when it starts, while workers that are replaced have it anew.
+_OF_START: Final = frozenset(
+    {
+        *("tracing", "traces_exporter_host", "traces_exporter_port", "traces_exporter_protocol"),
+        *("traces_exporter_headers", "traces_sample", "traces_from_clients", "record", "access_log"),
+    }
+)
+# What Flow files call them.
+_KEYS: Final[Mapping[str, str]] = {"custom": "uses", "listeners": "protocol and port"}
+
+
+@attrs.frozen
+class Start:
+    """Replicas of one ``deployment`` that are to be started."""
+
+    deployment: DeploymentConfig
+    replicas: tuple[ReplicaId, ...]
+
+
+@attrs.frozen
+class Changes:
+    """
+    What is to be done, and what it is to whoever asked.
+
+    ``starts`` are started before anything else changes; ``replicas`` are those that the new graph calls, and
+    ``ends`` those that only the old one does. ``added``, ``changed``, ``removed`` and ``kept`` are names of
+    executors; ``kept`` ones have all their processes. ``rolled`` are replicas to be replaced one by one, by
+    name, because their code has changed. ``settings`` names the gateway's keys that changed, ``graph`` says
+    whether there is a new graph, ``front`` whether all ports are to be opened anew. ``sources`` has for each
+    listener the index of the old one whose sockets it takes, None for one that has to be bound.
+    ``refusals`` keep all of it from being done.
+    """
+
+    starts: tuple[Start, ...] = ()
+    replicas: frozenset[ReplicaId] = frozenset()
+    ends: frozenset[ReplicaId] = frozenset()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    rolled: Mapping[str, tuple[ReplicaId, ...]] = attrs.field(factory=dict)
+    settings: tuple[str, ...] = ()
+    graph: bool = False
+    front: bool = False
+    sources: tuple[int | None, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether all is as it was."""
+        return not (self.graph or self.settings or self.rolled)
+
+
+def changes_between(
+    old: FlowConfig,
+    new: FlowConfig,
+    running: Collection[ReplicaId],
+    incarnation: int,
+    edited: Collection[str] = (),
+) -> Changes:
+    """
+    What leads from ``old``, whose replicas are ``running``, to ``new``.
+
+    New replicas get the ``incarnation``. ``edited`` names the executors whose code has changed since they
+    were started.
+    """
+    were = {each.name: each for each in started_of(old.deployments)}
+    are = {each.name: each for each in started_of(new.deployments)}
+    present = {(each.deployment, each.shard, each.replica): each for each in running}
+    starts, kept = [], set()
+    for name, deployment in are.items():
+        before = were.get(name)
+        wanted = []
+        for each in replicas_of(deployment, incarnation):
+            there = present.get((name, each.shard, each.replica))
+            if there is not None and before is not None and _alike(before, old, deployment, new, each):
+                kept.add(there)
+            else:
+                wanted.append(each)
+        if wanted:
+            starts.append(Start(deployment, tuple(wanted)))
+    started = frozenset(each for start in starts for each in start.replicas)
+    ends = frozenset(running) - kept
+    settings = _different(old.gateway, new.gateway)
+    graph = bool(started or ends or settings & (_OF_GRAPH | _OF_BOTH)) or old.deployments != new.deployments
+    edited = {name for name in edited if any(each.deployment == name for each in kept)}
+    if graph and edited:
+        # With a new graph their processes are made anew beside the old: all changes take effect at once.
+        return _with_code(old, new, running, incarnation, edited)
+    return _described(
+        old,
+        new,
+        Changes(
+            starts=tuple(starts),
+            replicas=started | kept,
+            ends=ends,
+            rolled={
+                name: tuple(sorted((e for e in kept if e.deployment == name), key=attrs.astuple))
+                for name in sorted(edited)
+            },
+            graph=graph,
+        ),
+        settings,
+    )
+
+
+def _with_code(
+    old: FlowConfig,
+    new: FlowConfig,
+    running: Collection[ReplicaId],
+    incarnation: int,
+    edited: Collection[str],
+) -> Changes:
+    left = [each for each in running if each.deployment not in edited]
+    found = changes_between(old, new, left, incarnation)
+    gone = frozenset(each for each in running if each.deployment in edited)
+    again = attrs.evolve(found, ends=found.ends | gone)
+    return _described(old, new, again, _different(old.gateway, new.gateway))
+
+
+def _alike(
+    before: DeploymentConfig, old: FlowConfig, after: DeploymentConfig, new: FlowConfig, replica: ReplicaId
+) -> bool:
+    """Whether a process that was started for one would be started alike for the other."""
+    if replica.shard >= before.shards or replica.replica >= before.replicas:
+        return False
+    specs = [
+        # How many others there are is told to a process, but does not make it another one.
+        attrs.evolve(ExecutorSpec.of(each, replica.shard, replica.replica, flow.base_dir), replicas=1)
+        for each, flow in ((before, old), (after, new))
+    ]
+    return specs[0] == specs[1]
+
+
+def _different(old: GatewayConfig, new: GatewayConfig) -> frozenset[str]:
+    return frozenset(
+        field.name
+        for field in attrs.fields(GatewayConfig)
+        if getattr(old, field.name) != getattr(new, field.name)
+    )
+
+
+def _described(old: FlowConfig, new: FlowConfig, changes: Changes, settings: frozenset[str]) -> Changes:
+    before, after = {each.name: each for each in old.deployments}, {e.name: e for e in new.deployments}
+    touched = {each.deployment.name.partition("/")[0] for each in changes.starts}
+    touched |= {each.deployment.partition("/")[0] for each in changes.ends}
+    both = [name for name in after if name in before]
+    changed = tuple(name for name in both if name in touched or before[name] != after[name])
+    tls_stays = (old.gateway.tls is None) == (new.gateway.tls is None)
+    of_front = settings - _OF_GRAPH - _OF_SERVER - {"listeners"} - (_OF_TLS if tls_stays else frozenset())
+    sources = sources_of(old.gateway.listeners, new.gateway.listeners)
+    if "host" in settings:
+        sources = (None,) * len(sources)
+    return attrs.evolve(
+        changes,
+        added=tuple(name for name in after if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        changed=changed,
+        kept=tuple(name for name in both if name not in changed and name not in changes.rolled),
+        settings=tuple(sorted(settings)),
+        front=bool(of_front),
+        sources=sources,
+        refusals=tuple(_refusals(old, new, changes, settings, front=bool(of_front), sources=sources)),
+    )
+
+
+def sources_of(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[int | None, ...]:
+    """
+    For each new listener, the index of the old one whose sockets it takes; None for one that has to be bound.
+
+    That is the same one, or one at the same port; those at a port of the system's choice are told apart by
+    their order.
+    """
+    free = dict(enumerate(old))
+    found: list[int | None] = [None] * len(new)
+    for alike in (_same, _at_one_port):
+        for index, listener in enumerate(new):
+            if found[index] is None:
+                match = next((number for number, each in free.items() if alike(each, listener)), None)
+                if match is not None:
+                    found[index] = match
+                    del free[match]
+    return tuple(found)
+
+
+def _same(one: Listener, other: Listener) -> bool:
+    return one == other
+
+
+def _at_one_port(one: Listener, other: Listener) -> bool:
+    return one.port == other.port != 0
+
+
+def _refusals(
+    old: FlowConfig,
+    new: FlowConfig,
+    changes: Changes,
+    settings: frozenset[str],
+    *,
+    front: bool,
+    sources: tuple[int | None, ...],
+) -> Iterator[str]:
+    for name in sorted(settings & _OF_PROCESS.keys()):
+        yield (
+            f"gateway.{_KEYS.get(name, name)} cannot be changed while the gateway serves: "
+            f"{_OF_PROCESS[name]}; restart it for that, or put the key back"
+        )
+    for name in sorted(settings & _OF_START) if old.gateway.workers == 1 else ():
+        yield (
+            f"gateway.{name} cannot be changed while the gateway serves in one process (workers: 1); "
+            "restart it for that, or put the key back"
+        )
+    if new.gateway.grpc_server == "grpcio":
+        before, after = old.gateway.listeners, new.gateway.listeners
+        passed = [
+            after[index].port
+            for index, source in enumerate(sources)
+            if source is not None
+            and "grpc" in (*before[source].protocols, *after[index].protocols)
+            and (front or before[source] != after[index])
+        ]
+        if passed:
+            of_ports = sorted(settings - _OF_GRAPH - _OF_SERVER)
+            named = ", ".join(f"gateway.{_KEYS.get(name, name)}" for name in of_ports)
+            yield (
+                f"{named} cannot be changed while the gateway serves gRPC with grpc_server: grpcio, whose "
+                "port cannot be handed on; restart it for that, or set grpc_server: gatewayd"
+            )
+    yield from _taken_ports(old, changes)
+
+
+def _taken_ports(old: FlowConfig, changes: Changes) -> Iterator[str]:
+    """Ports and sockets of executors at which a process that ends later still listens."""
+    were = {each.name: each for each in started_of(old.deployments)}
+    taken = {place for each in changes.ends for place in _places_of(were[each.deployment], each)}
+    refused = [
+        (start.deployment.name, place)
+        for start in changes.starts
+        for each in start.replicas
+        for place in _places_of(start.deployment, each)
+        if place in taken
+    ]
+    refused += [
+        (name, place)
+        for name, group in changes.rolled.items()
+        for each in group
+        for place in _places_of(were[name], each)
+    ]
+    for name, place in sorted(set(refused)):
+        yield (
+            f"executors.{name}: its new process cannot listen at {place} beside the old one; leave host, "
+            "port and port_monitoring out, so that each process finds a place of its own, or restart the "
+            "gateway"
+        )
+
+
+def _places_of(deployment: DeploymentConfig, replica: ReplicaId) -> Iterator[str]:
+    """Where a replica listens as far as the Flow says it; elsewhere it is any free place."""
+    spec = ExecutorSpec.of(deployment, replica.shard, replica.replica, ".")
+    if spec.socket is not None:
+        yield f"unix:{spec.socket}"
+    elif spec.port:
+        yield f"{spec.host}:{spec.port}"
+    if spec.monitoring_port:
+        yield f"port {spec.monitoring_port}"

@@ -1,0 +1,308 @@
+"""
+Changes a gateway while it serves: reads the Flow again, and leads from what serves to what is to serve.
+
+    idle ──> read, compare, bind ──> start what is new, or replace edited code ──> change ──> idle
+                     │                                   │                           │
+                     └───────────────────────────────────┴───────────────────────────┴──> idle, all as it was
+
+What there is to do is decided in ``changes.py``. One reload runs at a time, and one waits: it reads the file
+as it is when its turn comes, so that it stands for all that are asked for meanwhile. Reactor thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from gatewayd.clocks import Clock
+from gatewayd.config import FlowConfig
+from gatewayd.errors import ConfigError, Draining
+from gatewayd.offload import Offload
+from gatewayd.service.changes import Changes, Start, changes_between
+from gatewayd.service.reserved import Reserved
+from gatewayd.supervisor.code import digests_of
+from gatewayd.supervisor.replica_id import ReplicaId, all_replicas_of, is_private, started_of
+from gatewayd.supervisor.sockets import SocketFolder
+from gatewayd.supervisor.supervisor import NotStarted, Supervisor
+from gatewayd.waiters import Waiters
+
+log = Logger()
+
+# For processes of a reload that was given up: they have no calls to finish.
+_LOADING_GRACE_S: Final = 2.0
+
+
+class Changeable(Protocol):
+    """A gateway that serves: ``GatewayServer``, or ``Workers``."""
+
+    @property
+    def flow(self) -> FlowConfig:
+        """What serves now."""
+        ...
+
+    def reserve(self, flow: FlowConfig, changes: Changes) -> Deferred[Reserved]:
+        """Bind what ``flow`` listens at besides. Fails with ConfigError."""
+        ...
+
+    async def change(
+        self, flow: FlowConfig, changes: Changes, generation: int, reserved: Reserved
+    ) -> Deferred[None]:
+        """
+        Serve ``flow`` from now on. Raises ConfigError or Draining; then all is as it was.
+
+        What is returned fires when nothing is left of what served before.
+        """
+        ...
+
+    def admit(self, replica: ReplicaId) -> None:
+        """Call ``replica``, too, when it is up."""
+        ...
+
+    def known(self, replica: ReplicaId) -> Deferred[None]:
+        """Fires when ``replica``, which is up, can be called."""
+        ...
+
+    def give_up(self, replica: ReplicaId) -> Deferred[None]:
+        """Call ``replica`` no more. Fires when what it has is answered."""
+        ...
+
+
+@attrs.frozen
+class Reloaded:
+    """
+    What a reload has done: names of executors, and the gateway's keys that changed.
+
+    ``edited`` are executors whose processes were replaced one by one because of their code. ``warnings`` are
+    those of the Flow. ``str()`` is one line for people.
+    """
+
+    generation: int
+    took_s: float
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [
+            f"{what} {', '.join(names)}"
+            for what, names in (
+                ("added", self.added),
+                ("changed", self.changed),
+                ("removed", self.removed),
+                ("new code of", self.edited),
+                ("settings:", self.settings),
+                ("not touched:", self.kept),
+            )
+            if names
+        ]
+        something = self.added or self.changed or self.removed or self.edited or self.settings
+        if not something:
+            return f"nothing has changed ({self.took_s:.1f} s)"
+        return f"{'; '.join(parts)} ({self.took_s:.1f} s)"
+
+
+class NotReloaded(Exception):
+    """Nothing has changed, and what served before serves on. ``str(error)`` says why, for whoever asked."""
+
+
+class Reloading:
+    """
+    Reloads one gateway.
+
+    ``read()`` reads the Flow file and checks it; it is called in a thread, and raises ConfigError. ``code``
+    has the digests of the code with which the executors were started (``supervisor.code``).
+    ``on_event`` gets ``{"event": "reloading"}``, then ``{"event": "reloaded", "generation": ..., "summary":
+    text}`` or ``{"event": "not_reloaded", "error": text}``; ``on_reloaded()`` is called when it was.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], FlowConfig],
+        server: Changeable,
+        supervisor: Supervisor,
+        *,
+        code: Mapping[str, str],
+        clock: Clock,
+        offload: Offload,
+        on_event: Callable[[Mapping[str, object]], None] = lambda event: None,
+        on_reloaded: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._read = read
+        self._server = server
+        self._supervisor = supervisor
+        self._clock = clock
+        self._offload = offload
+        self._on_event = on_event
+        self._on_reloaded = on_reloaded
+        self._generation = 0
+        self._replicas = all_replicas_of(server.flow.deployments)
+        self._code = dict(code)
+        self._working: Deferred[None] | None = None
+        self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
+        self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
+        self._is_asked = False
+        self._stopping = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload runs."""
+        return self._working is not None
+
+    def reload(self) -> Deferred[Reloaded]:
+        """
+        Serve what the Flow file says now.
+
+        Fails with NotReloaded, whose text says all that is wrong, or with Draining if the gateway is being
+        stopped.
+        """
+        done = self._after.wait()
+        self._is_asked = True
+        self._go_on()
+        return done
+
+    def stop(self) -> None:
+        """The gateway is being stopped: end what runs, and fail what waits."""
+        self._stopping = True
+        self._after.fail(Draining())
+        if self._working is not None:
+            self._working.cancel()
+        self._now.fail(Draining())
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            self._after.fail(Draining())
+        elif self._is_asked and self._working is None:
+            self._is_asked = False
+            self._now, self._after = self._after, Waiters()
+            self._working = working = Deferred.fromCoroutine(self._one())
+            working.addBoth(self._ended)
+
+    def _ended(self, result: Failure | None) -> None:
+        self._working = None
+        if isinstance(result, Failure) and not result.check(CancelledError, Draining):
+            log.failure("a reload failed", failure=result)
+            self._now.fail(NotReloaded(f"a bug: {result.value!r}; the log has its traceback"))
+        self._now.fail(Draining())
+        self._go_on()
+
+    async def _one(self) -> None:
+        began_s = self._clock.seconds()
+        self._generation += 1
+        log.info("reloading the Flow")
+        self._on_event({"event": "reloading"})
+        try:
+            done = attrs.evolve(await self._reloaded(), took_s=self._clock.seconds() - began_s)
+        except (ConfigError, NotStarted) as error:
+            text = str(error)
+            log.error("not reloaded, and what served before serves on: {error}", error=text)
+            self._on_event({"event": "not_reloaded", "error": text})
+            self._now.fail(NotReloaded(text))
+            return
+        for warning in done.warnings:
+            log.warn("{warning}", warning=warning)
+        log.info("reloaded: {what}", what=str(done))
+        self._on_reloaded()
+        self._on_event({"event": "reloaded", "generation": done.generation, "summary": str(done)})
+        self._now.fire(done)
+
+    async def _reloaded(self) -> Reloaded:
+        new = await self._offload(self._read)
+        code = await self._offload(digests_of, new.deployments, new.base_dir)
+        edited = {name for name, digest in code.items() if self._code.get(name, digest) != digest}
+        old = self._server.flow
+        changes = changes_between(old, new, self._replicas, self._generation, edited)
+        if changes.refusals:
+            raise ConfigError("\n".join(changes.refusals))
+        reserved = await self._server.reserve(new, changes)
+        try:
+            await self._start(changes.starts, new)
+            try:
+                for name, replicas in changes.rolled.items():
+                    await self._roll(new, name, replicas)
+                gone = await self._server.change(new, changes, self._generation, reserved)
+            except BaseException:
+                self._abandon(changes.starts)
+                raise
+        finally:
+            reserved.release()
+        if not changes.rolled:  # with which there is no new graph, and they have been counted already
+            self._replicas = changes.replicas
+        self._code = dict(code)
+        self._end_after(gone, changes.ends, old)
+        return Reloaded(
+            self._generation,
+            0.0,
+            added=changes.added,
+            changed=changes.changed,
+            removed=changes.removed,
+            edited=tuple(changes.rolled),
+            kept=changes.kept,
+            settings=changes.settings,
+            warnings=new.warnings,
+        )
+
+    async def _start(self, starts: Collection[Start], flow: FlowConfig) -> None:
+        """Raises NotStarted if one cannot start; then none is left."""
+        if not starts:
+            return
+        supervisor = self._supervisor
+        if supervisor.sockets is None and any(is_private(start.deployment) for start in starts):
+            supervisor.sockets = await self._offload(SocketFolder.create)
+        replicas = [each for start in starts for each in start.replicas]
+        try:
+            for start in starts:
+                supervisor.add(start.deployment, start.replicas, flow.base_dir)
+            ready = supervisor.started(replicas)
+            supervisor.start(replicas)
+            await ready
+        except BaseException:
+            self._abandon(starts)
+            raise
+
+    async def _roll(self, flow: FlowConfig, name: str, replicas: Collection[ReplicaId]) -> None:
+        """Replace each of ``replicas`` by one with the code as it is now. Raises ConfigError."""
+        deployment = next(each for each in started_of(flow.deployments) if each.name == name)
+        for count, old in enumerate(replicas):
+            new = attrs.evolve(old, incarnation=self._generation)
+            self._server.admit(new)
+            try:
+                await self._start([Start(deployment, (new,))], flow)
+                clock: Any = self._clock
+                await self._server.known(new).addTimeout(deployment.timeout_ready_s, clock)
+            except BaseException as error:
+                self._server.give_up(new)
+                self._abandon([Start(deployment, (new,))])
+                if isinstance(error, NotStarted | TimeoutError):
+                    raise ConfigError(_not_rolled(name, error, count, len(replicas))) from error
+                raise
+            self._replicas = self._replicas - {old} | {new}
+            self._end_after(self._server.give_up(old), [old], flow)
+
+    def _end_after(self, left: Deferred[None], replicas: Collection[ReplicaId], flow: FlowConfig) -> None:
+        """End ``replicas`` of a ``flow`` when they have nothing ``left`` to do."""
+        left.addCallback(lambda _: self._end(replicas, flow.gateway.grace_period_s))
+
+    def _abandon(self, starts: Collection[Start]) -> None:
+        self._end([each for start in starts for each in start.replicas], _LOADING_GRACE_S)
+
+    def _end(self, replicas: Collection[ReplicaId], grace_s: float) -> None:
+        if not self._stopping:  # all end then, and together
+            self._supervisor.end(replicas, grace_s).addErrback(
+                lambda failure: log.failure("executors could not be ended", failure=failure)
+            )
+
+
+def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:
+    why = str(error) if isinstance(error, NotStarted) else "its new process could not be called in time"
+    left = f"; {done} of {of} processes have the new code by now" if done else ""
+    return f"executors.{name}: the code that was edited cannot be used: {why}{left}"

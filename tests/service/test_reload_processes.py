@@ -1,0 +1,443 @@
+"""A gateway that reloads, as a process with real executors: who starts, who stays, and what clients see."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from websockets.sync.client import connect
+
+from gatewayd.pb import DataRequestProto
+from tests.certificates import make
+from tests.paths import ROOT
+from tests.processes import Gateway, environment, free_ports
+from tests.service.test_workers_processes import executors, post, workers
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
+
+HOST = "127.0.0.1"
+MODULE = str(ROOT / "tests" / "executors.py")
+SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
+CODE = """
+import sys, time
+from gatewayd import Executor, requests
+
+class Marked(Executor):
+    def __init__(self, mark="{mark}", **kwargs):
+        super().__init__(**kwargs)
+        self.mark = mark
+
+    @requests
+    def mark_it(self, docs, **kwargs):
+        for doc in docs:
+            doc.text = (doc.text or "") + self.mark
+
+    @requests(on="/slow")
+    def slow(self, docs, **kwargs):
+        print("begun", flush=True)
+        time.sleep(1.0)
+        self.mark_it(docs)
+"""
+
+
+def rec(letter: str, **more: Any) -> dict[str, Any]:
+    """An executor that adds its letter to each text."""
+    return {"name": f"exec_{letter}", "uses": "Rec", "py_modules": MODULE, **more}
+
+
+class Reloadable:
+    """A gateway with the Flow ``flow``, and its file."""
+
+    def __init__(self, flow: dict[str, Any], **options: Any) -> None:
+        self.gateway = Gateway(flow, **options)
+        self.gateway.line(r"\bready$")
+
+    @property
+    def pid(self) -> int:
+        return self.gateway.pid
+
+    @property
+    def http(self) -> int:
+        return self.gateway.ports["http"]
+
+    def command(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gatewayd", "reload", "--pid", str(self.pid)],
+            env=environment(), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def reload(self, flow: dict[str, Any]) -> str:
+        """Write ``flow``, and reload it. What the command prints."""
+        self.gateway.write(flow)
+        done = self.command()
+        assert done.returncode == 0, done.stderr + self.gateway.output
+        return done.stdout
+
+    def refused(self, flow: dict[str, Any]) -> str:
+        """The same, for one that is refused."""
+        self.gateway.write(flow)
+        done = self.command()
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    def text(self, endpoint: str = "/tag") -> str:
+        """What the executors make of no text."""
+        return text_of(post(self.http, endpoint))
+
+
+def text_of(answer: dict[str, Any]) -> str:
+    text: str = answer["data"][0]["text"]
+    return text.removeprefix("hi")
+
+
+@contextlib.contextmanager
+def serving(flow: dict[str, Any], **options: Any) -> Iterator[Reloadable]:
+    found = Reloadable(flow, **options)
+    try:
+        yield found
+        assert found.gateway.stop() == 0
+        assert "Traceback" not in found.gateway.output
+    finally:
+        found.gateway.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "marked.py").write_text(CODE.format(mark="1"))
+    return tmp_path
+
+
+def marked(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"name": "marked", "uses": "Marked", "py_modules": str(folder / "marked.py"), **more}
+
+
+def test_executors_are_added_changed_and_removed_while_the_others_run_on(folder: Path) -> None:
+    a, b = rec("a"), rec("b")
+    with serving({"executors": [a]}) as flow:
+        (first,) = executors(flow.gateway)
+        assert flow.text() == "A"
+
+        assert "added exec_b; not touched: exec_a" in flow.reload({"executors": [a, b]})
+        assert flow.text() == "AB"
+
+        one = marked(folder, uses_with={"mark": "x"})
+        assert "added marked; removed exec_b" in flow.reload({"executors": [a, one]})
+        assert flow.text() == "Ax"
+
+        other = marked(folder, uses_with={"mark": "y"})
+        assert "changed marked; not touched: exec_a" in flow.reload({"executors": [a, other]})
+        assert flow.text() == "Ay"
+
+        assert "removed marked" in flow.reload({"executors": [a]})
+        until(lambda: executors(flow.gateway) == [first], what="the end of what was removed")
+        assert "nothing has changed" in flow.reload({"executors": [a]})
+
+
+def test_a_request_that_is_under_way_ends_on_the_old_graph(folder: Path) -> None:
+    with serving({"executors": [marked(folder, uses_with={"mark": "x"})]}) as flow:
+        body = b'{"data": [{"text": ""}], "execEndpoint": "/slow"}'
+        with socket.create_connection((HOST, flow.http), timeout=30) as client:
+            client.sendall(
+                b"POST /post HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            flow.gateway.line("begun")
+            flow.reload({"executors": [marked(folder, uses_with={"mark": "y"})]})
+            assert flow.text("/other") == "y"
+            assert b'"text":"x"' in client.recv(1 << 16)
+
+
+def test_replicas_are_added_and_removed_one_by_one() -> None:
+    with serving({"executors": [rec("a")]}) as flow:
+        (first,) = executors(flow.gateway)
+        flow.reload({"executors": [rec("a", replicas=3)]})
+        assert len(executors(flow.gateway)) == 3
+        flow.reload({"executors": [rec("a")]})
+        until(lambda: executors(flow.gateway) == [first])
+
+
+def test_mistakes_change_nothing_and_are_printed_whole(folder: Path) -> None:
+    with serving({"executors": [rec("a")]}) as flow:
+        before = executors(flow.gateway)
+
+        text = flow.refused({"executors": [rec("a", replicsa=2)], "gateway": {"prefech": 1}})
+        assert "gateway.prefech: unknown key" in text
+        assert "replicsa: unknown key" in text
+
+        text = flow.refused({"executors": [rec("a"), {**rec("b"), "uses": "Nobody"}]})
+        assert "exec_b/rep-0 cannot start" in text
+        assert "Nobody" in text
+
+        text = flow.refused({"executors": [rec("a")], "gateway": {"workers": 2}})
+        assert "gateway.workers cannot be changed while the gateway serves" in text
+
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            ports = {"protocol": ["grpc", "http", "websocket", "http"], "port": [0, 0, 0, port]}
+            text = flow.refused({"executors": [rec("a"), rec("b")], "gateway": ports})
+        assert f"cannot listen on {HOST}:{port} for http" in text
+
+        until(lambda: executors(flow.gateway) == before)
+        assert flow.text() == "A"
+
+
+def test_sighup_reloads_and_never_ends_the_process() -> None:
+    with serving({"executors": [rec("a")]}) as flow:
+        flow.gateway.write({"executors": [rec("a"), rec("b")]})
+        os.kill(flow.pid, signal.SIGHUP)
+        flow.gateway.line("reloaded: added exec_b")
+        assert flow.text() == "AB"
+
+        flow.gateway.path.write_text("jtype: Flow\nexecutors: [")
+        os.kill(flow.pid, signal.SIGHUP)
+        flow.gateway.line("not reloaded, and what served before serves on: ")
+        assert flow.text() == "AB"
+
+
+def test_sighup_during_the_start_is_a_reload_after_it() -> None:
+    gateway = Gateway({"executors": [rec("a")]}, protocols=["http"])
+    try:
+        os.kill(gateway.pid, signal.SIGHUP)
+        gateway.line("reloaded: nothing has changed")
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_a_stop_during_a_reload_ends_both(folder: Path) -> None:
+    (folder / "hangs.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    with serving({"executors": [rec("a")]}) as flow:
+        hanging = {"name": "hanging", "uses": "Executor", "py_modules": str(folder / "hangs.py")}
+        flow.gateway.write({"executors": [rec("a"), hanging]})
+        os.kill(flow.pid, signal.SIGHUP)
+        flow.gateway.line("loading")
+        assert flow.gateway.stop() == 0
+        assert "Unhandled" not in flow.gateway.output
+
+
+# -- ports and settings --------------------------------------------------------------------------------
+
+
+def test_a_port_comes_and_goes_and_connections_to_the_others_stay() -> None:
+    (number,) = free_ports(1)
+    with serving({"executors": [rec("a")]}) as flow, contextlib.ExitStack() as stack:
+        session = stack.enter_context(connect(f"ws://{HOST}:{flow.gateway.ports['websocket']}", proxy=None))
+        channel = stack.enter_context(grpc.insecure_channel(f"{HOST}:{flow.gateway.ports['grpc']}"))
+        ask = channel.unary_unary(SINGLE)
+        ask(DataRequestProto().SerializeToString(), timeout=30)
+        plain = stack.enter_context(socket.create_connection((HOST, flow.http), timeout=30))
+        more = {"protocol": ["grpc", "http", "websocket", "http"], "port": [0, 0, 0, number]}
+
+        flow.reload({"executors": [rec("a")], "gateway": more})
+        assert text_of(post(number)) == "A"
+        flow.reload({"executors": [rec("a")]})
+
+        until(lambda: _refuses(number))
+        session.send('{"data": [{"text": ""}], "execEndpoint": "/tag"}')
+        assert json.loads(session.recv())["data"][0]["text"] == "A"
+        ask(DataRequestProto().SerializeToString(), timeout=30)
+        plain.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert plain.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def _refuses(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_settings_of_ports_take_effect_and_clients_are_led_away_politely() -> None:
+    with serving({"executors": [rec("a")]}) as flow, contextlib.ExitStack() as stack:
+        kept = stack.enter_context(socket.create_connection((HOST, flow.http), timeout=30))
+        session = stack.enter_context(connect(f"ws://{HOST}:{flow.gateway.ports['websocket']}", proxy=None))
+        channel = stack.enter_context(grpc.insecure_channel(f"{HOST}:{flow.gateway.ports['grpc']}"))
+        ask = channel.unary_unary(SINGLE)
+        ask(DataRequestProto().SerializeToString(), timeout=30)
+
+        assert "settings: cors" in flow.reload({"executors": [rec("a")], "gateway": {"cors": True}})
+
+        # The old connection has one more answer, and is told to go; new ones have the new settings.
+        get = b"GET / HTTP/1.1\r\nhost: x\r\norigin: http://example.org\r\n\r\n"
+        kept.sendall(get)
+        answer = kept.recv(1 << 16).lower()
+        assert b"connection: close" in answer
+        assert b"access-control-allow-origin" not in answer
+        new = stack.enter_context(socket.create_connection((HOST, flow.http), timeout=30))
+        new.sendall(get)
+        assert b"access-control-allow-origin" in new.recv(1 << 16).lower()
+        ask(DataRequestProto().SerializeToString(), timeout=30)
+        with pytest.raises(Exception, match="1001"):
+            session.recv(timeout=30)
+        # Ports keep their numbers, and settings can be changed again.
+        flow.reload({"executors": [rec("a")]})
+        assert flow.text() == "A"
+
+
+def test_a_protocol_is_added_to_a_port() -> None:
+    (number,) = free_ports(1)
+    one = {"protocol": ["http"], "port": [number]}
+    with serving({"executors": [rec("a")], "gateway": one}, protocols=["http"]) as flow:
+        flow.reload({"executors": [rec("a")], "gateway": {**one, "protocol": ["http+websocket"]}})
+        with connect(f"ws://{HOST}:{number}", proxy=None) as session:
+            session.send('{"data": [{"text": ""}], "execEndpoint": "/tag"}')
+            assert json.loads(session.recv())["data"][0]["text"] == "A"
+        assert flow.text() == "A"
+
+
+def test_an_api_key_that_is_revoked_is_refused_at_once() -> None:
+    digest = "sha256:" + "0" * 64
+    with serving({"executors": [rec("a")]}) as flow:
+        flow.reload({"executors": [rec("a")], "gateway": {"auth": {"api_keys": {"someone": digest}}}})
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            flow.text()
+
+
+def _certificate_at(port: int) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((HOST, port), timeout=30) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        found = connection.getpeercert(binary_form=True)
+        assert found is not None
+        return found
+
+
+def test_certificates_are_taken_up_at_once_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    def put(name: str) -> dict[str, Any]:
+        party = make("localhost")
+        (tmp_path / f"{name}.pem").write_bytes(party.pem)
+        (tmp_path / f"{name}.key").write_bytes(party.key_pem())
+        files = {"ssl_certfile": f"{tmp_path}/{name}.pem", "ssl_keyfile": f"{tmp_path}/{name}.key"}
+        # Changes are found by a reload alone.
+        return {"executors": [rec("a")], "gateway": {**files, "ssl_reload_interval": 0}}
+
+    with serving(put("one")) as flow:
+        first = _certificate_at(flow.http)
+        flow.reload(put("two"))
+        seen = [_certificate_at(port) for port in flow.gateway.ports.values()]
+        assert len({first, *seen}) == 2
+        put("two")
+        flow.reload(put("two"))
+        assert _certificate_at(flow.http) not in (first, *seen)
+        (tmp_path / "two.key").write_text("no key")
+        done = flow.command()
+        assert done.returncode == 1
+        assert "ssl_keyfile" in done.stderr
+        assert _certificate_at(flow.http)
+
+
+# -- code ----------------------------------------------------------------------------------------------
+
+
+def test_edited_code_replaces_the_processes_one_by_one(folder: Path) -> None:
+    executor = marked(folder, replicas=2)
+    with serving({"executors": [executor, rec("a")]}) as flow:
+        before = executors(flow.gateway)
+        (folder / "marked.py").write_text(CODE.format(mark="2"))
+
+        assert "new code of marked; not touched: exec_a" in flow.command().stdout
+        assert {flow.text() for _ in range(4)} == {"2A"}
+        until(lambda: len(executors(flow.gateway)) == 3)
+        assert len({*before} & {*executors(flow.gateway)}) == 1
+
+        (folder / "marked.py").write_text("this is no code")
+        done = flow.command()
+        assert done.returncode == 1
+        assert "executors.marked: the code that was edited cannot be used" in done.stderr
+        assert flow.text() == "2A"
+
+
+def test_files_are_watched_if_the_flow_says_so(folder: Path) -> None:
+    with serving({"with": {"reload": True}, "executors": [marked(folder)]}) as flow:
+        assert flow.text("/x") == "1"
+        (folder / "marked.py").write_text(CODE.format(mark="2"))
+        flow.gateway.line("reloaded: new code of marked")
+        assert flow.text("/x") == "2"
+
+        flow.gateway.write({"with": {"reload": False}, "executors": [marked(folder), rec("a")]})
+        flow.gateway.line("reloaded: added exec_a")
+        assert flow.text("/x") == "2"
+
+
+# -- other ways of running -----------------------------------------------------------------------------
+
+
+def test_workers_are_replaced_by_such_that_serve_the_new_flow(folder: Path) -> None:
+    two = {"workers": 2, "grpc_server": "gatewayd"}
+    (number,) = free_ports(1)
+    more = {**two, "protocol": ["grpc", "http", "websocket", "http"], "port": [0, 0, 0, number]}
+    with serving({"gateway": two, "executors": [marked(folder)]}) as flow:
+        before, (first,) = workers(flow.gateway), executors(flow.gateway)
+
+        flow.reload({"gateway": more, "executors": [marked(folder), rec("a")]})
+
+        assert {text_of(post(number, "/tag")) for _ in range(8)} == {"1A"}
+        assert {flow.text() for _ in range(8)} == {"1A"}
+        assert not {*before} & {*workers(flow.gateway)}
+        assert first in executors(flow.gateway)
+
+        # Edited code needs no other workers.
+        before = workers(flow.gateway)
+        (folder / "marked.py").write_text(CODE.format(mark="2"))
+        assert "new code of marked" in flow.command().stdout
+        assert {flow.text() for _ in range(8)} == {"2A"}
+        assert workers(flow.gateway) == before
+
+        assert "prefech" in flow.refused({"gateway": {**two, "prefech": 1}, "executors": []})
+        flow.reload({"gateway": two, "executors": [marked(folder)]})
+        until(lambda: _refuses(number))
+        until(lambda: len(executors(flow.gateway)) == 1)
+
+
+def test_a_daemon_is_found_by_its_pid_file(tmp_path: Path) -> None:
+    path = tmp_path / "flow.yml"
+    path.write_text("jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http}\n")
+    twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    subprocess.run(
+        [*twistd, "gateway", "--config", "flow.yml"], cwd=tmp_path, env=environment(), check=True, timeout=60
+    )
+    pid = int((tmp_path / "twistd.pid").read_text())
+    try:
+        until(lambda: " ready\n" in (tmp_path / "twistd.log").read_text())
+        path.write_text("jtype: Flow\ngateway: {host: 127.0.0.1, protocol: http, prefetch: 5}\n")
+        command = [sys.executable, "-m", "gatewayd", "reload"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("reloaded: settings: prefetch (")
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not (tmp_path / "twistd.pid").exists())
+
+
+def test_a_process_that_cannot_be_asked_is_named(tmp_path: Path) -> None:
+    def command(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "gatewayd", "reload", *arguments],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1
+        return done.stderr
+
+    assert "twistd.pid: No such file or directory; give --pid" in command()
+    (tmp_path / "other.pid").write_text("no number")
+    assert "other.pid has no number of a process in it" in command("--pidfile", "other.pid")
+    assert "it is no gatewayd that serves a file" in command("--pid", str(os.getpid()))
