@@ -272,6 +272,7 @@ def ping(
     "--speed", type=click.FloatRange(min=0, min_open=True), default=1.0, metavar="FACTOR",
     help="With --recorded: so many times as fast.",
 )  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Send the first N requests only.")
 @click.option(
     "--ignore", multiple=True, metavar="FIELD",
     help="A field that may differ, such as data.docs[].id. May be given several times.",
@@ -294,6 +295,7 @@ def replay(
     rate: float | None,
     recorded: bool,
     speed: float,
+    limit: int | None,
     ignore: tuple[str, ...],
     tolerance: float,
     timeout: float,
@@ -324,6 +326,7 @@ def replay(
             timeout_s=timeout,
             ignore=ignore,
             tolerance=tolerance,
+            limit=limit,
         )
     )
 

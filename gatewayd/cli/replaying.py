@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal
@@ -120,16 +121,23 @@ def replay(
     timeout_s: float,
     ignore: tuple[str, ...],
     tolerance: float,
+    limit: int | None = None,
 ) -> int:
-    """Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read."""
+    """
+    Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read.
+
+    At most ``limit`` requests are sent. Ctrl-C ends it with the report of those that were answered.
+    """
     try:
         heading, lines = _opened(file)
         sending = _Sending(address, headers, timeout_s)
         ignored = Ignored((*ignore, *_redacted(heading)))
         report = Report()
         try:
-            for outcome in _replayed(recorded_of(lines), pace, sending, report):
+            for outcome in _replayed(islice(recorded_of(lines), limit), pace, sending, report):
                 report.add(outcome, compared(outcome, ignored, tolerance))
+        except KeyboardInterrupt:
+            note("stopped: this is of the requests that were answered")
         finally:
             sending.close()
     except OSError as error:

@@ -13,7 +13,9 @@ import pytest
 from docarray import Document
 
 from gatewayd import Client
-from gatewayd.recording import heading_of, recorded_of
+from gatewayd.cli import replaying
+from gatewayd.client.address import Certificates, parse_address
+from gatewayd.recording import Recorded, heading_of, recorded_of
 from tests.paths import ROOT
 from tests.processes import PROTOCOLS, Gateway, environment
 from tests.waiting import until
@@ -148,6 +150,32 @@ def test_the_pace(recording: Path, same: Gateway, options: tuple[str, ...]) -> N
     code, output = replayed(recording, url_of(same, "http"), *options)
 
     assert (code, "4 of 4" in output) == (0, True), output
+
+
+def test_no_more_than_the_limit(recording: Path, same: Gateway) -> None:
+    code, output = replayed(recording, url_of(same, "grpc"), "--limit", "2")
+
+    assert (code, "2 of 2 answers are the same" in output) == (0, True), output
+
+
+def test_a_replay_that_is_stopped_reports_what_was_answered(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def until_ctrl_c(requests: Iterator[Recorded], *_: Any) -> Iterator[replaying.Outcome]:
+        first = next(requests)
+        yield replaying.Outcome(first, "answered", 0.1, first.response)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replaying, "_replayed", until_ctrl_c)
+    address = parse_address("grpc://127.0.0.1:1", None, None, None, Certificates())
+    code = replaying.replay(
+        recording, address, replaying.Pace(), headers=(), timeout_s=1.0, ignore=(), tolerance=0.0
+    )
+
+    told = capsys.readouterr()
+    assert code == 0
+    assert "stopped: this is of the requests that were answered" in told.err
+    assert "1 of 1 answers are the same" in told.out
 
 
 def test_a_gateway_that_is_not_there(recording: Path) -> None:
