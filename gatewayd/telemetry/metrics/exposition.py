@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from gatewayd.telemetry.metrics.reading import HistogramValue, Labels, Reading, Value
+from gatewayd.telemetry.metrics.reading import TRACE_ID, HistogramValue, Labels, Reading, Value
 from gatewayd.telemetry.metrics.table import Metric
 
 
@@ -57,8 +57,14 @@ def _family(metric: Metric, values: Mapping[Labels, Value]) -> Family:
     return family
 
 
+def _of_exemplar(name: str) -> dict[str, str]:
+    # By this label Grafana leads from a point to its trace.
+    trace_id = name.removeprefix(TRACE_ID)
+    return {"request_id": name} if trace_id == name else {"trace_id": trace_id}
+
+
 def _buckets(metric: Metric, value: HistogramValue) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-    exemplars = {at: Exemplar({"request_id": name}, took) for at, name, took in value.exemplars}
+    exemplars = {at: Exemplar(_of_exemplar(name), took) for at, name, took in value.exemplars}
     names = [*map(floatToGoString, metric.bounds), "+Inf"]
     return [
         (name, float(count), exemplars[at]) if at in exemplars else (name, float(count))

@@ -15,6 +15,9 @@ from gatewayd.telemetry.metrics.table import BY_NAME, Metric
 
 Labels = tuple[str, ...]
 
+# What the name of an exemplar begins with that is the id of a trace which is kept, not of a request.
+TRACE_ID: Final = "trace_id="
+
 # Ids of clients that can be exemplars: OpenMetrics allows 128 characters for the labels of one, with their
 # names, and its parsers differ about those that have to be escaped.
 _SHOWABLE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,100}")
@@ -25,7 +28,8 @@ class HistogramValue:
     """
     ``counts`` of each bucket alone, the infinite one last; ``total`` is the sum of what was observed.
 
-    ``exemplars`` are the last in their buckets: the bucket's number, the request's id, and what it took.
+    ``exemplars`` are the last in their buckets: the bucket's number, the id of the request or of its trace,
+    and what it took.
     """
 
     counts: tuple[int, ...]

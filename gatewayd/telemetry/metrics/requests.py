@@ -14,7 +14,7 @@ from typing import Final
 
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.outcomes import EXECUTOR_ERROR, OK, outcome_of
-from gatewayd.telemetry.metrics.reading import Histogram, Reading
+from gatewayd.telemetry.metrics.reading import TRACE_ID, Histogram, Reading
 from gatewayd.telemetry.observed import Exchange
 
 OTHER: Final = "other"
@@ -98,7 +98,10 @@ class RequestMetrics:
         at = bisect_left(seconds.bounds, took_s)
         seconds.counts[at] += 1
         seconds.total += took_s
-        seconds.exemplars[at] = (request.request_id, took_s)
+        name = request.request_id
+        if request.journey is not None and request.journey.trace is not None:
+            name = f"{TRACE_ID}{request.journey.trace.context.trace_id:032x}"
+        seconds.exemplars[at] = (name, took_s)
         size = float(len(request.documents) + len(request.parameters))
         sizes = series.asked
         sizes.counts[bisect_left(sizes.bounds, size)] += 1

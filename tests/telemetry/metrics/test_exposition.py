@@ -58,6 +58,17 @@ def test_openmetrics_has_exemplars(reading):
     assert [(each.labels, each.value) for each in found] == [({"request_id": "r1"}, 0.0025)]
 
 
+def test_an_exemplar_of_a_trace_has_the_label_that_grafana_follows():
+    histogram = Histogram(table.REQUEST_SECONDS)
+    histogram.counts[1] = 1
+    histogram.exemplars[1] = ("trace_id=" + "a" * 32, 0.0025)
+    reading = Reading()
+    reading.set(table.REQUEST_SECONDS, histogram.value(), "grpc", "/search")
+    _, body = exposed(reading, OPENMETRICS)
+
+    assert '# {trace_id="' + "a" * 32 + '"} 0.0025' in body.decode()
+
+
 def test_buckets_are_cumulative(reading):
     _, body = exposed(reading, "")
     (family,) = (each for each in parse_text(body.decode()) if each.name == table.LAG.name)

@@ -15,7 +15,9 @@ from gatewayd.errors import (
     RateLimited,
     WithheldNetworkError,
 )
+from gatewayd.messages.journey import Journey, Trace
 from gatewayd.messages.request import Request, Response, Route
+from gatewayd.messages.trace_context import TraceContext
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.outcomes import OUTCOMES, outcome_of
 from gatewayd.telemetry.metrics.reading import Reading
@@ -29,8 +31,18 @@ class Setup:
         self.now_s = 0.0
         self.metrics = RequestMetrics(named, lambda: self.bound, ["a"])
 
-    def ask(self, endpoint="/search", protocol="grpc", took_s=0.02, error=None, request_id="r", **answer):
-        exchange = Exchange(protocol, Request(request_id, endpoint, documents=b"12345"), self.now_s)
+    def ask(
+        self,
+        endpoint="/search",
+        protocol="grpc",
+        took_s=0.02,
+        error=None,
+        request_id="r",
+        journey=None,
+        **answer,
+    ):
+        request = Request(request_id, endpoint, documents=b"12345", journey=journey)
+        exchange = Exchange(protocol, request, self.now_s)
         self.metrics.began(exchange)
         self.now_s += took_s
         exchange.ended_s = self.now_s
@@ -47,6 +59,17 @@ class Setup:
 
     def counts(self):
         return {labels: count for labels, count in self.reading.of(table.REQUESTS).items() if count}
+
+
+def test_an_exemplar_leads_to_the_trace_of_a_request_that_has_one():
+    journey = Journey()
+    setup = Setup()
+    setup.ask(journey=journey)
+    journey.trace = Trace(TraceContext(0xABC, 1, True), 0, lambda: 1)
+    setup.ask(journey=journey, took_s=0.5)
+
+    seconds = setup.reading.of(table.REQUEST_SECONDS)["grpc", "/search"]
+    assert seconds.exemplars == ((4, "r", 0.02), (8, f"trace_id={0xABC:032x}", 0.5))
 
 
 def test_each_request_is_counted_once_with_its_time_and_sizes():
