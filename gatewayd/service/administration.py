@@ -6,22 +6,25 @@ supervisor of the executors, and from the system.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gatewayd import __version__
+from gatewayd.admin.actions import Action
 from gatewayd.admin.dashboard import HEADERS, PageFile, dashboard
 from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site, warning_for
 from gatewayd.admin.state import AdminState, admin_state
 from gatewayd.clocks import PortReactor
 from gatewayd.config import FlowConfig
+from gatewayd.errors import BadRequest
 from gatewayd.health import READY, Health, verdict_of
 from gatewayd.offload import Offload
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.service.executor_metrics import ExecutorMetrics
 from gatewayd.service.readings import read_replicas
+from gatewayd.service.reloading import Reloaded
 from gatewayd.supervisor.process import ReplicaStatus
 from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
@@ -91,6 +94,38 @@ class Administration:
             for path in ("/", METRICS):
                 metrics.add(path, self._show_metrics, is_public=True)
             self._sites.append(metrics)
+
+    def steer(
+        self,
+        reload: Callable[[], Deferred[Reloaded]],
+        replace: Callable[[str, int, int], Deferred[str]],
+    ) -> None:
+        """Offer what changes a gateway that serves as actions; it has started."""
+        if self.site is None:
+            return
+
+        def drain(given: Mapping[str, Any]) -> Deferred[str]:
+            return replace(*_replica_in(given))
+
+        self.site.actions.add(
+            Action(
+                "reload",
+                "Take up the Flow file, certificates and code as they are now; a mistake changes nothing.",
+                lambda given: reload().addCallback(str),
+            )
+        )
+        self.site.actions.add(
+            Action(
+                "drain",
+                "Replace a replica's process by a new one; it ends after its last answer.",
+                drain,
+                {
+                    "deployment": "The name of the executor.",
+                    "shard": "The number of its shard; 0 without shards.",
+                    "replica": "The number of the replica.",
+                },
+            )
+        )
 
     def start(self) -> None:
         """Listen. Raises PortTaken. Blocks while a host name is looked up."""
@@ -180,6 +215,16 @@ def _exposed(
     """As ``exposed``, with executors' metrics, and the gateway's by the reference's names if it has one."""
     reference = () if reference_name is None else tuple(reference_families(reading, reference_name))
     return exposed(reading, accept, merged((*reference, *gathered(texts))))
+
+
+def _replica_in(given: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Which replica an action is for. Raises BadRequest."""
+    try:
+        return str(given["deployment"]), int(given.get("shard", 0)), int(given.get("replica", 0))
+    except KeyError:
+        raise BadRequest("drain: deployment is missing: the name of an executor") from None
+    except (TypeError, ValueError):
+        raise BadRequest("drain: shard and replica are numbers") from None
 
 
 def _working(http_request: GatewayRequest, work: Deferred[None]) -> Deferred[None]:

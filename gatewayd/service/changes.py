@@ -297,6 +297,12 @@ def _taken_ports(old: FlowConfig, changes: Changes) -> Iterator[str]:
         )
 
 
+def fixed_place(flow: FlowConfig, replica: ReplicaId) -> str | None:
+    """Where a replica has to listen, so that it cannot have a second process; None if it can."""
+    deployment = next(each for each in started_of(flow.deployments) if each.name == replica.deployment)
+    return next(_places_of(deployment, replica), None)
+
+
 def _places_of(deployment: DeploymentConfig, replica: ReplicaId) -> Iterator[str]:
     """Where a replica listens as far as the Flow says it; elsewhere it is any free place."""
     spec = ExecutorSpec.of(deployment, replica.shard, replica.replica, ".")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
@@ -57,13 +57,12 @@ class CommandSocket:
             return
         self._port._logConnectionLostMsg = lambda: None
 
-    def stop(self) -> None:
-        """Take no more commands, and end the connections."""
-        if self._port is not None:
-            self._port.stopListening()
-            self._port = None
+    def stop(self) -> Deferred[None]:
+        """Take no more commands, and end the connections. Fires when nothing listens any more."""
+        port, self._port = self._port, None
         for connection in tuple(self._factory.open):
             connection.transport.loseConnection()
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
 
 class _Factory(ServerFactory):

@@ -11,11 +11,12 @@ as it is when its turn comes, so that it stands for all that are asked for meanw
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,7 +24,7 @@ from gatewayd.clocks import Clock
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.offload import Offload
-from gatewayd.service.changes import Changes, Start, changes_between
+from gatewayd.service.changes import Changes, Start, changes_between, fixed_place
 from gatewayd.service.reserved import Reserved
 from gatewayd.supervisor.code import digests_of
 from gatewayd.supervisor.replica_id import ReplicaId, all_replicas_of, is_private, started_of
@@ -33,6 +34,8 @@ from gatewayd.waiters import Waiters
 
 log = Logger()
 
+# Replacements of replicas that wait for their turn.
+_MOST_WAITING: Final = 64
 # For processes of a reload that was given up: they have no calls to finish.
 _LOADING_GRACE_S: Final = 2.0
 
@@ -111,7 +114,7 @@ class Reloaded:
         return f"{'; '.join(parts)} ({self.took_s:.1f} s)"
 
 
-class NotReloaded(Exception):
+class NotReloaded(ConfigError):
     """Nothing has changed, and what served before serves on. ``str(error)`` says why, for whoever asked."""
 
 
@@ -151,6 +154,7 @@ class Reloading:
         self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
         self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
         self._is_asked = False
+        self._replacing: deque[tuple[tuple[str, int, int], Deferred[str]]] = deque()  # those that wait
         self._stopping = False
 
     @property
@@ -170,10 +174,25 @@ class Reloading:
         self._go_on()
         return done
 
+    def replace(self, deployment: str, shard: int, replica: int) -> Deferred[str]:
+        """
+        Replace one process of an executor: a new one serves before the old one ends, after its last answer.
+
+        Fires with a text, when the old one is called no more. Fails as ``reload`` does.
+        """
+        if len(self._replacing) >= _MOST_WAITING:
+            return fail(NotReloaded(f"{_MOST_WAITING} replicas wait to be replaced already"))
+        done: Deferred[str] = Deferred()
+        self._replacing.append(((deployment, shard, replica), done))
+        self._go_on()
+        return done
+
     def stop(self) -> None:
         """The gateway is being stopped: end what runs, and fail what waits."""
         self._stopping = True
         self._after.fail(Draining())
+        while self._replacing:
+            _give(self._replacing.popleft()[1], Failure(Draining()))
         if self._working is not None:
             self._working.cancel()
         self._now.fail(Draining())
@@ -181,10 +200,14 @@ class Reloading:
     def _go_on(self) -> None:
         if self._stopping:
             self._after.fail(Draining())
-        elif self._is_asked and self._working is None:
-            self._is_asked = False
-            self._now, self._after = self._after, Waiters()
-            self._working = working = Deferred.fromCoroutine(self._one())
+        elif self._working is None and (self._is_asked or self._replacing):
+            if self._is_asked:
+                self._is_asked = False
+                self._now, self._after = self._after, Waiters()
+                work = self._one()
+            else:
+                work = self._replace(*self._replacing.popleft())
+            self._working = working = Deferred.fromCoroutine(work)
             working.addBoth(self._ended)
 
     def _ended(self, result: Failure | None) -> None:
@@ -194,6 +217,32 @@ class Reloading:
             self._now.fail(NotReloaded(f"a bug: {result.value!r}; the log has its traceback"))
         self._now.fail(Draining())
         self._go_on()
+
+    async def _replace(self, which: tuple[str, int, int], done: Deferred[str]) -> None:
+        self._generation += 1
+        flow, (name, shard, number) = self._server.flow, which
+        try:
+            old = next(
+                (one for one in self._replicas if (one.deployment, one.shard, one.replica) == which), None
+            )
+            if old is None:
+                raise NotReloaded(
+                    f"there is no replica {number} of {name}, shard {shard}, that is started here"
+                )
+            if (place := fixed_place(flow, old)) is not None:
+                raise NotReloaded(f"a new process of {name} cannot listen at {place} beside the old one")
+            await self._roll(flow, name, [old])
+        except ConfigError as error:
+            log.error(
+                "{name}, replica {number} is not replaced: {error}", name=name, number=number, error=error
+            )
+            _give(done, Failure(NotReloaded(str(error))))
+        except BaseException:
+            _give(done, Failure(Draining()))
+            raise
+        else:
+            log.info("{name}, replica {number} is replaced", name=name, number=number)
+            _give(done, f"{name}, replica {number} is replaced by a new process")
 
     async def _one(self) -> None:
         began_s = self._clock.seconds()
@@ -304,5 +353,11 @@ class Reloading:
 
 def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:
     why = str(error) if isinstance(error, NotStarted) else "its new process could not be called in time"
-    left = f"; {done} of {of} processes have the new code by now" if done else ""
-    return f"executors.{name}: the code that was edited cannot be used: {why}{left}"
+    left = f"; {done} of {of} processes were replaced before" if done else ""
+    return f"executors.{name}: {why}{left}"
+
+
+def _give(done: Deferred[str], result: str | Failure) -> None:
+    """Whoever waits for it may have left."""
+    if not done.called:
+        done.callback(result)

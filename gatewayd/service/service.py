@@ -241,6 +241,8 @@ class GatewayService(Service):
             on_reloaded=watch.update,
         )
         watch.update()
+        if self._administration is not None:
+            self._administration.steer(self.reload, reloading.replace)
         if len(self._reload_when_ready):
             reloading.reload().addCallbacks(self._reload_when_ready.fire, self._reload_failed)
 

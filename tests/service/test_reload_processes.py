@@ -20,6 +20,7 @@ import grpc
 import pytest
 from websockets.sync.client import connect
 
+from gatewayd.access.keys import new_key
 from gatewayd.pb import DataRequestProto
 from tests.certificates import make
 from tests.paths import ROOT
@@ -299,6 +300,35 @@ def test_a_protocol_is_added_to_a_port() -> None:
         assert flow.text() == "A"
 
 
+def test_a_gateway_class_and_graphql_are_served_on(folder: Path) -> None:
+    (folder / "front.py").write_text(
+        "from klein import Klein\nfrom gatewayd import Gateway\n"
+        "class Front(Gateway):\n    app = Klein()\n"
+        "    @app.route('/front')\n    async def front(self, request):\n"
+        "        (doc,) = await self.post('/tag', [{'text': ''}])\n        return doc.text\n"
+    )
+    own = {"uses": "Front", "py_modules": [str(folder / "front.py")], "expose_graphql_endpoint": True}
+    query = b'{"query": "mutation { docs(data: [{text: \\"\\"}], execEndpoint: \\"/tag\\") { text } }"}'
+
+    with serving({"gateway": own, "executors": [rec("a")]}, protocols=["http"]) as flow:
+
+        def both() -> tuple[str, str]:
+            with urllib.request.urlopen(f"http://{HOST}:{flow.http}/front", timeout=30) as answer:
+                front = answer.read().decode()
+            asked = urllib.request.Request(
+                f"http://{HOST}:{flow.http}/graphql", query, {"content-type": "application/json"}
+            )
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return front, json.load(answer)["data"]["docs"][0]["text"]
+
+        assert both() == ("A", "A")
+        flow.reload({"gateway": {**own, "cors": True}, "executors": [rec("a"), rec("b")]})
+        assert both() == ("AB", "AB")
+        text = flow.refused({"gateway": {**own, "uses_with": {"a": 1}}, "executors": [rec("a")]})
+        assert "gateway.uses cannot be changed while the gateway serves" in text
+        assert both() == ("AB", "AB")
+
+
 def test_an_api_key_that_is_revoked_is_refused_at_once() -> None:
     digest = "sha256:" + "0" * 64
     with serving({"executors": [rec("a")]}) as flow:
@@ -360,7 +390,7 @@ def test_edited_code_replaces_the_processes_one_by_one(folder: Path) -> None:
         (folder / "marked.py").write_text("this is no code")
         done = flow.command()
         assert done.returncode == 1
-        assert "executors.marked: the code that was edited cannot be used" in done.stderr
+        assert "executors.marked: marked/rep-0 cannot start" in done.stderr
         assert flow.text() == "2A"
 
 
@@ -374,6 +404,43 @@ def test_files_are_watched_if_the_flow_says_so(folder: Path) -> None:
         flow.gateway.write({"with": {"reload": False}, "executors": [marked(folder), rec("a")]})
         flow.gateway.line("reloaded: added exec_a")
         assert flow.text("/x") == "2"
+
+
+def test_operators_reload_and_drain_at_the_admin_site(folder: Path) -> None:
+    key, digest = new_key()
+    (number,) = free_ports(1)
+    admin = {"admin_port": number, "admin_keys": {"ada": digest}}
+    with serving({"gateway": admin, "executors": [marked(folder)]}) as flow:
+
+        def ask(action: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
+            asked = urllib.request.Request(
+                f"http://{HOST}:{number}/api/{action}",
+                json.dumps(arguments).encode(),
+                {"content-type": "application/json", "x-api-key": key},
+            )
+            try:
+                with urllib.request.urlopen(asked, timeout=60) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        (first,) = executors(flow.gateway)
+        status, answer = ask("drain", deployment="marked", shard=0, replica=0)
+        assert (status, answer["result"]) == (200, "marked, replica 0 is replaced by a new process")
+        until(lambda: first not in executors(flow.gateway))
+
+        flow.gateway.write({"gateway": admin, "executors": [marked(folder), rec("a")]})
+        status, answer = ask("reload")
+        assert status == 200
+        assert answer["result"].startswith("added exec_a; not touched: marked")
+        assert flow.text() == "1A"
+
+        flow.gateway.write({"gateway": {**admin, "prefech": 1}, "executors": []})
+        status, answer = ask("reload")
+        assert status == 422
+        assert "gateway.prefech: unknown key" in str(answer)
+        status, answer = ask("drain", shard=0)
+        assert status == 422
 
 
 # -- other ways of running -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import pytest
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
@@ -268,16 +269,70 @@ def test_edited_code_that_cannot_start_leaves_the_old_processes() -> None:
     setup.processes[1].report(event="failed", error="SyntaxError")
     setup.processes[1].exit(1)
 
-    assert (
-        text_of(done)
-        == "executors.a: the code that was edited cannot be used: a/rep-0 cannot start: SyntaxError"
-    )
+    assert text_of(done) == "executors.a: a/rep-0 cannot start: SyntaxError"
     assert setup.processes[0].signals == []
     # It is still another code than that which runs.
     setup.code["a"] = "repaired"
     again = setup.reload(A)
     setup.processes[2].serve()
     assert again[0].edited == ("a",)
+
+
+def test_a_replica_is_replaced_by_itself_between_reloads() -> None:
+    two = attrs.evolve(A, replicas=2)
+    setup = Setup(two)
+    first = setup.reload(two, B)
+
+    replaced = outcome(setup.reloading.replace("a", 0, 1))
+    assert len(setup.processes) == 3  # the reload goes first
+    setup.processes[2].serve()
+    assert first[0].added == ("b",)
+    assert setup.processes[3].spec.runtime_name == "a/rep-1"
+    setup.processes[3].serve()
+
+    assert replaced == ["a, replica 1 is replaced by a new process"]
+    old = ReplicaId("a", 0, 1)
+    assert setup.server.told[-1] == ("give up", old)
+    assert setup.processes[1].signals == []
+    setup.server.finished[old].callback(None)
+    assert setup.processes[1].signals == ["TERM"]
+    # The next reload knows which ones run.
+    (nothing,) = setup.reload(two, B)
+    assert str(nothing).startswith("nothing has changed")
+
+
+@pytest.mark.parametrize(
+    ("which", "why"),
+    [
+        (("a", 0, 5), "there is no replica 5 of a, shard 0, that is started here"),
+        (("other", 0, 0), "there is no replica 0 of other"),
+        (("fixed", 0, 0), "a new process of fixed cannot listen at 127.0.0.1:7001 beside the old one"),
+    ],
+)
+def test_one_that_cannot_be_replaced_stays(which: tuple[str, int, int], why: str) -> None:
+    setup = Setup(A, DeploymentConfig("fixed", ports=(7001,)))
+
+    assert why in text_of(outcome(setup.reloading.replace(*which)))
+    assert len(setup.processes) == 2
+
+
+def test_a_replica_whose_new_process_cannot_start_stays() -> None:
+    setup = Setup(A)
+    replaced = outcome(setup.reloading.replace("a", 0, 0))
+    setup.processes[1].exit(1)
+
+    assert text_of(replaced).startswith("executors.a: a/rep-0 cannot start: exit code 1")
+    assert setup.processes[0].signals == []
+
+
+def test_a_stop_ends_replacements_that_run_and_that_wait() -> None:
+    setup = Setup(A)
+    found = [outcome(setup.reloading.replace("a", 0, 0)) for _ in range(66)]
+    assert "64 replicas wait to be replaced already" in text_of(found[-1])
+
+    setup.reloading.stop()
+
+    assert all(each[0].check(Draining) for each in found[:-1])
 
 
 def test_a_stop_ends_a_reload_and_those_that_wait() -> None:
