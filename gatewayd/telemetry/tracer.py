@@ -19,7 +19,13 @@ from twisted.internet.defer import CancelledError
 
 from gatewayd.messages.journey import Journey, Trace, Visit
 from gatewayd.messages.request import Response
-from gatewayd.messages.trace_context import TraceContext, context_of, headers_of, without_context
+from gatewayd.messages.trace_context import (
+    TRACEPARENT,
+    TraceContext,
+    context_of,
+    headers_of,
+    without_context,
+)
 from gatewayd.pb import StatusProto
 from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.observed import Exchange
@@ -57,22 +63,30 @@ class Tracer:
 
     def began(self, exchange: Exchange) -> None:
         """The request is told where in a trace it is; one that is kept gets a journey."""
-        request = exchange.request
-        asked = context_of(request.headers) if self._from_clients else None
-        headers = without_context(request.headers)
+        request, random_bits = exchange.request, self._random_bits
+        headers, asked = request.headers, None
+        if headers:
+            if self._from_clients:
+                asked = context_of(headers)
+            headers = without_context(headers)
         if asked is None:
-            trace_id = self._random_bits(128) or 1
+            trace_id = random_bits(128) or 1
             # As OpenTelemetry's own sampler, so that all who look at an id come to the same decision.
-            context = TraceContext(trace_id, self._new_id(), trace_id & _LOW_BITS < self._below)
+            if trace_id & _LOW_BITS >= self._below:
+                # Those behind it are told, so that they begin no trace of their own: headers_of by hand, for
+                # this is what becomes of most requests where few are kept.
+                told = (TRACEPARENT, f"00-{trace_id:032x}-{random_bits(64) or 1:016x}-00")
+                exchange.request = request.watched((*headers, told), request.journey)
+                return
+            context = TraceContext(trace_id, self._new_id(), True)
         else:
             context = TraceContext(asked.trace_id, self._new_id(), asked.sampled, asked.state)
-        if not context.sampled:
-            # Those behind it are told, so that they begin no trace of their own.
-            headers = (*headers, *headers_of(context))
+            if not context.sampled:
+                exchange.request = request.watched((*headers, *headers_of(context)), request.journey)
+                return
         if headers is not request.headers:
             exchange.request = request.watched(headers, request.journey)
-        if context.sampled:
-            exchange.follow().trace = Trace(context, 0 if asked is None else asked.span_id, self._new_id)
+        exchange.follow().trace = Trace(context, 0 if asked is None else asked.span_id, self._new_id)
 
     def ended(self, exchange: Exchange) -> None:
         """Its spans are exported, but for those of floating deployments that are under way."""
