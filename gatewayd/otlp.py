@@ -95,6 +95,16 @@ def span_processor(collector: Collector) -> BatchSpanProcessor:
     )
 
 
+def say_less() -> None:
+    """
+    Have the SDK log errors only, in a process that is ours.
+
+    Of each span that finds no room it makes a warning, which costs more than the span, and throws most of
+    them away. That spans cannot be sent, the exporters say.
+    """
+    logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
+
+
 class Sparse(logging.Filter):
     """
     Of the packages' own messages one of each logger and level in a minute; all others' messages pass.

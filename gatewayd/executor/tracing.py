@@ -35,7 +35,7 @@ import gatewayd
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.executor.worker import Worker
 from gatewayd.messages.trace_context import TRACE_HEADERS, context_of
-from gatewayd.otlp import Sparse, resource, span_processor
+from gatewayd.otlp import Sparse, resource, say_less, span_processor
 from gatewayd.redaction import without_passwords
 
 _LONGEST_TEXT: Final = 500
@@ -57,6 +57,7 @@ class Tracing:
         collector = spec.executor.traces
         if collector is None:
             return None
+        say_less()
         for handler in logging.getLogger().handlers:
             handler.addFilter(Sparse())
         # It is shut down with the executor, in bounded time.

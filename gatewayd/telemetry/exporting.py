@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, TimeoutError
 import gatewayd
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.offload import Offload
-from gatewayd.otlp import Collector, Sparse, resource, span_processor
+from gatewayd.otlp import Collector, Sparse, resource, say_less, span_processor
 from gatewayd.telemetry.spans import Span
 
 log = BoundedLogger()
@@ -39,6 +39,7 @@ class SpanExport:
     def __init__(self, collector: Collector, name: str, instance: str, namespace: str | None) -> None:
         """Starts at once. The last three are as in ``otlp.resource``."""
         log_as_ours()
+        say_less()
         self._resource = resource(name, instance, namespace)
         self._processor = span_processor(collector)
 
