@@ -50,7 +50,7 @@ class AccessLogConfig:
     """
     The access log: to the file ``path``, or to the log itself; ``form`` is ``text`` or ``json``.
 
-    ``sample`` is the share of requests that succeed which have a line.
+    ``sample`` is the share of requests that have a line; so have all that do not succeed.
     """
 
     path: str | None = None

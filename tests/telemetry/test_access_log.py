@@ -39,7 +39,8 @@ class Setup:
         """A request that takes two seconds, of which it waits half a one and is with executors for one."""
         exchange = Exchange(protocol, request, 10.0)
         self.log.began(exchange)
-        journey = exchange.request.journey
+        self.followed = exchange.request.journey is not None
+        journey = exchange.follow()
         visit = journey.visit("a", 10.25, floating=False)
         visit.wait("queue", 10.25).end(10.75)
         visit.attempt("unix:/a", 10.75).end(11.75)
@@ -54,8 +55,8 @@ def test_a_line_says_who_asked_for_what_and_where_the_time_went():
 
     assert as_text(entry) == (
         "time=2026-11-18T11:06:40.250Z request_id=r1 caller=alice address=192.0.2.1 protocol=http "
-        "endpoint=/search documents=2 bytes_in=12 bytes_out=2 outcome=ok total_ms=2000.0 queue_ms=500.0 "
-        "executors_ms=1000.0 gateway_ms=500.0"
+        "endpoint=/search documents=2 bytes_in=12 bytes_out=2 outcome=ok total_ms=2000.000 "
+        "queue_ms=500.000 executors_ms=1000.000 gateway_ms=500.000"
     )
     assert json.loads(as_json(entry)) == {
         "time": "2026-11-18T11:06:40.250Z",
@@ -140,9 +141,17 @@ def test_a_sample_leaves_out_none_that_fails():
     setup = Setup(sample=0.1)
     setup.exchange()
     setup.exchange(error=CancelledError())
-    assert [entry.outcome for entry in setup.entries.taken] == ["cancelled"]
+    (entry,) = setup.entries.taken
+    assert entry.outcome == "cancelled"
+    assert as_text(entry).endswith(" total_ms=2000.000 queue_ms=- executors_ms=- gateway_ms=-")
+    assert json.loads(as_json(entry))["queue_ms"] is None
+    assert not setup.followed
+    assert not setup.log._drawn
 
-    assert Setup(sample=0.6).exchange().outcome == "ok"
+    setup = Setup(sample=0.6)
+    assert setup.exchange().queue_s == 0.5
+    assert setup.followed
+    assert not setup.log._drawn
 
 
 def test_neither_documents_nor_parameters_are_in_it():

@@ -1,7 +1,7 @@
 """
 What systemd is told of the service, by the protocol of sd_notify(3): its state, and that its reactor lives.
 
-    starting ── ready ──> serving ── reloading ──> reloading ── reloaded ──> serving
+    starting ── ready ──> serving ── reloading ──> reloading ── reloaded, not_reloaded ──> serving
        └──────────────────────┴──────── stopping() from anywhere ──> draining
 
 ``Notifier`` decides what to say, and ``NotifySocket`` sends it. Nothing here keeps the gateway from serving.
@@ -24,6 +24,8 @@ log = Logger()
 
 # While it starts or drains, systemd is asked at each pulse to wait so much longer, whatever its own limits.
 _PATIENCE_S: Final = 30.0
+# Before the reactor runs there is no pulse: a gateway class may load a model meanwhile. As an executor has.
+_LOADING_S: Final = 600.0
 # At the latest after so long the status is brought up to date.
 _PULSE_S: Final = 5.0
 _TRANSITION_PULSE_S: Final = 1.0
@@ -32,6 +34,7 @@ _MOST_UNSENT: Final = 16
 _LONGEST_STATUS: Final = 200
 
 Phase = Literal["starting", "serving", "reloading", "draining", "failed"]
+_TRANSITIONS: Final = ("starting", "reloading", "draining")
 
 
 class Sender(Protocol):
@@ -133,25 +136,32 @@ class Notifier:
         self._pid = pid
         self._phase: Phase = "starting"
         self._ports = 0
-        self._why = ""
+        self._why = ""  # it cannot start
+        self._not_reloaded = ""  # why, if the last reload came to nothing
         self._status = ""
         self._timer: Timer | None = None
 
     def start(self) -> None:
         """The reactor is about to run."""
         # twistd's daemon is another process than the one that systemd started.
-        self._send(f"MAINPID={self._pid()}")
-        self._pulse()
+        lines = [f"MAINPID={self._pid()}", f"EXTEND_TIMEOUT_USEC={_us(_LOADING_S)}"]
+        if self._watchdog_s is not None:
+            # The watchdog's period until it is ready; systemd's own begins with the process.
+            lines.append(f"WATCHDOG_USEC={_us(max(_LOADING_S, self._watchdog_s))}")
+        self._send(*lines)
+        self._schedule()
 
     def happened(self, event: Mapping[str, object]) -> None:
         """An event of the service's: see ``GatewayService``."""
+        was = self._phase
         match event.get("event"):
             case "listening":
                 ports = event.get("ports")
                 self._ports = len(ports) if isinstance(ports, list) else 0
             case "ready" | "reloaded" | "not_reloaded" if self._phase in ("starting", "reloading"):
                 self._phase = "serving"
-                self._send("READY=1")
+                self._not_reloaded = " ".join(str(event.get("error", "")).split())
+                self._send("READY=1", *self._watchdog_lines(was))
             case "reloading" if self._phase == "serving":
                 self._phase = "reloading"
                 self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}")
@@ -176,14 +186,25 @@ class Notifier:
             self._timer = None
         self._sender.close()
 
+    def _watchdog_lines(self, was: Phase) -> list[str]:
+        """It is ready: the watchdog has its own period from now on."""
+        if self._watchdog_s is None or was != "starting":
+            return []
+        return [f"WATCHDOG_USEC={_us(self._watchdog_s)}", "WATCHDOG=1"]
+
     def _pulse(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        in_transition = self._phase in ("starting", "reloading", "draining")
+        in_transition = self._phase in _TRANSITIONS
         lines = [] if self._watchdog_s is None else ["WATCHDOG=1"]
         if in_transition:
-            lines.append(f"EXTEND_TIMEOUT_USEC={int(_PATIENCE_S * 1e6)}")
+            lines.append(f"EXTEND_TIMEOUT_USEC={_us(_PATIENCE_S)}")
         self._send(*lines)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """The next pulse."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        in_transition = self._phase in _TRANSITIONS
         periods = [_TRANSITION_PULSE_S if in_transition else _PULSE_S]
         if self._watchdog_s is not None:
             periods.append(self._watchdog_s / 2)
@@ -209,11 +230,16 @@ class Notifier:
                 return "draining" if count is None else f"draining: {_counted(count, 'request')} under way"
             case "failed":
                 return f"cannot start: {' '.join(self._why.split())}"[:_LONGEST_STATUS]
-        missing = all_of_them - ready
-        down = (
-            f"; {missing} of {all_of_them} replicas {'is' if missing == 1 else 'are'} down" if missing else ""
-        )
-        return f"serving {_counted(self._ports, 'port')}{down}"
+        status = f"serving {_counted(self._ports, 'port')}"
+        if missing := all_of_them - ready:
+            status += f"; {missing} of {all_of_them} replicas {'is' if missing == 1 else 'are'} down"
+        if self._not_reloaded:
+            status += f"; the last reload changed nothing: {self._not_reloaded}"
+        return status[:_LONGEST_STATUS]
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)
 
 
 def _counted(count: int, what: str) -> str:
