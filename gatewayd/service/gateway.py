@@ -356,7 +356,7 @@ class GatewayServer:
         from gatewayd.telemetry.recorder import Recorder
 
         log.info("requests and their answers are recorded in {path} (gateway.record)", path=config.path)
-        self._recorder = Recorder(config, self.flow.name, self._bridge.offload, self._reactor.seconds)
+        self._recorder = Recorder(config, self.flow.name, self._bridge.offload, self._reactor)
         try:
             self._recorder.open()
         except OSError as error:
@@ -639,7 +639,7 @@ class GatewayServer:
         if self._lag is not None:
             self._lag.stop()
         if self._recorder is not None:
-            await self._recorder.stop(self._reactor)
+            await self._recorder.stop()
         if self._traces is not None:
             await self._traces.stop(self._reactor, self._bridge.offload)
         if self._access_file is not None:

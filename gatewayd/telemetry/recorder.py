@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger
+from gatewayd.clocks import Timer
 from gatewayd.config.recording import RecordConfig
 from gatewayd.messages.redacting import Redaction
 from gatewayd.messages.request import Request, Response
@@ -40,6 +41,10 @@ bounded = BoundedLogger()
 _MOST_WAITING_BYTES: Final = 16 << 20
 # What one job writes, so that a stop waits for no more.
 _JOB_BYTES: Final = 1 << 20
+# What a request counts for besides its content.
+_ENTRY_BYTES: Final = 1024
+# Many requests share a trip to a pool thread.
+_DELAY_S: Final = 0.1
 _LONGEST_ERROR: Final = 500
 _PIECE_BYTES: Final = 1 << 16
 # A disk that is full, or a folder that has gone: it is tried again after so many seconds.
@@ -74,7 +79,7 @@ class Recorder:
         config: RecordConfig,
         flow: str | None,
         offload: Offload,
-        seconds: Callable[[], float],
+        clock: Any,
         *,
         wall_clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -83,13 +88,15 @@ class Recorder:
         self.dropped = 0
         self._config = config
         self._offload = offload
-        self._seconds = seconds
+        self._clock = clock  # IReactorTime
         self._wall_clock = wall_clock
         self._dice = dice
         self._file = RecordFile(config, flow)
         self._waiting: deque[_Entry] = deque()
         self._waiting_bytes = 0
         self._writing = False
+        self._timer: Timer | None = None
+        self._stopping = False
         self._resumes_s = 0.0
         self._idle: Waiters[None] = Waiters()
 
@@ -105,7 +112,7 @@ class Recorder:
         if self._config.sample < 1 and self._dice() >= self._config.sample:
             return
         response, request = exchange.response, exchange.request
-        size = len(request.documents) + len(request.parameters)
+        size = _ENTRY_BYTES + len(request.endpoint) + len(request.documents) + len(request.parameters)
         if response is not None:
             size += len(response.documents) + len(response.parameters or b"")
         if self._waiting_bytes and self._waiting_bytes + size > _MOST_WAITING_BYTES:
@@ -126,21 +133,35 @@ class Recorder:
             )
         )
         self._waiting_bytes += size
-        if not self._writing:
-            self._write()
+        if not self._writing and self._timer is None:
+            self._go_on()
 
-    async def stop(self, clock: Any) -> None:
-        """Returns when all that waits has been written, or after two seconds of the ``clock``."""
+    async def stop(self) -> None:
+        """Returns when all that waits has been written, or after two seconds."""
+        self._stopping = True
         idle = self._idle.wait()
-        self._look()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._due()
+        elif not self._writing:
+            self._go_on()
         try:
-            await idle.addTimeout(_STOP_S, clock)
+            await idle.addTimeout(_STOP_S, self._clock)
         except TimeoutError:
             self._drop(len(self._waiting), "the gateway stops")
 
-    def _look(self) -> None:
-        if not self._writing:
+    def _go_on(self) -> None:
+        """Write what waits: soon, with all that comes until then, or now if it is much."""
+        if not self._waiting:
             self._idle.fire(None)
+        elif self._stopping or self._waiting_bytes >= _JOB_BYTES:
+            self._write()
+        else:
+            self._timer = self._clock.callLater(_DELAY_S, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._write()
 
     def _write(self) -> None:
         entries: list[_Entry] = []
@@ -149,13 +170,10 @@ class Recorder:
             entry = self._waiting.popleft()
             size += entry.size
             entries.append(entry)
-        if not entries:
-            self._look()
-            return
-        if self._seconds() < self._resumes_s:
+        if self._clock.seconds() < self._resumes_s:
             self._waiting_bytes -= size
             self._drop(len(entries), "the file cannot be written")
-            self._write()
+            self._go_on()
             return
         self._writing = True
         self._offload(self._file.write, entries).addBoth(self._wrote, len(entries), size)
@@ -170,11 +188,11 @@ class Recorder:
             self.written += result
             if result < count:
                 self._drop(count - result, "their documents cannot be read, and so not redacted")
-        self._write()
+        self._go_on()
 
     def _failed(self, failure: Failure, count: int) -> None:
         if failure.check(OSError):
-            self._resumes_s = self._seconds() + _PAUSE_S
+            self._resumes_s = self._clock.seconds() + _PAUSE_S
             self._drop(count, f"{self._config.path} cannot be written: {failure.getErrorMessage()}")
         elif failure.check(CancelledError):  # the gateway has stopped
             self._drop(count, "the gateway stops")
