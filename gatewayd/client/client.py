@@ -79,6 +79,8 @@ _SYNONYMS: Final = {
 class _Connected:
     """What both Clients have: the gateway's address, and connections to it."""
 
+    _tracing: ClientTracing | None = None  # of those, too, that are made without __init__
+
     def __init__(
         self,
         host: str | None = None,
@@ -99,7 +101,8 @@ class _Connected:
         self._address = parse_address(host, port, protocol, tls, certificates, proxy=proxy)
         self._prefetch = keywords.get("prefetch", 1000)
         self._handle = TransportHandle(self._address)
-        self._tracing = _tracing(keywords) if keywords.get("tracing") else None
+        if keywords.get("tracing"):
+            self._tracing = _tracing(keywords)
         # Connections are freed with the last reference; at the end of the process the loop does it.
         weakref.finalize(self, self._handle.abandon).atexit = False
 
