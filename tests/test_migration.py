@@ -65,6 +65,10 @@ CHECKS: dict[str, Check] = {}
 
 # What needs processes or much more than a few lines, and the test of it.
 NOT_CHECKED_HERE = {
+    "`reload` of an executor loads its module again inside the process that runs":
+        "tests/service/test_reload_processes.py::test_files_are_watched_if_the_flow_says_so",
+    "`reload=True` restarts a Flow that blocks when its file changes":
+        "tests/flow/test_flow.py::test_a_flow_in_python_warns_that_it_does_not_reload",
     "the metrics of executors are at all addresses of the machine":
         "tests/service/test_monitoring.py::test_the_ports_and_names_are_those_of_the_reference",
     "a label `executor_endpoint` takes any value that a client sends":

@@ -372,6 +372,14 @@ def test_a_variable_that_is_not_set_is_warned_of_in_the_log_as_by_the_service(tm
         assert log.count(line) == 1
 
 
+@pytest.mark.parametrize("flow", [Flow(reload=True), Flow().add(reload=True)], ids=["Flow", "executor"])
+def test_a_flow_in_python_warns_that_it_does_not_reload(capfd, flow):
+    with flow:
+        pass
+
+    assert "reload: has no effect for a Flow that is written in Python" in capfd.readouterr().err
+
+
 def test_of_a_deployments_file_it_is_warned_of_wherever_it_runs(capfd):
     with Flow().add(Deployment.load_config("jtype: Deployment\nwith: {uses_with: {a: $NOPE_D}}")):
         pass

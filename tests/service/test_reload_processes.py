@@ -397,9 +397,11 @@ def test_edited_code_replaces_the_processes_one_by_one(folder: Path) -> None:
 def test_files_are_watched_if_the_flow_says_so(folder: Path) -> None:
     with serving({"with": {"reload": True}, "executors": [marked(folder)]}) as flow:
         assert flow.text("/x") == "1"
+        before = executors(flow.gateway)
         (folder / "marked.py").write_text(CODE.format(mark="2"))
         flow.gateway.line("reloaded: new code of marked")
         assert flow.text("/x") == "2"
+        until(lambda: len(executors(flow.gateway)) == 1 and executors(flow.gateway) != before)
 
         flow.gateway.write({"with": {"reload": False}, "executors": [marked(folder), rec("a")]})
         flow.gateway.line("reloaded: added exec_a")
