@@ -41,7 +41,7 @@ _LOADING_GRACE_S: Final = 2.0
 
 
 class Changeable(Protocol):
-    """A gateway that serves: ``GatewayServer``, or ``Workers``."""
+    """A gateway that serves: the ``Serving`` of one process, or ``Workers``."""
 
     @property
     def flow(self) -> FlowConfig:

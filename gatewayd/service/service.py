@@ -232,7 +232,7 @@ class GatewayService(Service):
         )
         reloading = self._reloading = Reloading(
             self._read,
-            gateway,
+            gateway.changeable,
             supervisor,
             code=self._code,
             clock=self._reactor,

@@ -211,8 +211,8 @@ class Worker:
 
     def _give_up(self, message: messages.GiveUp) -> None:
         async def give_up() -> None:
-            await self._gateway.all_known(but=message.id)
-            await self._gateway.give_up(message.id)
+            await self._gateway.changeable.all_known(but=message.id)
+            await self._gateway.changeable.give_up(message.id)
             self._reports.send(messages.GivenUp(*attrs.astuple(message)))
 
         Deferred.fromCoroutine(give_up()).addErrback(

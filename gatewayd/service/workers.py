@@ -186,6 +186,11 @@ class Workers:
         """What serves now."""
         return self._flow
 
+    @property
+    def changeable(self) -> Workers:
+        """What a reload changes."""
+        return self
+
     def states(self) -> tuple[WorkerStatus, ...]:
         """The workers that are to serve, the one that has done so for the longest time first."""
         return tuple(worker.status for worker in self._workers)

@@ -140,8 +140,7 @@ async def test_a_fifth_protocol_is_mounted_through_the_same_interface(lines: Non
     supervisor = Supervisor(reactor, [], lambda *up: None, lambda *down: None)
     gateway = GatewayServer(flow, reactor, supervisor)
     gateway.start()
-    assert gateway._front is not None
-    (port,) = gateway._front.ports
+    (port,) = gateway.changeable.ports
     assert isinstance(port, LinePort)
     await gateway.serve()
     assert port.serving

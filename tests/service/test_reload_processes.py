@@ -372,6 +372,14 @@ def test_certificates_are_taken_up_at_once_and_a_broken_one_is_refused(tmp_path:
         assert "ssl_keyfile" in done.stderr
         assert _certificate_at(flow.http)
 
+        # From the next reload on, changes are found without one.
+        watched = put("two")
+        watched["gateway"]["ssl_reload_interval"] = 0.2
+        flow.reload(watched)
+        before = _certificate_at(flow.http)
+        put("two")
+        until(lambda: _certificate_at(flow.http) != before)
+
 
 # -- code ----------------------------------------------------------------------------------------------
 
