@@ -32,9 +32,18 @@ def require_docarray(what: str, extra: str) -> None:
         raise ImportError(problem, name="docarray")
 
 
-@functools.cache
 def tracing_problem(protocol: str) -> str | None:
     """Why no traces can be sent over OTLP's ``protocol``, and the command that mends it; None if they can."""
+    return _otlp_problem("traces", protocol)
+
+
+def metrics_problem(protocol: str) -> str | None:
+    """As ``tracing_problem``, for metrics."""
+    return _otlp_problem("metrics", protocol)
+
+
+@functools.cache
+def _otlp_problem(what: str, protocol: str) -> str | None:
     for module in ("opentelemetry.sdk.trace", _EXPORTERS[protocol]):
         try:
             found = util.find_spec(module.rpartition(".")[0])
@@ -42,7 +51,7 @@ def tracing_problem(protocol: str) -> str | None:
             found = None
         if found is None:
             return (
-                f"traces over {protocol} need OpenTelemetry's packages, which are not installed: "
+                f"{what} over {protocol} need OpenTelemetry's packages, which are not installed: "
                 "pip install 'gatewayd[tracing]'"
             )
     return None

@@ -19,6 +19,7 @@ import attrs
 import gatewayd
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
@@ -32,6 +33,8 @@ _TIMEOUT_S: Final = 5
 _MOST_KEPT: Final = 4096
 _BATCH: Final = 512
 _DELAY_MS: Final = 1000
+# Of one message with metrics: gRPC's servers take 4 MB.
+_MOST_POINTS: Final = 4000
 _SILENCE_S: Final = 60.0
 
 # What the reference passes on of a Kubernetes pod: K8S_POD_NAME is k8s.pod.name, and so on.
@@ -53,11 +56,15 @@ class Collector:
 
     @property
     def url(self) -> str:
-        """The collector's address with its scheme; for HTTP with the path of traces."""
+        """Where spans are sent: the collector's address with its scheme; for HTTP with the path of traces."""
+        return self.url_for("traces")
+
+    def url_for(self, signal: Literal["traces", "metrics"]) -> str:
+        """As ``url``, for one of OTLP's kinds of data."""
         scheme, separator, host = self.host.rpartition("://")
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        path = "/v1/traces" if self.protocol == "http" else ""
+        path = f"/v1/{signal}" if self.protocol == "http" else ""
         return f"{scheme if separator else 'http'}://{host}:{self.port or PORTS[self.protocol]}{path}"
 
 
@@ -103,6 +110,24 @@ def say_less() -> None:
     them away. That spans cannot be sent, the exporters say.
     """
     logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)
+
+
+def metric_exporter(collector: Collector) -> MetricExporter:
+    """What sends metrics, on the thread that calls it, with retries for a few seconds."""
+    headers, url = dict(collector.headers), collector.url_for("metrics")
+    if collector.protocol == "http":
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHttp
+
+        return OverHttp(endpoint=url, headers=headers, timeout=_TIMEOUT_S)
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGrpc
+
+    return OverGrpc(
+        endpoint=url,
+        insecure=not url.startswith("https:"),
+        headers=tuple(headers.items()),
+        timeout=_TIMEOUT_S,
+        max_export_batch_size=_MOST_POINTS,
+    )
 
 
 class Sparse(logging.Filter):

@@ -75,6 +75,8 @@ NOT_CHECKED_HERE = {
         "tests/executor/test_metrics.py::test_an_endpoint_that_a_client_made_up_is_no_label",
     "`jina_sent_request_bytes` and `jina_received_response_bytes` of the gateway":
         "tests/service/test_monitoring.py::test_the_ports_and_names_are_those_of_the_reference",
+    "with `metrics`, the gateway and each executor send metrics of Jina's names":
+        "tests/service/test_metrics_over_otlp.py::test_a_collector_gets_the_figures_of_the_whole_service",
     "summaries of the gateway count successful requests alone":
         "tests/telemetry/metrics/test_reference.py::test_the_names_and_sums_are_those_of_the_reference",
     "what an executor has started may outlive it":

@@ -86,9 +86,6 @@ def _not_yet(kind: ValueKind, doc: str, *names: str, default: Any = None) -> tup
 
 # The same for the gateway and for executors.
 _OBSERVED: Final = (
-    *_not_yet(k.BOOLEAN, "Send metrics to an OpenTelemetry collector.", "metrics", default=False),
-    *_not_yet(k.TEXT, "OpenTelemetry collector.", "metrics_exporter_host"),
-    *_not_yet(f.PORT, "OpenTelemetry collector.", "metrics_exporter_port"),
     Key("tracing", k.BOOLEAN, False, "Send traces to an OpenTelemetry collector (OTLP)."),
     Key(
         "traces_exporter_host",
@@ -105,6 +102,12 @@ _OBSERVED: Final = (
         "Headers, or gRPC metadata, of what is sent to it.",
         secret=True,
     ),
+)
+# The gateway sends the figures of the whole service, those of executors' processes among them.
+_SENT_BY_GATEWAY: Final = (
+    *_ignored(k.BOOLEAN, "The gateway sends its metrics.", "metrics", default=False),
+    *_ignored(k.TEXT, "The gateway sends its metrics.", "metrics_exporter_host"),
+    *_ignored(f.PORT, "The gateway sends its metrics.", "metrics_exporter_port"),
 )
 _CONTAINERS: Final = (
     *_ignored(k.ANYTHING, "Settings of containers, which gatewayd does not start.",
@@ -270,6 +273,16 @@ GATEWAY: Final = Section("gateway", (
     Key("monitoring", k.BOOLEAN, False,
         "Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."),
     Key("port_monitoring", f.PORT, 0, "That port; 0 for a free one."),
+    Key("metrics", k.BOOLEAN, False,
+        "Send metrics to an OpenTelemetry collector (OTLP), those of executors' processes among them."),
+    Key("metrics_exporter_host", f.COLLECTOR, None,
+        "The collector's host, localhost if omitted; https://host for TLS."),
+    Key("metrics_exporter_port", f.PORT, None, "Its port; 4317 for grpc and 4318 for http if omitted."),
+    Key("metrics_exporter_protocol", k.choice("grpc", "http"), "grpc", "How metrics are sent to it."),
+    Key("metrics_exporter_headers", f.METADATA, None, "Headers, or gRPC metadata, of what is sent to it.",
+        secret=True),
+    Key("metrics_interval", k.seconds(zero=False), 15.0, "Seconds after which they are sent again.",
+        aliases=("metrics_interval_s",), field="metrics_interval_s"),
     Key("env", f.VARIABLES, None, "Environment variables of the gateway.", spreads=False, secret=True),
     Key("auth", k.MAP, None, "Who may call: API keys, tokens, certificates, a hook, and rules.", secret=True),
     Key("pool", k.MAP, None, "Limits and rules for calls to executors."),
@@ -433,6 +446,7 @@ EXECUTOR: Final = Section("executor", (
     Key("reload", k.BOOLEAN, False, "Take up changes of its configuration and code as they happen.",
         spreads=False),
     *_OBSERVED,
+    *_SENT_BY_GATEWAY,
     *_ignored(k.ANYTHING, "Executors write to the gateway's log: see log_levels there.", "log_config"),
     *_LOGGED,
     *_CONTAINERS,

@@ -112,7 +112,8 @@ class GatewayConfig:
     ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
     is no admin site; ``admin_keys`` are digests of keys by their owners, as those of ``auth``. For
     ``drain_delay_s`` a gateway that stops is not ready, and serves on. With ``monitoring`` there are metrics
-    at ``port_monitoring``, 0 for a free port. With ``reload`` the files of the Flow are watched.
+    at ``port_monitoring``, 0 for a free port; with ``metrics`` they are sent to a collector. With ``reload``
+    the files of the Flow are watched.
     """
 
     name: str = "gateway"
@@ -187,6 +188,12 @@ class GatewayConfig:
     expose_health: bool = False
     monitoring: bool = False
     port_monitoring: int = 0
+    metrics: bool = False
+    metrics_exporter_host: str | None = None
+    metrics_exporter_port: int | None = None
+    metrics_exporter_protocol: OtlpProtocol = "grpc"
+    metrics_exporter_headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    metrics_interval_s: float = 15.0
     drain_delay_s: float = 0.0
     log_level: str | None = None
     log_levels: Mapping[str, str] = attrs.field(factory=dict)
@@ -209,7 +216,7 @@ class GatewayConfig:
     @property
     def measures(self) -> bool:
         """Whether somebody may ask for metrics, so that there have to be some."""
-        return self.admin_port is not None or self.monitoring
+        return self.admin_port is not None or self.monitoring or self.metrics
 
     @property
     def gives_hints(self) -> bool:
@@ -226,6 +233,18 @@ class GatewayConfig:
     def received(self) -> AllowList:
         """Which headers of requests are read: those that are forwarded, and with ``tracing`` the traces'."""
         return attrs.evolve(self.forwarded, own=TRACE_HEADERS) if self.tracing else self.forwarded
+
+    @property
+    def metric_collector(self) -> Collector | None:
+        """Where its metrics are sent; None without ``metrics``."""
+        if not self.metrics:
+            return None
+        return Collector(
+            self.metrics_exporter_host or Collector().host,
+            self.metrics_exporter_port or None,
+            self.metrics_exporter_protocol,
+            self.metrics_exporter_headers,
+        )
 
     @property
     def traces(self) -> Collector | None:

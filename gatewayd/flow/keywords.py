@@ -223,6 +223,20 @@ class FlowKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."""
     port_monitoring: int | None
     """That port; 0 for a free one."""
+    metrics: bool | None
+    """Send metrics to an OpenTelemetry collector (OTLP), those of executors' processes among them."""
+    metrics_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    metrics_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    metrics_exporter_protocol: Literal["grpc", "http"] | None
+    """How metrics are sent to it."""
+    metrics_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
+    metrics_interval: float | None
+    """Seconds after which they are sent again."""
+    metrics_interval_s: float | None
+    """The same as metrics_interval."""
     auth: Mapping[str, Any] | None
     """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None
@@ -231,12 +245,6 @@ class FlowKeywords(TypedDict, total=False):
     """Python files imported first."""
     uvicorn_kwargs: None
     """Settings of another HTTP server; use the gateway's own keys."""
-    metrics: Literal[False] | None
-    """Send metrics to an OpenTelemetry collector."""
-    metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    metrics_exporter_port: None
-    """OpenTelemetry collector."""
     tracing: bool | None
     """Send traces to an OpenTelemetry collector (OTLP)."""
     traces_exporter_host: str | None
@@ -524,6 +532,20 @@ class GatewayKeywords(TypedDict, total=False):
     """Serve metrics for Prometheus on a port of their own, with the names of Jina's dashboards, too."""
     port_monitoring: int | None
     """That port; 0 for a free one."""
+    metrics: bool | None
+    """Send metrics to an OpenTelemetry collector (OTLP), those of executors' processes among them."""
+    metrics_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    metrics_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    metrics_exporter_protocol: Literal["grpc", "http"] | None
+    """How metrics are sent to it."""
+    metrics_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
+    metrics_interval: float | None
+    """Seconds after which they are sent again."""
+    metrics_interval_s: float | None
+    """The same as metrics_interval."""
     env: Mapping[str, str | int | float | None] | str | None
     """Environment variables of the gateway."""
     auth: Mapping[str, Any] | None
@@ -540,12 +562,6 @@ class GatewayKeywords(TypedDict, total=False):
     """Settings of another HTTP server; use the gateway's own keys."""
     reload: bool | None
     """Take up changes of the Flow file, and of the configurations of executors, as they happen."""
-    metrics: Literal[False] | None
-    """Send metrics to an OpenTelemetry collector."""
-    metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    metrics_exporter_port: None
-    """OpenTelemetry collector."""
     tracing: bool | None
     """Send traces to an OpenTelemetry collector (OTLP)."""
     traces_exporter_host: str | None
@@ -703,12 +719,6 @@ class JoinerKeywords(TypedDict, total=False):
     """gRPC channel arguments of its server."""
     reload: bool | None
     """Take up changes of its configuration and code as they happen."""
-    metrics: Literal[False] | None
-    """Send metrics to an OpenTelemetry collector."""
-    metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    metrics_exporter_port: None
-    """OpenTelemetry collector."""
     tracing: bool | None
     """Send traces to an OpenTelemetry collector (OTLP)."""
     traces_exporter_host: str | None
@@ -719,6 +729,12 @@ class JoinerKeywords(TypedDict, total=False):
     """How spans are sent to it."""
     traces_exporter_headers: Mapping[str, str | int | float] | str | None
     """Headers, or gRPC metadata, of what is sent to it."""
+    metrics: bool | None
+    """The gateway sends its metrics."""
+    metrics_exporter_host: str | Path | None
+    """The gateway sends its metrics."""
+    metrics_exporter_port: int | None
+    """The gateway sends its metrics."""
     log_config: Any
     """Executors write to the gateway's log: see log_levels there."""
     quiet: bool | None
@@ -841,12 +857,6 @@ class DeploymentKeywords(TypedDict, total=False):
     """Install the packages it requires."""
     reload: bool | None
     """Take up changes of its configuration and code as they happen."""
-    metrics: Literal[False] | None
-    """Send metrics to an OpenTelemetry collector."""
-    metrics_exporter_host: None
-    """OpenTelemetry collector."""
-    metrics_exporter_port: None
-    """OpenTelemetry collector."""
     tracing: bool | None
     """Send traces to an OpenTelemetry collector (OTLP)."""
     traces_exporter_host: str | None
@@ -1055,6 +1065,20 @@ class DeploymentKeywords(TypedDict, total=False):
     """Seconds for which a gateway that stops is reported as not ready before it stops listening."""
     drain_delay_s: float | None
     """The same as drain_delay."""
+    metrics: bool | None
+    """Send metrics to an OpenTelemetry collector (OTLP), those of executors' processes among them."""
+    metrics_exporter_host: str | None
+    """The collector's host, localhost if omitted; https://host for TLS."""
+    metrics_exporter_port: int | None
+    """Its port; 4317 for grpc and 4318 for http if omitted."""
+    metrics_exporter_protocol: Literal["grpc", "http"] | None
+    """How metrics are sent to it."""
+    metrics_exporter_headers: Mapping[str, str | int | float] | str | None
+    """Headers, or gRPC metadata, of what is sent to it."""
+    metrics_interval: float | None
+    """Seconds after which they are sent again."""
+    metrics_interval_s: float | None
+    """The same as metrics_interval."""
     auth: Mapping[str, Any] | None
     """Who may call: API keys, tokens, certificates, a hook, and rules."""
     pool: Mapping[str, Any] | None

@@ -6,7 +6,7 @@ supervisor of the executors, and from the system.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from gatewayd.health import READY, Health, verdict_of
 from gatewayd.offload import Offload
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.service.executor_metrics import ExecutorMetrics
+from gatewayd.service.metric_export import MetricExport
 from gatewayd.service.readings import read_replicas
 from gatewayd.service.reloading import Reloaded
 from gatewayd.supervisor.process import ReplicaStatus
@@ -35,6 +36,9 @@ from gatewayd.telemetry.metrics.reading import Reading
 from gatewayd.telemetry.metrics.reference import reference_families
 
 log = Logger()
+
+# For the last figures, before a stop begins.
+_LAST_S: Final = 1.0
 
 
 class Operated(Protocol):
@@ -75,6 +79,7 @@ class Administration:
         self, flow: FlowConfig, reactor: PortReactor, gateway: Operated, executors: ExecutorProcesses
     ) -> None:
         self._flow = flow
+        self._clock: Any = reactor
         self._gateway = gateway
         self._executors = executors
         self._executor_metrics = ExecutorMetrics(reactor)
@@ -94,6 +99,8 @@ class Administration:
             for path in ("/", METRICS):
                 metrics.add(path, self._show_metrics, is_public=True)
             self._sites.append(metrics)
+        collector = settings.metric_collector
+        self._export = None if collector is None else MetricExport(flow, collector, reactor, self.read)
 
     def steer(
         self,
@@ -131,11 +138,21 @@ class Administration:
         """Listen. Raises PortTaken. Blocks while a host name is looked up."""
         for site in self._sites:
             site.listen()
+        if self._export is not None:
+            self._export.start()
         if (warning := warning_for(self._flow.gateway)) is not None:
             log.warn("{warning}", warning=warning)
 
+    async def leave(self) -> None:
+        """What is administered is about to stop: a collector gets its figures, if it takes them soon."""
+        if self._export is not None:
+            last = Deferred.fromCoroutine(self._export.send())
+            await last.addTimeout(_LAST_S, self._clock)
+
     async def stop(self) -> None:
         """Stop listening; after what is administered has stopped, so that operators see what it waits for."""
+        if self._export is not None:
+            self._export.stop()
         for site in self._sites:
             await site.stop()
 

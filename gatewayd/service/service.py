@@ -374,6 +374,8 @@ class GatewayService(Service):
             over: Deferred[None] = Deferred()
             self._reactor.callLater(_RETIRING_S, over.callback, None)
             await over
+        if self._administration is not None:
+            await self._administration.leave()
         await gateway.stop()
         if self._administration is not None:
             await self._administration.stop()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.errors import ConfigError
-from gatewayd.extras import docarray_problem, tracing_problem
+from gatewayd.extras import docarray_problem, metrics_problem, tracing_problem
 
 
 def check_installed(flow: FlowConfig) -> None:
-    """Raises ConfigError if executors of the Flow cannot be started, or traces cannot be sent."""
+    """Raises ConfigError if executors of the Flow cannot be started, or traces or metrics cannot be sent."""
     traces = flow.gateway.traces
     if traces is not None and (problem := tracing_problem(traces.protocol)):
         raise ConfigError(f"gateway.tracing: {problem}")
+    metrics = flow.gateway.metric_collector
+    if metrics is not None and (problem := metrics_problem(metrics.protocol)):
+        raise ConfigError(f"gateway.metrics: {problem}")
     for deployment in flow.deployments:
         for each in (deployment, *head_executors(deployment)):
             if each.external:

@@ -70,7 +70,10 @@ executors:
             "gateway.ssl_certfile: /nowhere/a.pem cannot be read: No such file or directory",
         ),
         ("jtype: Flow\ngateway: {uvicorn_kwargs: {}}\n", "gateway.uvicorn_kwargs: not supported yet"),
-        ("jtype: Flow\nwith: {metrics: true}\n", "with.metrics: not supported yet"),
+        (
+            "jtype: Flow\nwith: {install_requirements: true}\n",
+            "with.install_requirements: not supported yet",
+        ),
         ("jtype: Flow\nwith: {uses_with: {a: 1}}\n", "this key is set in the gateway or in an executor"),
         ("jtype: Flow\ngateway: {pool: {max_queud: 1}}\n", "gateway.pool.max_queud: unknown key"),
         ("jtype: Flow\ngateway: {compression: brotli}\n", "found 'brotli'; accepted: none, gzip, deflate"),
