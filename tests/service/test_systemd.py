@@ -114,6 +114,11 @@ def test_it_tells_its_state_from_the_start_to_the_end(
         systemd.wait("READY=1")
         assert systemd.of("MAINPID") == [str(gateway.pid)]
         until(lambda: len(systemd.of("WATCHDOG")) >= 4)
+        # As with Type=notify-reload.
+        os.kill(gateway.pid, signal.SIGHUP)
+        until(lambda: len(systemd.of("READY")) == 2)
+        (since_us,) = systemd.of("MONOTONIC_USEC")
+        assert 0 <= time.monotonic_ns() // 1000 - int(since_us) < 60e6
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
         assert len(children) == (1 if workers == 1 else 3)
         for child in children:
@@ -127,7 +132,7 @@ def test_it_tells_its_state_from_the_start_to_the_end(
     assert "serving 2 ports" in statuses
     assert statuses[-1].startswith("draining")
     assert systemd.of("STOPPING") == ["1"]
-    assert len(systemd.of("READY")) == 1
+    assert systemd.of("RELOADING") == ["1"]
     assert "told nothing" not in gateway.output
 
 
