@@ -373,7 +373,14 @@ def api_key(name: str) -> None:
 @main.command()
 @click.argument("flow", type=click.Path(path_type=Path), default="/etc/gatewayd/flow.yml")
 @click.option("--user", default="gatewayd", show_default=True, help="User and group that it runs as.")
-def unit(flow: Path, user: str) -> None:
+@click.option(
+    "--socket",
+    "sockets",
+    is_flag=True,
+    help="Print the unit of its ports instead, with which systemd holds them while it is restarted.",
+)
+@_context
+def unit(flow: Path, user: str, sockets: bool, variables: tuple[str, ...]) -> None:
     """
     Print a systemd unit that serves FLOW with this installation.
 
@@ -381,9 +388,9 @@ def unit(flow: Path, user: str) -> None:
       gatewayd unit /etc/gatewayd/flow.yml | sudo tee /etc/systemd/system/gatewayd.service
       sudo systemctl enable --now gatewayd
     """
-    from gatewayd.cli.installed import print_unit
+    from gatewayd.cli.installed import print_socket_unit, print_unit
 
-    sys.exit(print_unit(flow, user))
+    sys.exit(print_socket_unit(flow, variables) if sockets else print_unit(flow, user))
 
 
 @main.command()

@@ -22,7 +22,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
     if flow.is_dir():
         return fail(_folder(flow))
     try:
-        config = load_flow(flow, context=_context(variables))
+        config = load_flow(flow, context=context_of(variables))
         config.check_conflicts()
         _check_gateway_class(config)
         if config.gateway.auth is not None:
@@ -50,7 +50,7 @@ def plot_flow(flow: Path, variables: Sequence[str], output: Path | None) -> int:
     if flow.is_dir():
         return fail(_folder(flow))
     try:
-        target.write_bytes(picture(load_flow(flow, context=_context(variables)), target.suffix))
+        target.write_bytes(picture(load_flow(flow, context=context_of(variables)), target.suffix))
     except ConfigError as error:
         return fail(f"{flow} cannot be used:\n{error}")
     except OSError as error:
@@ -76,7 +76,7 @@ def _folder(path: Path) -> str:
     return f"{path} is a folder; name the Flow file, such as {path / 'flow.yml'}"
 
 
-def _context(variables: Sequence[str]) -> Mapping[str, str]:
+def context_of(variables: Sequence[str]) -> Mapping[str, str]:
     context = {}
     for variable in variables:
         try:

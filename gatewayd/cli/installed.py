@@ -1,23 +1,36 @@
-"""``gatewayd unit``: the systemd unit for this installation, made from conf/gatewayd.service."""
+"""``gatewayd unit``: systemd units of this installation, as in conf, and of the ports of a Flow."""
 
 from __future__ import annotations
 
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import gatewayd
+from gatewayd.binding import EVERYWHERE, addresses_of
+from gatewayd.cli.checking import context_of
 from gatewayd.cli.output import fail, say
+from gatewayd.config import load_flow
+from gatewayd.errors import ConfigError
 
 # Settings of the unit's sandbox: the folders that each hides, and the value that makes them readable.
 _HIDING: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "ProtectHome": (("/home", "/root", "/run/user"), "read-only"),
     "PrivateTmp": (("/tmp", "/var/tmp"), "no"),
 }
+
+_SOCKET_HEAD: Final = """[Unit]
+Description=The ports of gatewayd
+
+[Socket]"""
+_SOCKET_END: Final = """Backlog=1024
+
+[Install]
+WantedBy=sockets.target"""
 
 
 def print_unit(flow: Path, user: str) -> int:
@@ -31,6 +44,28 @@ def print_unit(flow: Path, user: str) -> int:
     read = [twistd, Path(sys.prefix), Path(sys.base_prefix), flow]
     say(unit(template.read_text(encoding="utf-8"), twistd=twistd, flow=flow.absolute(), user=user, read=read))
     return 0
+
+
+def print_socket_unit(flow: Path, variables: Sequence[str]) -> int:
+    """Print the systemd unit of the ports of a Flow. Returns the exit code."""
+    try:
+        gateway = load_flow(flow, context=context_of(variables)).gateway
+    except ConfigError as error:
+        return fail(str(error))
+    if missing := ["+".join(each.protocols) for each in gateway.listeners if not each.port]:
+        return fail(f"gateway.port: systemd has to know each port, and {', '.join(missing)} has none")
+    say(socket_unit(gateway.host, [each.port for each in gateway.listeners]))
+    return 0
+
+
+def socket_unit(host: str, ports: Iterable[int]) -> str:
+    """The unit of ports at ``host``. Blocks while a host name is looked up."""
+    everywhere = host in EVERYWHERE
+    places = (
+        [""] if everywhere else [f"[{each}]:" if ":" in each else f"{each}:" for each in addresses_of(host)]
+    )
+    lines = [f"ListenStream={place}{port}" for port in ports for place in places]
+    return "\n".join([_SOCKET_HEAD, *lines, _SOCKET_END])
 
 
 def unit(template: str, *, twistd: Path, flow: Path, user: str, read: Iterable[Path]) -> str:

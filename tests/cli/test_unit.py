@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.cli.installed import unit
+from gatewayd.cli.installed import socket_unit, unit
 from tests.paths import ROOT
 from tests.processes import environment
 
@@ -91,6 +91,35 @@ def test_the_command_prints_the_unit_of_this_installation(tmp_path):
     twistd = Path(sysconfig.get_path("scripts")) / "twistd"
     assert f'ExecStart={twistd} --nodaemon --pidfile= gateway --config "{flow}"' in done.stdout
     assert "/opt/gatewayd" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "places"),
+    [
+        ("0.0.0.0", ["8080", "12345"]),
+        ("127.0.0.1", ["127.0.0.1:8080", "127.0.0.1:12345"]),
+        ("::1", ["[::1]:8080", "[::1]:12345"]),
+    ],
+)
+def test_the_unit_of_the_ports_names_each_of_them(host, places):
+    lines = socket_unit(host, [8080, 12345]).splitlines()
+
+    assert [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")] == places
+    assert lines[-1] == "WantedBy=sockets.target"
+
+
+def test_the_command_prints_the_unit_of_the_ports(tmp_path):
+    flow = tmp_path / "flow.yml"
+
+    def printed(port):
+        flow.write_text(f"jtype: Flow\ngateway: {{host: 127.0.0.1, protocol: [http, grpc], port: {port}}}\n")
+        command = [sys.executable, "-m", "gatewayd", "unit", "--socket", str(flow)]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+
+    assert "\nListenStream=127.0.0.1:8080\nListenStream=127.0.0.1:12345\n" in printed("[8080, 12345]").stdout
+    refused = printed("[8080, 0]")
+    assert refused.returncode == 1
+    assert "systemd has to know each port, and grpc has none" in refused.stderr
 
 
 def test_the_installed_distribution_has_the_unit_and_a_flow_to_try(tmp_path):
