@@ -168,7 +168,7 @@ def test_a_reactor_that_hangs_has_no_pulse_and_says_where_when_it_is_killed(
         "import time\nfrom klein import Klein\nfrom gatewayd import Gateway\n"
         "class Front(Gateway):\n    app = Klein()\n"
         "    @app.route('/hang')\n    def hang_here(self, request):\n"
-        "        time.sleep(600)\n"
+        "        print('it hangs')\n        time.sleep(600)\n"
     )
     write(tmp_path, protocol="http", uses="Front", py_modules=[str(module)])
     env = environment(NOTIFY_SOCKET=systemd.address, WATCHDOG_USEC="400000")
@@ -178,6 +178,7 @@ def test_a_reactor_that_hangs_has_no_pulse_and_says_where_when_it_is_killed(
         systemd.wait("READY=1")
         with socket.create_connection(("127.0.0.1", int(found[1]))) as client:
             client.sendall(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n")
+            gateway.line("it hangs")
 
             def silent() -> bool:
                 return time.monotonic() - systemd.lines[-1][0] > 2.0
@@ -224,7 +225,7 @@ def test_a_restart_refuses_no_connection_and_loses_no_request(tmp_path: Path, wo
             for _ in range(3):
                 gateway.line("#info] ready")
                 before = answered[0]
-                until(lambda before=before: answered[0] >= before + 20)
+                until(lambda before=before: answered[0] >= before + 20, timeout_s=60)
                 assert gateway.stop() == 0
                 gateway = start(tmp_path, [grpc, http], ["grpc", "http"])
             gateway.line("#info] ready")

@@ -128,9 +128,10 @@ def json_for_journal(event: LogEvent) -> str | None:
 
 
 def prefixed(event: LogEvent, text: str) -> str:
-    """``text`` with the event's priority before each line."""
+    """``text`` with the event's priority before each line; indented further ones pass for no other event."""
     prefix = f"<{PRIORITIES.get(level_of(event), 3)}>"
-    return "".join(f"{prefix}{line}\n" for line in text.splitlines())
+    first, *others = text.splitlines()
+    return f"{prefix}{first}\n" + "".join(f"{prefix}\t{line}\n" for line in others)
 
 
 def form_of(log_format: str, *, journal: bool) -> Form:

@@ -89,7 +89,7 @@ def test_the_output_of_an_executor_is_its_own_line_and_its_name():
     ("level", "priority"), [("debug", 7), ("info", 6), ("warn", 4), ("error", 3), ("critical", 2)]
 )
 def test_the_journal_gets_the_priority_of_each_line_and_no_time(level, priority):
-    assert for_journal(event(level, "one\ntwo")) == (f"<{priority}>[gatewayd.pool] one\n<{priority}>two\n")
+    assert for_journal(event(level, "one\ntwo")) == (f"<{priority}>[gatewayd.pool] one\n<{priority}>\ttwo\n")
 
 
 def test_json_for_the_journal_is_one_line_with_a_priority():
