@@ -409,8 +409,12 @@ class Workers:
             self._graph.replicas.discard(replica)
         if replica not in self._addresses:
             return succeed(None)
+        # One that is started again meanwhile hears of the others alone.
+        running = {worker for worker in self._everyone() if worker.process.pid is not None}
+        if not running:
+            return succeed(None)
         self._tell(messages.GiveUp(*attrs.astuple(replica)))
-        giving = self._given_up[replica] = _GivenUp(set(self._everyone()))
+        giving = self._given_up[replica] = _GivenUp(running)
         return giving.done.wait()
 
     def gave_up(self, worker: _Worker, replica: ReplicaId | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
@@ -18,6 +19,8 @@ from gatewayd.config.model import GatewayConfig, Listener, PoolLimits
 from gatewayd.errors import ConfigError, Draining, PortTaken
 from gatewayd.protocols.port import PortReport
 from gatewayd.service import worker_messages as messages
+from gatewayd.service.changes import changes_between
+from gatewayd.service.reserved import reserve
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
 from gatewayd.supervisor.replica_id import ReplicaId
@@ -400,6 +403,96 @@ def test_a_port_that_is_taken_starts_nothing() -> None:
             workers.start()
     assert not setup.processes
     assert not workers._graph.sockets
+
+
+# -- changes -------------------------------------------------------------------------------------------
+
+OLD, NEW = ReplicaId("a", 0, 0), ReplicaId("a", 0, 0, incarnation=1)
+
+
+def changing(setup: Setup, new: FlowConfig, *replicas: ReplicaId) -> list[Any]:
+    """What became of a change to ``new``, if it is over."""
+    found = changes_between(setup.workers.flow, new, [], 1)
+    found = attrs.evolve(found, replicas=frozenset(replicas), graph=True)
+    reserved = reserve(new.gateway, found.sources)
+    return outcome(Deferred.fromCoroutine(setup.workers.change(new, found, 1, reserved)))
+
+
+def with_listener(flow: FlowConfig) -> FlowConfig:
+    listeners = (*flow.gateway.listeners, Listener(("http",)))
+    return attrs.evolve(flow, gateway=attrs.evolve(flow.gateway, listeners=listeners))
+
+
+def replaced(setup: Setup, old: int, new: int) -> None:
+    """A new worker serves, and the old one ends."""
+    setup.listen(setup.processes[new])
+    send(setup.processes[new], messages.Serving())
+    setup.reactor.advance(2.0)
+    setup.processes[old].exit(0)
+
+
+def test_a_change_replaces_each_worker_by_one_that_serves_the_new_flow(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    setup.workers.replica_up(NEW, "unix:/a.1")
+    setup.workers.admit(OLD)
+    done = changing(setup, with_listener(setup.workers.flow), NEW)
+
+    start = start_of(setup.processes[2])
+    assert [len(listener) for listener in start.sockets] == [1, 1, 1]
+    assert start.replicas == (ReplicaAddress("a", 0, 0, "unix:/a.1", 1),)
+    replaced(setup, 0, 2)
+    assert not done
+    # One that is started again before its turn serves what it did.
+    setup.processes[1].exit(signal=9)
+    setup.reactor.advance(1.0)
+    assert [len(start_of(each).sockets) for each in setup.processes] == [2, 2, 3, 3, 2]
+    replaced(setup, 4, 3)
+    assert len(done) == 1
+    assert len(setup.workers.flow.gateway.listeners) == 3
+
+
+def test_a_worker_that_cannot_serve_the_new_flow_has_the_others_replaced_back(setup: Setup) -> None:
+    setup.serving()
+    before = setup.workers.flow
+    done = changing(setup, with_listener(before), OLD)
+    replaced(setup, 0, 2)
+
+    send(setup.processes[3], messages.Failed("ConfigError", "gateway.uses: no such class"))
+    setup.processes[3].exit(1)
+    assert len(start_of(setup.processes[4]).sockets) == 2
+    replaced(setup, 2, 4)
+
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert "no such class" in str(failure.value)
+    assert setup.workers.flow == before
+    assert setup.names() == ["worker-5", "worker-2"]
+
+
+def test_a_replica_is_given_up_when_no_worker_has_calls_of_it_any_more(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    setup.processes[0].exit(signal=9)  # it is started again, and then hears of others alone
+
+    given_up = outcome(setup.workers.give_up(OLD))
+
+    assert told(setup.processes[1])[-1] == messages.GiveUp("a", 0, 0)
+    assert not given_up
+    send(setup.processes[1], messages.GivenUp("a", 0, 0))
+    assert given_up == [None]
+
+
+def test_nor_is_a_worker_waited_for_that_ends_with_its_calls(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    given_up = outcome(setup.workers.give_up(OLD))
+    send(setup.processes[0], messages.GivenUp("a", 0, 0))
+
+    setup.processes[1].exit(signal=9)
+
+    assert given_up == [None]
+    assert outcome(setup.workers.give_up(NEW)) == [None]  # it is not there
 
 
 # -- health and figures --------------------------------------------------------------------------------
