@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from gatewayd.config.keys import GATEWAY
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
@@ -49,7 +50,10 @@ _OF_START: Final = frozenset(
     }
 )
 # What Flow files call them.
-_KEYS: Final[Mapping[str, str]] = {"custom": "uses", "listeners": "protocol and port"}
+_KEYS: Final[Mapping[str, str]] = {
+    **{key.field: key.name for key in GATEWAY.keys},
+    **{"custom": "uses", "listeners": "protocol and port"},
+}
 
 
 @attrs.frozen
@@ -200,7 +204,7 @@ def _described(old: FlowConfig, new: FlowConfig, changes: Changes, settings: fro
         removed=tuple(name for name in before if name not in after),
         changed=changed,
         kept=tuple(name for name in both if name not in changed and name not in changes.rolled),
-        settings=tuple(sorted(settings)),
+        settings=tuple(sorted(_KEYS.get(name, name) for name in settings)),
         front=bool(of_front),
         sources=sources,
         refusals=tuple(_refusals(old, new, changes, settings, front=bool(of_front), sources=sources)),
@@ -250,8 +254,8 @@ def _refusals(
         )
     for name in sorted(settings & _OF_START) if old.gateway.workers == 1 else ():
         yield (
-            f"gateway.{name} cannot be changed while the gateway serves in one process (workers: 1); "
-            "restart it for that, or put the key back"
+            f"gateway.{_KEYS.get(name, name)} cannot be changed while the gateway serves in one process "
+            "(workers: 1); restart it for that, or put the key back"
         )
     if new.gateway.grpc_server == "grpcio":
         before, after = old.gateway.listeners, new.gateway.listeners

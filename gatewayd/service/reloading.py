@@ -92,7 +92,6 @@ class Reloaded:
     edited: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    ports: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
