@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -42,8 +42,8 @@ class LinePort(Factory):
         self.connections = Connections(backend.reactor)
         self.serving = False
 
-    def listen(self) -> None:
-        self.port = listen_tcp(self.listener, self.backend, self)
+    def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
+        self.port = listen_tcp(self.listener, self.backend, self, inherited)
 
     def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
         self.serving = serving

@@ -24,6 +24,13 @@ MOST_ENDPOINTS: Final = 250
 _LOOK_S: Final = 1.0
 
 
+# Those of the histograms below; integers, because comparing those with integers is quicker.
+_SECONDS: Final = table.REQUEST_SECONDS.bounds
+_SIZES: Final = tuple(map(int, table.REQUEST_BYTES.bounds))
+assert table.CALL_SECONDS.bounds == _SECONDS
+assert table.RESPONSE_BYTES.bounds == table.REQUEST_BYTES.bounds
+
+
 class _Series:
     """The figures of one protocol and endpoint."""
 
@@ -82,29 +89,30 @@ class RequestMetrics:
                 series.outcomes[EXECUTOR_ERROR] = series.outcomes.get(EXECUTOR_ERROR, 0) + 1
             else:
                 series.outcomes[OK] += 1
-            size = float(len(response.documents) + len(response.parameters or b""))
+            size = len(response.documents) + len(response.parameters or b"")
             sizes = series.answered
-            sizes.counts[bisect_left(sizes.bounds, size)] += 1
+            sizes.counts[bisect_left(_SIZES, size)] += 1
             sizes.total += size
             for route in response.routes:
                 calls = self._calls.get(route.executor)
                 if calls is not None and route.end_time is not None:
                     call_s = route.end_time - route.start_time
-                    calls.counts[bisect_left(calls.bounds, call_s)] += 1
+                    calls.counts[bisect_left(_SECONDS, call_s)] += 1
                     calls.total += call_s
                     if route.status:
                         self._errors[route.executor] += 1
         seconds = series.seconds
-        at = bisect_left(seconds.bounds, took_s)
+        at = bisect_left(_SECONDS, took_s)
         seconds.counts[at] += 1
         seconds.total += took_s
         name = request.request_id
-        if request.journey is not None and request.journey.trace is not None:
-            name = f"{TRACE_ID}{request.journey.trace.context.trace_id:032x}"
+        journey = request.journey
+        if journey is not None and journey.trace is not None:
+            name = f"{TRACE_ID}{journey.trace.context.trace_id:032x}"
         seconds.exemplars[at] = (name, took_s)
-        size = float(len(request.documents) + len(request.parameters))
+        size = len(request.documents) + len(request.parameters)
         sizes = series.asked
-        sizes.counts[bisect_left(sizes.bounds, size)] += 1
+        sizes.counts[bisect_left(_SIZES, size)] += 1
         sizes.total += size
 
     def read(self, reading: Reading) -> None:
