@@ -40,6 +40,7 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     from gatewayd.config import flow_from_mapping
     from gatewayd.config.assignments import assignment
     from gatewayd.errors import ConfigError
+    from gatewayd.executor.priorities import set_level
 
     if problem := docarray_problem("an executor needs", "executor"):
         return fail(problem)
@@ -57,6 +58,7 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     except ConfigError as error:
         return fail(str(error).replace("Flow: executors[0].", "--"))
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    set_level(os.environ.get("JINA_LOG_LEVEL", ""))
 
     from gatewayd.executor.__main__ import serve_alone, tracing_of
     from gatewayd.executor.devices import gpu_count, take_turns

@@ -266,6 +266,10 @@ class GatewayService(Service):
         from gatewayd.service.gateway import GatewayServer
         from gatewayd.supervisor.replica_id import all_replicas_of
 
+        # Without a handler the signal would end the process, and what is under way.
+        self._on_replacing(
+            lambda: log.warn("SIGUSR2 replaces workers, of which there are none (gateway.workers)")
+        )
         return lambda supervisor: GatewayServer(
             self._flow,
             self._reactor,
@@ -291,14 +295,15 @@ class GatewayService(Service):
                 on_failed=self._fail,
                 sockets=self._sockets,
             )
-            self._reactor.callWhenRunning(
-                signal.signal,
-                REPLACING,
-                lambda number, frame: self._reactor.callFromThread(self._replace, workers),
-            )
+            self._on_replacing(lambda: self._replace(workers))
             return workers
 
         return make
+
+    def _on_replacing(self, act: Callable[[], object]) -> None:
+        self._reactor.callWhenRunning(
+            signal.signal, REPLACING, lambda number, frame: self._reactor.callFromThread(act)
+        )
 
     def _listening(self, ports: Sequence[int], is_open: bool) -> None:
         self._tell({"event": "listening", "ports": list(ports), "open": is_open})

@@ -350,3 +350,28 @@ def test_an_operator_changes_levels_while_it_serves(tmp_path: Path, workers: int
         assert gateway.stop() == 0
 
     assert '"stopped"' not in gateway.output
+
+
+def test_the_signal_that_replaces_workers_ends_no_gateway_that_has_none(tmp_path: Path) -> None:
+    gateway = Gateway({"gateway": {}, "executors": [talking(tmp_path)]}, protocols=["http"])
+    try:
+        gateway.line("#info] ready")
+        os.kill(gateway.pid, signal.SIGUSR2)
+        gateway.line(r"#warn\] SIGUSR2 replaces workers, of which there are none")
+        ask(gateway.ports["http"])
+    finally:
+        assert gateway.stop() == 0
+
+
+def test_an_executor_by_itself_has_the_level_of_the_variable(tmp_path: Path) -> None:
+    talking(tmp_path)
+    source = (tmp_path / "talks.py").read_text()
+    made = "    def __init__(self, **more):\n        super().__init__(**more)\n"
+    made += "        self.logger.debug('made')\n"
+    (tmp_path / "talks.py").write_text(source.replace("(Executor):\n", f"(Executor):\n{made}"))
+    command = [sys.executable, "-m", "gatewayd", "executor", "--uses", "Talks", "--py-modules", "talks.py"]
+    executor = Child(command, cwd=tmp_path, env=environment(JINA_LOG_LEVEL="DEBUG"))
+    try:
+        executor.line("^DEBUG Talks: made")
+    finally:
+        executor.stop()
