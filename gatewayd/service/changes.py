@@ -103,12 +103,12 @@ def changes_between(
     new: FlowConfig,
     running: Collection[ReplicaId],
     incarnation: int,
-    edited: Collection[str] = (),
+    edited: Collection[ReplicaId] = (),
 ) -> Changes:
     """
     What leads from ``old``, whose replicas are ``running``, to ``new``.
 
-    New replicas get the ``incarnation``. ``edited`` names the executors whose code has changed since they
+    New replicas get the ``incarnation``. ``edited`` are those whose code has changed since their processes
     were started.
     """
     were = {each.name: each for each in started_of(old.deployments)}
@@ -130,7 +130,7 @@ def changes_between(
     ends = frozenset(running) - kept
     settings = _different(old.gateway, new.gateway)
     graph = bool(started or ends or settings & (_OF_GRAPH | _OF_BOTH)) or old.deployments != new.deployments
-    edited = {name for name in edited if any(each.deployment == name for each in kept)}
+    edited = kept.intersection(edited)
     if graph and edited:
         # With a new graph their processes are made anew beside the old: all changes take effect at once.
         return _with_code(old, new, running, incarnation, edited)
@@ -142,8 +142,8 @@ def changes_between(
             replicas=started | kept,
             ends=ends,
             rolled={
-                name: tuple(sorted((e for e in kept if e.deployment == name), key=attrs.astuple))
-                for name in sorted(edited)
+                name: tuple(sorted((e for e in edited if e.deployment == name), key=attrs.astuple))
+                for name in sorted({each.deployment for each in edited})
             },
             graph=graph,
         ),
@@ -156,12 +156,11 @@ def _with_code(
     new: FlowConfig,
     running: Collection[ReplicaId],
     incarnation: int,
-    edited: Collection[str],
+    edited: Collection[ReplicaId],
 ) -> Changes:
-    left = [each for each in running if each.deployment not in edited]
+    left = [each for each in running if each not in edited]
     found = changes_between(old, new, left, incarnation)
-    gone = frozenset(each for each in running if each.deployment in edited)
-    again = attrs.evolve(found, ends=found.ends | gone)
+    again = attrs.evolve(found, ends=found.ends.union(edited))
     return _described(old, new, again, _different(old.gateway, new.gateway))
 
 

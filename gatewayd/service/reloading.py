@@ -121,8 +121,7 @@ class Reloading:
     """
     Reloads one gateway.
 
-    ``read()`` reads the Flow file and checks it; it is called in a thread, and raises ConfigError. ``code``
-    has the digests of the code with which the executors were started (``supervisor.code``).
+    ``read()`` reads the Flow file and checks it; it is called in a thread, and raises ConfigError.
     ``on_event`` gets ``{"event": "reloading"}``, then ``{"event": "reloaded", "generation": ..., "summary":
     text}`` or ``{"event": "not_reloaded", "error": text}``; ``on_reloaded()`` is called when it was.
     """
@@ -133,7 +132,6 @@ class Reloading:
         server: Changeable,
         supervisor: Supervisor,
         *,
-        code: Mapping[str, str],
         clock: Clock,
         offload: Offload,
         on_event: Callable[[Mapping[str, object]], None] = lambda event: None,
@@ -148,7 +146,6 @@ class Reloading:
         self._on_reloaded = on_reloaded
         self._generation = 0
         self._replicas = all_replicas_of(server.flow.deployments)
-        self._code = dict(code)
         self._working: Deferred[None] | None = None
         self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
         self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
@@ -266,7 +263,7 @@ class Reloading:
     async def _reloaded(self) -> Reloaded:
         new = await self._offload(self._read)
         code = await self._offload(digests_of, new.deployments, new.base_dir)
-        edited = {name for name, digest in code.items() if self._code.get(name, digest) != digest}
+        edited = {each for each in self._replicas if self._is_of_other_code(each, code)}
         old = self._server.flow
         changes = changes_between(old, new, self._replicas, self._generation, edited)
         if changes.refusals:
@@ -285,7 +282,6 @@ class Reloading:
             reserved.release()
         if not changes.rolled:  # with which there is no new graph, and they have been counted already
             self._replicas = changes.replicas
-        self._code = dict(code)
         self._end_after(gone, changes.ends, old)
         return Reloaded(
             self._generation,
@@ -298,6 +294,11 @@ class Reloading:
             settings=changes.settings,
             warnings=new.warnings,
         )
+
+    def _is_of_other_code(self, replica: ReplicaId, code: Mapping[str, str]) -> bool:
+        """A process that crashed, or was replaced, runs what was on disk then, whatever the others run."""
+        now, then = code.get(replica.deployment), self._supervisor.code_of(replica)
+        return now is not None and then is not None and now != then
 
     async def _start(self, starts: Collection[Start], flow: FlowConfig) -> None:
         """Raises NotStarted if one cannot start; then none is left."""

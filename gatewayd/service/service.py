@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import ServiceReactor
-from gatewayd.config import FlowConfig
+from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.logs import Reopening
@@ -234,7 +234,6 @@ class GatewayService(Service):
             self._read,
             gateway.changeable,
             supervisor,
-            code=self._code,
             clock=self._reactor,
             offload=gateway.offload,
             on_event=self._tell,
@@ -261,6 +260,14 @@ class GatewayService(Service):
             self._seen = look(flow)
         elif is_watched(flow):
             log.warn("reload: has no effect for a Flow that is written in Python; gatewayd serve has it")
+
+    def _digest_of(self, deployment: DeploymentConfig, base_dir: str) -> Deferred[str]:
+        from gatewayd.supervisor.code import digest_of
+
+        gateway = self._gateway if self._gateway is not None else self._draining
+        if gateway is None:
+            return fail(CancelledError())  # the start was broken off
+        return gateway.offload(digest_of, deployment, base_dir)
 
     def _one_process(self) -> Callable[[Supervisor], GatewayServer]:
         from gatewayd.service.gateway import GatewayServer
@@ -447,6 +454,8 @@ class GatewayService(Service):
             base_dir=flow.base_dir,
             sockets=SocketFolder.create() if any(map(is_private, started)) else None,
             log_level=self._executors_level,
+            code=self._code,
+            digest=None if self._read is None else self._digest_of,
         )
         supervisor.start()
         return supervisor

@@ -23,7 +23,12 @@ _MOST_FILES: Final = 2000
 
 def digests_of(deployments: Iterable[DeploymentConfig], base_dir: str) -> Mapping[str, str]:
     """A digest of the code of each executor that is started here, by name."""
-    return {each.name: _digest(files_of(each.executor, base_dir)) for each in started_of(deployments)}
+    return {each.name: digest_of(each, base_dir) for each in started_of(deployments)}
+
+
+def digest_of(deployment: DeploymentConfig, base_dir: str) -> str:
+    """A digest of the code of an executor that is started here, as it is on disk now."""
+    return _digest(files_of(deployment.executor, base_dir))
 
 
 def files_of(executor: ExecutorConfig, base_dir: str) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
@@ -119,7 +119,8 @@ class SupervisedProcess:
     ``on_failed(error)`` whenever the process fails to start or ends by itself, and ``on_report(event)`` for
     each of its reports but ``ready``. ``environment`` is the complete environment of the process. ``dice`` is
     called once for each restart. ``kill_group`` is ``os.killpg``. What it prints goes to ``output``; a
-    priority before a line, as sd-daemon(3) has it (``<4>``), is the line's level.
+    priority before a line, as sd-daemon(3) has it (``<4>``), is the line's level. Each process waits for
+    ``before_start()``, but for a first one whose start says that it needn't.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class SupervisedProcess:
         on_failed: Callable[[str], None],
         on_report: Callable[[Mapping[str, Any]], None] = lambda event: None,
         output: Logger = log,
+        before_start: Callable[[], Deferred[None]] | None = None,
     ) -> None:
         self.name = name
         self.output = output
@@ -160,6 +162,8 @@ class SupervisedProcess:
         self._on_down = on_down
         self._on_failed = on_failed
         self._on_report = on_report
+        self._before_start = before_start
+        self._preparing: Deferred[None] | None = None
         self._process: _ProcessEvents | None = None
         self._address: str | None = None
         self.monitoring: str | None = None  # where it serves its metrics now
@@ -179,9 +183,12 @@ class SupervisedProcess:
         """Where it serves now, if that is an address of its own."""
         return self._address
 
-    def start(self) -> None:
-        """Start the process for the first time."""
-        self._spawn()
+    def start(self, *, prepared: bool = False) -> None:
+        """Start the process for the first time; at once, if what comes before is done."""
+        if prepared:
+            self._spawn()
+        else:
+            self._prepare()
 
     def write_line(self, line: bytes) -> None:
         """Write to its standard input; nothing happens where none runs."""
@@ -198,6 +205,8 @@ class SupervisedProcess:
         if self._process is None:
             self._set_timer(None)
             self._set_stopped()
+            if self._preparing is not None:
+                self._preparing.cancel()
         elif self.state != "stopping":
             self.state = "stopping"
             self._process.terminate()
@@ -246,6 +255,22 @@ class SupervisedProcess:
             self.error = "\n".join([cause, *last_lines])
         self._schedule_restart("ended" if was == "ready" else "could not start", cause)
 
+    def _prepare(self) -> None:
+        if self._before_start is None:
+            self._spawn()
+            return
+        self.state = "waiting"
+        self._preparing = preparing = self._before_start()
+        preparing.addBoth(self._prepared)
+
+    def _prepared(self, result: Failure | None) -> None:
+        self._preparing = None
+        if isinstance(result, Failure):
+            if result.check(CancelledError):
+                return  # it is being stopped
+            log.failure("before the start of {replica}", failure=result, replica=self.name)
+        self._spawn()
+
     def _spawn(self) -> None:
         self.state = "starting"
         self._has_exited = False
@@ -291,7 +316,7 @@ class SupervisedProcess:
     def _restart(self) -> None:
         self._timer = None
         self.restarts += 1
-        self._spawn()
+        self._prepare()
 
     def _not_ready(self) -> None:
         self._timer = None

@@ -50,6 +50,10 @@ class Supervisor:
     never served, with its runtime name. Relative paths and modules of the Flow start at ``base_dir``.
     ``log_level`` gives the least level of what the executors of a deployment write to the log (a name of
     Twisted's). ``sockets`` is removed when all have stopped; without it every replica gets a port.
+
+    ``digest(deployment, base_dir)`` is asked for the executor's code on disk before each process starts, so
+    that ``code_of`` can tell later what it runs. Those of ``deployments`` are of ``code``, by their names, at
+    first.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Supervisor:
         base_dir: str = ".",
         sockets: SocketFolder | None = None,
         log_level: Callable[[str], str] = lambda deployment: "info",
+        code: Mapping[str, str] = {},
+        digest: Callable[[DeploymentConfig, str], Deferred[str]] | None = None,
         environment: Mapping[str, str] = os.environ,
         backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
@@ -83,9 +89,12 @@ class Supervisor:
         self._starts: list[_Start] = []
         self._stopping = False
         self._replicas: dict[ReplicaId, ReplicaProcess] = {}
+        self._digest = digest
+        self._code: dict[ReplicaId, str] = {}
         for deployment in deployments:
             if not deployment.external:
                 self.add(deployment, replicas_of(deployment), base_dir)
+        self._code.update({each: code[each.deployment] for each in self._replicas if each.deployment in code})
 
     def add(self, deployment: DeploymentConfig, replicas: Iterable[ReplicaId], base_dir: str) -> None:
         """Keep processes for ``replicas`` of a ``deployment``, from their start on."""
@@ -96,7 +105,11 @@ class Supervisor:
     def start(self, replicas: Collection[ReplicaId] | None = None) -> None:
         """Start the processes of ``replicas``, or all, without waiting for them."""
         for replica in self._replicas if replicas is None else replicas:
-            self._replicas[replica].start()
+            self._replicas[replica].start(prepared=replica in self._code)
+
+    def code_of(self, replica: ReplicaId) -> str | None:
+        """The digest of the code with which its last process started; None if that is not known."""
+        return self._code.get(replica)
 
     def ready(self) -> Deferred[None]:
         """
@@ -176,7 +189,20 @@ class Supervisor:
             on_up=lambda address: self._up(replica, address),
             on_down=lambda: self._on_down(replica),
             on_failed=lambda error: self._failed(replica, spec.runtime_name, error),
+            before_start=self._look_at_code(deployment, replica, base_dir),
         )
+
+    def _look_at_code(
+        self, deployment: DeploymentConfig, replica: ReplicaId, base_dir: str
+    ) -> Callable[[], Deferred[None]] | None:
+        digest = self._digest
+        if digest is None:
+            return None
+
+        def found(code: str) -> None:
+            self._code[replica] = code
+
+        return lambda: digest(deployment, base_dir).addCallback(found)
 
     def _ended(self, _: object) -> None:
         if self.sockets is not None:
@@ -185,6 +211,7 @@ class Supervisor:
     def _forget(self, _: None, replica: ReplicaId) -> None:
         if not self._stopping:
             self._replicas.pop(replica, None)
+            self._code.pop(replica, None)
 
     def _up(self, replica: ReplicaId, address: str) -> None:
         self._on_up(replica, address)

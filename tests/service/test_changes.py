@@ -27,7 +27,8 @@ def running(config: FlowConfig) -> set[ReplicaId]:
 
 
 def changes(old: FlowConfig, new: FlowConfig, edited: tuple[str, ...] = ()) -> Changes:
-    return changes_between(old, new, running(old), 7, edited)
+    of_other_code = {each for each in running(old) if each.deployment in edited}
+    return changes_between(old, new, running(old), 7, of_other_code)
 
 
 def started(found: Changes) -> set[ReplicaId]:
@@ -162,6 +163,17 @@ def test_edited_code_with_another_graph_is_started_beside_the_old() -> None:
     assert started(found) == {ReplicaId("a", 0, 0, 7), ReplicaId("c", 0, 0, 7)}
     assert found.ends == {ReplicaId("a", 0, 0)}
     assert (found.rolled, found.changed, found.added, found.kept) == ({}, ("a",), ("c",), ("b",))
+
+
+def test_of_several_replicas_those_of_other_code_alone_are_replaced() -> None:
+    one, other = ReplicaId("b", 0, 0), ReplicaId("b", 0, 1)
+    alone = changes_between(flow(A, B), flow(A, B), running(flow(A, B)), 7, {other})
+    beside = changes_between(flow(B), flow(A, B), running(flow(B)), 7, {other})
+
+    assert alone.rolled == {"b": (other,)}
+    assert started(beside) == {ReplicaId("a", 0, 0, 7), attrs.evolve(other, incarnation=7)}
+    assert beside.ends == {other}
+    assert one in beside.replicas
 
 
 def test_edited_code_of_what_is_removed_or_started_anew_is_no_matter() -> None:

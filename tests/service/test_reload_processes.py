@@ -402,6 +402,19 @@ def test_edited_code_replaces_the_processes_one_by_one(folder: Path) -> None:
         assert flow.text() == "2A"
 
 
+def test_after_a_crash_in_between_a_reload_has_all_replicas_run_the_same_code(folder: Path) -> None:
+    with serving({"executors": [marked(folder, replicas=2)]}) as flow:
+        before = executors(flow.gateway)
+        (folder / "marked.py").write_text(CODE.format(mark="2"))
+        os.kill(before[0], signal.SIGKILL)
+        until(lambda: {flow.text() for _ in range(4)} == {"1", "2"})
+        (folder / "marked.py").write_text(CODE.format(mark="1"))
+
+        assert "new code of marked" in flow.command().stdout
+        assert {flow.text() for _ in range(4)} == {"1"}
+        assert "nothing has changed" in flow.command().stdout
+
+
 def test_files_are_watched_if_the_flow_says_so(folder: Path) -> None:
     with serving({"with": {"reload": True}, "executors": [marked(folder)]}) as flow:
         assert flow.text("/x") == "1"

@@ -76,6 +76,8 @@ class Setup:
             environment={},
             dice=lambda: 0.5,
             kill_group=FakeGroups().kill,
+            code={"a": "", "b": ""},
+            digest=lambda deployment, base_dir: succeed(self.code.get(deployment.name, "")),
         )
         self.supervisor.sockets = None
         self.supervisor.start()
@@ -85,7 +87,6 @@ class Setup:
             self._read,
             self.server,
             self.supervisor,
-            code={"a": "", "b": ""},
             clock=self.reactor,
             offload=self._offload,
             on_event=self.events.append,
@@ -276,6 +277,42 @@ def test_edited_code_that_cannot_start_leaves_the_old_processes() -> None:
     again = setup.reload(A)
     setup.processes[2].serve()
     assert again[0].edited == ("a",)
+
+
+def test_a_process_that_started_with_other_code_is_replaced_though_the_files_are_as_they_were() -> None:
+    two = attrs.evolve(A, replicas=2)
+    setup = Setup(two)
+    setup.code["a"] = "edited"
+    setup.processes[1].exit(1)
+    setup.reactor.advance(1.0)
+    setup.processes[2].serve()
+    setup.code["a"] = ""  # put back
+
+    done = setup.reload(two)
+    setup.processes[3].serve()
+
+    assert done[0].edited == ("a",)
+    given_up = [replica for what, replica in setup.server.told if what == "give up"]
+    assert given_up == [ReplicaId("a", 0, 1)]
+    assert setup.processes[3].spec.runtime_name == "a/rep-1"
+    (nothing,) = setup.reload(two)
+    assert str(nothing).startswith("nothing has changed")
+    assert len(setup.processes) == 4
+
+
+def test_only_replicas_of_other_code_are_replaced_also_where_a_drain_took_up_the_new() -> None:
+    two = attrs.evolve(A, replicas=2)
+    setup = Setup(two)
+    setup.code["a"] = "edited"
+    setup.reloading.replace("a", 0, 0)
+    setup.processes[2].serve()
+
+    done = setup.reload(two)
+    setup.processes[3].serve()
+
+    assert done[0].edited == ("a",)
+    given_up = [replica for what, replica in setup.server.told if what == "give up"]
+    assert given_up == [ReplicaId("a", 0, 0), ReplicaId("a", 0, 1)]
 
 
 def test_a_replica_is_replaced_by_itself_between_reloads() -> None:

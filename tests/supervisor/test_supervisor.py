@@ -571,3 +571,27 @@ def test_executors_are_told_of_their_level_and_begin_with_it_when_they_start_aga
     setup.reactor.advance(1.0)
 
     assert setup.processes[1].spec.log_level == "debug"
+
+
+def test_a_process_waits_until_its_code_was_looked_at_and_a_stop_does_not():
+    looks = []
+
+    def look(deployment, base_dir):
+        looks.append(Deferred())
+        return looks[-1]
+
+    setup = Setup(ONE, code={"one": "first"}, digest=look)
+    replica = ReplicaId("one", 0, 0)
+    assert (len(setup.processes), setup.supervisor.code_of(replica)) == (1, "first")
+
+    setup.processes[0].exit(1)
+    setup.reactor.advance(5.0)
+    assert len(setup.processes) == 1
+    looks[0].callback("second")
+    assert (len(setup.processes), setup.supervisor.code_of(replica)) == (2, "second")
+
+    setup.processes[1].exit(1)
+    setup.reactor.advance(5.0)
+    stopped = setup.supervisor.stop(1.0)
+    assert stopped.called
+    assert len(setup.processes) == 2
