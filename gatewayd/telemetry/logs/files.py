@@ -7,8 +7,10 @@ twistd does.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 from typing import Any
 
 from twisted.python import threadable
@@ -16,11 +18,16 @@ from twisted.python.logfile import LogFile
 
 
 class MovableFile(LogFile):
-    """twistd's log file; any thread may write. The older ones have numbers: ``twistd.log.1`` is the last."""
+    """
+    twistd's log file; any thread may write. The older ones have numbers: ``twistd.log.1`` is the last.
 
-    synchronized = ["reopen", "start_anew"]  # noqa: RUF012
+    A new one has the mode of the one before, whatever the umask; one that somebody else made keeps its own.
+    """
+
+    synchronized = ["reopen", "rotate", "start_anew"]  # noqa: RUF012
 
     _file: Any
+    _mode: int | None = None
 
     def start_anew(self) -> None:
         """
@@ -29,13 +36,19 @@ class MovableFile(LogFile):
         Raises OSError if a new one cannot be opened; the old one is written on then.
         """
         if self._is_at_its_path():
-            self.rotate()  # type: ignore[no-untyped-call]
+            self.rotate()
         else:
             self.reopen()
+
+    def rotate(self) -> None:
+        """As twistd does. Any thread."""
+        self._mode = self._mode_now()
+        super().rotate()  # type: ignore[no-untyped-call]
 
     def reopen(self) -> None:
         """Open what is at its path now, or make it. Raises OSError; the old file is written on then."""
         old = self._file
+        self._mode = self._mode_now()
         try:
             self._openFile()
         except OSError:
@@ -44,10 +57,17 @@ class MovableFile(LogFile):
         old.close()
 
     def _openFile(self) -> None:
+        self.defaultMode = None  # of LogFile, which would change the mode of a file that is there
+        if self._mode is not None:
+            with contextlib.suppress(FileExistsError):
+                _make(self.path, self._mode)
         super()._openFile()  # type: ignore[no-untyped-call]
         # Where it is truncated (logrotate's copytruncate), there would else be a hole before our next line.
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
+
+    def _mode_now(self) -> int:
+        return stat.S_IMODE(os.fstat(self._file.fileno()).st_mode)
 
     def _is_at_its_path(self) -> bool:
         ours = os.fstat(self._file.fileno())
@@ -56,6 +76,15 @@ class MovableFile(LogFile):
         except FileNotFoundError:
             return False
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _make(path: str, mode: int) -> None:
+    """Raises FileExistsError and other OSErrors."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)  # twistd's daemons have a umask that leaves nothing to others
+    finally:
+        os.close(descriptor)
 
 
 threadable.synchronize(MovableFile)
