@@ -309,7 +309,8 @@ def replay(
 
     FILE is what gateway.record has written. URL is, for example, grpc://localhost:12345,
     http://localhost:12346 or ws://localhost:12347, whatever protocol the requests came by. Requests are
-    sent one after the other, unless --rate or --recorded says when. Exits with 1 if an answer differs.
+    sent one after the other, unless --rate or --recorded says when. Exits with 1 if an answer differs, and
+    with 2 as soon as no connection can be made.
     """
     if rate is not None and recorded:
         raise click.UsageError("--rate and --recorded both say when; give one of them")

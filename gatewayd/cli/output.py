@@ -31,11 +31,11 @@ def warn(text: str) -> None:
     click.echo(f"{word} {text}", err=True)
 
 
-def fail(text: str) -> int:
-    """Print why the command failed. Returns the exit code."""
+def fail(text: str, code: int = 1) -> int:
+    """Print why the command failed. Returns the exit ``code``."""
     word = click.style("gatewayd:", fg="red") if _coloured(sys.stderr) else "gatewayd:"
     click.echo(f"{word} {text}", err=True)
-    return 1
+    return code
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

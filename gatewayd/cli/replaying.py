@@ -7,7 +7,10 @@ sent one after the other, at a rate, or when they came at the time.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +30,7 @@ from gatewayd.cli.differing import Difference, Ignored, differences
 from gatewayd.cli.output import fail, note
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.exchange import Arrived, Ended, Exchange
+from gatewayd.client.hints import never_connected
 from gatewayd.client.inputs import Message
 from gatewayd.client.loop import LoopThread
 from gatewayd.client.post import Post
@@ -44,6 +48,13 @@ _MOST_UNDER_WAY: Final = 500
 # Of differences: those of one request, and of all, that are shown. All are counted.
 _SHOWN_OF_ONE: Final = 5
 _SHOWN: Final = 50
+
+# The exit code when no connection can be made: nothing is known of the answers.
+UNREACHABLE: Final = 2
+
+
+class _NobodyThere(Exception):
+    """No connection can be made to the gateway; the text says why."""
 
 
 @attrs.frozen
@@ -124,7 +135,8 @@ def replay(
     limit: int | None = None,
 ) -> int:
     """
-    Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read.
+    Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read, and
+    UNREACHABLE as soon as no connection can be made.
 
     At most ``limit`` requests are sent. Ctrl-C ends it with the report of those that were answered.
     """
@@ -138,6 +150,10 @@ def replay(
                 report.add(outcome, compared(outcome, ignored, tolerance))
         except KeyboardInterrupt:
             note("stopped: this is of the requests that were answered")
+        except _NobodyThere as error:
+            if report.requests:
+                show(report)
+            return fail(f"the gateway cannot be reached: {error}", UNREACHABLE)
         finally:
             sending.close()
     except OSError as error:
@@ -174,8 +190,13 @@ def _opened(file: Path) -> tuple[Heading, Iterator[bytes]]:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
+    """Those that are there now: the gateway may record into this very file what it is sent."""
     with file.open("rb") as opened:
-        yield from opened
+        found = os.fstat(opened.fileno())
+        left = found.st_size if stat.S_ISREG(found.st_mode) else sys.maxsize
+        while left > 0 and (line := opened.readline(left)):
+            left -= len(line)
+            yield line
 
 
 def _redacted(heading: Heading) -> Iterator[str]:
@@ -280,6 +301,8 @@ class _UnderWay:
             return None
         took_s = (self.answered_s or now_s) - self.sent_s
         error = arrival.error
+        if error is not None and never_connected(error):
+            raise _NobodyThere(str(error))
         if self.response is not None and error is None:
             try:
                 response = self.response.read()

@@ -14,10 +14,11 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from gatewayd.client.address import GatewayAddress
-from gatewayd.client.errors import GATEWAY
+from gatewayd.client.errors import GATEWAY, Unreachable
 
 _REFUSED: Final = ("connection refused", "connect call failed")
 _UNKNOWN_NAME: Final = ("dns resolution failed", "name or service not known", "domain name not found")
+_NO_CONNECTION: Final = ("failed to connect to all addresses", "dns resolution failed")
 _UNTRUSTED: Final = ("certificate_verify_failed", "certificate verify failed", "unable to get local issuer")
 _OTHER_NAME: Final = ("hostname mismatch", "ip address mismatch", "hostname verification", "peer name")
 # Alerts about a client's certificate (RFC 8446 section 6.2), in the words of OpenSSL and Python.
@@ -54,6 +55,15 @@ def explained(details: str, address: GatewayAddress, cause: BaseException | None
         else _hint(details.lower(), address, cause)
     )
     return f"{details}: {hint}" if hint and details else hint or details
+
+
+def never_connected(error: Exception) -> bool:
+    """Whether there was no connection to the gateway at all, so that it does not know of the request."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return True
+    if not isinstance(error, Unreachable) or GATEWAY in error.details:
+        return False
+    return _any(error.details.lower(), _NO_CONNECTION)
 
 
 def _hint(text: str, address: GatewayAddress, cause: BaseException | None) -> str:

@@ -178,12 +178,37 @@ def test_a_replay_that_is_stopped_reports_what_was_answered(
     assert "1 of 1 answers are the same" in told.out
 
 
-def test_a_gateway_that_is_not_there(recording: Path) -> None:
-    code, output = replayed(recording, "grpc://127.0.0.1:1", "--timeout", "5")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_gateway_that_is_not_there_ends_it_at_once(recording: Path, protocol: str) -> None:
+    code, output = replayed(recording, f"{scheme(protocol)}://127.0.0.1:1")
 
-    assert code == 1
-    assert "outcome" in output
-    assert "0 of 4 answers are the same" in output
+    assert code == 2
+    assert output.startswith("gatewayd: the gateway cannot be reached: ")
+    assert "nobody listens on 127.0.0.1:1" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_an_executor_that_is_not_there_is_an_answer(recording: Path) -> None:
+    flow = {"gateway": {}, "executors": [{"name": "gone", "external": True, "host": "127.0.0.1", "port": 1}]}
+    gateway = Gateway(flow, protocols=["grpc"])
+    try:
+        code, output = replayed(recording, url_of(gateway, "grpc"))
+    finally:
+        gateway.stop()
+
+    assert (code, "0 of 4 answers are the same" in output) == (1, True), output
+
+
+def test_what_is_recorded_meanwhile_is_not_sent(recording: Path, module: Path, tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(recording.read_bytes())
+    gateway = Gateway(shop(module, record=str(path)), protocols=["grpc"])
+    try:
+        code, output = replayed(path, url_of(gateway, "grpc"), "--rate", "5")
+    finally:
+        gateway.stop()
+
+    assert (code, "4 of 4 answers are the same" in output) == (0, True), output
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
