@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -39,9 +39,10 @@ class Leaving:
 
     def add_graph(self, graph: Graph) -> Deferred[None]:
         """
-        Close ``graph`` when what it has is answered, which may take any time. Fires then.
+        Close ``graph`` when what it has is answered, which may take any time.
 
-        When there are too many, those under way in the oldest one are refused.
+        Fires when that is done, and earlier graphs have ended as well: they may call the same executors. When
+        there are too many, those under way in the oldest one are refused.
         """
         if len(self.graphs) >= MOST_GRAPHS:
             oldest = self.graphs[0]
@@ -52,6 +53,7 @@ class Leaving:
             )
             oldest.dispatcher.refuse_awaited()
             oldest.dispatcher.abandon()
+        earlier = [each.dispatcher.drain() for each in self.graphs]
         self.graphs.append(graph)
 
         def ended(_: None) -> None:
@@ -59,7 +61,8 @@ class Leaving:
             graph.dispatcher.close()
             graph.pool.close()
 
-        return graph.dispatcher.drain().addCallback(ended)
+        closed = graph.dispatcher.drain().addCallback(ended)
+        return gatherResults([*earlier, closed]).addCallback(lambda _: None)
 
     def add_ports(self, ports: Sequence[Port], grace_s: float, ended: Callable[[], None]) -> None:
         """Have the clients of ``ports`` leave, and close them; ``ended()`` is called when that is done."""

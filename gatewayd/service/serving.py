@@ -146,7 +146,7 @@ class Serving:
         """
         Serve ``flow`` from now on; the replicas that it calls serve already.
 
-        What is returned fires when nothing is left of the graph before. Raises ConfigError, or Draining if
+        What is returned fires when nothing is left of the graphs before. Raises ConfigError, or Draining if
         the gateway is stopped meanwhile; then all is as it was.
         """
         settings, front, graph = flow.gateway, self.front, self.graph

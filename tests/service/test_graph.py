@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
@@ -14,6 +14,7 @@ from gatewayd.messages.request import Request
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.leaving import MOST_GRAPHS, RETIRING_S, Leaving
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.waiters import Waiters
 from tests.protocols.harness import FakeDispatcher
 
 ONE, OTHER = ReplicaId("a", 0, 0), ReplicaId("a", 0, 0, incarnation=1)
@@ -45,20 +46,24 @@ class Draining:
     """A dispatcher that drains when the test says so."""
 
     def __init__(self) -> None:
-        self.drained: Deferred[None] = Deferred()
+        self._waiters: Waiters[None] = Waiters()
+        self._is_drained = False
         self.in_flight = 3
         self.refused = self.closed = False
 
     def drain(self) -> Deferred[None]:
-        return self.drained
+        return succeed(None) if self._is_drained else self._waiters.wait()
+
+    def end(self) -> None:
+        self._is_drained = True
+        self._waiters.fire(None)
 
     def refuse_awaited(self) -> int:
         self.refused = True
         return 3
 
     def abandon(self) -> None:
-        if not self.drained.called:
-            self.drained.callback(None)
+        self.end()
 
     def close(self) -> None:
         self.closed = True
@@ -127,10 +132,24 @@ def test_a_graph_that_was_replaced_closes_when_its_requests_have_ended() -> None
 
     gone = leaving.add_graph(old)
     assert (leaving.graphs, pool.closed) == ([old], False)
-    dispatcher.drained.callback(None)
+    dispatcher.end()
 
     assert fired(gone)
     assert (leaving.graphs, pool.closed, dispatcher.closed) == ([], True, True)
+
+
+def test_one_without_requests_is_gone_when_earlier_ones_are_which_may_call_the_same_executors() -> None:
+    leaving = Leaving(Clock())
+    (oldest, _, long), (idle, pool, short) = graph(), graph()
+
+    gone: list[str] = []
+    leaving.add_graph(oldest).addCallback(lambda _: gone.append("oldest"))
+    short.end()
+    leaving.add_graph(idle).addCallback(lambda _: gone.append("idle"))
+
+    assert (leaving.graphs, pool.closed, gone) == ([oldest], True, [])
+    long.end()
+    assert gone == ["oldest", "idle"]
 
 
 def test_too_many_graphs_with_requests_end_the_oldest() -> None:
