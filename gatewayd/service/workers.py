@@ -352,8 +352,8 @@ class Workers:
         """
         Replace the workers by others that serve ``flow``, one after the other; its replicas serve already.
 
-        Until the last one is replaced, both Flows serve. What is returned has fired. Raises ConfigError, or
-        Draining if the service is stopped meanwhile; then all workers serve what they did.
+        Until the last one is replaced, both Flows serve. What is returned has fired. Raises ConfigError; then
+        no worker serves ``flow`` any more. Raises Draining if the service is stopped meanwhile.
         """
         if self._replacing:
             raise ConfigError("the workers are just being replaced (SIGUSR2); reload when that is over")
@@ -387,12 +387,39 @@ class Workers:
         except NotReplaced as error:
             # Those that serve the new graph already give way again.
             self._graph = before
+            problems = [str(error)]
             for new in tuple(self._workers):
                 if new.graph is after:
-                    await self._replace(new)
-            raise ConfigError(str(error)) from error
+                    problems += await self._replace_back(new)
+            raise ConfigError("\n".join(problems)) from error
         if self._stopping:
             raise Draining
+
+    async def _replace_back(self, new: _Worker) -> list[str]:
+        """
+        Replace one that serves what is given up. Returns what is wrong then.
+
+        It ends in any case: the executors that it calls end, too. Without another that serves, one is tried
+        again and again.
+        """
+        try:
+            await self._replace(new)
+        except NotReplaced as error:
+            if self._stopping:
+                return []
+            again = self._new()
+            self._workers[self._workers.index(new)] = again
+            self._retiring = new
+            again.process.start()
+            new.retire()
+            self._tell_whole()
+            await new.process.stop(self._patience_s)
+            self._retiring = None
+            return [
+                f"{new.name} has ended, as it served the new Flow, and {again.name} is started until it "
+                f"serves the old one: {error}"
+            ]
+        return []
 
     def admit(self, replica: ReplicaId) -> None:
         """Have the workers call ``replica``, too, when it is up."""

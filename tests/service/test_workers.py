@@ -470,6 +470,33 @@ def test_a_worker_that_cannot_serve_the_new_flow_has_the_others_replaced_back(se
     assert setup.names() == ["worker-5", "worker-2"]
 
 
+def test_one_that_cannot_be_replaced_back_ends_and_is_started_until_it_serves(setup: Setup) -> None:
+    setup.serving()
+    done = changing(setup, with_listener(setup.workers.flow), OLD)
+    replaced(setup, 0, 2)
+    for failing in (3, 4):  # one with the new graph, and then one with the old
+        send(setup.processes[failing], messages.Failed("OSError", "no memory"))
+        setup.processes[failing].exit(1)
+
+    assert len(start_of(setup.processes[5]).sockets) == 2
+    assert setup.processes[2].signals == ["TERM"]
+    assert not done  # its executors stay for what it has under way
+    setup.processes[2].exit(0)
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert "worker-3 has ended, as it served the new Flow, and worker-6 is started" in str(failure.value)
+    assert "no memory" in str(failure.value)
+    assert setup.names() == ["worker-6", "worker-2"]
+
+    setup.processes[5].exit(1)
+    setup.reactor.advance(1.0)
+    assert len(start_of(setup.processes[6]).sockets) == 2
+    assert all(os.fstat(ours) for ours in setup.processes[6].descriptors.values())
+    setup.listen(setup.processes[6])
+    send(setup.processes[6], messages.Serving())
+    assert [state.serves for state in setup.workers.states()] == [True, True]
+
+
 def test_a_replica_is_given_up_when_no_worker_has_calls_of_it_any_more(setup: Setup) -> None:
     setup.workers.replica_up(OLD, "unix:/a.0")
     setup.serving()
