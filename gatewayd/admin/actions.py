@@ -22,12 +22,16 @@ Run = Callable[[Mapping[str, Any]], Deferred[Any]]
 
 @attrs.frozen
 class Action:
-    """``doc`` is a sentence for operators; ``arguments`` are what its body may have, with a sentence each."""
+    """
+    ``doc`` is a sentence for operators; ``arguments`` are what its body may have, with a sentence each, and
+    ``required`` names those that it has to have.
+    """
 
     name: str
     doc: str
     run: Run
     arguments: Mapping[str, str] = attrs.field(factory=dict)
+    required: tuple[str, ...] = ()
 
 
 class Actions:
@@ -92,4 +96,7 @@ def check_arguments(action: Action, given: Any) -> Mapping[str, Any]:
         if name not in action.arguments:
             known = ", ".join(action.arguments) or "none"
             raise BadRequest(f"{action.name} has no argument {str(name)[:80]!r}; it has: {known}")
+    for name in action.required:
+        if name not in given:
+            raise BadRequest(f"{action.name}: {name} is missing: {action.arguments[name]}")
     return given

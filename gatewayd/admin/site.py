@@ -236,7 +236,13 @@ class AdminSite(Site):
 
     def _list_actions(self, http_request: GatewayRequest) -> None:
         listed = [
-            {"name": each.name, "doc": each.doc, "arguments": dict(each.arguments)} for each in self.actions
+            {
+                "name": each.name,
+                "doc": each.doc,
+                "arguments": dict(each.arguments),
+                "required": list(each.required),
+            }
+            for each in self.actions
         ]
         http_request.respond(200, orjson.dumps({"actions": listed}))
 

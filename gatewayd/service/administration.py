@@ -105,7 +105,7 @@ class Administration:
     def steer(
         self,
         reload: Callable[[], Deferred[Reloaded]],
-        replace: Callable[[str, int, int], Deferred[str]],
+        replace: Callable[[str, int | None, int | None], Deferred[str]],
     ) -> None:
         """Offer what changes a gateway that serves as actions; it has started."""
         if self.site is None:
@@ -128,9 +128,10 @@ class Administration:
                 drain,
                 {
                     "deployment": "The name of the executor.",
-                    "shard": "The number of its shard; 0 without shards.",
-                    "replica": "The number of the replica.",
+                    "shard": "The number of its shard; optional where there is one.",
+                    "replica": "The number of the replica; optional where there is one.",
                 },
+                required=("deployment",),
             )
         )
 
@@ -234,12 +235,11 @@ def _exposed(
     return exposed(reading, accept, merged((*reference, *gathered(texts))))
 
 
-def _replica_in(given: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Which replica an action is for. Raises BadRequest."""
+def _replica_in(given: Mapping[str, Any]) -> tuple[str, int | None, int | None]:
+    """Which replica an action is for, None for a number that is left out. Raises BadRequest."""
     try:
-        return str(given["deployment"]), int(given.get("shard", 0)), int(given.get("replica", 0))
-    except KeyError:
-        raise BadRequest("drain: deployment is missing: the name of an executor") from None
+        shard, replica = (int(given[name]) if name in given else None for name in ("shard", "replica"))
+        return str(given["deployment"]), shard, replica
     except (TypeError, ValueError):
         raise BadRequest("drain: shard and replica are numbers") from None
 

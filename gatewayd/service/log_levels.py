@@ -31,4 +31,5 @@ def log_level_action(set_level: Callable[[str, str], None]) -> Action:
             "level": "debug, info, warn, error or critical",
             "namespace": "the part that it is for, such as gatewayd.pool, or executor.NAME; all without",
         },
+        required=("level",),
     )

@@ -40,6 +40,10 @@ _MOST_WAITING: Final = 64
 _LOADING_GRACE_S: Final = 2.0
 
 
+# A replica as whoever asks names it: Deployment, shard and replica.
+_Which = tuple[str, int | None, int | None]
+
+
 class Changeable(Protocol):
     """A gateway that serves: the ``Serving`` of one process, or ``Workers``."""
 
@@ -150,7 +154,7 @@ class Reloading:
         self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
         self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
         self._is_asked = False
-        self._replacing: deque[tuple[tuple[str, int, int], Deferred[str]]] = deque()  # those that wait
+        self._replacing: deque[tuple[_Which, Deferred[str]]] = deque()  # those that wait
         self._stopping = False
 
     @property
@@ -170,10 +174,11 @@ class Reloading:
         self._go_on()
         return done
 
-    def replace(self, deployment: str, shard: int, replica: int) -> Deferred[str]:
+    def replace(self, deployment: str, shard: int | None, replica: int | None) -> Deferred[str]:
         """
         Replace one process of an executor: a new one serves before the old one ends, after its last answer.
 
+        ``shard`` and ``replica`` may be None where there is one alone.
         Fires with a text, when the old one is called no more. Fails as ``reload`` does.
         """
         if len(self._replacing) >= _MOST_WAITING:
@@ -214,24 +219,39 @@ class Reloading:
         self._now.fail(Draining())
         self._go_on()
 
-    async def _replace(self, which: tuple[str, int, int], done: Deferred[str]) -> None:
+    def _one_replica(self, name: str, shard: int | None, number: int | None) -> ReplicaId:
+        """Raises NotReloaded if there is none, or if there are several."""
+        those = [
+            one
+            for one in self._replicas
+            if one.deployment == name and shard in (None, one.shard) and number in (None, one.replica)
+        ]
+        what = "replica" if number is None else f"replica {number}"
+        where = "" if shard is None else f", shard {shard},"
+        if not those:
+            raise NotReloaded(f"there is no {what} of {name}{where} that is started here")
+        if len(those) > 1:
+            missing = [
+                word for word in ("shard", "replica") if len({getattr(one, word) for one in those}) > 1
+            ]
+            raise NotReloaded(
+                f"there are {len(those)} replicas of {name}{where} that this may be: "
+                f"give {' and '.join(missing)}"
+            )
+        return those[0]
+
+    async def _replace(self, which: _Which, done: Deferred[str]) -> None:
         self._generation += 1
         flow, (name, shard, number) = self._server.flow, which
         try:
-            old = next(
-                (one for one in self._replicas if (one.deployment, one.shard, one.replica) == which), None
-            )
-            if old is None:
-                raise NotReloaded(
-                    f"there is no replica {number} of {name}, shard {shard}, that is started here"
-                )
+            old = self._one_replica(name, shard, number)
+            number = old.replica
             if (place := fixed_place(flow, old)) is not None:
                 raise NotReloaded(f"a new process of {name} cannot listen at {place} beside the old one")
             await self._roll(flow, name, [old])
         except ConfigError as error:
-            log.error(
-                "{name}, replica {number} is not replaced: {error}", name=name, number=number, error=error
-            )
+            what = name if number is None else f"{name}, replica {number}"
+            log.error("{what} is not replaced: {error}", what=what, error=error)
             _give(done, Failure(NotReloaded(str(error))))
         except BaseException:
             _give(done, Failure(Draining()))

@@ -1,5 +1,6 @@
 """Who may have an action run, and what is said to others."""
 
+import attrs
 import pytest
 from twisted.internet.defer import succeed
 
@@ -56,3 +57,11 @@ def test_arguments_are_checked(given):
     with pytest.raises(BadRequest, match="drain"):
         check_arguments(DRAIN, given)
     assert check_arguments(DRAIN, {"replica": "a/0"}) == {"replica": "a/0"}
+
+
+def test_an_argument_that_is_required_has_to_be_there():
+    action = attrs.evolve(DRAIN, required=("replica",))
+
+    with pytest.raises(BadRequest, match="drain: replica is missing: Which one"):
+        check_arguments(action, {})
+    assert check_arguments(action, {"replica": 0}) == {"replica": 0}

@@ -343,14 +343,26 @@ def test_a_replica_is_replaced_by_itself_between_reloads() -> None:
     [
         (("a", 0, 5), "there is no replica 5 of a, shard 0, that is started here"),
         (("other", 0, 0), "there is no replica 0 of other"),
+        (("other", None, None), "there is no replica of other that is started here"),
+        (("many", None, None), "there are 4 replicas of many that this may be: give shard and replica"),
+        (("many", None, 0), "there are 2 replicas of many that this may be: give shard"),
+        (("many", 1, None), "there are 2 replicas of many, shard 1, that this may be: give replica"),
         (("fixed", 0, 0), "a new process of fixed cannot listen at 127.0.0.1:7001 beside the old one"),
     ],
 )
 def test_one_that_cannot_be_replaced_stays(which: tuple[str, int, int], why: str) -> None:
-    setup = Setup(A, DeploymentConfig("fixed", ports=(7001,)))
+    setup = Setup(A, DeploymentConfig("fixed", ports=(7001,)), DeploymentConfig("many", shards=2, replicas=2))
 
     assert why in text_of(outcome(setup.reloading.replace(*which)))
-    assert len(setup.processes) == 2
+    assert len(setup.processes) == 6
+
+
+def test_the_only_replica_needs_no_number() -> None:
+    setup = Setup(A)
+    replaced = outcome(setup.reloading.replace("a", None, None))
+    setup.processes[1].serve()
+
+    assert replaced == ["a, replica 0 is replaced by a new process"]
 
 
 def test_a_replica_whose_new_process_cannot_start_stays() -> None:
