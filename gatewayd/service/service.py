@@ -405,8 +405,7 @@ class GatewayService(Service):
 
     def _replicas(self) -> tuple[int, int]:
         """How many replicas serve, and how many there are."""
-        states = [] if self._supervisor is None else [each.state for each in self._supervisor.states()]
-        return states.count("ready"), len(states)
+        return (0, 0) if self._supervisor is None else self._supervisor.serving()
 
     def _under_way(self) -> int | None:
         return None if self._draining is None else self._draining.under_way()

@@ -139,6 +139,19 @@ class Supervisor:
         """The state of every replica: those of the Flow in its order, with what a reload added last."""
         return tuple(replica.status for replica in self._replicas.values())
 
+    def serving(self) -> tuple[int, int]:
+        """
+        How many replicas serve, and how many there are.
+
+        One that has an old and a new process for a while is one, and one that is ended on purpose is none.
+        """
+        found: dict[tuple[str, int, int], bool] = {}
+        for each in self.states():
+            if each.state not in ("stopping", "stopped"):
+                key = (each.deployment, each.shard, each.replica)
+                found[key] = found.get(key, False) or each.state == "ready"
+        return sum(found.values()), len(found)
+
     def end(self, replicas: Iterable[ReplicaId], grace_s: float) -> Deferred[None]:
         """
         Send SIGTERM to ``replicas`` alone, and SIGKILL after ``grace_s``; they are forgotten then.

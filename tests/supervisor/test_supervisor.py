@@ -595,3 +595,24 @@ def test_a_process_waits_until_its_code_was_looked_at_and_a_stop_does_not():
     stopped = setup.supervisor.stop(1.0)
     assert stopped.called
     assert len(setup.processes) == 2
+
+
+def test_a_replica_that_is_being_replaced_is_counted_once_and_one_that_is_ended_not_at_all():
+    setup = Setup(SEARCH)
+    first, second = replicas_of(SEARCH)
+    setup.processes[0].serve()
+    assert setup.supervisor.serving() == (1, 2)
+    setup.processes[1].serve()
+    assert setup.supervisor.serving() == (2, 2)
+
+    new = ReplicaId("search", 0, 0, 1)
+    setup.supervisor.add(SEARCH, [new], ".")
+    setup.supervisor.start([new])
+    assert setup.supervisor.serving() == (2, 2)
+    setup.processes[2].serve()
+    setup.supervisor.end([first], 1.0)
+    assert setup.supervisor.serving() == (2, 2)
+    setup.processes[1].exit(1)
+    assert setup.supervisor.serving() == (1, 2)
+    setup.supervisor.end([second], 1.0)
+    assert setup.supervisor.serving() == (1, 1)
