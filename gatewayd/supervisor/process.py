@@ -253,7 +253,12 @@ class SupervisedProcess:
             self._failures = 0
         if was == "ready" or self.error is None:
             self.error = "\n".join([cause, *last_lines])
-        self._schedule_restart("ended" if was == "ready" else "could not start", cause)
+            last = next((line.strip() for line in reversed(last_lines) if line.strip()), None)
+            why = cause if last is None else f"{cause}; its last output: {last}"
+        else:
+            # What it reported itself ends with the most telling line.
+            why = self.error.strip().rpartition("\n")[2] or cause
+        self._schedule_restart("ended" if was == "ready" else "could not start", why)
 
     def _prepare(self) -> None:
         if self._before_start is None:
@@ -295,23 +300,21 @@ class SupervisedProcess:
         process.write_line(self._first_line())
         self._set_timer(self._reactor.callLater(self._timeout_ready_s, self._not_ready))
 
-    def _schedule_restart(self, what: str, cause: str) -> None:
+    def _schedule_restart(self, what: str, why: str) -> None:
         self._failures += 1
         self.state = "waiting"
         self.last_words = self.error
         delay_s = self._backoff.delay_s(self._failures, self._dice())
-        last = self.error.strip().rpartition("\n")[2] if self.error else ""
         log.error(
-            "{replica} {what} ({cause}); next start in {delay_s:.1f} s\n{error}",
+            "{replica} {what} ({why}); next start in {delay_s:.1f} s\n{error}",
             replica=self.name,
             what=what,
-            # The most telling line first; the whole error follows below.
-            cause=last or cause,
+            why=why,
             delay_s=delay_s,
             error=self.error,
         )
         self._set_timer(self._reactor.callLater(delay_s, self._restart))
-        self._on_failed(self.error or cause)
+        self._on_failed(self.error or why)
 
     def _restart(self) -> None:
         self._timer = None

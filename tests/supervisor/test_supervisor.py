@@ -616,3 +616,22 @@ def test_a_replica_that_is_being_replaced_is_counted_once_and_one_that_is_ended_
     assert setup.supervisor.serving() == (1, 2)
     setup.supervisor.end([second], 1.0)
     assert setup.supervisor.serving() == (1, 1)
+
+
+def test_the_log_says_first_why_a_process_ended_and_then_what_it_wrote_last():
+    setup = Setup(ONE)
+    with capturedLogs() as events:
+        setup.processes[0].serve()
+        setup.processes[0].protocol.childDataReceived(2, b"INFO Rank: rank is here\n\n")
+        setup.processes[0].exit(signal=9)
+        setup.reactor.advance(5.0)
+        setup.processes[1].exit(3)
+        setup.reactor.advance(5.0)
+        setup.processes[2].report(event="failed", error="Traceback ...\nImportError: no rank")
+        setup.processes[2].exit(1)
+
+    assert [event["why"] for event in events if "why" in event] == [
+        "killed by SIGKILL; its last output: INFO Rank: rank is here",
+        "exit code 3",
+        "ImportError: no rank",
+    ]
