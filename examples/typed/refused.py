@@ -13,7 +13,7 @@ def refused() -> None:
     """Not to be called."""
     Flow().add(nme="a")  # type: ignore[call-arg]
     Flow().add(name="a", replicas="three")  # type: ignore[arg-type]
-    Flow().config_gateway(monitoring=True)  # type: ignore[arg-type]
+    Flow().config_gateway(monitoring="yes")  # type: ignore[arg-type]
     Client(asnycio=True)  # type: ignore[call-overload]
     Client().post("/", requestsize=3)  # type: ignore[call-overload]
     texts: list[str] = Client().post("/", return_responses=True)  # type: ignore[assignment]

@@ -76,7 +76,7 @@ class Admins:
         """
         if not self.keys:
             raise Forbidden(
-                "actions need the key of an administrator, and none is configured: set gateway.admin_keys "
+                "this needs the key of an administrator, and none is configured: set gateway.admin_keys "
                 "(`gatewayd api-key NAME` makes a key)"
             )
         scheme, _, token = (authorization or "").strip().partition(" ")

@@ -41,7 +41,7 @@ from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.cors import Cors
-from gatewayd.protocols.http.errors import encode_error
+from gatewayd.protocols.http.errors import response_to
 from gatewayd.protocols.http.probes import answer_probe
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.site import GatewaySite, SiteLimits
@@ -138,7 +138,7 @@ class Site:
     """
 
     def __init__(self, ground: AdminGround, name: str, key: str, *, closed: bool = False) -> None:
-        """A ``closed`` one answers what is public alone."""
+        """Who asks a ``closed`` one for what is not public has to show who they are, if they can."""
         self._ground = ground
         self._name = name
         self._key = key
@@ -175,6 +175,8 @@ class Site:
             self._connections,
             self._hangups,
             cors=Cors(),
+            # Operators are no clients, whose errors are counted.
+            encode_error=response_to,
         )
         try:
             self._listening = listen_tcp(listener, self._ground, site)
@@ -216,10 +218,11 @@ class AdminSite(Site):
     def __init__(self, gateway: GatewayConfig, reactor: PortReactor, health: Callable[[], Health]) -> None:
         """``gateway`` are the settings of the one that is shown."""
         # Who reads the inside of a service from elsewhere is to be somebody.
-        withheld = not gateway.admin_keys and not is_for_this_machine(gateway)
+        withheld = not is_for_this_machine(gateway)
         super().__init__(ground_of(gateway, reactor), "admin site", "gateway.admin_port", closed=withheld)
         self.actions = Actions()
         self._admins = Admins.of(gateway.admin_keys)
+        self._root.identify = self._identify
         self._running: dict[Deferred[Any], None] = {}  # actions under way, whoever waits for them
         for probe in PROBES:
             self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
@@ -251,9 +254,7 @@ class AdminSite(Site):
         path = http_request.path.decode("latin-1")
         if not path.startswith(_ACTIONS):
             raise PathNotFound
-        who = self._admins.identify(
-            http_request.text_header("authorization"), http_request.text_header(_KEY_HEADER)
-        )
+        who = self._identify(http_request)
         action = self.actions.find(path.removeprefix(_ACTIONS))
         if http_request.method != b"POST":
             raise MethodNotAllowed("OPTIONS, POST")
@@ -261,6 +262,12 @@ class AdminSite(Site):
         log.info("{who} asks for {action}", who=who, action=action.name)
         # A client that leaves does not break off what it began: another one can look what became of it.
         return answering(http_request, self._run(http_request, action, arguments, who))
+
+    def _identify(self, http_request: GatewayRequest) -> str:
+        """The administrator who asks. Raises Forbidden, Unauthenticated."""
+        return self._admins.identify(
+            http_request.text_header("authorization"), http_request.text_header(_KEY_HEADER)
+        )
 
     async def _run(self, http_request: GatewayRequest, action: Action, arguments: Any, who: str) -> None:
         running = maybeDeferred(action.run, arguments)
@@ -279,7 +286,7 @@ class _Root(Resource):
     """
     All paths. ``fallback`` gets what is not in ``handlers``, and every method but GET and HEAD.
 
-    If it is ``closed``, only the ``public`` ones are answered.
+    If it is ``closed``, all but the ``public`` ones are for those whom ``identify`` knows.
     """
 
     isLeaf = True
@@ -289,6 +296,7 @@ class _Root(Resource):
         self.handlers: dict[bytes, Handler] = {}
         self.public: set[bytes] = set()
         self.fallback: Handler = _not_found
+        self.identify: Callable[[GatewayRequest], str] = _nobody
         self._closed = closed
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
@@ -298,18 +306,15 @@ class _Root(Resource):
         try:
             self._handle(http_request)
         except GatewayError as error:
-            http_request.respond_with(encode_error(error))
+            http_request.respond_with(response_to(error))
         return NOT_DONE_YET
 
     def _handle(self, http_request: GatewayRequest) -> None:
         path, method = http_request.path, http_request.method
-        if self._closed and path not in self.public:
-            raise Forbidden(
-                "other machines can reach this site, and it knows no administrators: only health and metrics "
-                "are shown. Set gateway.admin_keys (`gatewayd api-key NAME` makes a key)"
-            )
         if path not in self.public:
             http_request.site.browsers.check(method, http_request.header)
+            if self._closed:
+                self.identify(http_request)
         handler = self.handlers.get(path)
         if handler is not None and method in (b"GET", b"HEAD"):
             handler(http_request)
@@ -317,6 +322,10 @@ class _Root(Resource):
             raise MethodNotAllowed("GET, HEAD, OPTIONS")
         else:
             self.fallback(http_request)
+
+
+def _nobody(http_request: GatewayRequest) -> str:
+    raise Forbidden("this port shows what is public, and nothing else")
 
 
 def _not_found(http_request: GatewayRequest) -> None:
@@ -334,7 +343,7 @@ def answering(http_request: GatewayRequest, work: Coroutine[Deferred[Any], Any, 
         if failure.check(CancelledError) and http_request.gone:
             return
         if failure.check(GatewayError):
-            http_request.respond_with(encode_error(failure.value))
+            http_request.respond_with(response_to(failure.value))
         else:
             http_request.processingFailed(failure)
 

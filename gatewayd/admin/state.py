@@ -8,7 +8,7 @@ so that quantiles of what happened in between can be computed; ``p50_s`` and ``p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import orjson
@@ -16,10 +16,13 @@ import orjson
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.health import READY, Health, Phase, Reason, verdict_of
+from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import HistogramValue, Reading
 from gatewayd.telemetry.metrics.table import Metric
+
+_LONGEST_WORDS: Final = 2000
 
 
 class ReplicaProcess(Protocol):
@@ -271,8 +274,13 @@ def _replicas(reading: Reading, processes: Iterable[ReplicaProcess]) -> Iterable
             restarts=int(reading.number(table.REPLICA_RESTARTS, *labels)),
             memory_bytes=int(reading.number(table.REPLICA_MEMORY, *labels)) if labels in memory else None,
             cpu_s=reading.number(table.REPLICA_CPU, *labels) if labels in cpu else None,
-            last_words=process.last_words,
+            last_words=_shown(process.last_words),
         )
+
+
+def _shown(last_words: str | None) -> str | None:
+    """The end of what a process has said, as much as a page shows, without the passwords in addresses."""
+    return None if last_words is None else without_passwords(last_words[-_LONGEST_WORDS:])
 
 
 def _process(reading: Reading, name: str, pid: int) -> ProcessState:

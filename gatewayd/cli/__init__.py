@@ -334,18 +334,21 @@ def replay(
 
 @main.command()
 @click.argument("url")
+@_header
 @click.option("--period", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one picture, of the first period, and end.")
-def top(url: str, period: float, once: bool) -> None:
+def top(url: str, headers: tuple[str, ...], period: float, once: bool) -> None:
     """
     Show what a gateway does now: its deployments, replicas, requests and failures.
 
     URL is its admin site, the admin_host and admin_port of its Flow file, such as localhost:9300. The site
-    has a page of its own for browsers. Ctrl-C ends it.
+    has a page of its own for browsers. Ctrl-C ends it. From another machine it wants an administrator's key:
+    -H 'x-api-key: KEY'.
     """
+    from gatewayd.cli.asking import pairs_of
     from gatewayd.cli.top import show_top
 
-    sys.exit(show_top(url, period, once))
+    sys.exit(show_top(url, period, once, pairs_of(headers)))
 
 
 @main.command()

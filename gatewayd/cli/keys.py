@@ -16,7 +16,10 @@ def print_key(name: str) -> int:
     key, digest = new_key()
     note(f"The key of {name}, which is not shown again:")
     say(key)
-    note("The line for gateway.auth.api_keys in the Flow file, which does not have the key itself:")
+    note(
+        "The line for gateway.auth.api_keys in the Flow file, or for gateway.admin_keys if it is an "
+        "operator's; it does not have the key itself:"
+    )
     # In quotes, the name is text in YAML whatever it looks like.
     say(f"{json.dumps(name)}: {digest}")
     return 0

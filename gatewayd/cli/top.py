@@ -6,6 +6,7 @@ Rates and quantiles are those of the time between two looks, as on the site's ow
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -18,6 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gatewayd import __version__
+from gatewayd.cli.asking import Pairs
 from gatewayd.cli.output import fail
 from gatewayd.redaction import redacted_url
 
@@ -34,23 +37,25 @@ _NUMBERS: Final = {
 _COLOURS: Final = {"ok": "green", "strained": "yellow", "down": "red"}
 
 
-def show_top(url: str, period_s: float, once: bool) -> int:
+def show_top(url: str, period_s: float, once: bool, headers: Pairs = ()) -> int:
     """
     Show the gateway whose admin site is at ``url`` until Ctrl-C, or ``once``. Returns the exit code.
+
+    ``headers`` are sent, such as an administrator's key.
 
     A site that does not answer later on is asked again.
     """
     address = f"{url if '://' in url else f'http://{url}'}".rstrip("/") + "/api/state"
     shown = redacted_url(url)
     try:
-        state = _ask(address)
+        state = _ask(address, headers)
     except (OSError, ValueError) as error:
         return fail(f"{shown} does not answer as an admin site: {_reason(error)} (gateway.admin_port)")
     console, at_s = Console(), time.monotonic()
     if once:
         time.sleep(period_s)
         try:
-            later = _ask(address)
+            later = _ask(address, headers)
         except (OSError, ValueError) as error:
             return fail(f"{shown} does not answer any more: {_reason(error)}")
         console.print(picture(state, later, time.monotonic() - at_s))
@@ -61,7 +66,7 @@ def show_top(url: str, period_s: float, once: bool) -> int:
             while True:
                 time.sleep(period_s)
                 try:
-                    later = _ask(address)
+                    later = _ask(address, headers)
                 except (OSError, ValueError) as error:
                     live.update(Text(f"{shown} does not answer: {_reason(error)}", "red"), refresh=True)
                     continue
@@ -110,7 +115,8 @@ def _deployments(before: State, now: State, lasted_s: float) -> Table:
         retries = sum(each["retries"].values()) - sum(old.get("retries", {}).values())
         strained = fit < len(replicas) or each["queued"] or errors or retries
         colour = _COLOURS["down" if not fit else "strained" if strained else "ok"]
-        table.add_row(
+        _add_row(
+            table,
             Text(each["name"], colour),
             _rate(each["attempts"] - old.get("attempts", 0), lasted_s),
             *_quantiles(each["times"], old.get("times")),
@@ -135,7 +141,8 @@ def _replicas(before: State, now: State, lasted_s: float) -> Table:
         cpu = None
         if each["cpu_s"] is not None:
             cpu = each["cpu_s"] - (then.get(name(each), {}).get("cpu_s") or 0.0)
-        table.add_row(
+        _add_row(
+            table,
             f"{each['deployment']} {each['shard']}/{each['replica']}",
             Text(state, _COLOURS[kind]),
             str(each["in_flight"]),
@@ -154,7 +161,8 @@ def _requests(before: State, now: State, lasted_s: float) -> Table:
     for each in now["requests"]:
         old = then.get((each["protocol"], each["endpoint"]), {})
         failed = {word: count for word, count in each["outcomes"].items() if count and word != "ok"}
-        table.add_row(
+        _add_row(
+            table,
             each["protocol"],
             each["endpoint"] or "(none)",
             _rate(sum(each["outcomes"].values()) - sum(old.get("outcomes", {}).values()), lasted_s),
@@ -170,7 +178,7 @@ def _failures(now: State) -> Iterable[RenderableType]:
         for each in now["failures"][-_FAILURES:][::-1]:
             at = time.strftime("%H:%M:%S", time.localtime(each["at_s"]))
             why = Text(each["reason"], no_wrap=True, overflow="ellipsis")
-            table.add_row(at, each["request_id"], Text(each["outcome"], "red"), why)
+            _add_row(table, at, each["request_id"], Text(each["outcome"], "red"), why)
         yield table
 
 
@@ -179,6 +187,11 @@ def _table(*heads: str) -> Table:
     for head in heads:
         table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=True)
     return table
+
+
+def _add_row(table: Table, *cells: str | Text) -> None:
+    # Names and ids may be a client's, and rich reads a plain text as markup.
+    table.add_row(*(each if isinstance(each, Text) else Text(each) for each in cells))
 
 
 def _asked(state: State) -> int:
@@ -227,11 +240,18 @@ def _known(value: int | None) -> str:
     return "-" if value is None else str(value)
 
 
-def _ask(address: str) -> State:
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
-        found = json.loads(answer.read(_MOST_BYTES))
+def _ask(address: str, headers: Pairs) -> State:
+    """Raises OSError or ValueError."""
+    asked = urllib.request.Request(address, headers=dict(headers))
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:
+            found = json.loads(answer.read(_MOST_BYTES))
+    except http.client.HTTPException as error:
+        raise ValueError(f"its answer is broken off ({type(error).__name__})") from error
     if not isinstance(found, dict) or "deployments" not in found:
         raise ValueError("what it answers is no state of a gateway")
+    if found["version"] != __version__:
+        raise ValueError(f"it is gatewayd {found['version']}, and this command {__version__}")
     state: State = found
     return state
 

@@ -91,7 +91,7 @@ class Administration:
             self.site.add(METRICS, self._show_metrics, is_public=True)
             self.site.add(STATE, self._show_state)
             for file in dashboard(flow.name or settings.name):
-                self.site.add(file.path, _shows(file))
+                self.site.add(file.path, _shows(file), is_public=bool(settings.admin_keys))
             self._sites.append(self.site)
         if settings.monitoring:
             metrics = metrics_site(settings, reactor)

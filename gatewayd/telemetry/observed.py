@@ -77,11 +77,11 @@ class Observed:
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         exchange = Exchange(self._protocol, request, self._seconds())
-        try:
-            for observer in self._observers:
+        for observer in self._observers:
+            try:
                 observer.began(exchange)
-        except Exception:
-            self._log_bug(exchange)
+            except Exception:
+                self._log_bug(exchange)
         return self._engine.dispatch(exchange.request, timeout_s=timeout_s).addBoth(self._ended, exchange)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
@@ -94,11 +94,11 @@ class Observed:
             exchange.error = result.value
         else:
             exchange.response = result
-        try:
-            for observer in self._observers:
+        for observer in self._observers:
+            try:
                 observer.ended(exchange)
-        except Exception:
-            self._log_bug(exchange)
+            except Exception:
+                self._log_bug(exchange)
         return result
 
     def _log_bug(self, exchange: Exchange) -> None:

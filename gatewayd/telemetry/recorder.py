@@ -8,6 +8,7 @@ is bounded, and what finds no room is left out of the recording, never waited fo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import time
@@ -29,7 +30,7 @@ from gatewayd.messages.redacting import Redaction
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
-from gatewayd.recording import Heading, Outcome, Recorded
+from gatewayd.recording import Heading, NotARecording, Outcome, Recorded, heading_of
 from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.waiters import Waiters
@@ -48,6 +49,7 @@ _DELAY_S: Final = 0.1
 _LONGEST_ERROR: Final = 500
 _PIECE_BYTES: Final = 1 << 16
 # A disk that is full, or a folder that has gone: it is tried again after so many seconds.
+_LONGEST_HEADING: Final = 1 << 16
 _PAUSE_S: Final = 10.0
 # How long a stop waits for what has not been written.
 _STOP_S: Final = 2.0
@@ -254,10 +256,13 @@ class RecordFile:
         self._put(line)
 
     def open(self) -> None:
-        """Open the file, and begin it if it is new. Raises OSError."""
+        """Open the file, and begin it if it is new. Raises OSError, also for a file that is no recording."""
         # It holds documents: for its owner alone.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
+        if os.fstat(self._descriptor).st_size and not _is_recording(self._descriptor):
+            self._close()
+            raise OSError(errno.EEXIST, "it is another file, and no recording")
         self._size = _end_of_lines(self._descriptor)
         os.ftruncate(self._descriptor, self._size)
         if not self._size:
@@ -301,6 +306,15 @@ class RecordFile:
             response,
             error,
         )
+
+
+def _is_recording(descriptor: int) -> bool:
+    line, end, _ = os.pread(descriptor, _LONGEST_HEADING, 0).partition(b"\n")
+    try:
+        heading_of(line)
+    except NotARecording:
+        return False
+    return bool(end)
 
 
 def _end_of_lines(descriptor: int) -> int:

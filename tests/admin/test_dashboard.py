@@ -190,3 +190,21 @@ def test_the_picture_of_the_guide(browser: Browser, serving: Serving, tmp_path: 
 
     assert picture.startswith(b"\x89PNG")
     Path(os.environ.get("GATEWAYD_PICTURES", tmp_path), "dashboard.png").write_bytes(picture)
+
+
+@browsed
+@pytest.mark.slow
+def test_to_other_machines_it_shows_the_inside_to_administrators(browser: Browser) -> None:
+    settings = {"admin_port": 0, "admin_host": "0.0.0.0", "admin_keys": {"ada": [DIGEST]}}
+    gateway = Gateway({"gateway": settings}, protocols=("http",))
+    try:
+        (found,) = gateway.line(r"admin site on http://\S+:(\d+)")
+        browser.open(f"http://127.0.0.1:{found[1]}")
+        browser.until("document.querySelector('#asking')?.open")
+        assert browser.evaluate("document.querySelector('#phase').textContent") == "no answer"
+
+        browser.evaluate(f"document.querySelector('#key').value = {json.dumps(KEY)}")
+        browser.click("#asking-go")
+        browser.until("document.querySelector('#phase').textContent === 'ready'")
+    finally:
+        gateway.stop()

@@ -22,6 +22,7 @@ from gatewayd.admin.site import AdminSite, warning_for
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import ConfigError, Draining, PortTaken
 from gatewayd.health import Health, Part
+from gatewayd.protocols.told import counts
 from tests.protocols.harness import in_thread, until
 
 reactor: Any = _reactor
@@ -181,6 +182,18 @@ async def test_paths_and_methods() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_operators_are_told_is_not_counted_as_told_to_clients() -> None:
+    async with site_of() as setup:
+        before = counts()
+        assert (await setup.ask("/nowhere")).status == 404
+        assert (await setup.ask("/api/reload", {})).status == 401
+        assert (await setup.ask("/api/reload", {}, {"X-API-Key": "wrong"})).status == 401
+        assert (await setup.ask("/inside", headers={"Host": "evil.example"})).status == 421
+
+        assert counts() == before
+
+
+@pytest_twisted.ensureDeferred
 async def test_to_other_machines_a_site_without_keys_shows_health_alone() -> None:
     async with site_of(admin_host="0.0.0.0", admin_keys={}) as setup:
         setup.health = attrs.evolve(SERVING, parts=(Part("a", 0, 0),))
@@ -189,8 +202,17 @@ async def test_to_other_machines_a_site_without_keys_shows_health_alone() -> Non
             answer = await setup.ask(path)
             assert answer.status == 403
             assert "gateway.admin_keys" in answer.json["detail"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_to_other_machines_a_site_with_keys_shows_health_and_to_administrators_all() -> None:
     async with site_of(admin_host="0.0.0.0") as setup:
-        assert (await setup.ask("/inside")).status == 200
+        assert (await setup.ask("/readyz")).status == 200
+        for headers in ({}, {"X-API-Key": "wrong"}):
+            for path in ("/inside", "/api/actions", "/nowhere"):
+                assert (await setup.ask(path, headers=headers)).status == 401
+        assert (await setup.ask("/inside", headers=BEARER)).status == 200
+        assert (await setup.ask("/inside", headers={"X-API-Key": KEY})).status == 200
 
 
 def test_the_start_warns_of_such_a_site() -> None:

@@ -100,3 +100,12 @@ def test_the_last_failures_come_first() -> None:
 def test_nothing_that_answers_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_top("127.0.0.1:1", 1.0, once=True) == 1
     assert "127.0.0.1:1 does not answer as an admin site: " in capsys.readouterr().err
+
+
+def test_texts_of_clients_are_no_markup() -> None:
+    failed = {"at_s": 0.0, "request_id": "[/x][red]a", "outcome": "deadline", "reason": "[bold]"}
+
+    text = drawn(state(), state(failures=[failed]), 1.0)
+
+    assert "[/x][red]a" in text
+    assert "[bold]" in text

@@ -28,7 +28,7 @@ class Offload:
         answer, function, args = self.waiting.pop(0)
         try:
             result = function(*args)
-        except OSError:
+        except Exception:
             answer.errback(Failure())
         else:
             answer.callback(result)
@@ -145,6 +145,18 @@ def test_a_disk_that_is_full_is_told_of_once_a_minute(setup, monkeypatch):
 
     assert setup.file.dropped == 400
     assert len(events) == 2
+
+
+def test_an_entry_that_cannot_be_written_keeps_no_later_one_from_it(setup, caught_failures):
+    setup.add("\ud800")
+    setup.write()
+    assert [failure.type for failure in caught_failures] == [UnicodeEncodeError]
+    caught_failures.clear()
+
+    setup.add("a")
+    setup.write()
+    assert setup.lines == ["a"]
+    assert setup.file.dropped == 1
 
 
 def test_what_comes_while_too_much_waits_is_left_out_and_counted(setup, monkeypatch):

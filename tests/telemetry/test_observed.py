@@ -108,11 +108,12 @@ def test_a_bug_of_an_observer_costs_no_answer(clock, caught_failures, moment):
     def fail(exchange):
         raise KeyError("a bug")
 
-    engine, one = Engine(), Watching()
+    engine, one, other = Engine(), Watching(), Watching()
     setattr(one, moment, fail)
-    answer = Observed(engine, "http", [one], clock.seconds).dispatch(REQUEST)
+    answer = Observed(engine, "http", [one, other], clock.seconds).dispatch(REQUEST)
     engine.answer.callback(RESPONSE)
 
     assert answer.result is RESPONSE
+    assert [each[0] for each in other.told] == ["began", "ended"]
     assert [failure.type for failure in caught_failures] == [KeyError]
     caught_failures.clear()

@@ -182,6 +182,16 @@ def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None
     assert len(recording.read()) == 1
 
 
+@pytest.mark.parametrize("content", [b"a model", b"a model\n" * 100_000, b'{"at": 1}\n'])
+def test_a_file_that_is_no_recording_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    recording = Recording(tmp_path)
+    recording.path.write_bytes(content)
+
+    with pytest.raises(FileExistsError, match="no recording"):
+        recording.recorder.open()
+    assert recording.path.read_bytes() == content
+
+
 @pytest.mark.parametrize("half", [b'{"at":', b"x" * 100_000])
 def test_half_a_line_of_a_gateway_that_was_killed_is_taken_away(tmp_path: Path, half: bytes) -> None:
     recording = Recording(tmp_path)

@@ -402,7 +402,7 @@ function show(since, deployment) {
 const ON_ROWS = new Set(["drain"]);
 
 async function drawActions() {
-  const answer = await fetch("api/actions");
+  const answer = await fetch("api/actions", { headers: shown() });
   if (!answer.ok) return;
   actions = (await answer.json()).actions;
   byId("actions").replaceChildren(...actions.filter(one => !ON_ROWS.has(one.name)).map(one =>
@@ -438,7 +438,7 @@ async function run(action, values) {
   try {
     const response = await fetch(`api/${action.name}`, {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-API-Key": byId("key").value },
+      headers: { "Content-Type": "application/json", ...shown() },
       body: JSON.stringify(given),
     });
     const found = await response.json();
@@ -460,10 +460,27 @@ function trouble(text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+// From elsewhere, the site shows what is inside to administrators only.
+const shown = () => byId("key").value ? { "X-API-Key": byId("key").value } : {};
+
+function askWho() {
+  const dialog = byId("asking");
+  if (dialog.open) return;
+  byId("asking-title").textContent = "Who are you?";
+  byId("asking-doc").textContent = "This site shows a gateway to its administrators.";
+  byId("asking-answer").textContent = "";
+  byId("asking-arguments").replaceChildren();
+  byId("asking-go").onclick = null;
+  dialog.showModal();
+}
+
 async function look() {
+  if (byId("asking").open && !history.length) return;  // the key is being typed
   try {
-    const answer = await fetch("api/state", { cache: "no-store" });
+    const answer = await fetch("api/state", { cache: "no-store", headers: shown() });
     const found = await answer.json();
+    if (answer.status === 401) askWho();
+    else if (answer.ok && !actions.length) await drawActions();
     if (!answer.ok) throw new Error(told(found.detail));
     history.push({ at: Date.now(), state: found });
     while (history.length > WINDOW + 1) history.shift();
@@ -483,4 +500,4 @@ async function watch() {
   }
 }
 
-drawActions().catch(() => {}).finally(watch);
+watch();

@@ -34,7 +34,6 @@ from gatewayd.errors import (
 from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.http.answer import head
 from gatewayd.protocols.http.chunks import ChunkedBody
-from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.grammar import (
     check_field_line,
     check_host,
@@ -274,7 +273,7 @@ class GatewayChannel(HTTPChannel):
         if self.refused:
             return
         self.refused = True
-        response = encode_error(error)
+        response = self.site.encode_error(error)
         headers = b"".join(
             b"%s: %s\r\n" % header for header in (*self.site.secure_headers, *response.headers)
         )

@@ -17,6 +17,7 @@ from gatewayd.errors import (
     PathNotFound,
     Unauthenticated,
     UnsupportedCoding,
+    codes_for,
 )
 from gatewayd.messages import wire
 from gatewayd.messages.json_form import responses
@@ -40,13 +41,19 @@ class ErrorResponse:
 
 
 def encode_error(error: GatewayError) -> ErrorResponse:
+    """What a client is told: as ``response_to``, and counted (``protocols/told.py``)."""
+    told(error)
+    return response_to(error)
+
+
+def response_to(error: GatewayError) -> ErrorResponse:
     """
     The response to a request that failed with ``error``.
 
     Its body is ``{"detail": text}``, or the list of problems where the request itself is at fault. What the
     reference answers to an invalid GraphQL request is plain text (golden: graphql.json).
     """
-    status = told(error).http
+    status = codes_for(error).http
     if isinstance(error, BadRequest):
         return ErrorResponse(status, responses.encode_bad_request(error))
     if isinstance(error, InvalidQuery):

@@ -22,7 +22,7 @@ from gatewayd.errors import GatewayError, InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
-from gatewayd.protocols.http.errors import ErrorResponse, encode_error
+from gatewayd.protocols.http.errors import ErrorResponse
 from gatewayd.protocols.http.grammar import origin_form
 from gatewayd.protocols.http.identification import credentials_of, is_for_all
 
@@ -190,7 +190,7 @@ class GatewayRequest(Request):
         if self._identity is None:
             self._render()
         elif isinstance(self._identity, GatewayError):
-            self.respond_with(encode_error(self._identity))
+            self.respond_with(self.site.encode_error(self._identity))
         else:
             assert self.site.access is not None
             asking = self.site.access.ask(self._identity)
@@ -246,7 +246,7 @@ class GatewayRequest(Request):
             # A part of an answer must not look like the whole.
             self.channel.abort()
         else:
-            self.respond_with(encode_error(public))
+            self.respond_with(self.site.encode_error(public))
         return reason
 
     def respond(
@@ -269,7 +269,7 @@ class GatewayRequest(Request):
         if len(body) > PIECE_BYTES:
             buffers = self.channel.site.buffers
             if not buffers.take(len(body)):
-                self.respond_with(encode_error(Overloaded(buffers.full())))
+                self.respond_with(self.site.encode_error(Overloaded(buffers.full())))
                 return
             self._held_bytes += len(body)
         parts = [*head(status, content_type, len(body)), self.shown_id]

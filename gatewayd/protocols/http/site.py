@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import attrs
@@ -12,6 +12,7 @@ from twisted.web.server import Site
 
 from gatewayd.access.proxies import Proxies
 from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import GatewayError
 from gatewayd.health import PROBES
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Ground
@@ -20,6 +21,7 @@ from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.browsers import Browsers
 from gatewayd.protocols.http.channel import GatewayChannel
 from gatewayd.protocols.http.cors import Cors
+from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 from gatewayd.protocols.http.request import GatewayRequest
 
 
@@ -95,9 +97,11 @@ class GatewaySite(Site):
         hangups: HangUps,
         *,
         cors: Cors,
+        encode_error: Callable[[GatewayError], ErrorResponse] = encode_error,
     ) -> None:
         super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
+        self.encode_error = encode_error
         self.buffers = backend.buffers
         self.admission = backend.admission
         self.access = backend.access

@@ -43,8 +43,10 @@ class Health:
             watcher.tell()
 
     def stop_serving(self) -> None:
-        """None of them serves, whatever its name."""
+        """None of them serves, whatever its name. Those who watch are told, and their calls end."""
         self.set_serving(False, self._parts)
+        for watcher in tuple(self.watchers):
+            watcher.end()
 
     def status(self, service: str) -> Any:
         """None for a service that is not known."""
@@ -108,3 +110,8 @@ class Watcher:
         if status != self._told and not self._sending:
             self._told = status
             self._sending = not self._call.send(_Response(status=status).SerializeToString())
+
+    def end(self) -> None:
+        """The server stops, which would otherwise wait for this call as for any other."""
+        self.on_cancelled()
+        self._call.finish("UNAVAILABLE", "the server is stopping")

@@ -23,6 +23,7 @@ from gatewayd.inflating import looks_compressed
 from gatewayd.messages import wire
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto
+from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from tests.protocols.grpc.servers import SERVERS, grpc_port
 from tests.protocols.grpc.test_grpc import CALL, SINGLE, Port, Requests, ids, message, port, stream, unary
 from tests.protocols.harness import FakeDispatcher, answer_to, until
@@ -200,6 +201,27 @@ async def test_watchers_of_health_learn_of_the_end_while_requests_finish(port: P
     assert ids([await deferToThread(call.result)]) == ["r1"]
     watch.cancel()
     await stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_watcher_of_health_holds_no_stop(port: Port) -> None:
+    if not isinstance(port.server, OwnGrpcPort):
+        pytest.skip("grpcio's server lets them watch until the grace period is over")
+    watch = health_pb2_grpc.HealthStub(port.channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+    await deferToThread(next, watch)
+
+    def rest() -> grpc.RpcError:
+        try:
+            for each in watch:
+                assert each.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        except grpc.RpcError as error:
+            return error
+        raise AssertionError("the call ended well")
+
+    began = reactor.seconds()
+    await port.server.drain(60)
+    assert reactor.seconds() - began < 30
+    assert (await deferToThread(rest)).code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest_twisted.ensureDeferred
