@@ -394,10 +394,12 @@ class Handling:
         lines = [_safely(str, line) for line in user_traceback(error)]
         # A Flow in Python raises the traceback where the request was made, and shows what is logged here.
         log.error(
-            "%s failed on %r: %s",
+            "%s failed on %r: %s%s",
             self._spec.runtime_name,
             header.exec_endpoint,
-            lines[-1].strip() if os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
+            lines[-1].strip(),
+            "" if os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
+            extra={"request_id": header.request_id},
         )
         status = StatusProto(code=StatusProto.ERROR, description=_safely(repr, error))
         status.exception.name = name

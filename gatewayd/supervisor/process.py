@@ -33,6 +33,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
+from gatewayd.executor.priorities import entry_of
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.waiters import Waiters
 
@@ -56,12 +57,12 @@ _LINGER_S: Final = 0.5
 RESTART_BACKOFF: Final = Backoff(first_s=0.1, ceiling_s=15.0, low=0.8, high=1.2)
 _STABLE_S: Final = 10.0
 # The priorities of syslog(3), as Twisted's levels.
-_LEVELS: Final[Mapping[str, Any]] = {
-    **dict.fromkeys("012", LogLevel.critical),
-    "3": LogLevel.error,
-    "4": LogLevel.warn,
-    **dict.fromkeys("56", LogLevel.info),
-    "7": LogLevel.debug,
+_LEVELS: Final[Mapping[int, Any]] = {
+    **dict.fromkeys((0, 1, 2), LogLevel.critical),
+    3: LogLevel.error,
+    4: LogLevel.warn,
+    **dict.fromkeys((5, 6), LogLevel.info),
+    7: LogLevel.debug,
 }
 
 
@@ -118,9 +119,9 @@ class SupervisedProcess:
     it inherits besides to ours. ``on_up(address)`` and ``on_down()`` are called alternately, ``on_up`` first,
     ``on_failed(error)`` whenever the process fails to start or ends by itself, and ``on_report(event)`` for
     each of its reports but ``ready``. ``environment`` is the complete environment of the process. ``dice`` is
-    called once for each restart. ``kill_group`` is ``os.killpg``. What it prints goes to ``output``; a
-    priority before a line, as sd-daemon(3) has it (``<4>``), is the line's level. Each process waits for
-    ``before_start()``, but for a first one whose start says that it needn't.
+    called once for each restart. ``kill_group`` is ``os.killpg``. What it prints (executor/priorities.py)
+    goes to ``output`` with these ``fields``. Each process waits for ``before_start()``, but for a first one
+    whose start says that it needn't.
     """
 
     def __init__(
@@ -142,9 +143,11 @@ class SupervisedProcess:
         on_report: Callable[[Mapping[str, Any]], None] = lambda event: None,
         output: Logger = log,
         before_start: Callable[[], Deferred[None]] | None = None,
+        fields: Mapping[str, str] = {},
     ) -> None:
         self.name = name
         self.output = output
+        self.fields = fields
         self.state: ProcessState = "stopped"
         self.restarts = 0
         self.error: str | None = None  # why the last process ended or could not start; None while one serves
@@ -356,7 +359,13 @@ class ReplicaProcess(SupervisedProcess):
         output = Logger(namespace=f"executor.{spec.deployment}")
         self._spec = spec
         super().__init__(
-            reactor, spec.runtime_name, arguments, lambda: self._spec.to_line(), output=output, **keywords
+            reactor,
+            spec.runtime_name,
+            arguments,
+            lambda: self._spec.to_line(),
+            output=output,
+            fields={"deployment": spec.deployment},
+            **keywords,
         )
 
     @property
@@ -489,16 +498,25 @@ class _ProcessEvents(ProcessProtocol):
         if descriptor == REPORT:
             self._process.reported(json.loads(line))
             return
-        level, text = _prioritised(line.decode("utf-8", "replace").rstrip("\r"))
+        entry = entry_of(line.decode("utf-8", "replace").rstrip("\r"))
         if descriptor == STDERR:
-            self._last_lines.append(text)
+            self._last_lines.extend(entry.message.split("\n"))
+            self._last_lines.extend((entry.traceback or "").splitlines())
         if self._pieces >= _PIECES_PER_S:
             self._left_out += 1
             return
         if self._second is None:
             self._second = self._reactor.callLater(1.0, self._second_over)
         self._pieces += 1 + len(line) // _PIECE_BYTES
-        self._process.output.emit(level, "{replica}: {line}", replica=self._process.name, line=text)
+        fields: dict[str, Any] = dict(self._process.fields)
+        if entry.request_id:
+            fields["request_id"] = entry.request_id
+        if entry.traceback:
+            fields["log_traceback"] = entry.traceback  # of telemetry/logs/forms.py
+        level = LogLevel.info if entry.priority is None else _LEVELS[entry.priority]
+        self._process.output.emit(
+            level, "{replica}: {line}", replica=self._process.name, line=entry.message, **fields
+        )
 
     def _second_over(self) -> None:
         self._second = None
@@ -509,13 +527,6 @@ class _ProcessEvents(ProcessProtocol):
                 replica=self._process.name,
                 count=left_out,
             )
-
-
-def _prioritised(line: str) -> tuple[Any, str]:
-    """The level of a line, and the line without the priority that says it."""
-    if len(line) > 2 and line[0] == "<" and line[2] == ">" and line[1] in _LEVELS:
-        return _LEVELS[line[1]], line[3:]
-    return LogLevel.info, line
 
 
 def _cause(reason: Failure) -> str:

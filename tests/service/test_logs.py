@@ -50,8 +50,9 @@ def talking(folder: Path, **more: Any) -> dict[str, Any]:
     return {"name": "talks", "uses": "Talks", "py_modules": [str(folder / "talks.py")], **more}
 
 
-def ask(port: int, endpoint: str = "/talk") -> None:
-    body = json.dumps({"data": [{"id": "d0"}], "execEndpoint": endpoint}).encode()
+def ask(port: int, endpoint: str = "/talk", request_id: str = "r0") -> None:
+    asked = {"data": [{"id": "d0"}], "execEndpoint": endpoint, "header": {"requestId": request_id}}
+    body = json.dumps(asked).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/post", body, {"content-type": "application/json"}
     )
@@ -94,15 +95,35 @@ def test_lines_are_json_with_the_levels_of_the_gateway_and_its_executors(tmp_pat
     lines = json_lines(gateway.output)
     assert {"time", "level", "namespace", "message"} <= set.intersection(*(set(line) for line in lines))
     assert {line["replica"] for line in lines if line["namespace"] == "executor.talks"} == {"talks/rep-0"}
-    written = of_executor(lines)
-    assert written[:4] == [
+    assert of_executor(lines) == [
         ("info", "printed"),
         ("info", "INFO Talks: informed"),
         ("warn", "WARNING Talks: warned"),
         ("error", "ERROR numbers: divided"),
     ]
-    assert written[4] == ("error", "Traceback (most recent call last):")
-    assert {level for level, _ in written[4:]} == {"error"}
+    (divided,) = [line for line in lines if "traceback" in line]
+    assert divided["deployment"] == "talks"
+    assert divided["traceback"].startswith("Traceback (most recent call last):\n")
+    assert divided["traceback"].endswith("\nZeroDivisionError: division by zero")
+
+
+def test_what_a_method_raises_is_one_object_with_its_request(tmp_path: Path) -> None:
+    executor = talking(tmp_path)
+    source = (tmp_path / "talks.py").read_text()
+    raises = '\n    @requests(on="/raise")\n    def fail(self, **kwargs):\n        raise ValueError("boom")\n'
+    (tmp_path / "talks.py").write_text(source + raises)
+    gateway = Gateway({"gateway": {"log_format": "json"}, "executors": [executor]}, protocols=["http"])
+    try:
+        gateway.line('"ready"')
+        ask(gateway.ports["http"], "/raise", "r1")
+        gateway.line("ValueError")
+    finally:
+        assert gateway.stop() == 0
+
+    (found,) = [line for line in json_lines(gateway.output) if "ValueError" in str(line)]
+    assert (found["replica"], found["deployment"], found["request_id"]) == ("talks/rep-0", "talks", "r1")
+    assert found["message"].endswith("talks/rep-0 failed on '/raise': ValueError: boom")
+    assert found["traceback"].endswith('raise ValueError("boom")\nValueError: boom')
 
 
 def test_an_executor_has_a_level_of_its_own_and_what_is_printed_is_always_logged(tmp_path: Path) -> None:
