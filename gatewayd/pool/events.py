@@ -53,10 +53,11 @@ class Decisions:
         if now - last >= _QUIET_S:
             self._logged[decision] = now, count
             log.info(
-                "{deployment}: {decision} {times} time(s); the last: {why}",
+                "{deployment}: {decision} {times} time(s){separator}{why}",
                 deployment=self.deployment,
                 decision=decision,
                 times=count - before,
+                separator="; the last: " if why else "",
                 why=why,
             )
 
