@@ -75,7 +75,8 @@ class Changes:
     name, because their code has changed. ``settings`` names the gateway's keys that changed, ``graph`` says
     whether there is a new graph, ``front`` whether all ports are to be opened anew. ``sources`` has for each
     listener the index of the old one whose sockets it takes, None for one that has to be bound.
-    ``refusals`` keep all of it from being done.
+    ``outdated`` names executors whose code has changed though their processes stay, since a new one could not
+    listen beside the old. ``refusals`` keep all of it from being done.
     """
 
     starts: tuple[Start, ...] = ()
@@ -90,6 +91,7 @@ class Changes:
     graph: bool = False
     front: bool = False
     sources: tuple[int | None, ...] = ()
+    outdated: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
 
     @property
@@ -131,9 +133,16 @@ def changes_between(
     settings = _different(old.gateway, new.gateway)
     graph = bool(started or ends or settings & (_OF_GRAPH | _OF_BOTH)) or old.deployments != new.deployments
     edited = kept.intersection(edited)
+    stuck = frozenset(each for each in edited if fixed_place(old, each) is not None)
+    if graph or settings or edited != stuck:
+        # Code that waits for a restart keeps nothing else from being taken up. By itself it is refused.
+        edited -= stuck
+    else:
+        stuck = frozenset()
+    outdated = tuple(sorted({each.deployment for each in stuck}))
     if graph and edited:
         # With a new graph their processes are made anew beside the old: all changes take effect at once.
-        return _with_code(old, new, running, incarnation, edited)
+        return attrs.evolve(_with_code(old, new, running, incarnation, edited), outdated=outdated)
     return _described(
         old,
         new,
@@ -146,6 +155,7 @@ def changes_between(
                 for name in sorted({each.deployment for each in edited})
             },
             graph=graph,
+            outdated=outdated,
         ),
         settings,
     )

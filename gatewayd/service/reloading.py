@@ -84,8 +84,9 @@ class Reloaded:
     """
     What a reload has done: names of executors, and the gateway's keys that changed.
 
-    ``edited`` are executors whose processes were replaced one by one because of their code. ``warnings`` are
-    those of the Flow. ``str()`` is one line for people.
+    ``edited`` are executors whose processes were replaced one by one because of their code, ``outdated``
+    those that run on with their old code until a restart. ``warnings`` are those of the Flow. ``str()`` is
+    one line for people.
     """
 
     generation: int
@@ -94,6 +95,7 @@ class Reloaded:
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     edited: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class Reloaded:
                 ("changed", self.changed),
                 ("removed", self.removed),
                 ("new code of", self.edited),
+                ("the old code, until a restart, of", self.outdated),
                 ("settings:", self.settings),
                 ("not touched:", self.kept),
             )
@@ -310,6 +313,7 @@ class Reloading:
             changed=changes.changed,
             removed=changes.removed,
             edited=tuple(changes.rolled),
+            outdated=changes.outdated,
             kept=changes.kept,
             settings=changes.settings,
             warnings=new.warnings,

@@ -269,6 +269,26 @@ def test_a_new_process_cannot_listen_where_the_old_one_does(place: dict[str, Any
     assert edited == changed
 
 
+@pytest.mark.parametrize("place", [{"ports": (7001,)}, {"monitoring": True, "monitoring_ports": (9090,)}])
+def test_code_that_waits_for_a_restart_keeps_nothing_else_from_being_taken_up(place: dict[str, Any]) -> None:
+    a = attrs.evolve(A, **place)
+
+    added = changes(flow(a), flow(a, B), edited=("a",))
+    setting = changes(flow(a), flow(a, cors=("*",)), edited=("a",))
+    edited = changes(flow(a, B), flow(a, B), edited=("a", "b"))
+    beside = changes(flow(a, B), flow(a, B, DeploymentConfig("c")), edited=("a", "b"))
+
+    for found in (added, setting, edited, beside):
+        assert (found.refusals, found.outdated) == ((), ("a",))
+        assert ReplicaId("a", 0, 0) in found.replicas
+        assert "a" in found.kept
+    assert set(edited.rolled) == {"b"}
+    assert started(beside) == {
+        *(attrs.evolve(each, incarnation=7) for each in replicas_of(B)),
+        ReplicaId("c", 0, 0, 7),
+    }
+
+
 def test_a_new_process_may_listen_elsewhere() -> None:
     old, new = attrs.evolve(A, ports=(7001,)), attrs.evolve(A, ports=(7002,))
 

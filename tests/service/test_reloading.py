@@ -403,3 +403,6 @@ def test_the_summary_names_what_was_done() -> None:
     reloaded = Reloaded(1, 1.25, added=("x", "y"), edited=("z",), kept=("k",), settings=("cors",))
 
     assert str(reloaded) == "added x, y; new code of z; settings: cors; not touched: k (1.2 s)"
+    assert str(attrs.evolve(reloaded, edited=(), outdated=("k",))) == (
+        "added x, y; the old code, until a restart, of k; settings: cors; not touched: k (1.2 s)"
+    )
