@@ -72,9 +72,10 @@ class Changes:
     ``starts`` are started before anything else changes; ``replicas`` are those that the new graph calls, and
     ``ends`` those that only the old one does. ``added``, ``changed``, ``removed`` and ``kept`` are names of
     executors; ``kept`` ones have all their processes. ``rolled`` are replicas to be replaced one by one, by
-    name, because their code has changed. ``settings`` names the gateway's keys that changed, ``graph`` says
-    whether there is a new graph, ``front`` whether all ports are to be opened anew. ``sources`` has for each
-    listener the index of the old one whose sockets it takes, None for one that has to be bound.
+    name, because their code has changed. ``settings`` names the gateway's keys and ports that changed,
+    ``graph`` says whether there is a new graph, ``front`` whether all ports are to be opened anew.
+    ``sources`` has for each listener the index of the old one whose sockets it takes, None for one that has
+    to be bound.
     ``outdated`` names executors whose code has changed though their processes stay, since a new one could not
     listen beside the old. ``refusals`` keep all of it from being done.
     """
@@ -213,7 +214,10 @@ def _described(old: FlowConfig, new: FlowConfig, changes: Changes, settings: fro
         removed=tuple(name for name in before if name not in after),
         changed=changed,
         kept=tuple(name for name in both if name not in changed and name not in changes.rolled),
-        settings=tuple(sorted(_KEYS.get(name, name) for name in settings)),
+        settings=(
+            *sorted(_KEYS.get(name, name) for name in settings - {"listeners"}),
+            *(_ports(old.gateway.listeners, new.gateway.listeners) if "listeners" in settings else ()),
+        ),
         front=bool(of_front),
         sources=sources,
         refusals=tuple(_refusals(old, new, changes, settings, front=bool(of_front), sources=sources)),
@@ -237,6 +241,24 @@ def sources_of(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[in
                     found[index] = match
                     del free[match]
     return tuple(found)
+
+
+def _ports(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[str, ...]:
+    """What becomes of each port that is another one, for people."""
+    sources = sources_of(old, new)
+    found = []
+    for listener, source in zip(new, sources, strict=True):
+        if source is None:
+            found.append(f"{_port(listener)} added")
+        elif old[source] != listener:
+            found.append(f"{_port(old[source])} is now {'+'.join(listener.protocols)}")
+    found += [f"{_port(each)} removed" for index, each in enumerate(old) if index not in sources]
+    return tuple(found) or ("ports in another order",)
+
+
+def _port(listener: Listener) -> str:
+    number = f"port {listener.port}" if listener.port else "a free port"
+    return f"{number} ({'+'.join(listener.protocols)})"
 
 
 def _same(one: Listener, other: Listener) -> bool:

@@ -82,7 +82,7 @@ class Changeable(Protocol):
 @attrs.frozen
 class Reloaded:
     """
-    What a reload has done: names of executors, and the gateway's keys that changed.
+    What a reload has done: names of executors, and the gateway's keys and ports that changed.
 
     ``edited`` are executors whose processes were replaced one by one because of their code, ``outdated``
     those that run on with their old code until a restart. ``warnings`` are those of the Flow. ``str()`` is

@@ -213,7 +213,29 @@ def test_settings_make_a_new_graph_or_a_new_front_only_if_they_have_to(
 def test_settings_are_called_what_flow_files_call_them() -> None:
     new = flow(A, listeners=(HTTP,), timeout_send_s=1.0, cors=("*",), custom=GatewayClass("Front"))
 
-    assert changes(flow(A), new).settings == ("cors", "protocol and port", "timeout_send", "uses")
+    assert changes(flow(A), new).settings == (
+        "cors",
+        "timeout_send",
+        "uses",
+        "port 8080 (http) added",
+        "a free port (grpc) removed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ((HTTP,), (HTTP, Listener(("http",), 18003)), ("port 18003 (http) added",)),
+        ((HTTP, GRPC), (HTTP,), ("port 12345 (grpc) removed",)),
+        ((HTTP,), (Listener(("http",)),), ("a free port (http) added", "port 8080 (http) removed")),
+        ((HTTP,), (Listener(("http", "websocket"), 8080),), ("port 8080 (http) is now http+websocket",)),
+        ((HTTP, GRPC), (GRPC, HTTP), ("ports in another order",)),
+    ],
+)
+def test_ports_are_named(
+    old: tuple[Listener, ...], new: tuple[Listener, ...], words: tuple[str, ...]
+) -> None:
+    assert changes(flow(A, listeners=old), flow(A, listeners=new)).settings == words
 
 
 def test_other_certificates_need_no_new_front_but_tls_itself_does() -> None:
