@@ -235,7 +235,7 @@ class Workers:
         return last_of(worker.failures for worker in self._everyone())
 
     def read(self) -> Deferred[Reading]:
-        """The figures of all workers now. One that doesn't answer soon is left out, and counted as that."""
+        """The figures of all workers now. One that doesn't answer soon has the counts that it told last."""
         waiting = self._readers.wait()
         if self._round is None:
             self._rounds += 1
@@ -249,6 +249,8 @@ class Workers:
 
     def measured(self, worker: _Worker, number: int, reading: Reading) -> None:
         """The figures of one worker."""
+        if not worker.listens():  # it has ended, and what it had counted is among the past already
+            return
         worker.last_reading = reading
         if self._round is not None and number == self._round.number and worker in self._round.missing:
             self._round.missing.remove(worker)
@@ -265,8 +267,10 @@ class Workers:
         whole = Reading()
         whole.unite(self._past)
         for worker in found.asked:
-            if worker not in found.missing and worker.last_reading is not None:
-                whole.unite(worker.last_reading)
+            if worker.last_reading is not None:
+                # Without its counts the sum would fall, and then rise by all of them.
+                silent = worker in found.missing
+                whole.unite(worker.last_reading.counted() if silent else worker.last_reading)
         whole.set(table.SILENT, len(found.missing), "worker")
         for worker in self._workers:
             whole.set(table.WORKER_SERVES, worker.serves(), worker.name)

@@ -11,7 +11,9 @@ from typing import Any
 import attrs
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.config import FlowConfig
@@ -565,6 +567,42 @@ def test_one_that_does_not_answer_is_not_waited_for_long(setup: Setup) -> None:
     assert len(found) == 1
     measured(setup.processes[1], 2, 4)
     assert found[1].total(table.REQUESTS) == 7
+
+
+def test_one_that_does_not_answer_keeps_the_counts_that_it_told_last(setup: Setup) -> None:
+    setup.serving()
+    found: list[Reading] = []
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[0], 1, 3)
+    measured(setup.processes[1], 1, 4)
+    setup.workers.read().addCallback(found.append)
+    measured(setup.processes[0], 2, 5)
+    setup.reactor.advance(2.0)
+
+    assert [each.total(table.REQUESTS) for each in found] == [7, 9]
+    assert found[1].number(table.SILENT, "worker") == 1
+    assert found[1].number(table.CONNECTIONS, "http", "80") == 1  # what it has now is unknown
+
+
+def test_an_answer_that_arrives_after_the_end_is_not_counted_again(setup: Setup) -> None:
+    setup.serving()
+    setup.workers.read()
+    measured(setup.processes[0], 1, 3)
+    process = setup.processes[1]
+    measured(process, 1, 4)
+    process.exited = True
+    process.protocol.processExited(Failure(ProcessTerminated(1)))
+    measured(process, 1, 4)
+    process.protocol.processEnded(Failure(ProcessTerminated(1)))
+    found = outcome(setup.workers.read())
+    measured(setup.processes[0], 2, 3)
+    setup.reactor.advance(1.0)
+    setup.listen(setup.processes[2])
+    setup.processes[2].exit(1)
+    later = outcome(setup.workers.read())
+    measured(setup.processes[0], 3, 3)
+
+    assert [each.total(table.REQUESTS) for each in (*found, *later)] == [7, 7]
 
 
 def test_nobody_waits_for_one_that_ends_and_its_counts_stay(setup: Setup) -> None:
