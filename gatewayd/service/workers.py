@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
 from gatewayd import __version__
@@ -468,7 +468,7 @@ class Workers:
         new.process.start()
         try:
             await serving
-        except NotReplaced:
+        except (NotReplaced, CancelledError):
             await new.process.stop(0.0)
             raise
         finally:

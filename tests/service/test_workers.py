@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
@@ -358,6 +358,18 @@ def test_stop_ends_a_replacement_too(setup: Setup) -> None:
         each.exit(0)
     assert replaced[0].check(NotReplaced)
     assert stopped == [None]
+
+
+def test_a_replacement_that_is_cancelled_leaves_no_third_process(setup: Setup) -> None:
+    setup.serving()
+    replacing = Deferred.fromCoroutine(setup.workers.replace_all())
+    replacing.cancel()
+    assert [each.signals for each in setup.processes] == [[], [], ["TERM"]]
+    setup.processes[2].exit(0)
+    assert outcome(replacing)[0].check(CancelledError)
+    assert setup.names() == ["worker-1", "worker-2"]
+    setup.reactor.advance(60.0)
+    assert len(setup.processes) == 3
 
 
 def test_what_a_worker_logs_has_its_name_level_and_namespace(setup: Setup) -> None:
