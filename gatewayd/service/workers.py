@@ -487,7 +487,10 @@ class Workers:
         """Another service accepts from the same sockets: have clients leave, and serve on until ``stop``."""
         self._stopping = True
         self._close_sockets()
-        self._tell(messages.Retire())
+        for worker in self._everyone():
+            # One that ends from now on is not started again: its sockets are no longer ours to hand on.
+            if not worker.retire():
+                worker.process.stop(0.0)
 
     def reopen_logs(self) -> None:
         """Have the workers open the files anew that they write by themselves."""
@@ -743,6 +746,7 @@ class _Worker:
     def failed(self, error: str) -> None:
         """Its process has ended by itself, and is started again after a while."""
         if self._is_retired:
+            self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
             self.process.stop(0.0)
         elif not self._has_listened:
             self._cannot_serve(f"{self.name} cannot start: {error}")

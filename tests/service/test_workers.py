@@ -372,6 +372,27 @@ def test_a_replacement_that_is_cancelled_leaves_no_third_process(setup: Setup) -
     assert len(setup.processes) == 3
 
 
+def test_after_its_sockets_were_closed_no_worker_is_started_again(setup: Setup) -> None:
+    setup.serving()
+    setup.processes[0].exit(1)  # it waits to be started again
+    setup.workers.retire()
+    assert told(setup.processes[1])[-1] == messages.Retire()
+    setup.processes[1].exit(1)
+    setup.reactor.advance(60.0)
+    assert len(setup.processes) == 2
+    stopped = outcome(Deferred.fromCoroutine(setup.workers.stop()))
+    setup.executors.ended.callback(None)
+    assert stopped == [None]
+
+
+def test_one_that_was_to_replace_another_then_is_waited_for_no_longer(setup: Setup) -> None:
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    setup.workers.retire()
+    setup.processes[2].exit(1)
+    assert replaced[0].check(NotReplaced)
+
+
 def test_what_a_worker_logs_has_its_name_level_and_namespace(setup: Setup) -> None:
     setup.workers.start()
     with capturedLogs() as logs:
