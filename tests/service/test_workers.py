@@ -199,7 +199,7 @@ def test_a_worker_that_dies_is_started_again_and_the_others_stay(setup: Setup) -
     setup.serving()
     with capturedLogs() as logs:
         setup.processes[0].exit(signal=9)
-    assert any("killed by SIGKILL" in str(event.get("cause")) for event in logs)
+    assert any("killed by SIGKILL" in str(event.get("why")) for event in logs)
     assert told(setup.processes[1])[-1] == messages.WholeService(2, 1)
     setup.reactor.advance(1.0)
     assert len(setup.processes) == 3
