@@ -66,8 +66,8 @@ class Changeable(Protocol):
         """
         ...
 
-    def admit(self, replica: ReplicaId) -> None:
-        """Call ``replica``, too, when it is up."""
+    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
+        """Call ``replica``, too, when it is up, wherever ``old`` is called."""
         ...
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
@@ -347,7 +347,7 @@ class Reloading:
         deployment = next(each for each in started_of(flow.deployments) if each.name == name)
         for count, old in enumerate(replicas):
             new = attrs.evolve(old, incarnation=self._generation)
-            self._server.admit(new)
+            self._server.admit(new, old)
             try:
                 await self._start([Start(deployment, (new,))], flow)
                 clock: Any = self._clock

@@ -260,9 +260,11 @@ class Serving:
         if self.front is not None:
             self.front.renew(credentials)
 
-    def admit(self, replica: ReplicaId) -> None:
-        """Call ``replica``, too, when it is up."""
-        self.graph.admit(replica)
+    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
+        """Call ``replica``, too, when it is up: wherever ``old`` is called, by earlier graphs as well."""
+        for graph in (self.graph, *self._leaving.graphs):
+            if graph.calls(old):
+                graph.admit(replica)
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
         """Fires when ``replica``, which is up, is connected and has told what it binds."""

@@ -47,7 +47,7 @@ class FakeServer:
         self.flow = flow
         return self.gone
 
-    def admit(self, replica: ReplicaId) -> None:
+    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
         self.told.append(("admit", replica))
 
     def known(self, replica: ReplicaId) -> Deferred[None]:

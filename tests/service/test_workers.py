@@ -470,7 +470,7 @@ def test_a_change_replaces_each_worker_by_one_that_serves_the_new_flow(setup: Se
     setup.workers.replica_up(OLD, "unix:/a.0")
     setup.serving()
     setup.workers.replica_up(NEW, "unix:/a.1")
-    setup.workers.admit(OLD)
+    setup.workers.admit(OLD, NEW)
     done = changing(setup, with_listener(setup.workers.flow), NEW)
 
     start = start_of(setup.processes[2])
