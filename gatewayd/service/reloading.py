@@ -157,6 +157,7 @@ class Reloading:
         self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
         self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
         self._is_asked = False
+        self._is_told = False  # that a reload runs, and not yet what came of it
         self._replacing: deque[tuple[_Which, Deferred[str]]] = deque()  # those that wait
         self._stopping = False
 
@@ -218,9 +219,16 @@ class Reloading:
         self._working = None
         if isinstance(result, Failure) and not result.check(CancelledError, Draining):
             log.failure("a reload failed", failure=result)
-            self._now.fail(NotReloaded(f"a bug: {result.value!r}; the log has its traceback"))
+            text = f"a bug: {result.value!r}; the log has its traceback"
+            if self._is_told:
+                self._tell({"event": "not_reloaded", "error": text})
+            self._now.fail(NotReloaded(text))
         self._now.fail(Draining())
         self._go_on()
+
+    def _tell(self, event: Mapping[str, object]) -> None:
+        self._is_told = event["event"] == "reloading"
+        self._on_event(event)
 
     def _one_replica(self, name: str, shard: int | None, number: int | None) -> ReplicaId:
         """Raises NotReloaded if there is none, or if there are several."""
@@ -267,20 +275,20 @@ class Reloading:
         began_s = self._clock.seconds()
         self._generation += 1
         log.info("reloading the Flow")
-        self._on_event({"event": "reloading"})
+        self._tell({"event": "reloading"})
         try:
             done = attrs.evolve(await self._reloaded(), took_s=self._clock.seconds() - began_s)
         except (ConfigError, NotStarted) as error:
             text = str(error)
             log.error("not reloaded, and what served before serves on: {error}", error=text)
-            self._on_event({"event": "not_reloaded", "error": text})
+            self._tell({"event": "not_reloaded", "error": text})
             self._now.fail(NotReloaded(text))
             return
         for warning in done.warnings:
             log.warn("{warning}", warning=warning)
         log.info("reloaded: {what}", what=str(done))
         self._on_reloaded()
-        self._on_event({"event": "reloaded", "generation": done.generation, "summary": str(done)})
+        self._tell({"event": "reloaded", "generation": done.generation, "summary": str(done)})
         self._now.fire(done)
 
     async def _reloaded(self) -> Reloaded:

@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig
@@ -30,7 +31,7 @@ class FakeServer:
     def __init__(self, flow: FlowConfig) -> None:
         self.flow = flow
         self.told: list[Any] = []
-        self.refusal: ConfigError | None = None
+        self.refusal: Exception | None = None
         self.gone: Deferred[None] = Deferred()
         self.reserved = Reserved({})
         self.finished: dict[ReplicaId, Deferred[None]] = {}
@@ -209,6 +210,38 @@ def test_a_port_or_a_certificate_that_cannot_be_had_ends_what_was_started() -> N
     again = setup.reload(A, B)
     setup.processes[2].serve()
     assert again[0].added == ("b",)
+
+
+def test_whatever_breaks_a_reload_off_its_end_is_told_and_the_next_one_runs(
+    caught_failures: list[Failure],
+) -> None:
+    setup = Setup(A)
+    setup.server.refusal = OSError("no memory")
+    done = setup.reload(A, B)
+    setup.processes[1].serve()
+
+    text = "a bug: OSError('no memory'); the log has its traceback"
+    assert text_of(done) == text
+    assert setup.events == [{"event": "reloading"}, {"event": "not_reloaded", "error": text}]
+    assert [failure.type for failure in caught_failures] == [OSError]
+    caught_failures.clear()
+    setup.server.refusal = None
+    again = setup.reload(A, B)
+    setup.processes[2].serve()
+    assert again[0].added == ("b",)
+
+
+def test_a_replacement_that_breaks_off_is_no_reload_that_systemd_waits_for(
+    caught_failures: list[Failure],
+) -> None:
+    setup = Setup(A)
+    setup.server.known = lambda replica: fail(OSError("no memory"))  # type: ignore[method-assign]
+    outcome(setup.reloading.replace("a", 0, 0))
+    setup.processes[1].serve()
+
+    assert setup.events == []
+    assert [failure.type for failure in caught_failures] == [OSError]
+    caught_failures.clear()
 
 
 def test_what_a_process_cannot_change_is_refused() -> None:
