@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 from google.protobuf.message import DecodeError
@@ -38,9 +38,8 @@ from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.client.transports.base import Transport
 from gatewayd.messages import wire
 from gatewayd.messages.wire import Malformed
-from gatewayd.recording import Heading, NotARecording, Recorded, heading_of, recorded_of
+from gatewayd.recording import Heading, Kind, NotARecording, Recorded, heading_of, recorded_of
 
-Kind = Literal["answered", "raised", "failed"]
 Pairs = tuple[tuple[str, str], ...]
 
 # With a rate, or the times of the recording: what is under way, and kept until its answer has been compared.
@@ -169,9 +168,9 @@ def replay(
 def compared(outcome: Outcome, ignored: Ignored, tolerance: float) -> list[Difference]:
     """How the answer is another than the recorded one."""
     recorded = outcome.recorded
-    before = recorded.error or recorded.outcome if recorded.outcome == "failed" else recorded.outcome
+    before = recorded.error or recorded.outcome
     now = outcome.error if outcome.kind == "failed" else outcome.kind
-    if recorded.outcome != outcome.kind:
+    if recorded.kind != outcome.kind:
         return [Difference("outcome", before, now)]
     if recorded.response is None or outcome.message is None:
         return []  # both failed; whoever says why may say it in other words
@@ -260,7 +259,7 @@ def _replayed(
 
     try:
         for recorded in requests:
-            if recorded.outcome == "cancelled":
+            if recorded.kind == "cancelled":
                 report.skipped += 1
                 continue
             first = first or recorded
@@ -309,7 +308,7 @@ class _UnderWay:
             except Exception as failure:
                 error = failure
             else:
-                kind: Kind = "raised" if response.failed else "answered"
+                kind: Kind = "executor_error" if response.failed else "ok"
                 return Outcome(self.recorded, kind, took_s, response.message())
         return Outcome(self.recorded, "failed", took_s, error=f"{type(error).__name__}: {error}")
 

@@ -15,15 +15,14 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import orjson
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from gatewayd.errors import codes_for
 from gatewayd.messages.counting import Uncountable, count_up_to
 from gatewayd.messages.journey import spent
 from gatewayd.messages.request import Request
 from gatewayd.telemetry.logs.forms import FIELDS
 from gatewayd.telemetry.logs.levels import ACCESS
+from gatewayd.telemetry.metrics.outcomes import OK, ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.values import value
 
@@ -33,10 +32,6 @@ log = Logger(namespace=ACCESS)
 MOST_COUNTED: Final = 1000
 # What clients choose is cut.
 _LONGEST: Final = 200
-
-OK: Final = "ok"
-RAISED: Final = "failed"
-CANCELLED: Final = "cancelled"
 
 
 @value
@@ -98,18 +93,15 @@ class AccessLog:
             exchange.follow()
 
     def ended(self, exchange: Exchange) -> None:
-        outcome = outcome_of(exchange)
+        outcome = ended_as(exchange.response, exchange.error)
         drawn = exchange in self._drawn
         if drawn:
             self._drawn.discard(exchange)
         elif outcome is OK:
             return
-        request, response = exchange.request, exchange.response
+        request = exchange.request
         documents, more = _counted(request)
         where = spent(request.journey, exchange.began_s, exchange.ended_s) if drawn else None
-        bytes_out = None
-        if response is not None:
-            bytes_out = len(response.documents) + len(response.parameters or b"")
         self._entries.add(
             Entry(
                 self._wall_clock(),
@@ -120,8 +112,8 @@ class AccessLog:
                 request.endpoint[:_LONGEST],
                 documents,
                 more,
-                len(request.documents) + len(request.parameters),
-                bytes_out,
+                exchange.bytes_in,
+                exchange.bytes_out,
                 outcome,
                 exchange.ended_s - exchange.began_s,
                 None if where is None else where.queue_s,
@@ -129,21 +121,6 @@ class AccessLog:
                 None if where is None else where.gateway_s,
             )
         )
-
-
-def outcome_of(exchange: Exchange) -> str:
-    """
-    How a request ended: OK; RAISED, by an executor's method; CANCELLED, by its client; or an error's code.
-
-    The codes are gRPC's, in lower case, for every protocol.
-    """
-    error = exchange.error
-    if error is None:
-        response = exchange.response
-        return RAISED if response is not None and response.status else OK
-    if isinstance(error, CancelledError):
-        return CANCELLED
-    return codes_for(error).grpc.lower()
 
 
 def _counted(request: Request) -> tuple[int | None, bool]:

@@ -39,6 +39,17 @@ class Exchange:
         self.response: Response | None = None
         self.error: BaseException | None = None
 
+    @property
+    def bytes_in(self) -> int:
+        """Documents and parameters of the request, as protobuf."""
+        return len(self.request.documents) + len(self.request.parameters)
+
+    @property
+    def bytes_out(self) -> int | None:
+        """Those of the response, None without one."""
+        response = self.response
+        return None if response is None else len(response.documents) + len(response.parameters or b"")
+
     def follow(self) -> Journey:
         """
         What the engine writes down of the request: for an observer that reads it when the request has ended.

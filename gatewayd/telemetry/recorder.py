@@ -30,8 +30,9 @@ from gatewayd.messages.redacting import Redaction
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
-from gatewayd.recording import Heading, NotARecording, Outcome, Recorded, heading_of
+from gatewayd.recording import Heading, NotARecording, Recorded, heading_of
 from gatewayd.redaction import without_passwords
+from gatewayd.telemetry.metrics.outcomes import ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.waiters import Waiters
 
@@ -64,7 +65,7 @@ class _Entry:
     protocol: str
     request: Request
     response: Response | None
-    outcome: Outcome
+    outcome: str
     error: str | None
     size: int
 
@@ -329,10 +330,9 @@ def _end_of_lines(descriptor: int) -> int:
     return 0
 
 
-def _outcome(exchange: Exchange) -> tuple[Outcome, str | None]:
+def _outcome(exchange: Exchange) -> tuple[str, str | None]:
     error = exchange.error
-    if error is None:
-        return ("raised" if exchange.response is not None and exchange.response.status else "answered"), None
-    if isinstance(error, CancelledError):
-        return "cancelled", None
-    return "failed", without_passwords(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
+    outcome = ended_as(exchange.response, error)
+    if error is None or isinstance(error, CancelledError):
+        return outcome, None
+    return outcome, without_passwords(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])

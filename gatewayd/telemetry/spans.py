@@ -18,11 +18,19 @@ from typing import Final, Literal
 
 from gatewayd.messages.journey import Stage, Trace, Visit
 from gatewayd.redaction import without_passwords
+from gatewayd.telemetry.metrics.outcomes import (
+    CANCELLED,
+    EXECUTOR_ERROR,
+    OK,
+    outcome_of_class,
+    outcome_of_code,
+)
 from gatewayd.values import value
 
 Kind = Literal["internal", "server", "client"]
 Attributes = Mapping[str, str | int | bool]
 
+_WORDS: Final[Mapping[str, str]] = {"answered": OK, "raised": EXECUTOR_ERROR}
 # Clients choose the names of endpoints.
 _LONGEST_NAME: Final = 200
 
@@ -50,8 +58,8 @@ class Span:
 @value
 class Outcome:
     """
-    How a request ended: ``name`` is "answered", "raised" (by an executor), "failed", or "cancelled" (by its
-    client). ``kind`` is the class of the error, and ``error`` its text, if it is one.
+    How a request ended: ``name`` is one of the words for it (metrics/outcomes.py). ``kind`` is the class of
+    the error, and ``error`` its text, if it is one.
     """
 
     name: str
@@ -97,7 +105,7 @@ def visit_spans(visit: Visit, trace: Trace, to_epoch_s: float) -> Iterator[Span]
         ended_s + to_epoch_s,
         {
             "gatewayd.deployment": visit.deployment,
-            "gatewayd.outcome": visit.outcome,
+            "gatewayd.outcome": _of_visit(visit),
             **({"gatewayd.floating": True} if visit.floating else {}),
             **_error_type(visit.reason),
         },
@@ -129,9 +137,21 @@ def _of_attempt(stage: Stage, visit: Visit, number: int) -> Attributes:
         "server.address": stage.address,
         "gatewayd.deployment": visit.deployment,
         "gatewayd.attempt": number,
-        "gatewayd.outcome": "raised" if stage.raised else stage.code or visit.outcome,
+        "gatewayd.outcome": _of_call(stage, visit),
         **_error_type(stage.code if failed else ""),
     }
+
+
+def _of_visit(visit: Visit) -> str:
+    if visit.outcome == "failed":
+        return outcome_of_class(visit.reason)
+    return _WORDS.get(visit.outcome, CANCELLED)
+
+
+def _of_call(stage: Stage, visit: Visit) -> str:
+    if stage.raised:
+        return EXECUTOR_ERROR
+    return outcome_of_code(stage.code) if stage.code else _of_visit(visit)
 
 
 def _what_failed(stage: Stage) -> str | None:

@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError
 from twisted.internet.defer import CancelledError
 
 from gatewayd.messages.journey import Journey, Trace, Visit
-from gatewayd.messages.request import Response
 from gatewayd.messages.trace_context import (
     TRACEPARENT,
     TraceContext,
@@ -28,6 +27,7 @@ from gatewayd.messages.trace_context import (
 )
 from gatewayd.pb import StatusProto
 from gatewayd.redaction import without_passwords
+from gatewayd.telemetry.metrics.outcomes import ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.telemetry.spans import Outcome, Span, request_span, visit_spans
 
@@ -105,8 +105,8 @@ class Tracer:
                     "gatewayd.protocol": exchange.protocol,
                     "gatewayd.endpoint": request.endpoint[:_LONGEST_TEXT],
                     "gatewayd.request_id": request.request_id[:_LONGEST_TEXT],
-                    "gatewayd.request_bytes": len(request.documents),
-                    **({} if exchange.response is None else _of_answer(exchange.response)),
+                    "gatewayd.request_bytes": len(exchange.request.documents),
+                    **_of_answer(None if exchange.response is None else len(exchange.response.documents)),
                 },
                 _outcome(exchange),
             )
@@ -134,21 +134,21 @@ def trace_id_of(exchange: Exchange) -> str | None:
     return f"{journey.trace.context.trace_id:032x}"
 
 
-def _of_answer(response: Response) -> dict[str, int]:
-    return {"gatewayd.response_bytes": len(response.documents)}
+def _of_answer(bytes_out: int | None) -> dict[str, int]:
+    return {} if bytes_out is None else {"gatewayd.response_bytes": bytes_out}
 
 
 def _outcome(exchange: Exchange) -> Outcome:
-    error = exchange.error
+    response, error = exchange.response, exchange.error
+    name = ended_as(response, error)
     if isinstance(error, CancelledError):
-        return Outcome("cancelled")
+        return Outcome(name)
     if error is not None:
-        return Outcome("failed", type(error).__name__, without_passwords(str(error)[:_LONGEST_TEXT]))
-    response = exchange.response
+        return Outcome(name, type(error).__name__, without_passwords(str(error)[:_LONGEST_TEXT]))
     if response is None or not response.status:
-        return Outcome("answered")
+        return Outcome(name)
     try:
         raised = StatusProto.FromString(response.status)
     except DecodeError:
-        return Outcome("raised")
-    return Outcome("raised", raised.exception.name, without_passwords(raised.description[:_LONGEST_TEXT]))
+        return Outcome(name)
+    return Outcome(name, raised.exception.name, without_passwords(raised.description[:_LONGEST_TEXT]))

@@ -113,10 +113,10 @@ def test_what_is_recorded(recording: Path) -> None:
 
     assert heading_of(lines[0]).flow == "shop"
     assert [(each.protocol, each.endpoint, each.outcome) for each in found] == [
-        ("grpc", "/search", "answered"),
-        ("http", "/search", "answered"),
-        ("websocket", "/search", "answered"),
-        ("grpc", "/raise", "raised"),
+        ("grpc", "/search", "ok"),
+        ("http", "/search", "ok"),
+        ("websocket", "/search", "ok"),
+        ("grpc", "/raise", "executor_error"),
     ]
 
 
@@ -163,7 +163,7 @@ def test_a_replay_that_is_stopped_reports_what_was_answered(
 ) -> None:
     def until_ctrl_c(requests: Iterator[Recorded], *_: Any) -> Iterator[replaying.Outcome]:
         first = next(requests)
-        yield replaying.Outcome(first, "answered", 0.1, first.response)
+        yield replaying.Outcome(first, "ok", 0.1, first.response)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(replaying, "_replayed", until_ctrl_c)

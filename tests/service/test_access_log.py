@@ -60,7 +60,7 @@ def test_every_protocol_has_the_same_lines(gateway: Gateway, path: Path) -> None
     for line in found:
         assert line["documents"] == 2
         assert line["address"] == "127.0.0.1"
-        assert line["outcome"] == ("ok" if line["endpoint"] == "/tag" else "failed")
+        assert line["outcome"] == ("ok" if line["endpoint"] == "/tag" else "executor_error")
         assert line["bytes_in"] > 20
         parts = line["queue_ms"] + line["executors_ms"] + line["gateway_ms"]
         assert parts == pytest.approx(line["total_ms"], abs=0.01)

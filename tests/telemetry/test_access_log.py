@@ -79,10 +79,10 @@ def test_a_line_says_who_asked_for_what_and_where_the_time_went():
 @pytest.mark.parametrize(
     ("response", "error", "outcome"),
     [
-        (attrs.evolve(RESPONSE, status=b"\x08\x01"), None, "failed"),
+        (attrs.evolve(RESPONSE, status=b"\x08\x01"), None, "executor_error"),
         (None, CancelledError(), "cancelled"),
-        (None, RateLimited("5 requests in a second", 1.0), "resource_exhausted"),
-        (None, Draining(), "unavailable"),
+        (None, RateLimited("5 requests in a second", 1.0), "rate_limited"),
+        (None, Draining(), "draining"),
         (None, ZeroDivisionError(), "internal"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_request_and_its_answer_without_their_headers(tmp_path: Path) -> None:
 
     (found,) = recording.read()
     assert (found.at, found.took_s, found.protocol, found.endpoint) == (1000.0, 0.5, "http", "/search")
-    assert (found.request_id, found.outcome, found.error) == ("r1", "answered", None)
+    assert (found.request_id, found.outcome, found.error) == ("r1", "ok", None)
     assert DataRequestProto.FromString(found.request).header.exec_endpoint == "/search"
     assert found.response is not None
     assert b"s3cret" not in found.request + found.response
@@ -118,7 +118,7 @@ def test_what_has_no_answer(tmp_path: Path) -> None:
     recording.write()
 
     assert [(each.outcome, each.error, each.response) for each in recording.read()] == [
-        ("failed", "Overloaded: no room", None),
+        ("overloaded", "Overloaded: no room", None),
         ("cancelled", None, None),
     ]
 
@@ -204,7 +204,7 @@ def test_half_a_line_of_a_gateway_that_was_killed_is_taken_away(tmp_path: Path, 
     again.ask()
     again.write()
 
-    assert [each.outcome for each in again.read()] == ["answered", "answered"]
+    assert [each.outcome for each in again.read()] == ["ok", "ok"]
 
 
 def test_documents_that_cannot_be_read_are_not_recorded_where_they_would_be_redacted(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_request_of_a_trace() -> None:
         "gatewayd.request_id": "r1",
         "gatewayd.request_bytes": 4,
         "gatewayd.response_bytes": 2,
-        "gatewayd.outcome": "answered",
+        "gatewayd.outcome": "ok",
     }
 
 
@@ -173,6 +173,9 @@ def test_the_way_through_the_engine() -> None:
         ("backoff", "internal", None),
         ("attempt", "client", None),
     ]
+    assert [span.attributes["gatewayd.outcome"] for span in (node, stages[1], stages[3])] == [
+        "ok", "unavailable", "ok",
+    ]  # fmt: skip
     assert {span.parent_id for span in stages} == {node.span_id}
     assert [span.span_id for span in (stages[1], stages[3])] == [first.span_id, second.span_id]
     assert stages[1].attributes == {
@@ -180,7 +183,7 @@ def test_the_way_through_the_engine() -> None:
         "server.address": "10.0.0.1:1",
         "gatewayd.deployment": "encoder",
         "gatewayd.attempt": 1,
-        "gatewayd.outcome": "UNAVAILABLE",
+        "gatewayd.outcome": "unavailable",
         "error.type": "UNAVAILABLE",
     }
     assert len({span.span_id for span in traced.spans}) == 6
@@ -208,8 +211,30 @@ def test_what_failed() -> None:
     traced.engine.answer.errback(Overloaded("no room"))
 
     (span,) = traced.spans
-    assert (span.error, span.attributes["gatewayd.outcome"]) == ("no room", "failed")
+    assert (span.error, span.attributes["gatewayd.outcome"]) == ("no room", "overloaded")
     assert span.attributes["error.type"] == "Overloaded"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "word"),
+    [
+        ("raised", "", "executor_error"),
+        ("failed", "DeadlineExceeded", "deadline"),
+        ("failed", "Overloaded", "overloaded"),
+        ("failed", "ZeroDivisionError", "internal"),
+        ("cancelled", "", "cancelled"),
+    ],
+)
+def test_the_outcome_of_a_deployment_is_in_the_words_of_metrics(outcome: Any, reason: str, word: str) -> None:
+    traced = Traced()
+    traced.ask(parent())
+    journey = traced.engine.request.journey
+    journey.visit("a", 0.0, floating=False).attempt("x", 0.0)
+    journey.left("a", 0.0, outcome, reason)
+    traced.engine.answer.callback(RESPONSE)
+
+    _, *spans = traced.spans
+    assert {span.attributes["gatewayd.outcome"] for span in spans} == {word}
 
 
 def test_a_password_in_an_error_is_not_told() -> None:
@@ -233,7 +258,7 @@ def test_what_an_executor_raised() -> None:
     traced.engine.answer.callback(attrs.evolve(RESPONSE, status=status.SerializeToString()))
 
     (span,) = traced.spans
-    assert (span.error, span.attributes["gatewayd.outcome"]) == ("ValueError('boom')", "raised")
+    assert (span.error, span.attributes["gatewayd.outcome"]) == ("ValueError('boom')", "executor_error")
     assert span.attributes["error.type"] == "ValueError"
 
 

@@ -188,7 +188,7 @@ def test_the_whole_tree_arrives(running: tuple[Gateway, Collector], way: str) ->
         "/work", "gateway", "server", "rojo=1",
     )  # fmt: skip
     assert request.attributes["gatewayd.protocol"] == protocol
-    assert request.attributes["gatewayd.outcome"] == "answered"
+    assert request.attributes["gatewayd.outcome"] == "ok"
     assert first == ("gateway", "first", below_attempt("first"))
     assert last == ("gateway", "last", below_attempt("last"))
     assert sorted(sides) == [

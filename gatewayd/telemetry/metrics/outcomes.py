@@ -1,4 +1,8 @@
-"""How a request ended, as one of a few words: a label of metrics, which takes few values (pure)."""
+"""
+How a request ended, as one of a few words (pure).
+
+They are the same in metrics, where a label takes few values, in the access log, in spans and in recordings.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Final
 
 from twisted.internet.defer import CancelledError
 
+from gatewayd import errors
 from gatewayd.errors import (
     AuthorizationUnavailable,
     BadRequest,
@@ -23,8 +28,10 @@ from gatewayd.errors import (
     WithheldNetworkError,
     codes_of,
 )
+from gatewayd.messages.request import Response
 
 OK: Final = "ok"
+CANCELLED: Final = "cancelled"  # its client has left
 EXECUTOR_ERROR: Final = "executor_error"  # an executor raised: the answer says so
 
 _WORDS: Final[Mapping[type[BaseException], str]] = {
@@ -40,10 +47,15 @@ _WORDS: Final[Mapping[type[BaseException], str]] = {
     Draining: "draining",
     InternalError: "internal",
     GatewayError: "internal",
-    CancelledError: "cancelled",
+    CancelledError: CANCELLED,
     BaseException: "internal",
 }
 OUTCOMES: Final = (OK, EXECUTOR_ERROR, *dict.fromkeys(_WORDS.values()))
+_CALLS: Final[Mapping[str, str]] = {
+    "OK": OK,
+    "CANCELLED": CANCELLED,
+    "DEADLINE_EXCEEDED": _WORDS[DeadlineExceeded],
+}
 _LATE: Final = codes_of(DeadlineExceeded)
 
 
@@ -51,4 +63,26 @@ def outcome_of(error: BaseException) -> str:
     """The word for a request that failed with ``error``."""
     if isinstance(error, WithheldNetworkError) and error.codes == _LATE:
         return _WORDS[DeadlineExceeded]
-    return next(_WORDS[base] for base in type(error).__mro__ if base in _WORDS)
+    return _of_class(type(error))
+
+
+def ended_as(response: Response | None, error: BaseException | None) -> str:
+    """The word for a request that has this response, or failed with ``error``."""
+    if error is not None:
+        return outcome_of(error)
+    return EXECUTOR_ERROR if response is not None and response.status else OK
+
+
+def outcome_of_class(name: str) -> str:
+    """The word for what failed with an error of which the class's name alone is known."""
+    found = getattr(errors, name, None)
+    return _of_class(found if isinstance(found, type) else BaseException)
+
+
+def outcome_of_code(code: str) -> str:
+    """The word for a call to an executor that has ended with this status of gRPC, by its name."""
+    return _CALLS.get(code, _WORDS[ExecutorNetworkError])
+
+
+def _of_class(kind: type) -> str:
+    return next((_WORDS[base] for base in kind.__mro__ if base in _WORDS), _WORDS[BaseException])
