@@ -105,8 +105,8 @@ class Tracer:
                     "gatewayd.protocol": exchange.protocol,
                     "gatewayd.endpoint": request.endpoint[:_LONGEST_TEXT],
                     "gatewayd.request_id": request.request_id[:_LONGEST_TEXT],
-                    "gatewayd.request_bytes": len(exchange.request.documents),
-                    **_of_answer(None if exchange.response is None else len(exchange.response.documents)),
+                    "gatewayd.request_bytes": exchange.bytes_in,
+                    **_of_answer(exchange.bytes_out),
                 },
                 _outcome(exchange),
             )

@@ -20,8 +20,8 @@ from gatewayd.telemetry.spans import Span
 from gatewayd.telemetry.tracer import Tracer
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-REQUEST = Request("r1", "/search", documents=b"1234", headers=(("x-a", "1"),))
-RESPONSE = Response("r1", "/search", b"12")
+REQUEST = Request("r1", "/search", documents=b"1234", parameters=b"567", headers=(("x-a", "1"),))
+RESPONSE = Response("r1", "/search", b"12", parameters=b"3")
 
 
 class Engine:
@@ -87,8 +87,8 @@ def test_a_request_of_a_trace() -> None:
         "gatewayd.protocol": "http",
         "gatewayd.endpoint": "/search",
         "gatewayd.request_id": "r1",
-        "gatewayd.request_bytes": 4,
-        "gatewayd.response_bytes": 2,
+        "gatewayd.request_bytes": 7,
+        "gatewayd.response_bytes": 3,
         "gatewayd.outcome": "ok",
     }
 
