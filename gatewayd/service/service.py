@@ -176,7 +176,12 @@ class GatewayService(Service):
 
                 self._administration = Administration(self._flow, self._reactor, gateway, supervisor)
                 if self._administration.site is not None:
-                    self._administration.site.actions.add(log_level_action(self.set_log_level))
+                    action = log_level_action(
+                        self.set_log_level,
+                        lambda: {each.deployment for each in supervisor.states()},
+                        settings.log_levels,
+                    )
+                    self._administration.site.actions.add(action)
                 self._administration.start()
         except ConfigError as error:
             self._gateway = None

@@ -366,6 +366,8 @@ def test_an_operator_changes_levels_while_it_serves(tmp_path: Path, workers: int
         until(lambda: ask(gateway.ports["http"]) or "divided" in gateway.output[marker:])
         with pytest.raises(urllib.error.HTTPError, match="422"):
             act(level="loud")
+        with pytest.raises(urllib.error.HTTPError, match="422"):
+            act(level="debug", namespace="executor.nosuch")
         act(level="critical")
     finally:
         assert gateway.stop() == 0
