@@ -194,21 +194,29 @@ class UpgradeForbidden(HttpRefusal):
 
 
 class OriginForbidden(HttpRefusal):
-    """A page asks for what calls executors, and its ``origin`` is not allowed; it is empty if unknown."""
+    """
+    A page asks for what calls executors, and its ``origin`` is not allowed; it is empty if unknown.
 
-    def __init__(self, origin: str) -> None:
+    ``why`` is the key that says so, or the reason.
+    """
+
+    def __init__(self, origin: str, why: str) -> None:
         page = (
             f"pages of {origin[:80]!r}" if origin else "pages of other origins, in requests without Origin,"
         )
-        super().__init__(f"{page} may not use this gateway (gateway.allowed_origins)")
+        super().__init__(f"{page} may not use this gateway ({why})")
 
 
 class Misdirected(HttpRefusal):
-    """The request is for another ``host`` than those that the gateway answers for; it is empty if missing."""
+    """
+    The request is for another ``host`` than those that the gateway answers for; it is empty if missing.
 
-    def __init__(self, host: str) -> None:
+    ``why`` is the key that says so, or the reason.
+    """
+
+    def __init__(self, host: str, why: str) -> None:
         found = f"is called {host[:80]!r}" if host else "is not named by a Host header"
-        super().__init__(f"the gateway {found} in the request, which is not allowed (gateway.allowed_hosts)")
+        super().__init__(f"the gateway {found} in the request, which is not allowed ({why})")
 
 
 class ContentTypeRequired(HttpRefusal):

@@ -78,6 +78,7 @@ class AdminGround:
     tls: TlsCredentials | None = None
     slow_lane: SlowLane | None = None
     secure_headers: tuple[tuple[bytes, bytes], ...] = ()
+    why_hosts: str = "gateway.allowed_hosts"  # why it is called by no other names
 
 
 def ground_of(gateway: GatewayConfig, reactor: PortReactor) -> AdminGround:
@@ -88,7 +89,10 @@ def ground_of(gateway: GatewayConfig, reactor: PortReactor) -> AdminGround:
     made to resolve to it (DNS rebinding) is refused, and so are pages of other origins.
     """
     assert gateway.admin_port is not None
-    hosts = _own_names(gateway)
+    hosts, why_hosts = gateway.allowed_hosts, "gateway.allowed_hosts"
+    if is_for_this_machine(gateway):
+        hosts = tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", gateway.admin_host.lower())))
+        why_hosts = f"gateway.admin_host: the admin site answers to {', '.join(hosts)}"
     settings = GatewayConfig(
         name=gateway.name,
         host=gateway.admin_host,
@@ -105,13 +109,13 @@ def ground_of(gateway: GatewayConfig, reactor: PortReactor) -> AdminGround:
         # Load balancers and orchestrators ask by whatever address.
         expose_health=True,
     )
-    return AdminGround(settings, reactor, Buffers(_BUFFER_BYTES), Admission.of(settings, reactor))
-
-
-def _own_names(gateway: GatewayConfig) -> tuple[str, ...] | None:
-    if is_for_this_machine(gateway):
-        return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", gateway.admin_host.lower())))
-    return gateway.allowed_hosts
+    return AdminGround(
+        settings,
+        reactor,
+        Buffers(_BUFFER_BYTES),
+        Admission.of(settings, reactor),
+        why_hosts=why_hosts,
+    )
 
 
 def is_for_this_machine(gateway: GatewayConfig) -> bool:
@@ -177,6 +181,11 @@ class Site:
             cors=Cors(),
             # Operators are no clients, whose errors are counted.
             encode_error=response_to,
+        )
+        site.browsers = attrs.evolve(
+            site.browsers,
+            why_origins=f"the {self._name} is for its own pages",
+            why_hosts=self._ground.why_hosts,
         )
         try:
             self._listening = listen_tcp(listener, self._ground, site)

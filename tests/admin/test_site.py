@@ -123,7 +123,11 @@ async def test_nobody_else_has_it_run() -> None:
         # A page of another origin, and one whose name was made to resolve to this machine.
         answer = await setup.ask("/api/reload", {}, {**BEARER, "Origin": "http://evil.example"})
         assert answer.status == 403
-        assert (await setup.ask("/inside", headers={"Host": "evil.example"})).status == 421
+        assert "the admin site is for its own pages" in answer.json["detail"]
+        answer = await setup.ask("/inside", headers={"Host": "evil.example"})
+        assert answer.status == 421
+        assert "the admin site answers to localhost, 127.0.0.1, ::1" in answer.body.decode()
+        assert "allowed_" not in answer.body.decode()
         assert (await setup.ask("/api/reload", headers=BEARER, method="GET")).status == 405
         assert (await setup.ask("/api/nothing", {}, BEARER)).status == 404
         assert (await setup.ask("/api/reload", {"froce": 1}, BEARER)).status == 422
@@ -134,6 +138,14 @@ async def test_nobody_else_has_it_run() -> None:
         assert answer.status == 403
         assert "gateway.admin_keys" in answer.json["detail"]
         assert setup.called == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_names_of_a_site_for_other_machines_are_those_of_the_flow_file() -> None:
+    async with site_of(admin_host="0.0.0.0", allowed_hosts=("ops.example",)) as setup:
+        answer = await setup.ask("/api/actions", headers={"Host": "evil.example", **BEARER})
+        assert answer.status == 421
+        assert "gateway.allowed_hosts" in answer.body.decode()
 
 
 @pytest_twisted.ensureDeferred

@@ -62,10 +62,16 @@ class Patterns:
 
 @attrs.frozen
 class Browsers:
-    """``origins`` whose pages may call executors, and ``hosts`` that name the gateway; None for all."""
+    """
+    ``origins`` whose pages may call executors, and ``hosts`` that name the gateway; None for all.
+
+    Who is refused is told why: by which key, or in other words.
+    """
 
     origins: Patterns | None = None
     hosts: Patterns | None = None
+    why_origins: str = "gateway.allowed_origins"
+    why_hosts: str = "gateway.allowed_hosts"
 
     @classmethod
     def of(cls, gateway: GatewayConfig) -> Browsers:
@@ -87,9 +93,9 @@ class Browsers:
         named = authority_of(target)
         for value in values if named is None else (named, *values):
             if not self.hosts.match(_host(value)):
-                raise Misdirected(value.decode("latin-1"))
+                raise Misdirected(value.decode("latin-1"), self.why_hosts)
         if not values:
-            raise Misdirected("")
+            raise Misdirected("", self.why_hosts)
 
     def check(self, method: bytes, header: Header) -> None:
         """
@@ -103,7 +109,7 @@ class Browsers:
         self.check_origin(header)
         if header(b"origin") is None:
             if header(b"sec-fetch-site") in _OTHER_SITES:
-                raise OriginForbidden("")
+                raise OriginForbidden("", self.why_origins)
         elif method not in _READS and not is_json_or_protobuf(content_type := header(b"content-type")):
             raise ContentTypeRequired((content_type or b"").decode("latin-1"))
 
@@ -113,7 +119,7 @@ class Browsers:
             return
         origin = value.decode("latin-1").lower()
         if not self.origins.match(origin) and not self._is_own(origin, header(b"host")):
-            raise OriginForbidden(value.decode("latin-1"))
+            raise OriginForbidden(value.decode("latin-1"), self.why_origins)
 
     def _is_own(self, origin: str, host: bytes | None) -> bool:
         """Whether the page is the gateway's own. Without ``hosts`` that could be said of any name."""
