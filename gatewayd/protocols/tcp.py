@@ -146,10 +146,11 @@ class ListeningPorts:
     def __init__(self, ports: Sequence[ListeningPort], tls: WebTls | None = None) -> None:
         self._ports: tuple[Any, ...] = tuple(ports)
         self._tls = tls
+        self._host = self._ports[0].getHost()
 
     def getHost(self) -> Any:
-        """The address of the first."""
-        return self._ports[0].getHost()
+        """The address of the first; also when it is closed, which figures may be asked for then."""
+        return self._host
 
     def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""

@@ -214,3 +214,12 @@ print(" ".join(sys.modules))
     )
     assert done.returncode == 0, done.stderr
     assert not without & set(done.stdout.split())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_that_listens_no_more_still_says_where_it_was() -> None:
+    ground = backend(GatewayConfig(host="127.0.0.1"), FakeDispatcher())
+    port = listen_tcp(Listener(("http",)), ground, Factory())
+    host = port.getHost()
+    await port.stopListening()
+    assert port.getHost() == host
