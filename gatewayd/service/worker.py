@@ -192,11 +192,7 @@ class Worker:
             case messages.WholeService():
                 self._whole = message
             case messages.Measure(number):
-                self._gateway.read().addCallback(
-                    lambda reading: self._reports.send(
-                        messages.Measured(number, reading.as_json(), self._gateway.failures)
-                    )
-                )
+                self._tell_figures(number)
             case _:
                 raise ValueError(f"the master sends {message!r}")
 
@@ -206,8 +202,16 @@ class Worker:
         self._end()
 
     def stop(self) -> Deferred[None]:
-        """Let what is under way finish."""
-        return Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
+        """Let what is under way finish, and tell what was counted until then."""
+        stopped = Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
+        return stopped.addCallback(lambda _: self._tell_figures(messages.UNASKED))
+
+    def _tell_figures(self, number: int) -> None:
+        self._gateway.read().addCallback(
+            lambda reading: self._reports.send(
+                messages.Measured(number, reading.as_json(), self._gateway.failures)
+            )
+        )
 
     def _give_up(self, message: messages.GiveUp) -> None:
         async def give_up() -> None:

@@ -25,6 +25,8 @@ from gatewayd.telemetry.failures import FailedRequest
 
 T = TypeVar("T")
 
+UNASKED: Final = 0  # the number of figures that are told without a question; those of questions are greater
+
 
 @attrs.frozen
 class ReplicaAddress:
@@ -130,7 +132,7 @@ class Measure:
 class Measured:
     """
     The figures of the worker, as ``telemetry.metrics.reading`` has them in JSON, and its requests that failed
-    last.
+    last. ``number`` is UNASKED for those at its end.
     """
 
     number: int

@@ -196,6 +196,15 @@ def test_what_a_worker_had_counted_is_not_lost_with_it() -> None:
         assert of(found, "gatewayd_worker_restarts_total", process="worker-1") == 1
 
 
+def test_what_replaced_workers_had_counted_since_the_last_scrape_is_not_lost_with_them() -> None:
+    with running(workers=2) as (gateway, admin):
+        for _ in range(8):
+            assert post(gateway.ports["http"], "/tag") == 200
+        os.kill(gateway.pid, signal.SIGUSR2)
+        gateway.line("all workers are replaced")
+        assert of(scrape(admin), "gatewayd_requests_total", endpoint="/tag") == 8
+
+
 def test_a_worker_that_hangs_is_counted_as_silent_and_holds_nobody_up() -> None:
     with running(workers=2) as (gateway, admin):
         pid = int(gateway.line(r"worker-1 starts as process (\d+)")[0][1])

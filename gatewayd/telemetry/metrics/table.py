@@ -178,7 +178,7 @@ WORKER_RESTARTS: Final = Metric(
 )
 SILENT: Final = Metric(
     "gatewayd_silent_processes", "gauge",
-    "Workers and executors whose figures are missing here: they did not answer in time.", ("kind",),
+    "Workers and executors that did not answer in time: their figures are missing here, or older.", ("kind",),
 )  # fmt: skip
 
 METRICS: Final = tuple(each for each in tuple(globals().values()) if isinstance(each, Metric))
