@@ -200,7 +200,11 @@ class Pool:
         return self._senders[deployment, shard].replicas.retire(address)
 
     def replica_known(self, deployment: str, address: str, shard: int = 0) -> Deferred[None]:
-        """Fires when ``address`` is connected and has told its endpoints; cancel it to wait no more."""
+        """
+        Fires when ``address`` is connected and has told its endpoints; cancel it to wait no more.
+
+        Fails with ReplicaGone if it is down before that.
+        """
         return self._senders[deployment, shard].replicas.known(address)
 
     def states(self) -> Mapping[str, tuple[ReplicaState, ...]]:

@@ -21,6 +21,10 @@ from gatewayd.rpc.link import State
 from gatewayd.waiters import Waiters
 
 
+class ReplicaGone(Exception):
+    """The replica that somebody waits for serves no more."""
+
+
 @attrs.frozen
 class ReplicaLimits:
     """What one replica is trusted with (config PoolLimits)."""
@@ -129,6 +133,7 @@ class ReplicaSet:
         if replica := self._taken_out(address):
             replica.close()
             self.changed()
+        self._tell_gone(address)
 
     def retire(self, address: str) -> Deferred[None]:
         """Send nothing more to the replica; its calls in flight may finish. Fires when they have."""
@@ -137,10 +142,15 @@ class ReplicaSet:
             return succeed(None)
         left = replica.leave()
         self.changed()
+        self._tell_gone(address)
         return left
 
     def known(self, address: str) -> Deferred[None]:
-        """Fires when the replica is connected, and has said what it binds."""
+        """
+        Fires when the replica is connected, and has said what it binds.
+
+        Fails with ReplicaGone if it is removed before that.
+        """
         waiting = self._known.setdefault(address, Waiters()).wait()
         self._tell_known()
         return waiting
@@ -186,6 +196,11 @@ class ReplicaSet:
             if replica is not None and replica.fit and replica.endpoints is not None:
                 del self._known[address]
                 waiters.fire(None)
+
+    def _tell_gone(self, address: str) -> None:
+        waiters = self._known.pop(address, None)
+        if waiters is not None:
+            waiters.fail(ReplicaGone())
 
     def _update(self) -> None:
         self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)

@@ -7,13 +7,14 @@ only says how it is called (``needs``, ``when``, ``retries``) makes another grap
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import attrs
 
 from gatewayd.config.keys import GATEWAY
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener
+from gatewayd.errors import ConfigError
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
 
@@ -94,6 +95,11 @@ class Changes:
     sources: tuple[int | None, ...] = ()
     outdated: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+
+    @property
+    def started(self) -> tuple[ReplicaId, ...]:
+        """Those of ``starts``."""
+        return tuple(each for start in self.starts for each in start.replicas)
 
     @property
     def nothing(self) -> bool:
@@ -330,6 +336,17 @@ def _taken_ports(old: FlowConfig, changes: Changes) -> Iterator[str]:
             "port and port_monitoring out, so that each process finds a place of its own, or restart the "
             "gateway"
         )
+
+
+def not_up(replicas: Iterable[ReplicaId]) -> ConfigError:
+    """These had started, and cannot be called now that they are to be."""
+    return ConfigError(
+        "\n".join(
+            f"executors.{each.deployment}: the new process of replica {each.replica} had started, and cannot "
+            "be called any more; the log says why if it has ended"
+            for each in sorted(replicas, key=attrs.astuple)
+        )
+    )
 
 
 def fixed_place(flow: FlowConfig, replica: ReplicaId) -> str | None:

@@ -24,6 +24,7 @@ from gatewayd.clocks import Clock
 from gatewayd.config import FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.offload import Offload
+from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes, Start, changes_between, fixed_place
 from gatewayd.service.reserved import Reserved
 from gatewayd.supervisor.code import digests_of
@@ -71,7 +72,7 @@ class Changeable(Protocol):
         ...
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
-        """Fires when ``replica``, which is up, can be called."""
+        """Fires when ``replica`` can be called. Fails with ReplicaGone if it is down."""
         ...
 
     def give_up(self, replica: ReplicaId) -> Deferred[None]:
@@ -363,7 +364,7 @@ class Reloading:
             except BaseException as error:
                 self._server.give_up(new)
                 self._abandon([Start(deployment, (new,))])
-                if isinstance(error, NotStarted | TimeoutError):
+                if isinstance(error, NotStarted | TimeoutError | ReplicaGone):
                     raise ConfigError(_not_rolled(name, error, count, len(replicas))) from error
                 raise
             self._replicas = self._replicas - {old} | {new}
@@ -385,6 +386,8 @@ class Reloading:
 
 def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:
     why = str(error) if isinstance(error, NotStarted) else "its new process could not be called in time"
+    if isinstance(error, ReplicaGone):
+        why = "its new process ended as soon as it had started; the log says why"
     left = f"; {done} of {of} processes were replaced before" if done else ""
     return f"executors.{name}: {why}{left}"
 

@@ -21,7 +21,9 @@ from twisted.internet.defer import (
     CancelledError,
     Deferred,
     DeferredList,
+    FirstError,
     TimeoutError,
+    fail,
     gatherResults,
     succeed,
 )
@@ -35,9 +37,10 @@ from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.errors import Draining
 from gatewayd.messages.discovery import Endpoints
+from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import Port
 from gatewayd.service.announcing import announce
-from gatewayd.service.changes import Changes
+from gatewayd.service.changes import Changes, not_up
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.leaving import Leaving
@@ -124,11 +127,12 @@ class Serving:
             failure.trap(CancelledError)
             log.warn("not all executors have told which endpoints they bind; they are called for every one")
 
-        def done(_: None) -> None:
+        def done(result: Failure | None) -> Failure | None:
             if limit.active():
                 limit.cancel()
+            return result
 
-        return known.addErrback(late).addCallback(done)
+        return known.addErrback(late).addBoth(done)
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class Serving:
             )
         try:
             if changes.graph:
-                graph = await self._next_graph(flow, changes.replicas, generation)
+                graph = await self._next_graph(flow, changes, generation)
             if self._stopping:
                 raise Draining
             entries = self._entries(front, flow, changes, reserved)
@@ -173,19 +177,39 @@ class Serving:
         # From here on nothing fails, and nothing else happens in between.
         return self._turn(flow, graph, front, entries, identity)
 
-    async def _next_graph(self, flow: FlowConfig, replicas: Collection[ReplicaId], generation: int) -> Graph:
-        """One whose executors are connected, and have told what they bind."""
+    async def _next_graph(self, flow: FlowConfig, changes: Changes, generation: int) -> Graph:
+        """
+        One whose executors are connected, and have told what they bind.
+
+        Raises ConfigError if one that was started for it has ended, or cannot be connected to.
+        """
         before = self.graph.pool
-        graph = Graph.over(generation, flow, replicas, self._bridge, self._reactor, before=before)
+        graph = Graph.over(generation, flow, changes.replicas, self._bridge, self._reactor, before=before)
         self._next = graph
         for replica, address in self.addresses.items():
             graph.replica_up(replica, address)
         try:
-            await self.discovered(graph.pool.discovered(before.reached()))
+            started = [self._known(graph, each) for each in changes.started]
+            known = gatherResults([graph.pool.discovered(before.reached()), *started], consumeErrors=True)
+            await self.discovered(known.addErrback(_unwrapped).addCallback(lambda _: None))
+            self._check_connected(graph, changes.started)
+        except ReplicaGone:
+            graph.pool.close()
+            raise not_up(each for each in changes.started if each not in self.addresses) from None
         except BaseException:
             graph.pool.close()
             raise
         return graph
+
+    def _check_connected(self, graph: Graph, replicas: Collection[ReplicaId]) -> None:
+        """Raises ConfigError."""
+        if not replicas:
+            return
+        parts = graph.pool.states().values()
+        connected = {each.address for part in parts for each in part if each.state == "ready"}
+        missing = [each for each in replicas if self.addresses.get(each) not in connected]
+        if missing:
+            raise not_up(missing)
 
     def _entries(
         self, front: Front, flow: FlowConfig, changes: Changes, reserved: Reserved
@@ -267,13 +291,22 @@ class Serving:
                 graph.admit(replica)
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
-        """Fires when ``replica``, which is up, is connected and has told what it binds."""
-        address = self.addresses[replica]
-        return self.graph.pool.replica_known(replica.deployment, address, replica.shard)
+        """
+        Fires when ``replica`` is connected and has told what it binds.
+
+        Fails with ReplicaGone if it is not up, or is down before that.
+        """
+        return self._known(self.graph, replica)
+
+    def _known(self, graph: Graph, replica: ReplicaId) -> Deferred[None]:
+        address = self.addresses.get(replica)
+        if address is None:
+            return fail(ReplicaGone())
+        return graph.pool.replica_known(replica.deployment, address, replica.shard)
 
     def all_known(self, *, but: ReplicaId) -> Deferred[None]:
         """Fires when all replicas that are up, ``but`` one, are known, or after a few seconds."""
-        waiting = [self.known(each) for each in self.addresses if each != but]
+        waiting = [self.known(each).addErrback(_trap_gone) for each in self.addresses if each != but]
         known: Deferred[None] = gatherResults(waiting).addCallback(lambda _: None)
         clock: Any = self._reactor
         known.addTimeout(_DISCOVERY_LIMIT_S, clock)
@@ -330,6 +363,16 @@ class Serving:
 
 def _trap_timeout(failure: Failure) -> None:
     failure.trap(TimeoutError)
+
+
+def _trap_gone(failure: Failure) -> None:
+    """Nobody waits for it any more."""
+    failure.trap(ReplicaGone, CancelledError)
+
+
+def _unwrapped(failure: Failure) -> Failure:
+    """The first failure of those that are waited for together."""
+    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure
 
 
 @attrs.frozen

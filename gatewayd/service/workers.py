@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.logger import Logger
 
 from gatewayd import __version__
@@ -32,11 +32,12 @@ from gatewayd.errors import ConfigError, Draining
 from gatewayd.executor.by_value import own_path
 from gatewayd.health import Health, Phase, parts_of
 from gatewayd.offload import Offload
+from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.announcing import announce, announce_ready
-from gatewayd.service.changes import Changes
+from gatewayd.service.changes import Changes, not_up
 from gatewayd.service.executors import Executors
 from gatewayd.service.repeating import repeat
 from gatewayd.service.reserved import Reserved, reserve
@@ -361,6 +362,8 @@ class Workers:
         """
         if self._replacing:
             raise ConfigError("the workers are just being replaced (SIGUSR2); reload when that is over")
+        if gone := [each for each in changes.started if each not in self._addresses]:
+            raise not_up(gone)
         if not (changes.graph or changes.settings):
             self._flow = flow
             return succeed(None)
@@ -432,7 +435,7 @@ class Workers:
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
         """Nothing is waited for here: a worker gives up no replica before it knows the others."""
-        return succeed(None)
+        return succeed(None) if replica in self._addresses else fail(ReplicaGone())
 
     def give_up(self, replica: ReplicaId) -> Deferred[None]:
         """Have the workers call ``replica`` no more. Fires when what it has is answered."""

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import ConfigError, Draining
+from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes
 from gatewayd.service.reloading import NotReloaded, Reloaded, Reloading
 from gatewayd.service.reserved import Reserved
@@ -34,6 +35,7 @@ class FakeServer:
         self.refusal: Exception | None = None
         self.gone: Deferred[None] = Deferred()
         self.reserved = Reserved({})
+        self.ends_at_once = False  # what has started
         self.finished: dict[ReplicaId, Deferred[None]] = {}
 
     def reserve(self, flow: FlowConfig, changes: Changes) -> Deferred[Reserved]:
@@ -53,7 +55,7 @@ class FakeServer:
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
         self.told.append(("known", replica))
-        return succeed(None)
+        return fail(ReplicaGone()) if self.ends_at_once else succeed(None)
 
     def give_up(self, replica: ReplicaId) -> Deferred[None]:
         self.told.append(("give up", replica))
@@ -405,6 +407,17 @@ def test_a_replica_whose_new_process_cannot_start_stays() -> None:
 
     assert text_of(replaced).startswith("executors.a: a/rep-0 cannot start: exit code 1")
     assert setup.processes[0].signals == []
+
+
+def test_a_replica_whose_new_process_ends_as_soon_as_it_serves_stays() -> None:
+    setup = Setup(A)
+    setup.server.ends_at_once = True
+    replaced = outcome(setup.reloading.replace("a", 0, 0))
+    setup.processes[1].serve()
+
+    assert text_of(replaced).startswith("executors.a: its new process ended as soon as it had started")
+    assert setup.processes[0].signals == []
+    assert setup.processes[1].signals == ["TERM"]
 
 
 def test_a_stop_ends_replacements_that_run_and_that_wait() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig
+from gatewayd.errors import ConfigError
 from gatewayd.messages.request import Request
-from gatewayd.service.changes import Changes
+from gatewayd.pool.replica_set import ReplicaGone
+from gatewayd.service.changes import Changes, Start
 from gatewayd.service.reserved import Reserved
 from gatewayd.service.serving import Serving
 from gatewayd.supervisor.replica_id import ReplicaId
@@ -38,6 +41,7 @@ class Setup:
         self.reactor: Any = Reactor()
         self.bridge = Bridge(self.reactor)
         self.silent: list[Executor] = []
+        self.is_held = False  # then new connections bring no answers either
         gateway = GatewayConfig(listeners=())
         deployments = (DeploymentConfig("a"), DeploymentConfig("b", needs=("a",)))
         self.flow = FlowConfig(gateway=gateway, deployments=deployments)
@@ -65,7 +69,7 @@ class Setup:
                 function(*args)
             self.reactor.advance(0)
             for executor in tuple(self.reactor.executors):
-                busy = (executor not in self.silent and self._turned(executor)) or busy
+                busy = (not self.is_held and executor not in self.silent and self._turned(executor)) or busy
 
     @staticmethod
     def _turned(executor: Executor) -> bool:
@@ -141,3 +145,83 @@ def test_an_earlier_graph_gets_no_process_of_settings_that_it_does_not_serve(set
 
     assert setup.serving.graph.calls(latest)
     assert not earlier.calls(latest)
+
+
+def started(*replicas: ReplicaId) -> dict[str, Any]:
+    """What a change says of executors that were started for it."""
+    return {"starts": (Start(DeploymentConfig("b"), replicas),)}
+
+
+def test_a_new_process_that_has_ended_before_it_is_called_changes_nothing(setup: Setup) -> None:
+    before = setup.serving.graph
+    setup.up(NEXT_B)
+    setup.serving.replica_down(NEXT_B)
+
+    (failure,) = setup.change(A, NEXT_B, **started(NEXT_B))
+
+    assert failure.check(ConfigError)
+    assert str(failure.value).startswith("executors.b: the new process of replica 0 had started, and cannot")
+    assert setup.serving.graph is before
+
+
+def test_one_that_ends_while_it_is_connected_to_is_not_waited_for(setup: Setup) -> None:
+    before = setup.serving.graph
+    setup.up(NEXT_B)
+    setup.is_held = True
+    done = setup.change(A, NEXT_B, **started(NEXT_B))
+    assert not done
+
+    setup.serving.replica_down(NEXT_B)
+
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert setup.serving.graph is before
+
+
+def test_one_that_cannot_be_connected_to_changes_nothing_after_a_few_seconds(setup: Setup) -> None:
+    setup.up(NEXT_B)
+    setup.is_held = True
+    done = setup.change(A, NEXT_B, **started(NEXT_B))
+
+    with capturedLogs() as logs:
+        setup.reactor.advance(5.0)
+
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert any("not all executors have told" in event["log_format"] for event in logs)
+
+
+def test_a_change_waits_until_all_new_processes_are_connected(setup: Setup) -> None:
+    other = ReplicaId("b", 0, 1, incarnation=1)
+    setup.up(NEXT_B)
+    setup.serving.replica_up(other, "unix:/other")
+
+    (gone,) = setup.change(A, NEXT_B, other, **started(NEXT_B, other))
+
+    assert gone == [None]
+    assert all(each.state == "ready" for each in setup.serving.graph.pool.states()["b"])
+
+
+def test_who_waits_for_a_process_hears_that_it_has_ended(setup: Setup) -> None:
+    setup.serving.admit(NEXT_B, B)
+    setup.up(NEXT_B)
+    known = outcome(setup.serving.known(NEXT_B))
+    all_known = outcome(setup.serving.all_known(but=B))
+    assert not known
+
+    setup.serving.replica_down(NEXT_B)
+
+    assert known[0].check(ReplicaGone)
+    assert all_known == [None]
+    assert outcome(setup.serving.known(NEXT_B))[0].check(ReplicaGone)
+
+
+def test_what_all_know_is_waited_for_a_few_seconds(setup: Setup) -> None:
+    setup.serving.admit(NEXT_B, B)
+    setup.up(NEXT_B)
+    known = outcome(setup.serving.all_known(but=B))
+    assert not known
+
+    setup.reactor.advance(5.0)
+
+    assert known == [None]

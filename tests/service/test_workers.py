@@ -16,12 +16,13 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
-from gatewayd.config import FlowConfig
+from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig, Listener, PoolLimits
 from gatewayd.errors import ConfigError, Draining, PortTaken
+from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import PortReport
 from gatewayd.service import worker_messages as messages
-from gatewayd.service.changes import changes_between
+from gatewayd.service.changes import Start, changes_between
 from gatewayd.service.reserved import reserve
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
@@ -445,10 +446,10 @@ def test_a_port_that_is_taken_starts_nothing() -> None:
 OLD, NEW = ReplicaId("a", 0, 0), ReplicaId("a", 0, 0, incarnation=1)
 
 
-def changing(setup: Setup, new: FlowConfig, *replicas: ReplicaId) -> list[Any]:
+def changing(setup: Setup, new: FlowConfig, *replicas: ReplicaId, **further: Any) -> list[Any]:
     """What became of a change to ``new``, if it is over."""
     found = changes_between(setup.workers.flow, new, [], 1)
-    found = attrs.evolve(found, replicas=frozenset(replicas), graph=True)
+    found = attrs.evolve(found, replicas=frozenset(replicas), graph=True, **further)
     reserved = reserve(new.gateway, found.sources)
     return outcome(Deferred.fromCoroutine(setup.workers.change(new, found, 1, reserved)))
 
@@ -485,6 +486,21 @@ def test_a_change_replaces_each_worker_by_one_that_serves_the_new_flow(setup: Se
     replaced(setup, 4, 3)
     assert len(done) == 1
     assert len(setup.workers.flow.gateway.listeners) == 3
+
+
+def test_no_worker_is_replaced_for_executors_that_have_ended_meanwhile(setup: Setup) -> None:
+    setup.serving()
+    setup.workers.replica_up(NEW, "unix:/a.1")
+    assert outcome(setup.workers.known(NEW)) == [None]
+    setup.workers.replica_down(NEW)
+
+    starts = (Start(DeploymentConfig("a"), (NEW,)),)
+    (failure,) = changing(setup, setup.workers.flow, NEW, starts=starts)
+
+    assert failure.check(ConfigError)
+    assert "executors.a: the new process of replica 0 had started" in str(failure.value)
+    assert len(setup.processes) == 2
+    assert outcome(setup.workers.known(NEW))[0].check(ReplicaGone)
 
 
 def test_a_worker_that_cannot_serve_the_new_flow_has_the_others_replaced_back(setup: Setup) -> None:
