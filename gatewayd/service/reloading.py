@@ -220,7 +220,7 @@ class Reloading:
         self._working = None
         if isinstance(result, Failure) and not result.check(CancelledError, Draining):
             log.failure("a reload failed", failure=result)
-            text = f"a bug: {result.value!r}; the log has its traceback"
+            text = _bug(result.value)
             if self._is_told:
                 self._tell({"event": "not_reloaded", "error": text})
             self._now.fail(NotReloaded(text))
@@ -265,8 +265,11 @@ class Reloading:
             what = name if number is None else f"{name}, replica {number}"
             log.error("{what} is not replaced: {error}", what=what, error=error)
             _give(done, Failure(NotReloaded(str(error))))
-        except BaseException:
+        except (CancelledError, Draining, GeneratorExit):
             _give(done, Failure(Draining()))
+            raise
+        except BaseException as error:
+            _give(done, Failure(NotReloaded(_bug(error))))
             raise
         else:
             log.info("{name}, replica {number} is replaced", name=name, number=number)
@@ -390,6 +393,10 @@ def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:
         why = "its new process ended as soon as it had started; the log says why"
     left = f"; {done} of {of} processes were replaced before" if done else ""
     return f"executors.{name}: {why}{left}"
+
+
+def _bug(error: BaseException | None) -> str:
+    return f"a bug: {error!r}; the log has its traceback"
 
 
 def _give(done: Deferred[str], result: str | Failure) -> None:

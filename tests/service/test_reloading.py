@@ -238,9 +238,10 @@ def test_a_replacement_that_breaks_off_is_no_reload_that_systemd_waits_for(
 ) -> None:
     setup = Setup(A)
     setup.server.known = lambda replica: fail(OSError("no memory"))  # type: ignore[method-assign]
-    outcome(setup.reloading.replace("a", 0, 0))
+    replaced = outcome(setup.reloading.replace("a", 0, 0))
     setup.processes[1].serve()
 
+    assert text_of(replaced) == "a bug: OSError('no memory'); the log has its traceback"
     assert setup.events == []
     assert [failure.type for failure in caught_failures] == [OSError]
     caught_failures.clear()
