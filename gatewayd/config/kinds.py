@@ -167,6 +167,27 @@ def map_from(value: Any) -> dict[str, Any]:
     raise Refused
 
 
+def read_map(value: Any, kinds: Mapping[str, ValueKind]) -> dict[str, Any]:
+    """A map of settings, each of its kind; those without a value are left out. Raises Refused."""
+    found: dict[str, Any] = {}
+    for key, given in map_from(value).items():
+        if key not in kinds:
+            text = f"unknown key; accepted: {', '.join(kinds)}{suggestion(key, kinds)}"
+            raise Refused(inside=(key,), message=text)
+        if given is None:
+            continue
+        try:
+            found[key] = kinds[key].read(given)
+        except Refused as refused:
+            raise Refused(
+                inside=(key, *refused.inside),
+                found=given if refused.found is ... else refused.found,
+                accepted=refused.accepted or kinds[key].accepted,
+                message=refused.message,
+            ) from None
+    return found
+
+
 def _from_json(value: Any) -> Any:
     """``value``, parsed if it is the JSON text of a map."""
     if isinstance(value, str) and value.lstrip().startswith("{"):

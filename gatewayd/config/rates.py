@@ -6,8 +6,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from gatewayd.config.kinds import TEXTS, Refused, ValueKind, choice, map_from, number_of, seconds
-from gatewayd.config.problems import suggestion
+from gatewayd.config.kinds import TEXTS, Refused, ValueKind, choice, number_of, read_map, seconds
 
 By = Literal["identity", "address", "all"]
 
@@ -73,20 +72,7 @@ _KINDS: Final = {
 
 
 def _rule(value: Any) -> RateRule:
-    settings = map_from(value)
-    found: dict[str, Any] = {}
-    for key, given in settings.items():
-        if key not in _KINDS:
-            text = f"unknown key; accepted: {', '.join(_KINDS)}{suggestion(key, _KINDS)}"
-            raise Refused(inside=(key,), message=text)
-        if given is None:
-            continue
-        try:
-            found[key] = _KINDS[key].read(given)
-        except Refused as refused:
-            wrong = given if refused.found is ... else refused.found
-            accepted = refused.accepted or _KINDS[key].accepted
-            raise Refused(inside=(key, *refused.inside), found=wrong, accepted=accepted) from None
+    found = read_map(value, _KINDS)
     if "requests" not in found and "documents" not in found:
         raise Refused(message="there is nothing that this rule limits: give requests, documents, or both")
     for amount, burst in (("requests", "burst"), ("documents", "burst_documents")):

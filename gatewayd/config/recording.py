@@ -6,8 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from gatewayd.config.kinds import TEXT, TEXTS, Refused, ValueKind, integer, map_from, share
-from gatewayd.config.problems import suggestion
+from gatewayd.config.kinds import TEXT, TEXTS, Refused, ValueKind, integer, read_map, share
 from gatewayd.messages.redacting import check_rule
 
 
@@ -45,23 +44,7 @@ _KINDS: Final = {
 
 
 def _record(value: Any) -> RecordConfig:
-    settings = {"path": value} if isinstance(value, str) else map_from(value)
-    found: dict[str, Any] = {}
-    for key, given in settings.items():
-        if key not in _KINDS:
-            text = f"unknown key; accepted: {', '.join(_KINDS)}{suggestion(key, _KINDS)}"
-            raise Refused(inside=(key,), message=text)
-        if given is None:
-            continue
-        try:
-            found[key] = _KINDS[key].read(given)
-        except Refused as refused:
-            raise Refused(
-                inside=(key, *refused.inside),
-                found=given if refused.found is ... else refused.found,
-                accepted=refused.accepted or _KINDS[key].accepted,
-                message=refused.message,
-            ) from None
+    found = read_map({"path": value} if isinstance(value, str) else value, _KINDS)
     if not found.get("path"):
         raise Refused(message="path is missing: the file to write")
     return RecordConfig(**found)

@@ -71,8 +71,8 @@ executors:
         ),
         ("jtype: Flow\ngateway: {uvicorn_kwargs: {}}\n", "gateway.uvicorn_kwargs: not supported yet"),
         (
-            "jtype: Flow\nwith: {install_requirements: true}\n",
-            "with.install_requirements: not supported yet",
+            "jtype: Flow\nwith: {uvicorn_kwargs: {a: 1}}\n",
+            "with.uvicorn_kwargs: not supported yet",
         ),
         ("jtype: Flow\nwith: {uses_with: {a: 1}}\n", "this key is set in the gateway or in an executor"),
         ("jtype: Flow\ngateway: {pool: {max_queud: 1}}\n", "gateway.pool.max_queud: unknown key"),
