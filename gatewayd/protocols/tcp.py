@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -168,8 +168,13 @@ class ListeningPorts:
 
     def stopListening(self) -> Deferred[None]:
         """Fires when all are closed."""
-        closing = [maybeDeferred(port.stopListening) for port in self._ports]
-        return gatherResults(closing).addCallback(lambda _: None)
+        return _closed(self._ports)
+
+
+def _closed(ports: Iterable[Any]) -> Deferred[None]:
+    """Fires when all are closed."""
+    closing = [maybeDeferred(port.stopListening) for port in ports]
+    return gatherResults(closing).addCallback(lambda _: None)
 
 
 def listen_tcp(
@@ -203,7 +208,7 @@ def listen_tcp(
                 opened.append(_listen(backend.reactor, address, port, factory))
             return ListeningPorts(opened, tls)
         except CannotListenError as error:
-            ListeningPorts(opened).stopListening()
+            _closed(opened)
             if not left:
                 name = "+".join(listener.protocols)
                 raise PortTaken(name, host, listener.port, str(error.socketError)) from error
