@@ -90,18 +90,23 @@ def test_every_port_is_as_mozillas_intermediate_profile(scanned: Scanned, port: 
 @pytest.mark.parametrize("port", PORTS)
 def test_testssl_finds_nothing(scanned: Scanned, tmp_path: Path, port: str) -> None:
     assert TESTSSL is not None
-    scan(
-        TESTSSL,
-        "--quiet",
-        "--warnings=off",
-        "--color=0",
-        f"--jsonfile={tmp_path / 'found.json'}",
-        f"--add-ca={scanned.roots}",
-        f"localhost:{scanned.ports[port]}",
-        timeout_s=600,
-    )
+    for attempt in range(3):
+        file = tmp_path / f"found-{attempt}.json"
+        scan(
+            TESTSSL,
+            "--quiet",
+            "--warnings=off",
+            "--color=0",
+            f"--jsonfile={file}",
+            f"--add-ca={scanned.roots}",
+            f"localhost:{scanned.ports[port]}",
+            timeout_s=600,
+        )
+        found = json.loads(file.read_text())
+        # By WARN it says that a check of its own came to no result, as that of tickets does now and then.
+        if not any(each["severity"] == "WARN" for each in found):
+            break
 
-    found = json.loads((tmp_path / "found.json").read_text())
     fine = OF_A_TEST | KNOWN.get(port, set())
     assert any(each["id"] == "TLS1_3" and each["severity"] == "OK" for each in found)
     assert [
