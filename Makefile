@@ -155,7 +155,7 @@ $(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.g
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-jina .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-jina .venv-jina34 .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -185,4 +185,11 @@ $(VENV)/.docs: $(VENV)/.installed
 	PIP_CONSTRAINT=$(abspath tests/interop/constraints.txt) \
 		.venv-jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel setuptools
 	.venv-jina/bin/pip install --quiet --no-deps --no-build-isolation jina==3.14.1
+	@touch $@
+
+# The second generation: Jina 3.34 and docarray 0.41, which cannot be installed beside the first.
+.venv-jina34/.installed: tests/interop/requirements-34.txt
+	$(PYTHON) -m venv .venv-jina34
+	.venv-jina34/bin/pip install --quiet -r tests/interop/requirements-34.txt
+	.venv-jina34/bin/pip install --quiet --no-deps --no-build-isolation jina==3.34.0
 	@touch $@

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
+
+from gatewayd.messages.generations import Generation
 
 # Answers all endpoints that the executor does not bind.
 DEFAULT: Final = "/default"
@@ -16,16 +18,46 @@ DRY_RUN: Final = "_jina_dry_run_"
 Described = Mapping[str, str]
 
 
+# A JSON schema, as pydantic 1 or 2 writes it, with the name of the class it was made of.
+Schema = Mapping[str, Any]
+
+
+@attrs.frozen
+class TypedEndpoint:
+    """
+    What an executor of the second generation tells of an endpoint (spec 34/wire.md, EndpointsProto).
+
+    ``input`` and ``output`` are the schemas of one document, ``parameters`` that of the parameters, None
+    where they are free. The names are those of the classes. ``streams`` is set for generators: one document
+    in, any number out. With ``single`` the method takes one document at a time.
+    """
+
+    input: Schema
+    output: Schema
+    input_name: str
+    output_name: str
+    streams: bool = False
+    single: bool = False
+    parameters: Schema | None = None
+    parameters_name: str = ""
+
+
 @attrs.frozen
 class Endpoints:
     """
     ``bound`` are those that some executor is known to bind, in the order of the Flow, without the dry run.
 
-    ``unknown`` names the Deployments whose endpoints are not known.
+    ``unknown`` names the Deployments whose endpoints are not known. ``generation`` is None while no executor
+    has told it and the Flow file does not say it. ``typed`` are the bound ones of the second generation, as
+    the Flow serves them: with the input of the first executor that binds each, and the output of the last.
+    ``streaming`` are those bound ones, of either generation, that stream.
     """
 
     bound: Described = attrs.field(factory=dict)
     unknown: tuple[str, ...] = ()
+    generation: Generation | None = None
+    typed: Mapping[str, TypedEndpoint] = attrs.field(factory=dict)
+    streaming: frozenset[str] = frozenset()
 
 
 def united(reported: Iterable[Described]) -> Described | None:

@@ -8,6 +8,7 @@ second parse as the first without an error, with everything lost. Empty document
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final
 
 from gatewayd.errors import BadRequest
@@ -15,6 +16,13 @@ from gatewayd.messages.rope import Content
 
 _FIRST: Final = 0x0A  # field 1, length-delimited
 _SECOND: Final = 0x12
+
+
+class Generation(IntEnum):
+    """Of documents: FIRST that of docarray up to 0.21 (Jina 3.14), SECOND of 0.30 and later (Jina 3.34)."""
+
+    FIRST = 1
+    SECOND = 2
 
 
 class ForeignDocuments(BadRequest):

@@ -11,6 +11,8 @@ T = TypeVar("T")
 SINGLE: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 LISTED: Final = "/jina.JinaDataRequestRPC/process_data"
 STREAM: Final = "/jina.JinaRPC/Call"
+# One SingleDocumentRequestProto to a stream of them.
+STREAM_DOC: Final = "/jina.JinaSingleDocumentRequestRPC/stream_doc"
 DISCOVERY: Final = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 STATUS: Final = "/jina.JinaInfoRPC/_status"
 DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         HeaderProto,
         JinaInfoProto,
         RouteProto,
+        SingleDocumentRequestProto,
         StatusProto,
     )
     from gatewayd.pb.rpc_status_pb2 import RetryInfo
@@ -78,6 +79,7 @@ else:
     HeaderProto = _message("jina.HeaderProto")
     JinaInfoProto = _message("jina.JinaInfoProto")
     RouteProto = _message("jina.RouteProto")
+    SingleDocumentRequestProto = _message("jina.SingleDocumentRequestProto")
     StatusProto = _message("jina.StatusProto")
     RpcStatus = _message("google.rpc.Status")
     RetryInfo = _message("google.rpc.RetryInfo")
@@ -100,6 +102,7 @@ __all__ = [
     "RetryInfo",
     "RouteProto",
     "RpcStatus",
+    "SingleDocumentRequestProto",
     "StatusProto",
     "Struct",
     "Timestamp",

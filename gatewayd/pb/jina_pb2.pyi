@@ -111,7 +111,7 @@ class DataRequestListProto(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[DataRequestProto, _Mapping]]] = ...) -> None: ...
 
 class EndpointsProto(_message.Message):
-    __slots__ = ("endpoints", "descriptions")
+    __slots__ = ("endpoints", "descriptions", "streaming")
     class DescriptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -121,9 +121,11 @@ class EndpointsProto(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    STREAMING_FIELD_NUMBER: _ClassVar[int]
     endpoints: _containers.RepeatedScalarFieldContainer[str]
     descriptions: _containers.ScalarMap[str, str]
-    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., descriptions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    streaming: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., descriptions: _Optional[_Mapping[str, str]] = ..., streaming: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class JinaInfoProto(_message.Message):
     __slots__ = ("jina", "envs")
@@ -146,6 +148,18 @@ class JinaInfoProto(_message.Message):
     jina: _containers.ScalarMap[str, str]
     envs: _containers.ScalarMap[str, str]
     def __init__(self, jina: _Optional[_Mapping[str, str]] = ..., envs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SingleDocumentRequestProto(_message.Message):
+    __slots__ = ("header", "parameters", "routes", "document")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    header: HeaderProto
+    parameters: _struct_pb2.Struct
+    routes: _containers.RepeatedCompositeFieldContainer[RouteProto]
+    document: _docarray_pb2.DocumentProto
+    def __init__(self, header: _Optional[_Union[HeaderProto, _Mapping]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., routes: _Optional[_Iterable[_Union[RouteProto, _Mapping]]] = ..., document: _Optional[_Union[_docarray_pb2.DocumentProto, _Mapping]] = ...) -> None: ...
 
 class RelatedEntity(_message.Message):
     __slots__ = ("id", "address", "port", "shard_id")
