@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
-import numpy as np
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -127,11 +126,10 @@ def _text_bytes(value: object) -> int:
     """About how long a field's value is as JSON; those of its documents are counted by themselves."""
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, np.ndarray):
-        return _NUMBER_BYTES * value.size
     if type(value) is list:
         return sum(_text_bytes(item) for item in value)
-    return _NUMBER_BYTES
+    # Of arrays, whose library is not loaded to find out, how many numbers they hold.
+    return _NUMBER_BYTES * int(getattr(value, "size", 1))
 
 
 def check_documents(variables: Mapping[str, Any] | None, allowance: Allowance) -> None:
