@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from twisted.internet.defer import Deferred, fail
 
 from gatewayd.access.control import DRY_RUN
@@ -11,7 +9,6 @@ from gatewayd.access.guard import Engine
 from gatewayd.access.rates import Rates
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock
-from gatewayd.config.rates import RateRule
 from gatewayd.errors import GatewayError, RateLimited
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.counting import count_up_to
@@ -22,11 +19,11 @@ log = BoundedLogger()
 
 
 class Limited:
-    """Passes on what the rates allow. Reactor thread only."""
+    """Passes on what the ``rates`` allow. Reactor thread only."""
 
-    def __init__(self, engine: Engine, rules: Iterable[RateRule], clock: Clock) -> None:
+    def __init__(self, engine: Engine, rates: Rates, clock: Clock) -> None:
         self._engine = engine
-        self._rates = Rates(rules)
+        self._rates = rates
         self._clock = clock
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:

@@ -432,11 +432,12 @@ class Handling:
                 raise ValueError(
                     "dynamic batching cannot take the unmerged requests of a no_reduce Deployment"
                 )
-            span = self._begun(endpoint, parent)
-            waiting = _Waiting(documents_of(cut[0].data), loop.create_future(), span)
+            documents = documents_of(cut[0].data)
             parameters = self._parameters(cut[0])
         except (ValueError, BadRequest) as error:
             return self._failure(cut[0], error)
+        # What cannot be read has no span, as in methods without batches.
+        waiting = _Waiting(documents, loop.create_future(), self._begun(endpoint, parent))
         # A method that takes headers gets those of all its requests: one client's never with another's.
         key = json.dumps({"parameters": parameters, **headers}, sort_keys=True)
         count = len(waiting.documents)

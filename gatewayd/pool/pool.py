@@ -84,7 +84,7 @@ class Pool:
 
     ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
     pass their own. ``counters`` counts every decision, by (decision, Deployment); with
-    a pool ``before``, it goes on with its counts.
+    a pool ``before``, it goes on with its counts, and shares its slots if it may have as many.
     """
 
     def __init__(
@@ -102,6 +102,8 @@ class Pool:
         self.counters: Counter[tuple[str, str]] = Counter() if before is None else before.counters
         self._before = {} if before is None else before._retries()
         self.slots = Slots(gateway.pool.max_in_flight)
+        if before is not None and before.slots.limit == self.slots.limit:
+            self.slots = before.slots  # until those of before have ended, the calls of both are under way
         self._gateway = gateway
         self._connect = connect
         self._clock = clock

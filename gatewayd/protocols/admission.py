@@ -79,9 +79,16 @@ class Admission:
         return self._place is not None and self._place.is_ahead
 
     def entrance(self) -> Entrance:
-        """That of one more port. What is flooded at one leaves some connections to the others."""
+        """
+        That of one more port, until it is closed. What is flooded at one leaves some connections to the
+        others.
+        """
         self._entrances += 1
         return Entrance(self)
+
+    def entrance_closed(self) -> None:
+        """A port accepts no more."""
+        self._entrances -= 1
 
     def admit(self, host: str, open_there: int = 0) -> bool:
         """
@@ -130,6 +137,7 @@ class Entrance:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._open = 0
+        self._is_closed = False
 
     @property
     def should_yield(self) -> bool:
@@ -144,6 +152,12 @@ class Entrance:
         return True
 
     def give_back(self, host: str) -> None:
-        """A connection of this port that was counted has ended."""
+        """A connection of this port that was counted has ended; also after ``close``."""
         self._open -= 1
         self._admission.give_back(host)
+
+    def close(self) -> None:
+        """The port accepts no more; closing it again changes nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._admission.entrance_closed()

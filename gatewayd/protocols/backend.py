@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import attrs
@@ -79,7 +79,8 @@ class Backend:
     Protocols dispatch to what ``dispatcher_for`` gives them: ``observed`` puts before the ``dispatcher`` what
     watches requests. ``status()`` makes the two maps of /status, from any thread. ``offload(function, *args,
     **kwargs)`` runs a pure function in a pool thread. ``buffers`` count the bytes held for clients, of all
-    ports together.
+    ports together, but for those that ports of our own gRPC server hold on their loop, ``held_on_loop`` by
+    port number.
     ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
@@ -105,7 +106,8 @@ class Backend:
     observed: Callable[[Dispatcher, str], Dispatcher] = lambda dispatcher, protocol: dispatcher
     health: Callable[[], Health] = lambda: Health("serving", True)
     forwarded: AllowList = attrs.field(init=False)
-    admission: Admission = attrs.field(init=False)
+    admission: Admission = attrs.field()
+    held_on_loop: MutableMapping[int, Buffers] = attrs.field(factory=dict)
     slow_lane: SlowLane | None = attrs.field(init=False)
     secure_headers: tuple[tuple[bytes, bytes], ...] = attrs.field(init=False)
 

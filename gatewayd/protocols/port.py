@@ -40,7 +40,6 @@ class PortReport:
     """
     A port that listens: what it speaks, where, and how many connections are open (None if that is unknown).
 
-    ``held_bytes`` are those of requests and answers that it holds apart from what all ports count together.
     ``try_it`` is a shell command for a first request, None if there is no simple one.
     """
 
@@ -50,7 +49,6 @@ class PortReport:
     tls: bool
     connections: int | None = None
     try_it: str | None = None
-    held_bytes: int = 0
 
     @property
     def address(self) -> str:

@@ -143,8 +143,9 @@ class CountedServer(LanedServer):
 class ListeningPorts:
     """Sockets of one listener: the same port at every address of its host, and the TLS of all."""
 
-    def __init__(self, ports: Sequence[ListeningPort], tls: WebTls | None = None) -> None:
+    def __init__(self, ports: Sequence[ListeningPort], entrance: Entrance, tls: WebTls | None = None) -> None:
         self._ports: tuple[Any, ...] = tuple(ports)
+        self._entrance = entrance
         self._tls = tls
         self._host = self._ports[0].getHost()
 
@@ -168,6 +169,7 @@ class ListeningPorts:
 
     def stopListening(self) -> Deferred[None]:
         """Fires when all are closed."""
+        self._entrance.close()
         return _closed(self._ports)
 
 
@@ -197,7 +199,8 @@ def listen_tcp(
     entrance = backend.admission.entrance()
     factory = AdmittingFactory(factory, entrance, backend.slow_lane, secure=tls is not None)
     if inherited:
-        return ListeningPorts([_adopt(backend.reactor, each, factory, entrance) for each in inherited], tls)
+        adopted = [_adopt(backend.reactor, each, factory, entrance) for each in inherited]
+        return ListeningPorts(adopted, entrance, tls)
     tries = 1 if listener.port else FREE_PORT_TRIES
     addresses = addresses_of(host)
     for left in reversed(range(tries)):
@@ -206,10 +209,11 @@ def listen_tcp(
             for address in addresses:
                 port = opened[0].getHost().port if opened else listener.port
                 opened.append(_listen(backend.reactor, address, port, factory))
-            return ListeningPorts(opened, tls)
+            return ListeningPorts(opened, entrance, tls)
         except CannotListenError as error:
             _closed(opened)
             if not left:
+                entrance.close()
                 name = "+".join(listener.protocols)
                 raise PortTaken(name, host, listener.port, str(error.socketError)) from error
     raise AssertionError("unreachable")

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
 
 from gatewayd.access.control import AccessControl
 from gatewayd.access.guard import Engine
 from gatewayd.access.limited import Limited
 from gatewayd.access.proxies import Proxies
+from gatewayd.access.rates import Rates
 from gatewayd.access.service import AccessService
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
@@ -27,6 +31,54 @@ from gatewayd.protocols.backend import Backend, Extension, StatusMaps
 from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.tls.credentials import TlsCredentials
+
+# The settings of connections' limits, and of who is no client but a proxy.
+_OF_ADMISSION: Final = (
+    "max_connections",
+    "max_connections_per_address",
+    "trusted_proxies",
+    "proxy_header",
+)
+
+
+@attrs.frozen
+class Held:
+    """
+    What clients have of a gateway now, against its limits: connections, bytes, and requests of late.
+
+    ``on_loop`` are the bytes that ports of our own gRPC server hold, by port number.
+    """
+
+    admission: Admission
+    buffers: Buffers
+    on_loop: dict[int, Buffers]
+    rates: Rates | None
+
+    @classmethod
+    def of(
+        cls, settings: GatewayConfig, reactor: Reactor, place: Place | None, before: Front | None = None
+    ) -> Held:
+        """Under ``settings``: that of the front ``before`` where its limit is the same, or else none yet."""
+        fresh = cls(
+            Admission.of(settings, reactor, place),
+            Buffers(settings.max_buffered_bytes),
+            {},
+            Rates(settings.rates) if settings.rates else None,
+        )
+        if before is None:
+            return fresh
+        old, there = before.settings, before.held
+
+        def is_same(*names: str) -> bool:
+            return all(getattr(old, name) == getattr(settings, name) for name in names)
+
+        bytes_of = there if is_same("max_buffered_bytes") else fresh
+        return cls(
+            (there if is_same(*_OF_ADMISSION) else fresh).admission,
+            bytes_of.buffers,
+            bytes_of.on_loop,
+            (there if is_same("rates") else fresh).rates,
+        )
 
 
 class Front:
@@ -50,16 +102,20 @@ class Front:
         observed: Callable[[Engine, str], Engine],
         extension: Extension | None,
         place: Place | None,
+        before: Front | None = None,
     ) -> None:
         """
+        One that takes the place of another, ``before``, goes on with what clients have there.
+
         Reads the files that ``auth`` names; blocks for a moment. Raises ConfigError, and has started nothing
         then.
         """
         self.settings = settings
         self.exposed = for_clients(engine, expose_errors=settings.expose_errors)
         engine = self.exposed
-        if settings.rates:
-            engine = Limited(engine, settings.rates, reactor)
+        self.held = Held.of(settings, reactor, place, before)
+        if self.held.rates is not None:
+            engine = Limited(engine, self.held.rates, reactor)
         proxies = Proxies.of(settings)
         # Both want to know the addresses of callers.
         knows_callers = settings.rates or settings.access_log is not None
@@ -79,7 +135,9 @@ class Front:
             status=status,
             offload=bridge.offload,
             reactor=reactor,
-            buffers=Buffers(settings.max_buffered_bytes),
+            buffers=self.held.buffers,
+            admission=self.held.admission,
+            held_on_loop=self.held.on_loop,
             tls=credentials,
             bridge=bridge,
             extension=extension,
@@ -95,16 +153,6 @@ class Front:
     @property
     def port_reports(self) -> list[PortReport]:
         return [port.report() for port in self.ports]
-
-    @property
-    def buffers(self) -> Buffers:
-        """What its ports hold together."""
-        return self._backend.buffers
-
-    @property
-    def admission(self) -> Admission:
-        """Its connections."""
-        return self._backend.admission
 
     def start(self) -> None:
         """Look for changes of the files of ``auth`` from now on."""

@@ -44,7 +44,13 @@ from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
-from gatewayd.service.readings import read_bridge, read_errors, read_pool, read_ports
+from gatewayd.service.readings import (
+    read_bridge,
+    read_errors,
+    read_pool,
+    read_ports,
+    read_under_way,
+)
 from gatewayd.service.serving import Serving, grpc_is_quiet
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
@@ -172,17 +178,18 @@ class GatewayServer:
             self._requests.read(reading)
         if self._lag is not None:
             reading.set(table.LAG, self._lag.seen.value(), self._name)
+        serving = self._serving
         numbers = {
-            (each.deployment, each.shard, each.replica): address
-            for each, address in self._serving.addresses.items()
-            if self.graph.calls(each)
+            (each.deployment, each.shard, address): each.replica
+            for each, address in serving.addresses.items()
         }
         read_pool(reading, self.graph.pool, numbers)
+        read_under_way(reading, (graph.pool for graph in serving.graphs), numbers)
         read_bridge(reading, self._bridge, self._name)
         read_errors(reading)
-        front = self._serving.front
-        if front is not None:
-            read_ports(reading, self.port_reports, front.buffers, front.admission)
+        if serving.front is not None:
+            reports = [port.report() for port in serving.all_ports]
+            read_ports(reading, reports, [front.held for front in serving.fronts])
         return succeed(reading)
 
     def _tell_health(self) -> None:
@@ -284,6 +291,7 @@ class GatewayServer:
             observed=self._observed,
             extension=self._custom,
             place=self._place,
+            before=self._serving.front,
         )
 
     def _turned(self, is_other_graph: bool) -> None:

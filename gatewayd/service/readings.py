@@ -6,14 +6,14 @@ Nothing here costs a request anything: the parts have these numbers for their ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
-from gatewayd.pool.pool import Pool
+from gatewayd.pool.pool import Pool, ReplicaState
 from gatewayd.protocols import told
-from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.port import PortReport
+from gatewayd.service.front import Held
 from gatewayd.supervisor.process import ReplicaStatus
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -21,20 +21,19 @@ from gatewayd.telemetry.metrics.reading import Reading
 # The pool's counters that have a metric of their own.
 _PICKED, _RETRIED = "picked", "retried"
 
-ReplicaKey = tuple[str, int, int]
+# A deployment, a shard, and an address.
+ReplicaKey = tuple[str, int, str]
 
 
-def read_pool(reading: Reading, pool: Pool, addresses: Mapping[ReplicaKey, str]) -> None:
+def read_pool(reading: Reading, pool: Pool, numbers: Mapping[ReplicaKey, int]) -> None:
     """
     The edges of the graph, and the replicas at their ends.
 
-    ``addresses`` are those of replicas whose processes are started here: they go by their number, which stays
+    ``numbers`` are those of replicas whose processes are started here: these go by their number, which stays
     when they are started again, and others by their address.
     """
     for part in pool.parts():
         labels = part.deployment, str(part.shard)
-        reading.set(table.QUEUED, part.queued, *labels)
-        reading.set(table.IN_FLIGHT, part.in_flight, *labels)
         reading.set(table.CONNECTED, part.connected, *labels)
         reading.set(table.RETRY_BUDGET, part.retry_budget, *labels)
         reading.set(table.ATTEMPTS, part.decisions.get(_PICKED, 0), *labels)
@@ -43,29 +42,57 @@ def read_pool(reading: Reading, pool: Pool, addresses: Mapping[ReplicaKey, str])
                 reading.set(table.EVENTS, count, *labels, event.replace(" ", "_"))
         for reason, count in part.retries.items():
             reading.set(table.RETRIES, count, *labels, reason)
-    numbers = {(name, shard, address): str(at) for (name, shard, at), address in addresses.items()}
     for name, replicas in pool.states().items():
         for each in replicas:
-            number = numbers.get((name, each.shard, each.address), each.name)
-            labels3 = name, str(each.shard), number
+            labels3 = _labels_of(name, each, numbers)
             reading.set(table.REPLICA_CONNECTED, each.state == "ready", *labels3)
             reading.set(table.REPLICA_EJECTED, each.ejected, *labels3)
-            reading.set(table.REPLICA_IN_FLIGHT, each.in_flight, *labels3)
-    reading.set(table.CALLS, pool.slots.limit - pool.slots.free)
     reading.set(table.CALLS_LIMIT, pool.slots.limit)
 
 
-def read_ports(reading: Reading, ports: Iterable[PortReport], buffers: Buffers, admission: Admission) -> None:
-    """Connections, and the bytes that are held for them."""
-    reading.set(table.HELD, buffers.held_bytes, "requests")
-    reading.set(table.HELD_LIMIT, buffers.limit_bytes, "requests")
+def read_under_way(reading: Reading, pools: Iterable[Pool], numbers: Mapping[ReplicaKey, int]) -> None:
+    """What waits and what is called, in the pool of the graph that serves and those of earlier ones."""
+    pools = tuple(pools)
+    for pool in pools:
+        for part in pool.parts():
+            labels = part.deployment, str(part.shard)
+            reading.add(table.QUEUED, part.queued, *labels)
+            reading.add(table.IN_FLIGHT, part.in_flight, *labels)
+        for name, replicas in pool.states().items():
+            for each in replicas:
+                reading.add(table.REPLICA_IN_FLIGHT, each.in_flight, *_labels_of(name, each, numbers))
+    # Several may share theirs.
+    for slots in {id(pool.slots): pool.slots for pool in pools}.values():
+        reading.add(table.CALLS, slots.limit - slots.free)
+
+
+def _labels_of(name: str, replica: ReplicaState, numbers: Mapping[ReplicaKey, int]) -> tuple[str, str, str]:
+    number = numbers.get((name, replica.shard, replica.address))
+    return name, str(replica.shard), replica.name if number is None else str(number)
+
+
+def read_ports(reading: Reading, ports: Iterable[PortReport], held: Sequence[Held]) -> None:
+    """
+    Connections, and the bytes that are held for them.
+
+    What is ``held`` now comes first, then that of earlier fronts, which it may share. ``ports`` are those of
+    all of them.
+    """
+    now = held[0]
+    for buffers in {id(each.buffers): each.buffers for each in held}.values():
+        reading.add(table.HELD, buffers.held_bytes, "requests")
+    reading.set(table.HELD_LIMIT, now.buffers.limit_bytes, "requests")
+    on_loop: dict[tuple[int, int], Buffers] = {}
     for port in ports:
         if port.connections is not None:
-            reading.set(table.CONNECTIONS, port.connections, "+".join(port.protocols), str(port.port))
+            reading.add(table.CONNECTIONS, port.connections, "+".join(port.protocols), str(port.port))
         if "grpc" in port.protocols:
-            reading.set(table.HELD, port.held_bytes, f"grpc {port.port}")
-            reading.set(table.HELD_LIMIT, buffers.limit_bytes, f"grpc {port.port}")
-    reading.set(table.CONNECTIONS_LIMIT, admission.most)
+            found = [each.on_loop[port.port] for each in held if port.port in each.on_loop]
+            on_loop.update({(port.port, id(each)): each for each in found})
+    for (number, _), buffers in on_loop.items():
+        reading.add(table.HELD, buffers.held_bytes, f"grpc {number}")
+        reading.set(table.HELD_LIMIT, now.buffers.limit_bytes, f"grpc {number}")
+    reading.set(table.CONNECTIONS_LIMIT, now.admission.most)
 
 
 def read_errors(reading: Reading) -> None:

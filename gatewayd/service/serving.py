@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -85,6 +86,7 @@ class Serving:
         self._turned = turned
         self._next: Graph | None = None  # one that is to serve
         self._leaving = Leaving(reactor)
+        self._leaving_fronts: list[Front] = []
         self._renewal: Renewal | None = None
         self._stopping = False
 
@@ -94,9 +96,24 @@ class Serving:
         return [] if self.front is None else self.front.ports
 
     @property
+    def all_ports(self) -> list[Port]:
+        """Those that were replaced, too, while they have connections."""
+        return [*self.ports, *self._leaving.ports]
+
+    @property
+    def fronts(self) -> list[Front]:
+        """The one that serves, and those that were replaced, while they have ports."""
+        return [*([] if self.front is None else [self.front]), *self._leaving_fronts]
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """All that may have requests: the one that serves first."""
+        return [self.graph, *self._leaving.graphs]
+
+    @property
     def dispatchers(self) -> list[Dispatcher]:
         """Of all graphs that may have requests."""
-        return [graph.dispatcher for graph in (self.graph, *self._leaving.graphs)]
+        return [graph.dispatcher for graph in self.graphs]
 
     def endpoints(self) -> Endpoints:
         """What the executors bind, as far as it is known now."""
@@ -225,7 +242,12 @@ class Serving:
                         found.append(before[source])
                         continue
                     sockets = reserved.take(index) if source is None else before[source][1].share()
-                    opened.append(front.opened(listener, sockets))
+                    try:
+                        opened.append(front.opened(listener, sockets))
+                    except BaseException:
+                        for each in sockets:  # which nobody owns, unless the port got them
+                            each.close()
+                        raise
                     found.append((listener, opened[-1]))
             except BaseException:
                 self._leaving.add_ports(opened, 0.0, lambda: None)
@@ -256,9 +278,16 @@ class Serving:
         announce(port.report() for port in added)
         gone = [port for port in old_ports if port not in front.ports]
         if gone or front is not old_front:
-            end = old_front.stop_looking if front is not old_front else lambda: None
+            end: Callable[[], None] = lambda: None  # noqa: E731
+            if front is not old_front:
+                self._leaving_fronts.append(old_front)
+                end = partial(self._front_ended, old_front)
             self._leaving.add_ports(gone, old_flow.gateway.grace_period_s, end)
         return succeed(None) if graph is old_graph else self._leaving.add_graph(old_graph)
+
+    def _front_ended(self, front: Front) -> None:
+        self._leaving_fronts.remove(front)
+        front.stop_looking()
 
     def _follow(self, identity: _Identity | None, settings: GatewayConfig) -> None:
         """Use the certificates that were just read, and look for changes of these files from now on."""
@@ -286,7 +315,7 @@ class Serving:
 
     def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
         """Call ``replica``, too, when it is up: wherever ``old`` is called, by earlier graphs as well."""
-        for graph in (self.graph, *self._leaving.graphs):
+        for graph in self.graphs:
             if graph.calls(old):
                 graph.admit(replica)
 
@@ -315,8 +344,8 @@ class Serving:
     def give_up(self, replica: ReplicaId) -> Deferred[None]:
         """Call ``replica`` no more. Fires when what it has is answered."""
         address = self.addresses.get(replica)
-        graphs = (self.graph, *self._leaving.graphs)
-        return gatherResults([graph.retire(replica, address) for graph in graphs]).addCallback(lambda _: None)
+        retiring = [graph.retire(replica, address) for graph in self.graphs]
+        return gatherResults(retiring).addCallback(lambda _: None)
 
     # -- executors -----------------------------------------------------------------------------------
 
@@ -336,7 +365,7 @@ class Serving:
     @property
     def _graphs(self) -> list[Graph]:
         """All that call replicas: the one that serves, earlier ones, and the one that is to serve."""
-        return [self.graph, *self._leaving.graphs, *([] if self._next is None else [self._next])]
+        return [*self.graphs, *([] if self._next is None else [self._next])]
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -349,7 +378,7 @@ class Serving:
     def drain(self, grace_s: float) -> Deferred[None]:
         """Close all ports, those that were replaced, too. Fires when that is done and no request is left."""
         self._leaving.hurry()
-        draining = [port.drain(grace_s) for port in (*self.ports, *self._leaving.ports)]
+        draining = [port.drain(grace_s) for port in self.all_ports]
         ending = [dispatcher.drain() for dispatcher in self.dispatchers]
         everything = [*draining, *ending, self._leaving.ports_closed()]
         return DeferredList(everything, consumeErrors=True).addCallback(lambda _: None)

@@ -362,8 +362,7 @@ class Workers:
         """
         if self._replacing:
             raise ConfigError("the workers are just being replaced (SIGUSR2); reload when that is over")
-        if gone := [each for each in changes.started if each not in self._addresses]:
-            raise not_up(gone)
+        self._check_up(changes.started)
         if not (changes.graph or changes.settings):
             self._flow = flow
             return succeed(None)
@@ -375,7 +374,7 @@ class Workers:
         after = self._graph = _Graph.of(flow, sockets, changes.replicas)
         self._replacing = True
         try:
-            await self._replace_each(before, after)
+            await self._replace_each(before, after, changes.started)
         except BaseException:
             self._graph = before
             _close(after.sockets, before.sockets)
@@ -387,11 +386,17 @@ class Workers:
         announce(self._ports[index] for index, source in enumerate(changes.sources) if source is None)
         return succeed(None)
 
-    async def _replace_each(self, before: _Graph, after: _Graph) -> None:
+    def _check_up(self, replicas: Collection[ReplicaId]) -> None:
+        """Raises ConfigError if a process of theirs has ended."""
+        if gone := [each for each in replicas if each not in self._addresses]:
+            raise not_up(gone)
+
+    async def _replace_each(self, before: _Graph, after: _Graph, started: Collection[ReplicaId]) -> None:
         try:
             for old in tuple(self._workers):
                 await self._replace(old)
-        except NotReplaced as error:
+                self._check_up(started)
+        except (NotReplaced, ConfigError) as error:
             # Those that serve the new graph already give way again.
             self._graph = before
             problems = [str(error)]

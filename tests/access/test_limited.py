@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 
 from gatewayd import Client
 from gatewayd.access.limited import Limited
+from gatewayd.access.rates import Rates
 from gatewayd.client.errors import RequestRefused, TryLater, Unreachable
 from gatewayd.config.rates import RateRule
 from gatewayd.errors import RateLimited
@@ -206,7 +207,7 @@ def test_over_http_one_client_does_not_use_up_anothers(gateway: Gateway) -> None
 
 def test_time_gives_room_back() -> None:
     clock, engine = Clock(), FakeDispatcher()
-    limited = Limited(engine, [RateRule(requests=2, per_s=1, burst=2)], clock)
+    limited = Limited(engine, Rates([RateRule(requests=2, per_s=1, burst=2)]), clock)
     caller = Caller("a", "10.0.0.1", "key")
 
     def failure() -> Any:
@@ -235,7 +236,7 @@ def test_a_dry_run_is_counted_for_its_caller() -> None:
             return succeed(None)
 
     engine: Any = Engine()
-    limited = Limited(engine, [RateRule(("/dry_run",), requests=1)], Clock())
+    limited = Limited(engine, Rates([RateRule(("/dry_run",), requests=1)]), Clock())
     one, other = Caller("a"), Caller("b")
     failures: list[Any] = []
     for caller in (one, one, other):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -53,11 +53,23 @@ class Spanned(Executor):
         return {"is_none": tracing_context is None}
 
 
+class Begun(SpanProcessor):
+    """Counts what has begun, whether or not it ends."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.count += 1
+
+
 class Traced:
     def __init__(self) -> None:
+        self.begun = Begun()
         self._memory = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._memory))
+        self.provider.add_span_processor(self.begun)
         self.executor = created(Spanned, {}, {"runtime_args": {"tracer_provider": self.provider}})
 
     def ask(self, endpoint: str, *calls: list[tuple[str, str | bytes]]) -> list[DataRequestProto]:
@@ -166,3 +178,20 @@ def test_without_tracing_there_is_nothing() -> None:
 
     answer = asyncio.run(ask())
     assert answer.parameters["__results__"]["exec_a/rep-0"]["is_none"] is True
+
+
+def test_a_batched_request_that_cannot_be_read_leaves_no_span_open() -> None:
+    traced = Traced()
+    message = DataRequestProto()
+    message.header.exec_endpoint = "/batched"
+
+    async def ask() -> bool:
+        handling = Handling(traced.executor, SPEC, lambda _: None, Tracing(traced.provider, "exec_a"))
+        broken = message.SerializeToString() + b"\x12\x01\xff"  # parameters that are no Struct
+        try:
+            return (await handling.handle([broken], lambda: [HEADER])).failed
+        finally:
+            handling.close()
+
+    assert asyncio.run(ask())
+    assert traced.begun.count == len(traced.finished)

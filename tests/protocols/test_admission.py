@@ -151,3 +151,14 @@ def test_a_flood_at_one_port_leaves_connections_to_the_others() -> None:
 def test_a_port_alone_may_have_all_connections() -> None:
     entrance = Admission(80, 0, Clock()).entrance()
     assert sum(entrance.admit("1.1.1.1") for _ in range(100)) == 80
+
+
+def test_a_port_that_takes_the_place_of_another_may_have_all_connections_too() -> None:
+    admission = Admission(80, 0, Clock())
+    before, after = admission.entrance(), admission.entrance()
+    assert before.admit("1.1.1.1")
+    before.close()
+    before.close()
+    assert sum(after.admit("1.1.1.1") for _ in range(100)) == 79
+    before.give_back("1.1.1.1")
+    assert after.admit("1.1.1.1")

@@ -289,6 +289,17 @@ def test_settings_of_ports_take_effect_and_clients_are_led_away_politely() -> No
         assert flow.text() == "A"
 
 
+def test_rates_are_not_reset_by_a_reload_of_other_settings() -> None:
+    rated = {"rates": [{"requests": 2, "per": 3600, "by": "all"}]}
+    with serving({"executors": [rec("a")], "gateway": rated}) as flow:
+        assert [flow.text(), flow.text()] == ["A", "A"]
+        flow.reload({"executors": [rec("a")], "gateway": {**rated, "cors": True}})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            flow.text()
+        assert refused.value.code == 429
+        refused.value.close()
+
+
 def test_a_protocol_is_added_to_a_port() -> None:
     (number,) = free_ports(1)
     one = {"protocol": ["http"], "port": [number]}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -12,14 +14,17 @@ from twisted.python.failure import Failure
 
 from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, FlowConfig
-from gatewayd.config.model import GatewayConfig
-from gatewayd.errors import ConfigError
+from gatewayd.config.model import GatewayConfig, Listener
+from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.messages.request import Request
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes, Start
+from gatewayd.service.readings import read_under_way
 from gatewayd.service.reserved import Reserved
 from gatewayd.service.serving import Serving
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.reading import Reading
 from tests.memory_gateway import Executor, Reactor
 
 A, B = ReplicaId("a", 0, 0), ReplicaId("b", 0, 0)
@@ -225,3 +230,35 @@ def test_what_all_know_is_waited_for_a_few_seconds(setup: Setup) -> None:
     setup.reactor.advance(5.0)
 
     assert known == [None]
+
+
+def test_what_an_earlier_graph_works_on_is_told_with_what_the_latest_does(setup: Setup) -> None:
+    setup.asked()
+    setup.change(A, B)
+    setup.asked()
+    numbers = {("a", 0, setup.serving.addresses[A]): 0}
+
+    reading = Reading()
+    pools = [graph.pool for graph in setup.serving.graphs]
+    read_under_way(reading, pools, numbers)
+
+    assert len(pools) == 2
+    assert reading.of(table.IN_FLIGHT)["a", "0"] == 2
+    assert reading.of(table.REPLICA_IN_FLIGHT)["a", "0", "0"] == 2
+    assert reading.number(table.CALLS) == 2  # against one limit, which both share
+    assert pools[0].slots is pools[1].slots
+
+
+class PortThatCannotOpen(FakeFront):
+    def opened(self, listener: Listener, sockets: list[socket.socket]) -> Any:
+        raise PortTaken("http", "h", 80, "no memory")
+
+
+def test_a_port_that_cannot_be_opened_leaves_no_sockets(setup: Setup) -> None:
+    listener = Listener(("http",))
+    flow = attrs.evolve(setup.flow, gateway=GatewayConfig(listeners=(listener,)))
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        front: Any = PortThatCannotOpen()
+        with pytest.raises(PortTaken):
+            setup.serving._entries(front, flow, Changes(sources=(None,)), Reserved({0: [made]}))
+        assert made.fileno() == -1

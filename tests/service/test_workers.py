@@ -521,6 +521,24 @@ def test_a_worker_that_cannot_serve_the_new_flow_has_the_others_replaced_back(se
     assert setup.names() == ["worker-5", "worker-2"]
 
 
+def test_executors_that_end_while_workers_are_replaced_have_these_replaced_back(setup: Setup) -> None:
+    setup.serving()
+    before = setup.workers.flow
+    setup.workers.replica_up(NEW, "unix:/a.1")
+    starts = (Start(DeploymentConfig("a"), (NEW,)),)
+    done = changing(setup, with_listener(before), NEW, starts=starts)
+    setup.workers.replica_down(NEW)
+    replaced(setup, 0, 2)
+    assert len(start_of(setup.processes[3]).sockets) == 2
+    replaced(setup, 2, 3)
+
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert "executors.a: the new process of replica 0 had started" in str(failure.value)
+    assert setup.workers.flow == before
+    assert setup.names() == ["worker-4", "worker-2"]
+
+
 def test_one_that_cannot_be_replaced_back_ends_and_is_started_until_it_serves(setup: Setup) -> None:
     setup.serving()
     done = changing(setup, with_listener(setup.workers.flow), OLD)

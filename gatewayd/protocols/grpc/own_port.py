@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -76,8 +76,12 @@ class OwnGrpcPort:
         tls: TlsCredentials | None = None,
         port: int = 0,
         admission: Entrance | None = None,
+        held: MutableMapping[int, Buffers] | None = None,
     ) -> None:
-        """With ``tls`` the port speaks TLS only; ``port`` 0 is a free one. Raises UnusableTlsFile."""
+        """
+        With ``tls`` the port speaks TLS only; ``port`` 0 is a free one. ``held`` has what is held for each
+        port number, and goes on with that of a port before this one. Raises UnusableTlsFile.
+        """
         self._bridge = bridge
         self._servicer = servicer
         self._gateway = gateway
@@ -85,6 +89,7 @@ class OwnGrpcPort:
         self._tls = None if tls is None else ssl_context_of(tls, "h2")
         self._port = port
         self._admission = admission
+        self._all_held: MutableMapping[int, Buffers] = {} if held is None else held
         self._held = Buffers(gateway.max_buffered_bytes)  # loop thread only, but for a number
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
         self._services = exposed_services(gateway)
@@ -98,6 +103,7 @@ class OwnGrpcPort:
             log.warn("gateway.grpc_server_options: {name} means nothing to this server", name=name)
         sockets = list(inherited) or bound_sockets(self._gateway.host, Listener(("grpc",), self._port))
         self._port = int(sockets[0].getsockname()[1])
+        self._held = self._all_held.setdefault(self._port, self._held)
 
         async def listen() -> None:
             self._listen_on_loop(sockets, options, shared=bool(inherited))
@@ -133,6 +139,7 @@ class OwnGrpcPort:
             if self._listener is not None:
                 self._listener.retire()
 
+        self._close_entrance()
         self._bridge.on_loop(retire).addErrback(lambda failure: failure.trap(CancelledError))
 
     def drain(self, grace_s: float) -> Deferred[None]:
@@ -141,7 +148,12 @@ class OwnGrpcPort:
 
         What has not ended shortly after ``grace_s`` seconds is cancelled.
         """
+        self._close_entrance()
         return self._bridge.on_loop(self._drain_on_loop, grace_s + LAST_WORDS_S)
+
+    def _close_entrance(self) -> None:
+        if self._admission is not None:
+            self._admission.close()
 
     def stop(self) -> Deferred[None]:
         """Nothing is left to release after ``drain``."""
@@ -156,7 +168,6 @@ class OwnGrpcPort:
             self._port,
             self._tls is not None,
             open_now,
-            held_bytes=self._held.held_bytes,
         )
 
     def _listen_on_loop(self, sockets: list[socket.socket], options: Options, *, shared: bool) -> None:

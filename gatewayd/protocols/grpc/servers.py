@@ -31,7 +31,8 @@ def make_port(listener: Listener, backend: Backend) -> Port:
 
         servicer = CallServicer(*settings)
         entrance = backend.admission.entrance()
-        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, entrance)
+        held = backend.held_on_loop
+        return OwnGrpcPort(backend.bridge, servicer, gateway, backend.tls, listener.port, entrance, held)
     from gatewayd.protocols.grpc.port import GrpcPort
     from gatewayd.protocols.grpc.servicer import Servicer
 

@@ -31,6 +31,8 @@ _PULSE_S: Final = 5.0
 _TRANSITION_PULSE_S: Final = 1.0
 # systemd looks at what comes as soon as it can: more than a few are left over only if it hangs.
 _MOST_UNSENT: Final = 16
+# What comes again by itself, or matters for a moment.
+_PULSES: Final = frozenset({"WATCHDOG", "STATUS", "EXTEND_TIMEOUT_USEC"})
 _LONGEST_STATUS: Final = 200
 
 Phase = Literal["starting", "serving", "reloading", "draining", "failed"]
@@ -53,50 +55,71 @@ class NotifySocket:
     """
     A datagram socket to systemd, or whoever is at the address. Reactor thread only.
 
-    It is connected at once, while the path can be seen (twistd's ``--chroot``). What does not fit is sent
-    with what comes next. That it cannot be reached is logged once.
+    It is connected at once, while the path can be seen (twistd's ``--chroot``), and again with what comes
+    next after it was lost. What could not be sent is sent with what comes next; of too much, pulses are
+    dropped first. That it cannot be reached is logged once, until it is reached again.
     """
 
     def __init__(self, address: str) -> None:
         """A path, or the name of an abstract socket with ``@`` before it."""
         self._address = address
         self._socket: socket.socket | None = None
-        self._unsent: deque[bytes] = deque(maxlen=_MOST_UNSENT)
-        self._error: str | None = None
-        try:
-            if not address.startswith(("/", "@")):
-                raise OSError("the address is neither a path nor @ and a name")
-            made = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            made.setblocking(False)
-            made.connect(f"\0{address[1:]}" if address[0] == "@" else address)
-        except OSError as error:
-            self._fail(error)
+        self._unsent: deque[str] = deque()
+        self._is_closed = False
+        self._is_lost = False
+        self._error: str | None = None  # which is not in the log yet
+        self._connect()
 
     def send(self, message: str) -> None:
         """Lines of ``NAME=value``."""
-        if self._socket is None:
-            self._tell_error()
+        if self._is_closed:
             return
-        self._unsent.append(message.encode("utf-8", "backslashreplace"))
+        self._keep(message)
+        if self._socket is None:
+            self._connect()
         try:
-            while self._unsent:
-                self._socket.send(self._unsent[0])
+            while self._unsent and self._socket is not None:
+                self._socket.send(self._unsent[0].encode("utf-8", "backslashreplace"))
                 self._unsent.popleft()
+                self._is_lost = False
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(error)
-            self._tell_error()
+            self._lose(error)
+        self._tell_error()
 
     def close(self) -> None:
         """Nothing is sent any more."""
+        self._is_closed = True
+        self._unsent.clear()
+        self._disconnect()
+
+    def _keep(self, message: str) -> None:
+        self._unsent.append(message)
+        if len(self._unsent) > _MOST_UNSENT:
+            self._unsent.remove(next(filter(_is_pulse, self._unsent), self._unsent[0]))
+
+    def _connect(self) -> None:
+        address = self._address
+        try:
+            if not address.startswith(("/", "@")):
+                raise OSError("the address is neither a path nor @ and a name")
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect(f"\0{address[1:]}" if address[0] == "@" else address)
+        except OSError as error:
+            self._lose(error)
+
+    def _disconnect(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _fail(self, error: OSError) -> None:
-        self.close()
-        self._error = error.strerror or str(error)
+    def _lose(self, error: OSError) -> None:
+        self._disconnect()
+        if not self._is_lost:
+            self._is_lost = True
+            self._error = error.strerror or str(error)
 
     def _tell_error(self) -> None:
         if self._error is not None:
@@ -106,6 +129,10 @@ class NotifySocket:
                 address=self._address,
                 error=error,
             )
+
+
+def _is_pulse(message: str) -> bool:
+    return all(line.partition("=")[0] in _PULSES for line in message.splitlines())
 
 
 class Notifier:

@@ -15,8 +15,9 @@ from gatewayd.telemetry.metrics.table import BY_NAME, Metric
 
 Labels = tuple[str, ...]
 
-# What the name of an exemplar begins with that is the id of a trace which is kept, not of a request.
-TRACE_ID: Final = "trace_id="
+# What the name of an exemplar begins with that is the id of a trace which is kept, not of a request. No id of
+# a request that is shown has a blank.
+TRACE_ID: Final = "trace "
 
 # Ids of clients that can be exemplars: OpenMetrics allows 128 characters for the labels of one, with their
 # names, and its parsers differ about those that have to be escaped.
@@ -72,7 +73,8 @@ class Histogram:
         self.bounds = metric.bounds
         self.counts = [0] * (len(metric.bounds) + 1)
         self.total = 0.0
-        self.exemplars: list[tuple[str, float] | None] = [None] * len(self.counts)
+        # The id of a request, or the number of a trace.
+        self.exemplars: list[tuple[str | int, float] | None] = [None] * len(self.counts)
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -81,11 +83,18 @@ class Histogram:
     def value(self) -> HistogramValue:
         """As it is now."""
         exemplars = tuple(
-            (at, found[0], found[1])
+            (at, name, found[1])
             for at, found in enumerate(self.exemplars)
-            if found is not None and _SHOWABLE_ID.fullmatch(found[0])
+            if found is not None and (name := _shown(found[0])) is not None
         )
         return HistogramValue(tuple(self.counts), self.total, exemplars)
+
+
+def _shown(name: str | int) -> str | None:
+    """The name of an exemplar; None for an id of a client's that cannot be one."""
+    if isinstance(name, int):
+        return f"{TRACE_ID}{name:032x}"
+    return name if _SHOWABLE_ID.fullmatch(name) else None
 
 
 Value = float | HistogramValue
@@ -101,6 +110,11 @@ class Reading:
         """``labels`` are the values of the metric's, in their order."""
         assert len(labels) == len(metric.labels), metric.name
         self._values.setdefault(metric.name, {})[labels] = value
+
+    def add(self, metric: Metric, value: Value, *labels: str) -> None:
+        """As ``set``, united with the value that there is."""
+        known = self.of(metric).get(labels)
+        self.set(metric, value if known is None else _united(metric, known, value), *labels)
 
     def of(self, metric: Metric) -> Mapping[Labels, Value]:
         """Its values by labels; none where nobody has set any."""

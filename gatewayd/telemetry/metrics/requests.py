@@ -14,7 +14,7 @@ from typing import Final
 
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.outcomes import EXECUTOR_ERROR, OK, outcome_of
-from gatewayd.telemetry.metrics.reading import TRACE_ID, Histogram, Reading
+from gatewayd.telemetry.metrics.reading import Histogram, Reading
 from gatewayd.telemetry.observed import Exchange
 
 OTHER: Final = "other"
@@ -105,10 +105,10 @@ class RequestMetrics:
         at = bisect_left(_SECONDS, took_s)
         seconds.counts[at] += 1
         seconds.total += took_s
-        name = request.request_id
+        name: str | int = request.request_id
         journey = request.journey
         if journey is not None and journey.trace is not None:
-            name = f"{TRACE_ID}{journey.trace.context.trace_id:032x}"
+            name = journey.trace.context.trace_id
         seconds.exemplars[at] = (name, took_s)
         size = len(request.documents) + len(request.parameters)
         sizes = series.asked

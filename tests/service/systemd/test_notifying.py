@@ -196,6 +196,16 @@ def test_a_message_is_one_datagram(systemd: tuple[str, socket.socket]) -> None:
     sender.send("STOPPING=1")
 
 
+def all_of(receiver: socket.socket) -> list[bytes]:
+    """What has come until now."""
+    receiver.setblocking(False)
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(receiver.recv(1 << 16))
+    return found
+
+
 def test_what_systemd_does_not_take_yet_is_sent_later(systemd: tuple[str, socket.socket]) -> None:
     address, receiver = systemd
     sender, sent = NotifySocket(address), 0
@@ -203,20 +213,52 @@ def test_what_systemd_does_not_take_yet_is_sent_later(systemd: tuple[str, socket
         sender.send("STATUS=x")
         sent += 1
     sender.send("READY=1")
-    receiver.setblocking(False)
-
-    def received() -> list[bytes]:
-        found = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                found.append(receiver.recv(1 << 16))
-        return found
-
-    before = received()
+    before = all_of(receiver)
     sender.send("WATCHDOG=1")
 
-    assert [*before, *received()] == [b"STATUS=x"] * sent + [b"READY=1", b"WATCHDOG=1"]
+    assert [*before, *all_of(receiver)] == [b"STATUS=x"] * sent + [b"READY=1", b"WATCHDOG=1"]
     sender.close()
+
+
+def test_it_is_connected_again_after_it_was_lost(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        sender = NotifySocket(address)
+    with capturedLogs() as events:
+        sender.send("RELOADING=1")
+        (tmp_path / "notify").unlink()
+        sender.send("WATCHDOG=1")
+    assert len(events) == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        sender.send("READY=1")
+        assert all_of(receiver) == [b"RELOADING=1", b"WATCHDOG=1", b"READY=1"]
+    with capturedLogs() as events:
+        sender.send("WATCHDOG=1")
+    assert [event["error"] for event in events] == ["Connection refused"]  # another loss is told again
+    sender.close()
+
+
+def test_of_what_does_not_fit_pulses_are_dropped_first(tmp_path: Path) -> None:
+    with capturedLogs():
+        sender = NotifySocket(str(tmp_path / "nobody"))
+        sender.send("READY=1\nSTATUS=serving")
+        for _ in range(100):
+            sender.send("WATCHDOG=1\nSTATUS=x")
+        sender.send("RELOADING=1\nMONOTONIC_USEC=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "nobody"))
+        sender.send("STOPPING=1")
+        received = all_of(receiver)  # as much as the kernel takes at once
+        sender.send("MAINPID=1")
+        received += all_of(receiver)
+    sender.close()
+    pulses = [each for each in received if each == b"WATCHDOG=1\nSTATUS=x"]
+    assert len(pulses) == 13
+    assert [each for each in received if each not in pulses] == [
+        b"READY=1\nSTATUS=serving", b"RELOADING=1\nMONOTONIC_USEC=1", b"STOPPING=1", b"MAINPID=1"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_openmetrics_has_exemplars(reading):
 def test_an_exemplar_of_a_trace_has_the_label_that_grafana_follows():
     histogram = Histogram(table.REQUEST_SECONDS)
     histogram.counts[1] = 1
-    histogram.exemplars[1] = ("trace_id=" + "a" * 32, 0.0025)
+    histogram.exemplars[1] = (int("a" * 32, 16), 0.0025)
     reading = Reading()
     reading.set(table.REQUEST_SECONDS, histogram.value(), "grpc", "/search")
     _, body = exposed(reading, OPENMETRICS)
@@ -83,3 +83,18 @@ def test_promtool_finds_nothing_to_complain_of(reading):
     done = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, timeout=60)
 
     assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_a_client_cannot_pass_its_id_for_that_of_a_trace():
+    metric = table.REQUEST_SECONDS
+    histogram = Histogram(metric)
+    for at, name in enumerate(("trace_id=" + "a" * 32, "trace " + "a" * 32)):
+        histogram.exemplars[at] = (name, 0.0005)
+        histogram.counts[at] = 1
+    reading = Reading()
+    reading.set(metric, histogram.value(), "http", "/")
+
+    _, body = exposed(reading, "application/openmetrics-text")
+
+    assert f'# {{request_id="trace_id={"a" * 32}"}}'.encode() in body
+    assert b'{trace_id="' not in body

@@ -69,7 +69,7 @@ def test_an_exemplar_leads_to_the_trace_of_a_request_that_has_one():
     setup.ask(journey=journey, took_s=0.5)
 
     seconds = setup.reading.of(table.REQUEST_SECONDS)["grpc", "/search"]
-    assert seconds.exemplars == ((4, "r", 0.02), (8, f"trace_id={0xABC:032x}", 0.5))
+    assert seconds.exemplars == ((4, "r", 0.02), (8, f"trace {0xABC:032x}", 0.5))
 
 
 def test_each_request_is_counted_once_with_its_time_and_sizes():
