@@ -52,15 +52,35 @@ def fill_array(target: NdArrayProto, value: object, loc: Loc, problems: Problems
         )
         return
     try:
-        array = _to_numpy(value)
+        fill_dense(target.dense, value)
     except ValueError as error:
         problems.add(loc, str(error), "value_error")
         return
-    dense = target.dense
+    target.cls_name = "numpy"
+
+
+def fill_dense(dense: Any, value: list[Any], size: int | None = None) -> None:
+    """
+    Write nested lists into a DenseNdArrayProto, of either generation; ``size`` is how many elements it must
+    have.
+
+    Raises ValueError with a text for the client, which is numpy's own for ragged lists.
+    """
+    array = _to_numpy(value)
+    if size is not None and array.size != size:
+        raise ValueError(f"the array has {size} elements, not {array.size}")
     dense.buffer = array.tobytes()
     dense.shape.extend(array.shape)
     dense.dtype = array.dtype.str
-    target.cls_name = "numpy"
+
+
+def read_dense(dense: Any) -> object:
+    """
+    A DenseNdArrayProto, of either generation, as in ``read_array``; None if it is empty.
+
+    Raises UnreadableArray.
+    """
+    return None if not dense.buffer and not dense.shape else _printable(_from_dense(dense))
 
 
 def _to_numpy(value: list[Any]) -> Array:
@@ -117,10 +137,7 @@ def read_array(message: NdArrayProto) -> object:
         return None
     kind = message.WhichOneof("content")
     if kind == "dense":
-        dense = message.dense
-        if not dense.buffer and not dense.shape:
-            return None
-        return _printable(_from_dense(dense))
+        return read_dense(message.dense)
     if kind == "sparse":
         return _printable(_from_sparse(message))
     return None

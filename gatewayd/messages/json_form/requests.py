@@ -105,7 +105,7 @@ def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
     value = None
     if body:
         # In the reference a body of another type stays bytes, which are not an object.
-        value = _loads(body) if content_type is None or _is_json(content_type) else body
+        value = _loads(body) if content_type is None or is_json_type(content_type) else body
     if value is None:
         problems.add(_BODY, "field required", "value_error.missing")
         raise _bad_request(problems)
@@ -117,7 +117,8 @@ def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _is_json(content_type: str) -> bool:
+def is_json_type(content_type: str) -> bool:
+    """Whether a Content-Type is that of JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 

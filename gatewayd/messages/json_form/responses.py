@@ -42,7 +42,7 @@ def encode_http(response: Response) -> bytes:
                 "execEndpoint": response.endpoint,
                 "targetExecutor": "",
             },
-            "parameters": _parameters(response.parameters),
+            "parameters": parameters_in(response.parameters),
             "routes": [
                 {
                     "executor": route.executor,
@@ -68,7 +68,7 @@ def encode_websocket(response: Response) -> bytes:
         header["headers"] = joined(response.headers)
     frame: dict[str, object] = {"header": header}
     if response.parameters is not None:
-        frame["parameters"] = _parameters(response.parameters)
+        frame["parameters"] = parameters_in(response.parameters)
     frame["routes"] = [_sparse_route(route) for route in response.routes]
     return _with_data(frame, response.documents, orjson.OPT_UTC_Z)
 
@@ -97,7 +97,7 @@ def encode_network_error(request: Request, error: GatewayError) -> bytes:
                 "execEndpoint": "",
                 "targetExecutor": "",
             },
-            "parameters": _parameters(request.parameters) if request.parameters else None,
+            "parameters": parameters_in(request.parameters) if request.parameters else None,
             "routes": None,
         },
         request.documents,
@@ -145,7 +145,8 @@ def documents_in(serialised: Content) -> Sequence[DocumentProto]:
     return parse(serialised).docs.docs if serialised else ()
 
 
-def _parameters(serialised: bytes | None) -> object:
+def parameters_in(serialised: bytes | None) -> object:
+    """Parameters for ``groups.dumps``; None for None. Raises Unwritable."""
     if not serialised:
         return None if serialised is None else {}
     try:
