@@ -163,6 +163,15 @@ def _awaiting(name: str, placements: Sequence[Placement]) -> str | None:
     return None
 
 
+def in_order(deployments: Sequence[DeploymentConfig]) -> tuple[str, ...]:
+    """The names of Deployments, each behind all that it needs, and else in the order of the Flow file."""
+    needs = {each.name: [name for name in each.needs if name != START] for each in deployments}
+    depths: dict[str, int] = {}
+    for name in graphlib.TopologicalSorter(needs).static_order():
+        depths[name] = 1 + max((depths[before] for before in needs[name]), default=0)
+    return tuple(sorted(needs, key=depths.__getitem__))
+
+
 def graph_description(flow: FlowConfig) -> dict[str, list[str]]:
     """The Flow in the reference's form: each node, ``start-gateway`` first, with its successors."""
     if not flow.deployments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -43,6 +43,21 @@ class TypedEndpoint:
 
 
 @attrs.frozen
+class Told:
+    """
+    What an executor tells of itself.
+
+    ``bound`` are its endpoints, ``typed`` those of the second generation by name, ``streaming`` those that
+    stream. ``generation`` is None for an executor that tells nothing.
+    """
+
+    bound: Described
+    generation: Generation | None = None
+    typed: Mapping[str, TypedEndpoint] = attrs.field(factory=dict)
+    streaming: frozenset[str] = frozenset()
+
+
+@attrs.frozen
 class Endpoints:
     """
     ``bound`` are those that some executor is known to bind, in the order of the Flow, without the dry run.
@@ -60,27 +75,68 @@ class Endpoints:
     streaming: frozenset[str] = frozenset()
 
 
-def united(reported: Iterable[Described]) -> Described | None:
-    """The endpoints that several executors of one Deployment bind; None if ``reported`` is empty."""
-    found: dict[str, str] | None = None
-    for described in reported:
+def united(reported: Iterable[Told]) -> Told | None:
+    """What several executors of one Deployment tell, the first of them first; None if there are none."""
+    found: Told | None = None
+    for told in reported:
         if found is None:
-            found = dict(described)
-        else:
-            for endpoint, text in described.items():
-                found[endpoint] = found.get(endpoint) or text
+            found = told
+        elif told != found:
+            bound = dict(found.bound)
+            for endpoint, text in told.bound.items():
+                bound[endpoint] = bound.get(endpoint) or text
+            found = Told(
+                bound,
+                found.generation or told.generation,
+                {**told.typed, **found.typed},
+                found.streaming | told.streaming,
+            )
     return found
 
 
-def of_flow(deployments: Mapping[str, Described | None]) -> Endpoints:
-    """The endpoints of Deployments, by their names in the order of the Flow; None for unknown ones."""
+def of_flow(
+    deployments: Mapping[str, Told | None],
+    order: Sequence[str] = (),
+    floating: Collection[str] = (),
+    said: Generation | None = None,
+) -> Endpoints:
+    """
+    The endpoints of Deployments, by their names in the order of the Flow; None for unknown ones.
+
+    In ``order`` each is behind those that it needs; without it, they are in that order already. Nobody waits
+    for the answers of ``floating`` ones. ``said`` is the Flow file's own word on the generation.
+    """
     docstrings: dict[str, dict[str, str]] = {}
-    for name, described in deployments.items():
-        for endpoint, text in (described or {}).items():
+    typed: dict[str, TypedEndpoint] = {}
+    streaming: set[str] = set()
+    for name, told in deployments.items():
+        if told is None:
+            continue
+        for endpoint, text in told.bound.items():
             if endpoint != DRY_RUN:
                 docstrings.setdefault(endpoint, {})[name] = text
+    for name in order or deployments:
+        told = deployments[name]
+        if told is not None and name not in floating:
+            streaming |= told.streaming
+            for endpoint, one in told.typed.items():
+                if endpoint != DRY_RUN:
+                    typed[endpoint] = _chained(typed[endpoint], one) if endpoint in typed else one
     bound = {endpoint: _joined(texts) for endpoint, texts in docstrings.items()}
-    return Endpoints(bound, tuple(name for name, described in deployments.items() if described is None))
+    generations = (told.generation for told in deployments.values() if told is not None)
+    generation = said or next((each for each in generations if each is not None), None)
+    unknown = tuple(name for name, told in deployments.items() if told is None)
+    return Endpoints(bound, unknown, generation, typed, frozenset(streaming))
+
+
+def _chained(first: TypedEndpoint, last: TypedEndpoint) -> TypedEndpoint:
+    """One endpoint of two executors, as a client sees it."""
+    return attrs.evolve(
+        last,
+        input=first.input,
+        input_name=first.input_name,
+        streams=first.streams or last.streams,
+    )
 
 
 def _joined(texts: Mapping[str, str]) -> str:

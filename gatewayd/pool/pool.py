@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Clock, Connector
 from gatewayd.config import DeploymentConfig, GatewayConfig
+from gatewayd.config.graph import in_order
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.messages.discovery import Endpoints, of_flow
 from gatewayd.messages.request import Answer, Call
@@ -120,6 +121,8 @@ class Pool:
             self._deployments[deployment.name] = self._build(deployment)
             for each in (deployment, *head_executors(deployment)):
                 self._add_addresses(each, resolve)
+        self._order = in_order(deployments)
+        self._floating = frozenset(each.name for each in deployments if each.floating)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
@@ -164,11 +167,16 @@ class Pool:
 
     def endpoints(self) -> Endpoints:
         """The endpoints that the executors of the Flow bind, as far as they are known now."""
-        return of_flow({name: each.endpoints for name, each in self._deployments.items()})
+        told = {name: each.told for name, each in self._deployments.items()}
+        return of_flow(told, self._order, self._floating)
+
+    def streams(self, deployment: str, endpoint: str) -> bool:
+        """Whether the Deployment answers ``endpoint`` with a stream; False while that is not known."""
+        return self._deployments[deployment].streams(endpoint)
 
     def reached(self) -> frozenset[str]:
         """The Deployments whose endpoints are known now."""
-        return frozenset(name for name, each in self._deployments.items() if each.endpoints is not None)
+        return frozenset(name for name, each in self._deployments.items() if each.told is not None)
 
     def discovered(self, others: Collection[str] = ()) -> Deferred[None]:
         """
@@ -222,7 +230,7 @@ class Pool:
                     replica.health.ejected,
                     replica.in_flight,
                     replica.health.failures,
-                    None if replica.endpoints is None else tuple(replica.endpoints),
+                    None if replica.told is None else tuple(replica.told.bound),
                 )
                 for replica in sender.replicas.replicas
             )

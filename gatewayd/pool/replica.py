@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.clocks import Clock, Timer
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import Told
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.balancing import Health
 from gatewayd.pool.events import Decisions
@@ -61,7 +61,7 @@ class ExecutorChannel(Protocol):
     ) -> CallInHand:
         """A call that ends with exactly one of the two, which may be while it begins."""
 
-    def endpoints(self, timeout_s: float) -> Deferred[Described]: ...
+    def endpoints(self, timeout_s: float) -> Deferred[Told]: ...
     def close(self) -> Deferred[None]: ...
 
 
@@ -122,12 +122,12 @@ class Replica:
         "_suspected_s",
         "address",
         "channel",
-        "endpoints",
         "health",
         "in_flight",
         "label",
         "state",
         "successes",
+        "told",
     )
 
     def __init__(
@@ -142,7 +142,7 @@ class Replica:
         self.address = address
         self.label = label
         self.channel: ExecutorChannel
-        self.endpoints: Described | None = None
+        self.told: Told | None = None
         self.health = health
         self.in_flight = 0
         self.state: State = "connecting"
@@ -194,7 +194,7 @@ class Replica:
     @property
     def has_answered(self) -> bool:
         """Whether it has ever answered a call, or told its endpoints."""
-        return self.successes > 0 or self.endpoints is not None
+        return self.successes > 0 or self.told is not None
 
     # -- its connection ------------------------------------------------------------------------------
 
@@ -271,9 +271,9 @@ class Replica:
         self._probing = True
         self._decisions.count("probed")
 
-        def alive(endpoints: Described) -> None:
+        def alive(told: Told) -> None:
             self._probing = False
-            self._discovered(endpoints)
+            self._discovered(told)
             if self.health.ejected and not self._closed:
                 self.health.returned()
                 self._decisions.replica("restored", self.label, "a probe was answered")
@@ -315,9 +315,9 @@ class Replica:
         if self.state == "ready":
             self._discover()
 
-    def _discovered(self, endpoints: Described) -> None:
-        if endpoints != self.endpoints and not self._closed:
-            self.endpoints = endpoints
+    def _discovered(self, told: Told) -> None:
+        if told != self.told and not self._closed:
+            self.told = told
             self._decisions.count("discovered")
             self._owner.changed()
 

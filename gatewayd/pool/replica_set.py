@@ -13,7 +13,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from gatewayd.clocks import Clock
-from gatewayd.messages.discovery import DEFAULT, Described, united
+from gatewayd.messages.discovery import DEFAULT, Told, united
 from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
@@ -61,7 +61,7 @@ class ReplicaSet:
         self._closed = False
         self._replicas: dict[str, Replica] = {}
         self._fit: tuple[Replica, ...] = ()
-        self._endpoints: Described | None = None
+        self._told: Told | None = None
         self._on_change: list[Callable[[], None]] = []
         self._on_outage: list[Callable[[], None]] = []
         self._known: dict[str, Waiters[None]] = {}  # by address: who waits for it
@@ -88,14 +88,21 @@ class ReplicaSet:
         return [replica.address for replica in self._replicas.values() if replica.state != "failed"]
 
     @property
-    def endpoints(self) -> Described | None:
-        """What the replicas bind; None while none of them has said that."""
-        return self._endpoints
+    def told(self) -> Told | None:
+        """What the replicas tell of themselves; None while none of them has."""
+        return self._told
 
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while no replica has said what it binds."""
-        known = self._endpoints
-        return known is None or endpoint in known or DEFAULT in known
+        told = self._told
+        return told is None or endpoint in told.bound or DEFAULT in told.bound
+
+    def streams(self, endpoint: str) -> bool:
+        """Whether ``endpoint`` streams, or what answers those that no replica binds; False while unknown."""
+        told = self._told
+        if told is None or not told.streaming:
+            return False
+        return endpoint in told.streaming or (endpoint not in told.bound and DEFAULT in told.streaming)
 
     def pick(self, tried: Collection[str]) -> Replica | None:
         """The best replica that is not in ``tried``, if it has a free slot; see ``balancing.choose``."""
@@ -193,7 +200,7 @@ class ReplicaSet:
     def _tell_known(self) -> None:
         for address, waiters in tuple(self._known.items()):
             replica = self._replicas.get(address)
-            if replica is not None and replica.fit and replica.endpoints is not None:
+            if replica is not None and replica.fit and replica.told is not None:
                 del self._known[address]
                 waiters.fire(None)
 
@@ -204,5 +211,4 @@ class ReplicaSet:
 
     def _update(self) -> None:
         self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)
-        known = [replica.endpoints for replica in self._replicas.values() if replica.endpoints is not None]
-        self._endpoints = united(known)
+        self._told = united([each.told for each in self._replicas.values() if each.told is not None])

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
 from gatewayd.errors import Draining
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import Told
 from gatewayd.messages.journey import Kind, Stage, Visit
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.trace_context import TraceContext, headers_of
@@ -82,9 +82,13 @@ class Sender:
         return answer
 
     @property
-    def endpoints(self) -> Described | None:
-        """What the replicas bind; None while that is not known."""
-        return self.replicas.endpoints
+    def told(self) -> Told | None:
+        """What the replicas tell of themselves; None while none of them has."""
+        return self.replicas.told
+
+    def streams(self, endpoint: str) -> bool:
+        """Whether ``endpoint`` streams; False while that is not known."""
+        return self.replicas.streams(endpoint)
 
     def close(self) -> None:
         """Close every channel. Requests that wait or are in flight fail with Draining."""

@@ -22,7 +22,7 @@ from gatewayd.clocks import Clock
 from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
-from gatewayd.messages.discovery import DRY_RUN, Described, united
+from gatewayd.messages.discovery import DRY_RUN, Told, united
 from gatewayd.messages.documents import merge
 from gatewayd.messages.headers import Headers, unique
 from gatewayd.messages.request import Answer, Call
@@ -67,9 +67,13 @@ class Shards:
         return any(sender.serves(endpoint) for sender in self._all)
 
     @property
-    def endpoints(self) -> Described | None:
-        """What the executors here bind; None while that is not known of any."""
-        return united([sender.endpoints for sender in self._all if sender.endpoints is not None])
+    def told(self) -> Told | None:
+        """What the executors here tell of themselves; None while none of them has."""
+        return united([sender.told for sender in self._all if sender.told is not None])
+
+    def streams(self, endpoint: str) -> bool:
+        """Whether ``endpoint`` streams on the shards; False while that is not known."""
+        return any(shard.streams(endpoint) for shard in self._shards)
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """As Sender.send. Also fails with UnreadableDocuments, or Malformed, when merging."""

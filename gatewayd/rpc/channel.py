@@ -22,13 +22,13 @@ import gatewayd
 from gatewayd.clocks import Connector, Timer
 from gatewayd.deadlines import has_passed
 from gatewayd.messages import wire
-from gatewayd.messages.discovery import DEFAULT, Described
+from gatewayd.messages.discovery import DEFAULT, Told
+from gatewayd.messages.endpoints_codec import read_endpoints
 from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.rope import Content
 from gatewayd.offload import Offload, is_small
-from gatewayd.pb import EndpointsProto
 from gatewayd.rpc.call import (
     AnswerHead,
     CallError,
@@ -48,7 +48,7 @@ from gatewayd.tls.outgoing import CallTls
 __all__ = ["CallError", "Channel", "ChannelSettings", "Metadata", "State"]
 
 # An executor without discovery is taken to serve everything (spec wire.md).
-EVERY_ENDPOINT: Final[Described] = {DEFAULT: ""}
+EVERY_ENDPOINT: Final = Told({DEFAULT: ""})
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -164,10 +164,10 @@ class Channel:
             call.headers,
         )
 
-    def endpoints(self, timeout_s: float) -> Deferred[Described]:
+    def endpoints(self, timeout_s: float) -> Deferred[Told]:
         """Ask which endpoints the executor binds. Fails with CallError."""
         deadline_s = self.clock.seconds() + timeout_s
-        answer: Deferred[Described] = Deferred(lambda _: exchange.cancel())
+        answer: Deferred[Told] = Deferred(lambda _: exchange.cancel())
         exchange = _Exchange(
             self, DISCOVERY, "", b"", deadline_s, _endpoints, answer.callback, answer.errback, ()
         )
@@ -208,9 +208,8 @@ class Channel:
         self._on_state(state)
 
 
-def _endpoints(message: Content, is_error: bool, headers: Headers) -> Described:
-    told = EndpointsProto.FromString(bytes(message))
-    return {endpoint: told.descriptions.get(endpoint, "") for endpoint in told.endpoints}
+def _endpoints(message: Content, is_error: bool, headers: Headers) -> Told:
+    return read_endpoints(bytes(message))
 
 
 class _Exchange(Unary):

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import Told
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed, decode_answer
@@ -58,8 +58,8 @@ class LocalChannel:
         """As ``rpc.channel.Channel.prepare``: fails with CallError, or Malformed for what is no message."""
         return DeferredCall(lambda: self._deferred(self._answer(call, timeout_s)), on_answer, on_failure)
 
-    def endpoints(self, timeout_s: float) -> Deferred[Described]:
-        return succeed(self._handling.endpoints)
+    def endpoints(self, timeout_s: float) -> Deferred[Told]:
+        return succeed(Told(self._handling.endpoints))
 
     def close(self) -> Deferred[None]:
         """Calls under way are cancelled. The executor itself is closed by ``end``."""

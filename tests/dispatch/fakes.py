@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
-from gatewayd.messages.discovery import Endpoints, of_flow
+from gatewayd.messages.discovery import Endpoints, Told, of_flow
 from gatewayd.messages.request import Answer, Call, Request
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto, StatusProto, Struct
@@ -52,7 +52,7 @@ class FakePool:
         return deployment not in self._bound or endpoint in self._bound[deployment]
 
     def endpoints(self) -> Endpoints:
-        return of_flow({name: dict.fromkeys(bound, "") for name, bound in self._bound.items()})
+        return of_flow({name: Told(dict.fromkeys(bound, "")) for name, bound in self._bound.items()})
 
     @property
     def names(self) -> list[str]:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import Told
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.pool import Pool
 from gatewayd.pool.replica import DeferredCall
@@ -32,7 +32,7 @@ class FakeChannel:
         self.settings = settings
         self.set_state = on_state
         self.calls: list[tuple[Call, float | None, Deferred[Answer]]] = []
-        self.asked: list[Deferred[Described]] = []
+        self.asked: list[Deferred[Told]] = []
         self.cancelled = 0
         self.closed = False
 
@@ -54,8 +54,8 @@ class FakeChannel:
         self.cancelled += 1
         self.calls = [entry for entry in self.calls if entry[2] is not answer]
 
-    def endpoints(self, timeout_s: float) -> Deferred[Described]:
-        asked: Deferred[Described] = Deferred()
+    def endpoints(self, timeout_s: float) -> Deferred[Told]:
+        asked: Deferred[Told] = Deferred()
         self.asked.append(asked)
         return asked
 
@@ -83,7 +83,7 @@ class FakeChannel:
         if isinstance(endpoints, Exception):
             asked.errback(endpoints)
         else:
-            asked.callback({endpoint: f"does {endpoint}" for endpoint in endpoints})
+            asked.callback(Told({endpoint: f"does {endpoint}" for endpoint in endpoints}))
 
 
 class Setup:

@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from gatewayd.bridge import Bridge
+from gatewayd.messages.discovery import Told
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
 from gatewayd.messages.request import Call
@@ -136,7 +137,7 @@ async def test_an_executor_that_only_streams_is_asked_by_call(bench: Bench) -> N
 
     assert first.failed
     assert [method for method, *_ in executor.seen] == [STREAM, STREAM]
-    assert await channel.endpoints(1.0) == {"/default": ""}
+    assert await channel.endpoints(1.0) == Told({"/default": ""})
 
 
 @pytest_twisted.ensureDeferred

@@ -1,0 +1,63 @@
+"""
+What an executor tells of itself, from the bytes of its EndpointsProto (spec 34/wire.md).
+
+Executors of the first generation send names of endpoints alone; ours add docstrings, and which stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+
+from gatewayd.messages.discovery import Schema, Told, TypedEndpoint
+from gatewayd.messages.generations import Generation
+from gatewayd.pb.second import EndpointsProto
+
+# The class of a Jina newer than 3.14 that runs with docarray of the first generation.
+_FIRST_MODEL: Final = "PydanticDocument"
+
+
+def read_endpoints(message: bytes) -> Told:
+    """
+    An EndpointsProto.
+
+    Raises DecodeError; also for schemas that do not have the form that the second generation gives them.
+    """
+    proto = EndpointsProto.FromString(message)
+    bound = {endpoint: proto.descriptions.get(endpoint, "") for endpoint in proto.endpoints}
+    streaming = frozenset(proto.streaming)
+    schemas: dict[str, Any] = MessageToDict(proto.schemas) if proto.schemas.fields else {}
+    typed = {endpoint: _typed(endpoint, schema) for endpoint, schema in schemas.items()}
+    if not typed or all(_is_first(endpoint) for endpoint in typed.values()):
+        return Told(bound, Generation.FIRST, streaming=streaming)
+    streaming |= {endpoint for endpoint, one in typed.items() if one.streams}
+    return Told(bound, Generation.SECOND, typed, streaming)
+
+
+def _is_first(endpoint: TypedEndpoint) -> bool:
+    return endpoint.input.get("title") == _FIRST_MODEL
+
+
+def _typed(endpoint: str, told: Any) -> TypedEndpoint:
+    try:
+        parameters = told.get("parameters") or {}
+        return TypedEndpoint(
+            _schema(told["input"]["model"]),
+            _schema(told["output"]["model"]),
+            str(told["input"]["name"]),
+            str(told["output"]["name"]),
+            bool(told.get("is_generator", False)),
+            bool(told.get("is_singleton_doc", False)),
+            None if parameters.get("model") is None else _schema(parameters["model"]),
+            str(parameters.get("name") or ""),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DecodeError(f"the schemas of endpoint {endpoint[:80]!r} cannot be read: {error!r}") from error
+
+
+def _schema(value: Any) -> Schema:
+    if type(value) is not dict:
+        raise TypeError(f"a schema is {type(value).__name__}")
+    return value
