@@ -11,7 +11,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -52,6 +52,9 @@ test-core: $(VENV)/.test  ## an installation without extras serves external exec
 	$(subst $(BIN),.venv-core/bin,$(PIP)) .
 	GATEWAYD_CORE_PYTHON=$(abspath .venv-core)/bin/python \
 		$(BIN)/python -m pytest tests/service/test_without_docarray.py
+
+test-docarray2: .venv-docarray2/.installed  ## executors with docarray 0.40 and later, in a venv of its own
+	.venv-docarray2/bin/python -m pytest tests/docarray2
 
 fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and header blocks: an hour each (GATEWAYD_FUZZ_S=60)
 	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py tests/rpc/test_hpack.py
@@ -155,7 +158,7 @@ $(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.g
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-jina .venv-jina34 .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -185,6 +188,15 @@ $(VENV)/.docs: $(VENV)/.installed
 	PIP_CONSTRAINT=$(abspath tests/interop/constraints.txt) \
 		.venv-jina/bin/pip install --quiet -r tests/interop/requirements.txt wheel setuptools
 	.venv-jina/bin/pip install --quiet --no-deps --no-build-isolation jina==3.14.1
+	@touch $@
+
+# docarray 0.41 cannot be installed beside 0.21, which constraints.txt has.
+.venv-docarray2/.installed: setup.py tests/docarray2/requirements.txt $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv-docarray2
+	grep -v '^docarray==' $(CONSTRAINTS) > .venv-docarray2/constraints.txt
+	rm -rf build
+	PIP_CONSTRAINT=$(abspath .venv-docarray2)/constraints.txt .venv-docarray2/bin/pip install --quiet \
+		'.[docarray2,tracing]' -r tests/docarray2/requirements.txt
 	@touch $@
 
 # The second generation: Jina 3.34 and docarray 0.41, which cannot be installed beside the first.

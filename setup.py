@@ -12,6 +12,10 @@ assert VERSION is not None
 # 0.21 is the last release of the documents that are spoken here; from 0.30 on the format is another. It
 # brings a client of Jina's hub, docker, jose, ecdsa and rsa: the gateway does without (docs/dependencies.md).
 DOCUMENTS = ["docarray>=0.21,<0.30"]
+# The second generation's: typed documents, in the format that Jina 3.34 speaks. 0.40 is the first with
+# pydantic 2; a later minor release may change what gatewayd/executor/second.py builds on. One of the two can
+# be installed, and decides what the executors of an installation are (docs/decisions/generations.md).
+TYPED_DOCUMENTS = ["docarray>=0.40,<0.42"]
 # From 1.34 on, an exporter whose collector is down stops retrying when it is shut down, and its timeout is
 # for all tries together.
 TRACING = [
@@ -112,6 +116,8 @@ setup(
     extras_require={
         # To start executors, and to write their tests.
         "executor": DOCUMENTS,
+        # To start executors that take typed documents.
+        "docarray2": TYPED_DOCUMENTS,
         # To call a gateway from Python.
         "client": DOCUMENTS,
         # The first whose default font can be drawn in any size.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gatewayd._version import __version__
 
 if TYPE_CHECKING:
+    from docarray import BaseDoc as BaseDoc
+    from docarray import DocList as DocList
     from docarray import Document, DocumentArray
 
     from gatewayd.client.client import Client
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from gatewayd.flow.flow import Flow
 
 _HOMES = {
+    "BaseDoc": "docarray",
     "Client": "gatewayd.client.client",
     "Deployment": "gatewayd.flow.deployment",
+    "DocList": "docarray",
     "Document": "docarray",
     "DocumentArray": "docarray",
     "Executor": "gatewayd.executor.executor",
@@ -49,6 +53,7 @@ _ABSENT = {
     "random_port": "leave port out, or set it to 0: a free one is chosen",
 }
 
+# Without BaseDoc and DocList, which an installation has in place of Document and DocumentArray.
 __all__ = [
     "Client",
     "Deployment",
@@ -64,24 +69,16 @@ __all__ = [
 ]
 
 
-# What hands documents to Python code, and the extra that brings docarray for it.
-_WITH_DOCUMENTS = {
-    "Client": "client",
-    "Document": "client",
-    "DocumentArray": "client",
-    "Executor": "executor",
-    "requests": "executor",
-    "dynamic_batching": "executor",
-    "monitor": "executor",
-}
+# What hands documents to Python code, and the extra that brings docarray for it: 0.21, or a later one.
+_WITH_DOCUMENTS = {"Client": "client", "Document": "client", "DocumentArray": "client"}
+_WITH_TYPED_DOCUMENTS = {"BaseDoc", "DocList"}
+# Where either will do.
+_OF_EXECUTORS = {"Executor", "requests", "dynamic_batching", "monitor"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        if name in _WITH_DOCUMENTS and "docarray" not in sys.modules:
-            from gatewayd.extras import require_docarray
-
-            require_docarray(f"gatewayd.{name} needs", _WITH_DOCUMENTS[name])
+        _require(name)
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _ABSENT:
         message = f"gatewayd has no {name}: {_ABSENT[name]}"
@@ -90,6 +87,19 @@ def __getattr__(name: str) -> Any:
         importing = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
         raise ImportError(message, name="gatewayd") if importing else AttributeError(message)
     raise AttributeError(f"module 'gatewayd' has no attribute '{name}'")
+
+
+def _require(name: str) -> None:
+    """Raises ImportError if the docarray that ``name`` needs is not there."""
+    from gatewayd import extras
+
+    what = f"gatewayd.{name} needs"
+    if name in _OF_EXECUTORS:
+        extras.require_executor_docarray(what)
+    elif name in _WITH_DOCUMENTS:
+        extras.require_docarray(what, _WITH_DOCUMENTS[name])
+    elif name in _WITH_TYPED_DOCUMENTS:
+        extras.require_typed_docarray(what)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,8 @@
 What only an extra of the installation brings: docarray, with which executors and Clients hand out documents,
 and OpenTelemetry's packages, which send traces.
 
-A gateway passes documents on as bytes: without executors of its own, it needs no extra.
+A gateway passes documents on as bytes: without executors of its own, it needs no extra. Of docarray one
+release can be installed: it decides which generation the executors of this installation are of.
 """
 
 from __future__ import annotations
@@ -10,20 +11,56 @@ from __future__ import annotations
 import functools
 import re
 from importlib import metadata, util
+from typing import Final
+
+from gatewayd.messages.generations import Generation
 
 # What sends over each of OTLP's protocols.
 _EXPORTERS = {
     protocol: f"opentelemetry.exporter.otlp.proto.{protocol}.trace_exporter" for protocol in ("grpc", "http")
 }
 
-# 0.30 began another format of documents (setup.py).
-_FIRST, _END = (0, 21), (0, 30)
+# The releases of each generation, from the first one up to the one after the last (setup.py). Those between
+# them are of the second, before its format was settled.
+_RELEASES: Final = {Generation.FIRST: ((0, 21), (0, 30)), Generation.SECOND: ((0, 40), (1, 0))}
+_NAMES: Final = {Generation.FIRST: "docarray 0.21", Generation.SECOND: "docarray 0.40 or later"}
+# What installs docarray 0.40 and later, for executors.
+SECOND_EXTRA: Final = "docarray2"
 
 
-def docarray_problem(what: str, extra: str) -> str | None:
+def docarray_generation() -> Generation | None:
+    """That of the docarray which is installed; None if there is none, or one of neither generation."""
+    return _installed()[0]
+
+
+def docarray_problem(what: str, extra: str, generation: Generation = Generation.FIRST) -> str | None:
     """Why ``what`` cannot have docarray here, and the command that installs it; None if it can."""
-    state = _docarray_state()
-    return f"{what} docarray 0.21, and {state}: pip install 'gatewayd[{extra}]'" if state else None
+    found, state = _installed()
+    if found is generation:
+        return None
+    return f"{what} {_NAMES[generation]}, and {state}: pip install 'gatewayd[{extra}]'"
+
+
+def executor_problem(what: str) -> str | None:
+    """As ``docarray_problem``, for what can have either generation."""
+    problem = docarray_problem(what, "executor")
+    if problem is None or docarray_generation() is not None:
+        return None
+    return (
+        f"{problem}, or for typed documents (docarray 0.40 or later) pip install 'gatewayd[{SECOND_EXTRA}]'"
+    )
+
+
+def require_typed_docarray(what: str) -> None:
+    """Raises ImportError if no docarray 0.40 or later is installed."""
+    if problem := docarray_problem(what, SECOND_EXTRA, Generation.SECOND):
+        raise ImportError(problem, name="docarray")
+
+
+def require_executor_docarray(what: str) -> None:
+    """Raises ImportError with the text of ``executor_problem``."""
+    if problem := executor_problem(what):
+        raise ImportError(problem, name="docarray")
 
 
 def require_docarray(what: str, extra: str) -> None:
@@ -58,18 +95,23 @@ def _otlp_problem(what: str, protocol: str) -> str | None:
 
 
 @functools.cache
-def _docarray_state() -> str | None:
+def _installed() -> tuple[Generation | None, str]:
+    """The generation of what is installed, and in words what there is instead of another."""
     try:
         found = util.find_spec("docarray")
     except (ImportError, ValueError):
         found = None
     if found is None:
-        return "it is not installed"
+        return None, "it is not installed"
     try:
         version = metadata.version("docarray")
     except metadata.PackageNotFoundError:
-        return None  # put there by hand
+        return Generation.FIRST, "a docarray without a version is installed"  # put there by hand
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or _FIRST <= (int(numbers[1]), int(numbers[2])) < _END:
-        return None
-    return f"{version} is installed, whose documents are of another kind"
+    if numbers is None:
+        return Generation.FIRST, f"{version} is installed"
+    release = int(numbers[1]), int(numbers[2])
+    for generation, (first, end) in _RELEASES.items():
+        if first <= release < end:
+            return generation, f"{version} is installed, whose documents are of another kind"
+    return None, f"{version} is installed, whose documents are of another kind"

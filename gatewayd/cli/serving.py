@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from gatewayd.cli.output import fail, note
-from gatewayd.extras import docarray_problem, tracing_problem
+from gatewayd.extras import executor_problem, tracing_problem
 
 
 def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
@@ -42,7 +42,7 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
     from gatewayd.errors import ConfigError
     from gatewayd.executor.priorities import set_level
 
-    if problem := docarray_problem("an executor needs", "executor"):
+    if problem := executor_problem("an executor needs"):
         return fail(problem)
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     arguments: dict[str, Any] = {}

@@ -196,10 +196,10 @@ async def _serve(
         reasons.append(reason)
         stopping.set()
 
-    runtime = Runtime(executor, spec, end, tracing)
     try:
+        runtime = Runtime(executor, spec, end, tracing)
         address = await runtime.start()
-    except RuntimeError:
+    except (RuntimeError, TypeError):  # the port is taken; a type of documents has no schema
         send_event({"event": "failed", "error": traceback.format_exc()})
         return 1
     ready = {"event": "ready", "address": address}

@@ -14,11 +14,16 @@ from typing import Any, Final, TypeVar, overload
 
 import attrs
 
+from gatewayd.executor.forms import mark_schemas, takes_one, yields
+from gatewayd.extras import docarray_generation
 from gatewayd.messages.discovery import DEFAULT
+from gatewayd.messages.generations import Generation
 
 _ENDPOINTS: Final = "__gatewayd_endpoints__"
 _BATCHING: Final = "__gatewayd_batching__"
 _NEEDED: Final = frozenset({"docs", "parameters", "docs_matrix"})
+_NEEDED_FOR_ONE: Final = frozenset({"doc", "parameters"})
+_SETTINGS: Final = ("preferred_batch_size", "timeout", "flush_all")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,24 +34,26 @@ class Batching:
     How the requests of one endpoint are batched.
 
     A batch is processed once it has ``preferred_batch_size`` documents, or ``timeout_s`` after its first
-    request.
+    request. With ``flush_all`` the method gets all of its documents, else at most that many in each call.
     """
 
     preferred_batch_size: int = attrs.field(validator=attrs.validators.ge(1))
     timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    flush_all: bool = True
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], where: str) -> Batching:
         """
         From ``{"preferred_batch_size": 4, "timeout": 100}``; the timeout is in milliseconds.
 
-        Raises ValueError.
+        ``flush_all`` is in the first generation of documents True where it is not set, in the second False,
+        as in the releases of the reference that speak them. Raises ValueError.
         """
-        unknown = set(settings) - {"preferred_batch_size", "timeout"}
+        unknown = set(settings) - set(_SETTINGS)
         if unknown:
             raise ValueError(
                 f"dynamic_batching of {where}: unknown {', '.join(sorted(unknown))}; "
-                "accepted are preferred_batch_size and timeout (ms)"
+                "accepted are preferred_batch_size, timeout (ms) and flush_all"
             )
         size, timeout = settings.get("preferred_batch_size"), settings.get("timeout", 10_000)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -55,7 +62,14 @@ class Batching:
             )
         if not isinstance(timeout, int | float) or isinstance(timeout, bool) or timeout < 0:
             raise ValueError(f"dynamic_batching of {where}: timeout must be 0 ms or more, not {timeout!r}")
-        return cls(size, timeout / 1000)
+        flush_all = settings.get("flush_all")
+        if flush_all is None:
+            flush_all = docarray_generation() is not Generation.SECOND
+        if not isinstance(flush_all, bool):
+            raise ValueError(
+                f"dynamic_batching of {where}: flush_all must be true or false, not {flush_all!r}"
+            )
+        return cls(size, timeout / 1000, flush_all)
 
 
 @overload
@@ -64,22 +78,24 @@ def requests(func: Function) -> Function: ...
 def requests(
     *,
     on: str | Iterable[str] | None = None,
-    request_schema: type | None = None,
-    response_schema: type | None = None,
+    request_schema: Any = None,
+    response_schema: Any = None,
 ) -> Callable[[Function], Function]: ...
 def requests(
     func: Function | None = None,
     *,
     on: str | Iterable[str] | None = None,
-    request_schema: type | None = None,
-    response_schema: type | None = None,
+    request_schema: Any = None,
+    response_schema: Any = None,
 ) -> Function | Callable[[Function], Function]:
     """
     Bind a method to one endpoint, to several, or (without ``on``) to all that no other method binds.
 
     The method must accept ``**kwargs``, or ``docs``, ``parameters`` and ``docs_matrix``; this is checked when
-    the class is created. The schemas are documentation only: documents are always docarray's
-    ``DocumentArray``.
+    the class is created. One that takes ``doc`` in place of ``docs`` gets one document at a time, and may
+    answer it with a stream, if it yields (``gatewayd.executor.forms``). The schemas are the types of
+    documents that it takes and returns, in place of its annotations; with docarray 0.21 they are
+    documentation only.
     """
     endpoints: tuple[str, ...]
     if on is None:
@@ -96,22 +112,26 @@ def requests(
             raise TypeError(f"@requests decorates a method, not {function!r}")
         # In front, because the decorator written first is applied last.
         setattr(function, _ENDPOINTS, endpoints + getattr(function, _ENDPOINTS, ()))
+        if request_schema is not None or response_schema is not None:
+            mark_schemas(function, request_schema, response_schema)
         return function
 
     return mark if func is None else mark(func)
 
 
 def dynamic_batching(
-    *, preferred_batch_size: int | None = None, timeout: float = 10_000
+    *, preferred_batch_size: int | None = None, timeout: float = 10_000, flush_all: bool | None = None
 ) -> Callable[[Function], Function]:
     """
     Batch this method's requests; see ``Batching``. ``timeout`` is in milliseconds.
 
-    The size may be omitted only if the executor's configuration sets it.
+    The size may be omitted only if the executor's configuration sets it. Without ``flush_all`` the method
+    gets at most that many documents at once with docarray 0.40 and later, and all that wait with 0.21.
     """
+    settings = {"preferred_batch_size": preferred_batch_size, "timeout": timeout, "flush_all": flush_all}
 
     def mark(function: Function) -> Function:
-        setattr(function, _BATCHING, {"preferred_batch_size": preferred_batch_size, "timeout": timeout})
+        setattr(function, _BATCHING, settings)
         return function
 
     return mark
@@ -209,8 +229,20 @@ def batching_mark(function: Callable[..., Any]) -> Mapping[str, Any] | None:
 
 def _check_signature(cls: type, name: str, function: Callable[..., Any]) -> None:
     keywords = accepted(function)
+    if takes_one(function):
+        if keywords is not None and not keywords >= _NEEDED_FOR_ONE:
+            raise TypeError(
+                f"{cls.__name__}.{name} is bound by @requests, so it must accept **kwargs, "
+                f"or doc and parameters; it accepts ({', '.join(sorted(keywords))})"
+            )
+        return
     if keywords is not None and not keywords >= _NEEDED:
         raise TypeError(
             f"{cls.__name__}.{name} is bound by @requests, so it must accept **kwargs, "
             f"or all of docs, parameters and docs_matrix; it accepts ({', '.join(sorted(keywords))})"
+        )
+    if docarray_generation() is Generation.SECOND and yields(function):
+        raise TypeError(
+            f"{cls.__name__}.{name} yields, so it answers one document with a stream: it must take doc, a "
+            "document, in place of docs"
         )

@@ -32,6 +32,8 @@ from gatewayd.executor.binding import (
     bindings,
     is_marked,
 )
+from gatewayd.executor.documents import form_of
+from gatewayd.executor.forms import Form
 from gatewayd.executor.logger import JinaLogger
 from gatewayd.messages.discovery import DEFAULT, DRY_RUN
 
@@ -133,6 +135,9 @@ class Executor:
             )
         self.logger = JinaLogger(self.metas.name)
         self.requests: dict[str, Handler] = self._rebound(self._given.get("requests", {}))
+        self.forms: dict[str, Form] = {
+            endpoint: form_of(function, type(self)) for endpoint, function in self.requests.items()
+        }
         self.batching: dict[str, Batching] = self._batching(self._given.get("dynamic_batching", {}))
 
     @property
@@ -317,8 +322,18 @@ class Executor:
         for endpoint, function in self.requests.items():
             # Settings for the endpoint win over those for the method, and both over the decorator's.
             settings = configured.get(endpoint, configured.get(function.__name__, batching_mark(function)))
-            if settings is not None:
-                batching[endpoint] = Batching.from_settings(settings, f"{type(self).__name__} {endpoint}")
+            if settings is None:
+                continue
+            where, form = f"{type(self).__name__} {endpoint}", self.forms[endpoint]
+            if form.streams:
+                log.warning("dynamic_batching of %s has no effect: its answers are a stream", where)
+                continue
+            if form.parameters is not None:
+                raise ValueError(
+                    f"dynamic_batching of {where}: requests of an endpoint whose parameters are a "
+                    f"{form.parameters.__name__} cannot share a batch; take them as a dict, or do not batch"
+                )
+            batching[endpoint] = Batching.from_settings(settings, where)
         return batching
 
 

@@ -1,5 +1,6 @@
 """
-Handles one request inside an executor: finds its method, decodes, calls, and encodes the answer.
+Handles one request inside an executor: finds its method, decodes, calls, and encodes the answer, or each of
+the answers of a generator.
 
 Plain methods run in a single worker thread, together with the decoding and encoding around them: they never
 overlap, and the event loop stays free for health checks. Coroutine methods run on the loop, where calls
@@ -14,28 +15,30 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
 from gatewayd.allowance import Bounded
 from gatewayd.errors import BadRequest, IllegalHeader
 from gatewayd.executor.batching import Batch, Queues
-from gatewayd.executor.binding import accepted, named
+from gatewayd.executor.binding import Batching, accepted, named
+from gatewayd.executor.documents import Documents, installed
 from gatewayd.executor.executor import Executor, nothing
+from gatewayd.executor.forms import Form
+from gatewayd.executor.generators import in_thread, on_loop
 from gatewayd.executor.spec import BRIEF, ExecutorSpec
 from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.executor.worker import Worker
 from gatewayd.messages.discovery import DEFAULT, Described
-from gatewayd.messages.document_arrays import Document, DocumentArray, data_of, documents_of
 from gatewayd.messages.headers import Headers, given, received
-from gatewayd.messages.structs import parameters_of, with_result
+from gatewayd.messages.structs import parameters_of, struct_of, with_result
 from gatewayd.messages.trace_context import TRACE_HEADERS
 from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
-from gatewayd.pb import HeaderProto, RouteProto, StatusProto
+from gatewayd.pb import EndpointsProto, HeaderProto, RouteProto, StatusProto, second
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 log.addFilter(Bounded())  # clients can make methods fail as often as they like
 
+
+# Imported with this module, while a supervisor is still starting.
+_DOCUMENTS: Final = installed()
 
 _LONGEST_DOCSTRING: Final = 10_000
 
@@ -75,9 +81,19 @@ class Handled:
     headers: Headers = attrs.field(default=(), repr=False)
 
 
+class Outlet(Protocol):
+    """Where the answers of a generator go."""
+
+    async def send(self, message: bytes) -> None:
+        """Send a SingleDocumentRequestProto. Returns once the next may be sent."""
+
+    def finished(self, failure: BaseException | None, headers: Headers) -> None:
+        """There will be no more; ``failure`` is why, if something is wrong."""
+
+
 @attrs.frozen
 class _Message:
-    """One DataRequestProto, cut into its fields, each still serialised."""
+    """One DataRequestProto, or SingleDocumentRequestProto, cut into its fields, each still serialised."""
 
     header: bytes
     parameters: bytes
@@ -121,6 +137,7 @@ class _Bound:
     function: Callable[..., Any]
     keywords: frozenset[str] | None
     named: frozenset[str]
+    form: Form
     is_coroutine: bool
     queues: Queues[_Waiting] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -147,10 +164,12 @@ class Handling:
         self._on_fatal = on_fatal
         self._class_name = type(executor).__name__
         self._route = RouteProto(executor=spec.route_name).SerializeToString()
+        self._documents = _DOCUMENTS
         self._worker = Worker(spec.runtime_name)
         self._tracing = tracing
         self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
         self._metrics: RequestMetrics | None = None
         if spec.monitoring_port is not None:
             from gatewayd.executor.metrics import RequestMetrics
@@ -162,12 +181,14 @@ class Handling:
                 function,
                 accepted(function),
                 named(function),
-                inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+                executor.forms[endpoint],
+                _is_coroutine(function),
                 Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
                 timed=nullcontext if self._metrics is None else self._metrics.timer(endpoint),
             )
             for endpoint, function in executor.requests.items()
         }
+        self.discovery: bytes = self._discovery()
 
     @property
     def endpoints(self) -> Described:
@@ -182,6 +203,20 @@ class Handling:
     def busy(self) -> bool:
         """Whether a plain method is running."""
         return self._worker.busy
+
+    def _discovery(self) -> bytes:
+        """The EndpointsProto of this executor. Raises TypeError for types that have no schema."""
+        told: dict[str, Any] = {
+            "endpoints": list(self._bound),
+            "descriptions": {endpoint: text for endpoint, text in self.endpoints.items() if text},
+            "streaming": [endpoint for endpoint, bound in self._bound.items() if bound.form.streams],
+        }
+        schemas = self._documents.schemas({endpoint: each.form for endpoint, each in self._bound.items()})
+        if schemas is None:
+            return EndpointsProto(**told).SerializeToString()
+        typed = second.EndpointsProto(**told)
+        typed.schemas.ParseFromString(struct_of(schemas, f"the schemas of {self._class_name}"))
+        return typed.SerializeToString()
 
     async def handle(self, messages: Sequence[bytes], metadata: Metadata = tuple) -> Handled:
         """The answer that ``begin`` calls back with."""
@@ -215,6 +250,9 @@ class Handling:
             done = self._metrics.watching(label, [message.data for message in cut], messages, done)
         if bound is None:
             done(Handled(messages[0]))
+            return _nothing_to_cancel
+        if bound.form.streams:
+            done(self._failure(cut[0], TypeError(self._only_streams(bound))))
             return _nothing_to_cancel
         if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
             done(Handled(self._signed(cut[0]).join()))
@@ -252,6 +290,40 @@ class Handling:
             self._on_fatal(handled.fatal)
         done(handled)
 
+    def begin_stream(self, message: bytes, metadata: Metadata, outlet: Outlet) -> Callable[[], object]:
+        """
+        Answer a SingleDocumentRequestProto with what its generator yields (spec 34/streaming.md).
+
+        ``outlet`` is told the end, now or later. The function that is returned closes the generator.
+        Raises Malformed or DecodeError if there is no request to answer.
+        """
+        cut = _Message.cut(message)
+        header = HeaderProto.FromString(cut.header)
+        endpoint = header.exec_endpoint
+        bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
+        if bound is None:
+            there = ", ".join(name for name, each in self._bound.items() if each.form.streams)
+            outlet.finished(
+                BadRequest(f"{self._class_name} has no endpoint {endpoint!r}; it streams {there or 'none'}"),
+                (),
+            )
+            return _nothing_to_cancel
+        headers: _HeaderKeywords = {}
+        if _HEADERS in bound.named:
+            headers[_HEADERS] = received(metadata())
+        if _ANSWER_HEADERS in bound.named:
+            headers[_ANSWER_HEADERS] = {}
+        parent = None if self._tracing is None else self._tracing.parent(metadata())
+        if self._metrics is not None:
+            label = endpoint if endpoint in self._bound else DEFAULT
+            outlet = self._metrics.watching_stream(label, len(message), outlet)
+        task = asyncio.get_running_loop().create_task(
+            self._stream(bound, cut, header.request_id, endpoint, headers, parent, outlet)
+        )
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        return task.cancel
+
     async def drain(self) -> None:
         """
         Handle every waiting batch now, and each later request by itself.
@@ -265,6 +337,13 @@ class Handling:
                     self._start(bound, batch)
         if self._batches:
             await asyncio.wait(self._batches, timeout=self._spec.grace_s)
+
+    async def end_streams(self) -> None:
+        """Close the generators that are left. Waits for them, for the grace period at most."""
+        for task in self._streams:
+            task.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams, timeout=self._spec.grace_s)
 
     def close(self, *, wait: bool = False) -> None:
         """
@@ -285,7 +364,7 @@ class Handling:
         parent: Context | None,
     ) -> Handled:
         try:
-            documents, keywords = self._decoded(cut)
+            documents, keywords = self._decoded(bound, cut)
             span = self._begun(endpoint, parent)
             returned = await self._awaited_in(span, bound, documents, keywords | headers)
             return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
@@ -301,7 +380,7 @@ class Handling:
         parent: Context | None,
     ) -> Handled:
         try:
-            documents, keywords = self._decoded(cut)
+            documents, keywords = self._decoded(bound, cut)
             returned = self._called_in(self._begun(endpoint, parent), bound, documents, keywords | headers)
             return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
         except _RAISED as error:
@@ -314,9 +393,9 @@ class Handling:
         """Call a plain method, within its span if it has one."""
         with bound.timed():
             if span is None or self._tracing is None:
-                return _call(self._executor, bound, documents, keywords)
+                return self._call(bound, documents, keywords)
             with self._tracing.current(span) as keywords["tracing_context"]:
-                return _call(self._executor, bound, documents, keywords)
+                return self._call(bound, documents, keywords)
 
     async def _awaited_in(
         self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]
@@ -324,9 +403,41 @@ class Handling:
         """As ``_called_in``, for a coroutine method."""
         with bound.timed():
             if span is None or self._tracing is None:
-                return await _awaited(_call(self._executor, bound, documents, keywords))
+                return await self._call_on_loop(bound, documents, keywords)
             with self._tracing.current(span) as keywords["tracing_context"]:
-                return await _awaited(_call(self._executor, bound, documents, keywords))
+                return await self._call_on_loop(bound, documents, keywords)
+
+    def _call(self, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+        call = partial(bound.function, self._executor)
+        if bound.form.single:
+            return self._single(
+                bound, [call(**each) for each in _each(bound, documents, keywords)], documents
+            )
+        returned = call(**_accepted(bound, {"docs": documents, **keywords}))
+        return _gathered(self._documents, returned) if inspect.isgenerator(returned) else returned
+
+    async def _call_on_loop(self, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+        call = partial(bound.function, self._executor)
+        if bound.form.single:
+            answers = [await call(**each) for each in _each(bound, documents, keywords)]
+            return self._single(bound, answers, documents)
+        returned = call(**_accepted(bound, {"docs": documents, **keywords}))
+        if not inspect.isasyncgen(returned):
+            returned = await returned
+        if inspect.isasyncgen(returned):
+            return _gathered(self._documents, [one async for one in returned])
+        return _gathered(self._documents, returned) if inspect.isgenerator(returned) else returned
+
+    def _single(self, bound: _Bound, answers: Sequence[Any], documents: Any) -> Any:
+        """The answers to documents one by one; None stands for the document as the method changed it."""
+        for one in answers:
+            if one is not None and not self._documents.is_document(one):
+                raise TypeError(
+                    f"{self._class_name}.{bound.function.__name__} takes doc, so it must return a "
+                    f"{self._documents.document} or `None`, but getting {one!r}"
+                )
+        pairs = zip(answers, documents, strict=True)
+        return self._documents.answers_of(before if one is None else one for one, before in pairs)
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         """What ``work`` returns or raises: as a value, for no future takes a StopIteration."""
@@ -334,13 +445,15 @@ class Handling:
         job = self._worker.run(partial(work, *args), partial(_settle, answered))
         return await _cancelling(answered, job.cancel)
 
-    def _decoded(self, cut: list[_Message]) -> tuple[Any, dict[str, Any]]:
-        arrays = [documents_of(message.data) for message in cut]
+    def _decoded(self, bound: _Bound, cut: list[_Message]) -> tuple[Any, dict[str, Any]]:
+        arrays = [self._documents.read(message.data, bound.form) for message in cut]
         documents = (
-            arrays[0] if len(arrays) == 1 else DocumentArray([one for array in arrays for one in array])
+            arrays[0]
+            if len(arrays) == 1
+            else self._documents.array_of((one for array in arrays for one in array), bound.form)
         )
         keywords = {
-            "parameters": self._parameters(cut[0]),
+            "parameters": self._documents.parameters(bound.form, self._parameters(cut[0])),
             "docs_matrix": arrays if any(len(array) for array in arrays) else None,
             "docs_map": {
                 self._sender_of(message.routes): array
@@ -373,13 +486,13 @@ class Handling:
         parameters = message.parameters
         if isinstance(returned, dict):
             parameters = with_result(parameters, self._spec.runtime_name, returned)
-        elif isinstance(returned, DocumentArray):
+        elif self._documents.is_array(returned):
             documents = returned
         elif returned is not None:
             raise TypeError(
-                f"The return type must be DocumentArray / Dict / `None`, but getting {returned!r}"
+                f"The return type must be {self._documents.array} / Dict / `None`, but getting {returned!r}"
             )
-        data = data_of(documents, self._spec.executor.output_array_type)
+        data = self._documents.write(documents, self._spec.executor.output_array_type)
         return self._signed(attrs.evolve(message, parameters=parameters, data=data)).join()
 
     def _signed(self, message: _Message) -> _Message:
@@ -390,6 +503,18 @@ class Handling:
     ) -> Handled:
         """The request as it was received, with the exception as its status, and the method's headers."""
         header = HeaderProto.FromString(message.header)
+        status = self._told(header, error)
+        header.status.CopyFrom(status)
+        failed = attrs.evolve(message, header=header.SerializeToString())
+        fatal = self._fatal(status)
+        try:
+            answered = given(headers or {})
+        except IllegalHeader:  # it is what was raised, or less important than that
+            answered = ()
+        return Handled(failed.join(), failed=True, fatal=fatal, headers=answered)
+
+    def _told(self, header: HeaderProto, error: BaseException) -> StatusProto:
+        """The status of a request that failed, which is logged."""
         name = type(error).__name__
         lines = [_safely(str, line) for line in user_traceback(error)]
         # A Flow in Python raises the traceback where the request was made, and shows what is logged here.
@@ -406,14 +531,113 @@ class Handling:
         status.exception.args.extend(_safely(str, argument) for argument in error.args)
         status.exception.stacks.extend(lines)
         status.exception.executor = self._class_name
-        header.status.CopyFrom(status)
-        failed = attrs.evolve(message, header=header.SerializeToString())
-        fatal = status.description if name in self._spec.executor.exit_on_exceptions else None
+        return status
+
+    def _fatal(self, status: StatusProto) -> str | None:
+        """Why the executor has to end after a failure, if it has to."""
+        return status.description if status.exception.name in self._spec.executor.exit_on_exceptions else None
+
+    def _only_streams(self, bound: _Bound) -> str:
+        return (
+            f"{self._class_name}.{bound.function.__name__} answers one document with a stream: "
+            "call it with stream_doc, not with a request"
+        )
+
+    # Generators.
+
+    async def _stream(
+        self,
+        bound: _Bound,
+        cut: _Message,
+        request_id: str,
+        endpoint: str,
+        headers: _HeaderKeywords,
+        parent: Context | None,
+        outlet: Outlet,
+    ) -> None:
+        if not bound.form.streams:
+            # As the reference answers it: with the request, which its client reads the status of.
+            error = ValueError(f"endpoint must be generator: {endpoint} answers requests, not stream_doc")
+            await outlet.send(self._failure(cut, error).message)
+            outlet.finished(None, ())
+            return
+        span = self._begun(endpoint, parent)
+        failure: BaseException | None = None
+        fatal: str | None = None
+        answered: Headers = ()
         try:
-            answered = given(headers or {})
-        except IllegalHeader:  # it is what was raised, or less important than that
-            answered = ()
-        return Handled(failed.join(), failed=True, fatal=fatal, headers=answered)
+            with bound.timed():
+                messages = self._yielded(bound, cut, request_id, headers, span)
+                async with aclosing(messages):
+                    async for message in messages:
+                        await outlet.send(message)
+                        # It has to leave, and others are to have their turn: a generator need not wait.
+                        await asyncio.sleep(0)
+            answered = given(headers.get(_ANSWER_HEADERS) or {})
+        except asyncio.CancelledError as error:
+            failure = error
+            raise
+        except _RAISED as error:
+            failure = error
+            fatal = self._fatal(self._told(HeaderProto.FromString(cut.header), error))
+        finally:
+            if self._tracing is not None and span is not None:
+                self._tracing.end(span, failure)
+            if fatal is not None:
+                self._on_fatal(fatal)
+            outlet.finished(failure, answered)
+
+    async def _yielded(
+        self, bound: _Bound, cut: _Message, request_id: str, headers: _HeaderKeywords, span: Span | None
+    ) -> AsyncGenerator[bytes]:
+        """The messages that the generator's answers are sent as, one by one."""
+        start = partial(self._generator, bound, cut, headers, span)
+        written = partial(self._one_answer, bound, HeaderProto(request_id=request_id))
+        if bound.is_coroutine:
+            with self._within(span):
+                async with aclosing(on_loop(start, written)) as messages:
+                    async for message in messages:
+                        yield message
+            return
+
+        async def run(work: Callable[[], Any]) -> Any:
+            found = await self._in_thread(self._work_within, span, work)
+            if isinstance(found, BaseException):
+                raise found
+            return found
+
+        async with aclosing(in_thread(start, written, run)) as messages:
+            async for message in messages:
+                yield message
+
+    def _generator(self, bound: _Bound, cut: _Message, headers: _HeaderKeywords, span: Span | None) -> object:
+        """Call the generator function."""
+        keywords = {
+            "doc": self._documents.read_one(cut.data, bound.form),
+            "parameters": self._documents.parameters(bound.form, self._parameters(cut)),
+            "docs_matrix": None,
+            "docs_map": None,
+            "tracing_context": None if self._tracing is None or span is None else self._tracing.below(span),
+            **headers,
+        }
+        return bound.function(self._executor, **_accepted(bound, keywords))
+
+    def _one_answer(self, bound: _Bound, header: HeaderProto, one: object) -> bytes:
+        misfit = self._documents.misfit(one, bound.form)
+        if misfit is None:
+            document = self._documents.write_one(one)
+            return b"".join([*field(HEADER, header.SerializeToString()), *field(DATA, document)])
+        # As the reference: this one is an error, and the generator goes on.
+        failed = HeaderProto(request_id=header.request_id, exec_endpoint=bound.endpoint)
+        failed.status.CopyFrom(self._told(failed, ValueError(misfit)))
+        return b"".join(field(HEADER, failed.SerializeToString()))
+
+    def _within(self, span: Span | None) -> AbstractContextManager[object]:
+        return nullcontext() if self._tracing is None or span is None else self._tracing.within(span)
+
+    def _work_within(self, span: Span | None, work: Callable[[], Any]) -> Any:
+        with self._within(span):
+            return work()
 
     # Batches.
 
@@ -432,9 +656,9 @@ class Handling:
                 raise ValueError(
                     "dynamic batching cannot take the unmerged requests of a no_reduce Deployment"
                 )
-            documents = documents_of(cut[0].data)
+            documents = self._documents.read(cut[0].data, bound.form)
             parameters = self._parameters(cut[0])
-        except (ValueError, BadRequest) as error:
+        except _RAISED as error:
             return self._failure(cut[0], error)
         # What cannot be read has no span, as in methods without batches.
         waiting = _Waiting(documents, loop.create_future(), self._begun(endpoint, parent))
@@ -484,30 +708,69 @@ class Handling:
         task.add_done_callback(self._batches.discard)
 
     async def _run(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
-        outcomes: Sequence[Any]
         answered: dict[str, Any] = {}
+        outcomes: list[Any] = []
+        raised: BaseException | None = None
         try:
-            documents = DocumentArray([one for waiting in batch.items for one in waiting.documents])
+            documents = self._documents.array_of(
+                (one for waiting in batch.items for one in waiting.documents), bound.form
+            )
             keywords = {**json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
             if _ANSWER_HEADERS in bound.named:
                 keywords[_ANSWER_HEADERS] = answered
-            span = None
-            if self._tracing is not None:
-                spans = [waiting.span for waiting in batch.items if waiting.span is not None]
-                span = self._tracing.batch(bound.endpoint, spans)
-            if bound.is_coroutine:
-                returned = await self._awaited_in(span, bound, documents, keywords)
-            else:
-                returned = await self._in_thread(self._called_in, span, bound, documents, keywords)
-                if isinstance(returned, BaseException):
-                    raise returned
-            outcomes = _split(batch, documents, returned)
+            for part in _parts(documents, self._executor.batching[bound.endpoint]):
+                try:
+                    outcomes += await self._of_part(bound, batch, part, dict(keywords))
+                except _RAISED as error:
+                    raised = error
+                    outcomes += [error] * len(part)
             given(answered)
         except _RAISED as error:
-            outcomes = [error] * len(batch.items)
-        for waiting, outcome in zip(batch.items, outcomes, strict=True):
+            raised = error
+            outcomes = [error] * batch.documents
+        position = 0
+        for waiting in batch.items:
+            end = position + len(waiting.documents)
+            own, position = outcomes[position:end], end
+            outcome = self._outcome(own) if own or raised is None else raised
             if not waiting.done.done():
                 waiting.done.set_result((outcome, answered))
+
+    async def _of_part(
+        self, bound: _Bound, batch: Batch[_Waiting], documents: Any, keywords: dict[str, Any]
+    ) -> list[Any]:
+        """Call the method with a part of a batch: an answer for each document."""
+        span = None
+        if self._tracing is not None:
+            spans = [waiting.span for waiting in batch.items if waiting.span is not None]
+            span = self._tracing.batch(bound.endpoint, spans)
+        count = len(documents)
+        if bound.is_coroutine:
+            returned = await self._awaited_in(span, bound, documents, keywords)
+        else:
+            returned = await self._in_thread(self._called_in, span, bound, documents, keywords)
+            if isinstance(returned, BaseException):
+                raise returned
+        return self._one_for_each(documents if returned is None else returned, count)
+
+    def _one_for_each(self, returned: Any, count: int) -> list[Any]:
+        """The answer to each document, by position. Raises as the reference does (spec executor.md)."""
+        if not self._documents.is_array(returned):
+            raise TypeError(
+                f"The return type of a dynamically batched method must be {self._documents.array} / `None`, "
+                f"but getting {returned!r}"
+            )
+        if len(returned) != count:
+            raise ValueError(
+                "Dynamic Batching requires input size to equal output size. "
+                f"Expected output size {count}, but got {len(returned)}"
+            )
+        return list(returned)
+
+    def _outcome(self, own: Sequence[Any]) -> Any:
+        """The documents of one request's answer, or the first exception among them."""
+        raised = next((one for one in own if isinstance(one, BaseException)), None)
+        return self._documents.answers_of(own) if raised is None else raised
 
 
 def _nothing_to_cancel() -> None:
@@ -528,55 +791,47 @@ async def _cancelling(answered: asyncio.Future[Any], cancel: Callable[[], object
         raise
 
 
-def _call(executor: Executor, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
-    arguments = {"docs": documents, **keywords}
-    if bound.keywords is not None:
-        arguments = {key: value for key, value in arguments.items() if key in bound.keywords}
-    returned = bound.function(executor, **arguments)
-    return _gathered(returned) if inspect.isgenerator(returned) else returned
+def _accepted(bound: _Bound, arguments: dict[str, Any]) -> dict[str, Any]:
+    if bound.keywords is None:
+        return arguments
+    return {key: value for key, value in arguments.items() if key in bound.keywords}
 
 
-async def _awaited(returned: Any) -> Any:
-    if not inspect.isasyncgen(returned):
-        returned = await returned
-    if inspect.isasyncgen(returned):
-        return _gathered([one async for one in returned])
-    return _gathered(returned) if inspect.isgenerator(returned) else returned
+def _each(bound: _Bound, documents: Any, keywords: dict[str, Any]) -> list[dict[str, Any]]:
+    """The keywords of a method that is called with one document at a time."""
+    return [_accepted(bound, {"doc": document, **keywords}) for document in documents]
 
 
-def _gathered(yielded: Iterable[object]) -> Any:
-    """The Documents and DocumentArrays that a generator yields, as one answer that replaces the documents."""
-    answer = DocumentArray()
+def _is_coroutine(function: Callable[..., Any]) -> bool:
+    """Whether a method runs on the loop: a coroutine, or an asynchronous generator behind its decorators."""
+    inner = inspect.unwrap(function)
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.isasyncgenfunction(inner)
+    )
+
+
+def _gathered(documents: Documents, yielded: Iterable[object]) -> Any:
+    """What a generator yields for all documents, as one answer that replaces them."""
+    answer: list[Any] = []
     for one in yielded:
-        if isinstance(one, DocumentArray):
-            answer.extend(one)
-        elif isinstance(one, Document):
+        if documents.is_array(one):
+            answer.extend(one)  # type: ignore[arg-type]
+        elif documents.is_document(one):
             answer.append(one)
         else:
-            raise TypeError(f"A generator must yield Document / DocumentArray, but yields {one!r}")
-    return answer
+            names = f"{documents.document} / {documents.array}"
+            raise TypeError(f"A generator must yield {names}, but yields {one!r}")
+    return documents.answers_of(answer)
 
 
-def _split(batch: Batch[_Waiting], documents: Any, returned: Any) -> list[Any]:
-    """The documents for each request, by position. Raises as the reference does (spec executor.md)."""
-    if returned is None:
-        returned = documents
-    elif not isinstance(returned, DocumentArray):
-        raise TypeError(
-            "The return type of a dynamically batched method must be DocumentArray / `None`, "
-            f"but getting {returned!r}"
-        )
-    if len(returned) != batch.documents:
-        raise ValueError(
-            "Dynamic Batching requires input size to equal output size. "
-            f"Expected output size {batch.documents}, but got {len(returned)}"
-        )
-    parts, position = [], 0
-    for waiting in batch.items:
-        count = len(waiting.documents)
-        parts.append(returned[position : position + count])
-        position += count
-    return parts
+def _parts(documents: Any, batching: Batching) -> list[Any]:
+    """What a batch's documents are cut into: each part is for one call."""
+    if batching.flush_all or len(documents) <= batching.preferred_batch_size:
+        return [documents]
+    size = batching.preferred_batch_size
+    return [documents[at : at + size] for at in range(0, len(documents), size)]
 
 
 def _docstring(function: Callable[..., Any]) -> str:

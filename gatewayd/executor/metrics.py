@@ -10,13 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Summary, start_http_server
 
 from gatewayd.errors import BadRequest
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages.counting import count_up_to
+from gatewayd.messages.headers import Headers
+
+if TYPE_CHECKING:
+    from gatewayd.executor.handling import Outlet
 
 # Counting stops there: it is work for each document.
 _MOST_DOCUMENTS: Final = 1_000_000
@@ -132,3 +136,38 @@ class RequestMetrics:
             return done(handled)
 
         return answered
+
+    def watching_stream(self, endpoint: str, size: int, outlet: Outlet) -> Outlet:
+        """``outlet``, and before it the figures of one stream, whose request has ``size`` bytes."""
+        labels = endpoint, self._class_name, self._runtime_name
+        self._received.labels(*labels).observe(size)
+        self._size.labels(*labels).observe(size)
+        self._documents.labels(*labels).inc()
+        return _Watched(self, labels, outlet)
+
+    def stream_ended(self, labels: tuple[str, str, str], seconds: float, sent: int, failed: bool) -> None:
+        """``sent`` are the bytes of all its answers."""
+        if failed:
+            self._failed.inc()
+            return
+        self._seconds.observe(seconds)
+        self._successful.inc()
+        self._sent.labels(*labels).observe(sent)
+
+
+class _Watched:
+    """An ``Outlet`` that measures what passes."""
+
+    def __init__(self, metrics: RequestMetrics, labels: tuple[str, str, str], outlet: Outlet) -> None:
+        self._metrics, self._labels, self._outlet = metrics, labels, outlet
+        self._began_s = time.monotonic()
+        self._sent = 0
+
+    async def send(self, message: bytes) -> None:
+        self._sent += len(message)
+        await self._outlet.send(message)
+
+    def finished(self, failure: BaseException | None, headers: Headers) -> None:
+        seconds = time.monotonic() - self._began_s
+        self._metrics.stream_ended(self._labels, seconds, self._sent, failure is not None)
+        self._outlet.finished(failure, headers)

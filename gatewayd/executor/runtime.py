@@ -5,7 +5,8 @@ Serves one Executor over gRPC, with a server of our own: where it listens, its l
                                                    finished within the grace period, close() called
 
 Messages stay bytes until ``handling.py`` splits them. Reflection lists exactly what a gateway of the
-reference expects: it refuses an executor that lists anything else (spec wire.md).
+reference expects. In the first generation it refuses an executor that lists anything else (spec wire.md): so
+``stream_doc``, which is served in both, is listed in the second only.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.servicer import Servicer
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.extras import docarray_generation
 from gatewayd.messages import methods
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import METADATA_BYTES
-from gatewayd.pb import POOL
+from gatewayd.pb import POOL, second
 from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.health import Health
 from gatewayd.rpc.server.listener import Everybody, Listener
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from gatewayd.executor.tracing import Tracing
 
 SERVICES: Final = (*map(methods.service_of, methods.OF_AN_EXECUTOR), V1_ALPHA)
+# By the last of them gateways of the reference know the second generation (spec 34/interop.md).
+SECOND_SERVICES: Final = (*SERVICES, methods.service_of(methods.STREAM_DOC))
 
 # The largest message that gRPC has.
 _LARGEST_BYTES: Final = (1 << 32) - 1
@@ -80,7 +85,10 @@ class Runtime:
         self._handling = Handling(executor, spec, on_fatal, tracing)
         self._most_bytes = _LARGEST_BYTES if spec.max_message_bytes < 0 else spec.max_message_bytes
         self._servicer = Servicer(self._handling, self._most_bytes)
-        self._health = Health(("", *SERVICES))
+        is_second = docarray_generation() is Generation.SECOND
+        self._services = SECOND_SERVICES if is_second else SERVICES
+        self._pool = second.POOL if is_second else POOL
+        self._health = Health(("", *self._services))
         self._held = Buffers(_HELD_BYTES)
         self._listener: Listener | None = None
         self._timeouts: Timeouts | None = None
@@ -107,6 +115,7 @@ class Runtime:
         await self._handling.drain()
         if self._listener is not None:
             await self._listener.drain(self._spec.grace_s)
+        await self._handling.end_streams()
         if self._timeouts is not None:
             self._timeouts.close()
         self._remove_socket()
@@ -136,7 +145,7 @@ class Runtime:
             methods={
                 **self._servicer.methods(),
                 **self._health.methods(),
-                **Reflection(SERVICES, POOL).methods(),
+                **Reflection(self._services, self._pool).methods(),
             },
             held=self._held,
             timeouts=timeouts,

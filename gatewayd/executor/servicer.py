@@ -17,13 +17,13 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from gatewayd.allowance import Bounded
-from gatewayd.errors import TooLarge, codes_for
-from gatewayd.executor.handling import Handled, Handling
+from gatewayd.errors import BadRequest, TooLarge, codes_for
+from gatewayd.executor.handling import Handled, Handling, Outlet
 from gatewayd.inflating import Damaged, inflated
 from gatewayd.messages import methods
-from gatewayd.messages.headers import as_metadata
-from gatewayd.messages.wire import Malformed
-from gatewayd.pb import DataRequestListProto, EndpointsProto, JinaInfoProto
+from gatewayd.messages.headers import Headers, as_metadata
+from gatewayd.messages.wire import Malformed, decode_call_list
+from gatewayd.pb import JinaInfoProto
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
 from gatewayd.status import status_maps
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 log.addFilter(Bounded())  # clients can make methods fail as often as they like
 
 _FAILED: Final = ("is-error", "true")
+# Of the text of a status: it has to fit into the metadata that clients accept, percent-encoded.
+_LONGEST_DETAILS: Final = 1500
 
 # The pairs of a call's trailing metadata, without repetitions: the keys.
 _Trailing = dict[tuple[str, str | bytes], None]
@@ -55,6 +57,7 @@ class Servicer:
             methods.SINGLE: Unary(self._process_single_data),
             methods.LISTED: Unary(self._process_data),
             methods.STREAM: Streaming(lambda call: _Conversation(self, call)),
+            methods.STREAM_DOC: Streaming(lambda call: _Documents(self, call)),
             methods.DISCOVERY: Unary(self._endpoint_discovery),
             methods.STATUS: Unary(self._status),
         }
@@ -99,6 +102,21 @@ class Servicer:
             call.cancel = None
             done(found)
 
+    def stream(self, call: ServerCall, message: bytes, outlet: Outlet) -> None:
+        """Answer one document with a stream, unless the call fails."""
+        self._received_bytes += len(message)
+        try:
+            cancel = self._handling.begin_stream(message, lambda: call.head.metadata, outlet)
+        except (Malformed, DecodeError) as error:
+            call.fail("INVALID_ARGUMENT", str(error))
+        else:
+            if not call.over:
+                call.cancel = cancel
+
+    def sent(self, size: int) -> None:
+        """Count what was sent."""
+        self._sent_bytes += size
+
     def _answered(self, call: ServerCall, done: _Done, handled: Handled | BaseException) -> None:
         if call.over:
             return
@@ -111,11 +129,9 @@ class Servicer:
 
     def _fail(self, call: ServerCall, error: BaseException) -> None:
         """A defect, or a method that was cancelled by what it awaits."""
-        if isinstance(error, asyncio.CancelledError):
-            call.fail("CANCELLED", "the method was cancelled")
-        else:
+        if not isinstance(error, asyncio.CancelledError):
             log.error("a request cannot be answered", exc_info=error)
-            call.fail("UNKNOWN", f"Unexpected {type(error)}: {error}")
+        fail(call, error)
 
     # -- the methods ---------------------------------------------------------------------------------
 
@@ -130,16 +146,14 @@ class Servicer:
 
     def _answer_list(self, call: ServerCall, message: bytes) -> None:
         try:
-            parts = [part.SerializeToString() for part in DataRequestListProto.FromString(message).requests]
-        except DecodeError as error:
+            parts = decode_call_list(message)
+        except Malformed as error:
             call.fail("INVALID_ARGUMENT", f"not a DataRequestListProto: {error}")
         else:
             self.answer(call, parts, len(message), partial(_respond, call))
 
     def _endpoint_discovery(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
-        described = self._handling.endpoints
-        texts = {endpoint: text for endpoint, text in described.items() if text}
-        call.respond(EndpointsProto(endpoints=list(described), descriptions=texts).SerializeToString())
+        call.respond(self._handling.discovery)
 
     def _status(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
         # Where the reference keeps these totals (spec status.md).
@@ -148,6 +162,23 @@ class Servicer:
             os.environ["JINA_GRPC_SEND_BYTES"] = str(self._sent_bytes)
         versions, environment = status_maps()
         call.respond(JinaInfoProto(jina=versions, envs=environment).SerializeToString())
+
+
+def fail(call: ServerCall, error: BaseException) -> None:
+    """End a call with what a method raised, or what was wrong with the request, in the reference's words."""
+    if isinstance(error, asyncio.CancelledError):
+        call.fail("CANCELLED", "the method was cancelled")
+    elif isinstance(error, BadRequest):
+        call.fail(codes_for(error).grpc, str(error))
+    else:
+        call.fail("UNKNOWN", f"Unexpected {type(error)}: {_text(error)}"[:_LONGEST_DETAILS])
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # a user's class
+        return f"<it cannot be shown: {type(second).__name__}>"
 
 
 def _add(trailing: _Trailing, handled: Handled) -> None:
@@ -193,3 +224,52 @@ class _Conversation:
             _add(self._trailing, handled)
         if self._call.send(handled.message):
             self._call.resume_reading()
+
+
+class _Documents:
+    """
+    One ``stream_doc`` (a ``MessageHandler``, and an ``Outlet``).
+
+    Its generator is asked for the next document once the last one has left: a client that does not read has
+    at most one waiting for it here.
+    """
+
+    def __init__(self, servicer: Servicer, call: ServerCall) -> None:
+        self._servicer = servicer
+        self._call = call
+        self._left: asyncio.Future[None] | None = None
+
+    def on_message(self, message: bytes, compressed: bool) -> None:
+        # There is only one: what may come after it stays unread.
+        self._call.pause_reading()
+        self._servicer.plain(self._call, message, compressed, self._begin)
+
+    def on_half_closed(self) -> None:
+        self._call.fail("UNIMPLEMENTED", "this method takes one message, and there is none")
+
+    def on_sent(self) -> None:
+        left, self._left = self._left, None
+        if left is not None and not left.done():
+            left.set_result(None)
+
+    def on_cancelled(self) -> None:
+        """The call's ``cancel`` closes the generator."""
+
+    async def send(self, message: bytes) -> None:
+        self._servicer.sent(len(message))
+        if not self._call.send(message):
+            # Where the call is over, this is cancelled.
+            self._left = asyncio.get_running_loop().create_future()
+            await self._left
+
+    def finished(self, failure: BaseException | None, headers: Headers) -> None:
+        if self._call.over:
+            return
+        self._call.cancel = None
+        if failure is None:
+            self._call.finish(metadata=tuple(as_metadata(headers)))
+        else:
+            fail(self._call, failure)
+
+    def _begin(self, message: bytes) -> None:
+        self._servicer.stream(self._call, message, self)

@@ -111,17 +111,28 @@ class Tracing:
 
         Gives the context of what is below it.
         """
-        context = trace.set_span_in_context(span, Context())
-        token = contexts.attach(context)
         try:
-            yield context
+            with self.within(span) as context:
+                yield context
         except BaseException as error:
             self.end(span, error)
             raise
         else:
             span.end()
+
+    @contextmanager
+    def within(self, span: Span) -> Iterator[Context]:
+        """As ``current``, for a part of what it is the span of: it does not end."""
+        context = self.below(span)
+        token = contexts.attach(context)
+        try:
+            yield context
         finally:
             contexts.detach(token)
+
+    def below(self, span: Span) -> Context:
+        """The context of what is below a span."""
+        return trace.set_span_in_context(span, Context())
 
     def end(self, span: Span, error: object = None) -> None:
         """End a span; ``error`` is what its method raised, if it did."""

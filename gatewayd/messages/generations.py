@@ -43,34 +43,41 @@ def check_generation(content: Content) -> None:
 
     Malformed bytes pass: whatever parses them says what is wrong.
     """
-    if len(content) > 1 and content[0] == _FIRST and _first_document_is_a_map(content):
+    if len(content) > 1 and content[0] == _FIRST and generation_of(content) is Generation.SECOND:
         raise ForeignDocuments
 
 
-def _first_document_is_a_map(content: Content) -> bool:
-    """Follow the lengths: the list of documents, its first document, that one's first entry and its key."""
+def generation_of(content: Content) -> Generation | None:
+    """
+    That of a DataContentProto's first document that is not empty.
+
+    None where there is no such document in ``docs``, or where the bytes are malformed.
+    """
+    # Follow the lengths: the list of documents, its first document, that one's first entry and its key.
     end = len(content)
     position = 0
-    for _ in range(3):
+    for depth in range(3):
         size = 0
         while size == 0:  # an empty list or document says nothing
-            if position >= end or content[position] != _FIRST:
-                return False
+            if position >= end:
+                return None
+            if content[position] != _FIRST:
+                return Generation.FIRST if depth == 2 else None
             if position + 1 < end and (size := content[position + 1]) < 0x80:
                 position += 2
             else:
                 size, position = varint(content, position + 1, end)
         if position + size > end:
-            return False
+            return None
         end = position + size
     if content[position] != _FIRST:
-        return False
+        return Generation.FIRST
     size, position = varint(content, position + 1, end)
     position += size
     if position >= end or content[position] != _SECOND:
-        return False
+        return Generation.FIRST
     size, position = varint(content, position + 1, end)
-    return position + size == end
+    return Generation.SECOND if position + size == end else Generation.FIRST
 
 
 def varint(content: Content, position: int, end: int) -> tuple[int, int]:

@@ -113,6 +113,23 @@ def encode_call_list(messages: Iterable[Content]) -> Content:
     return concatenated(parts)
 
 
+def decode_call_list(message: bytes) -> list[bytes]:
+    """
+    The messages of a DataRequestListProto, of either generation.
+
+    Raises Malformed.
+    """
+    messages = []
+    position, end = 0, len(message)
+    while position < end:
+        if message[position] == HEADER:
+            start, position = _length_delimited(message, position + 1)
+            messages.append(message[start:position])
+        else:
+            position = _skip(message, position)
+    return messages
+
+
 def encode_request(request: Request) -> bytes:
     """What a client sends: the inverse of ``decode_request``."""
     header = HeaderProto(request_id=request.request_id, exec_endpoint=request.endpoint)

@@ -1,6 +1,7 @@
 """Tracebacks without the frames of gatewayd."""
 
 import gatewayd.executor.handling as own
+from gatewayd.executor.first import FirstDocuments
 from gatewayd.executor.tracebacks import user_traceback
 
 
@@ -24,7 +25,7 @@ def test_a_users_frames_stay_with_their_source():
 
 
 def test_the_frames_of_gatewayd_are_left_out_of_causes_and_groups_too():
-    inner = failure(lambda: own._gathered([5]))
+    inner = failure(lambda: own._gathered(FirstDocuments(), [5]))
     error = failure(lambda: fail(ExceptionGroup("several", [inner]), inner))
 
     text = "".join(user_traceback(error))

@@ -187,20 +187,27 @@ def test_a_flow_with_executors_of_its_own_is_refused_before_anything_starts(
     assert "starts as process" not in ended.stderr + ended.stdout
 
 
-def test_documents_of_another_kind_are_told_from_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "version", "extra"),
+    [("Executor", "0.35.0", "executor"), ("Client", "0.40.0", "client"), ("Document", "0.40.0", "client")],
+)
+def test_documents_of_another_kind_are_told_from_none(
+    tmp_path: Path, name: str, version: str, extra: str
+) -> None:
     (tmp_path / "docarray").mkdir()
     (tmp_path / "docarray" / "__init__.py").touch()
-    (tmp_path / "docarray-0.40.0.dist-info").mkdir()
-    (tmp_path / "docarray-0.40.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: docarray\nVersion: 0.40.0\n"
+    (tmp_path / f"docarray-{version}.dist-info").mkdir()
+    (tmp_path / f"docarray-{version}.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: docarray\nVersion: {version}\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", "from gatewayd import Executor"],
+        [sys.executable, "-c", f"from gatewayd import {name}"],
         env=environment(PYTHONPATH=f"{tmp_path}:{ROOT}"), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
     assert ended.returncode == 1
-    assert "docarray 0.21, and 0.40.0 is installed, whose documents are of another kind" in ended.stderr
+    told = f"docarray 0.21, and {version} is installed, whose documents are of another kind"
+    assert f"{told}: pip install 'gatewayd[{extra}]'" in ended.stderr
 
 
 @pytest.mark.skipif(not CORE_PYTHON, reason="needs an installation without extras (make test-core)")
