@@ -7,3 +7,4 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 GOLDEN: Final = ROOT / "tests" / "golden"
+GOLDEN34: Final = ROOT / "tests" / "golden34"

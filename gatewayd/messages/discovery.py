@@ -94,6 +94,19 @@ def united(reported: Iterable[Told]) -> Told | None:
     return found
 
 
+def of_chain(executors: Iterable[Told | None]) -> Told | None:
+    """What the executors of one Deployment tell where each gets what the one before it has answered."""
+    chain = [told for told in executors if told is not None]
+    found = united(chain)
+    if found is None or len(chain) < 2:
+        return found
+    typed: dict[str, TypedEndpoint] = {}
+    for told in chain:
+        for endpoint, one in told.typed.items():
+            typed[endpoint] = _chained(typed[endpoint], one) if endpoint in typed else one
+    return attrs.evolve(found, typed=typed)
+
+
 def of_flow(
     deployments: Mapping[str, Told | None],
     order: Sequence[str] = (),

@@ -43,11 +43,12 @@ def _is_first(endpoint: TypedEndpoint) -> bool:
 def _typed(endpoint: str, told: Any) -> TypedEndpoint:
     try:
         parameters = told.get("parameters") or {}
+        (taken, taken_name), (given, given_name) = _documents(told["input"]), _documents(told["output"])
         return TypedEndpoint(
-            _schema(told["input"]["model"]),
-            _schema(told["output"]["model"]),
-            str(told["input"]["name"]),
-            str(told["output"]["name"]),
+            taken,
+            given,
+            taken_name,
+            given_name,
             bool(told.get("is_generator", False)),
             bool(told.get("is_singleton_doc", False)),
             None if parameters.get("model") is None else _schema(parameters["model"]),
@@ -55,6 +56,13 @@ def _typed(endpoint: str, told: Any) -> TypedEndpoint:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise DecodeError(f"the schemas of endpoint {endpoint[:80]!r} cannot be read: {error!r}") from error
+
+
+def _documents(told: Any) -> tuple[Schema, str]:
+    """A schema and its name. A gateway of the reference tells the schema alone (spec 34/wire.md)."""
+    if "model" not in told and "properties" in told:
+        return _schema(told), str(told.get("title", ""))
+    return _schema(told["model"]), str(told["name"])
 
 
 def _schema(value: Any) -> Schema:

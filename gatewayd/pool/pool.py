@@ -19,7 +19,7 @@ from gatewayd.clocks import Clock, Connector
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.graph import in_order
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
-from gatewayd.messages.discovery import Endpoints, of_flow
+from gatewayd.messages.discovery import Endpoints, Told, of_flow
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
@@ -123,6 +123,8 @@ class Pool:
                 self._add_addresses(each, resolve)
         self._order = in_order(deployments)
         self._floating = frozenset(each.name for each in deployments if each.floating)
+        self._said: tuple[Told | None, ...] = (None,) * len(self._deployments)
+        self._endpoints = self._endpoints_of(self._said)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
@@ -166,9 +168,19 @@ class Pool:
         return self._serves[deployment](endpoint)
 
     def endpoints(self) -> Endpoints:
-        """The endpoints that the executors of the Flow bind, as far as they are known now."""
-        told = {name: each.told for name, each in self._deployments.items()}
-        return of_flow(told, self._order, self._floating)
+        """
+        The endpoints that the executors of the Flow bind, as far as they are known now.
+
+        It is the same value as before while nothing else is known.
+        """
+        told = tuple([each.told for each in self._deployments.values()])
+        if any(new is not old for new, old in zip(told, self._said, strict=True)):
+            self._said = told
+            self._endpoints = self._endpoints_of(told)
+        return self._endpoints
+
+    def _endpoints_of(self, told: Sequence[Told | None]) -> Endpoints:
+        return of_flow(dict(zip(self._deployments, told, strict=True)), self._order, self._floating)
 
     def streams(self, deployment: str, endpoint: str) -> bool:
         """Whether the Deployment answers ``endpoint`` with a stream; False while that is not known."""

@@ -22,7 +22,7 @@ from gatewayd.clocks import Clock
 from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
-from gatewayd.messages.discovery import DRY_RUN, Told, united
+from gatewayd.messages.discovery import DRY_RUN, Told, of_chain, united
 from gatewayd.messages.documents import merge
 from gatewayd.messages.headers import Headers, unique
 from gatewayd.messages.request import Answer, Call
@@ -61,6 +61,8 @@ class Shards:
         self._decisions = decisions
         self._turn = -1
         self._all = (*shards, *(sender for sender in (before, after) if sender is not None))
+        self._said: tuple[Told | None, ...] = (None,) * len(self._all)  # by each, when _told was made
+        self._told: Told | None = None
 
     def serves(self, endpoint: str) -> bool:
         """Whether an executor here binds ``endpoint``, also one before or after; True while not known."""
@@ -69,7 +71,13 @@ class Shards:
     @property
     def told(self) -> Told | None:
         """What the executors here tell of themselves; None while none of them has."""
-        return united([sender.told for sender in self._all if sender.told is not None])
+        told = tuple(sender.told for sender in self._all)
+        if any(new is not old for new, old in zip(told, self._said, strict=True)):
+            self._said = told
+            shards = united(each.told for each in self._shards if each.told is not None)
+            heads = [None if head is None else head.told for head in (self._before, self._after)]
+            self._told = of_chain((heads[0], shards, heads[1]))
+        return self._told
 
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams on the shards; False while that is not known."""

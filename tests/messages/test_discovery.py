@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatewayd.messages.discovery import DRY_RUN, Endpoints, Told, TypedEndpoint, of_flow, united
+from gatewayd.messages.discovery import DRY_RUN, Endpoints, Told, TypedEndpoint, of_chain, of_flow, united
 from gatewayd.messages.generations import Generation
 
 
@@ -76,6 +76,22 @@ def test_floating_executors_are_not_part_of_the_answer():
     assert found.typed["/x"].output_name == "A"
     assert "/z" not in found.typed
     assert "/z" in found.bound
+
+
+def test_heads_of_shards_take_and_answer_for_the_deployment():
+    shard = told(x=typed("A"))
+    assert of_chain((None, shard, None)) is shard
+    found = of_chain((told(x=typed("Before")), shard, told(x=typed("After"))))
+    assert found is not None
+    assert (found.typed["/x"].input_name, found.typed["/x"].output_name) == ("Before", "After")
+    assert of_chain((None, None)) is None
+
+
+def test_two_classes_of_one_name_are_two_schemas():
+    one = TypedEndpoint({"properties": {"a": {}}}, {}, "In", "Out")
+    other = TypedEndpoint({"properties": {"b": {}}}, {}, "In", "Out")
+    found = of_flow({"a": told(x=one), "b": told(y=other)})
+    assert found.typed["/x"].input != found.typed["/y"].input
 
 
 def test_the_flow_file_has_the_last_word_on_the_generation():

@@ -77,3 +77,13 @@ def test_schemas_that_are_none_are_refused(schema):
 
     with pytest.raises(DecodeError, match="schemas of endpoint '/x' cannot be read"):
         read_endpoints(message.SerializeToString())
+
+
+def test_a_gateway_of_the_reference_tells_schemas_without_names():
+    message = SecondEndpoints(endpoints=["/x"])
+    schema = {"title": "In", "properties": {"text": {"type": "string"}}}
+    message.schemas.update({"/x": {"input": schema, "output": schema, "is_generator": True}})
+    told = read_endpoints(message.SerializeToString())
+
+    assert (told.typed["/x"].input_name, told.typed["/x"].input) == ("In", schema)
+    assert told.streaming == {"/x"}

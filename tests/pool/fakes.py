@@ -77,11 +77,13 @@ class FakeChannel:
         """Fail the oldest call."""
         self.calls.pop(0)[2].errback(error)
 
-    def answer_discovery(self, endpoints: tuple[str, ...] | Exception = ("/default",)) -> None:
+    def answer_discovery(self, endpoints: tuple[str, ...] | Told | Exception = ("/default",)) -> None:
         """Answer the oldest question for endpoints."""
         asked = self.asked.pop(0)
         if isinstance(endpoints, Exception):
             asked.errback(endpoints)
+        elif isinstance(endpoints, Told):
+            asked.callback(endpoints)
         else:
             asked.callback(Told({endpoint: f"does {endpoint}" for endpoint in endpoints}))
 
@@ -166,5 +168,5 @@ class Sent:
         return bool(self.results)
 
 
-def external(*addresses: str, **settings: Any) -> DeploymentConfig:
-    return DeploymentConfig("a", external=True, addresses=addresses, **settings)
+def external(*addresses: str, name: str = "a", **settings: Any) -> DeploymentConfig:
+    return DeploymentConfig(name, external=True, addresses=addresses, **settings)

@@ -12,7 +12,8 @@ from twisted.internet.defer import CancelledError
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.errors import CallFailed, DeadlineExceeded, Draining, ExecutorUnreachable, Overloaded
-from gatewayd.messages.discovery import Endpoints
+from gatewayd.messages.discovery import Endpoints, Told, TypedEndpoint
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
 from gatewayd.rpc.channel import CallError
@@ -626,6 +627,23 @@ def test_bound_endpoints_are_known_as_far_as_executors_have_reported_them() -> N
     assert setup.pool.endpoints() == Endpoints({"/index": "does /index"})
     setup.channels[B].answer_discovery(("/search",))
     assert list(setup.pool.endpoints().bound) == ["/index", "/search"]
+
+
+def test_what_executors_tell_of_types_and_streams_reaches_the_flow() -> None:
+    setup = Setup(external(A), external(B, name="b", needs=("a",)))
+    one = TypedEndpoint({"title": "In"}, {"title": "Mid"}, "In", "Mid")
+    other = TypedEndpoint({"title": "Mid"}, {"title": "Out"}, "Mid", "Out", streams=True)
+    setup.channels[B].answer_discovery(Told({"/x": ""}, Generation.SECOND, {"/x": other}, frozenset({"/x"})))
+    assert setup.pool.endpoints().typed == {"/x": other}
+    setup.channels[A].answer_discovery(Told({"/x": ""}, Generation.SECOND, {"/x": one}))
+    found = setup.pool.endpoints()
+    assert found is setup.pool.endpoints()
+    assert found.generation == Generation.SECOND
+    assert (found.typed["/x"].input_name, found.typed["/x"].output_name) == ("In", "Out")
+    assert found.streaming == {"/x"}
+    assert setup.pool.streams("b", "/x")
+    assert not setup.pool.streams("a", "/x")
+    assert not setup.pool.streams("b", "/y")
 
 
 def test_discovered_waits_for_the_flows_own_executors_alone() -> None:
