@@ -231,6 +231,10 @@ class Attempts:
             self._disconnected_since_s = now_s
         return BackOff(delay_s)
 
+    def broke_off(self, error: CallError, label: str) -> GiveUp:
+        """A stream from the replica ``label`` failed after its first answer: it is never asked for again."""
+        return GiveUp(self._explained(error), "failed", f"{label}: {error}")
+
     # -- waiting ------------------------------------------------------------------------------------
 
     def wait(self, now_s: float, *, queue_full: bool) -> Wait | GiveUp:

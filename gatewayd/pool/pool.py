@@ -33,6 +33,7 @@ from gatewayd.pool.roots import trusted_roots
 from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
+from gatewayd.pool.streaming import ExecutorStream
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
 from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
 from gatewayd.tls.files import load_credentials
@@ -162,6 +163,15 @@ class Pool:
         Fails with ExecutorNetworkError, Overloaded or Draining. Cancelling the Deferred cancels the call.
         """
         return self._deployments[deployment].send(call, timeout_s)
+
+    def stream(self, deployment: str, call: Call, timeout_s: float | None) -> ExecutorStream:
+        """
+        The answers of a Deployment to the SingleDocumentRequestProto that is the only message of ``call``.
+
+        ``timeout_s`` is what is left of the client's deadline, and bounds all of them. Raises BadRequest for
+        shards that cannot stream.
+        """
+        return ExecutorStream(self._deployments[deployment].for_stream(call.endpoint), call, timeout_s)
 
     def serves(self, deployment: str, endpoint: str) -> bool:
         """Whether the Deployment binds ``endpoint``; True while its endpoints are not known."""

@@ -49,6 +49,13 @@ class CallInHand(Protocol):
         """Give it up: unless it has ended, it fails with CancelledError at once."""
 
 
+class StreamInHand(CallInHand, Protocol):
+    """One call that streams, from ``ExecutorChannel.stream``; ``begin`` asks for the first answer."""
+
+    def pull(self) -> None:
+        """Ask for one more answer, when the one before has come."""
+
+
 class ExecutorChannel(Protocol):
     """What the pool needs of ``rpc.channel.Channel``."""
 
@@ -60,6 +67,23 @@ class ExecutorChannel(Protocol):
         on_failure: Callable[[Exception], object],
     ) -> CallInHand:
         """A call that ends with exactly one of the two, which may be while it begins."""
+
+    def stream(
+        self,
+        call: Call,
+        gap_s: float | None,
+        left_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_end: Callable[[], object],
+        on_failure: Callable[[Exception], object],
+        on_closed: Callable[[], object],
+    ) -> StreamInHand:
+        """
+        A call that is answered one by one. What is asked for ends with one of the first three.
+
+        ``gap_s`` bounds each of them, ``left_s`` all together. ``on_closed`` tells that the executor
+        has ended the call before the last was asked for.
+        """
 
     def endpoints(self, timeout_s: float) -> Deferred[Told]: ...
     def close(self) -> Deferred[None]: ...

@@ -8,6 +8,7 @@ calls and timers are here. Callbacks rather than a coroutine, because this is th
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -31,6 +32,10 @@ from gatewayd.rpc.call import CallError
 
 log = BoundedLogger()
 
+Prepare = Callable[
+    [Call, float | None, Callable[[Answer], object], Callable[[Exception], object]], CallInHand
+]
+
 
 class Sender:
     """
@@ -53,7 +58,7 @@ class Sender:
     ) -> None:
         self.replicas = replicas
         self.rules = rules
-        self.queue: Queue[_PendingCall] = Queue(max_queued)
+        self.queue: Queue[PendingCall] = Queue(max_queued)
         self.slots = slots
         self.budget = budget
         self.clock = clock
@@ -75,11 +80,15 @@ class Sender:
         budget = self.budget
         if not budget.full:
             budget.earn()
-        pending = _PendingCall(self, call, timeout_s)
+        pending = PendingCall(self, call, timeout_s)
         answer = pending.answer
         assert answer is not None
         pending.begin()
         return answer
+
+    def for_stream(self, endpoint: str) -> Sender:
+        """The Sender that a stream comes from."""
+        return self
 
     @property
     def told(self) -> Told | None:
@@ -121,8 +130,10 @@ class Sender:
                     pending.outage_began()
 
 
-class _PendingCall:
+class PendingCall:
     """One request until it has its answer."""
+
+    streams = False
 
     __slots__ = (
         "_abandoned",
@@ -193,14 +204,17 @@ class _PendingCall:
             call = self._call
             if call.visit is not None:
                 call = self._setting_out(call, call.visit, replica)
-            calling = self._calling = replica.channel.prepare(
-                call, step.timeout_s, self._answered, self._call_failed
-            )
+            prepare = self._opening(replica) if self.streams else replica.channel.prepare
+            calling = self._calling = prepare(call, step.timeout_s, self._answered, self._call_failed)
             calling.begin()
         except Exception:  # a bug must not keep the slot
             if self._replica is not None:
                 self._call_ended(replica)
             self._broken(Failure())
+
+    def _opening(self, replica: Replica) -> Prepare:
+        """What takes the place of a channel's ``prepare`` where the answer ``streams``."""
+        raise NotImplementedError
 
     # -- waiting -------------------------------------------------------------------------------------
 
@@ -292,19 +306,24 @@ class _PendingCall:
             if self._stage is not None:
                 self._stage_over("CANCELLED")
             return
-        readable = True
-        if isinstance(error, Malformed):
-            readable = False
-            error = CallError("INTERNAL", f"the executor's answer is no message: {error}")
-        elif isinstance(error, CancelledError):
-            # By _connecting_took_too_long, or because the channel was closed during the call.
-            error = self._no_connection or CallError("UNAVAILABLE", "the connection was closed")
-            self._no_connection = None
-        elif not isinstance(error, CallError):
-            raise error
+        readable = not isinstance(error, Malformed)
+        error = self._as_call_error(error)
         if self._stage is not None:
             self._stage_over(error.code, error.details)
         self._decide(error, replica, readable=readable)
+
+    def _as_call_error(self, error: Exception) -> CallError:
+        """Raises what is a bug."""
+        if isinstance(error, CallError):
+            return error
+        if isinstance(error, Malformed):
+            return CallError("INTERNAL", f"the executor's answer is no message: {error}")
+        if isinstance(error, CancelledError):
+            # By _connecting_took_too_long, or because the channel was closed during the call.
+            found = self._no_connection or CallError("UNAVAILABLE", "the connection was closed")
+            self._no_connection = None
+            return found
+        raise error
 
     def _decide(self, error: CallError, replica: Replica, *, readable: bool) -> None:
         sender, now_s = self._sender, self._sender.clock.seconds()

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock
 from gatewayd.deadlines import deadline_after, left_s
-from gatewayd.errors import DeadlineExceeded, GatewayError
+from gatewayd.errors import BadRequest, DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.discovery import DRY_RUN, Told, of_chain, united
 from gatewayd.messages.documents import merge
@@ -82,6 +82,24 @@ class Shards:
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams on the shards; False while that is not known."""
         return any(shard.streams(endpoint) for shard in self._shards)
+
+    def for_stream(self, endpoint: str) -> Sender:
+        """
+        The shard that a stream comes from: each in turn. Raises BadRequest where that would not be the answer
+        of the Deployment.
+        """
+        if self._before is not None or self._after is not None:
+            raise BadRequest(
+                f"{endpoint} of {self.deployment} streams, and streams do not pass through uses_before and "
+                "uses_after: make deployments of their own of them in the Flow file"
+            )
+        if self._polling_of(endpoint) != "any":
+            raise BadRequest(
+                f"{endpoint} of {self.deployment} streams, and a stream comes from one shard: set its "
+                f"polling to ANY in the Flow file (polling: {{{endpoint}: ANY}})"
+            )
+        self._turn = (self._turn + 1) % len(self._shards)
+        return self._shards[self._turn]
 
     def send(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """As Sender.send. Also fails with UnreadableDocuments, or Malformed, when merging."""

@@ -52,7 +52,7 @@ _OF_HTTP: Final = {
 }
 # By the code of RST_STREAM. Where gRPC has INTERNAL, we have UNAVAILABLE: servers that stop or crash end
 # their streams like this. It is not the executor's own error, so that retry.py may try another replica.
-_OF_RESET: Final = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
+OF_RESET: Final = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 
 _MAX_INTERIM: Final = 16
 _MAX_TIMEOUT: Final = 99_999_999
@@ -218,7 +218,7 @@ def expand(message: bytes, encoding: str, limit_bytes: int) -> bytes:
     except zlib.error as error:
         raise CallError("INTERNAL", f"an answer cannot be decompressed: {error}") from None
     if len(expanded) > limit_bytes:
-        raise _too_large(len(expanded), limit_bytes)
+        raise too_large(len(expanded), limit_bytes)
     if not whole:
         raise CallError("INTERNAL", "an answer cannot be decompressed: it ends too early")
     return expanded
@@ -337,7 +337,7 @@ class Unary(Stream):
     def on_broken(self, broken: Broken) -> None:
         if self.over:
             return
-        code = "UNAVAILABLE" if broken.code is None else _OF_RESET.get(broken.code, "UNAVAILABLE")
+        code = "UNAVAILABLE" if broken.code is None else OF_RESET.get(broken.code, "UNAVAILABLE")
         if self._message is not None and self._stream:
             self._answer()
         else:
@@ -356,7 +356,7 @@ class Unary(Stream):
             return
         size = int.from_bytes(data[1:5], "big")
         if size > self.limit_bytes:
-            self._end(_too_large(size, self.limit_bytes), ended)
+            self._end(too_large(size, self.limit_bytes), ended)
         elif data[0] > 1:
             self._end(CallError("INTERNAL", "the server's answer is not gRPC"), ended)
         elif len(data) == 5 + size:
@@ -427,7 +427,7 @@ class Unary(Stream):
         self.failed(error)
 
 
-def _too_large(size: int, limit_bytes: int) -> CallError:
+def too_large(size: int, limit_bytes: int) -> CallError:
     return CallError(
         "RESOURCE_EXHAUSTED", f"CLIENT: Received message larger than max ({size} vs. {limit_bytes})"
     )

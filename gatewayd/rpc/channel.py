@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
 
 import gatewayd
@@ -25,9 +25,10 @@ from gatewayd.messages import wire
 from gatewayd.messages.discovery import DEFAULT, Told
 from gatewayd.messages.endpoints_codec import read_endpoints
 from gatewayd.messages.headers import AllowList, Headers
-from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STREAM, STREAM_DOC
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.rope import Content
+from gatewayd.messages.single import decode_single_answer
 from gatewayd.offload import Offload, is_small
 from gatewayd.rpc.call import (
     AnswerHead,
@@ -40,7 +41,9 @@ from gatewayd.rpc.call import (
     expand,
     prefix,
 )
+from gatewayd.rpc.http2 import Limits
 from gatewayd.rpc.link import Link, LinkSettings, State
+from gatewayd.rpc.streaming import WINDOW_BYTES, PulledCall
 from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
@@ -112,19 +115,19 @@ class Channel:
             # As gRPC calls a server at a Unix socket.
             self._authority = address if socket_path(address) is None else "localhost"
         self._heads: dict[tuple[str, str], RequestHead] = {}
-        self.link = Link(
-            reactor,
-            LinkSettings(
-                address,
-                (settings.tls_name or name) if settings.tls else None,
-                settings.call_tls,
-                settings.connect_timeout_s,
-                settings.reconnect_s,
-                settings.max_pings,
-            ),
-            partial(AnswerHead.of, forwarded=settings.forwarded) if settings.forwarded else AnswerHead.of,
-            self._state_changed,
+        self._link_settings = LinkSettings(
+            address,
+            (settings.tls_name or name) if settings.tls else None,
+            settings.call_tls,
+            settings.connect_timeout_s,
+            settings.reconnect_s,
+            settings.max_pings,
         )
+        self._read = (
+            partial(AnswerHead.of, forwarded=settings.forwarded) if settings.forwarded else AnswerHead.of
+        )
+        self.link = Link(reactor, self._link_settings, self._read, self._state_changed)
+        self._stream_link: Link | None = None
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """Make one call. The Deferred, which may be cancelled, ends as the callbacks of ``prepare`` say."""
@@ -164,6 +167,43 @@ class Channel:
             call.headers,
         )
 
+    def stream(
+        self,
+        call: Call,
+        gap_s: float | None,
+        left_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_end: Callable[[], object],
+        on_failure: Callable[[Exception], object],
+        on_closed: Callable[[], object],
+    ) -> _PulledExchange:
+        """
+        A call of ``stream_doc`` with the SingleDocumentRequestProto that is the only message of ``call``.
+
+        ``begin`` makes it and asks for the first answer, ``pull`` for each that follows, and ``cancel``
+        gives it up. What was asked for ends in exactly one of ``on_answer``, ``on_end`` and ``on_failure``,
+        which may not raise; errors are those of ``prepare``. An answer that is asked for may take ``gap_s``
+        seconds; ``left_s`` bounds all of them, as the call's gRPC deadline. ``on_closed`` is called when the
+        server has ended the call and something is left to be asked for.
+        """
+        return _PulledExchange(self, call, gap_s, left_s, on_answer, on_end, on_failure, on_closed)
+
+    @property
+    def stream_link(self) -> Link:
+        """
+        A connection for streams alone, made for the first of them.
+
+        How much of a stream may arrive unasked is a setting of the whole connection, and large single answers
+        need more of it.
+        """
+        link = self._stream_link
+        if link is None:
+            limits = Limits(stream_window_bytes=WINDOW_BYTES)
+            link = self._stream_link = Link(
+                self.clock, self._link_settings, self._read, lambda _: None, limits=limits
+            )
+        return link
+
     def endpoints(self, timeout_s: float) -> Deferred[Told]:
         """Ask which endpoints the executor binds. Fails with CallError."""
         deadline_s = self.clock.seconds() + timeout_s
@@ -177,6 +217,9 @@ class Channel:
     def close(self) -> Deferred[None]:
         """End the connection; calls under way fail."""
         closed = self.link.close()
+        if self._stream_link is not None:
+            both = DeferredList([closed, self._stream_link.close()], fireOnOneErrback=True)
+            closed = both.addCallback(lambda _: None)
         self.timeouts.close()
         return closed
 
@@ -386,3 +429,164 @@ class _Exchange(Unary):
             self._channel.timeouts.remove(self, self._tick)
         if self._trailers_timer is not None and self._trailers_timer.active():
             self._trailers_timer.cancel()
+
+
+class _PulledExchange(PulledCall):
+    """A call of ``stream_doc`` on its channel (``Channel.stream``)."""
+
+    __slots__ = (
+        "_call",
+        "_channel",
+        "_deadline_s",
+        "_gap_s",
+        "_given",
+        "_headers",
+        "_on_answer",
+        "_on_closed",
+        "_on_end",
+        "_on_failure",
+        "_tick",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        call: Call,
+        gap_s: float | None,
+        left_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_end: Callable[[], object],
+        on_failure: Callable[[Exception], object],
+        on_closed: Callable[[], object],
+    ) -> None:
+        PulledCall.__init__(self, b"", b"", b"", channel.settings.max_message_bytes)
+        self._channel = channel
+        self._call = call
+        self._gap_s = gap_s
+        self._deadline_s = None if left_s is None else channel.clock.seconds() + left_s
+        self._given = False  # nothing may be called back any more
+        self._headers: Headers | None = None
+        self._tick = 0
+        self._on_answer = on_answer
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._on_closed = on_closed
+
+    def begin(self) -> None:
+        """Send the request as soon as it is compressed and there is a connection."""
+        channel, message = self._channel, self._call.messages[0]
+        compression = channel.settings.compression
+        self.pull()
+        if compression == "none" or not message:
+            self._send(message, compressed=False)
+        elif is_small(len(message)):
+            self._send_compressed(compress(bytes(message), compression))
+        else:
+            compressing = channel.offload(compress, bytes(message), compression)
+            compressing.addCallback(self._send_compressed).addErrback(self._broken)
+
+    def cancel(self) -> None:
+        """Unless it has ended, it ends now; an answer that is asked for fails with CancelledError."""
+        if not self._given:
+            self._given = True
+            self._stop_timer()
+            self.drop()
+            if self.waiting:
+                self._on_failure(CancelledError())
+
+    def too_late(self) -> None:
+        """The answer that is asked for has taken too long."""
+        self._tick = 0
+        self.give_up(CallError("DEADLINE_EXCEEDED", _TOO_LATE))
+
+    def _send_compressed(self, compressed: bytes) -> None:
+        message = self._call.messages[0]
+        smaller = len(compressed) < len(message)
+        self._send(compressed if smaller else message, compressed=smaller)
+
+    def _send(self, content: Content, *, compressed: bool) -> None:
+        if self.over:
+            return
+        channel, call, left_s = self._channel, self._call, None
+        if self._deadline_s is not None:
+            left_s = max(0.0, self._deadline_s - channel.clock.seconds())
+        try:
+            block = channel.head(STREAM_DOC, call.endpoint).block(left_s)
+            self.block = block + encoded(call.headers) if call.headers else block
+        except IllegalMetadata as error:
+            self._fail(CallError("INVALID_ARGUMENT", str(error)))
+            return
+        self.lead = prefix(len(content), compressed=compressed)
+        self.body = content
+        channel.stream_link.start(self)
+
+    # -- PulledCall -----------------------------------------------------------------------------------
+
+    def on_waiting(self) -> None:
+        if self._gap_s is not None and not self._tick:
+            deadline_s = self._channel.clock.seconds() + self._gap_s
+            self._tick = self._channel.timeouts.add(self, deadline_s)
+
+    def on_message(self, message: Content, compressed: bool, encoding: str, headers: Headers) -> None:
+        self._stop_timer()
+        # Those of the head belong to the first answer.
+        headers = headers if self._headers is None else ()
+        self._headers = headers
+        if not compressed:
+            self._deliver(message, headers)
+            return
+        limit_bytes = self.limit_bytes
+        if is_small(len(message)):
+            expanding = maybeDeferred(expand, bytes(message), encoding, limit_bytes)
+        else:
+            expanding = self._channel.offload(expand, bytes(message), encoding, limit_bytes)
+        expanding.addCallback(self._deliver, headers).addErrback(self._broken)
+
+    def on_end(self, error: CallError | None) -> None:
+        self._stop_timer()
+        if self._given:
+            return
+        self._given = True
+        if error is None:
+            self._on_end()
+            return
+        if error.code == "CANCELLED" and has_passed(self._deadline_s, self._channel.clock.seconds()):
+            # Servers end calls like this when their timer fires before ours.
+            error = CallError("DEADLINE_EXCEEDED", _TOO_LATE)
+        self._on_failure(error)
+
+    def on_closed(self) -> None:
+        if not self._given:
+            self._on_closed()
+
+    def reset(self) -> None:
+        self._channel.stream_link.cancel(self)
+
+    # -------------------------------------------------------------------------------------------------
+
+    def _deliver(self, message: Content, headers: Headers) -> None:
+        if self._given:  # cancelled while it was expanded
+            return
+        try:
+            decoded = decode_single_answer(message, headers)
+        except Exception as error:
+            # Without the traceback, whose frames hold whole messages.
+            self._fail_with(error.with_traceback(None))
+            return
+        self._on_answer(decoded)
+
+    def _broken(self, failure: Failure) -> None:
+        assert isinstance(failure.value, Exception)
+        self._fail_with(failure.value)
+
+    def _fail_with(self, error: Exception) -> None:
+        if not self._given:
+            self._given = True
+            self._stop_timer()
+            self.drop()
+            self._on_failure(error)
+
+    def _stop_timer(self) -> None:
+        if self._tick:
+            self._channel.timeouts.remove(self, self._tick)
+            self._tick = 0

@@ -71,14 +71,16 @@ class Limits:
     """
     What we allow a server.
 
-    ``window_bytes`` is how much may be on its way to us, for each stream and for all of them together. We
-    always read at once, so it bounds only what still arrives for a cancelled stream. ``headers_bytes``
+    ``window_bytes`` is how much may be on its way to us of all streams together, ``stream_window_bytes`` of
+    each. We always read at once, so they bound only what still arrives for a cancelled stream, and what a
+    stream that is ``pulled`` has not taken. ``headers_bytes``
     bounds the fields of a header block: larger ones fail their own stream. ``block_bytes`` and
     ``block_frames`` bound what is received of one, encoded: larger ones end the connection. ``noise`` is the
     number of frames without content that are accepted between two answers or calls of ``reset_noise``.
     """
 
     window_bytes: int = 1 << 24
+    stream_window_bytes: int = attrs.field(default=attrs.Factory(lambda it: it.window_bytes, takes_self=True))
     frame_bytes: int = 1 << 18
     headers_bytes: int = 1 << 18
     block_bytes: int = 1 << 24
@@ -97,6 +99,9 @@ class Stream:
     __slots__ = ("block", "body", "connection", "credit", "lead", "stream_id", "unsent", "window")
 
     end_flag = END_STREAM
+    # A stream that is pulled gives back by ``consumed`` what it has taken of its answer; of others, all that
+    # arrives counts as taken.
+    pulled = False
 
     def __init__(self, block: bytes, lead: bytes, body: Content) -> None:
         self.block = block
@@ -197,7 +202,7 @@ class Connection:
             SETTING.pack(key, value)
             for key, value in (
                 (ENABLE_PUSH, 0),
-                (INITIAL_WINDOW_SIZE, limits.window_bytes),
+                (INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
                 (MAX_FRAME_SIZE, limits.frame_bytes),
                 (MAX_HEADER_LIST_SIZE, limits.headers_bytes),
             )
@@ -225,6 +230,12 @@ class Connection:
             self._forget(stream)
         else:
             self._waiting.pop(stream, None)
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """A ``pulled`` stream has taken ``size`` bytes of its answer: the server may send as many more."""
+        if stream.stream_id and size:
+            stream.credit += size
+            self._emit(frame(WINDOW_UPDATE, 0, stream.stream_id, NUMBER.pack(size)))
 
     def take_waiting(self) -> list[Stream]:
         """Remove and return the streams that were not sent, for another connection."""
@@ -281,7 +292,7 @@ class Connection:
         stream_id = stream.stream_id = self._next_id
         self._next_id = stream_id + 2
         self._streams[stream_id] = stream
-        stream.credit = self._limits.window_bytes
+        stream.credit = self._limits.stream_window_bytes
         outgoing = self._outgoing
         window = stream.window = outgoing.initial_window
         block, lead, body = stream.block, stream.lead, stream.body
@@ -422,11 +433,14 @@ class Connection:
         if stream.credit < 0:
             self._reset(stream, FLOW_CONTROL_ERROR, "the server sends more than the stream's window allows")
             return
-        if stream.credit <= window >> 1 and not ended:
+        window = self._limits.stream_window_bytes
+        if stream.credit <= window >> 1 and not ended and not stream.pulled:
             self._emit(frame(WINDOW_UPDATE, 0, stream_id, NUMBER.pack(window - stream.credit)))
             stream.credit = window
         if flags & PADDED:
             payload = unpadded(payload)
+            if stream.pulled and not ended:
+                self.consumed(stream, size - len(payload))
         if ended:
             self._ended(stream)
             stream.on_data(payload, True)

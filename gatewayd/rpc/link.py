@@ -35,7 +35,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.clocks import Connector, Timer
 from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.gathering import HIGH_WATER_BYTES, Gathering
-from gatewayd.rpc.http2 import Broken, Connection, Stream
+from gatewayd.rpc.http2 import Broken, Connection, Limits, Stream
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
 
@@ -97,7 +97,8 @@ class Link:
     """
     Connects at once, and again until it is closed. ``on_state`` is called with each change.
 
-    ``read`` turns the fields of a header block into what streams receive.
+    ``read`` turns the fields of a header block into what streams receive. ``limits`` are those of each
+    connection.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Link:
         read: Callable[[Any], Any],
         on_state: Callable[[State], None],
         dice: Callable[[], float] = random.random,
+        limits: Limits | None = None,
     ) -> None:
+        self.limits = limits
         self.reactor = reactor
         self.settings = settings
         self.read = read
@@ -288,7 +291,7 @@ class Session(Protocol):
     transport: Any
 
     def __init__(self, link: Link) -> None:
-        self.connection = Connection(self, link.read)
+        self.connection = Connection(self, link.read, link.limits)
         self._link = link
         self._over = False  # the link has been told, and the streams have ended
         self._heard_s = 0.0

@@ -58,6 +58,19 @@ class LocalChannel:
         """As ``rpc.channel.Channel.prepare``: fails with CallError, or Malformed for what is no message."""
         return DeferredCall(lambda: self._deferred(self._answer(call, timeout_s)), on_answer, on_failure)
 
+    def stream(
+        self,
+        call: Call,
+        gap_s: float | None,
+        left_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_end: Callable[[], object],
+        on_failure: Callable[[Exception], object],
+        on_closed: Callable[[], object],
+    ) -> _Refusal:
+        """As ``rpc.channel.Channel.stream``, of an executor that does not implement ``stream_doc``."""
+        return _Refusal(on_failure)
+
     def endpoints(self, timeout_s: float) -> Deferred[Told]:
         return succeed(Told(self._handling.endpoints))
 
@@ -152,3 +165,19 @@ async def _closed(executor: Executor, handling: Handling, spec: ExecutorSpec) ->
         if handling.busy:
             log.warning("%s: a method still runs; its thread ends when it returns", spec.runtime_name)
         handling.close(wait=not handling.busy)
+
+
+class _Refusal:
+    """A call of a method that the executor does not have."""
+
+    def __init__(self, on_failure: Callable[[Exception], object]) -> None:
+        self._on_failure = on_failure
+
+    def begin(self) -> None:
+        self._on_failure(CallError("UNIMPLEMENTED", "stream_doc: the executor has no such method"))
+
+    def pull(self) -> None:
+        """It has failed before it could be asked for more."""
+
+    def cancel(self) -> None:
+        """It has failed already."""

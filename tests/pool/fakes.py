@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
@@ -32,6 +32,7 @@ class FakeChannel:
         self.settings = settings
         self.set_state = on_state
         self.calls: list[tuple[Call, float | None, Deferred[Answer]]] = []
+        self.streams: list[FakeStream] = []
         self.asked: list[Deferred[Told]] = []
         self.cancelled = 0
         self.closed = False
@@ -44,6 +45,10 @@ class FakeChannel:
         on_failure: Callable[[Exception], object],
     ) -> DeferredCall:
         return DeferredCall(lambda: self._call(call, timeout_s), on_answer, on_failure)
+
+    def stream(self, *args: Any) -> FakeStream:
+        self.streams.append(FakeStream(*args))
+        return self.streams[-1]
 
     def _call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred(self._cancelled)
@@ -65,6 +70,8 @@ class FakeChannel:
         calls, self.calls = self.calls, []
         for _, _, answer in calls:
             answer.cancel()
+        for stream in self.streams:
+            stream.fail(LOST)
         done: Deferred[None] = Deferred()
         done.callback(None)
         return done
@@ -86,6 +93,69 @@ class FakeChannel:
             asked.callback(endpoints)
         else:
             asked.callback(Told({endpoint: f"does {endpoint}" for endpoint in endpoints}))
+
+
+class FakeStream:
+    """A stream of a FakeChannel: ``put`` and ``end`` are what comes from the executor."""
+
+    def __init__(
+        self,
+        call: Call,
+        gap_s: float | None,
+        left_s: float | None,
+        on_answer: Callable[[Answer], object],
+        on_end: Callable[[], object],
+        on_failure: Callable[[Exception], object],
+        on_closed: Callable[[], object],
+    ) -> None:
+        self.call, self.gap_s, self.left_s = call, gap_s, left_s
+        self.pulls = 0
+        self.waiting = self.over = self.cancelled = False
+        self._there: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._on_answer, self._on_end = on_answer, on_end
+        self._on_failure, self._on_closed = on_failure, on_closed
+
+    def begin(self) -> None:
+        self.pull()
+
+    def pull(self) -> None:
+        assert not self.waiting
+        self.pulls += 1
+        self.waiting = True
+        self._serve()
+
+    def cancel(self) -> None:
+        if not self.cancelled and not (self.over and not self._there):
+            self.cancelled = self.over = True
+            self._there.clear()
+            if self.waiting:
+                self.waiting = False
+                self._on_failure(CancelledError())
+
+    def put(self, *answers: Answer) -> None:
+        for answer in answers:
+            self._there.append((self._on_answer, (answer,)))
+            self._serve()
+
+    def end(self) -> None:
+        self._over(self._on_end)
+
+    def fail(self, error: Exception = LOST) -> None:
+        self._over(self._on_failure, error)
+
+    def _over(self, tell: Callable[..., object], *args: Any) -> None:
+        if not self.over:
+            self.over = True
+            if not self.waiting or self._there:
+                self._on_closed()
+            self._there.append((tell, args))
+            self._serve()
+
+    def _serve(self) -> None:
+        if self.waiting and self._there:
+            self.waiting = False
+            tell, args = self._there.pop(0)
+            tell(*args)
 
 
 class Setup:

@@ -1,0 +1,154 @@
+"""
+Single documents to and from the bytes of a SingleDocumentRequestProto (spec 34/wire.md and streaming.md).
+
+It has the fields of a DataRequestProto, but field 4 is one document instead of a DataContentProto. Inside the
+gateway there are only DataContentProtos: one document is one in a list, which differs by two prefixes. No
+document is parsed, so this holds for both generations of docarray. Everything here is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from gatewayd.messages.documents import UnreadableDocuments
+from gatewayd.messages.headers import Headers
+from gatewayd.messages.request import Answer, Request, Response
+from gatewayd.messages.rope import LONG_BYTES, Content, concatenated
+from gatewayd.messages.wire import (
+    DATA,
+    HEADER,
+    PARAMETERS,
+    ROUTE,
+    Malformed,
+    decode_answer,
+    decode_request,
+    encode_response,
+    field,
+    split,
+)
+
+# Field 1 of a DataContentProto is the list, field 1 of the list a document; field 2 is ``docs_bytes``.
+_LIST: Final = 0x0A
+_DOCUMENT: Final = 0x0A
+_DOCS_BYTES: Final = 0x12
+
+
+def content_of(document: bytes) -> bytes:
+    """The DataContentProto with this document alone."""
+    inner = b"".join(field(_DOCUMENT, document))
+    return b"".join(field(_LIST, inner))
+
+
+def contents_of(content: Content) -> list[Content]:
+    """
+    A DataContentProto for each document of ``content``, in order.
+
+    Raises UnreadableDocuments for ``docs_bytes``, and for what is no DataContentProto.
+    """
+    if not content:
+        return []
+    raw = bytes(content)
+    documents = list(_documents(raw))
+    return [content] if len(documents) == 1 else [content_of(each) for each in documents]
+
+
+def decode_single_request(message: Content) -> Request:
+    """
+    A client's SingleDocumentRequestProto; its Request has one document.
+
+    Raises Malformed, or ForeignDocuments.
+    """
+    header, parameters, routes, document = split(bytes(message))
+    return decode_request(_joined(header, parameters, routes, DATA, content_of(document or b"")))
+
+
+def decode_single_answer(message: Content, headers: Headers = ()) -> Answer:
+    """An executor's SingleDocumentRequestProto; a failed one may be without a document. Raises Malformed."""
+    header, parameters, routes, document = split(bytes(message))
+    answer = decode_answer(_joined(header, parameters, routes, DATA, b""), False, headers)
+    if document is None and answer.failed:
+        return answer
+    return Answer(
+        content_of(document or b""),
+        answer.parameters,
+        answer.routes,
+        answer.status,
+        answer.failed,
+        headers,
+    )
+
+
+def encode_single_calls(message: Content) -> list[Content]:
+    """
+    A SingleDocumentRequestProto for each document of a DataRequestProto, with its header, parameters and
+    routes.
+
+    Raises Malformed, or UnreadableDocuments.
+    """
+    header, parameters, routes, content = split(bytes(message))
+    return [_joined(header, parameters, routes, DATA, document) for document in _documents(content or b"")]
+
+
+def encode_single_responses(response: Response) -> list[Content]:
+    """
+    The SingleDocumentRequestProtos that a client gets: one for each document.
+
+    A response without documents is one message without a document. Raises UnreadableDocuments.
+    """
+    header, parameters, routes, content = split(bytes(encode_response(response)))
+    documents = list(_documents(content or b""))
+    if not documents:
+        return [_joined(header, parameters, routes, 0, b"")]
+    return [_joined(header, parameters, routes, DATA, document) for document in documents]
+
+
+def _joined(
+    header: bytes, parameters: bytes | None, routes: tuple[bytes, ...], tag: int, data: bytes
+) -> Content:
+    parts: list[Content] = [*field(HEADER, header)]
+    if parameters is not None:
+        parts += field(PARAMETERS, parameters)
+    for route in routes:
+        parts += field(ROUTE, route)
+    if tag:
+        parts += field(tag, data)
+    return concatenated(parts) if len(data) > LONG_BYTES else b"".join(parts)  # type: ignore[arg-type]
+
+
+def _documents(content: bytes) -> Iterator[bytes]:
+    """Each document of a DataContentProto, serialised."""
+    for tag, found in _fields(content):
+        if tag == _DOCS_BYTES:
+            raise UnreadableDocuments(
+                "these documents are serialised by Python (docs_bytes), which the gateway never opens: an "
+                "endpoint that streams takes documents as protobuf"
+            )
+        if tag == _LIST:
+            for inner, document in _fields(found):
+                if inner == _DOCUMENT:
+                    yield document
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of ``message``, with their tags."""
+    position, end = 0, len(message)
+    while position < end:
+        tag = message[position]
+        position += 1
+        size = shift = 0
+        while True:
+            if position >= end or shift > 63:
+                raise Malformed("the documents are not a DataContentProto: they end within a length")
+            byte = message[position]
+            position += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        if tag & 7 != 2 or tag >= 0x80:
+            raise Malformed(f"the documents are not a DataContentProto: a field has the tag {tag}")
+        if position + size > end:
+            raise Malformed("the documents are not a DataContentProto: they end within a field")
+        yield tag, message[position : position + size]
+        position += size

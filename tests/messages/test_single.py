@@ -1,0 +1,103 @@
+"""Single documents, as they are in a list and alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd import pb
+from gatewayd.messages.documents import UnreadableDocuments
+from gatewayd.messages.request import Response, Route
+from gatewayd.messages.single import (
+    content_of,
+    contents_of,
+    decode_single_answer,
+    decode_single_request,
+    encode_single_calls,
+    encode_single_responses,
+)
+from gatewayd.messages.wire import Malformed, encode_call
+from gatewayd.pb import DataContentProto, SingleDocumentRequestProto, second
+
+TEXTS = st.lists(st.text(max_size=200), max_size=5)
+
+
+def content(*texts: str) -> DataContentProto:
+    made = DataContentProto()
+    made.docs.SetInParent()
+    for text in texts:
+        made.docs.docs.add(text=text)
+    return made
+
+
+@given(TEXTS)
+def test_a_content_is_taken_apart_as_protobuf_does_it(texts: list[str]) -> None:
+    made = content(*texts)
+
+    assert [bytes(each) for each in contents_of(made.SerializeToString())] == [
+        content(text).SerializeToString() for text in texts
+    ]
+
+
+@pytest.mark.parametrize("module", [pb, second])
+def test_a_request_of_either_generation_becomes_one_of_one_document(module: Any) -> None:
+    sent = module.SingleDocumentRequestProto()
+    sent.header.request_id = "r"
+    sent.header.exec_endpoint = "/gen"
+    sent.parameters.fields["n"].number_value = 3
+
+    request = decode_single_request(sent.SerializeToString())
+
+    assert (request.request_id, request.endpoint) == ("r", "/gen")
+    assert request.parameters == sent.parameters.SerializeToString()
+    assert len(module.DataContentProto.FromString(bytes(request.documents)).docs.docs) == 1
+
+
+def test_calls_have_the_header_of_the_request_and_a_document_each() -> None:
+    from gatewayd.messages.request import Answer
+
+    documents = content("a", "b").SerializeToString()
+    calls = encode_single_calls(encode_call("r", "/gen", Answer(documents, b"", (b"\x0a\x01g",))))
+
+    found = [SingleDocumentRequestProto.FromString(bytes(each)) for each in calls]
+    assert [(each.header.request_id, each.document.text) for each in found] == [("r", "a"), ("r", "b")]
+    assert [route.executor for route in found[0].routes] == ["g"]
+
+
+def test_an_answer_is_a_content_of_one_document_and_an_error_may_have_none() -> None:
+    good = SingleDocumentRequestProto()
+    good.document.text = "x" * 300
+    bad = SingleDocumentRequestProto()
+    bad.header.status.code = 1
+    bad.header.status.description = "boom"
+
+    answer, failed = (decode_single_answer(each.SerializeToString()) for each in (good, bad))
+
+    assert answer.documents == content("x" * 300).SerializeToString()
+    assert (failed.failed, failed.documents) == (True, b"")
+    assert b"boom" in failed.status
+
+
+def test_a_response_is_one_message_for_each_document_with_the_id_of_its_request() -> None:
+    response = Response(
+        "r", "/gen", content("a", "b").SerializeToString(), b"", (Route("gateway", 1.0, 2.0),)
+    )
+
+    found = [SingleDocumentRequestProto.FromString(bytes(each)) for each in encode_single_responses(response)]
+
+    assert [(each.header.request_id, each.document.text) for each in found] == [("r", "a"), ("r", "b")]
+    (empty,) = encode_single_responses(Response("r", "/gen", b""))
+    assert not SingleDocumentRequestProto.FromString(bytes(empty)).HasField("document")
+
+
+def test_what_cannot_be_taken_apart_is_refused() -> None:
+    with pytest.raises(UnreadableDocuments, match="docs_bytes"):
+        contents_of(DataContentProto(docs_bytes=b"pickle").SerializeToString())
+    for broken in (b"\x0a", b"\x0a\x05ab", b"\x08\x01", b"\x0a\x02\x0a\x09"):
+        with pytest.raises(Malformed):
+            contents_of(broken)
+    assert contents_of(b"") == []
+    assert DataContentProto.FromString(content_of(b"")).docs.docs[0].ByteSize() == 0
