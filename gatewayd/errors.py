@@ -3,6 +3,7 @@ The error tree, and the one table of what each protocol says of each error.
 
     GatewayError                    anything that can be explained to a client
     ├── BadRequest                  the request says something that cannot be served
+    │   ├── InvalidField            a field of a request in OpenAI's form
     │   └── Unparsable              its bytes cannot even be parsed
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
     │   ├── TooLarge
@@ -21,12 +22,14 @@ The error tree, and the one table of what each protocol says of each error.
     │       ├── Misdirected
     │       ├── ContentTypeRequired
     │       ├── PathNotFound
+    │       ├── UnknownModel
     │       ├── MethodNotAllowed
     │       ├── NotAcceptable
     │       ├── HeadTimeout
     │       ├── UnsupportedTransferCoding
     │       ├── UnsupportedCoding
     │       └── HeadTooLarge
+    ├── ExecutorRaised              an executor's method failed
     ├── Unauthenticated             who calls is not known, and has to be
     ├── Forbidden                   it is known, and may not
     ├── AuthorizationUnavailable    it cannot be found out now
@@ -84,6 +87,14 @@ class BadRequest(GatewayError):
     def __init__(self, message: str, problems: Iterable[Mapping[str, object]] = ()) -> None:
         self.problems = tuple(problems)
         super().__init__(message)
+
+
+class InvalidField(BadRequest):
+    """A field of a request in OpenAI's form, ``param``, cannot be served as it is; None for the whole."""
+
+    def __init__(self, why: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(f"{param}: {why}" if param else why)
 
 
 class Unparsable(BadRequest):
@@ -235,6 +246,13 @@ class PathNotFound(HttpRefusal):
     def __init__(self, hint: str = "") -> None:
         self.hint = hint
         super().__init__("Not Found")
+
+
+class UnknownModel(HttpRefusal):
+    """The request names a ``model`` that is none of those served, which are listed at /v1/models."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model[:80]!r} does not exist; GET /v1/models lists those that do")
 
 
 class MethodNotAllowed(HttpRefusal):
@@ -414,6 +432,14 @@ class WithheldNetworkError(ExecutorNetworkError):
         return "an executor could not be reached, or not in time"
 
 
+class ExecutorRaised(GatewayError):
+    """
+    An executor's method raised; ``str(error)`` is what it says of that.
+
+    Where answers can tell of it beside documents, it is not an error but part of the answer: its status.
+    """
+
+
 class Overloaded(GatewayError):
     """No room now: the client may try again after ``retry_after_s`` seconds."""
 
@@ -501,6 +527,7 @@ SUCCESS: Final = Codes(200, "OK", 1000)
 TABLE: Final[Mapping[type[GatewayError], Row]] = {
     GatewayError: Row(500, "INTERNAL", 1011),
     BadRequest: Row(422, "INVALID_ARGUMENT", 1008),
+    InvalidField: Row(400),
     Unparsable: Row(websocket=1007),
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
@@ -518,6 +545,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     Misdirected: Row(421),
     ContentTypeRequired: Row(415),
     PathNotFound: Row(404),
+    UnknownModel: Row(404),
     MethodNotAllowed: Row(405),
     NotAcceptable: Row(406),
     HeadTimeout: Row(408),
@@ -531,6 +559,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ExecutorUnreachable: Row(503, "UNAVAILABLE"),
     DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),
     ExecutorNotFound: Row(503, "NOT_FOUND"),
+    ExecutorRaised: Row(500, "UNKNOWN"),
     Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
     RateLimited: Row(429),
     Draining: Row(503, "UNAVAILABLE", 1001),

@@ -123,6 +123,11 @@ def is_json_type(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def parsed(body: bytes) -> Any:
+    """The value of a JSON text. Raises Unparsable."""
+    return _loads(body)
+
+
 def _loads(body: bytes) -> Any:
     try:
         return orjson.loads(body)
