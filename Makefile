@@ -59,7 +59,7 @@ test-docarray2: .venv-docarray2/.installed  ## executors with docarray 0.40 and 
 fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and header blocks: an hour each (GATEWAYD_FUZZ_S=60)
 	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py tests/rpc/test_hpack.py
 
-test-interop: $(VENV)/.test .venv-jina/.installed  ## the real Jina client and executors
+test-interop: $(VENV)/.test .venv-jina/.installed .venv-jina34/.installed .venv-docarray2/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
 
 test-grpc-clients: $(VENV)/.test $(GRPC_CLIENTS)/.installed  ## other libraries' gRPC clients, in several languages

@@ -220,14 +220,22 @@ class Gateway(Child):
 class ExecutorProcess(Child):
     """``python -m gatewayd.executor``: our executor without a gateway of ours. ``port`` is ready."""
 
-    def __init__(self, name: str, uses: str, modules: Sequence[str | Path], *, port: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        uses: str,
+        modules: Sequence[str | Path],
+        *,
+        port: int = 0,
+        python: str = sys.executable,
+    ) -> None:
         spec = {
             "deployment": name,
             "port": port,
             "executor": {"uses": uses, "py_modules": [str(module) for module in modules]},
         }
         # Its report goes to descriptor 3: here simply among its other lines.
-        super().__init__(["/bin/sh", "-c", 'exec "$0" -m gatewayd.executor 3>&1', sys.executable])
+        super().__init__(["/bin/sh", "-c", 'exec "$0" -m gatewayd.executor 3>&1', python])
         self.tell(json.dumps(spec))
         try:
             (match,) = self.line(r'^\{"event".*\}$')
