@@ -353,11 +353,17 @@ def top(url: str, headers: tuple[str, ...], period: float, once: bool) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def new(folder: Path) -> None:
-    """Create a small project: a Flow file, an executor, a test and a README."""
+@click.option("--streaming", is_flag=True, help="With an executor that answers with a stream.")
+def new(folder: Path, streaming: bool) -> None:
+    """
+    Create a small project: a Flow file, an executor, a test and a README.
+
+    With --streaming the executor answers one document with a stream of them, as language models do. It is
+    written for the docarray that is installed: 0.21, or 0.40 and later.
+    """
     from gatewayd.cli.scaffold import make_project
 
-    sys.exit(make_project(folder))
+    sys.exit(make_project(folder, streaming))
 
 
 @main.command("api-key")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from gatewayd.cli.output import fail, note, say
-from gatewayd.extras import docarray_problem
+from gatewayd.extras import docarray_generation, docarray_problem, executor_problem
+from gatewayd.messages.generations import Generation
 
 _FLOW: Final = """\
 # What is served, and how. `gatewayd check` says what this file does.
@@ -86,14 +87,128 @@ A Flow with one executor, served over gRPC, HTTP and WebSocket.
 """
 
 
-def make_project(folder: Path) -> int:
+_STREAMING_FLOW: Final = _FLOW.replace("name: shout\n    uses: Shout", "name: talk\n    uses: Talk")
+
+_STREAMING_EXECUTORS: Final = '''\
+"""What this project's executor does with documents."""
+
+import asyncio
+
+{imports}
+
+from gatewayd import Executor, requests
+{classes}
+
+class Talk(Executor):
+    """Answers a text word by word, as a language model would."""
+
+    def __init__(self, mark: str = "", **kwargs):
+        super().__init__(**kwargs)
+        self.mark = mark
+
+    @requests(on="/talk")
+    async def talk(self, doc: {question}, parameters: dict, **kwargs){returned}:
+        # What is yielded leaves at once. A method without async may yield as well: it runs in a thread.
+        for word in doc.text.split():
+            await asyncio.sleep(parameters.get("pause_s", 0.1))
+            yield {word}(text=word.upper() + self.mark)
+'''
+
+_TYPES: Final = """
+
+class Question(BaseDoc):
+    text: str
+
+
+class Word(BaseDoc):
+    text: str
+
+"""
+
+# What differs between the two generations of documents.
+_FORMS: Final = {
+    Generation.FIRST: {
+        "imports": "from docarray import Document",
+        "classes": "",
+        "question": "Document",
+        "word": "Document",
+        "returned": "",
+    },
+    Generation.SECOND: {
+        "imports": "from docarray import BaseDoc",
+        "classes": _TYPES,
+        "question": "Question",
+        "word": "Word",
+        "returned": " -> Word",
+    },
+}
+
+_STREAMING_TEST: Final = '''\
+"""Run with: pip install pytest; python -m pytest. No port is opened and no process starts."""
+
+import asyncio
+{imports}
+from executors import {names}
+
+
+def test_a_text_is_answered_word_by_word():
+    async def words():
+        answers = Talk(mark="!").talk({question}(text="hello you"), parameters={{"pause_s": 0}})
+        return [one.text async for one in answers]
+
+    assert asyncio.run(words()) == ["HELLO!", "YOU!"]
+'''
+
+_STREAMING_README: Final = """\
+# {name}
+
+A Flow with one executor, which answers a text word by word, each as soon as it is there.
+
+    gatewayd check             # what flow.yml will do
+    gatewayd serve             # flow.yml, until Ctrl-C
+    pip install pytest         # once
+    python -m pytest           # its tests
+
+Over gRPC its endpoint `/talk` is called with the method `stream_doc`: one document in, a stream of them out.
+
+| file | holds |
+| --- | --- |
+| flow.yml | which executors there are, and on which ports they are served |
+| executors.py | what the executor does |
+| test_flow.py | its tests |
+"""
+
+
+def _streaming(name: str) -> dict[str, str]:
+    """The files of a project whose executor streams, for the docarray that is installed."""
+    generation = docarray_generation() or Generation.SECOND
+    form = _FORMS[generation]
+    is_first = generation is Generation.FIRST
+    imports = "\nfrom docarray import Document\n" if is_first else ""
+    test = {
+        "imports": imports,
+        "names": "Talk" if is_first else "Question, Talk",
+        "question": form["question"],
+    }
+    return {
+        "flow.yml": _STREAMING_FLOW,
+        "executors.py": _STREAMING_EXECUTORS.format(**form),
+        "test_flow.py": _STREAMING_TEST.format(**test),
+        "README.md": _STREAMING_README.format(name=name),
+    }
+
+
+def make_project(folder: Path, streaming: bool = False) -> int:
     """Write the files into a new or empty folder. Returns the exit code."""
+    name = folder.absolute().name
     files = {
         "flow.yml": _FLOW,
         "executors.py": _EXECUTORS,
         "test_flow.py": _TEST,
-        "README.md": _README.format(name=folder.absolute().name),
+        "README.md": _README.format(name=name),
     }
+    if streaming:
+        files = _streaming(name)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             return fail(f"{folder} already exists and is not empty")
@@ -104,7 +219,8 @@ def make_project(folder: Path) -> int:
         return fail(str(error))
     for name in files:
         say(str(folder / name))
-    if problem := docarray_problem("its executor needs", "executor"):
+    what = "its executor needs"
+    if problem := executor_problem(what) if streaming else docarray_problem(what, "executor"):
         note(problem)
     note(f"next:  cd {folder}  &&  gatewayd serve")
     return 0

@@ -18,6 +18,7 @@ import importlib.machinery
 import inspect
 import io
 import linecache
+import operator
 import os
 import pickle
 import sys
@@ -101,6 +102,8 @@ def _dumps(value: object) -> bytes:
         def reducer_override(self, obj: Any) -> Any:
             if (type(obj).__module__, type(obj).__name__) == ("werkzeug.routing.map", "Map"):
                 return _new_map, (type(obj),), {k: v for k, v in vars(obj).items() if k != "_remap_lock"}
+            if (typed := _typed_list(obj)) is not None:
+                return typed
             if not isinstance(obj, CodeType):
                 return super().reducer_override(obj)
             filename = _shown_filename(obj.co_filename)
@@ -112,6 +115,29 @@ def _dumps(value: object) -> bytes:
     stream = io.BytesIO()
     Pickler(stream).dump(value)
     return pickle.dumps((sources, stream.getvalue()))
+
+
+def _typed_list(obj: Any) -> tuple[Any, Any] | None:
+    """
+    How to make docarray's ``DocList[A]`` again; None for what is none.
+
+    It is of a class that docarray makes at run time, under the name of another.
+    """
+    again: Callable[[Any, Any], Any]
+    if type(obj).__name__ == "_GenericAlias":
+        cls, again = obj.__origin__, operator.getitem
+    elif isinstance(obj, type):
+        cls, again = obj, _class_of_list
+    else:
+        return None
+    if getattr(cls, "__module__", None) != "docarray.array.any_array" or "doc_type" not in vars(cls):
+        return None
+    base = cls.__mro__[1]
+    return None if base.__module__ == cls.__module__ else (again, (base, cls.doc_type))
+
+
+def _class_of_list(base: Any, doc_type: type) -> Any:
+    return base[doc_type].__origin__
 
 
 def _new_map(cls: Any) -> Any:

@@ -184,6 +184,19 @@ def test_a_new_project_serves_and_answers_and_passes_its_own_test(project, start
     assert tested.returncode == 0, tested.stdout
 
 
+def test_a_new_project_that_streams_is_checked_and_tested(tmp_path):
+    folder = tmp_path / "talk"
+
+    made, checked = run("new", "--streaming", folder), run("check", folder / "flow.yml")
+
+    assert (made.returncode, checked.returncode) == (0, 0), made.stderr + checked.stderr
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        env=environment(), cwd=folder, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout
+
+
 def test_new_does_not_write_into_a_folder_with_files(project):
     done = run("new", project)
 
