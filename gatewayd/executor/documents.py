@@ -21,11 +21,13 @@ class Documents(Protocol):
     """
     What methods are given and give. An array is a DocumentArray or a DocList; a document is one of its items.
 
-    ``array`` and ``document`` are what errors call the types.
+    ``array`` and ``document`` are what errors call the types. ``has_array_types`` says whether ``write``
+    converts the arrays in documents.
     """
 
     array: str
     document: str
+    has_array_types: bool
 
     def read(self, data: bytes, form: Form) -> Any:
         """

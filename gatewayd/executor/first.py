@@ -17,6 +17,7 @@ class FirstDocuments:
 
     array = "DocumentArray"
     document = "Document"
+    has_array_types = True
 
     def read(self, data: bytes, form: Form) -> Any:
         return documents_of(data)

@@ -163,6 +163,10 @@ class Handling:
         self._spec = spec
         self._on_fatal = on_fatal
         self._class_name = type(executor).__name__
+        if spec.executor.output_array_type is not None and not _DOCUMENTS.has_array_types:
+            log.warning(
+                "%s: output_array_type has no effect on documents of docarray 0.40 and later", spec.deployment
+            )
         self._route = RouteProto(executor=spec.route_name).SerializeToString()
         self._documents = _DOCUMENTS
         self._worker = Worker(spec.runtime_name)

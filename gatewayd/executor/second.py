@@ -118,6 +118,7 @@ class SecondDocuments:
 
     array = "DocList"
     document = "BaseDoc"
+    has_array_types = False
 
     def read(self, data: bytes, form: Form) -> Any:
         of_class = DocList[form.input]

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 import gatewayd
 from gatewayd import Executor, dynamic_batching, requests
+from gatewayd.config import ExecutorConfig
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages.wire import decode_call_list, split
@@ -304,3 +305,11 @@ def test_batching_is_refused_where_the_parameters_have_a_model():
 
     with pytest.raises(ValueError, match="whose parameters are a Params cannot share a batch"):
         Refused()
+
+
+def test_a_type_of_arrays_has_no_effect_and_says_so(caplog):
+    spec = ExecutorSpec("a", ExecutorConfig(output_array_type="list"))
+
+    Handling(EXECUTORS.A(), spec, lambda reason: None).close()
+
+    assert "a: output_array_type has no effect on documents of docarray 0.40 and later" in caplog.text
