@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from gatewayd.messages.request import Response
 
@@ -29,3 +31,46 @@ class Stream(Protocol):
     def cancel(self) -> None:
         """End every stage: nothing more is answered. Harmless when repeated, and at the end."""
         ...
+
+
+class Failing:
+    """A Stream that fails when it is asked for the first answer."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error: Exception | None = error
+
+    def receive(self) -> Deferred[Response | None]:
+        error, self._error = self._error, None
+        failing: Deferred[Response | None] = Deferred()
+        if error is None:
+            failing.callback(None)
+        else:
+            failing.errback(error)
+        return failing
+
+    def cancel(self) -> None:
+        self._error = None
+
+
+class Mapped:
+    """
+    A Stream whose answers are those of ``inner``, changed.
+
+    ``answer`` changes a Response, or the None of the end, and ``failure`` a failure; either may raise.
+    """
+
+    def __init__(
+        self,
+        inner: Stream,
+        answer: Callable[[Response | None], Response | None],
+        failure: Callable[[Failure], Failure],
+    ) -> None:
+        self._inner = inner
+        self._answer = answer
+        self._failure = failure
+
+    def receive(self) -> Deferred[Response | None]:
+        return self._inner.receive().addCallbacks(self._answer, self._failure)
+
+    def cancel(self) -> None:
+        self._inner.cancel()

@@ -19,6 +19,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
+from gatewayd.streams import Failing, Stream
 
 # Printable ASCII but for the percent sign, so that two names never become the same.
 _SAFE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -28,6 +29,8 @@ class Engine(Protocol):
     """What is guarded."""
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream: ...
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]: ...
 
@@ -59,6 +62,13 @@ class Guard:
         except GatewayError as error:
             return fail(error)
         return self._engine.dispatch(request, timeout_s=timeout_s)
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
+        try:
+            request = self._admitted(request)
+        except GatewayError as error:
+            return Failing(error)
+        return self._engine.stream(request, timeout_s=timeout_s)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """Who may do it is asked by protocols, of the access control."""

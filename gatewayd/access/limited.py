@@ -14,6 +14,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.counting import count_up_to
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
+from gatewayd.streams import Failing, Stream
 
 log = BoundedLogger()
 
@@ -32,6 +33,14 @@ class Limited:
         except GatewayError as error:
             return fail(error)
         return self._engine.dispatch(request, timeout_s=timeout_s)
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
+        """One request, however long its stream is."""
+        try:
+            self._take(request.caller, request.endpoint, request.documents)
+        except GatewayError as error:
+            return Failing(error)
+        return self._engine.stream(request, timeout_s=timeout_s)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         try:

@@ -344,6 +344,8 @@ POOL: Final = Section("gateway.pool", (
         aliases=("dns_refresh_s",), field="dns_refresh_s"),
     Key("max_executor_message_bytes", k.integer(1, (1 << 31) - 1), 1 << 30,
         "Largest message from an executor."),
+    Key("stream_window", k.integer(1, 1000), 8,
+        "Documents under way behind each executor that streams, for each request."),
 ))  # fmt: skip
 
 AUTH: Final = Section("gateway.auth", (

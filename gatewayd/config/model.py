@@ -59,6 +59,7 @@ class PoolLimits:
     retry_budget: float = 0.2
     dns_refresh_s: float = 30.0
     max_executor_message_bytes: int = 1 << 30
+    stream_window: int = 8
 
 
 @attrs.frozen

@@ -1,7 +1,7 @@
 """
 Drives the Traversals: sends their calls, passes them the answers, and keeps the deadlines.
 
-Every request is one ``_Run``. It ends in exactly one of four ways, after which nothing more is sent
+Every request is one ``Run``. It ends in exactly one of four ways, after which nothing more is sent
 for it and every call the client was waiting for is cancelled:
 
     answered     the Traversal is finished; its floating calls (and what follows them) carry on
@@ -28,10 +28,12 @@ from twisted.python.failure import Failure
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
 from gatewayd.deadlines import SLACK_S
+from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.hints import Hints
+from gatewayd.dispatch.streaming import WINDOW, AnswerStream, Branch, DocumentStream, Stage, generators
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
-from gatewayd.errors import DeadlineExceeded, Draining, GatewayError
+from gatewayd.errors import Draining, GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.headers import AllowList
@@ -40,6 +42,7 @@ from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.rope import Content
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
+from gatewayd.streams import Failing, Stream
 from gatewayd.waiters import Waiters
 
 
@@ -63,23 +66,17 @@ class Pool(Protocol):
         """What the executors bind, as far as it is known."""
         ...
 
+    def streams(self, deployment: str, endpoint: str) -> bool:
+        """Whether the Executor is known to answer ``endpoint`` with a stream."""
+        ...
 
-class DeadlineOver(DeadlineExceeded):
-    """The client's own deadline passed; ``deployment`` names all that were still waited for."""
+    def stream(self, deployment: str, call: Call, timeout_s: float | None) -> AnswerStream:
+        """
+        As ``send``, of a SingleDocumentRequestProto, where the Executor streams.
 
-    def __init__(self, waiting_for: tuple[str, ...], timeout_s: float) -> None:
-        self.waiting_for = waiting_for
-        self.timeout_s = timeout_s
-        super().__init__(", ".join(waiting_for), ())
-
-    def explanation(self) -> str:
-        waiting = f" while waiting for {self.deployment}" if self.waiting_for else ""
-        return (
-            f"Deadline Exceeded|Gateway: the request's own deadline of {self.timeout_s:g} s passed{waiting}."
-        )
-
-    def summary(self) -> str:
-        return f"The request's own deadline of {self.timeout_s:g} s passed."
+        Raises BadRequest where its shards cannot.
+        """
+        ...
 
 
 class Dispatcher:
@@ -87,7 +84,8 @@ class Dispatcher:
     Takes requests through the Topology. Reactor thread only.
 
     ``clock`` measures deadlines; ``wall_clock`` gives the times in routes, seconds since the epoch.
-    ``forwarded`` bounds the headers of answers.
+    ``forwarded`` bounds the headers of answers. ``stream_window`` is how many documents may be under way
+    behind each executor that streams.
     """
 
     log = BoundedLogger()
@@ -102,7 +100,9 @@ class Dispatcher:
         offload_bytes: int = SMALL_BYTES,
         forwarded: AllowList | None = None,
         wall_clock: Callable[[], float] = time.time,
+        stream_window: int = WINDOW,
     ) -> None:
+        self._stream_window = stream_window
         self.topology = topology
         self.pool = pool
         self.clock = clock
@@ -112,7 +112,7 @@ class Dispatcher:
         self.forwarded = AllowList() if forwarded is None else forwarded
         self._closed = False
         self._hints = Hints()
-        self._runs: set[_Run] = set()
+        self._runs: set[Run | DocumentStream] = set()
         self._drained: Waiters[None] = Waiters()
 
     @property
@@ -136,9 +136,27 @@ class Dispatcher:
             return fail(Failure())
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
-        run = _Run(self, traversal, request.request_id, timeout_s)
+        run = Run(self, traversal, request.request_id, timeout_s)
         self._runs.add(run)
         return run.begin()
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
+        """
+        Take one request to its answers, one document at a time (``dispatch/streaming.py``).
+
+        Where nothing streams on its way, the one answer is that of ``dispatch``, whatever documents it has.
+        Errors and deadlines are those of ``dispatch``, and come by ``receive``.
+        """
+        if self._closed:
+            return Failing(Draining())
+        try:
+            traversal = Traversal(self.topology, request, self.pool.serves)
+            found = generators(self.topology, traversal, self.pool.streams)
+        except Exception as error:  # BadRequest; anything else is a bug, which must fail this request only
+            return Failing(error)
+        if request.timeout_s is not None:
+            timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
+        return DocumentStream(self, traversal, found, timeout_s, self._stream_window)
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """
@@ -188,7 +206,28 @@ class Dispatcher:
         hint = self._hints.hint(request, names, len(matching), self.pool.endpoints().bound)
         return attrs.evolve(response, hint=hint)
 
-    def run_ended(self, run: _Run) -> None:
+    # -- for streams ---------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether new requests are refused."""
+        return self._closed
+
+    def open_stream(self, deployment: str, call: Call, timeout_s: float | None) -> AnswerStream:
+        """Raises BadRequest."""
+        return self.pool.stream(deployment, call, timeout_s)
+
+    def stage(self, traversal: Traversal, stage: Stage) -> Run:
+        """A part of a stream, which is counted with its stream."""
+        return Run(self, traversal, traversal.request.request_id, None, stage)
+
+    def run_began(self, run: DocumentStream) -> None:
+        """Called by each stream when it is asked for its first answer."""
+        self._runs.add(run)
+
+    # -- for both ------------------------------------------------------------------------------------
+
+    def run_ended(self, run: Run | DocumentStream) -> None:
         """Called by each run when it has its result and its last call has ended."""
         self._runs.discard(run)
         if not self._runs and len(self._drained):
@@ -199,18 +238,24 @@ class Dispatcher:
             self._drained.fire(None)
 
 
-class _Run:
-    """One request under way: its calls, its deadline, and the Deferred its client waits for."""
+class Run:
+    """
+    One request under way: its calls, its deadline, and the Deferred its client waits for.
+
+    With a ``stage`` it is a part of a stream, and ends with a Branch when only a generator is left.
+    """
 
     __slots__ = (
         "_calls",
         "_deadline",
         "_dispatcher",
         "_ended",
+        "_held",
         "_journey",
         "_performing",
         "_request_id",
         "_result",
+        "_stage",
         "_steps",
         "_stopped",
         "_timeout_s",
@@ -219,14 +264,21 @@ class _Run:
     )
 
     def __init__(
-        self, dispatcher: Dispatcher, traversal: Traversal, request_id: str, timeout_s: float | None
+        self,
+        dispatcher: Dispatcher,
+        traversal: Traversal,
+        request_id: str,
+        timeout_s: float | None,
+        stage: Stage | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._stage = stage
+        self._held: Send | None = None  # the call of a generator
         self._traversal = traversal
         self._journey = traversal.request.journey
         self._request_id = request_id
         self._timeout_s = timeout_s
-        self._deadline: float | None = None
+        self._deadline: float | None = None if stage is None else stage.deadline_s
         self._timer: Timer | None = None
         # What has been started and not ended; None stands for work on the final answer.
         self._calls: dict[Node | None, Deferred[Any]] = {}
@@ -246,8 +298,23 @@ class _Run:
         """The deployments whose floating calls are under way."""
         return [node.name for node in self._calls if node is not None and node.background]
 
-    def begin(self) -> Deferred[Response]:
-        """Start; the Deferred fires with the Response. Call it once."""
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """The deployments that the client waits for."""
+        return tuple(
+            [
+                node.name
+                for node in self._calls
+                if node is not None and (node.collected or not node.background)
+            ]
+        )
+
+    def begin(self, first: Callable[[float], list[Step]] | None = None) -> Deferred[Any]:
+        """
+        Start; the Deferred fires with the Response, or the Branch at which a stage ends. Call it once.
+
+        ``first`` gives the first steps where these are not the traversal's own.
+        """
         result = self._result
         assert result is not None
         if self._timeout_s is not None:
@@ -258,7 +325,8 @@ class _Run:
             self._deadline = clock.seconds() + self._timeout_s
             self._timer = clock.callLater(self._timeout_s, self._timed_out)
         try:
-            self._perform(self._traversal.begin(self._dispatcher.wall_clock()))
+            now = self._dispatcher.wall_clock()
+            self._perform(self._traversal.begin(now) if first is None else first(now))
         except Exception:  # Malformed parameters; or a bug, which must not leave its client waiting
             self._fail(Failure())
         if self._result is None:
@@ -277,7 +345,10 @@ class _Run:
                 step = queue.popleft()
                 try:
                     if type(step) is Send:
-                        self._send(step.node, step.call)
+                        if self._stage is not None and step.node.index in self._stage.generators:
+                            self._held = step
+                        else:
+                            self._send(step.node, step.call)
                     elif type(step) is Prepare:
                         self._prepare(step)
                 except Exception:
@@ -286,6 +357,16 @@ class _Run:
             self._performing = False
         if self._traversal.finished:
             self._answer()
+        elif self._held is not None:
+            self._branch_off(self._held)
+
+    def _branch_off(self, held: Send) -> None:
+        """End with a Branch, unless the client has left or other executors still work for it."""
+        if self._result is not None and not any(
+            node is None or node.collected or not node.background for node in self._calls
+        ):
+            result: Deferred[Any] = self._settle()
+            result.callback(Branch(self._traversal, held.node, held.call))
 
     def _answer(self) -> None:
         """Give the response, unless the client has left or it waits for inspect executors."""
@@ -392,14 +473,7 @@ class _Run:
 
     def _timed_out(self) -> None:
         self._timer = None
-        waiting_for = tuple(
-            [
-                node.name
-                for node in self._calls
-                if node is not None and (node.collected or not node.background)
-            ]
-        )
-        self._fail(Failure(DeadlineOver(waiting_for, self._timeout_s or 0.0)))
+        self._fail(Failure(DeadlineOver(self.waiting_for, self._timeout_s or 0.0)))
         self._end_if_idle()
 
     def _fail(self, failure: Failure) -> None:
@@ -447,7 +521,10 @@ class _Run:
     def _end_if_idle(self) -> None:
         if self._result is None and not self._calls and not self._performing and not self._ended:
             self._ended = True
-            self._dispatcher.run_ended(self)
+            if self._stage is None:
+                self._dispatcher.run_ended(self)
+            else:
+                self._stage.on_end(self)
 
     def _log_floating(self, node: Node, reason: str) -> None:
         self._dispatcher.log.warn(

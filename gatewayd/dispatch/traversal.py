@@ -50,6 +50,13 @@ _ASKED: Final = 2
 _DONE: Final = 3
 
 
+# What of a Traversal never changes, or is replaced as a whole.
+_SHARED_BY_FORKS: Final = (
+    *("_begun", "_concluded", "_outcome", "_own_routes", "_parameters", "_serves", "_skipped", "_target"),
+    *("_topology", "finished", "has_called"),
+)
+
+
 class UnexpectedAnswer(Exception):
     """The node was not called, or has answered before: a bug in the code that drives the Traversal."""
 
@@ -184,6 +191,24 @@ class Traversal:
         if self._skipped is not None and node.index in self._skipped:
             return self._complete(node, attrs.evolve(parts[0], documents=documents[0]), now)
         return [self._ask(node, parts, documents)]
+
+    def fork(self, documents: Content) -> Traversal:
+        """
+        The same request, as far as it has come, for one document of those that a node streams.
+
+        What happens to one of the two is unknown to the other. ``documents`` is that document, which stands
+        for the request's own.
+        """
+        other = Traversal.__new__(Traversal)
+        for name in _SHARED_BY_FORKS:
+            setattr(other, name, getattr(self, name))
+        other.request = attrs.evolve(self.request, documents=documents)
+        other._state = self._state[:]
+        other._parts = {index: [*parts] for index, parts in self._parts.items()}
+        other._started = [*self._started]
+        other._ended = [*self._ended]
+        other._answers = [*self._answers]
+        return other
 
     def response(self, now: float) -> Response:
         """The client's answer at the time ``now``. Only when ``finished``."""

@@ -22,6 +22,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.slow_lane import SlowLane
+from gatewayd.streams import Stream
 from gatewayd.tls.credentials import TlsCredentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]
@@ -31,6 +32,8 @@ class Dispatcher(Protocol):
     """The engine. Cancelling a Deferred cancels the work behind it."""
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream: ...
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]: ...
 

@@ -23,6 +23,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.backend import Dispatcher
+from gatewayd.streams import Mapped, Stream
 
 log = BoundedLogger()
 
@@ -38,6 +39,18 @@ class Withholding:
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         return _withheld(self._inner.dispatch(request, timeout_s=timeout_s), request.request_id)
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
+        request_id = request.request_id[:_LONGEST_ID]
+
+        def short(response: Response | None) -> Response | None:
+            return None if response is None else _short_response(response, request_id)
+
+        return Mapped(
+            self._inner.stream(request, timeout_s=timeout_s),
+            short,
+            lambda failure: _short_failure(failure, request_id),
+        )
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         return _withheld(self._inner.dry_run(documents, caller=caller), uuid4().hex)

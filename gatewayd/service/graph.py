@@ -22,11 +22,16 @@ from gatewayd.dispatch.topology import Topology
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.pool.pool import Pool
+from gatewayd.streams import Stream
 from gatewayd.supervisor.replica_id import ReplicaId
 
 
 class _Dispatch(Protocol):
     def __call__(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]: ...
+
+
+class _Stream(Protocol):
+    def __call__(self, request: Request, *, timeout_s: float | None = None) -> Stream: ...
 
 
 class _DryRun(Protocol):
@@ -40,17 +45,19 @@ class Switch:
     Its methods are the other's own: a request takes one look at an attribute more, and no call.
     """
 
-    __slots__ = ("dispatch", "dry_run")
+    __slots__ = ("dispatch", "dry_run", "stream")
 
     def __init__(self, engine: Engine) -> None:
         self.dispatch: _Dispatch
         self.dry_run: _DryRun
+        self.stream: _Stream
         self.turn(engine)
 
     def turn(self, engine: Engine) -> None:
         """Pass on to ``engine`` from now on. What is under way is not touched."""
         self.dispatch = engine.dispatch
         self.dry_run = engine.dry_run
+        self.stream = engine.stream
 
 
 class Graph:
@@ -92,7 +99,14 @@ class Graph:
         """
         topology = Topology.from_deployments(flow.deployments)
         pool = Pool.over(bridge, flow.gateway, flow.deployments, reactor, before)
-        dispatcher = Dispatcher(topology, pool, reactor, bridge.offload, forwarded=flow.gateway.forwarded)
+        dispatcher = Dispatcher(
+            topology,
+            pool,
+            reactor,
+            bridge.offload,
+            forwarded=flow.gateway.forwarded,
+            stream_window=flow.gateway.pool.stream_window,
+        )
         return cls(generation, flow, replicas, pool, dispatcher)
 
     def calls(self, replica: ReplicaId) -> bool:

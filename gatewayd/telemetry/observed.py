@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.access.guard import Engine
@@ -18,6 +18,7 @@ from gatewayd.bounded_log import BoundedLogger
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.journey import Journey
 from gatewayd.messages.request import Request, Response
+from gatewayd.streams import Stream
 
 log = BoundedLogger()
 
@@ -26,16 +27,25 @@ class Exchange:
     """
     One request, and what came of it: a ``response`` or an ``error``, neither before its end.
 
-    Times are seconds of the reactor's clock. An observer may replace the ``request`` when it ``began``.
+    Of a stream, ``response`` is the last answer, or the first that tells an error; ``answers`` counts them
+    (None for what is no stream), ``answers_bytes`` their documents and parameters, and ``first_s`` is when
+    the first had come. Times are seconds of the reactor's clock. An observer may replace the ``request`` when
+    it ``began``.
     """
 
-    __slots__ = ("began_s", "ended_s", "error", "protocol", "request", "response")
+    __slots__ = (
+        *("answers", "answers_bytes", "began_s", "ended_s", "error", "first_s", "protocol", "request"),
+        "response",
+    )
 
     def __init__(self, protocol: str, request: Request, began_s: float) -> None:
         self.protocol = protocol
         self.request = request
         self.began_s = began_s
         self.ended_s = began_s
+        self.answers: int | None = None
+        self.answers_bytes = 0
+        self.first_s: float | None = None
         self.response: Response | None = None
         self.error: BaseException | None = None
 
@@ -46,7 +56,9 @@ class Exchange:
 
     @property
     def bytes_out(self) -> int | None:
-        """Those of the response, None without one."""
+        """Those of the response, or of all answers of a stream; None without one."""
+        if self.answers:
+            return self.answers_bytes
         response = self.response
         return None if response is None else len(response.documents) + len(response.parameters or b"")
 
@@ -95,9 +107,25 @@ class Observed:
                 self._log_bug(exchange)
         return self._engine.dispatch(exchange.request, timeout_s=timeout_s).addBoth(self._ended, exchange)
 
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
+        """One request, which ends with its stream."""
+        exchange = self._began(request)
+        return _ObservedStream(
+            self._engine.stream(exchange.request, timeout_s=timeout_s), exchange, self._ended, self._seconds
+        )
+
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """A question of health, which is no request of a client's: nobody is told."""
         return self._engine.dry_run(documents, caller=caller)
+
+    def _began(self, request: Request) -> Exchange:
+        exchange = Exchange(self._protocol, request, self._seconds())
+        for observer in self._observers:
+            try:
+                observer.began(exchange)
+            except Exception:
+                self._log_bug(exchange)
+        return exchange
 
     def _ended(self, result: Response | Failure, exchange: Exchange) -> Response | Failure:
         exchange.ended_s = self._seconds()
@@ -115,3 +143,54 @@ class Observed:
     def _log_bug(self, exchange: Exchange) -> None:
         """Whoever watches requests must not cost a client its answer."""
         log.failure("request {request_id} cannot be observed", request_id=exchange.request.request_id)
+
+
+class _ObservedStream:
+    """A Stream that writes down what comes of it."""
+
+    def __init__(
+        self,
+        inner: Stream,
+        exchange: Exchange,
+        ended: Callable[[Response | Failure, Exchange], object],
+        seconds: Callable[[], float],
+    ) -> None:
+        self._inner = inner
+        self._exchange: Exchange | None = exchange  # None at the end
+        self._ended = ended
+        self._seconds = seconds
+        exchange.answers = 0
+
+    def receive(self) -> Deferred[Response | None]:
+        return self._inner.receive().addCallbacks(self._answered, self._failed)
+
+    def cancel(self) -> None:
+        self._inner.cancel()
+        self._end(Failure(CancelledError()))
+
+    def _answered(self, response: Response | None) -> Response | None:
+        exchange = self._exchange
+        if exchange is None:
+            return response
+        if response is None:
+            request = exchange.request
+            self._end(exchange.response or Response(request.request_id, request.endpoint, b""))
+            return None
+        if not exchange.answers:
+            exchange.first_s = self._seconds()
+        exchange.answers = (exchange.answers or 0) + 1
+        exchange.answers_bytes += len(response.documents) + len(response.parameters or b"")
+        if exchange.response is None or not exchange.response.status:
+            exchange.response = response
+        return response
+
+    def _failed(self, failure: Failure) -> Failure:
+        self._end(failure)
+        return failure
+
+    def _end(self, result: Response | Failure) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            if isinstance(result, Failure):
+                exchange.response = None
+            self._ended(result, exchange)

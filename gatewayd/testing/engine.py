@@ -57,6 +57,7 @@ class Engine:
             clock,
             maybeDeferred,
             forwarded=flow.gateway.forwarded,
+            stream_window=flow.gateway.pool.stream_window,
         )
         for replica in replicas:
             self._pool.replica_up(replica.deployment, replica.spec.runtime_name, replica.spec.shard)

@@ -51,6 +51,9 @@ class FakePool:
     def serves(self, deployment: str, endpoint: str) -> bool:
         return deployment not in self._bound or endpoint in self._bound[deployment]
 
+    def streams(self, deployment: str, endpoint: str) -> bool:
+        return False
+
     def endpoints(self) -> Endpoints:
         return of_flow({name: Told(dict.fromkeys(bound, "")) for name, bound in self._bound.items()})
 

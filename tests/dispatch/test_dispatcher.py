@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from gatewayd.deadlines import SLACK_S
-from gatewayd.dispatch.dispatcher import DeadlineOver
+from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer
