@@ -41,6 +41,46 @@ def answer_to(request: Request) -> Response:
     )
 
 
+class FakeStream:
+    """A Stream that the test feeds: with Responses, None for the end, and exceptions."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.asked = 0
+        self.cancelled = False
+        self._there: list[Any] = []
+        self._waiting: Deferred[Response | None] | None = None
+
+    def put(self, *found: Any) -> None:
+        self._there.extend(found)
+        self._serve()
+
+    def receive(self) -> Deferred[Response | None]:
+        assert self._waiting is None, "an answer is asked for already"
+        self.asked += 1
+        waiting = self._waiting = Deferred(lambda _: self._left())
+        self._serve()
+        return waiting
+
+    def cancel(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._left()
+
+    def _left(self) -> None:
+        self.cancelled = True
+        self._waiting = None
+
+    def _serve(self) -> None:
+        if self._waiting is not None and self._there:
+            waiting, self._waiting = self._waiting, None
+            found = self._there.pop(0)
+            if isinstance(found, Exception):
+                waiting.errback(found)
+            else:
+                waiting.callback(found)
+
+
 @attrs.define
 class FakeDispatcher:
     """
@@ -57,6 +97,7 @@ class FakeDispatcher:
     timeouts: list[float | None] = attrs.Factory(list)
     waiting: dict[str, Deferred[Response]] = attrs.Factory(dict)
     cancelled: list[str] = attrs.Factory(list)
+    streams: dict[str, FakeStream] = attrs.Factory(dict)
     endpoints: Endpoints = attrs.Factory(Endpoints)
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
@@ -77,6 +118,14 @@ class FakeDispatcher:
         work: Deferred[Response] = Deferred(cancel)
         self.waiting[request.request_id] = work
         return work
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> FakeStream:
+        self.requests.append(request)
+        self.timeouts.append(timeout_s)
+        stream = self.streams[request.request_id] = FakeStream(request)
+        if not self.held:
+            stream.put(self.behaviour(request), None)
+        return stream
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         if self.dry_run_error is not None:
