@@ -5,9 +5,10 @@ supervisor of the executors, and from the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -15,7 +16,7 @@ from gatewayd import __version__
 from gatewayd.admin.actions import Action
 from gatewayd.admin.dashboard import HEADERS, PageFile, dashboard
 from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site, warning_for
-from gatewayd.admin.state import AdminState, admin_state
+from gatewayd.admin.state import admin_state
 from gatewayd.clocks import PortReactor
 from gatewayd.config import FlowConfig
 from gatewayd.errors import BadRequest
@@ -23,6 +24,7 @@ from gatewayd.health import READY, Health, verdict_of
 from gatewayd.offload import Offload
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.service.executor_metrics import ExecutorMetrics
+from gatewayd.service.kept import Kept
 from gatewayd.service.metric_export import MetricExport
 from gatewayd.service.readings import read_replicas
 from gatewayd.service.reloading import Reloaded
@@ -83,6 +85,10 @@ class Administration:
         self._gateway = gateway
         self._executors = executors
         self._executor_metrics = ExecutorMetrics(reactor)
+        # What pages and scrapers see; encoding it is for a thread.
+        self._figures = Kept(self.read, self._clock)
+        self._scraped = Kept(self._scrape, self._clock)
+        self._state = Kept(self._encoded_state, self._clock)
         settings = flow.gateway
         self.site: AdminSite | None = None
         self._sites: list[Site] = []
@@ -158,7 +164,7 @@ class Administration:
             await site.stop()
 
     async def read(self) -> Reading:
-        """The figures of all processes of the service, its executors' among them."""
+        """The figures of all processes of the service now, its executors' among them."""
         reading = await self._gateway.read()
         executors = self._executors.states()
         read_replicas(reading, executors)
@@ -180,11 +186,12 @@ class Administration:
         reading.set(table.READY, verdict_of(READY, self._gateway.health).ok)
         return reading
 
-    async def state(self) -> AdminState:
-        """All that the site shows."""
-        reading = await self.read()
+    async def _encoded_state(self) -> bytes:
+        """All that the site shows, as JSON."""
+        reading = await self._figures.get()
         gateway = self._gateway
-        return admin_state(
+        return await gateway.offload(
+            _encoded_state,
             __version__,
             gateway.flow,
             gateway.health,
@@ -194,23 +201,26 @@ class Administration:
             gateway.failures,
         )
 
+    async def _scrape(self) -> _Scraped:
+        reading = await self._figures.get()
+        texts, silent = await self._executor_metrics.gather(self._monitored())
+        return _Scraped(reading, tuple(texts), silent)
+
     def _show_metrics(self, http_request: GatewayRequest) -> Deferred[None]:
         async def answer() -> None:
             accept = http_request.text_header("accept") or ""
-            reading = await self.read()
-            texts, silent = await self._executor_metrics.gather(self._monitored())
-            reading.set(table.SILENT, silent, "executor")
+            scraped = await self._scraped.get()
             gateway = self._flow.gateway
             name = gateway.name if gateway.monitoring else None
-            content_type, body = await self._gateway.offload(_exposed, reading, accept, texts, name)
+            content_type, body = await self._gateway.offload(_exposed, scraped, accept, name)
             http_request.respond(200, body, content_type)
 
         return _working(http_request, answering(http_request, answer()))
 
     def _show_state(self, http_request: GatewayRequest) -> Deferred[None]:
         async def answer() -> None:
-            state = await self.state()
-            http_request.respond(200, state.as_json(), headers=[(b"Cache-Control", b"no-store")])
+            state = await self._state.get()
+            http_request.respond(200, state, headers=[(b"Cache-Control", b"no-store")])
 
         return _working(http_request, answering(http_request, answer()))
 
@@ -227,12 +237,27 @@ def _shows(file: PageFile) -> Callable[[GatewayRequest], None]:
     return lambda http_request: http_request.respond(200, file.body, file.content_type, HEADERS)
 
 
-def _exposed(
-    reading: Reading, accept: str, texts: Sequence[tuple[str, str]], reference_name: str | None
-) -> tuple[bytes, bytes]:
+@attrs.frozen
+class _Scraped:
+    """A reading that others see as well, the texts of executors, and how many of these did not answer."""
+
+    reading: Reading
+    texts: tuple[tuple[str, str], ...]
+    silent: int
+
+
+def _exposed(scraped: _Scraped, accept: str, reference_name: str | None) -> tuple[bytes, bytes]:
     """As ``exposed``, with executors' metrics, and the gateway's by the reference's names if it has one."""
+    reading = Reading()
+    reading.unite(scraped.reading)
+    reading.set(table.SILENT, scraped.silent, "executor")
     reference = () if reference_name is None else tuple(reference_families(reading, reference_name))
-    return exposed(reading, accept, merged((*reference, *gathered(texts))))
+    return exposed(reading, accept, merged((*reference, *gathered(scraped.texts))))
+
+
+def _encoded_state(*args: Any) -> bytes:
+    """``admin_state`` as JSON."""
+    return admin_state(*args).as_json()
 
 
 def _replica_in(given: Mapping[str, Any]) -> tuple[str, int | None, int | None]:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogBeginner
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd import __version__
@@ -30,6 +31,7 @@ from gatewayd.config import FlowConfig
 from gatewayd.crowd import Crowd
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.health import Health
+from gatewayd.offload import Offload
 from gatewayd.service import worker_messages as messages
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.service.loaded import keep_what_was_loaded
@@ -192,7 +194,7 @@ class Worker:
             case messages.WholeService():
                 self._whole = message
             case messages.Measure(number):
-                self._tell_figures(number)
+                self._tell_figures(number, self._gateway.offload)
             case _:
                 raise ValueError(f"the master sends {message!r}")
 
@@ -204,14 +206,21 @@ class Worker:
     def stop(self) -> Deferred[None]:
         """Let what is under way finish, and tell what was counted until then."""
         stopped = Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
-        return stopped.addCallback(lambda _: self._tell_figures(messages.UNASKED))
+        # The threads have ended, and nobody waits for this one.
+        return stopped.addCallback(lambda _: self._tell_figures(messages.UNASKED, maybeDeferred))
 
-    def _tell_figures(self, number: int) -> None:
-        self._gateway.read().addCallback(
-            lambda reading: self._reports.send(
-                messages.Measured(number, reading.as_json(), self._gateway.failures)
-            )
-        )
+    def _tell_figures(self, number: int, offload: Offload) -> None:
+        def tell(text: str) -> None:
+            self._reports.send(messages.Measured(number, text, self._gateway.failures))
+
+        def failed(failure: Failure) -> None:
+            # What is cancelled is told at the end.
+            if not failure.check(CancelledError):
+                log.failure("figures could not be told", failure=failure)
+
+        self._gateway.read().addCallback(lambda reading: offload(reading.as_text)).addCallback(
+            tell
+        ).addErrback(failed)
 
     def _give_up(self, message: messages.GiveUp) -> None:
         async def give_up() -> None:

@@ -131,12 +131,12 @@ class Measure:
 @attrs.frozen
 class Measured:
     """
-    The figures of the worker, as ``telemetry.metrics.reading`` has them in JSON, and its requests that failed
-    last. ``number`` is UNASKED for those at its end.
+    The figures of the worker, as a text of ``telemetry.metrics.reading``, and its requests that failed last.
+    ``number`` is UNASKED for those at its end.
     """
 
     number: int
-    reading: Mapping[str, Any] = attrs.field(repr=False)
+    reading: str = attrs.field(repr=False)
     failures: tuple[FailedRequest, ...] = ()
 
 

@@ -24,7 +24,6 @@ from twisted.logger import Logger
 from gatewayd import __version__
 from gatewayd.backoff import Backoff
 from gatewayd.bridge import Offloading
-from gatewayd.clocks import Timer
 from gatewayd.config import FlowConfig
 from gatewayd.config.shares import of_slot, share_of
 from gatewayd.crowd import Crowd, shared_memory
@@ -42,6 +41,7 @@ from gatewayd.service.executors import Executors
 from gatewayd.service.repeating import repeat
 from gatewayd.service.reserved import Reserved, reserve
 from gatewayd.service.strangers import warning_for
+from gatewayd.service.worker_figures import WorkerFigures
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
 from gatewayd.supervisor.replica_id import ReplicaId
@@ -60,9 +60,6 @@ _PATIENCE_S: Final = 10.0
 # How long a worker that was replaced serves on: an HTTP client that is silent for longer finds its connection
 # closed. By feel.
 _RETIRING_S: Final = 2.0
-# How long a worker may take to tell its figures: a scraper waits, and a worker that hangs for longer is to be
-# seen as that.
-_MEASURING_S: Final = 2.0
 _FIRST_SOCKET: Final = 4  # the descriptors before it are standard ones and the reports'
 
 
@@ -108,19 +105,6 @@ class _Graph:
         return self.replicas is None or replica in self.replicas
 
 
-@attrs.define
-class _Round:
-    """Asking the workers for their figures, once."""
-
-    number: int
-    asked: Sequence[_Worker]
-    missing: list[_Worker] = attrs.field(init=False)
-
-    @missing.default
-    def _all(self) -> list[_Worker]:
-        return list(self.asked)
-
-
 class Workers:
     """
     A gateway as its workers serve it, with the interface of ``GatewayServer``.
@@ -128,7 +112,7 @@ class Workers:
     ``on_listening(ports, whether strangers can use it)`` is called once, when all listen, and ``on_failed``
     with why a worker cannot serve, before all of them have. ``sockets`` are those that the process inherits,
     for each listener; for one that has none, one is bound. ``dice`` is called once for each restart.
-    ``replicas`` are as GatewayServer's.
+    ``replicas`` are as GatewayServer's. ``offload`` is that of threads of its own, unless it is given.
     """
 
     def __init__(
@@ -146,6 +130,7 @@ class Workers:
         backoff: Backoff = _BACKOFF,
         dice: Callable[[], float] = random.random,
         kill_group: Callable[[int, int], None] = os.killpg,
+        offload: Offload | None = None,
     ) -> None:
         self._flow = flow
         self._graph = _Graph.of(flow, [], replicas)  # that of workers which start now
@@ -175,11 +160,8 @@ class Workers:
         self._replacing = False
         self._serving: Waiters[None] = Waiters()
         self._offloading = Offloading(reactor)
-        self._readers: Waiters[Reading] = Waiters()
-        self._rounds = 0
-        self._round: _Round | None = None  # of asking the workers for their figures
-        self._patience: Timer | None = None
-        self._past = Reading()  # what processes had counted that have ended since
+        self._offload = self._offloading.offload if offload is None else offload
+        self._figures = WorkerFigures(reactor, self._offload, self._everyone)
         self._given_up: dict[ReplicaId, _GivenUp] = {}
 
     @property
@@ -222,7 +204,7 @@ class Workers:
     @property
     def offload(self) -> Offload:
         """Runs pure functions in a pool thread."""
-        return self._offloading.offload
+        return self._offload
 
     @property
     def processes(self) -> Mapping[str, int]:
@@ -237,46 +219,13 @@ class Workers:
 
     def read(self) -> Deferred[Reading]:
         """The figures of all workers now. One that doesn't answer soon has the counts that it told last."""
-        waiting = self._readers.wait()
-        if self._round is None:
-            self._rounds += 1
-            self._round = _Round(self._rounds, [each for each in self._everyone() if each.listens()])
-            for worker in self._round.missing:
-                worker.process.write_line(messages.to_line(messages.Measure(self._rounds)))
-            self._patience = self._reactor.callLater(_MEASURING_S, self._round_over)
-            if not self._round.missing:
-                self._round_over()
-        return waiting
+        return self._figures.read().addCallback(self._with_processes)
 
-    def measured(self, worker: _Worker, number: int, reading: Reading) -> None:
-        """The figures of one worker."""
-        if not worker.listens():  # it has ended, and what it had counted is among the past already
-            return
-        worker.last_reading = reading
-        if self._round is not None and number == self._round.number and worker in self._round.missing:
-            self._round.missing.remove(worker)
-            if not self._round.missing:
-                self._round_over()
-
-    def _round_over(self) -> None:
-        found, self._round = self._round, None
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
-        self._patience = None
-        if found is None:
-            return
-        whole = Reading()
-        whole.unite(self._past)
-        for worker in found.asked:
-            if worker.last_reading is not None:
-                # Without its counts the sum would fall, and then rise by all of them.
-                silent = worker in found.missing
-                whole.unite(worker.last_reading.counted() if silent else worker.last_reading)
-        whole.set(table.SILENT, len(found.missing), "worker")
+    def _with_processes(self, whole: Reading) -> Reading:
         for worker in self._workers:
             whole.set(table.WORKER_SERVES, worker.serves(), worker.name)
             whole.set(table.WORKER_RESTARTS, worker.process.restarts, worker.name)
-        self._readers.fire(whole)
+        return whole
 
     def start(self) -> None:
         """
@@ -349,7 +298,7 @@ class Workers:
 
     def reserve(self, flow: FlowConfig, changes: Changes) -> Deferred[Reserved]:
         """Bind what ``flow`` listens at besides what is bound already. Fails with PortTaken."""
-        return self._offloading.offload(reserve, flow.gateway, changes.sources)
+        return self._offload(reserve, flow.gateway, changes.sources)
 
     async def change(
         self, flow: FlowConfig, changes: Changes, generation: int, reserved: Reserved
@@ -548,18 +497,15 @@ class Workers:
         if self._all(_Worker.serves):
             self._serving.fire(None)
 
+    def measured(self, worker: _Worker, number: int, figures: str) -> None:
+        """The figures of one worker."""
+        self._figures.told(worker, number, figures)
+
     def lost(self, worker: _Worker) -> None:
         """A worker has ended, or is about to."""
         if self._crowd is not None:
             self._crowd.leave(worker.slot)
-        if worker.last_reading is not None:
-            # Its counts go on in the sum, which would fall otherwise, as far as they were known.
-            self._past.unite(worker.last_reading.counted())
-            worker.last_reading = None
-        if self._round is not None and worker in self._round.missing:
-            self._round.missing.remove(worker)
-            if not self._round.missing:
-                self._round_over()
+        self._figures.lost(worker)
         self._tell_whole()
 
     def failed(self, error: str) -> None:
@@ -700,7 +646,7 @@ class _Worker:
         self._listens = False
         self._serves = False
         self.connected: tuple[messages.Part, ...] = ()
-        self.last_reading: Reading | None = None
+        self.figures: str | None = None
         self.failures: tuple[FailedRequest, ...] = ()  # those of a process that has ended, too
 
     @property
@@ -716,10 +662,13 @@ class _Worker:
     def serves(self) -> bool:
         return self._serves
 
+    def tell(self, message: messages.ToWorker) -> None:
+        self.process.write_line(messages.to_line(message))
+
     def retire(self) -> bool:
         """Another takes its place, and it is not started again. Returns whether it runs."""
         self._is_retired = True
-        self.process.write_line(messages.to_line(messages.Retire()))
+        self.tell(messages.Retire())
         return self.process.pid is not None
 
     def reported(self, event: Mapping[str, Any]) -> None:
@@ -736,7 +685,7 @@ class _Worker:
                 self.connected = parts
             case messages.Measured(number, found, failures):
                 self.failures = failures
-                self._master.measured(self, number, Reading.from_json(found))
+                self._master.measured(self, number, found)
             case messages.GivenUp() as given_up:
                 self._master.gave_up(self, given_up.id)
             case messages.Failed(_, error):

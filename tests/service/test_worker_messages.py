@@ -46,7 +46,7 @@ EVERY = [
     ExecutorsReady(),
     WholeService(2, 1),
     Measure(3),
-    Measured(3, {"gatewayd_ready": [[1.0]]}),
+    Measured(3, '{"gatewayd_ready":[[1.0]]}'),
     Connected((Part("a", 0, 2), Part("b", 1, 0))),
     Retire(),
     Listening((PORT, attrs.evolve(PORT, try_it=None))),

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
@@ -70,6 +70,7 @@ class Setup:
             backoff=Backoff(first_s=1.0, ceiling_s=5.0),
             dice=lambda: 0.5,
             kill_group=FakeGroups().kill,
+            offload=maybeDeferred,
         )
 
     @property
@@ -598,7 +599,7 @@ def measured(process: FakeProcess, number: int, requests: int) -> None:
     reading = Reading()
     reading.set(table.REQUESTS, requests, "http", "/x", "ok")
     reading.set(table.CONNECTIONS, 1, "http", "80")
-    send(process, messages.Measured(number, reading.as_json()))
+    send(process, messages.Measured(number, reading.as_text()))
 
 
 def test_the_figures_of_all_workers_are_one(setup: Setup) -> None:
@@ -616,39 +617,6 @@ def test_the_figures_of_all_workers_are_one(setup: Setup) -> None:
     assert found[0].number(table.CONNECTIONS, "http", "80") == 2
     assert found[0].number(table.SILENT, "worker") == 0
     assert found[0].total(table.WORKER_SERVES) == 2
-
-
-def test_one_that_does_not_answer_is_not_waited_for_long(setup: Setup) -> None:
-    setup.serving()
-    found: list[Reading] = []
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[0], 1, 3)
-    setup.reactor.advance(2.0)
-
-    assert found[0].total(table.REQUESTS) == 3
-    assert found[0].number(table.SILENT, "worker") == 1
-    # What comes too late answers no later question.
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[1], 1, 100)
-    measured(setup.processes[0], 2, 3)
-    assert len(found) == 1
-    measured(setup.processes[1], 2, 4)
-    assert found[1].total(table.REQUESTS) == 7
-
-
-def test_one_that_does_not_answer_keeps_the_counts_that_it_told_last(setup: Setup) -> None:
-    setup.serving()
-    found: list[Reading] = []
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[0], 1, 3)
-    measured(setup.processes[1], 1, 4)
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[0], 2, 5)
-    setup.reactor.advance(2.0)
-
-    assert [each.total(table.REQUESTS) for each in found] == [7, 9]
-    assert found[1].number(table.SILENT, "worker") == 1
-    assert found[1].number(table.CONNECTIONS, "http", "80") == 1  # what it has now is unknown
 
 
 def test_an_answer_that_arrives_after_the_end_is_not_counted_again(setup: Setup) -> None:
@@ -670,20 +638,6 @@ def test_an_answer_that_arrives_after_the_end_is_not_counted_again(setup: Setup)
     measured(setup.processes[0], 3, 3)
 
     assert [each.total(table.REQUESTS) for each in (*found, *later)] == [7, 7]
-
-
-def test_nobody_waits_for_one_that_ends_and_its_counts_stay(setup: Setup) -> None:
-    setup.serving()
-    found: list[Reading] = []
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[0], 1, 3)
-    measured(setup.processes[1], 1, 4)
-    setup.workers.read().addCallback(found.append)
-    measured(setup.processes[0], 2, 5)
-    setup.processes[1].exit(1)
-
-    assert [each.total(table.REQUESTS) for each in found] == [7, 9]
-    assert found[1].number(table.CONNECTIONS, "http", "80") == 1
 
 
 def test_a_service_whose_workers_have_all_ended_has_figures_all_the_same(setup: Setup) -> None:

@@ -9,9 +9,10 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import attrs
+import orjson
 
 from gatewayd.telemetry.metrics.table import BY_NAME, Metric
+from gatewayd.values import value
 
 Labels = tuple[str, ...]
 
@@ -24,7 +25,7 @@ TRACE_ID: Final = "trace "
 _SHOWABLE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,100}")
 
 
-@attrs.frozen
+@value
 class HistogramValue:
     """
     ``counts`` of each bucket alone, the infinite one last; ``total`` is the sum of what was observed.
@@ -69,12 +70,14 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "exemplars", "total")
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, *, has_exemplars: bool = True) -> None:
         self.bounds = metric.bounds
         self.counts = [0] * (len(metric.bounds) + 1)
         self.total = 0.0
         # The id of a request, or the number of a trace.
-        self.exemplars: list[tuple[str | int, float] | None] = [None] * len(self.counts)
+        self.exemplars: list[tuple[str | int, float] | None] = []
+        if has_exemplars:
+            self.exemplars = [None] * len(self.counts)
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
@@ -82,11 +85,15 @@ class Histogram:
 
     def value(self) -> HistogramValue:
         """As it is now."""
-        exemplars = tuple(
-            (at, name, found[1])
-            for at, found in enumerate(self.exemplars)
-            if found is not None and (name := _shown(found[0])) is not None
-        )
+        exemplars: tuple[tuple[int, str, float], ...] = ()
+        if self.exemplars:
+            exemplars = tuple(
+                [
+                    (at, name, found[1])
+                    for at, found in enumerate(self.exemplars)
+                    if found is not None and (name := _shown(found[0])) is not None
+                ]
+            )
         return HistogramValue(tuple(self.counts), self.total, exemplars)
 
 
@@ -140,8 +147,8 @@ class Reading:
         """Take in what another process has read."""
         for metric, values in other:
             own = self._values.setdefault(metric.name, {})
-            for labels, value in values.items():
-                own[labels] = _united(metric, own[labels], value) if labels in own else value
+            for labels, one in values.items():
+                own[labels] = _united(metric, own[labels], one) if labels in own else one
 
     def counted(self) -> Reading:
         """Counters and histograms that are of no process alone: what stays true of one that has ended."""
@@ -151,22 +158,23 @@ class Reading:
                 kept._values[metric.name] = dict(values)
         return kept
 
-    def as_json(self) -> dict[str, list[list[Any]]]:
-        """For ``from_json`` in another process."""
-        return {
+    def as_text(self) -> str:
+        """For ``from_text`` in another process. Pure, but not quick where there are many series."""
+        found = {
             name: [[*labels, _packed(value)] for labels, value in values.items()]
             for name, values in self._values.items()
         }
+        return orjson.dumps(found).decode()
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Reading:
-        """The inverse of ``as_json``. Raises ValueError for what is none."""
+    def from_text(cls, text: str) -> Reading:
+        """The inverse of ``as_text``. Raises ValueError for what is none."""
         reading = cls()
         try:
-            for name, rows in found.items():
+            for name, rows in orjson.loads(text).items():
                 for *labels, value in rows:
                     reading.set(BY_NAME[name], _unpacked(value), *labels)
-        except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        except (KeyError, TypeError, AttributeError, AssertionError, orjson.JSONDecodeError) as error:
             raise ValueError(f"no reading of metrics: {error!r}") from None
         return reading
 

@@ -39,8 +39,8 @@ class _Series:
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {OK: 0}
         self.seconds = Histogram(table.REQUEST_SECONDS)
-        self.asked = Histogram(table.REQUEST_BYTES)
-        self.answered = Histogram(table.RESPONSE_BYTES)
+        self.asked = Histogram(table.REQUEST_BYTES, has_exemplars=False)
+        self.answered = Histogram(table.RESPONSE_BYTES, has_exemplars=False)
 
 
 class RequestMetrics:
@@ -67,7 +67,7 @@ class RequestMetrics:
         """Measure the calls of these as well, from now on; those that are measured already go on."""
         for name in deployments:
             if name not in self._calls:
-                self._calls[name] = Histogram(table.CALL_SECONDS)
+                self._calls[name] = Histogram(table.CALL_SECONDS, has_exemplars=False)
                 self._errors[name] = 0
 
     def began(self, exchange: Exchange) -> None:
