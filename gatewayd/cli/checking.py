@@ -11,6 +11,7 @@ import click
 from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
+from gatewayd.config.model import GatewayConfig
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
 from gatewayd.extras import tracing_problem
@@ -35,6 +36,11 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         warn(warning)
     if config.gateway.traces is not None and (problem := tracing_problem(config.gateway.traces.protocol)):
         warn(f"gateway.tracing: {problem}")
+    if config.gateway.admin_port is not None:
+        from gatewayd.admin.site import warning_for
+
+        if (problem := warning_for(config.gateway)) is not None:
+            warn(problem)
     for title, lines in _sections(config):
         say(title, bold=True)
         for line in lines:
@@ -101,6 +107,7 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
             *(["for callers that show who they are"] if gateway.auth is not None else []),
             *([f"with traces to {gateway.traces.url}"] if gateway.traces is not None else []),
             *(_recorded(gateway.record) if gateway.record is not None else []),
+            *_for_operators(gateway),
         ],
     )
     if not flow.deployments:
@@ -119,6 +126,18 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
             f"requests in flight on one stream: {gateway.prefetch or 'no limit'}",
         ],
     )
+
+
+def _for_operators(gateway: GatewayConfig) -> Iterator[str]:
+    if gateway.admin_port is not None:
+        count = len(gateway.admin_keys)
+        keys = (
+            f"{count} {'key' if count == 1 else 'keys'} for actions" if count else "no keys, and no actions"
+        )
+        port = gateway.admin_port or "(a free port)"
+        yield f"the admin site on {gateway.admin_host}:{port}, with {keys}"
+    if gateway.monitoring:
+        yield f"metrics on {gateway.host}:{gateway.port_monitoring or '(a free port)'}"
 
 
 def _recorded(record: RecordConfig) -> Iterator[str]:

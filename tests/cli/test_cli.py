@@ -142,6 +142,29 @@ def test_check_reads_the_files_that_say_who_may_call(tmp_path):
     assert "for callers that show who they are" in there.stdout
 
 
+def test_check_says_where_operators_look_and_who_else_could(tmp_path):
+    path = tmp_path / "flow.yml"
+    path.write_text("jtype: Flow\ngateway: {admin_port: 9000}\n")
+    done = run("check", path)
+    assert "the admin site on 127.0.0.1:9000, with no keys, and no actions" in done.stdout
+    assert "admin" not in done.stderr
+
+    path.write_text("jtype: Flow\ngateway: {admin_port: 0, admin_host: 0.0.0.0, monitoring: true}\n")
+    done = run("check", path)
+    assert done.returncode == 0
+    assert "the admin site on 0.0.0.0:(a free port)" in done.stdout
+    assert "metrics on " in done.stdout
+    assert "gateway.admin_host: 0.0.0.0 lets other machines reach the admin site" in done.stderr
+
+    path.write_text(
+        "jtype: Flow\ngateway:\n  admin_port: 9000\n  admin_host: 0.0.0.0\n"
+        f"  admin_keys: {{alice: 'sha256:{'0' * 64}'}}\n"
+    )
+    done = run("check", path)
+    assert "with 1 key for actions" in done.stdout
+    assert "admin" not in done.stderr
+
+
 def test_check_names_a_file_of_code_that_is_not_there(tmp_path):
     path = tmp_path / "flow.yml"
     path.write_text("jtype: Flow\nexecutors:\n  - {name: a, uses: A, py_modules: nowhere.py}\n")
