@@ -1,5 +1,5 @@
 """
-How often clients were told of each kind of error, whatever the protocol; also of requests that were refused
+How often clients were told of each kind of error, over which protocol; also of requests that were refused
 before they could be dispatched.
 
 The count is the process's: what tells errors is pure but for it, and on several threads. An increment of a
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 
 from gatewayd.errors import Codes, GatewayError, codes_for
 
-_counts: dict[str, int] = {}
+_counts: dict[tuple[str, str], int] = {}
 
 
-def told(error: GatewayError) -> Codes:
+def told(error: GatewayError, protocol: str) -> Codes:
     """The codes of an error that a client is told now: what ``protocols/*/errors.py`` ask."""
-    kind = type(error).__name__
+    kind = protocol, type(error).__name__
     _counts[kind] = _counts.get(kind, 0) + 1
     return codes_for(error)
 
 
-def counts() -> Mapping[str, int]:
-    """By the names of the errors' classes, since the process began."""
+def counts() -> Mapping[tuple[str, str], int]:
+    """By protocol and the name of the error's class, since the process began."""
     return dict(_counts)

@@ -26,11 +26,11 @@ _OF_TLS: Final = frozenset(
 _OF_SERVER: Final = frozenset(
     {
         *("name", "grace_period_s", "floating_grace_period_s", "drain_delay_s", "reload"),
-        *("ssl_reload_interval_s", "ssl_expiry_warning_days"),
+        *("ssl_reload_interval_s", "ssl_expiry_warning_days", "log_level", "log_levels"),
     }
 )
 # These are of the graph and of the front.
-_OF_BOTH: Final = frozenset({"forward_headers", "forward_headers_max_bytes", "auth"})
+_OF_BOTH: Final = frozenset({"forward_headers", "forward_headers_max_bytes", "auth", "tracing"})
 # What a process cannot change while it runs, and why.
 _OF_PROCESS: Final[Mapping[str, str]] = {
     "env": "the environment of a process that runs stays as it is",
@@ -40,16 +40,9 @@ _OF_PROCESS: Final[Mapping[str, str]] = {
         ("admin_port", "admin_host", "admin_keys", "monitoring", "port_monitoring"),
         "the ports for operators are opened once",
     ),
-    **dict.fromkeys(("log_level", "log_levels", "log_format"), "the log is set up when the gateway starts"),
+    "log_format": "the log is set up when the gateway starts",
     "grpc_server": "a port cannot pass from one gRPC server to another",
 }
-# What one process sets up when it starts, while workers that are replaced have it anew.
-_OF_START: Final = frozenset(
-    {
-        *("tracing", "traces_exporter_host", "traces_exporter_port", "traces_exporter_protocol"),
-        *("traces_exporter_headers", "traces_sample", "traces_from_clients", "record", "access_log"),
-    }
-)
 # What Flow files call them.
 _KEYS: Final[Mapping[str, str]] = {
     **{key.field: key.name for key in GATEWAY.keys},
@@ -289,11 +282,14 @@ def _refusals(
             f"gateway.{_KEYS.get(name, name)} cannot be changed while the gateway serves: "
             f"{_OF_PROCESS[name]}; restart it for that, or put the key back"
         )
-    for name in sorted(settings & _OF_START) if old.gateway.workers == 1 else ():
-        yield (
-            f"gateway.{_KEYS.get(name, name)} cannot be changed while the gateway serves in one process "
-            "(workers: 1); restart it for that, or put the key back"
-        )
+    recorded = (old.gateway.record, new.gateway.record)
+    if old.gateway.workers == 1 and "record" in settings and all(recorded):
+        paths = {each.path for each in recorded if each is not None}
+        if len(paths) == 1:
+            yield (
+                f"gateway.record cannot be changed while the gateway writes to {paths.pop()}, where requests "
+                "that are under way are recorded; name another path, or restart it for that"
+            )
     if new.gateway.grpc_server == "grpcio":
         before, after = old.gateway.listeners, new.gateway.listeners
         passed = [

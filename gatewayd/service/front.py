@@ -30,6 +30,7 @@ from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.backend import Backend, Extension, StatusMaps
 from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
+from gatewayd.service.observing import Observing
 from gatewayd.tls.credentials import TlsCredentials
 
 # The settings of connections' limits, and of who is no client but a proxy.
@@ -99,18 +100,21 @@ class Front:
         endpoints: Callable[[], Endpoints],
         health: Callable[[], Health],
         status: Callable[[], StatusMaps],
+        observing: Observing,
         observed: Callable[[Engine, str], Engine],
         extension: Extension | None,
         place: Place | None,
         before: Front | None = None,
     ) -> None:
         """
-        One that takes the place of another, ``before``, goes on with what clients have there.
+        One that takes the place of another, ``before``, goes on with what clients have there. ``observed``
+        puts what is ``observing`` before an engine.
 
         Reads the files that ``auth`` names; blocks for a moment. Raises ConfigError, and has started nothing
         then.
         """
         self.settings = settings
+        self.observing = observing
         self.exposed = for_clients(engine, expose_errors=settings.expose_errors)
         engine = self.exposed
         self.held = Held.of(settings, reactor, place, before)

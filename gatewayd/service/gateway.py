@@ -12,11 +12,11 @@ What serves, and may be changed meanwhile, is ``serving.py``'s; what a port spea
 from __future__ import annotations
 
 import os
-import random
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import (
@@ -29,14 +29,10 @@ from gatewayd.access.guard import Engine
 from gatewayd.bridge import Bridge
 from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
-from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass, GatewayConfig
-from gatewayd.config.recording import RecordConfig
 from gatewayd.crowd import Place
-from gatewayd.errors import ConfigError
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
 from gatewayd.offload import Offload
-from gatewayd.otlp import Collector
 from gatewayd.protocols.backend import StatusMaps
 from gatewayd.protocols.port import PortReport
 from gatewayd.protocols.withholding import for_clients
@@ -44,6 +40,7 @@ from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
+from gatewayd.service.observing import Observing, read_dropped
 from gatewayd.service.readings import (
     read_bridge,
     read_errors,
@@ -65,10 +62,6 @@ from gatewayd.tls.credentials import TlsCredentials
 
 if TYPE_CHECKING:
     from gatewayd.custom.mount import Mounted
-    from gatewayd.telemetry.access_file import AccessFile
-    from gatewayd.telemetry.access_log import AccessLog
-    from gatewayd.telemetry.exporting import SpanExport
-    from gatewayd.telemetry.recorder import Recorder
 
 log = Logger()
 
@@ -118,8 +111,6 @@ class GatewayServer:
         self._place = place
         self._announces = announces
         self._status = status
-        self._traces: SpanExport | None = None
-        self._recorder: Recorder | None = None
         self._requests: RequestMetrics | None = None
         self._lag: ReactorLag | None = None
         self._on_health = on_health
@@ -131,7 +122,7 @@ class GatewayServer:
         self._executors = executors
         self._custom: Mounted | None = None
         self._custom_switch: Switch | None = None
-        self._access_file: AccessFile | None = None
+        self._observing: Observing | None = None  # that of the first front
         self._phase: Phase = "starting"
         self._has_started = False
         self._is_retired = False
@@ -190,6 +181,7 @@ class GatewayServer:
         if serving.front is not None:
             reports = [port.report() for port in serving.all_ports]
             read_ports(reading, reports, [front.held for front in serving.fronts])
+            read_dropped(reading, [front.observing for front in serving.fronts])
         return succeed(reading)
 
     def _tell_health(self) -> None:
@@ -246,12 +238,7 @@ class GatewayServer:
 
     def _listen(self) -> None:
         settings = self.flow.gateway
-        if settings.traces is not None:
-            self._trace(settings.traces)
-        if settings.record is not None:
-            self._record(settings.record)
-        if settings.access_log is not None:
-            self._observers.append(self._access_log(settings.access_log))
+        self._observing = Observing.of(self.flow, self._reactor, self._bridge.offload)
         if settings.custom is not None:
             self._custom = self._mounted(settings.custom)
         if self._lag is not None:
@@ -266,33 +253,31 @@ class GatewayServer:
             log.warn("{warning}", warning=open_to_strangers)
         self._on_listening(self.ports, is_open)
 
-    def _access_log(self, config: AccessLogConfig) -> AccessLog:
-        """Raises ConfigError for a file that cannot be opened."""
-        from gatewayd.telemetry.access_file import AccessFile
-        from gatewayd.telemetry.access_log import AccessLog, Entries, EntriesOfTheLog, as_json, as_text
-
-        entries: Entries = EntriesOfTheLog()
-        if config.path is not None:
-            form = as_json if (config.form or self.flow.gateway.log_format) == "json" else as_text
-            self._access_file = AccessFile(config.path, form, self._reactor, self._bridge.offload)
-            entries = self._access_file
-        return AccessLog(entries, sample=config.sample, dice=random.random, wall_clock=time.time)
-
-    def _front_of(self, settings: GatewayConfig, credentials: TlsCredentials | None) -> Front:
-        return Front(
-            settings,
-            self._serving.switch,
-            reactor=self._reactor,
-            bridge=self._bridge,
-            credentials=credentials,
-            endpoints=self._serving.endpoints,
-            health=lambda: self.health,
-            status=self._status,
-            observed=self._observed,
-            extension=self._custom,
-            place=self._place,
-            before=self._serving.front,
-        )
+    def _front_of(self, flow: FlowConfig, credentials: TlsCredentials | None) -> Front:
+        """In the thread of a reload, too. Raises ConfigError; then nothing is left open."""
+        before = self._serving.front
+        were = self._observing if before is None else before.observing
+        assert were is not None
+        observing = Observing.of(flow, self._reactor, self._bridge.offload, were)
+        try:
+            return Front(
+                flow.gateway,
+                self._serving.switch,
+                reactor=self._reactor,
+                bridge=self._bridge,
+                credentials=credentials,
+                endpoints=self._serving.endpoints,
+                health=lambda: self.health,
+                status=self._status,
+                observing=observing,
+                observed=partial(self._observed, observing),
+                extension=self._custom,
+                place=self._place,
+                before=before,
+            )
+        except BaseException:
+            observing.discard(were)
+            raise
 
     def _turned(self, is_other_graph: bool) -> None:
         """Something else serves."""
@@ -306,41 +291,9 @@ class GatewayServer:
         self._told = None  # by new ports
         self._tell_health()
 
-    def _observed(self, engine: Engine, protocol: str) -> Engine:
-        return (
-            Observed(engine, protocol, self._observers, self._reactor.seconds) if self._observers else engine
-        )
-
-    def _trace(self, collector: Collector) -> None:
-        # Few gateways send traces, and what sends them is large.
-        from gatewayd.telemetry.exporting import SpanExport
-        from gatewayd.telemetry.tracer import Tracer
-
-        settings = self.flow.gateway
-        instance = f"{settings.name}/{socket.gethostname()}/{os.getpid()}"
-        self._traces = SpanExport(collector, settings.name, instance, self.flow.name)
-        self._observers.append(
-            Tracer(
-                settings.traces_sample,
-                self._traces.export,
-                self._reactor.seconds,
-                from_clients=settings.traces_from_clients,
-            )
-        )
-
-    def _record(self, config: RecordConfig) -> None:
-        from gatewayd.telemetry.recorder import Recorder
-
-        log.info("requests and their answers are recorded in {path} (gateway.record)", path=config.path)
-        self._recorder = Recorder(config, self.flow.name, self._bridge.offload, self._reactor)
-        try:
-            self._recorder.open()
-        except OSError as error:
-            raise ConfigError(
-                f"gateway.record: {config.path} cannot be written: {error.strerror}; name a file in a folder "
-                "that the gateway's user may write to"
-            ) from error
-        self._observers.append(self._recorder)
+    def _observed(self, observing: Observing, engine: Engine, protocol: str) -> Engine:
+        observers = (*self._observers, *observing.observers)
+        return Observed(engine, protocol, observers, self._reactor.seconds) if observers else engine
 
     def _mounted(self, custom: GatewayClass) -> Mounted:
         # Most gateways have no class of their own, and one that speaks gRPC alone needs nothing of the web.
@@ -361,7 +314,10 @@ class GatewayServer:
 
     def _for_custom(self, settings: GatewayConfig) -> Engine:
         exposed = for_clients(self._serving.switch, expose_errors=settings.expose_errors)
-        return self._observed(exposed, "custom")
+        front = self._serving.front
+        observing = self._observing if front is None else front.observing
+        assert observing is not None
+        return self._observed(observing, exposed, "custom")
 
     async def serve(self) -> bool:
         """
@@ -383,8 +339,8 @@ class GatewayServer:
 
     def reopen_logs(self) -> None:
         """Open the files anew that this process writes by itself."""
-        if self._access_file is not None:
-            self._access_file.reopen()
+        for front in self._serving.fronts:
+            front.observing.reopen()
 
     def set_log_level(self, level: str, namespace: str) -> None:
         """Nothing to do: the log of this process has it already."""
@@ -438,12 +394,9 @@ class GatewayServer:
         self._serving.close()
         if self._lag is not None:
             self._lag.stop()
-        if self._recorder is not None:
-            await self._recorder.stop()
-        if self._traces is not None:
-            await self._traces.stop(self._reactor, self._bridge.offload)
-        if self._access_file is not None:
-            await self._access_file.stop()
+        await self._serving.end_observing()
+        if self._serving.front is None and self._observing is not None:
+            await self._observing.end()  # it never listened
         await self._bridge.stop()
         for port in self._serving.ports:
             await port.stop()

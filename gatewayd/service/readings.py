@@ -97,8 +97,8 @@ def read_ports(reading: Reading, ports: Iterable[PortReport], held: Sequence[Hel
 
 def read_errors(reading: Reading) -> None:
     """What clients were told, over every protocol."""
-    for error, count in told.counts().items():
-        reading.set(table.ERRORS_TOLD, count, error)
+    for (protocol, error), count in told.counts().items():
+        reading.set(table.ERRORS_TOLD, count, protocol, error)
 
 
 def read_bridge(reading: Reading, bridge: Bridge, process: str) -> None:

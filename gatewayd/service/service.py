@@ -29,6 +29,7 @@ from gatewayd.service.signals import ReactorStop, ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
 from gatewayd.service.systemd.notifying import Notifier
 from gatewayd.telemetry.logs.observer import Logs
+from gatewayd.telemetry.logs.settings import LogSettings
 from gatewayd.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class GatewayService(Service):
         self._reopening = reopening if reopening is not None else Reopening()
         self._reopening.install()
         self.logs = logs
+        self._logs_as = flow.gateway  # the settings of its levels
         self._systemd = systemd if systemd is not None else Systemd()
         self._notifier = (
             None
@@ -242,13 +244,23 @@ class GatewayService(Service):
             clock=self._reactor,
             offload=gateway.offload,
             on_event=self._tell,
-            on_reloaded=watch.update,
+            on_reloaded=partial(self._reloaded, gateway, watch),
         )
         watch.update()
         if self._administration is not None:
             self._administration.steer(self.reload, reloading.replace)
         if len(self._reload_when_ready):
             reloading.reload().addCallbacks(self._reload_when_ready.fire, self._reload_failed)
+
+    def _reloaded(self, gateway: GatewayServer | Workers, watch: Watch) -> None:
+        watch.update()
+        old, new = self._logs_as, gateway.flow.gateway
+        if self.logs is not None and (old.log_level, old.log_levels) != (new.log_level, new.log_levels):
+            self._logs_as = new
+            # What was set by hand meanwhile ends with that; workers were replaced.
+            self.logs.replace_levels(LogSettings.of(new, os.environ).levels())
+            if self._supervisor is not None:
+                self._supervisor.set_log_levels(self._executors_level)
 
     def _reload_failed(self, failure: Failure) -> None:
         assert failure.value is not None

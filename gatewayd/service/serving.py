@@ -62,7 +62,7 @@ class Serving:
     """
     What serves ``flow``, and then what it is changed to. Reactor thread only.
 
-    ``front_of(settings, credentials)`` makes a front, in a thread as well; ``turned(whether it is another
+    ``front_of(flow, credentials)`` makes a front, in a thread as well; ``turned(whether it is another
     graph)`` is called after each change. ``replicas`` are as GatewayServer's.
     """
 
@@ -72,7 +72,7 @@ class Serving:
         replicas: Collection[ReplicaId] | None,
         reactor: Reactor,
         bridge: Bridge,
-        front_of: Callable[[GatewayConfig, TlsCredentials | None], Front],
+        front_of: Callable[[FlowConfig, TlsCredentials | None], Front],
         turned: Callable[[bool], None],
     ) -> None:
         self.flow = flow
@@ -123,7 +123,7 @@ class Serving:
         """Open the ports, at ``sockets`` where there are any. Blocks for a moment. Raises ConfigError."""
         settings = self.flow.gateway
         identity = None if settings.tls is None else _Identity.read(settings.tls)
-        front = self.front = self._front_of(settings, None if identity is None else identity.credentials)
+        front = self.front = self._front_of(self.flow, None if identity is None else identity.credentials)
         self._bridge.start()
         front.start()
         with grpc_is_quiet():
@@ -177,7 +177,7 @@ class Serving:
             identity = await self._bridge.offload(_Identity.read, settings.tls)
         if changes.front:
             front = await self._bridge.offload(
-                self._front_of, settings, None if identity is None else identity.credentials
+                self._front_of, flow, None if identity is None else identity.credentials
             )
         try:
             if changes.graph:
@@ -188,6 +188,8 @@ class Serving:
         except BaseException:
             if graph is not self.graph:
                 graph.pool.close()
+            if front is not self.front:
+                await self._unused(front)
             raise
         finally:
             self._next = None
@@ -285,9 +287,25 @@ class Serving:
             self._leaving.add_ports(gone, old_flow.gateway.grace_period_s, end)
         return succeed(None) if graph is old_graph else self._leaving.add_graph(old_graph)
 
+    def _unused(self, front: Front) -> Deferred[None]:
+        assert self.front is not None
+        discarded: Deferred[None] = self._bridge.offload(front.observing.discard, self.front.observing)
+        # The gateway may be stopping: then the process ends with what is open.
+        return discarded.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
     def _front_ended(self, front: Front) -> None:
         self._leaving_fronts.remove(front)
         front.stop_looking()
+        others = [each.observing for each in self.fronts]
+        Deferred.fromCoroutine(front.observing.end(others)).addErrback(
+            lambda failure: log.failure("what watched requests could not be ended", failure=failure)
+        )
+
+    async def end_observing(self) -> None:
+        """End what watches requests, after ``close``; one after the other."""
+        fronts = self.fronts
+        for at, front in enumerate(fronts):
+            await front.observing.end([each.observing for each in fronts[:at]])
 
     def _follow(self, identity: _Identity | None, settings: GatewayConfig) -> None:
         """Use the certificates that were just read, and look for changes of these files from now on."""

@@ -322,10 +322,13 @@ class Workers:
         ]
         after = self._graph = _Graph.of(flow, sockets, changes.replicas)
         self._replacing = True
+        set_before = self._log_levels
+        if _log_levels_of(flow) != _log_levels_of(self._flow):
+            self._log_levels = {}  # the new settings hold for all
         try:
             await self._replace_each(before, after, changes.started)
         except BaseException:
-            self._graph = before
+            self._graph, self._log_levels = before, set_before
             _close(after.sockets, before.sockets)
             raise
         finally:
@@ -713,6 +716,10 @@ class _Worker:
     def _cannot_serve(self, error: str) -> None:
         self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
         self._master.failed(error)
+
+
+def _log_levels_of(flow: FlowConfig) -> tuple[object, object]:
+    return flow.gateway.log_level, flow.gateway.log_levels
 
 
 def _close(sockets: Iterable[Sequence[socket.socket]], but: Sequence[Sequence[socket.socket]] = ()) -> None:

@@ -77,6 +77,10 @@ class AccessFile:
             self._reopens = True
             self._write_now()
 
+    def discard(self) -> None:
+        """Close the file, for which there were no entries. Any thread."""
+        os.close(self._descriptor)
+
     def stop(self) -> Deferred[None]:
         """Fires when all is written and the file is closed, or that takes too long."""
         done = self._ended = Deferred()

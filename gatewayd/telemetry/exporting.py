@@ -55,6 +55,10 @@ class SpanExport:
         except (TimeoutError, CancelledError):
             log.warn("the collector of traces has not taken the last spans in time; they are lost")
 
+    def discard(self) -> None:
+        """Nothing was exported: end its thread. Any other thread; blocks for a moment."""
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
+
     def _readable(self, span: Span) -> ReadableSpan:
         state = TraceState.from_header([span.state]) if span.state else _NO_STATE
         parent = None

@@ -107,6 +107,10 @@ class Recorder:
         """Begin the file, at the start of the gateway. Raises OSError if it cannot be written."""
         self._file.open()
 
+    def discard(self) -> None:
+        """Close the file, in which nothing was recorded. Any thread; or after ``stop``."""
+        self._file.close()
+
     def began(self, exchange: Exchange) -> None:
         """Nothing is known yet."""
 
@@ -239,18 +243,18 @@ class RecordFile:
             for line in lines:
                 self._append(line)
         except OSError:
-            self._close()
+            self.close()
             raise
         return len(lines)
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is not None and self._size + len(line) > self._config.max_bytes:
-            self._close()
+            self.close()
             os.replace(self._path, f"{self._path}.1")
         if self._descriptor is None:
             self.open()
             if self._size and self._size + len(line) > self._config.max_bytes:
-                self._close()
+                self.close()
                 os.replace(self._path, f"{self._path}.1")
                 self.open()
         assert self._descriptor is not None
@@ -262,7 +266,7 @@ class RecordFile:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
         if os.fstat(self._descriptor).st_size and not _is_recording(self._descriptor):
-            self._close()
+            self.close()
             raise OSError(errno.EEXIST, "it is another file, and no recording")
         self._size = _end_of_lines(self._descriptor)
         os.ftruncate(self._descriptor, self._size)
@@ -282,7 +286,8 @@ class RecordFile:
             raise
         self._size += len(line)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Of a job, or when none runs. What is written later opens it again."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):

@@ -8,7 +8,9 @@ import attrs
 import pytest
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
+from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.model import GatewayClass, GatewayConfig, Listener, PoolLimits
+from gatewayd.config.recording import RecordConfig
 from gatewayd.service.changes import Changes, changes_between, sources_of
 from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
 
@@ -255,10 +257,8 @@ def test_other_certificates_need_no_new_front_but_tls_itself_does() -> None:
         ({"workers": 2}, "gateway.workers"),
         ({"custom": GatewayClass("Front")}, "gateway.uses"),
         ({"grpc_server": "grpcio"}, "gateway.grpc_server"),
-        ({"tracing": True}, "gateway.tracing"),
         ({"admin_port": 9000}, "gateway.admin_port"),
-        ({"log_level": "debug"}, "gateway.log_level"),
-        ({"traces_exporter_host": "h"}, "gateway.traces_exporter_host"),
+        ({"log_format": "json"}, "gateway.log_format"),
     ],
 )
 def test_what_a_process_cannot_change_is_refused_by_name(settings: dict[str, Any], key: str) -> None:
@@ -266,6 +266,39 @@ def test_what_a_process_cannot_change_is_refused_by_name(settings: dict[str, Any
 
     assert refusal.startswith(f"{key} cannot be changed while the gateway serves")
     assert "restart it for that" in refusal
+
+
+@pytest.mark.parametrize(
+    ("settings", "front", "graph"),
+    [
+        ({"log_level": "debug"}, False, False),
+        ({"log_levels": {"gatewayd.pool": "debug"}}, False, False),
+        ({"access_log": AccessLogConfig()}, True, False),
+        ({"record": RecordConfig("/r")}, True, False),
+        ({"traces_sample": 0.5}, True, False),
+        ({"tracing": True}, True, True),  # executors are told of it
+    ],
+)
+def test_what_watches_requests_is_taken_up(settings: dict[str, Any], front: bool, graph: bool) -> None:
+    found = changes(flow(A), flow(A, **settings))
+
+    assert not found.refusals
+    assert (found.front, found.graph) == (front, graph)
+    assert found.settings == tuple(settings)
+
+
+@pytest.mark.parametrize(("path", "workers", "count"), [("/r", 1, 1), ("/other", 1, 0), ("/r", 2, 0)])
+def test_two_recordings_do_not_write_to_one_file(path: str, workers: int, count: int) -> None:
+    old = flow(A, workers=workers, record=RecordConfig("/r"))
+    new = flow(A, workers=workers, record=RecordConfig(path, sample=0.5))
+
+    refusals = changes(old, new).refusals
+
+    assert len(refusals) == count
+    assert all(
+        each.startswith("gateway.record cannot be changed while the gateway writes to /r")
+        for each in refusals
+    )
 
 
 def test_the_port_of_grpcios_server_cannot_be_handed_on() -> None:

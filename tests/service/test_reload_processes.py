@@ -300,6 +300,53 @@ def test_rates_are_not_reset_by_a_reload_of_other_settings() -> None:
         refused.value.close()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_logged_and_recorded_changes(tmp_path: Path, workers: int) -> None:
+    def lines_of(name: str) -> int:
+        path = tmp_path / name
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def flow_with(**gateway: Any) -> dict[str, Any]:
+        return {"executors": [rec("a")], "gateway": {"workers": workers, **gateway}}
+
+    access = {"access_log": {"path": str(tmp_path / "access")}}
+    with serving(flow_with()) as flow:
+        assert flow.text() == "A"
+        assert "settings: access_log" in flow.reload(flow_with(**access))
+        assert flow.text() == "A"
+        until(lambda: lines_of("access") == 1)
+
+        # With the access log going on, requests are recorded; and the log says more.
+        record = {"record": {"path": str(tmp_path / "record")}, "log_level": "debug"}
+        assert "log_level, record" in flow.reload(flow_with(**access, **record))
+        assert flow.text() == "A"
+        until(lambda: lines_of("access") == 2)
+        if workers == 1:
+            until(lambda: lines_of("record") == 2)  # the heading and the request
+
+        refused = flow.refused(flow_with(access_log={"path": str(tmp_path / "nowhere" / "access")}))
+        assert "gateway.access_log.path" in refused
+        assert "cannot be opened" in refused
+        assert flow.text() == "A"
+        until(lambda: lines_of("access") == 3)
+
+        flow.reload(flow_with())
+        assert flow.text() == "A"
+    assert lines_of("access") == 3
+
+
+def test_a_level_of_the_log_is_taken_up(tmp_path: Path) -> None:
+    quiet = {"executors": [rec("a")], "gateway": {"log_level": "error"}}
+    with serving({"executors": [rec("a")]}) as flow:
+        flow.reload(quiet)
+        seen = len(flow.gateway.output)
+        flow.reload({**quiet, "gateway": {**quiet["gateway"], "cors": True}})  # type: ignore[dict-item]
+        assert "reloaded" not in flow.gateway.output[seen:]
+        flow.reload({"executors": [rec("a")]})
+        flow.reload({"executors": [rec("a")], "gateway": {"cors": True}})
+        until(lambda: "reloaded: settings: cors" in flow.gateway.output[seen:])
+
+
 def test_a_protocol_is_added_to_a_port() -> None:
     (number,) = free_ports(1)
     one = {"protocol": ["http"], "port": [number]}

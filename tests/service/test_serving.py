@@ -19,6 +19,7 @@ from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.messages.request import Request
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes, Start
+from gatewayd.service.observing import Observing
 from gatewayd.service.readings import read_under_way
 from gatewayd.service.reserved import Reserved
 from gatewayd.service.serving import Serving
@@ -37,6 +38,7 @@ class FakeFront:
     def __init__(self) -> None:
         self.entries: list[Any] = []
         self.ports: list[Any] = []
+        self.observing = Observing({}, {})
 
 
 class Setup:

@@ -13,7 +13,7 @@ from gatewayd.protocols.told import told
 
 def encode_error(error: GatewayError) -> GraphQLError:
     """The error to raise in place of a field's value."""
-    told(error)
+    told(error, "graphql")
     return GraphQLError(str(error))
 
 

@@ -23,7 +23,7 @@ def encode_error(error: GatewayError) -> tuple[grpc.StatusCode, str, Metadata]:
     """As ``status_of``, for gRPC's own server."""
     import grpc  # which a gateway with another server does without
 
-    told(error)
+    told(error, "grpc")
     code, details, metadata = status_of(error)
     return grpc.StatusCode[code], details, metadata
 

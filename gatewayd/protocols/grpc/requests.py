@@ -108,5 +108,5 @@ def final_status(error: BaseException, request: Request | None) -> tuple[str, st
             error=error,
             log_failure=Failure(error),
         )
-    told(public)
+    told(public, "grpc")
     return status_of(public)

@@ -42,7 +42,7 @@ class ErrorResponse:
 
 def encode_error(error: GatewayError) -> ErrorResponse:
     """What a client is told: as ``response_to``, and counted (``protocols/told.py``)."""
-    told(error)
+    told(error, "http")
     return response_to(error)
 
 

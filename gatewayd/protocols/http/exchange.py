@@ -122,7 +122,7 @@ async def _outcome(
         body = await here_or_offloaded(
             backend.offload, size, encode_network_error, request, error, media.form
         )
-        return told(error).http, body, media, []
+        return told(error, "http").http, body, media, []
     further = as_http(http_request, response.headers) if response.headers else []
     if response.hint and backend.gateway.gives_hints:
         further.append((_HINT, response.hint.encode("ascii", "backslashreplace")))

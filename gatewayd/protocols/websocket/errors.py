@@ -40,7 +40,7 @@ def encode_dry_run_error(error: ExecutorNetworkError) -> CloseFrame:
 def _close_frame(error: GatewayError, summary: str) -> CloseFrame:
     text = str(error)
     fits = len(text.encode("utf-8", "replace")) <= _MAX_REASON_BYTES
-    return CloseFrame(told(error).websocket, truncated(text if fits else summary))
+    return CloseFrame(told(error, "websocket").websocket, truncated(text if fits else summary))
 
 
 def truncated(reason: str) -> bytes:

@@ -182,16 +182,16 @@ class WebSocketSession(WebSocketServerProtocol):
     def onConnect(self, request: ConnectionRequest) -> str | None:
         if request.path not in self.factory.paths:
             refusal = UpgradeForbidden()
-            raise ConnectionDeny(told(refusal).http, str(refusal))
+            raise ConnectionDeny(told(refusal, "websocket").http, str(refusal))
         try:
             self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
         except GatewayError as error:
-            raise ConnectionDeny(told(error).http, str(error)) from error
+            raise ConnectionDeny(told(error, "websocket").http, str(error)) from error
         frames, confirmed = negotiate(request.protocols)
         try:
             ordered = _wants_order(self.http_request_uri)
         except BadRequest as mistake:
-            raise ConnectionDeny(told(mistake).http, str(mistake)) from mistake
+            raise ConnectionDeny(told(mistake, "websocket").http, str(mistake)) from mistake
         self._conversation = self._converse(frames, ordered=ordered, is_dry_run=request.path == DRY_RUN)
         return confirmed
 

@@ -67,6 +67,11 @@ class Logs:
         self.levels.set(level, namespace)
         let_through(self.levels)
 
+    def replace_levels(self, levels: Levels) -> None:
+        """Those of other settings, in place of all that were set. Reactor thread."""
+        self.levels = levels
+        let_through(levels)
+
     def reopen(self) -> None:
         """Open the log's file anew, if it has one. Reactor thread."""
         try:

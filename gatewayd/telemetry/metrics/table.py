@@ -61,7 +61,12 @@ REQUESTS: Final = Metric(
 ERRORS_TOLD: Final = Metric(
     "gatewayd_errors_told", "counter",
     "Errors that clients were told of, by class; also of requests that were refused before their dispatch.",
-    ("error",),
+    ("protocol", "error"),
+)  # fmt: skip
+LEFT_OUT: Final = Metric(
+    "gatewayd_left_out_requests", "counter",
+    "Requests that are missing in a recording (record) or in the file of the access log (access_log).",
+    ("file",),
 )  # fmt: skip
 REQUESTS_UNDER_WAY: Final = Metric(
     "gatewayd_requests_under_way", "gauge", "Requests that are dispatched and have not ended."
