@@ -20,8 +20,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from gatewayd.access.control import AccessControl
+from gatewayd.access.operators import is_for_this_machine
 from gatewayd.admin.actions import Action, Actions, Admins, check_arguments
-from gatewayd.binding import addresses_of
 from gatewayd.buffers import Buffers
 from gatewayd.clocks import PortReactor
 from gatewayd.config.model import GatewayConfig, Listener
@@ -36,7 +36,6 @@ from gatewayd.errors import (
     Unparsable,
 )
 from gatewayd.health import PROBES, Health
-from gatewayd.networks import is_loopback
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
@@ -115,22 +114,6 @@ def ground_of(gateway: GatewayConfig, reactor: PortReactor) -> AdminGround:
         Buffers(_BUFFER_BYTES),
         Admission.of(settings, reactor),
         why_hosts=why_hosts,
-    )
-
-
-def is_for_this_machine(gateway: GatewayConfig) -> bool:
-    """Whether only this machine can reach the site. Blocks while a host name is looked up."""
-    return all(map(is_loopback, addresses_of(gateway.admin_host)))
-
-
-def warning_for(gateway: GatewayConfig) -> str | None:
-    """The warning for a site that other machines can reach and that knows no keys, None otherwise."""
-    if gateway.admin_port is None or gateway.admin_keys or is_for_this_machine(gateway):
-        return None
-    return (
-        f"gateway.admin_host: {gateway.admin_host} lets other machines reach the admin site, and there are "
-        "no gateway.admin_keys: it shows them health and metrics, and nothing else. Set admin_keys "
-        "(`gatewayd api-key NAME`), or admin_host: 127.0.0.1"
     )
 
 

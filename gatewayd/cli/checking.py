@@ -37,7 +37,7 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
     if config.gateway.traces is not None and (problem := tracing_problem(config.gateway.traces.protocol)):
         warn(f"gateway.tracing: {problem}")
     if config.gateway.admin_port is not None:
-        from gatewayd.admin.site import warning_for
+        from gatewayd.access.operators import warning_for
 
         if (problem := warning_for(config.gateway)) is not None:
             warn(problem)

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from gatewayd import __version__
+from gatewayd.access.operators import warning_for
 from gatewayd.admin.actions import Action
 from gatewayd.admin.dashboard import HEADERS, PageFile, dashboard
-from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site, warning_for
+from gatewayd.admin.site import METRICS, STATE, AdminSite, Site, answering, metrics_site
 from gatewayd.admin.state import admin_state
 from gatewayd.clocks import PortReactor
 from gatewayd.config import FlowConfig

@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from gatewayd.access.keys import new_key
 from gatewayd.admin.actions import Action
-from gatewayd.admin.site import AdminSite, warning_for
+from gatewayd.admin.site import AdminSite
 from gatewayd.config.model import GatewayConfig
 from gatewayd.errors import ConfigError, Draining, PortTaken
 from gatewayd.health import Health, Part
@@ -225,17 +225,6 @@ async def test_to_other_machines_a_site_with_keys_shows_health_and_to_administra
                 assert (await setup.ask(path, headers=headers)).status == 401
         assert (await setup.ask("/inside", headers=BEARER)).status == 200
         assert (await setup.ask("/inside", headers={"X-API-Key": KEY})).status == 200
-
-
-def test_the_start_warns_of_such_a_site() -> None:
-    warning = warning_for(GatewayConfig(admin_port=0, admin_host="0.0.0.0"))
-
-    assert warning is not None
-    assert "gateway.admin_host" in warning
-    assert "admin_keys" in warning
-    assert warning_for(GatewayConfig(admin_port=0)) is None
-    assert warning_for(GatewayConfig(admin_host="0.0.0.0")) is None
-    assert warning_for(GatewayConfig(admin_port=0, admin_host="0.0.0.0", admin_keys=KEYS)) is None
 
 
 @pytest_twisted.ensureDeferred
