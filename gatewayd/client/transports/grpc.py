@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -60,6 +60,54 @@ _COMPRESSIONS: Final = {
 }
 
 
+# What gRPC's writer makes of a call when a message cannot be sent: mostly because the call has ended, with a
+# status of which it does not know yet, or that it writes over.
+_NOT_SENT: Final = "Internal error from Core"
+# The status is there already, or on its way through this process.
+_STATUS_S: Final = 5.0
+
+
+class Status:
+    """How one ``call`` of grpc.aio ends, whatever its writer says of that; made before it writes."""
+
+    def __init__(self, call: Any) -> None:
+        self._found: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
+        # It is called for each status that is set, the writer's as well.
+        call.add_done_callback(self._see)
+
+    async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """``error``, or what the gateway has said if it is the writer's."""
+        if not _is_not_sent(error):
+            return error
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._found), _STATUS_S)
+        except TimeoutError:
+            return error
+
+    def _see(self, call: Any) -> None:
+        code, details, trailing, initial = (
+            _of_now(each())
+            for each in (call.code, call.details, call.trailing_metadata, call.initial_metadata)
+        )
+        error = grpc.aio.AioRpcError(code, initial, trailing, details)
+        if not self._found.done() and not _is_not_sent(error):
+            self._found.set_result(error)
+
+
+def _is_not_sent(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _NOT_SENT
+
+
+def _of_now(known: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that has nothing to wait for: a moment later it would be something else."""
+    try:
+        known.send(None)
+    except StopIteration as returned:
+        return returned.value
+    known.close()
+    raise AssertionError("a call that has a status waits for it")
+
+
 class _Connection:
     """A channel and how many calls are using it."""
 
@@ -101,6 +149,7 @@ class GrpcTransport:
         async with self._channel() as channel:
             begin: Stream = channel.stream_stream(methods.STREAM)
             call = begin(**_arguments(options))
+            status = Status(call)
             writer = asyncio.create_task(_write(call, outbox))
             try:
                 while isinstance(message := await call.read(), bytes):  # else it is gRPC's EOF
@@ -110,6 +159,8 @@ class GrpcTransport:
                     if not response.empty:
                         deliver(response.request_id, response.itself)
                 outbox.check_complete()
+            except grpc.aio.AioRpcError as error:
+                raise await status.instead_of(error) from None
             finally:
                 writer.cancel()
                 call.cancel()
