@@ -29,10 +29,10 @@ DOCUMENT = {"text": "mine"}
 
 
 class ForeignExecutor(grpc.GenericRpcHandler):
-    """Aborts every call with a text of its own, or answers late."""
+    """Aborts every call with a text of its own, or, if it is ``slow``, answers none."""
 
-    def __init__(self, until: threading.Event | None = None) -> None:
-        self._until = until
+    def __init__(self, *, slow: bool) -> None:
+        self._slow = slow
 
     def service(self, details: Any) -> Any:
         if details.method == methods.DISCOVERY:
@@ -42,25 +42,25 @@ class ForeignExecutor(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._answer)
 
     def _answer(self, message: bytes, context: grpc.ServicerContext) -> bytes:
-        if self._until is None:
+        if not self._slow:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "canary-details of /srv/canary.py")
-        else:
-            self._until.wait(30)
+        # A thread for each call that nobody waits for any more would leave none for discovery.
+        left = threading.Event()
+        if context.add_callback(left.set):
+            left.wait(30)
         return message
 
 
 @pytest.fixture(scope="module")
 def foreign() -> Iterator[dict[str, int]]:
     servers, ports = [], {}
-    ending = threading.Event()
-    for name, until in ((ABORTS, None), (SLOW, ending)):
+    for name, slow in ((ABORTS, False), (SLOW, True)):
         server = grpc.server(ThreadPoolExecutor(32))
-        server.add_generic_rpc_handlers([ForeignExecutor(until)])
+        server.add_generic_rpc_handlers([ForeignExecutor(slow=slow)])
         ports[name] = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
     yield ports
-    ending.set()
     for server in servers:
         server.stop(0)
 
