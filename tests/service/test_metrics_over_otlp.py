@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-import grpc
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -25,6 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
 
 from tests.processes import Gateway, free_ports
 from tests.service.test_metrics import REC, post
+from tests.telemetry.otlp_servers import Service, grpc_server, http_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -39,8 +35,8 @@ class Collector:
         self.headers: dict[str, str] = {}
         self._latest: dict[str, list[Any]] = {}
 
-    def take(self, message: ExportMetricsServiceRequest, headers: dict[str, str]) -> None:
-        self.headers = headers
+    def take(self, message: ExportMetricsServiceRequest, headers: Mapping[str, str]) -> None:
+        self.headers = dict(headers)
         latest: dict[str, list[Any]] = {}
         for of in message.resource_metrics:
             self.resource = {each.key: each.value.string_value for each in of.resource.attributes}
@@ -59,54 +55,27 @@ class Collector:
         return found
 
 
+_SERVICE: Final = Service(
+    "/v1/metrics",
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
+
+
 @contextlib.contextmanager
 def over_grpc() -> Iterator[Collector]:
     collector = Collector()
-
-    class Servicer(MetricsServiceServicer):  # type: ignore[misc]
-        def Export(self, request: Any, context: Any) -> Any:
-            collector.take(request, dict(context.invocation_metadata()))
-            return ExportMetricsServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(2))
-    add_MetricsServiceServicer_to_server(Servicer(), server)  # type: ignore[no-untyped-call]
-    collector.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
+    with grpc_server(_SERVICE, collector.take) as collector.port:
         yield collector
-    finally:
-        server.stop(None).wait()
 
 
 @contextlib.contextmanager
 def over_http() -> Iterator[Collector]:
     collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            assert self.path == "/v1/metrics", self.path
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            collector.take(ExportMetricsServiceRequest.FromString(body), headers)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    collector.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with http_server(_SERVICE, collector.take) as collector.port:
         yield collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def gateway_of(port: int, **gateway: Any) -> Gateway:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import attrs
-import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -23,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanProto
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from tests.telemetry.otlp_servers import Service, grpc_server, http_server
 from tests.waiting import until
 
 _KINDS: Final = {
@@ -94,54 +91,27 @@ def tree(spans: list[Recorded], root: str) -> Any:
     return [(span.service, span.name, tree(spans, span.span_id)) for span in below]
 
 
+_SERVICE: Final = Service(
+    "/v1/traces",
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+
+
 @contextmanager
 def over_grpc() -> Iterator[Collector]:
     collector = Collector()
-
-    class Servicer(TraceServiceServicer):  # type: ignore[misc]
-        def Export(self, request: Any, context: Any) -> Any:
-            collector.take(request, dict(context.invocation_metadata()))
-            return ExportTraceServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(2))
-    add_TraceServiceServicer_to_server(Servicer(), server)  # type: ignore[no-untyped-call]
-    collector.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
+    with grpc_server(_SERVICE, collector.take) as collector.port:
         yield collector
-    finally:
-        server.stop(None).wait()
 
 
 @contextmanager
 def over_http() -> Iterator[Collector]:
     collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            assert self.path == "/v1/traces", self.path
-            message = ExportTraceServiceRequest.FromString(body)
-            collector.take(message, {name.lower(): value for name, value in self.headers.items()})
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    collector.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with http_server(_SERVICE, collector.take) as collector.port:
         yield collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 COLLECTORS: Final[Mapping[str, Callable[[], Any]]] = {"grpc": over_grpc, "http": over_http}

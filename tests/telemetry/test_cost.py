@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import pytest
 
 from gatewayd.telemetry.tracer import Tracer
 from tests.memory_gateway import MemoryGateway, counting
-from tests.test_hot_path import CASES, MOST, REQUESTS
+from tests.test_hot_path import CASES, MOST, REQUESTS, check_for_garbage
 
 # Calls of Python functions for one request over gRPC, besides those of one that is not traced.
 MOST_IF_KEPT: Final = 61
@@ -42,19 +41,7 @@ def traced(request: pytest.FixtureRequest) -> Iterator[Traced]:
 def test_a_traced_request_leaves_nothing_for_the_garbage_collector(
     traced: Traced, case: str, client: Any, requests: int
 ) -> None:
-    ask = client(traced.gateway)
-    ask()
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(REQUESTS):
-            ask()
-        found = gc.collect()
-    finally:
-        gc.enable()
-
-    # twisted.web's requests, channels and headers refer to each other.
-    assert not found or case == "http", f"{found} objects"
+    check_for_garbage(client(traced.gateway), case)
 
 
 @pytest.mark.parametrize(("sample", "most"), [(0.0, MOST_IF_NOT), (1.0, MOST_IF_KEPT)])
