@@ -18,6 +18,7 @@ from gatewayd.errors import (
     DeadlineExceeded,
     Draining,
     ExecutorNetworkError,
+    ExecutorRaised,
     Forbidden,
     GatewayError,
     InternalError,
@@ -41,6 +42,7 @@ _WORDS: Final[Mapping[type[BaseException], str]] = {
     Forbidden: "forbidden",
     AuthorizationUnavailable: "unavailable",
     ExecutorNetworkError: "unavailable",
+    ExecutorRaised: EXECUTOR_ERROR,
     DeadlineExceeded: "deadline",
     Overloaded: "overloaded",
     RateLimited: "rate_limited",
@@ -50,7 +52,7 @@ _WORDS: Final[Mapping[type[BaseException], str]] = {
     CancelledError: CANCELLED,
     BaseException: "internal",
 }
-OUTCOMES: Final = (OK, EXECUTOR_ERROR, *dict.fromkeys(_WORDS.values()))
+OUTCOMES: Final = tuple(dict.fromkeys((OK, EXECUTOR_ERROR, *_WORDS.values())))
 _CALLS: Final[Mapping[str, str]] = {
     "OK": OK,
     "CANCELLED": CANCELLED,
