@@ -8,7 +8,17 @@ from typing import Any, Final
 
 import attrs
 
-from gatewayd.config.kinds import TEXT, Refused, ValueKind, boolean_of, choice, map_from, map_of, share
+from gatewayd.config.kinds import (
+    TEXT,
+    Refused,
+    ValueKind,
+    boolean_of,
+    choice,
+    map_from,
+    map_of,
+    seconds,
+    share,
+)
 from gatewayd.config.problems import suggestion
 
 LEVEL: Final = choice(
@@ -50,15 +60,23 @@ class AccessLogConfig:
     """
     The access log: to the file ``path``, or to the log itself; ``form`` is ``text`` or ``json``.
 
-    ``sample`` is the share of requests that have a line; so have all that do not succeed.
+    ``sample`` is the share of requests that have a line; so have all that do not succeed, or take longer than
+    ``slower_than_s``.
     """
 
     path: str | None = None
     sample: float = 1.0
     form: str | None = None
+    slower_than_s: float | None = None
 
 
-_ACCESS_KEYS: Final = {"path": TEXT, "sample": share(), "format": choice("text", "json")}
+_ACCESS_KEYS: Final = {
+    "path": TEXT,
+    "sample": share(),
+    "format": choice("text", "json"),
+    "slower_than": seconds(zero=False),
+}
+_ACCESS_FIELDS: Final = {"format": "form", "slower_than": "slower_than_s"}
 
 
 def _access_log(value: Any) -> AccessLogConfig | None:
@@ -73,14 +91,14 @@ def _access_log(value: Any) -> AccessLogConfig | None:
         if given is None:
             continue
         try:
-            found["form" if name == "format" else name] = kind.read(given)
+            found[_ACCESS_FIELDS.get(name, name)] = kind.read(given)
         except Refused as refused:
             raise Refused(inside=(name,), found=given, accepted=refused.accepted or kind.accepted) from None
     return AccessLogConfig(**found)
 
 
 ACCESS_LOG: Final = ValueKind(
-    "true, false, or a map of path, sample and format",
+    "true, false, or a map of path, sample, format and slower_than",
     _access_log,
     annotation="bool | Mapping[str, Any]",
 )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
-from gatewayd.config.kinds import TEXT, TEXTS, Refused, ValueKind, integer, read_map, share
+from gatewayd.config.kinds import TEXT, TEXTS, Refused, ValueKind, choice, integer, read_map, seconds, share
 from gatewayd.messages.redacting import check_rule
 
 
 @attrs.frozen
 class RecordConfig:
     """
-    The share ``sample`` of all requests goes to the file ``path``.
+    The share ``sample`` of all requests goes to the file ``path``, and those that do not succeed, if
+    ``keep`` is ``errors``, or that take longer than ``slower_than_s``.
 
     It holds at most ``max_bytes``, and then begins anew; the one before it is kept. ``redact`` are the rules
     of ``messages/redacting.py``.
@@ -23,6 +24,8 @@ class RecordConfig:
     sample: float = 1.0
     max_bytes: int = 100_000_000
     redact: tuple[str, ...] = ()
+    keep: Literal["sample", "errors"] = "sample"
+    slower_than_s: float | None = None
 
 
 def _redact(value: Any) -> tuple[str, ...]:
@@ -39,6 +42,8 @@ _KINDS: Final = {
     "path": TEXT,
     "sample": share(),
     "max_bytes": integer(64 * 1024),
+    "keep": choice("sample", "errors"),
+    "slower_than": seconds(zero=False),
     "redact": ValueKind("a list of fields of documents, tags.NAME, parameters or parameters.NAME", _redact),
 }
 
@@ -47,6 +52,8 @@ def _record(value: Any) -> RecordConfig:
     found = read_map({"path": value} if isinstance(value, str) else value, _KINDS)
     if not found.get("path"):
         raise Refused(message="path is missing: the file to write")
+    if "slower_than" in found:
+        found["slower_than_s"] = found.pop("slower_than")
     return RecordConfig(**found)
 
 

@@ -174,7 +174,13 @@ def _access_log(flow: FlowConfig, reactor: Reactor, offload: Offload) -> Watchin
         """The log itself goes on."""
 
     def made(entries: Any) -> AccessLog:
-        return AccessLog(entries, sample=config.sample, dice=random.random, wall_clock=time.time)
+        return AccessLog(
+            entries,
+            sample=config.sample,
+            dice=random.random,
+            wall_clock=time.time,
+            slower_than_s=config.slower_than_s,
+        )
 
     if config.path is None:
         return Watching(made(EntriesOfTheLog()), nothing_to_end, _nothing)

@@ -75,16 +75,23 @@ class AccessLog:
     An Observer that makes the entries. Reactor thread only.
 
     It takes a share of ``sample`` of all requests, which ``dice`` draws when they begin, so that the others
-    cost next to nothing; and those that do not succeed.
+    cost next to nothing; and those that do not succeed, or take longer than ``slower_than_s``.
     """
 
     def __init__(
-        self, entries: Entries, *, sample: float, dice: Callable[[], float], wall_clock: Callable[[], float]
+        self,
+        entries: Entries,
+        *,
+        sample: float,
+        dice: Callable[[], float],
+        wall_clock: Callable[[], float],
+        slower_than_s: float | None = None,
     ) -> None:
         self._entries = entries
         self._sample = sample
         self._dice = dice
         self._wall_clock = wall_clock
+        self._slower_than_s = float("inf") if slower_than_s is None else slower_than_s
         self._drawn: set[Exchange] = set()  # of those that are under way
 
     def began(self, exchange: Exchange) -> None:
@@ -97,7 +104,7 @@ class AccessLog:
         drawn = exchange in self._drawn
         if drawn:
             self._drawn.discard(exchange)
-        elif outcome is OK:
+        elif outcome is OK and exchange.ended_s - exchange.began_s <= self._slower_than_s:
             return
         request = exchange.request
         documents, more = _counted(request)

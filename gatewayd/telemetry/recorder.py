@@ -32,7 +32,7 @@ from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
 from gatewayd.recording import Heading, NotARecording, Recorded, heading_of
 from gatewayd.redaction import without_passwords
-from gatewayd.telemetry.metrics.outcomes import ended_as
+from gatewayd.telemetry.metrics.outcomes import OK, ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.waiters import Waiters
 
@@ -116,7 +116,8 @@ class Recorder:
 
     def ended(self, exchange: Exchange) -> None:
         """It is recorded, if it is one of those that are."""
-        if self._config.sample < 1 and self._dice() >= self._config.sample:
+        config = self._config
+        if config.sample < 1 and self._dice() >= config.sample and not self._is_kept(exchange):
             return
         response, request = exchange.response, exchange.request
         size = _ENTRY_BYTES + len(request.endpoint) + len(request.documents) + len(request.parameters)
@@ -142,6 +143,13 @@ class Recorder:
         self._waiting_bytes += size
         if not self._writing and self._timer is None:
             self._go_on()
+
+    def _is_kept(self, exchange: Exchange) -> bool:
+        """Whether it is recorded though it was not drawn."""
+        config = self._config
+        if config.keep == "errors" and ended_as(exchange.response, exchange.error) != OK:
+            return True
+        return config.slower_than_s is not None and exchange.ended_s - exchange.began_s > config.slower_than_s
 
     async def stop(self) -> None:
         """Returns when all that waits has been written, or after two seconds."""

@@ -125,7 +125,7 @@ def test_the_access_log(written, expected):
 @pytest.mark.parametrize(
     ("written", "text"),
     [
-        ("often", "gateway.access_log: found 'often'; accepted: true, false, or a map of path, sample and"),
+        ("often", "gateway.access_log: found 'often'; accepted: true, false, or a map of path, sample,"),
         ("{paht: x}", "gateway.access_log.paht: unknown key of access_log; did you mean path?"),
         ("{sample: 2}", "gateway.access_log.sample: found 2; accepted: a number from 0 to 1"),
         ("{format: xml}", "accepted: text, json"),

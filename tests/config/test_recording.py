@@ -29,6 +29,11 @@ def test_all_of_it() -> None:
     assert flow(record).gateway.record == RecordConfig("/var/r.jsonl", 0.5, 1_000_000, ("text", "parameters"))
 
 
+def test_what_is_kept_besides_the_sample() -> None:
+    found = flow({"path": "/r", "sample": 0.1, "keep": "errors", "slower_than": 2}).gateway.record
+    assert found == RecordConfig("/r", 0.1, keep="errors", slower_than_s=2.0)
+
+
 def test_a_file_alone_is_found_from_the_current_folder() -> None:
     assert flow("r.jsonl").gateway.record == RecordConfig(os.path.abspath("r.jsonl"))
     assert flow_from_mapping({}).gateway.record is None
@@ -55,6 +60,7 @@ def test_each_worker_has_a_share_and_a_file() -> None:
         ({"path": "/r", "sample": 2}, r"record\.sample: found 2; accepted: a number from 0 to 1"),
         ({"path": "/r", "max_bytes": 1}, r"record\.max_bytes: found 1; accepted: an integer from 65536 up"),
         ({"path": "/r", "redact": ["colour"]}, r"record\.redact: 'colour' is no field of documents"),
+        ({"path": "/r", "keep": "all"}, r"record\.keep: found 'all'; accepted: sample, errors"),
         (5, r"record: found 5; accepted: a file, or a map"),
     ],
 )

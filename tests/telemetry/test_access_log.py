@@ -31,9 +31,15 @@ class Entries:
 
 
 class Setup:
-    def __init__(self, sample=1.0, dice=0.5):
+    def __init__(self, sample=1.0, dice=0.5, slower_than_s=None):
         self.entries = Entries()
-        self.log = AccessLog(self.entries, sample=sample, dice=lambda: dice, wall_clock=lambda: 1795000000.25)
+        self.log = AccessLog(
+            self.entries,
+            sample=sample,
+            dice=lambda: dice,
+            wall_clock=lambda: 1795000000.25,
+            slower_than_s=slower_than_s,
+        )
 
     def exchange(self, request=REQUEST, response=RESPONSE, error=None, protocol="http"):
         """A request that takes two seconds, of which it waits half a one and is with executors for one."""
@@ -48,6 +54,16 @@ class Setup:
         exchange.response, exchange.error = (None, error) if error is not None else (response, None)
         self.log.ended(exchange)
         return self.entries.taken[-1] if self.entries.taken else None
+
+
+@pytest.mark.parametrize(("slower_than_s", "has_line"), [(None, False), (1.9, True), (2.1, False)])
+def test_slow_requests_have_a_line_though_they_were_not_drawn(slower_than_s, has_line):
+    entry = Setup(sample=0.1, slower_than_s=slower_than_s).exchange()
+
+    assert (entry is not None) is has_line
+    if entry is not None:
+        assert entry.total_s == 2.0
+        assert entry.queue_s is None  # it was not followed
 
 
 def test_a_line_says_who_asked_for_what_and_where_the_time_went():

@@ -132,6 +132,26 @@ def test_a_share(tmp_path: Path) -> None:
     assert len(recording.read()) == 5
 
 
+def test_errors_and_slow_requests_are_kept_besides(tmp_path: Path) -> None:
+    for settings, errors in (({}, 0), ({"keep": "errors"}, 3)):
+        folder = tmp_path / str(errors)
+        folder.mkdir()
+        recording = Recording(folder, sample=0.0, **settings)
+        recording.ask()
+        recording.ask(error=Overloaded("no room"))
+        recording.ask(error=CancelledError())
+        recording.ask(response=attrs.evolve(RESPONSE, status=b"\x08\x01"))
+        recording.write()
+        assert (len(recording.read()) if recording.path.exists() else 0) == errors
+    for limit_s, count in ((0.4, 1), (0.6, 0)):
+        folder = tmp_path / str(limit_s)
+        folder.mkdir()
+        recording = Recording(folder, sample=0.0, slower_than_s=limit_s)
+        recording.ask()  # takes half a second
+        recording.write()
+        assert recording.path.exists() == bool(count)
+
+
 def test_what_is_redacted(tmp_path: Path) -> None:
     asked = DataRequestProto()
     asked.data.docs.docs.add(id="d", text="s3cret")
