@@ -14,31 +14,37 @@ import asyncio
 import inspect
 import json
 import logging
-import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from gatewayd.allowance import Bounded
-from gatewayd.errors import BadRequest, IllegalHeader
+from gatewayd.errors import BadRequest
+from gatewayd.executor.answers import Answers, Handled, Message, Outlet, safely
 from gatewayd.executor.batching import Batch, Queues
 from gatewayd.executor.binding import Batching, accepted, named
+from gatewayd.executor.bound import (
+    ANSWER_HEADERS,
+    HEADERS,
+    RAISED,
+    Bound,
+    HeaderKeywords,
+    accepted_by,
+    is_coroutine,
+)
 from gatewayd.executor.documents import Documents, installed
 from gatewayd.executor.executor import Executor, nothing
-from gatewayd.executor.forms import Form
-from gatewayd.executor.generators import in_thread, on_loop
-from gatewayd.executor.spec import BRIEF, ExecutorSpec
-from gatewayd.executor.tracebacks import user_traceback
-from gatewayd.executor.worker import Worker
+from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.executor.streaming import Streams
+from gatewayd.executor.worker import Worker, cancelling, settle
 from gatewayd.messages.discovery import DEFAULT, Described
-from gatewayd.messages.headers import Headers, given, received
-from gatewayd.messages.structs import parameters_of, struct_of, with_result
+from gatewayd.messages.headers import given, received
+from gatewayd.messages.structs import struct_of
 from gatewayd.messages.trace_context import TRACE_HEADERS
-from gatewayd.messages.wire import DATA, HEADER, PARAMETERS, ROUTE, Malformed, field, split
-from gatewayd.pb import EndpointsProto, HeaderProto, RouteProto, StatusProto, second
+from gatewayd.messages.wire import Malformed
+from gatewayd.pb import EndpointsProto, HeaderProto, RouteProto, second
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -48,7 +54,6 @@ if TYPE_CHECKING:
     from gatewayd.executor.tracing import Tracing
 
 log = logging.getLogger(__name__)
-log.addFilter(Bounded())  # clients can make methods fail as often as they like
 
 
 # Imported with this module, while a supervisor is still starting.
@@ -56,64 +61,8 @@ _DOCUMENTS: Final = installed()
 
 _LONGEST_DOCSTRING: Final = 10_000
 
-# What a user's method may raise. An exit() in a library must not end other requests as well.
-_RAISED = (Exception, SystemExit)
-
 # The metadata of a call, made when a method asks for it.
 Metadata = Callable[[], Iterable[tuple[str, str | bytes]]]
-
-# Keywords that only methods that name them get: what ``**kwargs`` gets is the reference's (spec executor.md).
-_HEADERS: Final = "headers"
-_ANSWER_HEADERS: Final = "response_headers"
-_HeaderKeywords = dict[str, dict[str, Any]]
-
-
-@attrs.frozen
-class Handled:
-    """
-    One answer. ``failed`` says that the method raised; ``fatal`` is what it raised, if that ends the executor
-    (``exit_on_exceptions``). ``headers`` are those that the method gave.
-    """
-
-    message: bytes
-    failed: bool = False
-    fatal: str | None = None
-    headers: Headers = attrs.field(default=(), repr=False)
-
-
-class Outlet(Protocol):
-    """Where the answers of a generator go."""
-
-    async def send(self, message: bytes) -> None:
-        """Send a SingleDocumentRequestProto. Returns once the next may be sent."""
-
-    def finished(self, failure: BaseException | None, headers: Headers) -> None:
-        """There will be no more; ``failure`` is why, if something is wrong."""
-
-
-@attrs.frozen
-class _Message:
-    """One DataRequestProto, or SingleDocumentRequestProto, cut into its fields, each still serialised."""
-
-    header: bytes
-    parameters: bytes
-    routes: tuple[bytes, ...]
-    data: bytes
-
-    @classmethod
-    def cut(cls, message: bytes) -> _Message:
-        header, parameters, routes, data = split(message)
-        return cls(header, parameters or b"", routes, data or b"")
-
-    def join(self) -> bytes:
-        parts: list[bytes] = [*field(HEADER, self.header)] if self.header else []
-        if self.parameters:
-            parts += field(PARAMETERS, self.parameters)
-        for route in self.routes:
-            parts += field(ROUTE, route)
-        if self.data:
-            parts += field(DATA, self.data)
-        return b"".join(parts)
 
 
 @attrs.frozen(eq=False)
@@ -127,21 +76,6 @@ class _Waiting:
     documents: Any
     done: asyncio.Future[tuple[Any, Mapping[str, Any]]]
     span: Span | None = None
-
-
-@attrs.define(eq=False)
-class _Bound:
-    """An endpoint's function. ``keywords`` are those it accepts, None for any; ``named`` those it names."""
-
-    endpoint: str
-    function: Callable[..., Any]
-    keywords: frozenset[str] | None
-    named: frozenset[str]
-    form: Form
-    is_coroutine: bool
-    queues: Queues[_Waiting] | None = None
-    timer: asyncio.TimerHandle | None = None
-    timed: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Handling:
@@ -167,26 +101,26 @@ class Handling:
             log.warning(
                 "%s: output_array_type has no effect on documents of docarray 0.40 and later", spec.deployment
             )
-        self._route = RouteProto(executor=spec.route_name).SerializeToString()
         self._documents = _DOCUMENTS
         self._worker = Worker(spec.runtime_name)
         self._tracing = tracing
         self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
-        self._streams: set[asyncio.Task[None]] = set()
+        self._answers = Answers(self._documents, spec, self._class_name)
+        self._streams = Streams(executor, self._documents, self._answers, self._worker, on_fatal, tracing)
         self._metrics: RequestMetrics | None = None
         if spec.monitoring_port is not None:
             from gatewayd.executor.metrics import RequestMetrics
 
             self._metrics = RequestMetrics.of(executor, spec)
         self._bound = {
-            endpoint: _Bound(
+            endpoint: Bound(
                 endpoint,
                 function,
                 accepted(function),
                 named(function),
                 executor.forms[endpoint],
-                _is_coroutine(function),
+                is_coroutine(function),
                 Queues(executor.batching[endpoint]) if endpoint in executor.batching else None,
                 timed=nullcontext if self._metrics is None else self._metrics.timer(endpoint),
             )
@@ -225,8 +159,8 @@ class Handling:
     async def handle(self, messages: Sequence[bytes], metadata: Metadata = tuple) -> Handled:
         """The answer that ``begin`` calls back with."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        cancel = self.begin(messages, metadata, partial(_settle, answered))
-        handled = await _cancelling(answered, cancel)
+        cancel = self.begin(messages, metadata, partial(settle, answered))
+        handled = await cancelling(answered, cancel)
         if isinstance(handled, BaseException):
             raise handled
         assert isinstance(handled, Handled)
@@ -245,7 +179,7 @@ class Handling:
         """
         if not messages:
             raise Malformed("a request list without requests")
-        cut = [_Message.cut(message) for message in messages]
+        cut = [Message.cut(message) for message in messages]
         endpoint = HeaderProto.FromString(cut[0].header).exec_endpoint
         bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
         if self._metrics is not None:
@@ -256,20 +190,20 @@ class Handling:
             done(Handled(messages[0]))
             return _nothing_to_cancel
         if bound.form.streams:
-            done(self._failure(cut[0], TypeError(self._only_streams(bound))))
+            done(self._answers.failure(cut[0], TypeError(_only_streams(self._class_name, bound))))
             return _nothing_to_cancel
         if bound.function is nothing and len(cut) == 1 and self._spec.executor.output_array_type is None:
-            done(Handled(self._signed(cut[0]).join()))
+            done(Handled(self._answers.signed(cut[0]).join()))
             return _nothing_to_cancel
-        headers: _HeaderKeywords = {}
-        if _HEADERS in bound.named:
-            headers[_HEADERS] = received(metadata())
+        headers: HeaderKeywords = {}
+        if HEADERS in bound.named:
+            headers[HEADERS] = received(metadata())
             if bound.queues is not None:
                 # Each request has a place of its own in a trace: none would share a batch with another.
                 for name in TRACE_HEADERS:
-                    headers[_HEADERS].pop(name, None)
-        if bound.queues is None and _ANSWER_HEADERS in bound.named:
-            headers[_ANSWER_HEADERS] = {}
+                    headers[HEADERS].pop(name, None)
+        if bound.queues is None and ANSWER_HEADERS in bound.named:
+            headers[ANSWER_HEADERS] = {}
         parent = None if self._tracing is None else self._tracing.parent(metadata())
         if bound.queues is None and not bound.is_coroutine:
             work = partial(self._in_worker, bound, cut, headers, endpoint, parent)
@@ -301,7 +235,7 @@ class Handling:
         ``outlet`` is told the end, now or later. The function that is returned closes the generator.
         Raises Malformed or DecodeError if there is no request to answer.
         """
-        cut = _Message.cut(message)
+        cut = Message.cut(message)
         header = HeaderProto.FromString(cut.header)
         endpoint = header.exec_endpoint
         bound = self._bound.get(endpoint) or self._bound.get(DEFAULT)
@@ -312,21 +246,16 @@ class Handling:
                 (),
             )
             return _nothing_to_cancel
-        headers: _HeaderKeywords = {}
-        if _HEADERS in bound.named:
-            headers[_HEADERS] = received(metadata())
-        if _ANSWER_HEADERS in bound.named:
-            headers[_ANSWER_HEADERS] = {}
+        headers: HeaderKeywords = {}
+        if HEADERS in bound.named:
+            headers[HEADERS] = received(metadata())
+        if ANSWER_HEADERS in bound.named:
+            headers[ANSWER_HEADERS] = {}
         parent = None if self._tracing is None else self._tracing.parent(metadata())
         if self._metrics is not None:
             label = endpoint if endpoint in self._bound else DEFAULT
             outlet = self._metrics.watching_stream(label, len(message), outlet)
-        task = asyncio.get_running_loop().create_task(
-            self._stream(bound, cut, header.request_id, endpoint, headers, parent, outlet)
-        )
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
-        return task.cancel
+        return self._streams.begin(bound, cut, header, headers, parent, outlet)
 
     async def drain(self) -> None:
         """
@@ -344,10 +273,7 @@ class Handling:
 
     async def end_streams(self) -> None:
         """Close the generators that are left. Waits for them, for the grace period at most."""
-        for task in self._streams:
-            task.cancel()
-        if self._streams:
-            await asyncio.wait(self._streams, timeout=self._spec.grace_s)
+        await self._streams.end(self._spec.grace_s)
 
     def close(self, *, wait: bool = False) -> None:
         """
@@ -361,9 +287,9 @@ class Handling:
 
     async def _on_loop(
         self,
-        bound: _Bound,
-        cut: list[_Message],
-        headers: _HeaderKeywords,
+        bound: Bound,
+        cut: list[Message],
+        headers: HeaderKeywords,
         endpoint: str,
         parent: Context | None,
     ) -> Handled:
@@ -371,29 +297,29 @@ class Handling:
             documents, keywords = self._decoded(bound, cut)
             span = self._begun(endpoint, parent)
             returned = await self._awaited_in(span, bound, documents, keywords | headers)
-            return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
-        except _RAISED as error:
-            return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
+            return self._answers.success(cut[0], documents, returned, headers.get(ANSWER_HEADERS))
+        except RAISED as error:
+            return self._answers.failure(cut[0], error, headers.get(ANSWER_HEADERS))
 
     def _in_worker(
         self,
-        bound: _Bound,
-        cut: list[_Message],
-        headers: _HeaderKeywords,
+        bound: Bound,
+        cut: list[Message],
+        headers: HeaderKeywords,
         endpoint: str,
         parent: Context | None,
     ) -> Handled:
         try:
             documents, keywords = self._decoded(bound, cut)
             returned = self._called_in(self._begun(endpoint, parent), bound, documents, keywords | headers)
-            return self._success(cut[0], documents, returned, headers.get(_ANSWER_HEADERS))
-        except _RAISED as error:
-            return self._failure(cut[0], error, headers.get(_ANSWER_HEADERS))
+            return self._answers.success(cut[0], documents, returned, headers.get(ANSWER_HEADERS))
+        except RAISED as error:
+            return self._answers.failure(cut[0], error, headers.get(ANSWER_HEADERS))
 
     def _begun(self, endpoint: str, parent: Context | None) -> Span | None:
         return None if self._tracing is None or parent is None else self._tracing.begin(endpoint, parent)
 
-    def _called_in(self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    def _called_in(self, span: Span | None, bound: Bound, documents: Any, keywords: dict[str, Any]) -> Any:
         """Call a plain method, within its span if it has one."""
         with bound.timed():
             if span is None or self._tracing is None:
@@ -402,7 +328,7 @@ class Handling:
                 return self._call(bound, documents, keywords)
 
     async def _awaited_in(
-        self, span: Span | None, bound: _Bound, documents: Any, keywords: dict[str, Any]
+        self, span: Span | None, bound: Bound, documents: Any, keywords: dict[str, Any]
     ) -> Any:
         """As ``_called_in``, for a coroutine method."""
         with bound.timed():
@@ -411,28 +337,28 @@ class Handling:
             with self._tracing.current(span) as keywords["tracing_context"]:
                 return await self._call_on_loop(bound, documents, keywords)
 
-    def _call(self, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    def _call(self, bound: Bound, documents: Any, keywords: dict[str, Any]) -> Any:
         call = partial(bound.function, self._executor)
         if bound.form.single:
             return self._single(
                 bound, [call(**each) for each in _each(bound, documents, keywords)], documents
             )
-        returned = call(**_accepted(bound, {"docs": documents, **keywords}))
+        returned = call(**accepted_by(bound, {"docs": documents, **keywords}))
         return _gathered(self._documents, returned) if inspect.isgenerator(returned) else returned
 
-    async def _call_on_loop(self, bound: _Bound, documents: Any, keywords: dict[str, Any]) -> Any:
+    async def _call_on_loop(self, bound: Bound, documents: Any, keywords: dict[str, Any]) -> Any:
         call = partial(bound.function, self._executor)
         if bound.form.single:
             answers = [await call(**each) for each in _each(bound, documents, keywords)]
             return self._single(bound, answers, documents)
-        returned = call(**_accepted(bound, {"docs": documents, **keywords}))
+        returned = call(**accepted_by(bound, {"docs": documents, **keywords}))
         if not inspect.isasyncgen(returned):
             returned = await returned
         if inspect.isasyncgen(returned):
             return _gathered(self._documents, [one async for one in returned])
         return _gathered(self._documents, returned) if inspect.isgenerator(returned) else returned
 
-    def _single(self, bound: _Bound, answers: Sequence[Any], documents: Any) -> Any:
+    def _single(self, bound: Bound, answers: Sequence[Any], documents: Any) -> Any:
         """The answers to documents one by one; None stands for the document as the method changed it."""
         for one in answers:
             if one is not None and not self._documents.is_document(one):
@@ -443,13 +369,7 @@ class Handling:
         pairs = zip(answers, documents, strict=True)
         return self._documents.answers_of(before if one is None else one for one, before in pairs)
 
-    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        """What ``work`` returns or raises: as a value, for no future takes a StopIteration."""
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        job = self._worker.run(partial(work, *args), partial(_settle, answered))
-        return await _cancelling(answered, job.cancel)
-
-    def _decoded(self, bound: _Bound, cut: list[_Message]) -> tuple[Any, dict[str, Any]]:
+    def _decoded(self, bound: Bound, cut: list[Message]) -> tuple[Any, dict[str, Any]]:
         arrays = [self._documents.read(message.data, bound.form) for message in cut]
         documents = (
             arrays[0]
@@ -457,7 +377,9 @@ class Handling:
             else self._documents.array_of((one for array in arrays for one in array), bound.form)
         )
         keywords = {
-            "parameters": self._documents.parameters(bound.form, self._parameters(cut[0])),
+            "parameters": self._documents.parameters(
+                bound.form, cut[0].parameters_for(self._executor.metas.name)
+            ),
             "docs_matrix": arrays if any(len(array) for array in arrays) else None,
             "docs_map": {
                 self._sender_of(message.routes): array
@@ -474,183 +396,14 @@ class Handling:
         deployment = name.partition("/")[0]
         return name if self._spec.deployment.startswith(f"{deployment}/") else deployment
 
-    def _parameters(self, message: _Message) -> dict[str, Any]:
-        parameters = parameters_of(message.parameters)
-        own = parameters.get(self._executor.metas.name)
-        return {**parameters, **own} if isinstance(own, dict) else parameters
-
-    def _success(
-        self, message: _Message, documents: Any, returned: Any, headers: Mapping[str, Any] | None
-    ) -> Handled:
-        """Raises what an answer of the wrong type, or headers that cannot be sent, are refused with."""
-        answer = self._answer(message, documents, returned)
-        return Handled(answer, headers=given(headers)) if headers else Handled(answer)
-
-    def _answer(self, message: _Message, documents: Any, returned: Any) -> bytes:
-        parameters = message.parameters
-        if isinstance(returned, dict):
-            parameters = with_result(parameters, self._spec.runtime_name, returned)
-        elif self._documents.is_array(returned):
-            documents = returned
-        elif returned is not None:
-            raise TypeError(
-                f"The return type must be {self._documents.array} / Dict / `None`, but getting {returned!r}"
-            )
-        data = self._documents.write(documents, self._spec.executor.output_array_type)
-        return self._signed(attrs.evolve(message, parameters=parameters, data=data)).join()
-
-    def _signed(self, message: _Message) -> _Message:
-        return attrs.evolve(message, routes=(*message.routes, self._route))
-
-    def _failure(
-        self, message: _Message, error: BaseException, headers: Mapping[str, Any] | None = None
-    ) -> Handled:
-        """The request as it was received, with the exception as its status, and the method's headers."""
-        header = HeaderProto.FromString(message.header)
-        status = self._told(header, error)
-        header.status.CopyFrom(status)
-        failed = attrs.evolve(message, header=header.SerializeToString())
-        fatal = self._fatal(status)
-        try:
-            answered = given(headers or {})
-        except IllegalHeader:  # it is what was raised, or less important than that
-            answered = ()
-        return Handled(failed.join(), failed=True, fatal=fatal, headers=answered)
-
-    def _told(self, header: HeaderProto, error: BaseException) -> StatusProto:
-        """The status of a request that failed, which is logged."""
-        name = type(error).__name__
-        lines = [_safely(str, line) for line in user_traceback(error)]
-        # A Flow in Python raises the traceback where the request was made, and shows what is logged here.
-        log.error(
-            "%s failed on %r: %s%s",
-            self._spec.runtime_name,
-            header.exec_endpoint,
-            lines[-1].strip(),
-            "" if os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
-            extra={"request_id": header.request_id},
-        )
-        status = StatusProto(code=StatusProto.ERROR, description=_safely(repr, error))
-        status.exception.name = name
-        status.exception.args.extend(_safely(str, argument) for argument in error.args)
-        status.exception.stacks.extend(lines)
-        status.exception.executor = self._class_name
-        return status
-
-    def _fatal(self, status: StatusProto) -> str | None:
-        """Why the executor has to end after a failure, if it has to."""
-        return status.description if status.exception.name in self._spec.executor.exit_on_exceptions else None
-
-    def _only_streams(self, bound: _Bound) -> str:
-        return (
-            f"{self._class_name}.{bound.function.__name__} answers one document with a stream: "
-            "call it with stream_doc, not with a request"
-        )
-
-    # Generators.
-
-    async def _stream(
-        self,
-        bound: _Bound,
-        cut: _Message,
-        request_id: str,
-        endpoint: str,
-        headers: _HeaderKeywords,
-        parent: Context | None,
-        outlet: Outlet,
-    ) -> None:
-        if not bound.form.streams:
-            # As the reference answers it: with the request, which its client reads the status of.
-            error = ValueError(f"endpoint must be generator: {endpoint} answers requests, not stream_doc")
-            await outlet.send(self._failure(cut, error).message)
-            outlet.finished(None, ())
-            return
-        span = self._begun(endpoint, parent)
-        failure: BaseException | None = None
-        fatal: str | None = None
-        answered: Headers = ()
-        try:
-            with bound.timed():
-                messages = self._yielded(bound, cut, request_id, headers, span)
-                async with aclosing(messages):
-                    async for message in messages:
-                        await outlet.send(message)
-                        # It has to leave, and others are to have their turn: a generator need not wait.
-                        await asyncio.sleep(0)
-            answered = given(headers.get(_ANSWER_HEADERS) or {})
-        except asyncio.CancelledError as error:
-            failure = error
-            raise
-        except _RAISED as error:
-            failure = error
-            fatal = self._fatal(self._told(HeaderProto.FromString(cut.header), error))
-        finally:
-            if self._tracing is not None and span is not None:
-                self._tracing.end(span, failure)
-            if fatal is not None:
-                self._on_fatal(fatal)
-            outlet.finished(failure, answered)
-
-    async def _yielded(
-        self, bound: _Bound, cut: _Message, request_id: str, headers: _HeaderKeywords, span: Span | None
-    ) -> AsyncGenerator[bytes]:
-        """The messages that the generator's answers are sent as, one by one."""
-        start = partial(self._generator, bound, cut, headers, span)
-        written = partial(self._one_answer, bound, HeaderProto(request_id=request_id))
-        if bound.is_coroutine:
-            with self._within(span):
-                async with aclosing(on_loop(start, written)) as messages:
-                    async for message in messages:
-                        yield message
-            return
-
-        async def run(work: Callable[[], Any]) -> Any:
-            found = await self._in_thread(self._work_within, span, work)
-            if isinstance(found, BaseException):
-                raise found
-            return found
-
-        async with aclosing(in_thread(start, written, run)) as messages:
-            async for message in messages:
-                yield message
-
-    def _generator(self, bound: _Bound, cut: _Message, headers: _HeaderKeywords, span: Span | None) -> object:
-        """Call the generator function."""
-        keywords = {
-            "doc": self._documents.read_one(cut.data, bound.form),
-            "parameters": self._documents.parameters(bound.form, self._parameters(cut)),
-            "docs_matrix": None,
-            "docs_map": None,
-            "tracing_context": None if self._tracing is None or span is None else self._tracing.below(span),
-            **headers,
-        }
-        return bound.function(self._executor, **_accepted(bound, keywords))
-
-    def _one_answer(self, bound: _Bound, header: HeaderProto, one: object) -> bytes:
-        misfit = self._documents.misfit(one, bound.form)
-        if misfit is None:
-            document = self._documents.write_one(one)
-            return b"".join([*field(HEADER, header.SerializeToString()), *field(DATA, document)])
-        # As the reference: this one is an error, and the generator goes on.
-        failed = HeaderProto(request_id=header.request_id, exec_endpoint=bound.endpoint)
-        failed.status.CopyFrom(self._told(failed, ValueError(misfit)))
-        return b"".join(field(HEADER, failed.SerializeToString()))
-
-    def _within(self, span: Span | None) -> AbstractContextManager[object]:
-        return nullcontext() if self._tracing is None or span is None else self._tracing.within(span)
-
-    def _work_within(self, span: Span | None, work: Callable[[], Any]) -> Any:
-        with self._within(span):
-            return work()
-
     # Batches.
 
     async def _through_queue(
         self,
-        bound: _Bound,
+        bound: Bound,
         queues: Queues[_Waiting],
-        cut: list[_Message],
-        headers: _HeaderKeywords,
+        cut: list[Message],
+        headers: HeaderKeywords,
         endpoint: str,
         parent: Context | None,
     ) -> Handled:
@@ -661,9 +414,9 @@ class Handling:
                     "dynamic batching cannot take the unmerged requests of a no_reduce Deployment"
                 )
             documents = self._documents.read(cut[0].data, bound.form)
-            parameters = self._parameters(cut[0])
-        except _RAISED as error:
-            return self._failure(cut[0], error)
+            parameters = cut[0].parameters_for(self._executor.metas.name)
+        except RAISED as error:
+            return self._answers.failure(cut[0], error)
         # What cannot be read has no span, as in methods without batches.
         waiting = _Waiting(documents, loop.create_future(), self._begun(endpoint, parent))
         # A method that takes headers gets those of all its requests: one client's never with another's.
@@ -684,34 +437,34 @@ class Handling:
             self._ended_in(waiting)
             raise
         self._ended_in(waiting, outcome)
-        if isinstance(outcome, _RAISED):
-            return self._failure(cut[0], outcome, answered)
-        return self._success(cut[0], outcome, None, answered)
+        if isinstance(outcome, RAISED):
+            return self._answers.failure(cut[0], outcome, answered)
+        return self._answers.success(cut[0], outcome, None, answered)
 
     def _ended_in(self, waiting: _Waiting, outcome: object = None) -> None:
         if self._tracing is not None and waiting.span is not None:
             self._tracing.end(waiting.span, outcome)
 
-    def _arm(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
+    def _arm(self, bound: Bound, queues: Queues[_Waiting]) -> None:
         # All batches of an endpoint wait equally long, so a running timer is the earliest one.
         due_s = queues.next_due_s()
         if bound.timer is None and due_s is not None:
             loop = asyncio.get_running_loop()
             bound.timer = loop.call_at(due_s, self._batches_due, bound, queues)
 
-    def _batches_due(self, bound: _Bound, queues: Queues[_Waiting]) -> None:
+    def _batches_due(self, bound: Bound, queues: Queues[_Waiting]) -> None:
         bound.timer = None
         now_s = asyncio.get_running_loop().time()
         for batch in queues.due(now_s):
             self._start(bound, batch)
         self._arm(bound, queues)
 
-    def _start(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
+    def _start(self, bound: Bound, batch: Batch[_Waiting]) -> None:
         task = asyncio.get_running_loop().create_task(self._run(bound, batch))
         self._batches.add(task)
         task.add_done_callback(self._batches.discard)
 
-    async def _run(self, bound: _Bound, batch: Batch[_Waiting]) -> None:
+    async def _run(self, bound: Bound, batch: Batch[_Waiting]) -> None:
         answered: dict[str, Any] = {}
         outcomes: list[Any] = []
         raised: BaseException | None = None
@@ -720,16 +473,16 @@ class Handling:
                 (one for waiting in batch.items for one in waiting.documents), bound.form
             )
             keywords = {**json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
-            if _ANSWER_HEADERS in bound.named:
-                keywords[_ANSWER_HEADERS] = answered
+            if ANSWER_HEADERS in bound.named:
+                keywords[ANSWER_HEADERS] = answered
             for part in _parts(documents, self._executor.batching[bound.endpoint]):
                 try:
                     outcomes += await self._of_part(bound, batch, part, dict(keywords))
-                except _RAISED as error:
+                except RAISED as error:
                     raised = error
                     outcomes += [error] * len(part)
             given(answered)
-        except _RAISED as error:
+        except RAISED as error:
             raised = error
             outcomes = [error] * batch.documents
         position = 0
@@ -741,7 +494,7 @@ class Handling:
                 waiting.done.set_result((outcome, answered))
 
     async def _of_part(
-        self, bound: _Bound, batch: Batch[_Waiting], documents: Any, keywords: dict[str, Any]
+        self, bound: Bound, batch: Batch[_Waiting], documents: Any, keywords: dict[str, Any]
     ) -> list[Any]:
         """Call the method with a part of a batch: an answer for each document."""
         span = None
@@ -752,7 +505,7 @@ class Handling:
         if bound.is_coroutine:
             returned = await self._awaited_in(span, bound, documents, keywords)
         else:
-            returned = await self._in_thread(self._called_in, span, bound, documents, keywords)
+            returned = await self._worker.call(partial(self._called_in, span, bound, documents, keywords))
             if isinstance(returned, BaseException):
                 raise returned
         return self._one_for_each(documents if returned is None else returned, count)
@@ -781,39 +534,9 @@ def _nothing_to_cancel() -> None:
     """The answer has been made."""
 
 
-def _settle(answered: asyncio.Future[Any], answer: Any) -> None:
-    if not answered.done():
-        answered.set_result(answer)
-
-
-async def _cancelling(answered: asyncio.Future[Any], cancel: Callable[[], object]) -> Any:
-    """What comes of a future; ``cancel`` is called if it is not awaited to its end."""
-    try:
-        return await answered
-    except asyncio.CancelledError:
-        cancel()
-        raise
-
-
-def _accepted(bound: _Bound, arguments: dict[str, Any]) -> dict[str, Any]:
-    if bound.keywords is None:
-        return arguments
-    return {key: value for key, value in arguments.items() if key in bound.keywords}
-
-
-def _each(bound: _Bound, documents: Any, keywords: dict[str, Any]) -> list[dict[str, Any]]:
+def _each(bound: Bound, documents: Any, keywords: dict[str, Any]) -> list[dict[str, Any]]:
     """The keywords of a method that is called with one document at a time."""
-    return [_accepted(bound, {"doc": document, **keywords}) for document in documents]
-
-
-def _is_coroutine(function: Callable[..., Any]) -> bool:
-    """Whether a method runs on the loop: a coroutine, or an asynchronous generator behind its decorators."""
-    inner = inspect.unwrap(function)
-    return (
-        inspect.iscoroutinefunction(function)
-        or inspect.isasyncgenfunction(function)
-        or inspect.isasyncgenfunction(inner)
-    )
+    return [accepted_by(bound, {"doc": document, **keywords}) for document in documents]
 
 
 def _gathered(documents: Documents, yielded: Iterable[object]) -> Any:
@@ -840,13 +563,11 @@ def _parts(documents: Any, batching: Batching) -> list[Any]:
 
 def _docstring(function: Callable[..., Any]) -> str:
     text = None if function is nothing else inspect.getdoc(function)
-    return _safely(str, text)[:_LONGEST_DOCSTRING] if text else ""
+    return safely(str, text)[:_LONGEST_DOCSTRING] if text else ""
 
 
-def _safely(form: Callable[[object], str], value: object) -> str:
-    """``form(value)`` as valid text for protobuf, even if a user's ``__repr__`` raises."""
-    try:
-        text = form(value)
-    except Exception as error:
-        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
-    return text.encode("utf-8", "replace").decode()
+def _only_streams(class_name: str, bound: Bound) -> str:
+    return (
+        f"{class_name}.{bound.function.__name__} answers one document with a stream: "
+        "call it with stream_doc, not with a request"
+    )

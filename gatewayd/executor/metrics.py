@@ -20,7 +20,7 @@ from gatewayd.messages.counting import count_up_to
 from gatewayd.messages.headers import Headers
 
 if TYPE_CHECKING:
-    from gatewayd.executor.handling import Outlet
+    from gatewayd.executor.answers import Outlet
 
 # Counting stops there: it is work for each document.
 _MOST_DOCUMENTS: Final = 1_000_000

@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.allowance import Bounded
 from gatewayd.errors import BadRequest, TooLarge, codes_for
-from gatewayd.executor.handling import Handled, Handling, Outlet
+from gatewayd.executor.answers import Handled, Outlet
+from gatewayd.executor.handling import Handling
 from gatewayd.inflating import Damaged, inflated
 from gatewayd.messages import methods
 from gatewayd.messages.headers import Headers, as_metadata

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -66,6 +67,16 @@ class Worker:
         self._jobs.put(job)
         return job
 
+    async def call(self, work: Work) -> Any:
+        """
+        What ``work`` returns or raises, in the thread: as a value, for no future takes a StopIteration.
+
+        It is dropped if that is not awaited to its end.
+        """
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        job = self.run(work, partial(settle, answered))
+        return await cancelling(answered, job.cancel)
+
     def close(self, *, wait: bool = False) -> None:
         """
         End the thread once a job that is running has returned.
@@ -114,3 +125,18 @@ class Worker:
                     done(answer)
                 except Exception:
                     log.exception("an answer could not be passed on")
+
+
+def settle(answered: asyncio.Future[Any], answer: Any) -> None:
+    """Set the result of a future that is still awaited."""
+    if not answered.done():
+        answered.set_result(answer)
+
+
+async def cancelling(answered: asyncio.Future[Any], cancel: Callable[[], object]) -> Any:
+    """What comes of a future; ``cancel`` is called if it is not awaited to its end."""
+    try:
+        return await answered
+    except asyncio.CancelledError:
+        cancel()
+        raise
