@@ -11,7 +11,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-interop fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-interop test-openai fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -22,10 +22,10 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not slow"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
@@ -61,6 +61,14 @@ fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and 
 
 test-interop: $(VENV)/.test .venv-jina/.installed .venv-jina34/.installed .venv-docarray2/.installed  ## the real Jina client and executors
 	$(BIN)/python -m pytest -m interop
+
+test-openai: $(VENV)/.test .venv-openai/.installed  ## the real openai client, in a venv of its own
+	$(BIN)/python -m pytest -m openai
+
+.venv-openai/.installed: tests/openai_client/requirements.txt
+	$(PYTHON) -m venv .venv-openai
+	.venv-openai/bin/pip install --quiet -r tests/openai_client/requirements.txt
+	@touch $@
 
 test-grpc-clients: $(VENV)/.test $(GRPC_CLIENTS)/.installed  ## other libraries' gRPC clients, in several languages
 	$(BIN)/python -m pytest -m grpc_clients tests/grpc_clients
@@ -142,7 +150,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
-	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients"; status=$$?; \
+	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 # What there is no compiler or package manager for is left out; the tests name it.
@@ -158,7 +166,7 @@ $(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.g
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-openai .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -70,6 +70,8 @@ PURE = [
     "protocols/http/routes.py",
     "protocols/http/schemas.py",
     "protocols/http/openapi.py",
+    "protocols/http/openai/described.py",
+    "protocols/http/openai/paths.py",
     "protocols/graphql/limits.py",
     "config/shares.py",
     "service/changes.py",

@@ -18,6 +18,7 @@ from gatewayd.config import flow_kinds as f
 from gatewayd.config import kinds as k
 from gatewayd.config import log_kinds as g
 from gatewayd.config.kinds import ValueKind
+from gatewayd.config.openai import OPENAI
 from gatewayd.config.rates import RATES
 from gatewayd.config.recording import RECORD
 from gatewayd.config.routes import EXPOSED
@@ -237,6 +238,8 @@ GATEWAY: Final = Section("gateway", (
     Key("no_crud_endpoints", k.BOOLEAN, False, "Remove /index, /search, /update and /delete from HTTP."),
     Key("expose_endpoints", EXPOSED, None, "HTTP routes of executors' endpoints, or all."),
     Key("expose_graphql_endpoint", k.BOOLEAN, False, "Serve /graphql on HTTP."),
+    Key("openai", OPENAI, None,
+        "The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."),
     Key("expose_graphiql", k.BOOLEAN, True, "With GraphQL, serve a page for writing queries.",
         in_production=False),
     Key("expose_status", k.BOOLEAN, True, "Serve /status, and _status of gRPC: versions and environment.",

@@ -14,6 +14,7 @@ import attrs
 
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.log_kinds import AccessLogConfig
+from gatewayd.config.openai import OpenAIConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
@@ -169,6 +170,7 @@ class GatewayConfig:
     expose_endpoints: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     expose_graphql_endpoint: bool = False
     expose_graphiql: bool = True
+    openai: OpenAIConfig | None = None
     expose_status: bool = True
     expose_dry_run: bool = True
     expose_docs: bool = True

@@ -177,6 +177,8 @@ class FlowKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -486,6 +488,8 @@ class GatewayKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -1023,6 +1027,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None

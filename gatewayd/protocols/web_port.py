@@ -28,6 +28,8 @@ from gatewayd.protocols.hangups import HangUps
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.grammar import members
+from gatewayd.protocols.http.openai import paths as openai_paths
+from gatewayd.protocols.http.openai.errors import encode_error as openai_error
 from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.resource import HttpApi
 from gatewayd.protocols.http.site import GatewaySite, SiteLimits
@@ -138,6 +140,7 @@ class WebPort:
             self.connections,
             self._hangups,
             cors=Cors(gateway.cors),
+            errors_below={} if gateway.openai is None or not full else {openai_paths.ALL: openai_error},
         )
 
     def listen(self, inherited: Sequence[socket.socket] = ()) -> None:

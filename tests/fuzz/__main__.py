@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
                 "-q",
                 "-x",
                 "-m",
-                "not interop and not faults and not security and not grpc_clients",
+                "not interop and not faults and not security and not grpc_clients and not openai",
             ),
             *(f"--hypothesis-seed={seed}", "--hypothesis-profile=fuzz", *files(), *arguments),
         ]

@@ -12,7 +12,10 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
+from gatewayd.errors import SUCCESS
+
 JSON: Final = b"application/json"
+OK: Final = SUCCESS.http
 
 # Bodies up to this size are written at once, larger ones in pieces of it.
 PIECE_BYTES: Final = 128 * 1024
@@ -68,6 +71,13 @@ def head(status: int, content_type: bytes, length: int) -> list[bytes]:
     if status == 204:  # must not have a Content-Length (RFC 9110 section 8.6)
         return [_status_line(status), _date(int(time.time())), b"\r\nContent-Type: %s\r\n" % content_type]
     return [_status_line(status), _date(int(time.time())), _length_prefix(content_type), b"%d\r\n" % length]
+
+
+def streaming_head(content_type: bytes, *, chunked: bool) -> list[bytes]:
+    """As ``head``, of a successful response whose length is not known."""
+    coding = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+    named = b"\r\nContent-Type: %s\r\n%s" % (content_type, coding)
+    return [_status_line(OK), _date(int(time.time())), named]
 
 
 @lru_cache(maxsize=64)

@@ -273,7 +273,7 @@ class GatewayChannel(HTTPChannel):
         if self.refused:
             return
         self.refused = True
-        response = self.site.encode_error(error)
+        response = self.site.encode_error(error, getattr(self, "_path", b""))
         headers = b"".join(
             b"%s: %s\r\n" % header for header in (*self.site.secure_headers, *response.headers)
         )

@@ -208,6 +208,11 @@ def _decode_protobuf(body: bytes, http_request: GatewayRequest, route: EndpointR
     return attrs.evolve(request, request_id=http_request.request_id, endpoint=endpoint)
 
 
+def client_timeout_s(http_request: GatewayRequest) -> float | None:
+    """The client's own deadline in seconds, None without one. Raises BadRequest."""
+    return _timeout_s(http_request.header(_TIMEOUT_KEY))
+
+
 def _timeout_s(header: bytes | None) -> float | None:
     """The client's deadline in seconds, from its header."""
     if header is None:

@@ -29,6 +29,8 @@ from gatewayd.errors import (
     codes_of,
 )
 from gatewayd.messages.discovery import DEFAULT, Described
+from gatewayd.protocols.http.openai.described import TAG as OPENAI
+from gatewayd.protocols.http.openai.described import described as described_openai
 from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
 from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
 
@@ -39,6 +41,7 @@ _DESCRIPTION: Final = (
 )
 _TAGS: Final = {
     "Debug": "For finding out what a Flow does; switched off by no_debug_endpoints.",
+    OPENAI: "For clients of OpenAI's API, whose base URL is this port's with /v1.",
     "CRUD": "For the usual endpoints of a search; switched off by no_crud_endpoints.",
 }
 _SUMMARIES: Final = {
@@ -90,6 +93,9 @@ def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = Non
     for path, item in paths.items():
         for operation in item.values():
             operation["responses"] = {**_refusals(gateway, path, operation), **operation["responses"]}
+    if full and gateway.openai is not None:
+        for path, item in described_openai(gateway.openai).items():
+            paths[path] = {**item, **paths.get(path, {})}  # a route of the Flow's own stands before it
     # The settings that refuse others do not apply to it.
     paths["/"] = {**paths.get("/", {}), "get": _health()}
 

@@ -21,7 +21,7 @@ from gatewayd.bounded_log import BoundedLogger
 from gatewayd.errors import GatewayError, InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.protocols.failures import explained
-from gatewayd.protocols.http.answer import JSON, PIECE_BYTES, LargeBody, head
+from gatewayd.protocols.http.answer import JSON, OK, PIECE_BYTES, LargeBody, head
 from gatewayd.protocols.http.errors import ErrorResponse
 from gatewayd.protocols.http.grammar import origin_form
 from gatewayd.protocols.http.identification import credentials_of, is_for_all
@@ -190,7 +190,7 @@ class GatewayRequest(Request):
         if self._identity is None:
             self._render()
         elif isinstance(self._identity, GatewayError):
-            self.respond_with(self.site.encode_error(self._identity))
+            self.respond_with(self.site.encode_error(self._identity, self.path))
         else:
             assert self.site.access is not None
             asking = self.site.access.ask(self._identity)
@@ -246,7 +246,7 @@ class GatewayRequest(Request):
             # A part of an answer must not look like the whole.
             self.channel.abort()
         else:
-            self.respond_with(self.site.encode_error(public))
+            self.respond_with(self.site.encode_error(public, self.path))
         return reason
 
     def respond(
@@ -269,7 +269,7 @@ class GatewayRequest(Request):
         if len(body) > PIECE_BYTES:
             buffers = self.channel.site.buffers
             if not buffers.take(len(body)):
-                self.respond_with(self.site.encode_error(Overloaded(buffers.full())))
+                self.respond_with(self.site.encode_error(Overloaded(buffers.full()), self.path))
                 return
             self._held_bytes += len(body)
         parts = [*head(status, content_type, len(body)), self.shown_id]
@@ -290,6 +290,16 @@ class GatewayRequest(Request):
         else:
             self.channel.write(b"".join(parts))
             LargeBody(self, body).begin()
+
+    def begin_body(self, begun: list[bytes], headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write the head of an answer, which ``begun`` begins; whoever calls this writes its body."""
+        parts = [*begun, self.shown_id]
+        for name, value in (*headers, *self.channel.site.headers_for(self)):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if self.channel.persistent else b"Connection: close\r\n\r\n")
+        self.startedWriting = 1
+        self.code = OK
+        self.channel.write(b"".join(parts))
 
     def respond_with(self, error: ErrorResponse) -> None:
         """As ``respond``, with the result of ``encode_error``."""

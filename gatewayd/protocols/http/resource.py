@@ -30,6 +30,7 @@ from werkzeug.routing import RequestRedirect
 from gatewayd.access.control import DOCS, DRY_RUN, STATUS
 from gatewayd.access.guard import header_value, same_header
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
+from gatewayd.config.openai import OpenAIConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.health import PROBES
 from gatewayd.messages.discovery import Described
@@ -39,6 +40,7 @@ from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.errors import encode_error
 from gatewayd.protocols.http.exchange import exchange, is_acceptable, respond_with_error
 from gatewayd.protocols.http.hints import hint_for
+from gatewayd.protocols.http.openai.api import Answer, OpenAIApi
 from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
 from gatewayd.protocols.http.probes import answer_probe
 from gatewayd.protocols.http.request import GatewayRequest
@@ -162,6 +164,8 @@ class HttpApi(Resource):
                 self._add_route(route)
             if gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
+            if gateway.openai is not None:
+                self._mount_openai(gateway.openai)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
 
     def _expose_bound(self) -> None:
@@ -190,6 +194,13 @@ class HttpApi(Resource):
         self._add(
             "/graphql", ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )
+
+    def _mount_openai(self, config: OpenAIConfig) -> None:
+        def handling(answer: Answer) -> Handler:
+            return lambda http_request: _begin(http_request, answer(http_request))
+
+        for path, method, answer in OpenAIApi(self._backend, self._dispatcher, config).paths():
+            self._add(path, (method,), handling(answer))
 
     def _kept(self, name: str, handler: Handler) -> Handler:
         """``handler`` for those who may see what rules call ``name``."""
@@ -317,7 +328,7 @@ class HttpApi(Resource):
             path = unquote_to_bytes(http_request.path).decode("utf-8", "replace")
             endpoints = self._backend.endpoints()
             hint = hint_for(method, path, endpoints, endpoint_routes(self._backend.gateway, endpoints.bound))
-        http_request.respond_with(encode_error(PathNotFound(hint)))
+        http_request.respond_with(http_request.site.encode_error(PathNotFound(hint), http_request.path))
 
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:
         error = failure.value
@@ -371,7 +382,8 @@ def _refuse_method(http_request: GatewayRequest, methods: Iterable[str]) -> None
     if http_request.method == b"OPTIONS":
         http_request.respond(204, b"", headers=[(b"Allow", allowed.encode())])
     else:
-        http_request.respond_with(encode_error(MethodNotAllowed(allowed)))
+        error = MethodNotAllowed(allowed)
+        http_request.respond_with(http_request.site.encode_error(error, http_request.path))
 
 
 def _spellings(path: bytes) -> tuple[str, ...]:

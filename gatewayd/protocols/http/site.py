@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -23,6 +23,8 @@ from gatewayd.protocols.http.channel import GatewayChannel
 from gatewayd.protocols.http.cors import Cors
 from gatewayd.protocols.http.errors import ErrorResponse, encode_error
 from gatewayd.protocols.http.request import GatewayRequest
+
+ErrorEncoder = Callable[[GatewayError], ErrorResponse]
 
 
 @attrs.frozen
@@ -97,11 +99,14 @@ class GatewaySite(Site):
         hangups: HangUps,
         *,
         cors: Cors,
-        encode_error: Callable[[GatewayError], ErrorResponse] = encode_error,
+        encode_error: ErrorEncoder = encode_error,
+        errors_below: Mapping[bytes, ErrorEncoder] = {},
     ) -> None:
+        """Clients of paths that begin with one of ``errors_below`` know errors in a form of their own."""
         super().__init__(root, timeout=limits.idle_s, reactor=backend.reactor, parsePOSTFormSubmission=False)
         self.limits = limits
-        self.encode_error = encode_error
+        self._encode_error = encode_error
+        self._errors_below = tuple(errors_below.items())
         self.buffers = backend.buffers
         self.admission = backend.admission
         self.access = backend.access
@@ -113,6 +118,13 @@ class GatewaySite(Site):
         self.proxies = Proxies.of(backend.gateway)
         # Whose answers are for everybody who asks, by whatever name of the gateway.
         self.health_paths = health_paths(backend.gateway)
+
+    def encode_error(self, error: GatewayError, path: bytes = b"") -> ErrorResponse:
+        """``error`` as the clients of ``path`` know errors."""
+        for prefix, encode in self._errors_below:
+            if path.startswith(prefix):
+                return encode(error)
+        return self._encode_error(error)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return None if self.connections.draining else super().buildProtocol(addr)
