@@ -1,0 +1,15 @@
+"""Serves the chat page beside the gateway's own paths, at /chat."""
+
+from pathlib import Path
+
+from twisted.web.static import File
+
+from gatewayd import Gateway
+
+
+class ChatGateway(Gateway):
+    """The files of the folder page/."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.app = {"/chat": File(str(Path(__file__).parent / "page"))}
