@@ -18,9 +18,11 @@ class NotBound(GatewayError):
 
 
 def documents_of(response: Response, form: Form) -> list[Answered]:
-    """Raises ExecutorRaised, and GatewayError for documents that cannot be read."""
+    """Raises ExecutorRaised, NotBound, and GatewayError for documents that cannot be read."""
     if response.status:
         raise ExecutorRaised(_said(response.status))
+    if response.hint:  # no executor worked on it: the documents are the client's own
+        raise NotBound(response.endpoint)
     return form.read(response.documents)
 
 

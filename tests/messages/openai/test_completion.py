@@ -9,7 +9,7 @@ import pytest
 
 from gatewayd.errors import ExecutorRaised
 from gatewayd.messages.discovery import TypedEndpoint
-from gatewayd.messages.openai.answers import documents_of
+from gatewayd.messages.openai.answers import NotBound, documents_of
 from gatewayd.messages.openai.completion import Completion
 from gatewayd.messages.openai.first import FirstForm
 from gatewayd.messages.openai.forms import Answered, UnfitDocuments, usage_of
@@ -165,4 +165,12 @@ def test_an_executor_that_raised_is_an_error_with_what_it_says() -> None:
     answer.docs.docs.append(DocumentProto(text="what was asked"))
     response = Response("id1", "/chat", answer.SerializeToString(), status=status)
     with pytest.raises(ExecutorRaised, match=r"ValueError\('no'\)"):
+        documents_of(response, FirstForm("/chat"))
+
+
+def test_what_no_executor_worked_on_is_no_answer() -> None:
+    answer = DataContentProto()
+    answer.docs.docs.append(DocumentProto(text="what was asked"))
+    response = Response("id1", "/chat", answer.SerializeToString(), hint="no executor binds '/chat'")
+    with pytest.raises(NotBound, match="no executor binds /chat"):
         documents_of(response, FirstForm("/chat"))
