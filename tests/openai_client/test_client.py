@@ -99,11 +99,11 @@ async def test_each_document_of_a_stream_is_a_chunk(talking: Talking) -> None:
     engine = Streaming()
     async with talking(engine) as talk:
         work = talk.chat(stream=True)
-        for word in ("Hel", "lo", " you"):
-            await until(lambda: engine.streams and engine.streams[0].waits)
-            engine.streams[0].answer(of_text(engine.requests[0], word))
-        await until(lambda: engine.streams[0].waits)
-        engine.streams[0].answer(None)
+        await until(lambda: engine.begun)
+        for asked, word in enumerate(("Hel", "lo", " you"), 1):
+            await until(lambda asked=asked: engine.begun[0].asked == asked)
+            engine.begun[0].put(of_text(engine.requests[0], word))
+        engine.begun[0].put(None)
         answer = await work
     assert answer["error"] is None
     assert contents(answer) == ["Hel", "lo", " you"]
@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_cancels_the_stream(talking: Talking) -> None
     async with talking(engine) as talk:
         answer = await talk.chat(stream=True, leave_after=2)
         assert contents(answer) == ["Hel"]
-        await until(lambda: engine.streams[0].cancelled)
+        await until(lambda: engine.begun[0].cancelled)
 
 
 # -- embeddings and models -------------------------------------------------------------------------------
@@ -342,4 +342,4 @@ async def test_a_completion_that_is_larger_than_messages_may_be_is_given_up(talk
         error = (await talk.chat())["error"]
     assert error["status"] == 500
     assert "with stream: true" in error["message"]
-    assert engine.streams[0].cancelled
+    assert engine.begun[0].cancelled

@@ -65,7 +65,7 @@ async def test_a_stream_is_events_and_ends_with_done() -> None:
     assert done == "[DONE]"
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [{"role": "assistant", "content": ""}, {"content": "hi"}, {}]
-    assert engine.streams[0].asked == 2
+    assert engine.begun[0].asked == 2
 
 
 @pytest_twisted.ensureDeferred
@@ -102,9 +102,9 @@ async def test_a_client_that_leaves_before_the_first_document_cancels() -> None:
     async with served(dispatcher=engine, openai=OPENAI) as gateway:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
         connection.request("POST", CHAT, json.dumps(STREAMED), {"Content-Type": "application/json"})
-        await until(lambda: engine.streams)
+        await until(lambda: engine.begun)
         connection.close()
-        await until(lambda: engine.streams[0].cancelled)
+        await until(lambda: engine.begun[0].cancelled)
 
 
 @pytest_twisted.ensureDeferred
