@@ -152,6 +152,10 @@ class Bridge:
         """
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout_s)
 
+    def tell_loop(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call a plain function on the loop thread and don't wait. Its exceptions are logged."""
+        self._to_loop.post(partial(function, **kwargs) if kwargs else function, *args)
+
     def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """
         Run a pure function in a pool thread.

@@ -17,7 +17,7 @@ DISCOVERY: Final = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 STATUS: Final = "/jina.JinaInfoRPC/_status"
 DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 
-OF_A_GATEWAY: Final = (STREAM, SINGLE, DRY_RUN, STATUS)
+OF_A_GATEWAY: Final = (STREAM, SINGLE, STREAM_DOC, DRY_RUN, STATUS)
 OF_AN_EXECUTOR: Final = (LISTED, DISCOVERY, STATUS, STREAM, SINGLE)
 
 

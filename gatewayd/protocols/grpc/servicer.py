@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
+from twisted.python.failure import Failure
 
 from gatewayd.access.control import DRY_RUN, STATUS, AccessControl
 from gatewayd.bounded_log import BoundedLogger
@@ -33,9 +34,11 @@ from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.single import decode_single_request, encode_single_responses
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
+from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.identification import CallAccess, Handler
 from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
 from gatewayd.protocols.window import UNREAD, Window
@@ -69,6 +72,8 @@ class Servicer:
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
+        self._dispatcher = dispatcher
+        self._buffers = buffers
         self._status = status
         self._prefetch = prefetch
         self._max_message_bytes = max_message_bytes
@@ -91,6 +96,7 @@ class Servicer:
         return {
             methods.STREAM: grpc.stream_stream_rpc_method_handler(self.call),
             methods.SINGLE: grpc.unary_unary_rpc_method_handler(self.process_single_data),
+            methods.STREAM_DOC: grpc.stream_stream_rpc_method_handler(self.stream_doc),
             methods.DRY_RUN: grpc.unary_unary_rpc_method_handler(self.dry_run),
             methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
         }
@@ -100,6 +106,7 @@ class Servicer:
         return {
             methods.STREAM: call_access.of_many(methods.STREAM, self.call),
             methods.SINGLE: call_access.of_one(methods.SINGLE, self.process_single_data),
+            methods.STREAM_DOC: call_access.of_many(methods.STREAM_DOC, self.stream_doc),
             methods.DRY_RUN: call_access.of_one(methods.DRY_RUN, self.dry_run, DRY_RUN),
             methods.STATUS: call_access.of_one(methods.STATUS, self.info, STATUS),
         }
@@ -121,6 +128,46 @@ class Servicer:
         if response.headers:
             context.set_trailing_metadata(as_metadata(response.headers))
         return bytes(wire.encode_response(response))
+
+    async def stream_doc(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
+        """One document in, and any number out (spec 34/streaming.md)."""
+        request: Request | None = None
+        arrived: asyncio.Queue[Response | Failure | None] = asyncio.Queue()
+        crossing: Crossing | None = None
+        try:
+            message = await context.read()
+            if message is grpc.aio.EOF:
+                raise BadRequest("the call has no message")
+            if looks_compressed(message):
+                message = await self.inflated(message)
+            request = decode_single_request(message)
+            headers: Headers = ()
+            if self.forwarded:
+                headers = self.forwarded.of_request(context.invocation_metadata())
+            request = completed(request, headers, caller)
+            crossing = Crossing(
+                self._bridge,
+                self._dispatcher,
+                self._buffers,
+                request,
+                context.time_remaining(),
+                arrived.put_nowait,
+            )
+            metadata: Headers = ()
+            while (found := await arrived.get()) is not None:
+                if isinstance(found, Failure):
+                    found.raiseException()
+                if found.headers:
+                    metadata = self.forwarded.bounded(metadata + found.headers)
+                    context.set_trailing_metadata(as_metadata(metadata))
+                for each in encode_single_responses(found):
+                    await _write(context, bytes(each))
+                crossing.taken()
+        except Exception as error:
+            await _abort(context, error, request)
+        finally:
+            if crossing is not None:
+                crossing.close()
 
     async def call(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
         """A stream of requests and their answers (spec grpc.md, Call)."""
@@ -284,7 +331,7 @@ class _CallStream:
             await self._fail(error, request)
         if response.headers:
             self._collect(response.headers)
-        await self._send(bytes(wire.encode_response(response)))
+        await _write(self._context, bytes(wire.encode_response(response)))
 
     def _collect(self, headers: Headers) -> None:
         """The call ends with the headers of all answers, for clients that read metadata only."""
@@ -295,22 +342,23 @@ class _CallStream:
 
     async def _fail(self, error: BaseException, request: Request) -> NoReturn:
         # Tells clients of the reference which of their requests failed.
-        await self._send(wire.encode_request_id(request.request_id))
+        await _write(self._context, wire.encode_request_id(request.request_id))
         await _abort(self._context, error, request)
-
-    async def _send(self, message: bytes) -> None:
-        try:
-            await self._context.write(message)
-        except Exception as error:
-            # A write fails only if the client has left; gRPC cancels this method a little later.
-            log.debug("a client left during a write: {error!r}", error=error)
-            raise asyncio.CancelledError from error
 
     async def _check(self, reader: asyncio.Task[None]) -> None:
         error = reader.exception()
         if error is not None:
             # Of an exception that leaves this method, gRPC would tell the client class and text.
             await _abort(self._context, error, None)
+
+
+async def _write(context: Any, message: bytes) -> None:
+    try:
+        await context.write(message)
+    except Exception as error:
+        # A write fails only if the client has left; gRPC cancels this method a little later.
+        log.debug("a client left during a write: {error!r}", error=error)
+        raise asyncio.CancelledError from error
 
 
 async def _abort(context: Any, error: BaseException, request: Request | None) -> NoReturn:

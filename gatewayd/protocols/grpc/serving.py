@@ -29,6 +29,8 @@ from gatewayd.messages.rope import Content
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
+from gatewayd.protocols.grpc.crossing import Crossing
+from gatewayd.protocols.grpc.documents import DocumentCall
 from gatewayd.protocols.grpc.requests import (
     CountingDispatcher,
     completed,
@@ -67,6 +69,8 @@ class CallServicer:
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
+        self._dispatcher = dispatcher
+        self._buffers = buffers
         self._status = status
         self._prefetch = prefetch
         self._max_message_bytes = max_message_bytes
@@ -83,6 +87,7 @@ class CallServicer:
         found: dict[str, Unary | Streaming] = {
             methods.STREAM: Streaming(self._call, ropes=True),
             methods.SINGLE: Unary(self._process_single_data, ropes=True),
+            methods.STREAM_DOC: Streaming(self._stream_doc, ropes=True),
             methods.DRY_RUN: Unary(self._dry_run),
             methods.STATUS: Unary(self._info),
         }
@@ -180,6 +185,15 @@ class CallServicer:
             self._fail(call, error, None)
         return CallStream(self, call, Window(prefetch, ordered, self._unsent_bytes), headers, self._streams)
 
+    def _stream_doc(self, call: ServerCall) -> DocumentCall:
+        """One document in, and any number out (spec 34/streaming.md)."""
+        headers: Headers = ()
+        try:
+            headers = self.forwarded.of_request(call.head.metadata) if self._forwards else ()
+        except GatewayError as error:
+            self._fail(call, error, None)
+        return DocumentCall(self, call, headers)
+
     def _dry_run(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
         """A StatusProto; the call itself does not fail for a network error (spec grpc.md)."""
 
@@ -207,6 +221,15 @@ class CallServicer:
     ) -> Callable[[], None]:
         """Dispatch ``request`` on the reactor thread, and call back; what is returned cancels it."""
         return self._bridge.ask_reactor(done, self._engine.dispatch, request, timeout_s).cancel
+
+    def cross(
+        self,
+        request: Request,
+        timeout_s: float | None,
+        on_answer: Callable[[Response | Failure | None], object],
+    ) -> Crossing:
+        """Stream the answers to ``request`` from the reactor thread."""
+        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answer)
 
     def inflate(self, call: ServerCall, message: bytes, done: Callable[[bytes | Failure], object]) -> None:
         """Inflate a compressed message, and call back unless the call is over by then."""
