@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from gatewayd import pb
 from gatewayd.messages.documents import UnreadableDocuments
-from gatewayd.messages.request import Response, Route
+from gatewayd.messages.methods import STREAM_DOC
+from gatewayd.messages.request import Answer, Response, Route
 from gatewayd.messages.single import (
     content_of,
     contents_of,
@@ -19,8 +21,9 @@ from gatewayd.messages.single import (
     encode_single_calls,
     encode_single_responses,
 )
-from gatewayd.messages.wire import Malformed, encode_call
+from gatewayd.messages.wire import Malformed, encode_call, split
 from gatewayd.pb import DataContentProto, SingleDocumentRequestProto, second
+from tests.paths import GOLDEN34
 
 TEXTS = st.lists(st.text(max_size=200), max_size=5)
 
@@ -57,8 +60,6 @@ def test_a_request_of_either_generation_becomes_one_of_one_document(module: Any)
 
 
 def test_calls_have_the_header_of_the_request_and_a_document_each() -> None:
-    from gatewayd.messages.request import Answer
-
     documents = content("a", "b").SerializeToString()
     calls = encode_single_calls(encode_call("r", "/gen", Answer(documents, b"", (b"\x0a\x01g",))))
 
@@ -101,3 +102,36 @@ def test_what_cannot_be_taken_apart_is_refused() -> None:
             contents_of(broken)
     assert contents_of(b"") == []
     assert DataContentProto.FromString(content_of(b"")).docs.docs[0].ByteSize() == 0
+
+
+RECORDED = [
+    talk
+    for talk in json.loads((GOLDEN34 / "grpc/manifest.json").read_text())
+    if talk["method"] == STREAM_DOC
+    and all((GOLDEN34 / "grpc" / part["file"]).exists() for part in talk["requests"] + talk["responses"])
+    and len(talk["requests"]) == 1
+]
+
+
+@pytest.mark.parametrize("talk", RECORDED, ids=lambda talk: f"{talk['n']} {talk['name']}")
+def test_recorded_conversations_keep_their_documents_byte_for_byte(talk: dict[str, Any]) -> None:
+    """What the reference's client, gateway and executors sent, on its way through ours."""
+    (sent,) = ((GOLDEN34 / "grpc" / each["file"]).read_bytes() for each in talk["requests"])
+    asked = second.SingleDocumentRequestProto.FromString(sent)
+    document = content_of(split(sent)[3] or b"")
+    request_id, endpoint = asked.header.request_id, asked.header.exec_endpoint
+    (call,) = encode_single_calls(encode_call(request_id, endpoint, Answer(document)))
+    called = second.SingleDocumentRequestProto.FromString(bytes(call))
+
+    assert called.document == asked.document
+    assert called.header.exec_endpoint == asked.header.exec_endpoint
+    for each in talk["responses"]:
+        received = (GOLDEN34 / "grpc" / each["file"]).read_bytes()
+        answer = decode_single_answer(received)
+        response = Response(request_id, endpoint, answer.documents, status=answer.status)
+        (given,) = encode_single_responses(response)
+        wanted = second.SingleDocumentRequestProto.FromString(received)
+        found = second.SingleDocumentRequestProto.FromString(bytes(given))
+        assert found.document == wanted.document
+        assert found.header.status == wanted.header.status
+        assert found.header.request_id == request_id
