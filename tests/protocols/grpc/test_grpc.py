@@ -391,6 +391,7 @@ async def test_reflection_lists_the_services_and_describes_the_true_types(port: 
         "jina.JinaInfoRPC",
         "jina.JinaRPC",
         "jina.JinaSingleDataRequestRPC",
+        "jina.JinaSingleDocumentRequestRPC",
     ]
     assert len(files.file_descriptor_proto) == 5
     assert (unknown.error_code, unknown.error_message) == (5, "not found")
