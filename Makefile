@@ -53,14 +53,15 @@ test-core: $(VENV)/.test  ## an installation without extras serves external exec
 	GATEWAYD_CORE_PYTHON=$(abspath .venv-core)/bin/python \
 		$(BIN)/python -m pytest tests/service/test_without_docarray.py
 
-test-docarray2: .venv-docarray2/.installed  ## executors with docarray 0.40 and later, in a venv of its own
-	.venv-docarray2/bin/python -m pytest tests/docarray2
+test-docarray2: .venv-docarray2/.installed  ## executors and Clients with docarray 0.40 and later, in a venv of its own
+	.venv-docarray2/bin/python -m pytest -m "not interop" tests/docarray2
 
 fuzz-grpc: $(VENV)/.test  ## random conversations with the own gRPC server, and header blocks: an hour each (GATEWAYD_FUZZ_S=60)
 	GATEWAYD_FUZZ_S=$${GATEWAYD_FUZZ_S:-3600} $(BIN)/python -m pytest -q tests/rpc/server/test_any_conversation.py tests/rpc/test_hpack.py
 
-test-interop: $(VENV)/.test .venv-jina/.installed .venv-jina34/.installed .venv-docarray2/.installed  ## the real Jina client and executors
+test-interop: $(VENV)/.test .venv-jina/.installed .venv-docarray2/.installed .venv-jina34/.installed  ## the real Jina, of both generations
 	$(BIN)/python -m pytest -m interop
+	.venv-docarray2/bin/python -m pytest -m interop tests/docarray2
 
 test-openai: $(VENV)/.test .venv-openai/.installed  ## the real openai client, in a venv of its own
 	$(BIN)/python -m pytest -m openai

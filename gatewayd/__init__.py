@@ -70,7 +70,7 @@ __all__ = [
 
 
 # What hands documents to Python code, and the extra that brings docarray for it: 0.21, or a later one.
-_WITH_DOCUMENTS = {"Client": "client", "Document": "client", "DocumentArray": "client"}
+_WITH_DOCUMENTS = {"Document": "client", "DocumentArray": "client"}
 _WITH_TYPED_DOCUMENTS = {"BaseDoc", "DocList"}
 # Where either will do.
 _OF_EXECUTORS = {"Executor", "requests", "dynamic_batching", "monitor"}
@@ -96,6 +96,8 @@ def _require(name: str) -> None:
     what = f"gatewayd.{name} needs"
     if name in _OF_EXECUTORS:
         extras.require_executor_docarray(what)
+    elif name == "Client":
+        extras.require_client_docarray(what)
     elif name in _WITH_DOCUMENTS:
         extras.require_docarray(what, _WITH_DOCUMENTS[name])
     elif name in _WITH_TYPED_DOCUMENTS:

@@ -24,7 +24,7 @@ _EXPORTERS = {
 # them are of the second, before its format was settled.
 _RELEASES: Final = {Generation.FIRST: ((0, 21), (0, 30)), Generation.SECOND: ((0, 40), (1, 0))}
 _NAMES: Final = {Generation.FIRST: "docarray 0.21", Generation.SECOND: "docarray 0.40 or later"}
-# What installs docarray 0.40 and later, for executors.
+# What installs docarray 0.40 and later, for executors and Clients.
 SECOND_EXTRA: Final = "docarray2"
 
 
@@ -43,7 +43,11 @@ def docarray_problem(what: str, extra: str, generation: Generation = Generation.
 
 def executor_problem(what: str) -> str | None:
     """As ``docarray_problem``, for what can have either generation."""
-    problem = docarray_problem(what, "executor")
+    return _problem_of_both(what, "executor")
+
+
+def _problem_of_both(what: str, extra: str) -> str | None:
+    problem = docarray_problem(what, extra)
     if problem is None or docarray_generation() is not None:
         return None
     return (
@@ -60,6 +64,12 @@ def require_typed_docarray(what: str) -> None:
 def require_executor_docarray(what: str) -> None:
     """Raises ImportError with the text of ``executor_problem``."""
     if problem := executor_problem(what):
+        raise ImportError(problem, name="docarray")
+
+
+def require_client_docarray(what: str) -> None:
+    """Raises ImportError if no docarray of either generation is installed."""
+    if problem := _problem_of_both(what, "client"):
         raise ImportError(problem, name="docarray")
 
 

@@ -20,6 +20,7 @@ import attrs
 from gatewayd.client.address import Certificates, parse_address
 from gatewayd.client.conversation import converse, converse_async
 from gatewayd.client.delivery import Callbacks, InFlightLimit
+from gatewayd.client.documents import installed
 from gatewayd.client.exchange import Arrived, Ended, Exchange
 from gatewayd.client.inputs import async_messages, check, messages
 from gatewayd.client.post import Asynchronous, CallKeywords, Post, PostOptions, Waiting, check_keywords
@@ -27,7 +28,7 @@ from gatewayd.client.profiling import profile, show
 from gatewayd.client.progress import progress
 from gatewayd.client.response import Response
 from gatewayd.client.transport_handle import TransportHandle
-from gatewayd.extras import require_docarray, tracing_problem
+from gatewayd.extras import require_client_docarray, tracing_problem
 from gatewayd.otlp import PORTS, Collector
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class _Connected:
         tls: bool | None = None,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
-        require_docarray("a Client needs", "client")
+        require_client_docarray("a Client needs")
         check_keywords("Client()", keywords, _KEYWORDS, _SYNONYMS)
         certificates = Certificates(
             keywords.get("tls_ca_certfile"),
@@ -154,6 +155,7 @@ class SyncClient(_Connected, Waiting):
     """
 
     def _run(self, post: Post) -> DocumentArray | list[Response] | None:
+        installed().check_return_type(post.return_type)
         responses = self._responses(post)
         if post.returns_nothing:
             for _ in responses:
@@ -161,9 +163,8 @@ class SyncClient(_Connected, Waiting):
             return None
         if post.return_responses:
             return list(responses)
-        from docarray import DocumentArray
-
-        return DocumentArray([document for response in responses for document in response.docs])
+        joined: DocumentArray = installed().joined((each.docs for each in responses), post.return_type)
+        return joined
 
     def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """
@@ -182,10 +183,8 @@ class SyncClient(_Connected, Waiting):
 
     def profiling(self, show_table: bool = True) -> dict[str, float]:
         """The times of one request, in milliseconds; see profiling.py."""
-        from docarray import Document
-
         begin = time.perf_counter()
-        (response,) = self.post("/", Document(), return_responses=True)
+        (response,) = self.post("/", installed().probe(), return_responses=True)
         times = profile(response, (time.perf_counter() - begin) * 1e3)
         if show_table:
             show(times)
@@ -244,6 +243,8 @@ class AsyncClient(_Connected, Asynchronous):
     """
 
     async def _run(self, post: Post) -> AsyncGenerator[Any, None]:
+        documents = installed()
+        documents.check_return_type(post.return_type)
         _, transport = self._handle.get()
         with self._traced(post) as post:
             responses = converse_async(
@@ -256,7 +257,11 @@ class AsyncClient(_Connected, Asynchronous):
                 async with aclosing(responses):
                     async for response in responses:
                         answered(response)
-                        yield response if post.return_responses else response.docs
+                        yield (
+                            response
+                            if post.return_responses
+                            else documents.shown(response.docs, post.return_type)
+                        )
 
     async def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """As SyncClient.is_flow_ready."""
@@ -271,10 +276,8 @@ class AsyncClient(_Connected, Asynchronous):
 
     async def profiling(self, show_table: bool = True) -> dict[str, float]:
         """As SyncClient.profiling."""
-        from docarray import Document
-
         begin = time.perf_counter()
-        (response,) = [one async for one in self.post("/", Document(), return_responses=True)]
+        (response,) = [one async for one in self.post("/", installed().probe(), return_responses=True)]
         times = profile(response, (time.perf_counter() - begin) * 1e3)
         if show_table:
             show(times)

@@ -61,6 +61,7 @@ def converse(
 
 
 def _call_back(callbacks: Callbacks, response: Response) -> None:
+    response.return_type = callbacks.post.return_type
     for callback in callbacks.due(response):
         try:
             outcome = callback(response)
@@ -129,6 +130,7 @@ async def _feed(
 
 
 async def _call_back_async(callbacks: Callbacks, response: Response) -> None:
+    response.return_type = callbacks.post.return_type
     for callback in callbacks.due(response):
         try:
             outcome = callback(response)

@@ -11,7 +11,8 @@ What a Client raises.
     BadServer                     an executor failed; holds its traceback
     └── ExecutorError             in a gateway class (also a RuntimeError)
     BadServerFlow                 the gateway answered something that it should not have
-    └── BrokenAnswer              over HTTP (also a ValueError)
+    ├── BrokenAnswer              over HTTP (also a ValueError)
+    └── WrongReturnType           its documents are not of the class that was asked for (also a ValueError)
     NetworkError                  no answer at all (a ConnectionError)
     ├── Unreachable               nothing listens there, or the connection was lost
     │   ├── NotFound              the executor is not behind its address
@@ -126,6 +127,21 @@ class BrokenAnswer(BadServerFlow, ValueError):
         self.status = status
         self.body = body
         super().__init__(message)
+
+
+class WrongReturnType(BadServerFlow, ValueError):
+    """
+    The answer's documents do not fit the class of ``return_type``.
+
+    ``kind`` is its name. The cause is pydantic's ValidationError, or what docarray says of an array.
+    """
+
+    def __init__(self, kind: str, error: Exception) -> None:
+        self.kind = kind
+        super().__init__(
+            f"the answer's documents are no {kind} (give a return_type whose fields are those of what the "
+            f"endpoint answers, or none): {error}"
+        )
 
 
 class NetworkError(ConnectionError):

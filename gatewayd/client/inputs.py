@@ -12,17 +12,18 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
+from gatewayd.client.documents import installed
 from gatewayd.client.errors import BadClient, BadClientInput
 from gatewayd.client.post import Post
+from gatewayd.extras import docarray_generation
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Request
 
 Encode = Callable[[Request], bytes]
-
-_BLOBS: Final = (bytes, bytearray, memoryview)
 
 
 @attrs.frozen
@@ -72,30 +73,38 @@ def _message_maker(post: Post, encode: Encode) -> Callable[[list[Any]], Message]
     return make
 
 
-def encoded_parameters(parameters: Mapping[str, Any] | None) -> bytes:
+def encoded_parameters(parameters: Any) -> bytes:
     """As a serialised Struct. Raises BadClient for what has no JSON form."""
     from gatewayd.messages.structs import struct_of
 
-    if parameters is not None and not isinstance(parameters, Mapping):
-        raise BadClientInput(f"parameters: give a dict; found a value of type {type(parameters).__name__}")
+    given = _fields_of(parameters)
+    # Executors of the reference look for __results__ and refuse a request without it as malformed, so the
+    # reference's clients send it where there are no parameters; those of the second generation also where
+    # there are none in a dict.
+    if given is None or (not given and docarray_generation() is Generation.SECOND):
+        given = {"__results__": {}}
     try:
-        # Executors of the reference look for __results__ and refuse a request without it as malformed, so
-        # the reference's client sends it where there are no parameters.
-        return struct_of({"__results__": {}} if parameters is None else parameters)
+        return struct_of(given)
     except TypeError as error:
         raise BadClient(str(error)) from error
 
 
+def _fields_of(parameters: Any) -> Mapping[str, Any] | None:
+    """A dict as it is, or the fields of a model of pydantic 1 or 2."""
+    if parameters is None or isinstance(parameters, Mapping):
+        return parameters
+    dump = getattr(parameters, "model_dump", None) or getattr(parameters, "dict", None)
+    if callable(dump) and not isinstance(parameters, type):
+        fields: Mapping[str, Any] = dump()
+        return fields
+    raise BadClientInput(
+        f"parameters: give a dict or a pydantic model; found a value of type {type(parameters).__name__}"
+    )
+
+
 def encoded_documents(documents: list[Any]) -> bytes:
     """As a serialised DataContentProto. Raises BadClientInput."""
-    from docarray import DocumentArray
-
-    from gatewayd.messages.document_arrays import data_of
-
-    try:
-        return data_of(DocumentArray(documents))
-    except (TypeError, ValueError, AttributeError) as error:  # docarray's, for fields of a wrong type
-        raise BadClientInput(f"the documents cannot be sent: {error}") from error
+    return installed().encoded(documents)
 
 
 def batches(inputs: Any, size: int) -> Iterator[list[Any]]:
@@ -116,7 +125,7 @@ def batches(inputs: Any, size: int) -> Iterator[list[Any]]:
         return
     items = _items(inputs)
     empty = not isinstance(inputs, Iterator)
-    while batch := [document(item) for item in (items if size <= 0 else islice(items, size))]:
+    while batch := [installed().document(item) for item in (items if size <= 0 else islice(items, size))]:
         empty = False
         yield batch
     if empty:
@@ -134,7 +143,7 @@ async def async_batches(inputs: Any, size: int) -> AsyncGenerator[list[Any], Non
         return
     batch = []
     async for item in inputs:
-        batch.append(document(item))
+        batch.append(installed().document(item))
         if len(batch) == size:
             yield batch
             batch = []
@@ -153,78 +162,15 @@ def check(inputs: Any) -> None:
         next(batches(inputs, 1))
 
 
-def document(item: Any) -> Any:
-    """A Document of ``item``: itself, its fields, or its content. Raises BadClientInput."""
-    from docarray import Document
-
-    if isinstance(item, Document):
-        return item
-    try:
-        if isinstance(item, Mapping):
-            return Document(_fields(item))
-        if isinstance(item, str):
-            return Document(text=item)
-        if isinstance(item, _BLOBS):
-            return Document(blob=bytes(item))
-        if _is_array(item) or (isinstance(item, list | tuple) and _is_numbers(item)):
-            return Document(tensor=item)
-    except (TypeError, ValueError) as error:
-        raise BadClientInput(f"no Document can be made of this {type(item).__name__}: {error}") from error
-    raise BadClientInput(
-        f"no Document can be made of a {type(item).__name__}; "
-        "give Documents, dicts, texts, bytes or arrays, one or an iterable of them"
-    )
-
-
-def _fields(item: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    A document's fields, from a dict as ``Document.to_dict`` and JSON have them.
-
-    Documents and scores in it become docarray's, what is None is left out.
-    """
-    from docarray.score import NamedScore
-
-    fields = {name: value for name, value in item.items() if value is not None}
-    for name in ("chunks", "matches"):
-        if isinstance(fields.get(name), list | tuple):
-            fields[name] = [document(child) for child in fields[name]]
-    for name in ("scores", "evaluations"):
-        if isinstance(fields.get(name), Mapping):
-            fields[name] = {
-                key: NamedScore(**{part: found for part, found in score.items() if found is not None})
-                if isinstance(score, Mapping)
-                else score
-                for key, score in fields[name].items()
-            }
-    return fields
-
-
 def _called(inputs: Any) -> Any:
     """What a function returns, and anything else as it is."""
-    from docarray import Document
-
-    return inputs() if callable(inputs) and not isinstance(inputs, Document) else inputs
+    return inputs() if callable(inputs) and not installed().is_document(inputs) else inputs
 
 
 def _items(inputs: Any) -> Iterator[Any]:
-    from docarray import Document
-
-    if isinstance(inputs, Document | Mapping | str | bytes | bytearray | memoryview):
-        return iter((inputs,))
-    if _is_array(inputs) and len(inputs.shape) < 2:
-        # The rows of a matrix are documents, but the numbers of a vector are not.
+    documents = installed()
+    if documents.is_one(inputs):
         return iter((inputs,))
     if not isinstance(inputs, Iterable):
-        return iter((document(inputs),))
+        return iter((documents.document(inputs),))
     return iter(inputs)
-
-
-def _is_array(item: Any) -> bool:
-    """numpy's, or any other library's: nothing is imported to find out."""
-    return hasattr(item, "shape") and hasattr(item, "dtype")
-
-
-def _is_numbers(item: Any) -> bool:
-    while isinstance(item, list | tuple) and item:
-        item = item[0]
-    return isinstance(item, int | float)

@@ -31,6 +31,8 @@ import attrs
 
 from gatewayd.backoff import Backoff
 from gatewayd.errors import IllegalHeader
+from gatewayd.extras import docarray_generation
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import as_metadata, client_headers, joined
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     Callback = Callable[[Response], Any]
 else:
     Callback = Callable[..., Any]
+
+# The reference's defaults, which are not the same in the two generations (spec client.md, 34/client.md).
+_MAX_BACKOFF_S: Final = 2.0 if docarray_generation() is Generation.SECOND else 0.1
 
 Kind_co = TypeVar("Kind_co", covariant=True)
 
@@ -65,7 +70,7 @@ class PostKeywords(CallKeywords, total=False):
     """Keywords of ``post`` whatever it returns; Post explains them."""
 
     on_error: Callback | None
-    parameters: Mapping[str, Any] | None
+    parameters: Any
     target_executor: str | None
     request_size: int
     show_progress: bool
@@ -202,7 +207,12 @@ class Post(PostOptions):
     it. ``max_attempts`` counts the first try, backoffs are seconds. ``stream=False`` makes one call per
     request (gRPC). ``prefetch`` bounds the requests that wait for their responses, here and at the gateway;
     None leaves it to the Client's and the gateway's own bounds. ``total_docs`` is the number of documents in
-    an input that has no length, for the progress bar. ``return_type`` is accepted and without effect.
+    an input that has no length, for the progress bar.
+
+    With docarray 0.40 and later, inputs are instances of classes derived from BaseDoc, and ``return_type``
+    says what the answers are: ``DocList[X]``; or X, for one X where exactly one document comes back; without
+    it they are AnyDocs, with the fields that came. With docarray 0.21 it is without effect. ``parameters``
+    are a dict, or a model of pydantic's.
     """
 
     on: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -210,7 +220,7 @@ class Post(PostOptions):
     on_done: Callback | None = None
     on_error: Callback | None = None
     on_always: Callback | None = None
-    parameters: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    parameters: Any = attrs.field(default=None, repr=False)
     target_executor: str | None = None
     request_size: int = 100
     show_progress: bool = False
@@ -218,7 +228,7 @@ class Post(PostOptions):
     return_responses: bool = False
     max_attempts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     initial_backoff: float = attrs.field(default=0.5, validator=attrs.validators.ge(0))
-    max_backoff: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
+    max_backoff: float = attrs.field(default=_MAX_BACKOFF_S, validator=attrs.validators.ge(0))
     backoff_multiplier: float = attrs.field(default=1.5, validator=attrs.validators.gt(0))
     results_in_order: bool = False
     stream: bool = True
@@ -446,10 +456,10 @@ class Posts(Generic[Kind_co]):
         """
         Send ``inputs`` to the exec endpoint ``on``; ``Post`` explains the keywords.
 
-        Waiting, it returns a DocumentArray of all responses' documents; with ``return_responses`` a list of
-        Responses; None where ``on_done`` or ``on_always`` takes them. Asynchronous, it yields one
-        DocumentArray for each response, or the Response with ``return_responses``; ``inputs`` may then be an
-        asynchronous iterator, and callbacks coroutine functions.
+        Waiting, it returns a DocumentArray of all responses' documents, or what ``return_type`` says; with
+        ``return_responses`` a list of Responses; None where ``on_done`` or ``on_always`` takes them.
+        Asynchronous, it yields the same for each response, or the Response with ``return_responses``;
+        ``inputs`` may then be an asynchronous iterator, and callbacks coroutine functions.
 
         The keywords from ``on_done`` to ``request_size`` may be given by position as well. A keyword that is
         unknown is passed over with a warning, as in the reference. Raises the tree

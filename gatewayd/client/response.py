@@ -14,9 +14,11 @@ import orjson
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
+from gatewayd.client.documents import installed
 from gatewayd.client.errors import BadServerFlow
 from gatewayd.errors import GatewayError
 from gatewayd.messages import wire
+from gatewayd.messages.generations import Generation, generation_of
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 
@@ -25,8 +27,11 @@ class Response:
     The answer to one request.
 
     ``header``, ``routes`` and ``status`` are the protobuf messages of the wire contract; ``docs`` is a
-    DocumentArray, made once; ``parameters`` a dict, in which all numbers are floats.
+    DocumentArray, or with docarray 0.40 and later a DocList of ``return_type``, made once; ``parameters`` a
+    dict, in which all numbers are floats.
     """
+
+    return_type: Any = None
 
     def __init__(self, message: bytes, headers: Mapping[str, str] | None = None) -> None:
         """``message`` is a DataRequestProto, ``headers`` came beside it. Raises BadServerFlow."""
@@ -66,13 +71,8 @@ class Response:
 
     @cached_property
     def docs(self) -> Any:
-        """The documents. Raises BadServerFlow if they cannot be read."""
-        from gatewayd.messages.document_arrays import documents_of
-
-        try:
-            return documents_of(self._data or b"")
-        except wire.Malformed as error:
-            raise BadServerFlow(f"the answer's documents cannot be read: {error}") from error
+        """The documents. Raises BadServerFlow if they cannot be read, or are not of ``return_type``."""
+        return installed().decoded(self._data or b"", self.return_type)
 
     @property
     def data(self) -> Content:
@@ -103,14 +103,12 @@ class Response:
 
     def json(self) -> str:
         """As ``to_dict``, as a text."""
-        from gatewayd.messages.json_form.responses import read_documents
-
         try:
             whole = {
                 "header": _plain(self.header),
                 "parameters": self.parameters,
                 "routes": [_plain(route) for route in self.routes],
-                "data": read_documents(self._data or b""),
+                "data": _documents_in_json(self._data or b""),
             }
             return orjson.dumps(whole, option=orjson.OPT_SERIALIZE_NUMPY).decode()
         except (GatewayError, orjson.JSONEncodeError) as error:
@@ -141,6 +139,18 @@ class Response:
 
 def _plain(message: HeaderProto | RouteProto) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _documents_in_json(data: bytes) -> list[Any]:
+    """Raises GatewayError for what has no JSON form."""
+    if generation_of(data) is Generation.SECOND:
+        from gatewayd.messages.second.reading import UNKNOWN
+        from gatewayd.messages.second.writing import documents_in
+
+        return [UNKNOWN.answers.write_document(document) for document in documents_in(data)]
+    from gatewayd.messages.json_form.responses import read_documents
+
+    return read_documents(data)
 
 
 class Content:

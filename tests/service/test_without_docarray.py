@@ -189,7 +189,7 @@ def test_a_flow_with_executors_of_its_own_is_refused_before_anything_starts(
 
 @pytest.mark.parametrize(
     ("name", "version", "extra"),
-    [("Executor", "0.35.0", "executor"), ("Client", "0.40.0", "client"), ("Document", "0.40.0", "client")],
+    [("Executor", "0.35.0", "executor"), ("Client", "0.35.0", "client"), ("Document", "0.40.0", "client")],
 )
 def test_documents_of_another_kind_are_told_from_none(
     tmp_path: Path, name: str, version: str, extra: str

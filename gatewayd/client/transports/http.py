@@ -3,14 +3,17 @@ HTTP: one ``POST /post`` for each request, as many at a time as there are connec
 
 Requests and answers are protobuf, so that numbers and their types pass unchanged. A server that takes JSON
 only, such as the reference's, refuses the first request before it looks at it; that request and all that
-follow are then sent as JSON.
+follow are then sent as JSON. A gateway of Jina 3.34, which has no ``/post``, gets the documents of the second
+generation at the routes that its description names.
 """
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -34,18 +37,24 @@ from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
 from gatewayd.client.transports import json_form as jsonform
+from gatewayd.client.transports import typed_json
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, requested, waiting_s
+from gatewayd.extras import docarray_generation
 from gatewayd.messages import wire
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import joined
 from gatewayd.messages.request import Request
-from gatewayd.pb import HeaderProto
+from gatewayd.pb import HeaderProto, StatusProto
 
 # How much of an unexpected body is kept in an error.
 _SHOWN: Final = 2000
 
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
+
+# What Jina's gateways say they are.
+_JINAS: Final = "uvicorn"
 
 # What servers answer to a body of a type that they don't take. Nothing has been done for the request then.
 _NOT_TAKEN: Final = (400, 406, 415, 422)
@@ -57,6 +66,11 @@ class HttpTransport:
         self._session = HttpSession(address)
         # Loop thread only. None until an answer has shown which form the server takes.
         self._takes_protobuf: bool | None = None
+        self._server = ""
+        self._typed = docarray_generation() is Generation.SECOND
+        self._typed_paths: frozenset[str] | None = (
+            None  # of a gateway of Jina 3.34; None until they are known
+        )
 
     def encode(self, request: Request) -> bytes:
         return wire.encode_request(request)
@@ -97,29 +111,109 @@ class HttpTransport:
             if self._takes_protobuf or refused.status not in _NOT_TAKEN:
                 raise
             read = await self._as_json(options, message)
+        except NoSuchEndpoint as missing:
+            if not self._typed:
+                if self._server == _JINAS:
+                    raise _hinted(missing) from missing
+                raise
+            if self._takes_protobuf:
+                # A gateway of ours without its debugging routes; those of endpoints take the same.
+                return await self._as_protobuf(options, message, path_of(request_of(message).endpoint))
+            read = await self._as_json(options, message)
         self._takes_protobuf = False
         return read
 
-    async def _as_protobuf(self, options: PostOptions, message: Message) -> Read:
-        return await self._posted(options, message.payload, _PROTOBUF, f"{_PROTOBUF}, {_JSON};q=0.5")
+    async def _as_protobuf(self, options: PostOptions, message: Message, path: str = "/post") -> Read:
+        return await self._posted(options, message.payload, _PROTOBUF, f"{_PROTOBUF}, {_JSON};q=0.5", path)
 
     async def _as_json(self, options: PostOptions, message: Message) -> Read:
+        form, path = (
+            (typed_json, await self._typed_path(options, message)) if self._typed else (jsonform, "/post")
+        )
         # Large documents take time, and this is the thread that all Clients share.
-        body = await asyncio.to_thread(jsonform.encode, wire.decode_request(message.payload))
-        return await self._posted(options, body, _JSON, _JSON)
+        body = await asyncio.to_thread(form.encode, request_of(message))
+        return await self._posted(options, body, _JSON, _JSON, path)
 
-    async def _posted(self, options: PostOptions, body: bytes, content_type: str, accept: str) -> Read:
-        url = self._address.url("/post")
+    async def _typed_path(self, options: PostOptions, message: Message) -> str:
+        """Where a gateway of Jina 3.34 takes the request: as its own client chooses (spec 34/client.md)."""
+        endpoint = request_of(message).endpoint
+        if self._typed_paths is None:
+            self._typed_paths = await self._described(options)
+        for name in (endpoint.strip("/"), "default"):
+            if name in (self._typed_paths or ()):
+                return path_of(name)
+        return "/post"
+
+    async def _described(self, options: PostOptions) -> frozenset[str] | None:
+        """The paths that have a POST, without slashes around; None where the server tells none."""
+        async with requested(self._session, "GET", self._address.url("/openapi.json"), options) as answer:
+            body = await answer.read()
+        if answer.status != HTTPStatus.OK:
+            return None
+        try:
+            paths = _object(body)["paths"]
+            return frozenset(path.strip("/") for path, methods in paths.items() if "post" in methods)
+        except (KeyError, TypeError, AttributeError, BadServerFlow):
+            return None
+
+    async def _posted(
+        self, options: PostOptions, body: bytes, content_type: str, accept: str, path: str
+    ) -> Read:
+        url = self._address.url(path)
         forms = {"Content-Type": content_type, "Accept": accept}
         async with requested(self._session, "POST", url, options, body, forms) as answer:
             content = await answer.read()
-            if answer.content_type == _PROTOBUF or answer.headers.get("Server") == "gatewayd":
+            self._server = answer.headers.get("Server", "")
+            if answer.content_type == _PROTOBUF or self._server == "gatewayd":
                 self._takes_protobuf = True
-            check_status(answer.status, url, content, answer.content_type, answer.headers.get("Retry-After"))
             headers = joined((name.lower(), value) for name, value in answer.headers.items())
+            if self._typed and (raised := _raised(answer.status, content)):
+                return lambda: Response(raised, headers)
+            check_status(answer.status, url, content, answer.content_type, answer.headers.get("Retry-After"))
         if answer.content_type == _PROTOBUF:
             return lambda: Response(content, headers)
-        return lambda: Response(jsonform.decode(content), headers)
+        decode = typed_json.decode if self._typed else jsonform.decode
+        return lambda: Response(decode(content), headers)
+
+
+def request_of(message: Message) -> Request:
+    """The request of a message of this transport, which may be of the other generation's documents."""
+    header, parameters, _, documents = wire.split(message.payload)
+    named = HeaderProto.FromString(header)
+    return Request(
+        request_id=named.request_id,
+        endpoint=named.exec_endpoint,
+        target=named.target_executor,
+        parameters=parameters or b"",
+        documents=documents or b"",
+    )
+
+
+def path_of(endpoint: str) -> str:
+    """The path of an endpoint's own route."""
+    return "/" + quote(endpoint.strip("/"))
+
+
+def _raised(status: int, body: bytes) -> bytes | None:
+    """
+    An answer that says what an executor raised; None where it is no such answer.
+
+    Gateways of Jina 3.34 answer with a status of 500 and the exception as ``detail`` (spec 34/http.md).
+    """
+    if status != HTTPStatus.INTERNAL_SERVER_ERROR or not (detail := _text_of(body, "detail")):
+        return None
+    header = HeaderProto()
+    header.status.code = StatusProto.ERROR
+    header.status.description = detail
+    return b"".join(wire.field(wire.HEADER, header.SerializeToString()))
+
+
+def _hinted(missing: NoSuchEndpoint) -> NoSuchEndpoint:
+    """With what a server of Jina's that has no ``/post`` most likely is."""
+    return NoSuchEndpoint(
+        f"{missing} (a Jina gateway that serves documents of docarray 0.40 and later has none, and this "
+        "Client has docarray 0.21: to call one, pip install 'gatewayd[docarray2]')"
+    )
 
 
 async def dry_run(session: HttpSession, address: GatewayAddress, options: PostOptions) -> str | None:

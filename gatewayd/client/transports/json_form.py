@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -33,6 +33,18 @@ _UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def encode(request: Request) -> bytes:
     """The body of ``POST /post``. Raises BadClientInput for documents that have no JSON form."""
+    body = beside_documents(request)
+    try:
+        if request.documents:
+            body["data"] = [_sparse(read_document(one)) for one in parse(request.documents).docs.docs]
+        check_finite(body)
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except (GatewayError, orjson.JSONEncodeError) as error:
+        raise BadClientInput(f"the documents have no JSON form: {error}") from error
+
+
+def beside_documents(request: Request) -> dict[str, Any]:
+    """What the body says besides ``data``: some servers read the header, others the names beside it."""
     header = {"request_id": request.request_id, "exec_endpoint": request.endpoint}
     body: dict[str, Any] = {
         "header": header,
@@ -41,19 +53,17 @@ def encode(request: Request) -> bytes:
     }
     if request.target:
         header["target_executor"] = body["target_executor"] = request.target
-    try:
-        if request.documents:
-            body["data"] = [_sparse(read_document(one)) for one in parse(request.documents).docs.docs]
-        _check_finite(body)
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    except (GatewayError, orjson.JSONEncodeError) as error:
-        raise BadClientInput(f"the documents have no JSON form: {error}") from error
+    return body
 
 
-def decode(body: bytes) -> bytes:
-    """The DataRequestProto that an answer's body means. Raises BadServerFlow."""
+def decode(body: bytes, content_of: Callable[[list[Any]], bytes] | None = None) -> bytes:
+    """
+    The DataRequestProto that an answer's body means. Raises BadServerFlow.
+
+    ``content_of`` makes a DataContentProto of its documents; those of the first generation without it.
+    """
     try:
-        return b"".join(_parts(_loads(body)))
+        return b"".join(_parts(_loads(body), content_of or documents_of))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise BadServerFlow(f"the gateway's answer is not the JSON of a response: {error}") from error
 
@@ -73,7 +83,18 @@ def status_of(value: Mapping[str, Any] | None) -> StatusProto:
     return status
 
 
-def _parts(answer: dict[str, Any]) -> list[bytes]:
+def documents_of(documents: list[Any]) -> bytes:
+    """The DataContentProto of documents of the first generation. Raises ValueError."""
+    content = DataContentProto()
+    problems = Problems()
+    unbounded = Allowance(sys.maxsize)  # the server is one that its user chose
+    fill_documents(content, documents, ("data",), problems, unbounded)
+    if problems.entries:
+        raise ValueError(str(problems.entries[0]))
+    return content.SerializeToString()
+
+
+def _parts(answer: dict[str, Any], content_of: Callable[[list[Any]], bytes]) -> list[bytes]:
     given = answer["header"]
     header = HeaderProto(
         request_id=_either(given, "requestId", "request_id") or "",
@@ -87,13 +108,7 @@ def _parts(answer: dict[str, Any]) -> list[bytes]:
         parts += field(PARAMETERS, struct_of(answer["parameters"]))
     for route in answer.get("routes") or ():
         parts += field(ROUTE, _route(route).SerializeToString())
-    content = DataContentProto()
-    problems = Problems()
-    unbounded = Allowance(sys.maxsize)  # the server is one that its user chose
-    fill_documents(content, answer.get("data") or [], ("data",), problems, unbounded)
-    if problems.entries:
-        raise ValueError(str(problems.entries[0]))
-    parts += field(DATA, content.SerializeToString())
+    parts += field(DATA, content_of(answer.get("data") or []))
     return parts
 
 
@@ -127,7 +142,7 @@ def _loads(body: bytes) -> Any:
             raise error from None
 
 
-def _check_finite(body: Mapping[str, Any]) -> None:
+def check_finite(body: Mapping[str, Any]) -> None:
     """Raises BadClientInput where a number of a request's body has no form in JSON."""
     for name in ("data", "parameters"):
         if where := next(_non_finite(body.get(name), name), None):
