@@ -23,6 +23,7 @@ from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.messages.discovery import Endpoints
+from gatewayd.messages.formats import FIRST
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import decode_answer, decode_request, encode_request, encode_response
 from gatewayd.pb import DataContentProto
@@ -33,6 +34,8 @@ LENGTHS = (1, 2, 4, 8)
 
 class EchoPool:
     """Every Deployment answers at once with the message it was sent."""
+
+    format = FIRST
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         return succeed(decode_answer(call.messages[0]))

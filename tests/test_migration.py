@@ -44,6 +44,7 @@ from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.messages.conditions import compile_condition
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.document_arrays import documents_of
+from gatewayd.messages.formats import SECOND
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import Malformed, decode_request
 from gatewayd.pb import DataContentProto, DocumentProto
@@ -52,6 +53,7 @@ from gatewayd.pool.retry import RETRY_BACKOFF, RetryPolicy
 from gatewayd.status import status_maps
 from gatewayd.testing import LocalFlow
 from tests.dispatch.fakes import FakePool, build, deployment
+from tests.messages.second.made import content, plain
 from tests.paths import ROOT
 from tests.pool import test_attempts
 from tests.protocols.harness import FakeDispatcher, answer_to, asyncio_client, in_thread, served, until
@@ -588,6 +590,28 @@ def _(folder: Path) -> None:
 @row("`when`: values that cannot be compared fail the request")
 def _(folder: Path) -> None:
     assert not matches({"text": {"$lt": 5}}, Document(text="x"))
+
+
+def joined(*parts: dict[str, Any], sent: dict[str, Any]) -> list[dict[str, Any]]:
+    return plain(SECOND.merge([content(part) for part in parts], [content(sent)] * len(parts)))
+
+
+@row(
+    "joins of docarray 0.40 and later: the branch that answers last overwrites what others changed",
+)
+def _(folder: Path) -> None:
+    assert joined({"id": "d", "i": 1}, {"id": "d", "i": 0}, sent={"id": "d", "i": 0}) == [{"id": "d", "i": 1}]
+
+
+@row("and what both branches were sent in a list is there twice")
+def _(folder: Path) -> None:
+    parts = ({"id": "d", "l": ["sent", name]} for name in ("a", "b"))
+    assert joined(*parts, sent={"id": "d", "l": ["sent"]}) == [{"id": "d", "l": ["sent", "a", "b"]}]
+
+
+@row("and documents without an id are merged into one")
+def _(folder: Path) -> None:
+    assert len(joined({"id": None}, {"id": None}, sent={"id": None})) == 2
 
 
 @row("`when`: entries beside `$or` are further alternatives")

@@ -26,7 +26,8 @@ from gatewayd.config.kinds import (
     scalar_text,
 )
 from gatewayd.config.problems import KeyPath, suggestion
-from gatewayd.messages.conditions import BadCondition, compile_condition
+from gatewayd.messages.conditions import BadCondition
+from gatewayd.messages.formats import check_condition
 from gatewayd.messages.headers import check_entry
 from gatewayd.redaction import without_passwords
 from gatewayd.tls.credentials import PairFiles
@@ -278,7 +279,7 @@ IDEMPOTENT: Final = ValueKind(
 def _condition(value: Any) -> dict[str, Any]:
     query = map_from(value)
     try:
-        compile_condition(query)
+        check_condition(query)
     except BadCondition as error:
         raise Refused(message=str(error)) from error
     return query

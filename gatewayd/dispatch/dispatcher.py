@@ -36,6 +36,7 @@ from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
 from gatewayd.errors import Draining, GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
+from gatewayd.messages.formats import DocumentFormat
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Request, Response
@@ -48,6 +49,9 @@ from gatewayd.waiters import Waiters
 
 class Pool(Protocol):
     """How a request reaches a Deployment."""
+
+    # That of the documents of the Flow, as far as executors have told: it may change.
+    format: DocumentFormat
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """
@@ -131,7 +135,7 @@ class Dispatcher:
         if self._closed:
             return fail(Draining())
         try:
-            traversal = Traversal(self.topology, request, self.pool.serves)
+            traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
         except Exception:  # BadRequest; anything else is a bug, which must fail this request only
             return fail(Failure())
         if request.timeout_s is not None:
@@ -150,7 +154,7 @@ class Dispatcher:
         if self._closed:
             return Failing(Draining())
         try:
-            traversal = Traversal(self.topology, request, self.pool.serves)
+            traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
             found = generators(self.topology, traversal, self.pool.streams)
         except Exception as error:  # BadRequest; anything else is a bug, which must fail this request only
             return Failing(error)

@@ -11,17 +11,17 @@ does not depend on runs in the background: the client does not wait for it (spec
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
 from gatewayd.config.model import DeploymentConfig
-from gatewayd.messages.conditions import compile_condition
-from gatewayd.pb import DocumentProto
+from gatewayd.messages.formats import When
 
 START = "gateway"
 
-Condition = Callable[[DocumentProto], bool]
+# Stands for the request itself where else the index of a node is.
+REQUEST = -1
 
 
 @attrs.frozen(eq=False)
@@ -33,17 +33,24 @@ class Node:
     one from each Deployment it needs, and one for the gateway itself where it needs that too.
     ``background`` says that the client's answer does not depend on it; it may wait for it all the same
     (``collected``).
+
+    ``needs`` are the indexes of what it waits for, in the order of its ``needs``. For a join ``forks`` has
+    for each of those the last node before it whose outcome an earlier one has in it, too: what is different
+    from that, the branch has done. With ``is_fork`` a node is one of those of some join.
     """
 
     index: int
     name: str
     parts: int
     successors: tuple[Node, ...]
-    condition: Condition | None
+    when: When | None
     no_reduce: bool
     answers: bool
     background: bool
     collected: bool = False
+    needs: tuple[int, ...] = ()
+    forks: tuple[int, ...] = ()
+    is_fork: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -81,6 +88,9 @@ class Topology:
         awaited = _behind(needs, answering)
 
         configs = {each.name: (index, each) for index, each in enumerate(deployments)}
+        indexes = {START: REQUEST, **{each.name: index for index, each in enumerate(deployments)}}
+        forks = _forks(needs, order)
+        all_forks = {name for names in forks.values() for name in names}
         nodes: dict[str, Node] = {}
         for name in reversed(order):  # successors first: a frozen node must find them made
             index, config = configs[name]
@@ -89,11 +99,14 @@ class Topology:
                 name=name,
                 parts=len(needs[name]),
                 successors=tuple(nodes[follower] for follower in followers[name]),
-                condition=None if config.when is None else compile_condition(config.when),
+                when=None if config.when is None else When(name, config.when),
                 no_reduce=config.no_reduce,
                 answers=name == answering,
                 background=name not in awaited,
                 collected=config.collected and name not in awaited,
+                needs=tuple(indexes[before] for before in needs[name]),
+                forks=tuple(indexes[fork] for fork in forks[name]),
+                is_fork=name in all_forks,
             )
         origins = tuple(nodes[name] for name in followers[START])
         return cls(
@@ -101,7 +114,7 @@ class Topology:
             origins=origins,
             route_order=tuple(_depth_first(origins)),
             answering=None if answering is None else nodes[answering],
-            has_conditions=any(node.condition is not None for node in nodes.values()),
+            has_conditions=any(node.when is not None for node in nodes.values()),
             has_collected=any(node.collected for node in nodes.values()),
         )
 
@@ -114,6 +127,23 @@ def _needs(deployments: Sequence[DeploymentConfig]) -> dict[str, tuple[str, ...]
 def _sorted(needs: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Every Deployment behind all that it needs."""
     return [name for name in graphlib.TopologicalSorter(needs).static_order() if name != START]
+
+
+def _forks(needs: Mapping[str, tuple[str, ...]], order: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """For each join, and each that it needs, the last in ``order`` that is in an earlier one's past, too."""
+    past: dict[str, set[str]] = {START: {START}}
+    for name in order:
+        past[name] = {name}.union(*(past[before] for before in needs[name]))
+    place = {START: -1, **{name: index for index, name in enumerate(order)}}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, wanted in needs.items():
+        # The first of them is what the others are merged into.
+        forks, earlier = [wanted[0]], set(past[wanted[0]])
+        for before in wanted[1:]:
+            forks.append(max(past[before] & earlier, key=place.__getitem__))
+            earlier |= past[before]
+        found[name] = tuple(forks) if len(wanted) > 1 else ()
+    return found
 
 
 def _behind(needs: Mapping[str, tuple[str, ...]], answering: str | None) -> set[str]:

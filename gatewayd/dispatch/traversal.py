@@ -16,8 +16,10 @@ PREPARING is for nodes with a ``when``, and for joins.
 A node hands its outcome to its successors: its answer; its input, if it was skipped; the failed
 part, if there was one, so that nothing behind a failed Executor runs.
 
-The parts of a join are merged **in order of arrival**, as in the reference: the first to arrive is the
-base. Order of the graph would be the same every time, but the golden answers show arrival.
+The parts of a join are merged **in order of arrival** in the first generation of documents, as in the
+reference: the first to arrive is the base. Order of the graph would be the same every time, but the golden
+answers show arrival. In the second they are merged in the order of the graph, each compared with what its
+branch was sent (docs/decisions/generations.md).
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.dispatch.parameters import Parameters
 from gatewayd.dispatch.target_pattern import compile_target_pattern
-from gatewayd.dispatch.topology import START, Condition, Node, Topology
-from gatewayd.messages.documents import document_ids, merge, select, sort_like
+from gatewayd.dispatch.topology import REQUEST, START, Node, Topology
+from gatewayd.messages.conditions import Condition
 from gatewayd.messages.endpoints import check_endpoint
+from gatewayd.messages.formats import FIRST, DocumentFormat
 from gatewayd.messages.request import Answer, Call, Request, Response, Route
 from gatewayd.messages.rope import Content
 from gatewayd.messages.wire import Malformed, encode_call, encode_route
@@ -52,8 +55,8 @@ _DONE: Final = 3
 
 # What of a Traversal never changes, or is replaced as a whole.
 _SHARED_BY_FORKS: Final = (
-    *("_begun", "_concluded", "_outcome", "_own_routes", "_parameters", "_serves", "_skipped", "_target"),
-    *("_topology", "finished", "has_called"),
+    *("_begun", "_concluded", "_documents", "_outcome", "_own_routes", "_parameters", "_serves", "_skipped"),
+    *("_target", "_topology", "finished", "has_called"),
 )
 
 
@@ -95,15 +98,18 @@ class Traversal:
 
     ``serves(deployment, endpoint)`` is called when a node's turn comes; it is False only for an
     endpoint that the Executor is known not to bind. ``now`` is everywhere in seconds since the epoch,
-    UTC. ``has_called`` says whether a call was among the steps so far. Raises BadRequest for an endpoint that
-    no executor can be called with, a target that is not a regular expression, and malformed routes.
+    UTC. ``has_called`` says whether a call was among the steps so far. ``documents`` is the format of the
+    documents. Raises BadRequest for an endpoint that no executor can be called with, a target that is not a
+    regular expression, and malformed routes.
     """
 
     __slots__ = (
         "_answers",
         "_begun",
         "_concluded",
+        "_documents",
         "_ended",
+        "_kept",
         "_outcome",
         "_own_routes",
         "_parameters",
@@ -114,22 +120,33 @@ class Traversal:
         "_state",
         "_target",
         "_topology",
+        "_waiting",
         "finished",
         "has_called",
         "request",
     )
 
-    def __init__(self, topology: Topology, request: Request, serves: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        request: Request,
+        serves: Callable[[str, str], bool],
+        documents: DocumentFormat = FIRST,
+    ) -> None:
         count = len(topology.nodes)
         self._topology = topology
         self.request = request
         self._serves = serves
+        self._documents = documents
         check_endpoint(request.endpoint)
         self._target = compile_target_pattern(request.target) if request.target else None
         self._own_routes = tuple(_gateway_routes(request.routes)) if request.routes else ()
         self._parameters = Parameters(request.parameters) if request.parameters else _NO_PARAMETERS
         self._state = bytearray(count)
-        self._parts: dict[int, list[Answer]] = {}  # of joins that wait, and of nodes being prepared
+        self._parts: dict[int, list[Answer]] = {}  # of nodes being prepared
+        self._waiting: dict[int, list[tuple[int, Answer]]] = {}  # of joins: by whom, and what
+        # What the request and nodes that are forks of a join have handed on.
+        self._kept: dict[int, Content] = {REQUEST: request.documents}
         self._skipped: set[int] | None = None
         self._started: list[float | None] = [None] * count
         self._ended: list[float | None] = [None] * count
@@ -150,7 +167,7 @@ class Traversal:
         self._begun = now
         routes = (*request.routes, encode_route(Route(START, now)))
         part = Answer(request.documents, request.parameters, routes)
-        steps = self._hand_on(part, self._topology.origins, now)
+        steps = self._hand_on(REQUEST, part, self._topology.origins, now)
         if self._topology.answering is None:
             self._outcome = part
             self._concluded = self.finished = True
@@ -205,6 +222,8 @@ class Traversal:
         other.request = attrs.evolve(self.request, documents=documents)
         other._state = self._state[:]
         other._parts = {index: [*parts] for index, parts in self._parts.items()}
+        other._waiting = {index: [*parts] for index, parts in self._waiting.items()}
+        other._kept = {**self._kept}
         other._started = [*self._started]
         other._ended = [*self._ended]
         other._answers = [*self._answers]
@@ -254,42 +273,51 @@ class Traversal:
         self._state[node.index] = _DONE
         if node.answers:
             self._outcome = outcome
+        if node.is_fork:
+            self._kept[node.index] = outcome.documents
         # Successors come first: a floating one belongs in the routes of the answer that starts it.
-        steps = self._hand_on(outcome, node.successors, now) if node.successors else []
+        steps = self._hand_on(node.index, outcome, node.successors, now) if node.successors else []
         if self._outcome is not None and not self._concluded:
             self._conclude(self._outcome, steps)
         return steps
 
-    def _hand_on(self, part: Answer, receivers: tuple[Node, ...], now: float) -> list[Step]:
+    def _hand_on(self, source: int, part: Answer, receivers: tuple[Node, ...], now: float) -> list[Step]:
         steps: list[Step] = []
-        ahead = [(part, receivers)]
-        for part, receivers in ahead:  # grows while it is walked: nodes may end without a call
+        ahead = [(source, part, receivers)]
+        for source, part, receivers in ahead:  # grows while it is walked: nodes may end without a call
             for node in receivers:
-                outcome = self._arrived(node, part, now, steps)
+                outcome = self._arrived(node, source, part, now, steps)
                 if outcome is not None:
                     self._state[node.index] = _DONE
                     if node.answers:
                         self._outcome = outcome
-                    ahead.append((outcome, node.successors))
+                    if node.is_fork:
+                        self._kept[node.index] = outcome.documents
+                    ahead.append((node.index, outcome, node.successors))
         return steps
 
-    def _arrived(self, node: Node, part: Answer, now: float, steps: list[Step]) -> Answer | None:
-        """Record one part. Returns the node's outcome if it has one without being called."""
+    def _arrived(self, node: Node, source: int, part: Answer, now: float, steps: list[Step]) -> Answer | None:
+        """Record one part, of ``source``. Returns the node's outcome if it has one without being called."""
         index = node.index
-        parts = [part]
-        if node.parts == 1 and node.condition is None:  # most nodes are neither joins nor have conditions
+        if node.parts == 1 and node.when is None:  # most nodes are neither joins nor have conditions
             if part.failed:
                 return part
             self._started[index] = now
             if self._skips(node):
                 return part
-            steps.append(self._ask(node, parts, (part.documents,)))
+            steps.append(self._ask(node, [part], (part.documents,)))
             return None
+        parts = [part]
+        sent: tuple[Content, ...] = ()
         if node.parts > 1:
-            self._parts.setdefault(index, []).append(part)
-            if len(self._parts[index]) < node.parts:
+            arrived = self._arriving(index, source, part)
+            if len(arrived) < node.parts:
                 return None
-            parts = self._parts.pop(index)
+            del self._waiting[index]
+            if self._documents.in_graph_order:
+                arrived.sort(key=lambda each: node.needs.index(each[0]))
+                sent = self._sent(node)
+            parts = [each for _, each in arrived]
         for each in parts:
             if each.failed:
                 return each
@@ -297,19 +325,30 @@ class Traversal:
         skipped = self._skips(node)
         # A skipped join is merged even with no_reduce: its successors expect one part from it.
         merging = len(parts) > 1 and (skipped or not node.no_reduce)
-        if merging or node.condition is not None:
+        if merging or node.when is not None:
+            condition = None if node.when is None else node.when.condition(self._documents)
             self._state[index] = _PREPARING
             self._parts[index] = parts
             if skipped:
                 self._skipped = {index} if self._skipped is None else {*self._skipped, index}
             documents = tuple([each.documents for each in parts])
-            work = partial(_prepare, documents, node.condition, merging)
+            work = partial(_prepare, self._documents, documents, condition, sent, merging)
             steps.append(Prepare(node, work, sum(map(len, documents))))
             return None
         if skipped:
             return part
         steps.append(self._ask(node, parts, tuple([each.documents for each in parts])))
         return None
+
+    def _arriving(self, index: int, source: int, part: Answer) -> list[tuple[int, Answer]]:
+        """The parts of a join that are there, ``part`` among them."""
+        arrived = self._waiting.setdefault(index, [])
+        arrived.append((source, part))
+        return arrived
+
+    def _sent(self, node: Node) -> tuple[Content, ...]:
+        """For each part of a join, the documents that its branch was sent."""
+        return tuple([self._kept[fork] for fork in node.forks])
 
     def _skips(self, node: Node) -> bool:
         if self._target is not None and not self._target.matches(node.name):
@@ -344,24 +383,28 @@ class Traversal:
         self._concluded = True
         asked = self.request.documents
         if self._topology.has_conditions and asked and outcome.documents:
-            work = partial(_restore_order, outcome.documents, asked)
+            work = partial(_restore_order, self._documents, outcome.documents, asked)
             steps.append(Prepare(None, work, len(outcome.documents) + len(asked)))
         else:
             self.finished = True
 
 
 def _prepare(
-    documents: tuple[Content, ...], condition: Condition | None, merging: bool
+    formatted: DocumentFormat,
+    documents: tuple[Content, ...],
+    condition: Condition | None,
+    sent: tuple[Content, ...],
+    merging: bool,
 ) -> tuple[Content, ...]:
     """The input of a node's call: the parts' documents, first filtered, then merged into one."""
     if condition is not None:
-        documents = tuple([select(each, condition) for each in documents])
-    return (merge(documents),) if merging else documents
+        documents = tuple([formatted.select(each, condition) for each in documents])
+    return (formatted.merge(documents, sent),) if merging else documents
 
 
-def _restore_order(documents: Content, asked: Content) -> tuple[Content, ...]:
+def _restore_order(formatted: DocumentFormat, documents: Content, asked: Content) -> tuple[Content, ...]:
     """Branches with conditions change the order of the documents: restore that of the request."""
-    return (sort_like(documents, document_ids(asked)),)
+    return (formatted.sort_like(documents, formatted.document_ids(asked)),)
 
 
 def _gateway_routes(routes: Sequence[bytes]) -> Iterator[Route]:

@@ -3,9 +3,10 @@ The query language of ``when``: which documents go to a Deployment (spec dispatc
 
     {"tags__price": {"$lt": 10}, "$or": [{"text": {"$regex": "^a"}}, {"tags__k": {"$exists": false}}]}
 
-A query is compiled once, to a function of a DocumentProto, and everything that can be wrong with it
-is found then. Fields and operators in one object must all hold. A value of the form ``"{field}"``
-stands for another field of the same document.
+A query is compiled once, to a function of a document, and everything that can be wrong with it is found
+then. Fields and operators in one object must all hold. A value of the form ``"{field}"`` stands for another
+field of the same document. The language is the same for both generations of documents; the fields are not
+(``Fields``): those of the first are here, those of the second in ``second/conditions.py``.
 
 It is the language of docarray's ``find``, with deliberate differences. Values that cannot be compared
 (a string with a number) do not match, instead of failing the request. Arrays can only be asked
@@ -18,13 +19,14 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sized
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from gatewayd.messages.structs import read_struct, read_value
 from gatewayd.pb import DocumentProto, Struct
 
-Condition = Callable[[DocumentProto], bool]
-Read = Callable[[DocumentProto], object]
+# Of a DocumentProto or, in the second generation, a DocProto.
+Condition = Callable[[Any], bool]
+Read = Callable[[Any], object]
 Compare = Callable[[Any, Any], bool]
 
 _PLAIN: Final = frozenset(
@@ -35,6 +37,9 @@ _ARRAYS: Final = frozenset({"tensor", "embedding"})
 _SCORES: Final = frozenset({"scores", "evaluations"})
 _SCORE_FIELDS: Final = frozenset({"value", "op_name", "description", "ref_id"})
 _CHILDREN: Final = frozenset({"chunks", "matches"})
+
+# What a Read returns for a field that no operator but $exists may match.
+ABSENT: Final = object()
 
 _REFERENCE: Final = re.compile(r"\{(.+)\}")
 
@@ -49,48 +54,90 @@ class BadCondition(ValueError):
         super().__init__(f"{where}: {message}" if where else message)
 
 
-def compile_condition(query: object) -> Condition:
+class Fields(Protocol):
+    """How the fields of a document are found by the names in a query, ``a__b`` being what lies in ``a``."""
+
+    def reader(self, field: str, where: str) -> Read:
+        """A function that returns a field's value. Raises BadCondition if no document has such a field."""
+        ...
+
+    def exists(self, field: str, where: str) -> Condition:
+        """Whether a document has a field. Raises BadCondition."""
+        ...
+
+
+def compile_condition(query: object, fields: Fields | None = None) -> Condition:
     """
-    A predicate of documents; ``{}`` matches all.
+    A predicate of documents, of the first generation without ``fields``; ``{}`` matches all.
 
     Raises BadCondition, a ValueError.
     """
-    return _compile_object(query, "", 0)
+    return _Compiler(fields or FirstFields()).of_object(query, "", 0)
 
 
-def _compile_object(query: object, where: str, depth: int) -> Condition:
-    if not isinstance(query, dict):
-        raise BadCondition(where, f"{query!r} is not an object of fields and operators")
-    if depth > _MAX_DEPTH:
-        raise BadCondition(where, f"nested deeper than {_MAX_DEPTH} levels")
-    return _all([_compile_entry(str(key), value, where, depth) for key, value in query.items()])
+class _Compiler:
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
 
+    def of_object(self, query: object, where: str, depth: int) -> Condition:
+        if not isinstance(query, dict):
+            raise BadCondition(where, f"{query!r} is not an object of fields and operators")
+        if depth > _MAX_DEPTH:
+            raise BadCondition(where, f"nested deeper than {_MAX_DEPTH} levels")
+        return _all([self._of_entry(str(key), value, where, depth) for key, value in query.items()])
 
-def _compile_entry(key: str, value: object, where: str, depth: int) -> Condition:
-    here = f"{where}.{key}" if where else key
-    if key == "$and":
-        return _all(_compile_operands(value, here, depth))
-    if key == "$or":
-        return _any(_compile_operands(value, here, depth))
-    if key == "$not":
-        inner = _all(_compile_operands(value, here, depth, together=True))
-        return lambda document: not inner(document)
-    if key.startswith("$"):
-        raise BadCondition(
-            here, f"no such logical operator; there are $and, $or, $not, and {_OPERATOR_NAMES}"
+    def _of_entry(self, key: str, value: object, where: str, depth: int) -> Condition:
+        here = f"{where}.{key}" if where else key
+        if key == "$and":
+            return _all(self._of_operands(value, here, depth))
+        if key == "$or":
+            return _any(self._of_operands(value, here, depth))
+        if key == "$not":
+            inner = _all(self._of_operands(value, here, depth, together=True))
+            return lambda document: not inner(document)
+        if key.startswith("$"):
+            raise BadCondition(
+                here, f"no such logical operator; there are $and, $or, $not, and {_OPERATOR_NAMES}"
+            )
+        if not isinstance(value, dict) or not value:
+            raise BadCondition(here, f"{value!r} is not an object of operators, such as {{$eq: 1}}")
+        return _all(
+            [self._of_operator(key, name, operand, f"{here}.{name}") for name, operand in value.items()]
         )
-    if not isinstance(value, dict) or not value:
-        raise BadCondition(here, f"{value!r} is not an object of operators, such as {{$eq: 1}}")
-    return _all([_compile_operator(key, name, operand, f"{here}.{name}") for name, operand in value.items()])
+
+    def _of_operands(
+        self, value: object, where: str, depth: int, *, together: bool = False
+    ) -> list[Condition]:
+        """Of a logical operator: a list of queries, or the entries of one (``together``: as one)."""
+        if isinstance(value, list):
+            return [self.of_object(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+        if isinstance(value, dict) and not together:
+            return [self.of_object({key: item}, where, depth + 1) for key, item in value.items()]
+        return [self.of_object(value, where, depth + 1)]
+
+    def _of_operator(self, field: str, name: str, operand: object, where: str) -> Condition:
+        if name == "$exists":
+            if not isinstance(operand, bool):
+                raise BadCondition(where, f"{operand!r} is neither true nor false")
+            exists, wanted = self._fields.exists(field, where), operand
+            return lambda document: exists(document) is wanted
+        compare = _OPERATORS.get(name)
+        if compare is None:
+            raise BadCondition(where, f"no such operator; there are {_OPERATOR_NAMES}")
+        read = self._fields.reader(field, where)
+        reference = _REFERENCE.fullmatch(operand) if isinstance(operand, str) else None
+        if reference is not None:
+            other = self._fields.reader(reference[1], where)
+            return lambda document: _holds(compare, read(document), other(document))
+        if name in ("$in", "$nin") and not isinstance(operand, list):
+            raise BadCondition(where, f"{operand!r} is not a list")
+        if name == "$regex":
+            operand = _pattern(operand, where)
+        return lambda document: _holds(compare, read(document), operand)
 
 
-def _compile_operands(value: object, where: str, depth: int, *, together: bool = False) -> list[Condition]:
-    """The parts of a logical operator: a list of queries, or the entries of one (``together``: as one)."""
-    if isinstance(value, list):
-        return [_compile_object(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
-    if isinstance(value, dict) and not together:
-        return [_compile_object({key: item}, where, depth + 1) for key, item in value.items()]
-    return [_compile_object(value, where, depth + 1)]
+def _holds(compare: Compare, value: object, operand: object) -> bool:
+    return value is not ABSENT and operand is not ABSENT and compare(value, operand)
 
 
 def _all(conditions: list[Condition]) -> Condition:
@@ -101,27 +148,6 @@ def _all(conditions: list[Condition]) -> Condition:
 
 def _any(conditions: list[Condition]) -> Condition:
     return lambda document: any(condition(document) for condition in conditions)
-
-
-def _compile_operator(field: str, name: str, operand: object, where: str) -> Condition:
-    if name == "$exists":
-        if not isinstance(operand, bool):
-            raise BadCondition(where, f"{operand!r} is neither true nor false")
-        exists, wanted = _exists(field, where), operand
-        return lambda document: exists(document) is wanted
-    compare = _OPERATORS.get(name)
-    if compare is None:
-        raise BadCondition(where, f"no such operator; there are {_OPERATOR_NAMES}")
-    read = _reader(field, where)
-    reference = _REFERENCE.fullmatch(operand) if isinstance(operand, str) else None
-    if reference is not None:
-        other = _reader(reference[1], where)
-        return lambda document: compare(read(document), other(document))
-    if name in ("$in", "$nin") and not isinstance(operand, list):
-        raise BadCondition(where, f"{operand!r} is not a list")
-    if name == "$regex":
-        operand = _pattern(operand, where)
-    return lambda document: compare(read(document), operand)
 
 
 def _pattern(operand: object, where: str) -> re.Pattern[str]:
@@ -179,6 +205,16 @@ _OPERATORS: Final[dict[str, Compare]] = {
     "$size": _has_size,
 }
 _OPERATOR_NAMES: Final = ", ".join([*_OPERATORS, "$exists"])
+
+
+class FirstFields:
+    """The fields of a DocumentProto."""
+
+    def reader(self, field: str, where: str) -> Read:
+        return _reader(field, where)
+
+    def exists(self, field: str, where: str) -> Condition:
+        return _exists(field, where)
 
 
 def _exists(field: str, where: str) -> Condition:

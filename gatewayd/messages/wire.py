@@ -87,6 +87,13 @@ def decode_answer(message: Content, is_error: bool = False, headers: Headers = (
     return Answer(documents or b"", parameters or b"", routes, status, failed, headers)
 
 
+def request_id_of(message: Content) -> str:
+    """The id in a DataRequestProto, whatever its documents are. Raises Malformed."""
+    header_bytes = (split(message) if isinstance(message, bytes) else _split_rope(message))[0]
+    known = header_codec.read_request_header(header_bytes)
+    return _header(header_bytes).request_id if known is None else known[0]
+
+
 def encode_call(request_id: str, endpoint: str, answer: Answer) -> Content:
     """
     The DataRequestProto that an Executor gets: the target is always present and empty.

@@ -20,6 +20,7 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.graph import in_order
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.messages.discovery import Endpoints, Told, of_flow
+from gatewayd.messages.formats import DocumentFormat, format_of
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
@@ -87,6 +88,7 @@ class Pool:
     ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
     pass their own. ``counters`` counts every decision, by (decision, Deployment); with
     a pool ``before``, it goes on with its counts, and shares its slots if it may have as many.
+    ``format`` is that of the Flow's documents, as far as it is known.
     """
 
     def __init__(
@@ -126,10 +128,11 @@ class Pool:
         self._floating = frozenset(each.name for each in deployments if each.floating)
         self._said: tuple[Told | None, ...] = (None,) * len(self._deployments)
         self._endpoints = self._endpoints_of(self._said)
+        self.format: DocumentFormat = format_of(self._endpoints.generation)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
-            sender.replicas.on_change(self._check_discovered)
+            sender.replicas.on_change(self._replicas_changed)
 
     @classmethod
     def over(
@@ -210,6 +213,10 @@ class Pool:
         discovered = self._discovered.wait()
         self._check_discovered()
         return discovered
+
+    def _replicas_changed(self) -> None:
+        self.format = format_of(self.endpoints().generation)
+        self._check_discovered()
 
     def _check_discovered(self) -> None:
         if len(self._discovered) and self._awaited <= self.reached():
@@ -325,6 +332,7 @@ class Pool:
             clock=self._clock,
             offload=self._offload,
             decisions=Decisions(deployment.name, self.counters, self._clock.seconds),
+            format=lambda: self.format,
         )
 
     def _sender(self, deployment: DeploymentConfig, shard: int = 0) -> Sender:

@@ -9,7 +9,7 @@ replicas. When all are called, those that fail are left out and counted, as long
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Final
 
@@ -23,9 +23,10 @@ from gatewayd.deadlines import deadline_after, left_s
 from gatewayd.errors import BadRequest, DeadlineExceeded, GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.discovery import DRY_RUN, Told, of_chain, united
-from gatewayd.messages.documents import merge
+from gatewayd.messages.formats import DocumentFormat
 from gatewayd.messages.headers import Headers, unique
 from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.rope import Content
 from gatewayd.offload import Offload, here_or_offloaded
 from gatewayd.pb import Struct
 from gatewayd.pool.events import Decisions
@@ -50,6 +51,7 @@ class Shards:
         clock: Clock,
         offload: Offload,
         decisions: Decisions,
+        format: Callable[[], DocumentFormat],
     ) -> None:
         self.deployment = deployment
         self._shards = tuple(shards)
@@ -59,6 +61,7 @@ class Shards:
         self._clock = clock
         self._offload = offload
         self._decisions = decisions
+        self._format = format
         self._turn = -1
         self._all = (*shards, *(sender for sender in (before, after) if sender is not None))
         self._said: tuple[Told | None, ...] = (None,) * len(self._all)  # by each, when _told was made
@@ -108,7 +111,7 @@ class Shards:
     async def _send(self, call: Call, timeout_s: float | None) -> Answer:
         deadline_s = deadline_after(timeout_s, self._clock.seconds())
         # Executors after the first get the answer of the one before, with the request's id and endpoint.
-        request_id = wire.decode_request(call.messages[0]).request_id
+        request_id = wire.request_id_of(call.messages[0])
         before: Headers = ()
         if self._before is not None:
             answer = await self._before.send(call, timeout_s)
@@ -128,7 +131,9 @@ class Shards:
         if len(answers) == 1:
             return _with_headers(answers[0], before)
         size_bytes = sum(len(answer.documents) for answer in answers)
-        merged = await here_or_offloaded(self._offload, size_bytes, merge_answers, answers)
+        merged = await here_or_offloaded(
+            self._offload, size_bytes, merge_answers, answers, self._format(), call.messages
+        )
         return _with_headers(merged, before)
 
     async def _call_shards(self, call: Call, timeout_s: float | None) -> list[Answer]:
@@ -173,15 +178,20 @@ class Shards:
         return rest_s
 
 
-def merge_answers(answers: Sequence[Answer]) -> Answer:
+def merge_answers(answers: Sequence[Answer], documents: DocumentFormat, sent: Sequence[Content]) -> Answer:
     """
     Make one answer: documents merged as at a join, ``__results__`` and headers united, the rest of the first.
 
-    Raises UnreadableDocuments, or Malformed where parameters are not a Struct.
+    ``sent`` are the messages that every shard was sent. Raises UnreadableDocuments, or Malformed where
+    parameters are not a Struct.
     """
+    # Serialised messages behind each other are one message, with the documents of all.
+    asked: Content = b""
+    if documents.in_graph_order:
+        asked = b"".join([bytes(wire.decode_answer(message).documents) for message in sent])
     return attrs.evolve(
         answers[0],
-        documents=merge([answer.documents for answer in answers]),
+        documents=documents.merge([answer.documents for answer in answers], [asked] * len(answers)),
         parameters=_with_all_results([answer.parameters for answer in answers]),
         headers=unique(header for answer in answers for header in answer.headers),
     )

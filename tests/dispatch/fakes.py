@@ -14,6 +14,7 @@ from gatewayd.config import DeploymentConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.messages.discovery import Endpoints, Told, of_flow
+from gatewayd.messages.formats import FIRST, DocumentFormat
 from gatewayd.messages.request import Answer, Call, Request
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto, StatusProto, Struct
@@ -32,7 +33,10 @@ class Sent:
 class FakePool:
     """Makes no call: the test answers each of them, in the order it likes."""
 
-    def __init__(self, bound: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self, bound: Mapping[str, tuple[str, ...]] | None = None, format: DocumentFormat = FIRST
+    ) -> None:
+        self.format = format
         self.sent: list[Sent] = []
         self.cancelled: list[str] = []
         self._open: dict[str, list[Sent]] = {}

@@ -286,3 +286,12 @@ def test_a_message_cut_short_or_changed_is_a_request_or_malformed(
         except wire.Malformed:
             continue
         assert isinstance(request, Request)
+
+
+@pytest.mark.parametrize("documents", [b"", b"documents", b"d" * 200_000])
+def test_the_id_of_a_request_is_read_whatever_its_documents_are(documents: bytes) -> None:
+    message = wire.encode_call("id", "/x", Answer(documents))
+    assert wire.request_id_of(message) == "id"
+    assert wire.request_id_of(b"") == ""
+    unusual = DataRequestProto(header=HeaderProto(request_id="other", timeout=3, headers={"a": "b"}))
+    assert wire.request_id_of(unusual.SerializeToString()) == "other"

@@ -13,6 +13,7 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import PoolLimits
 from gatewayd.errors import CallFailed, DeadlineExceeded, Draining, ExecutorUnreachable, Overloaded
 from gatewayd.messages.discovery import Endpoints, Told, TypedEndpoint
+from gatewayd.messages.formats import FIRST, SECOND
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.wire import Malformed
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
@@ -618,6 +619,13 @@ def test_what_is_served_is_what_some_replica_binds() -> None:
     assert not setup.pool.serves("a", "/search")
     setup.channels[B].answer_discovery(("/search",))
     assert setup.pool.serves("a", "/search")
+
+
+def test_the_format_of_the_documents_is_what_executors_tell() -> None:
+    setup = Setup(external(A, B))
+    assert setup.pool.format is FIRST
+    setup.channels[A].asked.pop(0).callback(Told({"/x": ""}, Generation.SECOND))
+    assert setup.pool.format is SECOND
 
 
 def test_bound_endpoints_are_known_as_far_as_executors_have_reported_them() -> None:

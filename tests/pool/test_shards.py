@@ -12,10 +12,13 @@ from gatewayd.config import DeploymentConfig
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import ExecutorConfig, ExternalHead
 from gatewayd.errors import ExecutorUnreachable
+from gatewayd.messages.discovery import Told
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import encode_call
 from gatewayd.pb import DataContentProto, DataRequestProto, Struct
 from gatewayd.rpc.channel import CallError
+from tests.messages.second.made import content, plain
 from tests.pool.fakes import Sent, Setup
 
 SHARDS = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
@@ -104,6 +107,24 @@ def test_the_answers_of_all_are_merged_in_the_order_of_the_shards() -> None:
     ]  # fmt: skip
     parameters = MessageToDict(Struct.FromString(sent.result.parameters))
     assert parameters == {"q": 1.0, "__results__": {f"a/shard-{index}/rep-0": "r" for index in range(3)}}
+
+
+def test_answers_of_the_second_generation_are_compared_with_what_the_shards_were_sent() -> None:
+    setup = sharded(uses_before=ExecutorConfig())
+    for channel in setup.opened:
+        channel.asked.pop(0).callback(Told({"/search": ""}, Generation.SECOND))
+    sent = setup.send(Call((encode_call("id", "/search", Answer(content({"id": "d"}))),), "/search"))
+    setup.channels[BEFORE].answer(Answer(content({"id": "d", "l": ["before"]})))
+    for index in (2, 0, 1):
+        changed = {"id": "d", "l": ["before", f"from {index}"]}
+        setup.channels[SHARDS[index]].answer(Answer(content(changed, {"id": f"own{index}"})))
+
+    assert plain(sent.result.documents) == [
+        {"id": "d", "l": ["before", "from 0", "from 1", "from 2"]},
+        {"id": "own0"},
+        {"id": "own1"},
+        {"id": "own2"},
+    ]
 
 
 def test_a_shard_that_fails_is_left_out_and_counted() -> None:
