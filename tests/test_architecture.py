@@ -72,6 +72,8 @@ PURE = [
     "protocols/http/openapi.py",
     "protocols/http/openai/described.py",
     "protocols/http/openai/paths.py",
+    "protocols/http/typed_openapi.py",
+    "protocols/http/bodies.py",
     "protocols/graphql/limits.py",
     "config/shares.py",
     "service/changes.py",

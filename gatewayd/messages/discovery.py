@@ -74,6 +74,14 @@ class Endpoints:
     typed: Mapping[str, TypedEndpoint] = attrs.field(factory=dict)
     streaming: frozenset[str] = frozenset()
 
+    @property
+    def is_second(self) -> bool:
+        """Whether documents are known to be of the second generation."""
+        return self.generation is Generation.SECOND
+
+
+NOTHING_KNOWN: Final = Endpoints()
+
 
 def united(reported: Iterable[Told]) -> Told | None:
     """What several executors of one Deployment tell, the first of them first; None if there are none."""

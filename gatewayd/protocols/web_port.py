@@ -149,7 +149,10 @@ class WebPort:
         self._api.start()
 
     def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
-        """HTTP's paths of health ask the gateway themselves."""
+        """HTTP's paths of health ask the gateway themselves; executors may have told of their endpoints."""
+        self._api.learn()
+        if self.websockets is not None:
+            self.websockets.learn()
 
     def renew(self, credentials: TlsCredentials) -> None:
         """Use these for connections from now on."""

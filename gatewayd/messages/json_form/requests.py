@@ -49,7 +49,7 @@ def decode_request(
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer, or TooManyDocuments.
     """
-    fields, allowance = _fields(body, content_type), Allowance(max_documents)
+    fields, allowance = fields_of(body, content_type), Allowance(max_documents)
     return build_request(fields, endpoint=endpoint, request_id=request_id, allowance=allowance)
 
 
@@ -100,7 +100,8 @@ def _own_id(fields: Mapping[str, Any], problems: Problems) -> str:
     return ""
 
 
-def _fields(body: bytes, content_type: str | None) -> dict[str, Any]:
+def fields_of(body: bytes, content_type: str | None) -> dict[str, Any]:
+    """The fields of a body. Raises BadRequest."""
     problems = Problems()
     value = None
     if body:

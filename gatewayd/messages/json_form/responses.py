@@ -8,7 +8,7 @@ of fields that are numbers become texts (``values.write_float``). Protobuf answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import orjson
@@ -22,6 +22,9 @@ from gatewayd.messages.json_form.groups import dumps, write_struct
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.messages.rope import Content
 from gatewayd.pb import DocumentProto, StatusProto, Struct
+
+# The text of a list of documents, without its brackets.
+Pieces = Callable[[Content], Iterable[bytes]]
 
 
 class Unwritable(GatewayError):
@@ -57,8 +60,12 @@ def encode_http(response: Response) -> bytes:
     )
 
 
-def encode_websocket(response: Response) -> bytes:
-    """The text frame (UTF-8) of an answer: snake_case, without unset keys. Raises GatewayError."""
+def encode_websocket(response: Response, pieces: Pieces | None = None) -> bytes:
+    """
+    The text frame (UTF-8) of an answer: snake_case, without unset keys.
+
+    ``pieces`` write its documents, if they are not of the first generation. Raises GatewayError.
+    """
     header: dict[str, object] = {"request_id": response.request_id}
     if response.status:
         header["status"] = _sparse_status(response.status)
@@ -70,7 +77,7 @@ def encode_websocket(response: Response) -> bytes:
     if response.parameters is not None:
         frame["parameters"] = parameters_in(response.parameters)
     frame["routes"] = [_sparse_route(route) for route in response.routes]
-    return _with_data(frame, response.documents, orjson.OPT_UTC_Z)
+    return _with_data(frame, response.documents, orjson.OPT_UTC_Z, pieces)
 
 
 def encode_network_error(request: Request, error: GatewayError) -> bytes:
@@ -122,12 +129,16 @@ def _dumps(value: object, option: int = 0) -> bytes:
         raise Unwritable(f"the answer has no JSON form: {error}") from error
 
 
-def _with_data(fields: dict[str, object], documents: Content, option: int = 0) -> bytes:
+def _with_data(
+    fields: dict[str, object], documents: Content, option: int = 0, pieces: Pieces | None = None
+) -> bytes:
     """The object of ``fields``, with the documents as its last key."""
     start = _dumps(fields, option)[:-1]
     if not documents:
         return start + b',"data":[]}'
     try:
+        if pieces is not None:
+            return b"".join((start, b',"data":[', *pieces(documents), b"]}"))
         return b"".join((start, b',"data":[', *write_documents(parse(documents).docs.docs), b"]}"))
     except orjson.JSONEncodeError as error:
         raise Unwritable(f"the answer has no JSON form: {error}") from error

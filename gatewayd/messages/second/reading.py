@@ -81,9 +81,9 @@ def decode_body(
     """
     The body of a POST as a Request; ``content_type`` is the header's value, None without it.
 
-    ``endpoint`` None means that the body names it, as ``exec_endpoint``; then its model is among ``models``.
-    Both spellings of the header's keys are taken. A ``request_id`` from outside counts before the body's own,
-    and that before the id of a single document, as in the reference.
+    ``endpoint`` None means that the body names it, as ``exec_endpoint``, and may have no documents; then its
+    model is among ``models``. Both spellings of the header's keys are taken. A ``request_id`` from outside
+    counts before the body's own, and that before the id of a single document, as in the reference.
 
     Raises BadRequest, whose ``problems`` are the ``detail`` of a 422 answer, or TooManyDocuments.
     """
@@ -118,16 +118,17 @@ def request_of(
     if header is not None and not isinstance(header, dict):
         problems.not_an_object(_HEADER, header)
     header = header if isinstance(header, dict) else {}
+    by_path = endpoint is not None
     if endpoint is None:
         endpoint = _text(value, ("exec_endpoint", "execEndpoint"), _BODY, problems)
         endpoint = endpoint or _text(header, ("exec_endpoint", "execEndpoint"), _HEADER, problems) or "/"
         model = (models or {}).get(endpoint, UNKNOWN)
     target = _text(header, ("target_executor", "targetExecutor"), _HEADER, problems)
     documents = b""
-    if "data" not in value:
-        problems.missing(_DATA, value)
-    else:
+    if "data" in value:
         documents = _documents(value["data"], model, reading, single=single)
+    elif by_path:
+        problems.missing(_DATA, value)
     parameters = _parameters(value, model, reading)
     if request_id is None:
         request_id = _text(header, ("request_id", "requestId"), _HEADER, problems)

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.errors import GatewayError
 from gatewayd.messages.json_form.groups import dumps, pieces_of_list
-from gatewayd.messages.json_form.responses import Unwritable, parameters_in
+from gatewayd.messages.json_form.responses import Unwritable, encode_websocket, parameters_in
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
 from gatewayd.messages.second.reading import UNKNOWN, Model
@@ -32,6 +32,11 @@ def encode_answer(response: Response, model: Model = UNKNOWN) -> bytes:
     """
     header = {"request_id": response.request_id, "target_executor": ""}
     return _whole(response.documents, model, response.parameters, header)
+
+
+def encode_frame(response: Response, model: Model = UNKNOWN) -> bytes:
+    """The text frame of an answer over WebSocket, with typed documents. Raises GatewayError."""
+    return encode_websocket(response, lambda documents: _pieces(documents, model))
 
 
 def encode_failure(request: Request, error: GatewayError, model: Model = UNKNOWN) -> bytes:

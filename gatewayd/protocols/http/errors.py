@@ -10,6 +10,7 @@ import attrs
 
 from gatewayd.errors import (
     BadRequest,
+    ExecutorNetworkError,
     GatewayError,
     InvalidQuery,
     MethodNotAllowed,
@@ -24,6 +25,7 @@ from gatewayd.messages.json_form import responses
 from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.http.answer import JSON
+from gatewayd.protocols.http.bodies import FIRST, Bodies
 from gatewayd.protocols.http.negotiation import Form
 from gatewayd.protocols.told import told
 
@@ -65,14 +67,16 @@ def response_to(error: GatewayError) -> ErrorResponse:
     return ErrorResponse(status, body, headers=_headers(error))
 
 
-def encode_network_error(request: Request, error: GatewayError, form: Form) -> bytes:
+def encode_network_error(
+    request: Request, error: ExecutorNetworkError, form: Form, bodies: Bodies = FIRST
+) -> bytes:
     """
     The body of the response if an executor could not be reached: ``request`` as it was sent, and the error.
 
     Raises GatewayError if its documents have no JSON form.
     """
     if form is Form.JSON:
-        return responses.encode_network_error(request, error)
+        return bodies.encode_network_error(request, error)
     response = Response(
         request_id=request.request_id,
         endpoint="",

@@ -28,11 +28,12 @@ from gatewayd.errors import (
     Unauthenticated,
     codes_of,
 )
-from gatewayd.messages.discovery import DEFAULT, Described
+from gatewayd.messages.discovery import DEFAULT, NOTHING_KNOWN, Described, Endpoints
 from gatewayd.protocols.http.openai.described import TAG as OPENAI
 from gatewayd.protocols.http.openai.described import described as described_openai
-from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
-from gatewayd.protocols.http.schemas import Schema, example, ref, referred, with_references
+from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, routes_of
+from gatewayd.protocols.http.schemas import SCHEMAS, Schema, example, ref, referred, with_references
+from gatewayd.protocols.http.typed_openapi import TypedOperations
 
 _TITLE: Final = "gatewayd"
 _DESCRIPTION: Final = (
@@ -55,6 +56,7 @@ _SUMMARIES: Final = {
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
 _REFUSAL: Final = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
 _QUERY: Final = '{ docs(data: [{text: "hello"}], execEndpoint: "/") { id text } }'
+_STREAMED: Final = "The answers, one after the other: events `update`, each with a document, then `end`."
 _FAILURES: Final = (
     "An executor that fails still answers with this status: header.status then tells of it. Where an "
     f"executor cannot be reached the answer is {codes_of(ExecutorUnreachable).http}, where it is too slow "
@@ -68,27 +70,28 @@ def title(gateway: GatewayConfig) -> str:
     return gateway.title or _TITLE
 
 
-def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = None) -> dict[str, Any]:
+def openapi(gateway: GatewayConfig, *, full: bool, endpoints: Endpoints = NOTHING_KNOWN) -> dict[str, Any]:
     """
     The document as a JSON object.
 
-    ``bound`` are the endpoints that executors are known to bind, with their docstrings.
+    ``endpoints`` are those that executors are known to bind, with their docstrings, and their schemas where
+    documents are of the second generation.
     ``full`` is False for a port of WebSocket alone, which has GET /, /status and /dry_run regardless of
     ``no_debug_endpoints``. Raises ConfigError if an exposed endpoint cannot be a path.
     """
-    bound = bound or {}
-    routes = endpoint_routes(gateway, bound) if full else ()
+    routes = routes_of(gateway, endpoints) if full else ()
     described = {"/dry_run": _dry_run, "/status": _status}
     paths: dict[str, dict[str, Any]] = {
         path: {"get": described[path]()} for path in debug_paths(gateway, full=full)
     }
-    operations = _Operations(bound)
+    typed = TypedOperations(endpoints, SCHEMAS)
+    operations = typed if endpoints.is_second else _Operations(endpoints.bound)
     for route in routes:
         if route.options.get("include_in_schema", True):
             item = paths.setdefault(_literal(route.path), {})
             for method in route.methods:
                 item.setdefault(method.lower(), operations.of(route, method))
-    if full and gateway.expose_graphql_endpoint:
+    if full and gateway.expose_graphql_endpoint and not endpoints.is_second:
         paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql()}
     for path, item in paths.items():
         for operation in item.values():
@@ -107,7 +110,7 @@ def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = Non
             "version": __version__,
         },
         "paths": paths,
-        "components": {"schemas": with_references(referred(paths))},
+        "components": {"schemas": _components(paths, typed.components)},
     }
     used = {
         tag for item in paths.values() for operation in item.values() for tag in operation.get("tags", ())
@@ -115,6 +118,13 @@ def openapi(gateway: GatewayConfig, *, full: bool, bound: Described | None = Non
     if tags := [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]:
         document["tags"] = tags
     return document
+
+
+def _components(paths: dict[str, Any], typed: Mapping[str, Schema]) -> dict[str, Schema]:
+    """The schemas that are referred to: those of executors, and our own."""
+    names = {*referred(paths), *referred(dict(typed))}
+    own = with_references(name for name in names if name not in typed)
+    return dict(sorted({**own, **typed}.items()))
 
 
 class _Operations:
@@ -142,6 +152,13 @@ class _Operations:
                 ),
             },
         )
+        if route.streams:
+            document = ref("PydanticDocument")
+            content: dict[str, Any] = {
+                "text/event-stream": {"schema": {"type": "string"}},
+                "application/x-ndjson": {"schema": document},
+            }
+            operation["responses"][str(route.status)] = {"description": _STREAMED, "content": content}
         if method not in _WITHOUT_BODY:
             content = _json(ref(model), example(model, self._tried))
             operation["requestBody"] = {"required": True, "content": content}

@@ -17,7 +17,7 @@ import attrs
 import orjson
 
 from gatewayd.config.model import GatewayConfig
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import NOTHING_KNOWN, Endpoints
 from gatewayd.protocols.http.openapi import openapi, title
 
 _ASSETS: Final = files("gatewayd") / "assets"
@@ -57,9 +57,9 @@ class Page:
     headers: tuple[tuple[bytes, bytes], ...] = _PAGE_HEADERS
 
 
-def description(gateway: GatewayConfig, *, full: bool, bound: Described | None = None) -> Page:
+def description(gateway: GatewayConfig, *, full: bool, endpoints: Endpoints = NOTHING_KNOWN) -> Page:
     """/openapi.json, which the pages show. Arguments and errors are those of ``openapi``."""
-    document = openapi(gateway, full=full, bound=bound)
+    document = openapi(gateway, full=full, endpoints=endpoints)
     return Page("/openapi.json", b"application/json", orjson.dumps(document), _NEVER)
 
 

@@ -13,7 +13,7 @@ ones, wrong methods.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Set
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -29,22 +29,29 @@ from werkzeug.routing import RequestRedirect
 
 from gatewayd.access.control import DOCS, DRY_RUN, STATUS
 from gatewayd.access.guard import header_value, same_header
-from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
+from gatewayd.config.model import GatewayConfig
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.health import PROBES
-from gatewayd.messages.discovery import Described
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Backend, Extension
 from gatewayd.protocols.failures import failure_status
+from gatewayd.protocols.http.bodies import bodies_for
 from gatewayd.protocols.http.errors import encode_error
-from gatewayd.protocols.http.exchange import exchange, is_acceptable, respond_with_error
+from gatewayd.protocols.http.exchange import (
+    Served,
+    exchange,
+    is_acceptable,
+    respond_with_error,
+    stream_exchange,
+)
 from gatewayd.protocols.http.hints import hint_for
 from gatewayd.protocols.http.openai.api import Answer, OpenAIApi
 from gatewayd.protocols.http.pages import Page, description, documentation, graphiql
 from gatewayd.protocols.http.probes import answer_probe
 from gatewayd.protocols.http.request import GatewayRequest
-from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, endpoint_routes
+from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, routes_of
 
 if TYPE_CHECKING:
     from gatewayd.protocols.graphql.resource import GraphqlApi
@@ -75,10 +82,12 @@ class HttpApi(Resource):
         self._app: Any = Klein()
         self._app.url_map.merge_slashes = False
         self._full = full
-        self._exposes_all = full and EVERY_ENDPOINT in gateway.expose_endpoints
-        self._exposed: Set[str] = frozenset()
         self._for_executors: set[tuple[bytes, bytes]] = set()  # methods and paths
-        self._described: Described = {}  # what executors bound when _description was made
+        self._endpoints = Endpoints()  # what is known of executors, and what is served of it
+        self._served = Served()
+        # Of the first generation, with all of its endpoints known, little changes: it is not asked each time.
+        self._is_settled = False
+        self._described = self._endpoints  # what was known when _description was made
         self._description = description(gateway, full=full)
         self._mount(gateway, full)
         self._klein: Any = self._app.resource()
@@ -86,6 +95,7 @@ class HttpApi(Resource):
 
     def start(self) -> None:
         """Start GraphQL's loop, if it is served. Call this once the port listens."""
+        self.learn()
         if self._graphql is not None:
             self._graphql.start()
         extension = self._backend.extension
@@ -138,8 +148,8 @@ class HttpApi(Resource):
 
     def _handler(self, http_request: GatewayRequest) -> Handler | None:
         handler = self._plain.get((http_request.method, http_request.path))
-        if handler is None and self._exposes_all:
-            self._expose_bound()
+        if handler is None and self._full:
+            self.learn()
             handler = self._plain.get((http_request.method, http_request.path))
         return handler
 
@@ -160,22 +170,41 @@ class HttpApi(Resource):
         for path in debug_paths(gateway, full=full):
             self._add(path, ("GET",), handlers[path])
         if full:
-            for route in endpoint_routes(gateway):
+            for route in routes_of(gateway, self._endpoints):
                 self._add_route(route)
-            if gateway.expose_graphql_endpoint:
+            if gateway.expose_graphql_endpoint and self._endpoints.is_second:
+                log.warn("there is no /graphql: it has documents of docarray 0.21, and executors have others")
+            elif gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
             if gateway.openai is not None:
                 self._mount_openai(gateway.openai)
         self._app.handle_errors(exceptions.HTTPException)(self._unmatched)
 
-    def _expose_bound(self) -> None:
-        """Add the paths of the endpoints that executors have come to bind."""
-        bound = self._backend.endpoints().bound.keys() | self._exposed
-        if bound != self._exposed:
-            self._exposed = bound
-            for route in endpoint_routes(self._backend.gateway, bound):
+    def learn(self) -> bool:
+        """
+        Serve what executors have come to tell: the generation of their documents, and their endpoints.
+
+        Paths of endpoints are added, and never taken away but for those of another generation. Returns
+        whether that has changed.
+        """
+        endpoints = self._backend.endpoints()
+        before = self._endpoints
+        self._is_settled = not endpoints.unknown and not endpoints.is_second
+        if endpoints is before or endpoints == before:
+            return False
+        self._endpoints = endpoints
+        self._served = Served(bodies_for(endpoints, self._served.bodies), endpoints.streaming)
+        if endpoints.is_second != before.is_second:
+            self._app = Klein()
+            self._app.url_map.merge_slashes = False
+            self._for_executors.clear()
+            self._mount(self._backend.gateway, self._full)
+            self._klein = self._app.resource()
+        elif self._full:
+            for route in routes_of(self._backend.gateway, endpoints):
                 self._add_route(route)
-            self._update_paths()
+        self._update_paths()
+        return endpoints.is_second != before.is_second
 
     def _update_paths(self) -> None:
         self._plain = dict(self._plain_paths())
@@ -244,14 +273,24 @@ class HttpApi(Resource):
             self._app.route(path, methods=free, endpoint=endpoint)(lambda http_request: handler(http_request))
 
     def _add_route(self, route: EndpointRoute) -> None:
-        above = self._compress_above_bytes
-        self._add(
-            route.path,
-            route.methods,
-            lambda http_request: _begin(
-                http_request, exchange(self._backend, self._dispatcher, http_request, route, above)
-            ),
-        )
+        backend, dispatcher, above = self._backend, self._dispatcher, self._compress_above_bytes
+        endpoint = route.endpoint
+
+        def serve(http_request: GatewayRequest) -> Deferred[None] | None:
+            if not self._is_settled and self.learn():
+                self.render(http_request)  # there may be no such path any more
+                return None
+            served = self._served
+            if endpoint is None or endpoint not in served.streaming:
+                work = exchange(backend, dispatcher, http_request, route, above, served)
+            elif http_request.method == b"HEAD":
+                _refuse_method(http_request, route.methods)
+                return None
+            else:
+                work = stream_exchange(backend, dispatcher, http_request, endpoint, served)
+            return _begin(http_request, work)
+
+        self._add(route.path, route.methods, serve)
         self._for_executors |= {(method.encode(), route.path.encode()) for method in route.methods}
 
     def _plain_paths(self) -> Iterator[tuple[tuple[bytes, bytes], Handler]]:
@@ -266,10 +305,10 @@ class HttpApi(Resource):
     # -- what they answer -----------------------------------------------------------------------------
 
     def _describe(self, http_request: GatewayRequest) -> None:
-        bound = self._backend.endpoints().bound
-        if bound != self._described:
-            self._described = bound
-            self._description = description(self._backend.gateway, full=self._full, bound=bound)
+        endpoints = self._backend.endpoints()
+        if endpoints != self._described:
+            self._described = endpoints
+            self._description = description(self._backend.gateway, full=self._full, endpoints=endpoints)
         page = self._description
         http_request.respond(200, page.body, page.content_type, page.headers)
 
@@ -327,7 +366,7 @@ class HttpApi(Resource):
             method = http_request.method.decode("latin-1")
             path = unquote_to_bytes(http_request.path).decode("utf-8", "replace")
             endpoints = self._backend.endpoints()
-            hint = hint_for(method, path, endpoints, endpoint_routes(self._backend.gateway, endpoints.bound))
+            hint = hint_for(method, path, endpoints, routes_of(self._backend.gateway, endpoints))
         http_request.respond_with(http_request.site.encode_error(PathNotFound(hint), http_request.path))
 
     def _unmatched(self, http_request: GatewayRequest, failure: Failure) -> None:

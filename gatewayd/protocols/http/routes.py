@@ -9,6 +9,7 @@ import attrs
 
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayConfig
 from gatewayd.errors import ConfigError
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.endpoints import fault_of
 
 
@@ -18,7 +19,8 @@ class EndpointRoute:
     A path whose requests go to an endpoint of the executors.
 
     ``endpoint`` is None if the body names it. ``status`` is the status of a successful answer. ``tags`` and
-    ``options``, those of ``expose_endpoints``, are for OpenAPI.
+    ``options``, those of ``expose_endpoints``, are for OpenAPI. With ``streams`` the endpoint answers with
+    any number of documents, one after the other.
     """
 
     path: str
@@ -27,6 +29,7 @@ class EndpointRoute:
     status: int = 200
     tags: tuple[str, ...] = ()
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    streams: bool = False
 
 
 def endpoint_routes(gateway: GatewayConfig, bound: Iterable[str] = ()) -> tuple[EndpointRoute, ...]:
@@ -63,6 +66,65 @@ def endpoint_routes(gateway: GatewayConfig, bound: Iterable[str] = ()) -> tuple[
         if free:
             found.append(attrs.evolve(route, methods=free))
     return tuple(found)
+
+
+def routes_of(gateway: GatewayConfig, endpoints: Endpoints) -> tuple[EndpointRoute, ...]:
+    """
+    The routes of an HTTP port, from the settings and what executors are known to bind.
+
+    Endpoints of the second generation have theirs whatever the settings say, as in the reference, whose
+    client looks for them (spec 34/client.md); so have, in either generation, those that stream. Raises
+    ConfigError as ``endpoint_routes``.
+    """
+    if endpoints.is_second:
+        return _typed_routes(gateway, endpoints)
+    routes = endpoint_routes(gateway, endpoints.bound)
+    found = [
+        route if route.endpoint not in endpoints.streaming else attrs.evolve(route, streams=True)
+        for route in routes
+    ]
+    taken = {(route.path, method) for route in found for method in route.methods}
+    for endpoint in endpoints.bound:
+        if endpoint in endpoints.streaming:
+            _append(found, taken, _bound_route(endpoint, endpoints, {}))
+    return tuple(found)
+
+
+def _typed_routes(gateway: GatewayConfig, endpoints: Endpoints) -> tuple[EndpointRoute, ...]:
+    """POST for each bound endpoint, and GET for those that stream; then what the settings name; /post."""
+    found: list[EndpointRoute] = []
+    taken: set[tuple[str, str]] = set()
+    options = gateway.expose_endpoints
+    for endpoint in endpoints.bound:
+        given = options.get(endpoint, options.get(EVERY_ENDPOINT, {}))
+        _append(found, taken, _bound_route(endpoint, endpoints, given))
+    for endpoint, given in options.items():
+        if endpoint != EVERY_ENDPOINT:
+            route = _exposed(endpoint, given)
+            _append(found, taken, attrs.evolve(route, streams=endpoint in endpoints.streaming))
+    if not gateway.no_debug_endpoints:
+        _append(found, taken, EndpointRoute("/post", ("POST",), None, tags=("Debug",)))
+    return tuple(found)
+
+
+def _bound_route(endpoint: str, endpoints: Endpoints, options: Mapping[str, Any]) -> EndpointRoute | None:
+    """The route of a bound endpoint under its own name; None if that can be no path."""
+    path = "/" + endpoint.strip("/")
+    if not can_have_path(path):
+        return None
+    streams = endpoint in endpoints.streaming
+    methods = ("GET", "POST") if streams else ("POST",)
+    return EndpointRoute(path, methods, endpoint, options=options, streams=streams)
+
+
+def _append(found: list[EndpointRoute], taken: set[tuple[str, str]], route: EndpointRoute | None) -> None:
+    """Add ``route`` with those of its methods that no route before it has at its path."""
+    if route is None:
+        return
+    free = tuple(method for method in route.methods if (route.path, method) not in taken)
+    taken.update((route.path, method) for method in free)
+    if free:
+        found.append(attrs.evolve(route, methods=free))
 
 
 def debug_paths(gateway: GatewayConfig, *, full: bool) -> tuple[str, ...]:

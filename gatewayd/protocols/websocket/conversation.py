@@ -46,14 +46,16 @@ class SendMessage:
     """
     Send one message in one frame, then report it with ``Conversation.sent``.
 
-    ``compressed`` is what permessage-deflate makes of ``payload``, None to send that itself.
+    ``compressed`` is what permessage-deflate makes of ``payload``, None to send that itself. One that is not
+    the ``last`` of its request is not reported: further ones follow.
     """
 
-    __slots__ = ("compressed", "payload")
+    __slots__ = ("compressed", "is_last", "payload")
 
-    def __init__(self, payload: bytes, compressed: bytes | None = None) -> None:
+    def __init__(self, payload: bytes, compressed: bytes | None = None, *, is_last: bool = True) -> None:
         self.payload = payload
         self.compressed = compressed
+        self.is_last = is_last
 
 
 @attrs.frozen
@@ -155,6 +157,19 @@ class Conversation:
         if self._window.is_flooded:
             return self.failed(Overloaded(UNREAD))
         return tuple(released)
+
+    def streamed(self, payload: bytes, compressed: bytes | None = None) -> Actions:
+        """
+        A document of a stream, whose request is under way until ``answered``.
+
+        Whoever has it waits, as long as ``client_is_behind``.
+        """
+        return (SendMessage(payload, compressed, is_last=False),) if self._is_open else _NOTHING
+
+    @property
+    def client_is_behind(self) -> bool:
+        """Whether what was sent waits for the client to read."""
+        return self._client_is_behind
 
     def sent(self) -> Actions:
         """The transport took a SendMessage; while the client keeps up, that counts as written."""

@@ -17,7 +17,9 @@ from gatewayd.errors import BadRequest
 from gatewayd.messages import wire
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.second import writing
 from gatewayd.pb import StatusProto
+from gatewayd.protocols.http.bodies import SecondBodies
 
 _BLANKS: Final = b" \t\r\n"
 
@@ -79,6 +81,23 @@ class JsonFrames:
         )
 
 
+class TypedJsonFrames(JsonFrames):
+    """As JsonFrames, with documents of the second generation, by what executors tell of their endpoints."""
+
+    def __init__(self, bodies: SecondBodies) -> None:
+        self._bodies = bodies
+
+    def decode(self, payload: bytes, max_documents: int) -> Request:
+        """Raises BadRequest, TooManyDocuments."""
+        return self._bodies.decode(
+            payload, content_type=None, endpoint=None, request_id=None, max_documents=max_documents
+        )
+
+    def encode(self, response: Response) -> bytes:
+        """Raises GatewayError if the response has no JSON form."""
+        return writing.encode_frame(response, self._bodies.model(response.endpoint))
+
+
 class BytesFrames:
     """Binary frames, each with a DataRequestProto; one zero byte ends the input."""
 
@@ -106,7 +125,7 @@ JSON_FRAMES: Final[Frames] = JsonFrames()
 BYTES_FRAMES: Final[Frames] = BytesFrames()
 
 
-def negotiate(offered: Sequence[str]) -> tuple[Frames, str | None]:
+def negotiate(offered: Sequence[str], json_frames: Frames = JSON_FRAMES) -> tuple[Frames, str | None]:
     """The mode for the subprotocols that a client offers, and the subprotocol to confirm."""
-    frames = BYTES_FRAMES if list(offered) == ["bytes"] else JSON_FRAMES
+    frames = BYTES_FRAMES if list(offered) == ["bytes"] else json_frames
     return frames, frames.name if frames.name in offered else None

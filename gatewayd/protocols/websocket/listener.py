@@ -7,11 +7,14 @@ from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
+from gatewayd.protocols.http.bodies import FIRST, Bodies, SecondBodies, bodies_for
 from gatewayd.protocols.websocket.deflate import accept_deflate
+from gatewayd.protocols.websocket.frames import JSON_FRAMES, Frames, TypedJsonFrames
 from gatewayd.protocols.websocket.rest import with_options
 from gatewayd.protocols.websocket.session import DRY_RUN, WebSocketSession
 
@@ -30,6 +33,12 @@ class WebSocketListener(WebSocketServerFactory):
         secure = {name.decode(): value.decode() for name, value in backend.secure_headers}
         super().__init__(server="gatewayd", headers=secure, reactor=backend.reactor)
         self.backend = backend
+        self.json_frames: Frames = JSON_FRAMES
+        self.streaming: frozenset[str] = frozenset()
+        # Of the first generation, with all of its endpoints known, little changes: it is not asked each time.
+        self.is_settled = False
+        self._endpoints = Endpoints()
+        self._bodies: Bodies = FIRST
         self.dispatcher = backend.dispatcher_for("websocket")
         self.connections = connections
         self.prefetch = gateway.prefetch
@@ -52,3 +61,16 @@ class WebSocketListener(WebSocketServerFactory):
             perMessageCompressionAccept=accept_deflate,
         )
         self.protocol: Any = with_options(WebSocketSession, self)
+
+    def learn(self) -> None:
+        """Speak of documents, and of endpoints that stream, as executors have come to tell."""
+        endpoints = self.backend.endpoints()
+        self.is_settled = not endpoints.unknown and not endpoints.is_second
+        if endpoints is self._endpoints or endpoints == self._endpoints:
+            return
+        self._endpoints = endpoints
+        self.streaming = endpoints.streaming
+        bodies = bodies_for(endpoints, self._bodies)
+        if bodies is not self._bodies:
+            self._bodies = bodies
+            self.json_frames = TypedJsonFrames(bodies) if isinstance(bodies, SecondBodies) else JSON_FRAMES

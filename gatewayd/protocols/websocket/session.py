@@ -124,6 +124,7 @@ class WebSocketSession(WebSocketServerProtocol):
     _next_turn: Any = None  # an IDelayedCall: the socket is not read until then
     _patience_s = _PATIENCE_S
     _is_dropped = False
+    _waiting: Sequence[Deferred[None]] = ()  # streams, for the client to read
     _unsent_bytes = 0  # of answers, as far as ``buffers`` know
     _abort_call: Any = None  # an IDelayedCall
     # From the handshake on:
@@ -161,7 +162,7 @@ class WebSocketSession(WebSocketServerProtocol):
                 self._exchange(action.ticket, action.payload)
             elif isinstance(action, SendMessage):
                 self._send_message(action)
-                if following := self._conversation.sent():
+                if action.is_last and (following := self._conversation.sent()):
                     self._take(following)
             elif action is PAUSE_READING:
                 self.transport.pauseProducing()
@@ -187,7 +188,9 @@ class WebSocketSession(WebSocketServerProtocol):
             self._headers = self.factory.backend.forwarded.of_request(request.headers.items())
         except GatewayError as error:
             raise ConnectionDeny(told(error, "websocket").http, str(error)) from error
-        frames, confirmed = negotiate(request.protocols)
+        if not self.factory.is_settled:
+            self.factory.learn()
+        frames, confirmed = negotiate(request.protocols, self.factory.json_frames)
         try:
             ordered = _wants_order(self.http_request_uri)
         except BadRequest as mistake:
@@ -440,6 +443,9 @@ class WebSocketSession(WebSocketServerProtocol):
     def resumeProducing(self) -> None:
         """The client has caught up."""
         self._act(self._conversation.client_caught_up())
+        waiting, self._waiting = self._waiting, ()
+        for stream in waiting:
+            stream.callback(None)
 
     def stopProducing(self) -> None:
         """The connection is lost."""
@@ -481,6 +487,8 @@ class WebSocketSession(WebSocketServerProtocol):
 
         By callbacks, because this is the hot path; with what may take a pool thread, by a coroutine.
         """
+        if not self.factory.is_settled:
+            self._learn()
         backend, frames, size = self.factory.backend, self._conversation.frames, len(payload)
         if self._perMessageCompress is not None or (frames.slow and not is_small(size)):
             self._start(self._exchange_in_turns(ticket, payload))
@@ -489,6 +497,10 @@ class WebSocketSession(WebSocketServerProtocol):
         request: Request | None = None
         try:
             request = self._completed(frames.decode(payload, backend.gateway.max_documents))
+            if request.endpoint in self.factory.streaming:
+                backend.buffers.give_back(size)
+                self._start(self._stream(ticket, request))
+                return
             work = self.factory.dispatcher.dispatch(request)
         except Exception as error:
             backend.buffers.give_back(size)
@@ -547,12 +559,18 @@ class WebSocketSession(WebSocketServerProtocol):
             limit = backend.gateway.max_documents
             if frames.slow:
                 request = await decoded_in_room(backend, frames.decode, payload, limit)
+                if request.endpoint in self.factory.streaming:
+                    await self._stream(ticket, self._completed(request))
+                    return
                 response = await self.factory.dispatcher.dispatch(self._completed(request))
                 size = len(response.documents)
                 self._act(self._conversation.arrived(ticket, size))
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
                 request = self._completed(frames.decode(payload, limit))
+                if request.endpoint in self.factory.streaming:
+                    await self._stream(ticket, request)
+                    return
                 answer = frames.encode(await self.factory.dispatcher.dispatch(request))
             agreed = self._perMessageCompress
             compressed = None if agreed is None else await self._deflated(answer, agreed)
@@ -562,6 +580,54 @@ class WebSocketSession(WebSocketServerProtocol):
             self._act(self._conversation.answered(ticket, answer, compressed))
         finally:
             backend.buffers.give_back(len(payload))
+
+    def _learn(self) -> None:
+        """The generation of documents may have become known since the handshake."""
+        self.factory.learn()
+        if not self._conversation.frames.binary:
+            self._conversation.frames = self.factory.json_frames
+
+    async def _stream(self, ticket: int, request: Request) -> None:
+        """
+        A frame for each answer of a stream, then one without documents.
+
+        Nothing is asked of executors while the client does not read.
+        """
+        frames, offload = self._conversation.frames, self.factory.backend.offload
+        try:
+            stream = self.factory.dispatcher.stream(request)
+        except Exception as error:
+            self._failed(error, request)
+            return
+        try:
+            while (response := await stream.receive()) is not None:
+                # Executors name each answer anew; a client knows its own name for the request.
+                response = attrs.evolve(response, request_id=request.request_id, endpoint=request.endpoint)
+                size = len(response.documents) if frames.slow else 0
+                answer = await here_or_offloaded(offload, size, frames.encode, response)
+                agreed = self._perMessageCompress
+                compressed = None if agreed is None else await self._deflated(answer, agreed)
+                await self._until_read()
+                self._act(self._conversation.streamed(answer, compressed))
+                await self._until_read()
+                if response.status:
+                    break  # its failure is the end of it
+            end = frames.encode(Response(request.request_id, request.endpoint, b""))
+        except Exception as error:
+            self._failed(error, request)
+        else:
+            self._act(self._conversation.answered(ticket, end))
+        finally:
+            stream.cancel()
+
+    async def _until_read(self) -> None:
+        while self._conversation.client_is_behind and self._conversation.is_open:
+            waiting: Deferred[None] = Deferred()
+            self._waiting = (*self._waiting, waiting)
+            try:
+                await waiting
+            finally:
+                self._waiting = tuple(each for each in self._waiting if each is not waiting)
 
     def _completed(self, request: Request) -> Request:
         """``request`` with what is known of the connection."""

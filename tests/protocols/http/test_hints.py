@@ -205,7 +205,7 @@ def test_endpoints_that_cannot_be_paths_are_left_out_and_crud_paths_stay_what_th
 def test_docstrings_are_descriptions_unless_there_is_one_in_the_settings() -> None:
     exposed = {"*": {}, "/own": {"description": "mine"}}
     bound = {**BOUND.bound, "/own": "not shown"}
-    paths = openapi(GatewayConfig(expose_endpoints=exposed), full=True, bound=bound)["paths"]
+    paths = openapi(GatewayConfig(expose_endpoints=exposed), full=True, endpoints=Endpoints(bound))["paths"]
 
     assert paths["/classify"]["post"]["description"].startswith(
         "Says what it is.\n\nIn more words.\n\nAn executor"
@@ -220,7 +220,7 @@ def test_paths_that_endpoints_share_with_the_gateway_keep_both_descriptions() ->
     bound = {"/": "", "/status": "", "/graphql": ""}
     exposed = {"*": {"methods": ["GET", "PUT"]}}
     gateway = GatewayConfig(expose_endpoints=exposed, expose_graphql_endpoint=True)
-    paths = openapi(gateway, full=True, bound=bound)["paths"]
+    paths = openapi(gateway, full=True, endpoints=Endpoints(bound))["paths"]
 
     assert [sorted(paths[path]) for path in bound] == [["get", "put"], ["get", "put"], ["get", "post", "put"]]
     assert [paths[path]["get"]["operationId"] for path in bound] == ["health", "status", "graphql_get"]
@@ -233,7 +233,7 @@ def test_paths_that_endpoints_share_with_the_gateway_keep_both_descriptions() ->
 def test_the_endpoint_that_pages_fill_in_is_one_that_executors_bind(
     bound: dict[str, str], tried: str
 ) -> None:
-    paths = openapi(GatewayConfig(), full=True, bound=bound)["paths"]
+    paths = openapi(GatewayConfig(), full=True, endpoints=Endpoints(bound))["paths"]
     assert (
         paths["/post"]["post"]["requestBody"]["content"]["application/json"]["example"]["execEndpoint"]
         == tried
