@@ -10,23 +10,24 @@ from __future__ import annotations
 import asyncio as aio
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack, overload
 
 import attrs
 
 from gatewayd.client.address import Certificates, parse_address
-from gatewayd.client.conversation import converse, converse_async
+from gatewayd.client.conversation import converse, converse_async, pull, pull_async
 from gatewayd.client.delivery import Callbacks, InFlightLimit
 from gatewayd.client.documents import installed
 from gatewayd.client.exchange import Arrived, Ended, Exchange
-from gatewayd.client.inputs import async_messages, check, messages
+from gatewayd.client.inputs import async_messages, check, messages, single_message
 from gatewayd.client.post import Asynchronous, CallKeywords, Post, PostOptions, Waiting, check_keywords
 from gatewayd.client.profiling import profile, show
-from gatewayd.client.progress import progress
+from gatewayd.client.progress import progress, streaming_progress
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import WINDOW, Streamed, StreamExchange
 from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.extras import require_client_docarray, tracing_problem
 from gatewayd.otlp import PORTS, Collector
@@ -120,6 +121,12 @@ class _Connected:
         # 0 means "the gateway's own setting" on the wire, and the gateway's flow control is its bound.
         return InFlightLimit(post.prefetch or self._prefetch, in_order=post.results_in_order)
 
+    def _begin_stream(self, post: Post, put: Callable[[Streamed | Ended], None]) -> StreamExchange:
+        """Send the one request of ``post`` on the loop thread; what arrives is ``put`` there."""
+        loop, transport = self._handle.get()
+        message = single_message(post, transport.encode)
+        return StreamExchange(loop, partial(transport.stream, post, message), put, post.prefetch or WINDOW)
+
     def _begin(self, post: Post, put: Callable[[Arrived | Ended], None]) -> Exchange:
         """Start to send and receive on the loop thread; what arrives is ``put`` there."""
         loop, transport = self._handle.get()
@@ -165,6 +172,20 @@ class SyncClient(_Connected, Waiting):
             return list(responses)
         joined: DocumentArray = installed().joined((each.docs for each in responses), post.return_type)
         return joined
+
+    def _stream(self, post: Post) -> Generator[Any, None, None]:
+        installed().check_return_type(post.return_type)
+        return self._streamed(post)
+
+    def _streamed(self, post: Post) -> Generator[Any, None, None]:
+        with (
+            self._traced(post) as post,
+            streaming_progress(post) as answered,
+            closing(pull(partial(self._begin_stream, post), post.return_type)) as responses,
+        ):
+            for response in responses:
+                answered(response)
+                yield from response.docs
 
     def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """
@@ -262,6 +283,18 @@ class AsyncClient(_Connected, Asynchronous):
                             if post.return_responses
                             else documents.shown(response.docs, post.return_type)
                         )
+
+    def _stream(self, post: Post) -> AsyncGenerator[Any, None]:
+        installed().check_return_type(post.return_type)
+        return self._streamed(post)
+
+    async def _streamed(self, post: Post) -> AsyncGenerator[Any, None]:
+        with self._traced(post) as post, streaming_progress(post) as answered:
+            async with aclosing(pull_async(partial(self._begin_stream, post), post.return_type)) as responses:
+                async for response in responses:
+                    answered(response)
+                    for document in response.docs:
+                        yield document
 
     async def is_flow_ready(self, **keywords: Unpack[CallKeywords]) -> bool:
         """As SyncClient.is_flow_ready."""

@@ -11,17 +11,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from gatewayd.client.delivery import Callbacks, InFlightLimit
-from gatewayd.client.errors import BadClient, BadServerFlow
+from gatewayd.client.errors import BadClient, BadServer, BadServerFlow
 from gatewayd.client.exchange import Arrived, Ended, Exchange
 from gatewayd.client.inputs import Message
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Streamed, StreamExchange
 
 # Begins an exchange whose arrivals are put into an inbox.
 Begin = Callable[[Callable[[Arrived | Ended], None]], Exchange]
+BeginStream = Callable[[Callable[[Streamed | Ended], None]], StreamExchange]
+
+A = TypeVar("A")
 
 
 def converse(
@@ -141,16 +146,55 @@ async def _call_back_async(callbacks: Callbacks, response: Response) -> None:
     callbacks.check(response)
 
 
-class _Inbox:
-    """Arrivals for a coroutine. None marks the end of the input."""
+def pull(begin: BeginStream, return_type: Any) -> Generator[Response, None, None]:
+    """
+    The answers of one stream, as they come.
+
+    Raises BadServer for one that tells of a failure, and the tree of errors.py. Closing it early cancels the
+    call.
+    """
+    inbox: SimpleQueue[Streamed | Ended] = SimpleQueue()
+    stream = begin(inbox.put)
+    try:
+        while isinstance(arrival := inbox.get(), Streamed):
+            stream.taken(arrival)
+            yield _checked(arrival.read(), return_type)
+        if arrival.error is not None:
+            raise arrival.error
+    finally:
+        stream.cancel()
+
+
+async def pull_async(begin: BeginStream, return_type: Any) -> AsyncGenerator[Response, None]:
+    """As ``pull``."""
+    inbox: _Arrivals[Streamed | Ended] = _Arrivals()
+    stream = begin(inbox.put)
+    try:
+        while isinstance(arrival := await inbox.get(), Streamed):
+            stream.taken(arrival)
+            yield _checked(arrival.read(), return_type)
+        if arrival.error is not None:
+            raise arrival.error
+    finally:
+        stream.cancel()
+
+
+def _checked(response: Response, return_type: Any) -> Response:
+    response.return_type = return_type
+    if response.failed:
+        raise BadServer(response.header, response)
+    return response
+
+
+class _Arrivals(Generic[A]):
+    """Arrivals for a coroutine."""
 
     def __init__(self) -> None:
-        self.exchange: Exchange | None = None
         self._loop = asyncio.get_running_loop()
-        self._arrivals: deque[Arrived | Ended | None] = deque()
+        self._arrivals: deque[A] = deque()
         self._arrived = asyncio.Event()
 
-    def put(self, arrival: Arrived | Ended) -> None:
+    def put(self, arrival: A) -> None:
         """Any thread."""
         self._arrivals.append(arrival)
         try:
@@ -159,20 +203,26 @@ class _Inbox:
             if not self._loop.is_closed():  # else nothing waits for it
                 raise
 
-    def fed(self, feeding: asyncio.Task[Exchange | None]) -> None:
-        error = None if feeding.cancelled() else feeding.exception()
-        if error is not None and not isinstance(error, Exception):
-            error = None  # KeyboardInterrupt and SystemExit have ended the loop itself
-        self._arrivals.append(Ended(error) if error is not None else None)
-        self._arrived.set()
-
-    async def get(self) -> Arrived | Ended | None:
+    async def get(self) -> A:
         while not self._arrivals:
             self._arrived.clear()
             # Another thread may have put something before the event was cleared.
             if not self._arrivals:
                 await self._arrived.wait()
         return self._arrivals.popleft()
+
+
+class _Inbox(_Arrivals["Arrived | Ended | None"]):
+    """Those of an exchange. None marks the end of the input."""
+
+    exchange: Exchange | None = None
+
+    def fed(self, feeding: asyncio.Task[Exchange | None]) -> None:
+        error = None if feeding.cancelled() else feeding.exception()
+        if error is not None and not isinstance(error, Exception):
+            error = None  # KeyboardInterrupt and SystemExit have ended the loop itself
+        self._arrivals.append(Ended(error) if error is not None else None)
+        self._arrived.set()
 
 
 def _response(arrival: Arrived | Ended) -> tuple[str, Response]:

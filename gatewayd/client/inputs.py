@@ -57,6 +57,20 @@ def async_messages(post: Post, encode: Encode) -> AsyncGenerator[Message, None]:
     return made()
 
 
+def single_message(post: Post, encode: Encode) -> Message:
+    """
+    The one request of a ``stream_doc``.
+
+    Raises BadClientInput where its inputs are not one document, and as ``messages``.
+    """
+    make = _message_maker(post, encode)
+    first = next(batches(post.inputs, 2), [])
+    if len(first) != 1:
+        found = "several" if first else "none"
+        raise BadClientInput(f"stream_doc takes one document, which is answered with a stream; found {found}")
+    return make(first)
+
+
 def _message_maker(post: Post, encode: Encode) -> Callable[[list[Any]], Message]:
     parameters = encoded_parameters(post.parameters)
 

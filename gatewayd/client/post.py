@@ -10,7 +10,7 @@ import difflib
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -64,6 +64,16 @@ class CallKeywords(TypedDict, total=False):
     headers: Mapping[str, str] | None
     auth: tuple[str, str] | list[str] | aiohttp.BasicAuth | None
     cookies: Mapping[str, str] | None
+
+
+class StreamKeywords(CallKeywords, total=False):
+    """Keywords of ``stream_doc``; Post explains them."""
+
+    parameters: Any
+    target_executor: str | None
+    show_progress: bool
+    prefetch: int | None
+    return_type: Any
 
 
 class PostKeywords(CallKeywords, total=False):
@@ -467,7 +477,33 @@ class Posts(Generic[Kind_co]):
         """
         return self._run(post_of((on, inputs, *positional), keywords))
 
+    @overload
+    def stream_doc(
+        self: Posts[Waiting], on: str, inputs: Any = None, **keywords: Unpack[StreamKeywords]
+    ) -> Generator[Any, None, None]: ...
+    @overload
+    def stream_doc(
+        self: Posts[Asynchronous], on: str, inputs: Any = None, **keywords: Unpack[StreamKeywords]
+    ) -> AsyncGenerator[Any, None]: ...
+    def stream_doc(self, on: str, inputs: Any = None, **keywords: Any) -> Any:
+        """
+        Send one document to an exec endpoint that streams, and yield the documents that come back.
+
+        ``inputs`` is that document, or what one is made of; ``Post`` explains the keywords, of which
+        ``prefetch`` bounds the answers that wait here to be taken (16 by default), and ``timeout`` is that of
+        the whole stream. With ``return_type=X`` each document is an X. Nothing is sent before the first
+        document is asked for. Leaving the loop early, closing the iterator or dropping it ends the call.
+
+        Raises TypeError for an unknown keyword; while iterating, what ``post`` raises, after the documents
+        that came before.
+        """
+        check_keywords("stream_doc()", keywords, StreamKeywords.__annotations__)
+        return self._stream(Post(on=on, inputs=inputs, **keywords))
+
     def _run(self, post: Post) -> Any:
+        raise NotImplementedError
+
+    def _stream(self, post: Post) -> Any:
         raise NotImplementedError
 
     index = Verb("/index")

@@ -11,7 +11,7 @@ from gatewayd.client.response import Response
 class Progress:
     """A context manager that shows a bar on the terminal's stderr. ``total`` is None if unknown."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, what: str = "requests") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
@@ -21,7 +21,7 @@ class Progress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("requests"),
+            TextColumn(what),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
@@ -54,3 +54,8 @@ def progress(post: Post) -> Progress | NoProgress:
     except TypeError:
         return Progress(None)
     return Progress(-(-documents // post.request_size) if post.request_size > 0 else 1)
+
+
+def streaming_progress(post: Post) -> Progress | NoProgress:
+    """Of a stream, whose length nobody knows."""
+    return Progress(None, "documents") if post.show_progress else NoProgress()

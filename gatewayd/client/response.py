@@ -19,6 +19,7 @@ from gatewayd.client.errors import BadServerFlow
 from gatewayd.errors import GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.generations import Generation, generation_of
+from gatewayd.messages.single import response_of_single
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 
@@ -40,6 +41,14 @@ class Response:
             self.header = HeaderProto.FromString(header)
             self._headers = headers or {}
         except (wire.Malformed, DecodeError) as error:
+            raise BadServerFlow(f"the gateway's answer cannot be read: {error}") from error
+
+    @classmethod
+    def of_single(cls, message: bytes) -> Response:
+        """Of a SingleDocumentRequestProto: one answer of a stream. Raises BadServerFlow."""
+        try:
+            return cls(bytes(response_of_single(message)))
+        except wire.Malformed as error:
             raise BadServerFlow(f"the gateway's answer cannot be read: {error}") from error
 
     @property

@@ -209,6 +209,10 @@ class Served(Posts[C_co]):
         self._is_running()
         return self.client._run(post)
 
+    def _stream(self, post: Post) -> Any:
+        self._is_running()
+        return self.client._stream(post)
+
     @overload
     def is_flow_ready(self: Served[SyncClient], **keywords: Unpack[CallKeywords]) -> bool: ...
     @overload

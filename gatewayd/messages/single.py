@@ -79,6 +79,13 @@ def decode_single_answer(message: Content, headers: Headers = ()) -> Answer:
     )
 
 
+def response_of_single(message: bytes) -> Content:
+    """The DataRequestProto that says what a SingleDocumentRequestProto does. Raises Malformed."""
+    header, parameters, routes, document = split(message)
+    content = None if document is None else content_of(document)
+    return _joined(header, parameters, routes, DATA if content is not None else 0, content or b"")
+
+
 def encode_single_calls(message: Content) -> list[Content]:
     """
     A SingleDocumentRequestProto for each document of a DataRequestProto, with its header, parameters and

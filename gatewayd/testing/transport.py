@@ -15,6 +15,7 @@ from gatewayd.client.inputs import Message
 from gatewayd.client.loop import LoopThread
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Arrive
 from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.errors import GatewayError, codes_for
@@ -39,6 +40,19 @@ class LocalTransport:
             deadline_s = asyncio.get_running_loop().time() + post.timeout
         await run_singles(partial(self._single, post, deadline_s), outbox, deliver, post.retries)
 
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
+        loop = asyncio.get_running_loop()
+        request = self._with_headers(post, wire.decode_request(message.payload))
+        stream = self._dispatcher.stream(request, timeout_s=post.timeout)
+        try:
+            while (response := await stream.receive().asFuture(loop)) is not None:
+                answer = bytes(wire.encode_response(response))
+                await arrive(partial(Response, answer), len(answer))
+        except GatewayError as error:
+            raise error_of(codes_for(error).grpc, str(error)) from error
+        finally:
+            stream.cancel()
+
     async def unready(self, options: PostOptions) -> str | None:
         try:
             await self._dispatcher.dry_run().asFuture(asyncio.get_running_loop())
@@ -56,15 +70,19 @@ class LocalTransport:
         """One request; ``deadline_s`` is that of the whole stream, on the loop's clock."""
         loop = asyncio.get_running_loop()
         timeout_s = options.timeout if deadline_s is None else deadline_s - loop.time()
-        request = wire.decode_request(message.payload)
+        request = self._with_headers(options, wire.decode_request(message.payload))
         try:
-            if self._forwarded and (headers := self._forwarded.of_request(options.sent_metadata())):
-                request = attrs.evolve(request, headers=headers)
             response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error
         answer = bytes(wire.encode_response(response))
         return lambda: Response(answer)
+
+    def _with_headers(self, options: PostOptions, request: Request) -> Request:
+        if not self._forwarded:
+            return request
+        headers = self._forwarded.of_request(options.sent_metadata())
+        return attrs.evolve(request, headers=headers) if headers else request
 
 
 class LocalHandle(TransportHandle):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from gatewayd.client.exchange import Deliver, Outbox
+from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions
+from gatewayd.client.streaming import Arrive
 from gatewayd.messages.request import Request
 
 # For gateways that give no reason.
@@ -25,6 +27,9 @@ class Transport(Protocol):
 
     async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         """Send what the outbox holds until it ends, and deliver all responses. Raises errors.py's tree."""
+
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
+        """Send a request of one document, and hand over the answers to it. Raises errors.py's tree."""
 
     async def unready(self, options: PostOptions) -> str | None:
         """Why a dry run through all executors failed; None if it succeeded. Raises errors.py's tree."""

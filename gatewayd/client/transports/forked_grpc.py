@@ -24,6 +24,7 @@ from gatewayd.client.hints import explained, proxy_to
 from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions, compression_named
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Arrive
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.headers import Headers, received
@@ -86,6 +87,12 @@ class ForkedGrpcTransport:
 
     async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         await run_singles(partial(self._single, post), outbox, deliver, post.retries)
+
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> NoReturn:
+        raise BadClient(
+            "streams over grpc need gRPC's own library, which cannot be used in a forked process: stream "
+            "over http, or start the process by spawning"
+        )
 
     async def unready(self, options: PostOptions) -> str | None:
         answer = await self._asked(methods.DRY_RUN, options, b"")

@@ -1,5 +1,5 @@
 """
-gRPC: ``Call``, one stream for all requests of a post, or ``process_single_data`` for each.
+gRPC: ``Call``, one stream for all requests of a post, or ``process_single_data`` for each; ``stream_doc``.
 
 Messages go through as bytes. A lost connection is replaced by a new channel: gRPC's own would make
 the next calls fail at once until its backoff is over, and a retry would fail with them.
@@ -28,16 +28,19 @@ from gatewayd.client.hints import explained
 from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions, compression_named
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Arrive
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.messages import methods, wire
 from gatewayd.messages.headers import METADATA_BYTES, received
 from gatewayd.messages.request import Request
 from gatewayd.messages.retry_info import STATUS_DETAILS, retry_after_s
+from gatewayd.messages.single import encode_single_calls
 from gatewayd.pb import StatusProto
 
 if TYPE_CHECKING:  # gRPC's own classes take no parameters
     Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     Stream = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+    Server = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
 
 # Messages of any size, keepalive of the reference's clients (spec wire.md, Options).
 _OPTIONS: Final = (
@@ -129,6 +132,17 @@ class GrpcTransport:
             await run_stream(partial(self._stream, post), outbox, deliver, post.retries)
         else:
             await run_singles(partial(self._single, post), outbox, deliver, post.retries)
+
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
+        (request,) = encode_single_calls(message.payload)
+        async with self._channel() as channel:
+            begin: Server = channel.unary_stream(methods.STREAM_DOC)
+            call = begin(bytes(request), **_arguments(post))
+            try:
+                while isinstance(answer := await call.read(), bytes):  # else it is gRPC's EOF
+                    await arrive(partial(Response.of_single, answer), len(answer))
+            finally:
+                call.cancel()
 
     async def unready(self, options: PostOptions) -> str | None:
         async with self._channel() as channel:

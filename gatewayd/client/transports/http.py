@@ -10,6 +10,7 @@ generation at the routes that its description names.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,6 +23,7 @@ from gatewayd.client.address import GatewayAddress
 from gatewayd.client.errors import (
     UNKNOWN_OR_FORBIDDEN,
     AccessRefused,
+    BadClientInput,
     BadServerFlow,
     BrokenAnswer,
     NetworkError,
@@ -36,28 +38,37 @@ from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
 from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Arrive
 from gatewayd.client.transports import json_form as jsonform
 from gatewayd.client.transports import typed_json
 from gatewayd.client.transports.base import DRY_RUN_FAILED
-from gatewayd.client.transports.session import HttpSession, requested, waiting_s
+from gatewayd.client.transports.events import EventParser
+from gatewayd.client.transports.session import HttpSession, LostConnection, requested, waiting_s
 from gatewayd.extras import docarray_generation
 from gatewayd.messages import wire
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import joined
 from gatewayd.messages.request import Request
-from gatewayd.pb import HeaderProto, StatusProto
+from gatewayd.messages.second.writing import documents_in
+from gatewayd.messages.structs import read_struct
+from gatewayd.pb import HeaderProto, StatusProto, Struct
 
 # How much of an unexpected body is kept in an error.
 _SHOWN: Final = 2000
 
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
+_EVENTS: Final = "text/event-stream"
 
-# What Jina's gateways say they are.
+
+# What Jina's gateways, and ours, say they are.
 _JINAS: Final = "uvicorn"
+_OURS: Final = "gatewayd"
 
 # What servers answer to a body of a type that they don't take. Nothing has been done for the request then.
 _NOT_TAKEN: Final = (400, 406, 415, 422)
+# The same, and what they answer to a POST where a stream is asked for by GET.
+_NO_STREAM: Final = (*_NOT_TAKEN, 404, 405)
 
 
 class HttpTransport:
@@ -67,6 +78,7 @@ class HttpTransport:
         # Loop thread only. None until an answer has shown which form the server takes.
         self._takes_protobuf: bool | None = None
         self._server = ""
+        self._streams_by_get = False
         self._typed = docarray_generation() is Generation.SECOND
         self._typed_paths: frozenset[str] | None = (
             None  # of a gateway of Jina 3.34; None until they are known
@@ -77,6 +89,77 @@ class HttpTransport:
 
     async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         await run_singles(partial(self._single, post), outbox, deliver, post.retries)
+
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
+        request = request_of(message)
+        if not self._streams_by_get:
+            try:
+                path, accept = path_of(request.endpoint), f"{_EVENTS}, {_JSON};q=0.1"
+                forms = {"Content-Type": _PROTOBUF, "Accept": accept}
+                return await self._events("POST", path, post, message.payload, forms, request, arrive)
+            except (RequestRefused, NoSuchEndpoint, BrokenAnswer) as refused:
+                # A gateway of Jina's may fail, too, on bytes that it expects to be text. One behind a proxy
+                # does not say what it is; what fails there may have been done already.
+                status = getattr(refused, "status", int(HTTPStatus.NOT_FOUND))
+                if self._server != _JINAS and (self._server == _OURS or status not in _NO_STREAM):
+                    raise
+        # A gateway of Jina 3.34: the document is the body of a GET, which has no place for parameters.
+        given = read_struct(Struct.FromString(request.parameters))
+        if given.keys() - {"__results__"}:
+            raise BadClientInput(
+                "parameters: over HTTP, this server's streams take none; stream over grpc, or give none"
+            )
+        (document,) = documents_in(request.documents)
+        body = orjson.dumps(await asyncio.to_thread(typed_json.document_body, document))
+        forms = {"Content-Type": _JSON, "Accept": _EVENTS}
+        await self._events("GET", path_of(request.endpoint), post, body, forms, request, arrive)
+        self._streams_by_get = True
+
+    async def _events(
+        self,
+        method: str,
+        path: str,
+        options: PostOptions,
+        body: bytes,
+        forms: Mapping[str, str],
+        request: Request,
+        arrive: Arrive,
+    ) -> None:
+        """One answer of server-sent events. Raises errors.py's tree."""
+        url = self._address.url(path)
+        async with requested(self._session, method, url, options, body, forms) as answer:
+            self._server = answer.headers.get("Server", "")
+            if answer.status != HTTPStatus.OK or answer.content_type != _EVENTS:
+                content = await answer.read()
+                wait = answer.headers.get("Retry-After")
+                check_status(answer.status, url, content, answer.content_type, wait)
+                raise BadServerFlow(
+                    f"{url} answered with {answer.content_type} instead of a stream: does {request.endpoint} "
+                    "stream there?"
+                )
+            headers = joined((name.lower(), value) for name, value in answer.headers.items())
+            parser, ended = EventParser(), False
+            async for content in answer.content.iter_any():
+                for event in parser.feed(content):
+                    if event.name == "error":
+                        raise _told(event.data)
+                    if event.name in ("update", "message"):
+                        read = partial(self._streamed, request, event.data, headers)
+                        await arrive(read, len(event.data))
+                    ended = ended or event.name == "end"
+            if not ended:
+                raise LostConnection("the gateway ended the stream before its end")
+
+    def _streamed(self, request: Request, data: bytes, headers: Mapping[str, str]) -> Response:
+        """The answer that an event's data is."""
+        content_of = typed_json.content_of if self._typed else jsonform.documents_of
+        try:
+            content = content_of([orjson.loads(data)])
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadServerFlow(f"an event of the gateway's is no document in JSON: {error}") from error
+        header = HeaderProto(request_id=request.request_id, exec_endpoint=request.endpoint)
+        parts = [*wire.field(wire.HEADER, header.SerializeToString()), *wire.field(wire.DATA, content)]
+        return Response(b"".join(parts), headers)
 
     async def unready(self, options: PostOptions) -> str | None:
         return await dry_run(self._session, self._address, options)
@@ -164,7 +247,7 @@ class HttpTransport:
         async with requested(self._session, "POST", url, options, body, forms) as answer:
             content = await answer.read()
             self._server = answer.headers.get("Server", "")
-            if answer.content_type == _PROTOBUF or self._server == "gatewayd":
+            if answer.content_type == _PROTOBUF or self._server == _OURS:
                 self._takes_protobuf = True
             headers = joined((name.lower(), value) for name, value in answer.headers.items())
             if self._typed and (raised := _raised(answer.status, content)):
@@ -187,6 +270,17 @@ def request_of(message: Message) -> Request:
         parameters=parameters or b"",
         documents=documents or b"",
     )
+
+
+def _told(data: bytes) -> Exception:
+    """What an event tells of the failure that ended a stream."""
+    detail = _text_of(data, "detail") or data.decode("utf-8", "replace")[:_SHOWN]
+    status = _text_of(data, "status")
+    if status == str(int(HTTPStatus.SERVICE_UNAVAILABLE)):
+        return Unreachable(detail, int(status))
+    if status == str(int(HTTPStatus.GATEWAY_TIMEOUT)):
+        return TimedOut(detail, int(status))
+    return BadServerFlow(f"the stream failed: {detail}")
 
 
 def path_of(endpoint: str) -> str:

@@ -31,8 +31,10 @@ from gatewayd.client.errors import (
     Unreachable,
 )
 from gatewayd.client.exchange import Deliver, Outbox, run_stream
+from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
+from gatewayd.client.streaming import Arrive
 from gatewayd.client.transports.base import DRY_RUN_FAILED
 from gatewayd.client.transports.session import HttpSession, headers_of, translated, waiting_s
 from gatewayd.messages import wire
@@ -67,6 +69,9 @@ class WebSocketTransport:
 
     async def exchange(self, post: Post, outbox: Outbox, deliver: Deliver) -> None:
         await run_stream(partial(self._stream, post), outbox, deliver, post.retries)
+
+    async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
+        raise BadClient("a document is answered with a stream over grpc and http: Client(protocol='http')")
 
     async def unready(self, options: PostOptions) -> str | None:
         with translated(self._address):
