@@ -63,7 +63,7 @@ test-interop: $(VENV)/.test .venv-jina/.installed .venv-docarray2/.installed .ve
 	$(BIN)/python -m pytest -m interop
 	.venv-docarray2/bin/python -m pytest -m interop tests/docarray2
 
-test-openai: $(VENV)/.test .venv-openai/.installed  ## the real openai client, in a venv of its own
+test-openai: $(VENV)/.test .venv-openai/.installed .venv-docarray2/.installed  ## the real openai client, in a venv of its own
 	$(BIN)/python -m pytest -m openai
 
 .venv-openai/.installed: tests/openai_client/requirements.txt

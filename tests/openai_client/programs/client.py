@@ -2,7 +2,7 @@
 The real openai client: reads a call on each line of its input, and prints what came of it.
 
     {"base_url": ..., "api_key": ..., "asyncio": bool, "method": "chat.completions.create", "options": {...},
-     "stream": bool, "leave_after": chunks or null}
+     "stream": bool, "leave_after": chunks or null, "max_retries": 0}
 
     ANSWER {"value": ..., "chunks": [...],
             "error": {"class", "status", "message", "body", "retry_after"} or null}
@@ -20,7 +20,12 @@ import openai
 
 
 def client_of(kind: Any, call: dict[str, Any]) -> Any:
-    return kind(base_url=call["base_url"], api_key=call.get("api_key") or "none", max_retries=0, timeout=30)
+    return kind(
+        base_url=call["base_url"],
+        api_key=call.get("api_key") or "none",
+        max_retries=call.get("max_retries", 0),
+        timeout=30,
+    )
 
 
 def shown(value: Any) -> Any:

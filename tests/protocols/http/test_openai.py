@@ -21,7 +21,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.pb.second import DataContentProto as SecondContent
 from gatewayd.protocols.http.openapi import openapi
 from gatewayd.service.changes import changes_between
-from tests.protocols.fake_streams import Streaming, of_text
+from tests.protocols.fake_streams import STREAMING, Streaming, of_text
 from tests.protocols.harness import FakeDispatcher, in_thread, served, until
 from tests.protocols.http.test_http import call
 
@@ -127,12 +127,14 @@ async def test_other_methods_are_refused_in_the_same_form() -> None:
 async def test_pages_of_other_origins_are_refused_and_those_of_cors_served() -> None:
     page = {"Origin": "https://a.example", "Content-Type": "application/json"}
     settings: dict[str, Any] = {"openai": OPENAI, "allowed_origins": ()}
-    async with served(dispatcher=FakeDispatcher(), **settings) as gateway:
+    async with served(dispatcher=FakeDispatcher(endpoints=STREAMING), **settings) as gateway:
         status, _, body = await in_thread(call, gateway.port, "POST", CHAT, ASKED, page)
         assert status == 403
         assert "https://a.example" in json.loads(body)["error"]["message"]
         assert not gateway.dispatcher.requests
-    async with served(dispatcher=FakeDispatcher(), cors=("https://a.example",), **settings) as gateway:
+    async with served(
+        dispatcher=FakeDispatcher(endpoints=STREAMING), cors=("https://a.example",), **settings
+    ) as gateway:
         status, headers, _ = await in_thread(call, gateway.port, "POST", CHAT, ASKED, page)
         assert status == 200
         assert headers["access-control-allow-origin"] == "https://a.example"
@@ -191,14 +193,27 @@ async def test_documents_of_the_second_generation_have_fields_by_name() -> None:
     assert document.data["text"].text == "hello"
 
 
+@pytest.mark.parametrize("generation", [None, Generation.SECOND])
+@pytest_twisted.ensureDeferred
+async def test_what_executors_have_not_told_yet_can_be_asked_for_later(generation: Generation | None) -> None:
+    engine = Streaming(endpoints=Endpoints(unknown=("llm",), generation=generation))
+    async with served(dispatcher=engine, openai=OPENAI) as gateway:
+        status, headers, body = await in_thread(call, gateway.port, "POST", CHAT, ASKED)
+        assert status == 503
+        assert headers["retry-after"] == "1"
+        assert "have not told yet what /chat takes" in json.loads(body)["error"]["message"]
+        assert not engine.requests
+
+
 @pytest_twisted.ensureDeferred
 async def test_documents_that_fit_no_request_are_told() -> None:
-    engine = Streaming(endpoints=attrs.evolve(TYPED, bound={"/chat": "", "/embed": ""}))
+    number = TypedEndpoint({"title": "N", "type": "object", "properties": {"n": {}}}, TURN, "N", "Turn")
+    engine = Streaming(endpoints=attrs.evolve(TYPED, bound={"/embed": ""}, typed={"/embed": number}))
     async with served(dispatcher=engine, openai=OPENAI) as gateway:
         asked = {"model": "m", "input": "a"}
         status, _, body = await in_thread(call, gateway.port, "POST", "/v1/embeddings", asked)
         assert status == 500
-        assert "/embed" in json.loads(body)["error"]["message"]
+        assert "/embed (N) have no field text" in json.loads(body)["error"]["message"]
     assert not engine.requests
 
 

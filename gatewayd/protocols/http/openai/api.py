@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import attrs
 import orjson
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.config.openai import OpenAIConfig
-from gatewayd.errors import SUCCESS, GatewayError, InternalError, UnknownModel
+from gatewayd.errors import SUCCESS, GatewayError, InternalError, Overloaded, UnknownModel
 from gatewayd.messages.discovery import DEFAULT, TypedEndpoint
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.openai.answers import NotBound, documents_of
@@ -27,7 +27,7 @@ from gatewayd.messages.openai.chat import Chat, decode_chat
 from gatewayd.messages.openai.completion import Completion
 from gatewayd.messages.openai.embeddings import Embeddings, decode_embeddings, encode_embeddings
 from gatewayd.messages.openai.first import FirstForm
-from gatewayd.messages.openai.forms import Answered, Form, UnfitDocuments
+from gatewayd.messages.openai.forms import Answered, Form
 from gatewayd.messages.openai.second import SecondForm
 from gatewayd.messages.request import Request, Response
 from gatewayd.offload import here_or_offloaded
@@ -59,6 +59,13 @@ class TooLong(GatewayError):
             f"the completion is larger than {limit_bytes} bytes (gateway.max_message_bytes); with "
             "stream: true it is sent as it comes"
         )
+
+
+class NotKnownYet(Overloaded):
+    """No executor has told yet which documents an endpoint takes."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(f"the executors have not told yet what {endpoint} takes; try again")
 
 
 class OpenAIApi:
@@ -157,7 +164,7 @@ class OpenAIApi:
         completion = Completion(
             request.request_id, asked.model, time.time(), include_usage=asked.include_usage
         )
-        stream = self._begin(request, timeout_s)
+        stream = self._dispatcher.stream(request, timeout_s=timeout_s)
         try:
             if asked.stream:
                 await self._send_events(http_request, stream, form, completion)
@@ -165,11 +172,6 @@ class OpenAIApi:
                 http_request.respond(SUCCESS.http, await self._whole(http_request, stream, form, completion))
         finally:
             stream.cancel()
-
-    def _begin(self, request: Request, timeout_s: float | None) -> Stream:
-        if request.endpoint in self._backend.endpoints().streaming:
-            return self._dispatcher.stream(request, timeout_s=timeout_s)
-        return _Single(self._dispatcher.dispatch(request, timeout_s=timeout_s))
 
     async def _send_events(
         self, http_request: GatewayRequest, stream: Stream, form: Form, completion: Completion
@@ -235,40 +237,23 @@ class OpenAIApi:
         return asked, request, timeout_s
 
     def _form(self, endpoint: str) -> Form:
-        """The documents of an endpoint, as executors tell them. Raises NotBound, UnfitDocuments."""
+        """The documents of an endpoint, as executors tell them. Raises NotBound, NotKnownYet."""
         endpoints = self._backend.endpoints()
         bound = endpoint if endpoint in endpoints.bound else DEFAULT
-        if endpoints.bound and bound not in endpoints.bound and not endpoints.unknown:
+        is_bound = bound in endpoints.bound
+        if not is_bound and not endpoints.unknown:
             raise NotBound(endpoint)
+        if endpoints.generation is None and not is_bound:
+            raise NotKnownYet(endpoint)
         if endpoints.generation is not Generation.SECOND:
             return FirstForm(endpoint)
         typed = endpoints.typed.get(bound)
         if typed is None:
-            raise UnfitDocuments(
-                f"what documents {endpoint} takes is not known: its executor has not told it"
-            )
+            raise NotKnownYet(endpoint)
         kept = self._forms.get(endpoint)
         if kept is None or kept[0] is not typed:
             kept = self._forms[endpoint] = (typed, SecondForm.of(endpoint, typed))
         return kept[1]
-
-
-class _Single:
-    """The one answer of an endpoint that does not stream, as a Stream."""
-
-    def __init__(self, answer: Deferred[Response]) -> None:
-        self._answer: Deferred[Response] | None = answer
-
-    def receive(self) -> Deferred[Response | None]:
-        answer, self._answer = self._answer, None
-        return succeed(None) if answer is None else answer.addCallback(_as_it_is)
-
-    def cancel(self) -> None:
-        """Whoever waits for the answer cancels it."""
-
-
-def _as_it_is(response: Response) -> Response | None:
-    return response
 
 
 class _Events:
