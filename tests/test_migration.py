@@ -41,6 +41,7 @@ from gatewayd.errors import BadRequest, ConfigError, DeadlineExceeded, ExecutorU
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.flow.flow import FlowError
 from gatewayd.flow.process import RuntimeFailToStart
+from gatewayd.messages.chaining import check_chains
 from gatewayd.messages.conditions import compile_condition
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.document_arrays import documents_of
@@ -54,6 +55,7 @@ from gatewayd.status import status_maps
 from gatewayd.testing import LocalFlow
 from tests.dispatch.fakes import FakePool, build, deployment
 from tests.messages.second.made import content, plain
+from tests.messages.test_chaining import EXECUTORS
 from tests.paths import ROOT
 from tests.pool import test_attempts
 from tests.protocols.harness import FakeDispatcher, answer_to, asyncio_client, in_thread, served, until
@@ -596,6 +598,15 @@ def _(folder: Path) -> None:
 @row("`when`: values that cannot be compared fail the request")
 def _(folder: Path) -> None:
     assert not matches({"text": {"$lt": 5}}, Document(text="x"))
+
+
+@row(
+    "a Flow in which an executor binds neither all endpoints of the one before it nor `/default` ends at once"
+)
+def _(folder: Path) -> None:
+    found = check_chains(EXECUTORS, [("a", "b")])
+    assert found.misfits == ()
+    assert "b binds neither /sleep" in found.passed_over[0]
 
 
 def joined(*parts: dict[str, Any], sent: dict[str, Any]) -> list[dict[str, Any]]:

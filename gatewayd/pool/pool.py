@@ -195,6 +195,10 @@ class Pool:
     def _endpoints_of(self, told: Sequence[Told | None]) -> Endpoints:
         return of_flow(dict(zip(self._deployments, told, strict=True)), self._order, self._floating)
 
+    def told(self) -> Mapping[str, Told | None]:
+        """What the executors of each Deployment tell of themselves; None while they have not."""
+        return {name: each.told for name, each in self._deployments.items()}
+
     def streams(self, deployment: str, endpoint: str) -> bool:
         """Whether the Deployment answers ``endpoint`` with a stream; False while that is not known."""
         return self._deployments[deployment].streams(endpoint)

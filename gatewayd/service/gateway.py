@@ -38,6 +38,7 @@ from gatewayd.protocols.port import PortReport
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
+from gatewayd.service.fitness import check_fitness
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.observing import Observing, read_dropped
@@ -326,6 +327,8 @@ class GatewayServer:
         Returns whether it serves; False if it is being stopped. Raises ConfigError.
         """
         await self._serving.discovered(self.graph.pool.discovered())
+        if not self._stopping:
+            check_fitness(self.graph.dispatcher.topology, self.graph.pool)
         if self._custom is not None and not self._stopping:
             await self._custom.start()
         if self._stopping:

@@ -42,6 +42,7 @@ from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import Port
 from gatewayd.service.announcing import announce
 from gatewayd.service.changes import Changes, not_up
+from gatewayd.service.fitness import check_fitness
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.leaving import Leaving
@@ -212,6 +213,7 @@ class Serving:
             known = gatherResults([graph.pool.discovered(before.reached()), *started], consumeErrors=True)
             await self.discovered(known.addErrback(_unwrapped).addCallback(lambda _: None))
             self._check_connected(graph, changes.started)
+            check_fitness(graph.dispatcher.topology, graph.pool)
         except ReplicaGone:
             graph.pool.close()
             raise not_up(each for each in changes.started if each not in self.addresses) from None
