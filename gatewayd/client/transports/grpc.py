@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from pathlib import Path
@@ -75,8 +76,9 @@ class Status:
 
     def __init__(self, call: Any) -> None:
         self._found: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
-        # It is called for each status that is set, the writer's as well.
-        call.add_done_callback(self._see)
+        # It is called for each status that is set, the writer's as well. gRPC keeps it together with the
+        # call, in a circle that nothing collects; and as long as there is a call, its connection lasts.
+        type(call).add_done_callback(weakref.proxy(call), self._see)
 
     async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """``error``, or what the gateway has said if it is the writer's."""
@@ -88,10 +90,11 @@ class Status:
             return error
 
     def _see(self, call: Any) -> None:
-        code, details, trailing, initial = (
-            _of_now(each())
-            for each in (call.code, call.details, call.trailing_metadata, call.initial_metadata)
-        )
+        try:
+            asked = (call.code, call.details, call.trailing_metadata, call.initial_metadata)
+        except ReferenceError:
+            return  # nobody has the call any more, and so nobody waits for its status
+        code, details, trailing, initial = (_of_now(each()) for each in asked)
         error = grpc.aio.AioRpcError(code, initial, trailing, details)
         if not self._found.done() and not _is_not_sent(error):
             self._found.set_result(error)
