@@ -137,6 +137,11 @@ class Response:
         return b"".join(parts)
 
     @property
+    def without_documents(self) -> bool:
+        """Whether no documents came, which is known without reading them."""
+        return self._data in (None, b"", wire.NO_DOCUMENTS)
+
+    @property
     def empty(self) -> bool:
         """Nothing but a header: what a gateway sends before it ends a call for a network failure."""
         return self._data is None and self._parameters is None and not self._routes

@@ -15,7 +15,6 @@ from twisted.internet.defer import fail, succeed
 
 from gatewayd import Client, Executor, requests
 from gatewayd.client.errors import (
-    BadClient,
     BadClientInput,
     BadServerFlow,
     NoSuchEndpoint,
@@ -215,14 +214,6 @@ def test_a_generator_waits_for_a_slow_reader(port, executor):
 def test_unknown_keywords_are_refused():
     with pytest.raises(TypeError, match="stream_doc\\(\\) has no keyword request_size"):
         Client(port=1).stream_doc("/words", "x", request_size=2)
-
-
-def test_websocket_says_what_streams():
-    with (
-        Client(host="127.0.0.1", port=1, protocol="websocket") as client,
-        pytest.raises(BadClient, match="over grpc and http"),
-    ):
-        next(client.stream_doc("/words", "x"))
 
 
 class Engine:

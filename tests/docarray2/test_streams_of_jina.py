@@ -113,3 +113,11 @@ def test_leaving_early_ends_it(ports, protocol):
         assert [one.text for one in client.stream_doc("/stream", In(text="y", num=1), return_type=Out)] == [
             "y 0"
         ]
+
+
+def test_its_websocket_does_not_stream(ports):
+    with (
+        Client(host="127.0.0.1", port=ports["websocket"], protocol="websocket") as client,
+        pytest.raises(BadServer, match="positional argument"),
+    ):
+        list(client.stream_doc("/stream", In(text="x"), return_type=Out))

@@ -71,7 +71,12 @@ class WebSocketTransport:
         await run_stream(partial(self._stream, post), outbox, deliver, post.retries)
 
     async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
-        raise BadClient("a document is answered with a stream over grpc and http: Client(protocol='http')")
+        with translated(self._address):
+            async with asyncio.timeout(post.timeout), self._connect("/", post) as socket:
+                await socket.send_bytes(message.payload)
+                # Nothing follows: so an endpoint that does not stream ends the connection, too.
+                await socket.send_bytes(_END_OF_INPUT)
+                await _read_stream(socket, arrive)
 
     async def unready(self, options: PostOptions) -> str | None:
         with translated(self._address):
@@ -177,6 +182,27 @@ async def _read(socket: aiohttp.ClientWebSocketResponse, deliver: Deliver) -> No
             raise Unreachable(f"the connection was lost: {frame.data}") from socket.exception()
         else:
             raise BadServerFlow(f"the gateway answered with a {frame.type.name} frame; binary was asked for")
+
+
+async def _read_stream(socket: aiohttp.ClientWebSocketResponse, arrive: Arrive) -> None:
+    """
+    Hand over answers until the frame without documents that ends their stream (docs/guide/websocket.md).
+
+    Raises what the server's close code means, and BadServerFlow for an answer that is no stream.
+    """
+    while (frame := await socket.receive()).type is WSMsgType.BINARY:
+        response = Response(frame.data)
+        if response.without_documents and not response.failed:
+            return
+        await arrive(response.itself, len(frame.data))
+        if response.failed:
+            return
+    if frame.type is WSMsgType.CLOSE:
+        _check_closing(frame.data, frame.extra or "")
+        raise BadServerFlow("the gateway did not answer with a stream: the endpoint has none there")
+    if frame.type in (WSMsgType.CLOSED, WSMsgType.CLOSING):
+        _check_closing(socket.close_code, "the connection was lost")
+    raise Unreachable(f"the stream broke off with a {frame.type.name} frame") from socket.exception()
 
 
 def _check_closing(code: int | None, reason: str) -> None:
