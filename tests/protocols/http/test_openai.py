@@ -206,6 +206,33 @@ async def test_what_executors_have_not_told_yet_can_be_asked_for_later(generatio
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_request_waits_while_executors_start() -> None:
+    engine = Streaming(
+        speech=lambda request: [of_text(request, "hi"), None], endpoints=Endpoints(unknown=("llm",))
+    )
+    async with served(dispatcher=engine, openai=OPENAI) as gateway:
+        work = in_thread(call, gateway.port, "POST", CHAT, ASKED)
+        await until(lambda: gateway.connections)
+        engine.endpoints = STREAMING
+        status, _, _ = await work
+        assert status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_while_it_waits_leaves_no_timer() -> None:
+    engine = Streaming(endpoints=Endpoints(unknown=("llm",)))
+    async with served(dispatcher=engine, openai=OPENAI) as gateway:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+        connection.request("POST", CHAT, json.dumps(ASKED), {"Content-Type": "application/json"})
+        await until(lambda: gateway.buffers.held_bytes)
+        connection.close()
+        await until(lambda: not gateway.connections)
+        assert not gateway.buffers.held_bytes
+        engine.endpoints = STREAMING
+    assert not engine.requests
+
+
+@pytest_twisted.ensureDeferred
 async def test_documents_that_fit_no_request_are_told() -> None:
     number = TypedEndpoint({"title": "N", "type": "object", "properties": {"n": {}}}, TURN, "N", "Turn")
     engine = Streaming(endpoints=attrs.evolve(TYPED, bound={"/embed": ""}, typed={"/embed": number}))

@@ -18,6 +18,7 @@ import orjson
 from twisted.internet.defer import Deferred
 
 from gatewayd.bounded_log import BoundedLogger
+from gatewayd.clocks import Clock
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.errors import SUCCESS, GatewayError, InternalError, Overloaded, UnknownModel
 from gatewayd.messages.discovery import DEFAULT, TypedEndpoint
@@ -49,6 +50,10 @@ Answer = Callable[[GatewayRequest], Coroutine[Deferred[Any], Any, None]]
 
 
 _ANY_MODEL: Final = "default"
+
+# How long a request waits for executors to tell what they serve, which takes them milliseconds.
+_PATIENCE_S: Final = 1.0
+_LOOK_S: Final = 0.02
 
 
 class TooLong(GatewayError):
@@ -136,7 +141,7 @@ class OpenAIApi:
 
     async def _embed(self, http_request: GatewayRequest) -> None:
         assert self._config.embeddings is not None, "there is no such path"
-        form = self._form(self._config.embeddings)
+        form = await self._form(self._config.embeddings)
 
         def decode(body: bytes, request_id: str) -> tuple[Embeddings, Request]:
             asked = decode_embeddings(body, self._backend.gateway.max_documents)
@@ -153,7 +158,7 @@ class OpenAIApi:
 
     async def _chat(self, http_request: GatewayRequest) -> None:
         assert self._config.chat is not None, "there is no such path"
-        form = self._form(self._config.chat)
+        form = await self._form(self._config.chat)
 
         def decode(body: bytes, request_id: str) -> tuple[Chat, Request]:
             asked = decode_chat(body)
@@ -236,8 +241,23 @@ class OpenAIApi:
             request = attrs.evolve(request, headers=headers, caller=http_request.caller)
         return asked, request, timeout_s
 
-    def _form(self, endpoint: str) -> Form:
-        """The documents of an endpoint, as executors tell them. Raises NotBound, NotKnownYet."""
+    async def _form(self, endpoint: str) -> Form:
+        """
+        The documents of an endpoint, as executors tell them. Raises NotBound, NotKnownYet.
+
+        A request that comes while they start waits a moment for that.
+        """
+        reactor = self._backend.reactor
+        deadline_s = reactor.seconds() + _PATIENCE_S
+        while True:
+            try:
+                return self._told(endpoint)
+            except NotKnownYet:
+                if reactor.seconds() >= deadline_s:
+                    raise
+            await _passed(reactor, _LOOK_S)
+
+    def _told(self, endpoint: str) -> Form:
         endpoints = self._backend.endpoints()
         bound = endpoint if endpoint in endpoints.bound else DEFAULT
         is_bound = bound in endpoints.bound
@@ -254,6 +274,13 @@ class OpenAIApi:
         if kept is None or kept[0] is not typed:
             kept = self._forms[endpoint] = (typed, SecondForm.of(endpoint, typed))
         return kept[1]
+
+
+def _passed(clock: Clock, delay_s: float) -> Deferred[None]:
+    """Fires after ``delay_s`` seconds; cancelling it stops the timer."""
+    waiting: Deferred[None] = Deferred(lambda _: timer.cancel())
+    timer = clock.callLater(delay_s, waiting.callback, None)
+    return waiting
 
 
 class _Events:
