@@ -111,7 +111,7 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, gateway: Gateway) -> None:
-    browser.open(f"http://127.0.0.1:{gateway.ports['http']}/chat/")
+    browser.open(f"http://127.0.0.1:{gateway.ports['http']}/page/")
     browser.until("document.querySelector('#model option')?.value === 'docs'")
 
 

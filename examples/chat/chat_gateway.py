@@ -1,4 +1,4 @@
-"""Serves the chat page beside the gateway's own paths, at /chat."""
+"""Serves the chat page beside the gateway's own paths, at /page."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ class ChatGateway(Gateway):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.app = {"/chat": File(str(Path(__file__).parent / "page"))}
+        self.app = {"/page": File(str(Path(__file__).parent / "page"))}
