@@ -35,6 +35,7 @@ The error tree, and the one table of what each protocol says of each error.
     ├── AuthorizationUnavailable    it cannot be found out now
     ├── ExecutorNetworkError        a deployment could not be reached, or not in time
     │   ├── ExecutorUnreachable
+    │   │   └── ForeignExecutor     it speaks another generation of documents than the Flow
     │   ├── DeadlineExceeded
     │   ├── ExecutorNotFound
     │   ├── CallFailed
@@ -380,6 +381,19 @@ class ExecutorUnreachable(ExecutorNetworkError):
     code = "UNAVAILABLE"
 
 
+class ForeignExecutor(ExecutorUnreachable):
+    """Every replica speaks another generation of documents than the Flow; ``details`` says which."""
+
+    def explanation(self) -> str:
+        return (
+            f"{self.details} |Gateway: deployment {self.deployment} at address(es) {self.address_set} is not "
+            "called. All executors of a Flow have to run with the same generation of docarray."
+        )
+
+    def summary(self) -> str:
+        return f"The deployment at {self.address_set} is not called: {self.details}."
+
+
 class DeadlineExceeded(ExecutorNetworkError):
     """The deployment was reached but did not answer within its deadline."""
 
@@ -557,6 +571,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     AuthorizationUnavailable: Row(503, "UNAVAILABLE", 1013),
     ExecutorNetworkError: Row(500, "UNKNOWN", 1011),
     ExecutorUnreachable: Row(503, "UNAVAILABLE"),
+    ForeignExecutor: Row(),
     DeadlineExceeded: Row(504, "DEADLINE_EXCEEDED"),
     ExecutorNotFound: Row(503, "NOT_FOUND"),
     ExecutorRaised: Row(500, "UNKNOWN"),

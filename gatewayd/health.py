@@ -32,12 +32,14 @@ class Part:
     One Deployment, or one shard of it, or an executor before or after its shards.
 
     ``connected`` counts the replicas that can be called now; clients wait for what is ``needed``.
+    ``why`` says what keeps replicas from being called that are there.
     """
 
     deployment: str
     shard: int
     connected: int
     needed: bool = True
+    why: str = ""
 
 
 @attrs.frozen
@@ -58,7 +60,7 @@ class Health:
 class Reason:
     """Why a probe fails: one of a few words, and a sentence that may name a Deployment."""
 
-    reason: Literal["starting", "draining", "stopping", "no_replica", "no_worker"]
+    reason: Literal["starting", "draining", "stopping", "no_replica", "other_generation", "no_worker"]
     detail: str
     deployment: str | None = None
     shard: int | None = None
@@ -117,19 +119,27 @@ def _phase_reason(phase: Phase) -> Reason:
 
 def _lacking(part: Part) -> Reason:
     what = f"shard {part.shard} of {part.deployment}" if part.shard else part.deployment
+    if part.why:
+        detail = f"no replica of {what} is called: {part.why}"
+        return Reason("other_generation", detail, part.deployment, part.shard)
     return Reason("no_replica", f"no replica of {what} is connected", part.deployment, part.shard)
 
 
-def parts_of(connected: Mapping[tuple[str, int], int], optional: Iterable[str]) -> tuple[Part, ...]:
+def parts_of(
+    connected: Mapping[tuple[str, int], int],
+    optional: Iterable[str],
+    why: Mapping[tuple[str, int], str] | None = None,
+) -> tuple[Part, ...]:
     """
     The parts of a Flow by (Deployment, shard), with how many of their replicas are connected.
 
-    No answer waits for the Deployments named in ``optional``. The executors before and after the shards of
-    one (``config.heads``) are needed as it is.
+    ``why`` is what keeps those of some from being called. No answer waits for the Deployments named in
+    ``optional``. The executors before and after the shards of one (``config.heads``) are needed as it is.
     """
     floating = frozenset(optional)
     return tuple(
-        Part(name, shard, count, _owner(name) not in floating) for (name, shard), count in connected.items()
+        Part(name, shard, count, _owner(name) not in floating, (why or {}).get((name, shard), ""))
+        for (name, shard), count in connected.items()
     )
 
 

@@ -68,3 +68,12 @@ def test_the_flow_serves_if_all_that_is_needed_does():
     }
     assert serving_by_name(Health("serving", True, parts[2:]), "flow")["flow"]
     assert serving_by_name(Health("serving", True, (Part("a/uses_after-0", 0, 0),)), None) == {"a": False}
+
+
+def test_replicas_that_speak_another_generation_are_a_reason_of_their_own() -> None:
+    parts = parts_of({("a", 0): 0}, (), {("a", 0): "it speaks another"})
+    verdict = verdict_of(READY, Health("serving", True, parts))
+    (reason,) = verdict.reasons
+    assert (reason.reason, reason.deployment) == ("other_generation", "a")
+    assert reason.detail == "no replica of a is called: it speaks another"
+    assert verdict.as_json(withheld=True) == {"ok": False, "reasons": [{"reason": "other_generation"}]}

@@ -28,6 +28,7 @@ from gatewayd.config.kinds import (
 from gatewayd.config.problems import KeyPath, suggestion
 from gatewayd.messages.conditions import BadCondition
 from gatewayd.messages.formats import check_condition
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import check_entry
 from gatewayd.redaction import without_passwords
 from gatewayd.tls.credentials import PairFiles
@@ -412,3 +413,17 @@ def _version(value: Any) -> str:
 
 
 VERSION: Final = ValueKind("1", _version, annotation="str")
+
+
+def _docarray(value: Any) -> Generation | None:
+    if value == "auto":
+        return None
+    if isinstance(value, bool):
+        raise Refused
+    number = integer_of(value)
+    if number not in (1, 2):
+        raise Refused
+    return Generation(number)
+
+
+DOCARRAY: Final = ValueKind("auto, 1, or 2", _docarray, annotation='Literal["auto", 1, 2]')

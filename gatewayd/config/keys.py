@@ -151,6 +151,8 @@ GATEWAY: Final = Section("gateway", (
     Key("workers", k.integer(1, 256), 1,
         "Processes that serve; above 1, limits on all clients together are divided among them.",
         spreads=True),
+    Key("docarray", f.DOCARRAY, "auto",
+        "Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."),
     Key("ssl_certfile", k.TEXT, None, "PEM certificate chain; with it all protocols accept TLS only."),
     Key("ssl_keyfile", k.TEXT, None, "PEM key of the certificate, not encrypted."),
     Key("ssl_certificates", f.CERTIFICATES, None,

@@ -18,6 +18,7 @@ from gatewayd.config.openai import OpenAIConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.trace_context import TRACE_HEADERS
 from gatewayd.otlp import Collector
@@ -103,8 +104,9 @@ class GatewayConfig:
     also turns a ping interval or timeout off. ``floating_grace_period_s`` limits how long a stop waits for
     floating calls, None for no limit. ``forward_headers`` names the headers that go from clients to executors
     and back, ``x-*`` all that begin so. ``workers`` are the processes that serve, among which the limits on
-    all clients together are divided (``shares.py``). ``cors`` are the origins whose pages may use HTTP,
-    ``("*",)`` for all. ``allowed_origins`` are those whose pages may call executors besides, and
+    all clients together are divided (``shares.py``). ``docarray`` is the generation of all documents,
+    None for what executors tell. ``cors`` are the origins whose pages may use HTTP, ``("*",)`` for all.
+    ``allowed_origins`` are those whose pages may call executors besides, and
     ``allowed_hosts`` the names that a Host header may have; None for all. ``expose_endpoints`` maps an
     executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
@@ -122,6 +124,7 @@ class GatewayConfig:
     host: str = "0.0.0.0"
     listeners: tuple[Listener, ...] = (Listener(("grpc",)),)
     workers: int = 1
+    docarray: Generation | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_certificates: tuple[PairFiles, ...] = ()

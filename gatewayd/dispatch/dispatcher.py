@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import attrs
@@ -37,6 +37,7 @@ from gatewayd.errors import Draining, GatewayError
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.formats import DocumentFormat
+from gatewayd.messages.generations import Generation, check_generation
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Request, Response
@@ -45,6 +46,8 @@ from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
 from gatewayd.streams import Failing, Stream
 from gatewayd.waiters import Waiters
+
+_FIRST: Final = Generation.FIRST
 
 
 class Pool(Protocol):
@@ -72,6 +75,11 @@ class Pool(Protocol):
 
     def streams(self, deployment: str, endpoint: str) -> bool:
         """Whether the Executor is known to answer ``endpoint`` with a stream."""
+        ...
+
+    @property
+    def generation(self) -> Generation | None:
+        """Which documents the executors speak; None while that is not known."""
         ...
 
     def stream(self, deployment: str, call: Call, timeout_s: float | None) -> AnswerStream:
@@ -114,6 +122,7 @@ class Dispatcher:
         self.offload_bytes = offload_bytes
         self.wall_clock = wall_clock
         self.forwarded = AllowList() if forwarded is None else forwarded
+        self._read_as = Generation.FIRST if topology.reads_documents else None
         self._closed = False
         self._hints = Hints()
         self._runs: set[Run | DocumentStream] = set()
@@ -128,13 +137,26 @@ class Dispatcher:
         """
         Take one request to its Response. Cancel the Deferred to stop all that the client waits for.
 
-        The deadline is the shorter of ``timeout_s`` and the request's own. Fails with BadRequest,
-        Draining, DeadlineOver, or the pool's error. An Executor that raised is not a failure here: the
-        Response's status has its error.
+        The deadline is the shorter of ``timeout_s`` and the request's own. Fails with BadRequest
+        (ForeignDocuments for those of a generation that the Flow does not speak), Draining, DeadlineOver, or
+        the pool's error. An Executor that raised is not a failure here: the Response's status has its error.
         """
         if self._closed:
             return fail(Draining())
         try:
+            if documents := request.documents:
+                # Where nobody has said it, and nothing here reads documents, executors decide.
+                generation = self.pool.generation or self._read_as
+                # The usual case by hand: a small document of the first, which does not begin as a map does.
+                if generation is not None and not (
+                    generation is _FIRST
+                    and type(documents) is bytes
+                    and len(documents) > 6
+                    and documents[1] < 0x80
+                    and 0 < documents[3] < 0x80
+                    and (documents[4] != 0x0A or documents[6] != 0x0A)
+                ):
+                    check_generation(documents, generation)
             traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
         except Exception:  # BadRequest; anything else is a bug, which must fail this request only
             return fail(Failure())
@@ -154,6 +176,9 @@ class Dispatcher:
         if self._closed:
             return Failing(Draining())
         try:
+            generation = self.pool.generation or self._read_as
+            if generation is not None:
+                check_generation(request.documents, generation)
             traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
             found = generators(self.topology, traversal, self.pool.streams)
         except Exception as error:  # BadRequest; anything else is a bug, which must fail this request only
@@ -166,8 +191,11 @@ class Dispatcher:
         """
         Take a request that changes nothing through every Deployment; it fails as ``dispatch`` does.
 
-        gRPC sends one empty Document with an id, HTTP and WebSocket send none (spec grpc.md, dry_run).
+        gRPC sends one empty Document with an id, HTTP and WebSocket send none (spec grpc.md, dry_run). It is
+        one of the first generation: executors of the second get none (spec 34/interop.md).
         """
+        if self.pool.generation == Generation.SECOND:
+            documents = b""
         return self.dispatch(Request(uuid4().hex, DRY_RUN, documents=documents, caller=caller))
 
     def close(self) -> None:

@@ -60,7 +60,8 @@ class Topology:
 
     ``origins`` start with the request itself. ``route_order`` is depth first from each origin, every
     node once, so that a join stands behind its first branch. ``answering`` is None when the Flow has only
-    floating Deployments, or none at all: then a request is answered with itself.
+    floating Deployments, or none at all: then a request is answered with itself. With ``reads_documents``
+    some are selected or merged on the way.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -69,6 +70,7 @@ class Topology:
     answering: Node | None = None
     has_conditions: bool = False
     has_collected: bool = False
+    reads_documents: bool = False
 
     @classmethod
     def from_deployments(cls, deployments: Sequence[DeploymentConfig]) -> Topology:
@@ -116,6 +118,8 @@ class Topology:
             answering=None if answering is None else nodes[answering],
             has_conditions=any(node.when is not None for node in nodes.values()),
             has_collected=any(node.collected for node in nodes.values()),
+            reads_documents=any(node.condition is not None or node.parts > 1 for node in nodes.values())
+            or any(each.shards > 1 and not each.external for each in deployments),
         )
 
 

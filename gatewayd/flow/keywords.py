@@ -61,6 +61,8 @@ class FlowKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -372,6 +374,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Name in answers and logs."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -917,6 +921,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None

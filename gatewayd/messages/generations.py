@@ -25,26 +25,38 @@ class Generation(IntEnum):
     SECOND = 2
 
 
-class ForeignDocuments(BadRequest):
-    """Documents in the format of docarray 0.30 and later."""
+# What each is called in sentences.
+NAMED: Final = {
+    Generation.FIRST: "docarray 0.21 and earlier",
+    Generation.SECOND: "docarray 0.30 and later",
+}
+_INSTALL: Final = {
+    Generation.FIRST: "docarray<0.30, and Jina 3.14 or earlier",
+    Generation.SECOND: "docarray>=0.40, and Jina 3.34",
+}
 
-    def __init__(self) -> None:
+
+class ForeignDocuments(BadRequest):
+    """Documents in the format of the generation that is not ``served``."""
+
+    def __init__(self, served: Generation = Generation.FIRST) -> None:
+        foreign = Generation.SECOND if served == Generation.FIRST else Generation.FIRST
         super().__init__(
-            "the documents are in the format of docarray 0.30 and later, and only that of docarray 0.21 is "
-            "served here: install docarray<0.30, and Jina 3.14 or earlier, where the request is made"
+            f"the documents are in the format of {NAMED[foreign]}, and only that of {NAMED[served]} is "
+            f"served here: install {_INSTALL[served]}, where the request is made"
         )
 
 
-def check_generation(content: Content) -> None:
+def check_generation(content: Content, served: Generation = Generation.FIRST) -> None:
     """
     Look at a DataContentProto's first document that is not empty.
 
-    Raises ForeignDocuments if it is of the second generation.
+    Raises ForeignDocuments if it is not of the generation that is ``served``.
 
-    Malformed bytes pass: whatever parses them says what is wrong.
+    Malformed bytes pass, and ``docs_bytes``: whatever parses them says what is wrong.
     """
-    if len(content) > 1 and content[0] == _FIRST and generation_of(content) is Generation.SECOND:
-        raise ForeignDocuments
+    if len(content) > 1 and content[0] == _FIRST and generation_of(content) not in (None, served):
+        raise ForeignDocuments(served)
 
 
 def generation_of(content: Content) -> Generation | None:

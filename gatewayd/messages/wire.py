@@ -17,7 +17,6 @@ from google.protobuf.message import DecodeError
 
 from gatewayd.errors import Unparsable
 from gatewayd.messages import header_codec
-from gatewayd.messages.generations import check_generation
 from gatewayd.messages.headers import Headers, joined
 from gatewayd.messages.request import Answer, Request, Response, Route
 from gatewayd.messages.rope import LONG_BYTES, Content, Rope, concatenated
@@ -46,13 +45,11 @@ def decode_request(message: Content) -> Request:
     """
     Split a client's DataRequestProto. No bytes at all are an empty request.
 
-    Raises Malformed, or ForeignDocuments for those of docarray 0.30 and later.
+    Its documents may be of either generation (``generations.check_generation``). Raises Malformed.
     """
     header_bytes, parameters, routes, documents = (
         split(message) if isinstance(message, bytes) else _split_rope(message)
     )
-    if documents:
-        check_generation(documents)
     known = header_codec.read_request_header(header_bytes)
     if known is None:
         header = _header(header_bytes)

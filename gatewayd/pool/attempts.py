@@ -27,6 +27,7 @@ from gatewayd.errors import (
     ExecutorNetworkError,
     ExecutorNotFound,
     ExecutorUnreachable,
+    ForeignExecutor,
     Overloaded,
 )
 from gatewayd.pool.retry import RETRY_BACKOFF, RetryBudget, RetryPolicy
@@ -94,6 +95,10 @@ class Replicas(Protocol):
     @property
     def why_empty(self) -> str:
         """Why no replica is known."""
+
+    @property
+    def why_foreign(self) -> str:
+        """Why none of the replicas may be called; empty while one may."""
 
 
 @attrs.frozen
@@ -239,6 +244,8 @@ class Attempts:
 
     def wait(self, now_s: float, *, queue_full: bool) -> Wait | GiveUp:
         """No replica has a free slot."""
+        if self._replicas.why_foreign:
+            return GiveUp(self._refusal(now_s), "unreachable", self._replicas.why_foreign)
         if not self._replicas.connected and self._allowance_s <= 0:
             return GiveUp(self._refusal(now_s), "unreachable", "no replica is connected")
         if queue_full:
@@ -276,6 +283,8 @@ class Attempts:
         if self._last is not None:
             return self._explained(self._last)
         labels = tuple(replicas.labels.values())
+        if replicas.why_foreign:
+            return ForeignExecutor(name, labels, replicas.why_foreign)
         if not replicas.connected:
             waited_s = self._rules.connect_timeout_s
             return ExecutorUnreachable(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,13 +21,14 @@ from gatewayd.config.graph import in_order
 from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.messages.discovery import Endpoints, Told, of_flow
 from gatewayd.messages.formats import DocumentFormat, format_of
+from gatewayd.messages.generations import NAMED, Generation
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
 from gatewayd.pool.dns import HostName, NamedReplicas, Resolve, resolver
 from gatewayd.pool.events import Decisions
-from gatewayd.pool.replica import ExecutorChannel
+from gatewayd.pool.replica import ExecutorChannel, Replica
 from gatewayd.pool.replica_set import ReplicaLimits, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.roots import trusted_roots
@@ -126,12 +127,16 @@ class Pool:
                 self._add_addresses(each, resolve)
         self._order = in_order(deployments)
         self._floating = frozenset(each.name for each in deployments if each.floating)
+        # Which documents the executors speak; None while none has told it.
+        self.generation: Generation | None = gateway.docarray
         self._said: tuple[Told | None, ...] = (None,) * len(self._deployments)
         self._endpoints = self._endpoints_of(self._said)
-        self.format: DocumentFormat = format_of(self._endpoints.generation)
+        self.format: DocumentFormat = format_of(self.generation)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
+            sender.replicas.speak(self.generation)
+            sender.replicas.on_change(self._settle_generation)
             sender.replicas.on_change(self._replicas_changed)
 
     @classmethod
@@ -193,7 +198,57 @@ class Pool:
         return self._endpoints
 
     def _endpoints_of(self, told: Sequence[Told | None]) -> Endpoints:
-        return of_flow(dict(zip(self._deployments, told, strict=True)), self._order, self._floating)
+        known = dict(zip(self._deployments, told, strict=True))
+        return of_flow(known, self._order, self._floating, self.generation)
+
+    def _settle_generation(self) -> None:
+        """The executors that tell it first say what the Flow speaks, as long as one of them is there."""
+        if self._gateway.docarray is not None:
+            return
+        told = [each.told.generation for _, each in self._every_replica() if each.told is not None]
+        spoken = [each for each in told if each is not None]
+        if spoken and self.generation not in spoken:
+            self.generation = spoken[0]
+            self._endpoints = self._endpoints_of(self._said)
+            for sender in self._senders.values():
+                sender.replicas.speak(self.generation)
+
+    def _every_replica(self) -> Iterator[tuple[str, Replica]]:
+        for (name, _), sender in self._senders.items():
+            for replica in sender.replicas.replicas:
+                yield name, replica
+
+    def disagreement(self) -> str:
+        """Which executors speak another generation of documents than the Flow, in words; empty if none."""
+        speakers: dict[Generation, str] = {}
+        foreign = []
+        for name, replica in self._every_replica():
+            if replica.told is not None and replica.told.generation is not None:
+                who = f"{name} ({replica.label})"
+                speakers.setdefault(replica.told.generation, who)
+                if replica.foreign:
+                    foreign.append(f"{who} speaks {NAMED[replica.told.generation]}")
+        if not foreign or self.generation is None:
+            return ""
+        said = self._gateway.docarray
+        other = (
+            f"the Flow file says docarray: {said.value}, which is"
+            if said is not None
+            else (f"{speakers[self.generation]} speaks")
+        )
+        return (
+            "executors of one Flow have to speak the same generation of documents: "
+            f"{other} {NAMED[self.generation]}, and {', '.join(foreign)}; run all of them with the same "
+            "generation of docarray, or serve them in two Flows"
+        )
+
+    def foreign(self) -> Mapping[tuple[str, int], str]:
+        """Why nothing is called of a Deployment and shard, where that is for the generation of documents."""
+        return {
+            key: sender.replicas.why_foreign
+            for key, sender in self._senders.items()
+            if sender.replicas.why_foreign
+        }
 
     def told(self) -> Mapping[str, Told | None]:
         """What the executors of each Deployment tell of themselves; None while they have not."""
@@ -205,7 +260,7 @@ class Pool:
 
     def reached(self) -> frozenset[str]:
         """The Deployments whose endpoints are known now."""
-        return frozenset(name for name, each in self._deployments.items() if each.told is not None)
+        return frozenset(name for name, each in self._deployments.items() if each.heard)
 
     def discovered(self, others: Collection[str] = ()) -> Deferred[None]:
         """
@@ -219,7 +274,7 @@ class Pool:
         return discovered
 
     def _replicas_changed(self) -> None:
-        self.format = format_of(self.endpoints().generation)
+        self.format = format_of(self.generation)
         self._check_discovered()
 
     def _check_discovered(self) -> None:
@@ -280,7 +335,7 @@ class Pool:
                 shard,
                 sender.queue.size,
                 sum(replica.in_flight for replica in sender.replicas.replicas),
-                sum(replica.state == "ready" for replica in sender.replicas.replicas),
+                _connected(sender),
                 sender.budget.left,
                 decided.get(sender.decisions.deployment, {}),
                 dict(sender.decisions.retries),
@@ -293,10 +348,7 @@ class Pool:
 
     def connected(self) -> Mapping[tuple[str, int], int]:
         """How many replicas are connected, by Deployment and shard; those of heads, too."""
-        return {
-            key: sum(replica.state == "ready" for replica in sender.replicas.replicas)
-            for key, sender in self._senders.items()
-        }
+        return {key: _connected(sender) for key, sender in self._senders.items()}
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every change of a replica, and of which there are."""
@@ -408,6 +460,11 @@ class Pool:
             self._names.append(named)
             sender.replicas.on_outage(named.refresh_soon)
             named.start()
+
+
+def _connected(sender: Sender) -> int:
+    """The replicas that can be called."""
+    return sum(each.state == "ready" and not each.foreign for each in sender.replicas.replicas)
 
 
 def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls) -> ChannelSettings:

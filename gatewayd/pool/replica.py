@@ -146,6 +146,7 @@ class Replica:
         "_suspected_s",
         "address",
         "channel",
+        "foreign",
         "health",
         "in_flight",
         "label",
@@ -168,6 +169,7 @@ class Replica:
         self.channel: ExecutorChannel
         self.told: Told | None = None
         self.health = health
+        self.foreign = False  # it speaks another generation of documents than the Flow
         self.in_flight = 0
         self.state: State = "connecting"
         self.successes = 0
@@ -185,8 +187,8 @@ class Replica:
 
     @property
     def fit(self) -> bool:
-        """Whether it is connected and not ejected."""
-        return self.state == "ready" and not self.health.ejected
+        """Whether it is connected, not ejected, and speaks the Flow's generation of documents."""
+        return self.state == "ready" and not self.health.ejected and not self.foreign
 
     # -- its calls -----------------------------------------------------------------------------------
 

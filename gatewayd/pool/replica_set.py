@@ -11,14 +11,18 @@ from collections.abc import Callable, Collection, Mapping
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from gatewayd.clocks import Clock
 from gatewayd.messages.discovery import DEFAULT, Told, united
+from gatewayd.messages.generations import NAMED, Generation
 from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
 from gatewayd.rpc.link import State
 from gatewayd.waiters import Waiters
+
+log = Logger()
 
 
 class ReplicaGone(Exception):
@@ -62,6 +66,9 @@ class ReplicaSet:
         self._replicas: dict[str, Replica] = {}
         self._fit: tuple[Replica, ...] = ()
         self._told: Told | None = None
+        self._generation: Generation | None = None  # the Flow's
+        self._heard = False
+        self._why_foreign = ""
         self._on_change: list[Callable[[], None]] = []
         self._on_outage: list[Callable[[], None]] = []
         self._known: dict[str, Waiters[None]] = {}  # by address: who waits for it
@@ -75,7 +82,9 @@ class ReplicaSet:
     @property
     def connected(self) -> bool:
         """Whether at least one replica is; while none is, waiting longer is mostly pointless."""
-        return bool(self._fit) or any(replica.state == "ready" for replica in self._replicas.values())
+        return bool(self._fit) or any(
+            replica.state == "ready" and not replica.foreign for replica in self._replicas.values()
+        )
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -85,12 +94,32 @@ class ReplicaSet:
     @property
     def reachable(self) -> Collection[str]:
         """The addresses that a connection exists to, or may soon."""
-        return [replica.address for replica in self._replicas.values() if replica.state != "failed"]
+        return [
+            replica.address
+            for replica in self._replicas.values()
+            if replica.state != "failed" and not replica.foreign
+        ]
 
     @property
     def told(self) -> Told | None:
         """What the replicas tell of themselves; None while none of them has."""
         return self._told
+
+    @property
+    def heard(self) -> bool:
+        """Whether some replica has said what it binds, even one that is not called."""
+        return self._heard
+
+    @property
+    def why_foreign(self) -> str:
+        """Why none of the replicas is called; empty while one of them may be."""
+        return self._why_foreign
+
+    def speak(self, generation: Generation | None) -> None:
+        """Call those only that speak ``generation``, which is the Flow's, or do not say what they speak."""
+        if generation != self._generation:
+            self._generation = generation
+            self.changed()
 
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while no replica has said what it binds."""
@@ -111,7 +140,8 @@ class ReplicaSet:
             replica = fit[0] if len(fit) == 1 else self._balancer.pick(fit)
             if replica.in_flight < self._limits.max_in_flight:
                 return replica
-        return choose(self._replicas.values(), tried, self._limits.max_in_flight, self._balancer)
+        candidates = [replica for replica in self._replicas.values() if not replica.foreign]
+        return choose(candidates, tried, self._limits.max_in_flight, self._balancer)
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every change of a replica, and of which there are."""
@@ -200,7 +230,7 @@ class ReplicaSet:
     def _tell_known(self) -> None:
         for address, waiters in tuple(self._known.items()):
             replica = self._replicas.get(address)
-            if replica is not None and replica.fit and replica.told is not None:
+            if replica is not None and (replica.fit or replica.foreign) and replica.told is not None:
                 del self._known[address]
                 waiters.fire(None)
 
@@ -210,5 +240,33 @@ class ReplicaSet:
             waiters.fail(ReplicaGone())
 
     def _update(self) -> None:
-        self._fit = tuple(replica for replica in self._replicas.values() if replica.fit)
-        self._told = united([each.told for each in self._replicas.values() if each.told is not None])
+        every = self._replicas.values()
+        for replica in every:
+            self._judge(replica)
+        self._fit = tuple(replica for replica in every if replica.fit)
+        self._told = united(each.told for each in every if each.told is not None and not each.foreign)
+        self._heard = any(each.told is not None for each in every)
+        foreign = [each for each in every if each.foreign]
+        self._why_foreign = self._why(foreign[0]) if foreign and len(foreign) == len(every) else ""
+
+    def _judge(self, replica: Replica) -> None:
+        """Whether it speaks the Flow's generation of documents."""
+        told = None if replica.told is None else replica.told.generation
+        foreign = None not in (told, self._generation) and told != self._generation
+        if foreign and not replica.foreign:
+            log.warn(
+                "{deployment}: {address} is not called: {why}",
+                deployment=self.deployment,
+                address=replica.label,
+                why=self._why(replica),
+            )
+        replica.foreign = foreign
+
+    def _why(self, foreign: Replica) -> str:
+        assert foreign.told is not None
+        assert foreign.told.generation is not None
+        assert self._generation is not None
+        return (
+            f"it speaks {NAMED[foreign.told.generation]}, and the Flow {NAMED[self._generation]} "
+            "(docarray in the Flow file says which, or the executors that told it first)"
+        )

@@ -95,6 +95,11 @@ class Sender:
         """What the replicas tell of themselves; None while none of them has."""
         return self.replicas.told
 
+    @property
+    def heard(self) -> bool:
+        """Whether some replica has said what it binds, even one that is not called."""
+        return self.replicas.heard
+
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams; False while that is not known."""
         return self.replicas.streams(endpoint)

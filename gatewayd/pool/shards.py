@@ -82,6 +82,11 @@ class Shards:
             self._told = of_chain((heads[0], shards, heads[1]))
         return self._told
 
+    @property
+    def heard(self) -> bool:
+        """Whether some executor here has said what it binds, even one that is not called."""
+        return any(sender.heard for sender in self._all)
+
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams on the shards; False while that is not known."""
         return any(shard.streams(endpoint) for shard in self._shards)

@@ -19,7 +19,7 @@ from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
 
 # Settings that take effect without a new front: those of the graph, of TLS, and of the server's own doings.
-_OF_GRAPH: Final = frozenset({"pool", "timeout_send_s", "retries", "compression"})
+_OF_GRAPH: Final = frozenset({"pool", "timeout_send_s", "retries", "compression", "docarray"})
 _OF_TLS: Final = frozenset(
     {"ssl_certfile", "ssl_keyfile", "ssl_certificates", "ssl_client_ca", "ssl_client_auth"}
 )

@@ -20,9 +20,11 @@ def check_fitness(topology: Topology, pool: Pool) -> None:
     """
     Warn of executors that are passed over by those behind which they stand.
 
-    Raises ConfigError if chained executors do not take each other's documents, or if documents have no fields
-    that a ``when`` asks for.
+    Raises ConfigError if executors speak different generations of documents, if chained ones do not take each
+    other's documents, or if documents have no fields that a ``when`` asks for.
     """
+    if disagreement := pool.disagreement():
+        raise ConfigError(disagreement)  # which the others would be consequences of
     problems: list[str] = []
     edges = [(node.name, after.name) for node in topology.nodes for after in node.successors]
     found = check_chains(pool.told(), edges)

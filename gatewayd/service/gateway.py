@@ -146,7 +146,8 @@ class GatewayServer:
     def health(self) -> Health:
         """How the gateway is now."""
         optional = [each.name for each in self.flow.deployments if each.floating and not each.collected]
-        return Health(self._phase, self._has_started, parts_of(self.graph.pool.connected(), optional))
+        pool = self.graph.pool
+        return Health(self._phase, self._has_started, parts_of(pool.connected(), optional, pool.foreign()))
 
     @property
     def offload(self) -> Offload:

@@ -252,7 +252,9 @@ class Worker:
         )
 
     def _tell_connected(self, health: Health) -> None:
-        found = tuple(messages.Part(each.deployment, each.shard, each.connected) for each in health.parts)
+        found = tuple(
+            messages.Part(each.deployment, each.shard, each.connected, each.why) for each in health.parts
+        )
         if found != self._connected:
             self._connected = found
             self._reports.send(messages.Connected(found))

@@ -172,11 +172,12 @@ class Serving:
 
 @attrs.frozen
 class Part:
-    """How many replicas of a Deployment's shard the worker is connected to."""
+    """How many replicas of a Deployment's shard the worker can call, and why none of those that are there."""
 
     deployment: str
     shard: int
     connected: int
+    why: str = ""
 
 
 @attrs.frozen

@@ -186,9 +186,12 @@ class Workers:
     def health(self) -> Health:
         """How the service is now: a replica is connected if some worker that serves is connected to it."""
         connected: dict[tuple[str, int], int] = {}
+        why: dict[tuple[str, int], str] = {}
         for worker in self._workers:
             for part in worker.connected if worker.serves() else ():
                 key = (part.deployment, part.shard)
+                if part.why:
+                    why[key] = part.why
                 connected[key] = max(connected.get(key, 0), part.connected)
         phase: Phase = "serving" if self._has_served else "starting"
         if self._stopping:
@@ -197,7 +200,7 @@ class Workers:
         return Health(
             phase,
             self._has_served,
-            parts_of(connected, optional),
+            parts_of(connected, optional, why),
             (sum(map(_Worker.serves, self._workers)), len(self._workers)),
         )
 

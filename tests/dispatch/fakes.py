@@ -15,6 +15,7 @@ from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
 from gatewayd.messages.discovery import Endpoints, Told, of_flow
 from gatewayd.messages.formats import FIRST, DocumentFormat
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Answer, Call, Request
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import DataContentProto, StatusProto, Struct
@@ -41,6 +42,7 @@ class FakePool:
         self.cancelled: list[str] = []
         self._open: dict[str, list[Sent]] = {}
         self._bound = bound or {}
+        self.generation: Generation | None = None
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         def cancelled(_: Deferred[Answer]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
@@ -13,8 +15,9 @@ from twisted.logger import LogEvent, globalLogPublisher
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
+from gatewayd.messages.generations import ForeignDocuments, Generation, generation_of
 from gatewayd.messages.request import Answer, Call, Request, Response
-from gatewayd.messages.wire import Malformed, decode_answer
+from gatewayd.messages.wire import Malformed, decode_answer, decode_request
 from tests.dispatch.fakes import (
     CHAIN,
     DIAMOND,
@@ -570,3 +573,55 @@ def test_a_floating_executor_counts_although_it_is_called_later(events: Any) -> 
     by_hand.run()
     assert pool.names == ["log"]
     assert not hints_in(events)
+
+
+SECOND_DOCUMENTS = b"\x0a\x11\x0a\x0f\x0a\x0d\x0a\x02id\x12\x07\x0a\x01a\x6a\x02id"
+FIRST_DOCUMENTS = b"\x0a\x05\x0a\x03\x0a\x01a"
+
+
+@pytest.mark.parametrize(
+    ("served", "documents", "refused"),
+    [
+        (Generation.FIRST, SECOND_DOCUMENTS, True),
+        (Generation.FIRST, FIRST_DOCUMENTS, False),
+        (Generation.SECOND, FIRST_DOCUMENTS, True),
+        (Generation.SECOND, SECOND_DOCUMENTS, False),
+        (None, FIRST_DOCUMENTS, False),
+        (None, SECOND_DOCUMENTS, False),
+    ],
+)
+def test_documents_of_a_generation_that_the_flow_does_not_speak_are_refused(
+    served: Generation | None, documents: bytes, refused: bool
+) -> None:
+    pool = FakePool()
+    pool.generation = served
+    found = results(build(pool, deployment("a")).dispatch(Request("r", "/x", documents=documents)))
+    assert bool(found) is refused
+    assert not refused or isinstance(found[0], ForeignDocuments)
+    assert pool.names == ([] if refused else ["a"])
+
+
+@pytest.mark.parametrize("served", list(Generation))
+def test_streams_refuse_documents_of_another_generation_too(served: Generation) -> None:
+    pool = FakePool()
+    pool.generation = served
+    other = SECOND_DOCUMENTS if served == Generation.FIRST else FIRST_DOCUMENTS
+    found = results(build(pool, deployment("a")).stream(Request("r", "/x", documents=other)).receive())
+    assert isinstance(found[0], ForeignDocuments)
+    assert not pool.names
+
+
+@given(st.binary(max_size=12), st.sampled_from([b"", b"\x0a", b"\x0a\x0d\x0a\x0b\x0a\x09\x0a"]))
+def test_documents_are_refused_by_the_first_look_as_by_the_whole_one(content: bytes, before: bytes) -> None:
+    pool = FakePool()
+    pool.generation = Generation.FIRST
+    documents = before + content
+    found = results(build(pool, deployment("a")).dispatch(Request("r", "/x", documents=documents)))
+    assert bool(found) is (generation_of(documents) is Generation.SECOND)
+
+
+def test_a_flow_of_the_second_generation_gets_no_document_of_the_first_in_a_dry_run() -> None:
+    pool = FakePool()
+    pool.generation = Generation.SECOND
+    build(pool, deployment("a")).dry_run(FIRST_DOCUMENTS)
+    assert decode_request(pool.take("a").call.messages[0]).documents == b""

@@ -26,6 +26,7 @@ class Replicas:
     reachable: Collection[str] = (A, B)
     deployment: str = "a"
     why_empty: str = "no replica is running"
+    why_foreign: str = ""
 
 
 def attempts(

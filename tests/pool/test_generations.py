@@ -1,0 +1,121 @@
+"""Executors of one Flow speak one generation of documents: others are told by name, and not called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from gatewayd.config import DeploymentConfig, GatewayConfig
+from gatewayd.errors import ForeignExecutor, codes_for
+from gatewayd.health import parts_of
+from gatewayd.messages.discovery import Told
+from gatewayd.messages.generations import Generation
+from tests.pool.fakes import Setup, external
+
+A, B = "10.0.0.1:80", "10.0.0.2:80"
+FIRST = Told({"/x": ""}, Generation.FIRST)
+SECOND = Told({"/x": ""}, Generation.SECOND)
+SAYS_NOTHING = Told({"/default": ""})
+
+
+@pytest.fixture
+def warnings() -> Any:
+    found: list[Any] = []
+
+    def observe(event: Any) -> None:
+        if event["log_level"].name == "warn":
+            found.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+def two(**settings: Any) -> Setup:
+    gateway = GatewayConfig(**settings)
+    return Setup(external(A), external(B, name="b", needs=("a",)), gateway=gateway)
+
+
+def test_what_the_first_executor_tells_is_what_the_flow_speaks() -> None:
+    setup = two()
+    assert setup.pool.generation is None
+    setup.channels[B].answer_discovery(SAYS_NOTHING)
+    assert setup.pool.generation is None
+    setup.channels[A].answer_discovery(SECOND)
+    assert setup.pool.generation == Generation.SECOND
+    assert setup.pool.endpoints().generation == Generation.SECOND
+    assert setup.pool.disagreement() == ""
+    setup.send(to="b")
+    assert setup.channels[B].calls
+
+
+def test_one_that_speaks_another_is_not_called_and_told_by_name(warnings: list[str]) -> None:
+    setup = two()
+    setup.channels[A].answer_discovery(FIRST)
+    setup.channels[B].answer_discovery(SECOND)
+
+    sent = setup.send(to="b")
+    assert isinstance(sent.result, ForeignExecutor)
+    assert "it speaks docarray 0.30 and later, and the Flow docarray 0.21" in str(sent.result)
+    assert B in str(sent.result)
+    assert "deployment b" in str(sent.result)
+    assert codes_for(sent.result).grpc == "UNAVAILABLE"
+    assert not setup.channels[B].calls
+    setup.send(to="a")
+    assert setup.channels[A].calls
+    (warning,) = warnings
+    assert warning.startswith(f"b: {B} is not called: it speaks docarray 0.30 and later")
+
+    found = setup.pool.disagreement()
+    assert f"a ({A}) speaks docarray 0.21 and earlier, and b ({B}) speaks docarray 0.30 and later" in found
+    assert setup.pool.connected() == {("a", 0): 1, ("b", 0): 0}
+    (part,) = (part for part in parts_of(setup.pool.connected(), (), setup.pool.foreign()) if part.why)
+    assert (part.deployment, part.connected) == ("b", 0)
+    assert setup.pool.reached() == {"a", "b"}
+
+
+def test_a_request_that_waits_for_one_that_turns_out_to_speak_another_is_refused() -> None:
+    setup = Setup(external(A), external(B, name="b", needs=("a",)), max_in_flight_per_replica=1)
+    setup.channels[A].answer_discovery(FIRST)
+    setup.send(to="b")
+    queued = setup.send(to="b")
+    setup.channels[B].answer_discovery(SECOND)
+    setup.advance(1.0)
+    assert isinstance(queued.result, ForeignExecutor)
+
+
+def test_the_flow_file_has_the_last_word() -> None:
+    setup = two(docarray=Generation.SECOND)
+    setup.channels[A].answer_discovery(FIRST)
+    setup.channels[B].answer_discovery(SECOND)
+    assert setup.pool.generation == Generation.SECOND
+    assert setup.pool.endpoints().generation == Generation.SECOND
+    assert isinstance(setup.send(to="a").result, ForeignExecutor)
+    assert "the Flow file says docarray: 2, which is docarray 0.30 and later, and a (" in (
+        setup.pool.disagreement()
+    )
+
+
+def test_executors_that_are_replaced_by_others_may_change_what_a_flow_speaks() -> None:
+    setup = Setup(external(A))
+    setup.channels[A].answer_discovery(FIRST)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    setup.channels[A].answer_discovery(SECOND)
+    assert setup.pool.generation == Generation.SECOND
+    assert setup.pool.disagreement() == ""
+    setup.send()
+    assert setup.channels[A].calls
+
+
+def test_of_the_replicas_of_one_deployment_those_that_speak_it_are_called() -> None:
+    setup = Setup(DeploymentConfig("a", external=True, addresses=(A, B)))
+    setup.channels[B].answer_discovery(SECOND)
+    setup.channels[A].answer_discovery(FIRST)
+    for _ in range(4):
+        setup.send()
+    assert len(setup.channels[B].calls) == 4
+    assert not setup.pool.foreign()
+    assert f"a ({A}) speaks docarray 0.21" in setup.pool.disagreement()
