@@ -65,7 +65,8 @@ class Endpoints:
     ``unknown`` names the Deployments whose endpoints are not known. ``generation`` is None while no executor
     has told it and the Flow file does not say it. ``typed`` are the bound ones of the second generation, as
     the Flow serves them: with the input of the first executor that binds each, and the output of the last.
-    ``streaming`` are those bound ones, of either generation, that stream.
+    ``streaming`` are those bound ones, of either generation, that stream. ``dry_run`` is what an executor
+    of the second tells of the dry run.
     """
 
     bound: Described = attrs.field(factory=dict)
@@ -73,6 +74,7 @@ class Endpoints:
     generation: Generation | None = None
     typed: Mapping[str, TypedEndpoint] = attrs.field(factory=dict)
     streaming: frozenset[str] = frozenset()
+    dry_run: TypedEndpoint | None = None
 
     @property
     def is_second(self) -> bool:
@@ -147,7 +149,9 @@ def of_flow(
     generations = (told.generation for told in deployments.values() if told is not None)
     generation = said or next((each for each in generations if each is not None), None)
     unknown = tuple(name for name, told in deployments.items() if told is None)
-    return Endpoints(bound, unknown, generation, typed, frozenset(streaming))
+    dry_runs = (told.typed.get(DRY_RUN) for told in deployments.values() if told is not None)
+    dry_run = next((each for each in dry_runs if each is not None), None)
+    return Endpoints(bound, unknown, generation, typed, frozenset(streaming), dry_run)
 
 
 def _chained(first: TypedEndpoint, last: TypedEndpoint) -> TypedEndpoint:

@@ -1,5 +1,5 @@
 """
-What an executor tells of itself, from the bytes of its EndpointsProto (spec 34/wire.md).
+What an executor tells of itself, to and from the bytes of an EndpointsProto (spec 34/wire.md).
 
 Executors of the first generation send names of endpoints alone; ours add docstrings, and which stream.
 """
@@ -11,8 +11,9 @@ from typing import Any, Final
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
-from gatewayd.messages.discovery import Schema, Told, TypedEndpoint
+from gatewayd.messages.discovery import DRY_RUN, Endpoints, Schema, Told, TypedEndpoint
 from gatewayd.messages.generations import Generation
+from gatewayd.messages.structs import struct_of
 from gatewayd.pb.second import EndpointsProto
 
 # The class of a Jina newer than 3.14 that runs with docarray of the first generation.
@@ -34,6 +35,37 @@ def read_endpoints(message: bytes) -> Told:
         return Told(bound, Generation.FIRST, streaming=streaming)
     streaming |= {endpoint for endpoint, one in typed.items() if one.streams}
     return Told(bound, Generation.SECOND, typed, streaming)
+
+
+def write_endpoints(endpoints: Endpoints) -> bytes:
+    """
+    An EndpointsProto of a whole Flow of the second generation, as one of its executors would tell it.
+
+    So a gateway can stand behind another one. The reference's own leave out names and parameters, and mostly
+    fail (spec 34/wire.md, EndpointsProto of a gateway).
+    """
+    proto = EndpointsProto(
+        endpoints=[*endpoints.bound, DRY_RUN],
+        descriptions={name: text for name, text in endpoints.bound.items() if text},
+        streaming=sorted(endpoints.streaming),
+    )
+    typed = dict(endpoints.typed)
+    if endpoints.dry_run is not None:
+        typed[DRY_RUN] = endpoints.dry_run
+    schemas = {name: _told(one) for name, one in typed.items()}
+    if schemas:
+        proto.schemas.ParseFromString(struct_of(schemas, "schemas"))
+    return proto.SerializeToString()
+
+
+def _told(one: TypedEndpoint) -> dict[str, Any]:
+    return {
+        "input": {"name": one.input_name, "model": one.input},
+        "output": {"name": one.output_name, "model": one.output},
+        "is_generator": one.streams,
+        "is_singleton_doc": one.single,
+        "parameters": {"name": one.parameters_name or None, "model": one.parameters},
+    }
 
 
 def _is_first(endpoint: TypedEndpoint) -> bool:

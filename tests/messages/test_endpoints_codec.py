@@ -3,8 +3,8 @@
 import pytest
 from google.protobuf.message import DecodeError
 
-from gatewayd.messages.discovery import DRY_RUN, Told
-from gatewayd.messages.endpoints_codec import read_endpoints
+from gatewayd.messages.discovery import DRY_RUN, Told, of_flow
+from gatewayd.messages.endpoints_codec import read_endpoints, write_endpoints
 from gatewayd.messages.generations import Generation
 from gatewayd.pb import EndpointsProto
 from gatewayd.pb.second import EndpointsProto as SecondEndpoints
@@ -87,3 +87,10 @@ def test_a_gateway_of_the_reference_tells_schemas_without_names():
 
     assert (told.typed["/x"].input_name, told.typed["/x"].input) == ("In", schema)
     assert told.streaming == {"/x"}
+
+
+@pytest.mark.parametrize("number", [38, 39, 40])
+def test_a_gateway_tells_of_one_executor_what_that_tells(number):
+    told = recorded(number)
+
+    assert read_endpoints(write_endpoints(of_flow({"a": told}))) == told

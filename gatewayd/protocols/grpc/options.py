@@ -21,6 +21,12 @@ def exposed_methods(gateway: GatewayConfig) -> tuple[str, ...]:
     return tuple(path for path in methods.OF_A_GATEWAY if not hidden.get(path))
 
 
+def served_methods(gateway: GatewayConfig) -> tuple[str, ...]:
+    """Those that are served. Discovery is for Flows of the second generation, and is not listed."""
+    shown = exposed_methods(gateway)
+    return (*shown, methods.DISCOVERY) if gateway.expose_reflection else shown
+
+
 def exposed_services(gateway: GatewayConfig) -> tuple[str, ...]:
     """Each service that reflection lists (spec wire.md)."""
     services = [methods.service_of(path) for path in exposed_methods(gateway)]

@@ -24,7 +24,7 @@ from gatewayd.protocols.admission import Entrance
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.options import Options, exposed_methods, exposed_services, options_of
+from gatewayd.protocols.grpc.options import Options, exposed_services, options_of, served_methods
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.rpc.server.call import CallSettings
@@ -207,7 +207,7 @@ class OwnGrpcPort:
         headers_bytes = number("max_metadata_size", 8192) * 2
         calls = CallSettings(
             methods={
-                **self._servicer.methods(exposed_methods(gateway)),
+                **self._servicer.methods(served_methods(gateway)),
                 **self._health.methods(),
                 **(Reflection(self._services, POOL).methods() if gateway.expose_reflection else {}),
             },

@@ -29,7 +29,7 @@ from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.inflating import inflated_here, looks_compressed
 from gatewayd.pb import POOL
 from gatewayd.protocols.grpc.identification import CallAccess
-from gatewayd.protocols.grpc.options import exposed_methods, exposed_services, options_of
+from gatewayd.protocols.grpc.options import exposed_services, options_of, served_methods
 from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
@@ -60,7 +60,7 @@ class GrpcPort:
         self._gateway = gateway
         self._tls = None if tls is None else GrpcTls(tls)
         self._port = port
-        self._methods = exposed_methods(gateway)
+        self._methods = served_methods(gateway)
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
         self._names = ("", *exposed_services(gateway))
         self._server: Any = None  # loop thread only

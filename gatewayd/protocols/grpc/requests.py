@@ -7,7 +7,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 import attrs
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from gatewayd.access.credentials import Credentials
@@ -15,6 +15,9 @@ from gatewayd.bounded_log import BoundedLogger
 from gatewayd.buffers import Buffers
 from gatewayd.errors import InternalError, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.discovery import Endpoints
+from gatewayd.messages.endpoints_codec import write_endpoints
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
@@ -54,6 +57,24 @@ class CountingDispatcher:
         content = DataContentProto()
         content.docs.docs.add(id=uuid4().hex)
         return self._dispatcher.dry_run(content.SerializeToString(), caller=caller)
+
+
+def discovered(endpoints: Callable[[], Endpoints]) -> Deferred[bytes]:
+    """
+    The EndpointsProto of a Flow of the second generation, as an executor tells it. Reactor thread only.
+
+    Fails with NotServed for others: gateways of Jina 3.14 have no such method.
+    """
+    found = endpoints()
+    if found.generation != Generation.SECOND:
+        return fail(NotServed())
+    return succeed(write_endpoints(found))
+
+
+class NotServed(Exception):
+    """This Flow has no such method: gRPC's UNIMPLEMENTED, with the text of a method that does not exist."""
+
+    details = "Method not found!"
 
 
 def _release(result: T, buffers: Buffers, size: int) -> T:

@@ -24,6 +24,7 @@ def make_port(listener: Listener, backend: Backend) -> Port:
         gateway.max_message_bytes,
         gateway.max_unsent_bytes,
         backend.access,
+        backend.endpoints,
     )
     if gateway.grpc_server == "gatewayd":
         from gatewayd.protocols.grpc.own_port import OwnGrpcPort

@@ -24,7 +24,7 @@ import grpc
 import grpc.aio
 from twisted.python.failure import Failure
 
-from gatewayd.access.control import DRY_RUN, STATUS, AccessControl
+from gatewayd.access.control import DOCS, DRY_RUN, STATUS, AccessControl
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
@@ -32,6 +32,7 @@ from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded, Rate
 from gatewayd.inflating import Damaged, inflated, looks_compressed
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.single import decode_single_request, encode_single_responses
@@ -40,7 +41,14 @@ from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
 from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.identification import CallAccess, Handler
-from gatewayd.protocols.grpc.requests import CountingDispatcher, completed, final_status, stream_settings
+from gatewayd.protocols.grpc.requests import (
+    CountingDispatcher,
+    NotServed,
+    completed,
+    discovered,
+    final_status,
+    stream_settings,
+)
 from gatewayd.protocols.window import UNREAD, Window
 
 T = TypeVar("T")
@@ -69,12 +77,14 @@ class Servicer:
         max_message_bytes: int = 1 << 30,
         max_unsent_bytes: int = 0,
         access: AccessControl | None = None,
+        endpoints: Callable[[], Endpoints] = Endpoints,
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
         self._dispatcher = dispatcher
         self._buffers = buffers
         self._status = status
+        self._endpoints = endpoints
         self._prefetch = prefetch
         self._max_message_bytes = max_message_bytes
         self._unsent_bytes = max_unsent_bytes
@@ -99,6 +109,7 @@ class Servicer:
             methods.STREAM_DOC: grpc.stream_stream_rpc_method_handler(self.stream_doc),
             methods.DRY_RUN: grpc.unary_unary_rpc_method_handler(self.dry_run),
             methods.STATUS: grpc.unary_unary_rpc_method_handler(self.info),
+            methods.DISCOVERY: grpc.unary_unary_rpc_method_handler(self.endpoint_discovery),
         }
 
     def _kept(self, call_access: CallAccess) -> dict[str, Handler]:
@@ -109,6 +120,7 @@ class Servicer:
             methods.STREAM_DOC: call_access.of_many(methods.STREAM_DOC, self.stream_doc),
             methods.DRY_RUN: call_access.of_one(methods.DRY_RUN, self.dry_run, DRY_RUN),
             methods.STATUS: call_access.of_one(methods.STATUS, self.info, STATUS),
+            methods.DISCOVERY: call_access.of_one(methods.DISCOVERY, self.endpoint_discovery, DOCS),
         }
 
     async def process_single_data(self, message: bytes, context: Any, caller: Caller = ANONYMOUS) -> bytes:
@@ -204,6 +216,16 @@ class Servicer:
     async def info(self, _empty: bytes, _context: Any, _caller: Caller = ANONYMOUS) -> bytes:
         """A JinaInfoProto (spec status.md)."""
         return JinaInfoProto(**self._status()).SerializeToString()
+
+    async def endpoint_discovery(self, _empty: bytes, context: Any, _caller: Caller = ANONYMOUS) -> bytes:
+        """An EndpointsProto (spec 34/wire.md)."""
+        try:
+            return await self._bridge.on_reactor(discovered, self._endpoints)
+        except NotServed:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, NotServed.details)
+        except Exception as error:
+            await _abort(context, error, None)
+        raise AssertionError("aborting raises")
 
     async def inflated(self, message: bytes) -> bytes:
         """A compressed message, inflated. Raises BadRequest and TooLarge."""

@@ -23,6 +23,7 @@ from gatewayd.errors import BadRequest, GatewayError, RateLimited
 from gatewayd.inflating import Damaged, inflated
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
@@ -33,8 +34,10 @@ from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.documents import DocumentCall
 from gatewayd.protocols.grpc.requests import (
     CountingDispatcher,
+    NotServed,
     completed,
     credentials_of,
+    discovered,
     final_status,
     stream_settings,
 )
@@ -49,7 +52,7 @@ T = TypeVar("T")
 
 # The names by which rules know what the gateway answers itself.
 _NAMED: Final = {methods.service_of(methods.DRY_RUN): DRY_RUN, methods.service_of(methods.STATUS): STATUS,
-                 V1: DOCS, V1_ALPHA: DOCS}  # fmt: skip
+                 methods.service_of(methods.DISCOVERY): DOCS, V1: DOCS, V1_ALPHA: DOCS}  # fmt: skip
 
 
 class CallServicer:
@@ -66,6 +69,7 @@ class CallServicer:
         max_message_bytes: int = 1 << 30,
         max_unsent_bytes: int = 0,
         access: AccessControl | None = None,
+        endpoints: Callable[[], Endpoints] = Endpoints,
     ) -> None:
         self._bridge = bridge
         self._engine = CountingDispatcher(dispatcher, buffers)
@@ -76,6 +80,7 @@ class CallServicer:
         self._max_message_bytes = max_message_bytes
         self._unsent_bytes = max_unsent_bytes
         self._access = access
+        self._endpoints = endpoints
         # What is being inflated is not counted in ``buffers`` yet.
         self._inflating = asyncio.Semaphore(2)
         self._streams: set[CallStream] = set()
@@ -90,6 +95,7 @@ class CallServicer:
             methods.STREAM_DOC: Streaming(self._stream_doc, ropes=True),
             methods.DRY_RUN: Unary(self._dry_run),
             methods.STATUS: Unary(self._info),
+            methods.DISCOVERY: Unary(self._endpoint_discovery),
         }
         return {path: found[path] for path in exposed}
 
@@ -213,6 +219,19 @@ class CallServicer:
             call.respond(JinaInfoProto(**self._status()).SerializeToString())
         except Exception as error:
             self._fail(call, error, None)
+
+    def _endpoint_discovery(self, call: ServerCall, _message: bytes, _compressed: bool) -> None:
+        """An EndpointsProto (spec 34/wire.md)."""
+
+        def done(answer: bytes | Failure) -> None:
+            if not isinstance(answer, Failure):
+                call.respond(answer)
+            elif isinstance(answer.value, NotServed):
+                call.fail("UNIMPLEMENTED", NotServed.details)
+            else:
+                self._fail(call, answer.value or RuntimeError(str(answer)), None)
+
+        self._ask(call, done, discovered, self._endpoints)
 
     # -- for all of them -----------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable, PortTaken
 from gatewayd.messages import wire
+from gatewayd.messages.discovery import Endpoints, TypedEndpoint
+from gatewayd.messages.endpoints_codec import read_endpoints
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Request
 from gatewayd.pb import DataRequestProto, JinaInfoProto, StatusProto
 from gatewayd.protocols.grpc.own_port import OwnGrpcPort
@@ -30,6 +33,7 @@ from tests.protocols.harness import FakeDispatcher, until
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 CALL = "/jina.JinaRPC/Call"
 DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
+DISCOVERY = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 STATUS = "/jina.JinaInfoRPC/_status"
 DOWN = ExecutorUnreachable("exec_x", ["127.0.0.1:1"], "failed to connect to all addresses")
 
@@ -52,7 +56,14 @@ async def port(request: pytest.FixtureRequest) -> AsyncIterator[Port]:
     dispatcher = FakeDispatcher()
     maps = {"jina": {"jina": "3.14.1"}, "envs": {}}
     server = grpc_port(
-        request.param, bridge, dispatcher, gateway, lambda: maps, prefetch=1000, max_message_bytes=1_000_000
+        request.param,
+        bridge,
+        dispatcher,
+        gateway,
+        lambda: maps,
+        prefetch=1000,
+        max_message_bytes=1_000_000,
+        endpoints=lambda: dispatcher.endpoints,
     )
     server.listen()
     address = f"127.0.0.1:{server.report().port}"
@@ -203,6 +214,22 @@ async def test_methods_of_executors_are_not_served(port: Port) -> None:
     ):
         error = await fails(port, method, b"")
         assert (error.code(), error.details()) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_flow_of_the_second_generation_tells_its_endpoints_as_an_executor_does(port: Port) -> None:
+    schema = {"title": "In", "properties": {"text": {"type": "string"}}}
+    one = TypedEndpoint(schema, schema, "In", "In", streams=True, single=True)
+    streaming = frozenset({"/x"})
+    port.dispatcher.endpoints = Endpoints(
+        {"/x": "does x"}, (), Generation.SECOND, {"/x": one}, streaming, attrs.evolve(one, streams=False)
+    )
+    told = read_endpoints(await unary(port, DISCOVERY, b""))
+
+    assert told.generation == Generation.SECOND
+    assert told.bound == {"/x": "does x", "_jina_dry_run_": ""}
+    assert told.typed["/x"] == one
+    assert told.streaming == streaming
 
 
 # -- Call ------------------------------------------------------------------------------------------------
