@@ -16,6 +16,7 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.errors import ConfigError, PortTaken
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Request
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes, Start
@@ -264,3 +265,17 @@ def test_a_port_that_cannot_be_opened_leaves_no_sockets(setup: Setup) -> None:
         with pytest.raises(PortTaken):
             setup.serving._entries(front, flow, Changes(sources=(None,)), Reserved({0: [made]}))
         assert made.fileno() == -1
+
+
+def test_executors_that_speak_another_generation_than_the_new_flow_change_nothing(setup: Setup) -> None:
+    serves = setup.serving.graph
+    gateway = attrs.evolve(setup.flow.gateway, docarray=Generation.SECOND)
+    setup.flow = attrs.evolve(setup.flow, gateway=gateway)
+    with capturedLogs() as logged:
+        (failure,) = setup.change(A, B)
+
+    assert isinstance(failure.value, ConfigError)
+    assert "the Flow file says docarray: 2" in str(failure.value)
+    assert "a (unix:/a0) speaks docarray 0.21 and earlier" in str(failure.value)
+    assert setup.serving.graph is serves
+    assert {each["deployment"] for each in logged if each["log_level"].name == "warn"} == {"a", "b"}
