@@ -3,6 +3,7 @@ The error tree, and the one table of what each protocol says of each error.
 
     GatewayError                    anything that can be explained to a client
     ├── BadRequest                  the request says something that cannot be served
+    │   ├── MethodNotServed
     │   ├── InvalidField            a field of a request in OpenAI's form
     │   └── Unparsable              its bytes cannot even be parsed
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
@@ -96,6 +97,13 @@ class InvalidField(BadRequest):
     def __init__(self, why: str, param: str | None = None) -> None:
         self.param = param
         super().__init__(f"{param}: {why}" if param else why)
+
+
+class MethodNotServed(BadRequest):
+    """This Flow has no such gRPC method; the words are gRPC's own for one that does not exist."""
+
+    def __init__(self) -> None:
+        super().__init__("Method not found!")
 
 
 class Unparsable(BadRequest):
@@ -542,6 +550,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     GatewayError: Row(500, "INTERNAL", 1011),
     BadRequest: Row(422, "INVALID_ARGUMENT", 1008),
     InvalidField: Row(400),
+    MethodNotServed: Row(404, "UNIMPLEMENTED"),
     Unparsable: Row(websocket=1007),
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from gatewayd.access.credentials import Credentials
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.buffers import Buffers
-from gatewayd.errors import InternalError, Overloaded
+from gatewayd.errors import InternalError, MethodNotServed, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.endpoints_codec import write_endpoints
@@ -63,18 +63,12 @@ def discovered(endpoints: Callable[[], Endpoints]) -> Deferred[bytes]:
     """
     The EndpointsProto of a Flow of the second generation, as an executor tells it. Reactor thread only.
 
-    Fails with NotServed for others: gateways of Jina 3.14 have no such method.
+    Fails with MethodNotServed for others: gateways of Jina 3.14 have no such method.
     """
     found = endpoints()
     if found.generation != Generation.SECOND:
-        return fail(NotServed())
+        return fail(MethodNotServed())
     return succeed(write_endpoints(found))
-
-
-class NotServed(Exception):
-    """This Flow has no such method: gRPC's UNIMPLEMENTED, with the text of a method that does not exist."""
-
-    details = "Method not found!"
 
 
 def _release(result: T, buffers: Buffers, size: int) -> T:

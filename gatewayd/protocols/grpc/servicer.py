@@ -43,7 +43,6 @@ from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.identification import CallAccess, Handler
 from gatewayd.protocols.grpc.requests import (
     CountingDispatcher,
-    NotServed,
     completed,
     discovered,
     final_status,
@@ -221,11 +220,8 @@ class Servicer:
         """An EndpointsProto (spec 34/wire.md)."""
         try:
             return await self._bridge.on_reactor(discovered, self._endpoints)
-        except NotServed:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, NotServed.details)
         except Exception as error:
             await _abort(context, error, None)
-        raise AssertionError("aborting raises")
 
     async def inflated(self, message: bytes) -> bytes:
         """A compressed message, inflated. Raises BadRequest and TooLarge."""

@@ -34,7 +34,6 @@ from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.documents import DocumentCall
 from gatewayd.protocols.grpc.requests import (
     CountingDispatcher,
-    NotServed,
     completed,
     credentials_of,
     discovered,
@@ -226,8 +225,6 @@ class CallServicer:
         def done(answer: bytes | Failure) -> None:
             if not isinstance(answer, Failure):
                 call.respond(answer)
-            elif isinstance(answer.value, NotServed):
-                call.fail("UNIMPLEMENTED", NotServed.details)
             else:
                 self._fail(call, answer.value or RuntimeError(str(answer)), None)
 
