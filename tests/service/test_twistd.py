@@ -181,6 +181,19 @@ def test_a_mistake_in_the_flow_file_ends_it_before_anything_starts(tmp_path: Pat
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_executors_of_another_generation_than_the_flow_end_it_by_name(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "flow.yml").write_text(
+        f"jtype: Flow\ngateway: {{host: 127.0.0.1, docarray: 2, workers: {workers}}}\n"
+        "executors: [{name: a}]\n"
+    )
+    ended = run("-n", "--pidfile=", "gateway", "--config", "flow.yml", cwd=tmp_path)
+
+    assert ended.returncode == 1
+    assert "the Flow file says docarray: 2, which is docarray 0.30 and later, and a (" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
 def test_a_taken_port_ends_it_with_an_error_that_names_port_and_key(tmp_path: Path, protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
