@@ -118,7 +118,7 @@ class Topology:
             answering=None if answering is None else nodes[answering],
             has_conditions=any(node.when is not None for node in nodes.values()),
             has_collected=any(node.collected for node in nodes.values()),
-            reads_documents=any(node.condition is not None or node.parts > 1 for node in nodes.values())
+            reads_documents=any(node.when is not None or node.parts > 1 for node in nodes.values())
             or any(each.shards > 1 and not each.external for each in deployments),
         )
 

@@ -31,7 +31,6 @@ from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass, GatewayConfig
 from gatewayd.crowd import Place
-from gatewayd.errors import ConfigError
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
 from gatewayd.offload import Offload
 from gatewayd.protocols.backend import StatusMaps

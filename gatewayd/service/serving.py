@@ -36,7 +36,7 @@ from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
-from gatewayd.errors import ConfigError, Draining
+from gatewayd.errors import Draining
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import Port

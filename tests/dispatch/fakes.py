@@ -42,7 +42,9 @@ class FakePool:
         self.cancelled: list[str] = []
         self._open: dict[str, list[Sent]] = {}
         self._bound = bound or {}
-        self.generation: Generation | None = None
+        self.generation: Generation | None = (
+            None if format is FIRST else format.generation
+        )  # the pool's first is a guess
 
     def send(self, deployment: str, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         def cancelled(_: Deferred[Answer]) -> None:

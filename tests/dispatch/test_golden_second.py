@@ -273,7 +273,7 @@ def test_a_condition_that_documents_of_the_flow_cannot_meet_fails_the_request_by
 
 def test_each_document_of_a_stream_is_joined_with_what_was_done_beside_the_generator() -> None:
     pool = StreamPool("g")
-    pool.format = SECOND
+    pool.format, pool.generation = SECOND, SECOND.generation
     dispatcher = build(pool, deployment("g"), deployment("b"), deployment("end", "b", "g"))
     stream = dispatcher.stream(Request("r", "/par", documents=content({"id": "q", "names": ["r"]})))
     got: list[Any] = []
