@@ -383,5 +383,6 @@ async def _abort(context: Any, error: BaseException, request: Request | None) ->
     if isinstance(error, grpc.aio.AbortError):
         raise error
     code, details, metadata = final_status(error, request)
-    await context.abort(grpc.StatusCode[code], details, metadata)
+    # The headers of answers that were sent stay: gRPC's server would replace them by those of the error.
+    await context.abort(grpc.StatusCode[code], details, (*(context.trailing_metadata() or ()), *metadata))
     raise AssertionError("abort returned")

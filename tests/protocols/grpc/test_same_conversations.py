@@ -37,6 +37,8 @@ pytestmark = pytest.mark.slow
 
 HEALTH = "/grpc.health.v1.Health/Check"
 LIMIT = 100_000
+# Between gRPC's two limits on metadata its client refuses answers at random.
+OPTIONS = [("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
 
 
 def behave(request: Request) -> Response:
@@ -152,9 +154,7 @@ def outcome(channel: grpc.Channel, call: Any) -> Any:
 
 @pytest_twisted.ensureDeferred
 async def test_random_conversations(both: dict[str, int]) -> None:
-    # Between gRPC's two limits on metadata its client refuses answers at random.
-    options = [("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
-    channels = {kind: grpc.insecure_channel(f"127.0.0.1:{port}", options) for kind, port in both.items()}
+    channels = {kind: grpc.insecure_channel(f"127.0.0.1:{port}", OPTIONS) for kind, port in both.items()}
 
     @settings(deadline=None, max_examples=200)
     @given(call=CALLS)
@@ -167,6 +167,22 @@ async def test_random_conversations(both: dict[str, int]) -> None:
         await in_thread(converse)
     finally:
         await in_thread(lambda: [channel.close() for channel in channels.values()])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_that_fails_keeps_the_headers_of_the_answers_before(both: dict[str, int]) -> None:
+    ordered = [("__results_in_order__", "true")]
+    call = methods.STREAM, [(1, "/headers", 0), (2, "/full", 0)], ordered, None
+
+    def converse(kind: str) -> Any:
+        with grpc.insecure_channel(f"127.0.0.1:{both[kind]}", OPTIONS) as channel:
+            return outcome(channel, call)
+
+    theirs, ours = [await in_thread(converse, kind) for kind in SERVERS]
+    assert ours == theirs
+    _, code, _, trailing = ours
+    assert code == "RESOURCE_EXHAUSTED"
+    assert [key for key, _ in trailing] == ["grpc-status-details-bin", "x-a", "x-b-bin"]
 
 
 def same_but_listed(call: Any, theirs: Any, ours: Any) -> bool:
