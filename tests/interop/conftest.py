@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -16,32 +18,47 @@ from tests.paths import ROOT
 from tests.processes import Child, ExecutorProcess, Gateway, environment, external, free_ports
 
 SIDE = Path(__file__).parent / "jina_side"
+SIDE34 = Path(__file__).parent / "jina34_side"
+GOLDEN34 = ROOT / "tests" / "golden34"
 EXECUTORS = ROOT / "tests" / "executors.py"
 # It draws a picture when it starts; without colours its log can be read in a failure.
-PLAIN = {"JINA_LOG_NO_COLOR": "1", "JINA_LOG_LEVEL": "WARNING", "PYTHONPATH": ""}
+PLAIN = {
+    "JINA_LOG_NO_COLOR": "1",
+    "JINA_LOG_LEVEL": "WARNING",
+    "JINA_OPTOUT_TELEMETRY": "1",
+    "PYTHONPATH": "",
+}
 
 
-@pytest.fixture(scope="session")
-def jina_python() -> str:
-    """The interpreter that has the real Jina: GATEWAYD_JINA_PYTHON, or .venv-jina as make builds it."""
-    path = os.environ.get("GATEWAYD_JINA_PYTHON", str(ROOT / ".venv-jina" / "bin" / "python"))
+def _interpreter(variable: str, folder: str) -> str:
+    path = os.environ.get(variable, str(ROOT / folder / "bin" / "python"))
     if not Path(path).exists():
         pytest.fail(
             f"there is no {path}: run the suite with `make test-interop`, which installs the real Jina "
-            "there, or name an interpreter that has it in GATEWAYD_JINA_PYTHON",
+            f"there, or name an interpreter that has it in {variable}",
             pytrace=False,
         )
     return path
 
 
 @pytest.fixture(scope="session")
-def cli(jina_python: str) -> Iterator[Callable[..., Child]]:
-    """Starts ``jina ...``, the real command line."""
+def jina_python() -> str:
+    """The interpreter that has the real Jina: GATEWAYD_JINA_PYTHON, or .venv-jina as make builds it."""
+    return _interpreter("GATEWAYD_JINA_PYTHON", ".venv-jina")
+
+
+@pytest.fixture(scope="session")
+def jina34_python() -> str:
+    """That of the second generation: GATEWAYD_JINA34_PYTHON, or .venv-jina34."""
+    return _interpreter("GATEWAYD_JINA34_PYTHON", ".venv-jina34")
+
+
+def _commands(python: str, folder: Path) -> Iterator[Callable[..., Child]]:
     started: list[Child] = []
 
     def start(*arguments: object, **variables: str) -> Child:
-        command = [jina_python, "-m", "jina", *(str(one) for one in arguments)]
-        started.append(Child(command, env=environment(**PLAIN, **variables), cwd=SIDE, group=True))
+        command = [python, "-m", "jina", *(str(one) for one in arguments)]
+        started.append(Child(command, env=environment(**PLAIN, **variables), cwd=folder, group=True))
         return started[-1]
 
     yield start
@@ -50,11 +67,23 @@ def cli(jina_python: str) -> Iterator[Callable[..., Child]]:
         child.stop()
 
 
-class JinaClient:
-    """The real client; ``ask`` says what came of one call (see jina_side/client.py)."""
+@pytest.fixture(scope="session")
+def cli(jina_python: str) -> Iterator[Callable[..., Child]]:
+    """Starts ``jina ...``, the real command line."""
+    yield from _commands(jina_python, SIDE)
 
-    def __init__(self, python: str) -> None:
-        self._child = Child([python, str(SIDE / "client.py")], env=environment(**PLAIN))
+
+@pytest.fixture(scope="session")
+def cli34(jina34_python: str) -> Iterator[Callable[..., Child]]:
+    """That of the second generation, where the executors of tests/golden34 are."""
+    yield from _commands(jina34_python, GOLDEN34)
+
+
+class JinaClient:
+    """The real client; ``ask`` says what came of one call (see client.py of its ``side``)."""
+
+    def __init__(self, python: str, side: Path = SIDE) -> None:
+        self._child = Child([python, str(side / "client.py")], env=environment(**PLAIN))
         self._asked = 0
 
     def ask(self, **command: Any) -> dict[str, Any]:
@@ -71,6 +100,13 @@ class JinaClient:
 @pytest.fixture(scope="session")
 def client(jina_python: str) -> Iterator[JinaClient]:
     one = JinaClient(jina_python)
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def client34(jina34_python: str) -> Iterator[JinaClient]:
+    one = JinaClient(jina34_python, SIDE34)
     yield one
     one.stop()
 
@@ -129,6 +165,38 @@ def theirs(cli: Callable[..., Child]) -> Theirs:
             at = ("--name", name, "--port", port, "--host", "127.0.0.1")
             them.processes[name] = cli("executor", "--uses", "Rec", "--py-modules", "executors.py", *at)
     return them
+
+
+@pytest.fixture(scope="session")
+def theirs34(cli34: Callable[..., Child]) -> Callable[..., dict[str, Any]]:
+    """
+    The entry of a Flow file for one of tests/golden34/executors.py, by its class, which is started once.
+
+    It is ready when it listens, which gateways of ours wait for.
+    """
+    ports: dict[str, int] = {}
+
+    def find(uses: str, **more: Any) -> dict[str, Any]:
+        if uses not in ports:
+            (ports[uses],) = free_ports(1)
+            at = ("--name", uses.lower(), "--port", ports[uses], "--host", "127.0.0.1")
+            cli34("executor", "--uses", uses, "--py-modules", "executors.py", *at)
+            _listens(ports[uses])
+        return external(uses.lower(), ports[uses], **more)
+
+    return find
+
+
+def _listens(port: int, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens at port {port}"
+            time.sleep(0.1)
+        else:
+            return
 
 
 @pytest.fixture(scope="session")
