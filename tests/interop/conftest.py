@@ -82,8 +82,8 @@ def cli34(jina34_python: str) -> Iterator[Callable[..., Child]]:
 class JinaClient:
     """The real client; ``ask`` says what came of one call (see client.py of its ``side``)."""
 
-    def __init__(self, python: str, side: Path = SIDE) -> None:
-        self._child = Child([python, str(side / "client.py")], env=environment(**PLAIN))
+    def __init__(self, python: str, side: Path = SIDE, **variables: str) -> None:
+        self._child = Child([python, str(side / "client.py")], env=environment(**PLAIN | variables))
         self._asked = 0
 
     def ask(self, **command: Any) -> dict[str, Any]:
