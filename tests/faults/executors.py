@@ -6,6 +6,8 @@ import asyncio
 import os
 import time
 
+from docarray import Document
+
 from gatewayd import Executor, requests
 
 
@@ -36,3 +38,10 @@ class Counted(Executor):
         """Ends its process, as a bug in native code would."""
         await self.count(docs)
         os._exit(1)
+
+    @requests(on="/tokens")
+    async def tokens(self, doc: Document, parameters, **kwargs):
+        """A stream of as many documents as are asked for, at most one each ``pause`` seconds."""
+        for number in range(int(parameters["count"])):
+            yield Document(id=str(number), text=f"token {number} of {doc.text}")
+            await asyncio.sleep(parameters.get("pause", 0.0))
