@@ -1,5 +1,9 @@
 """The real client and executors of Jina 3.34 through our gateway, by all protocols."""
 
+import json
+import time
+import urllib.request
+
 import pytest
 
 from tests.processes import PROTOCOLS
@@ -14,13 +18,33 @@ def protocol(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def serving(gateway):
+    """The ports of a gateway that knows what its executors bind."""
+
+    def find(*executors):
+        ours = gateway({"executors": list(executors)})
+        deadline = time.monotonic() + 30
+        while _paths(ours.ports["http"]) <= {"/", "/post", "/status", "/dry_run"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return ours.ports
+
+    return find
+
+
+def _paths(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=30) as answer:
+        return set(json.load(answer)["paths"]) - {"/index", "/search", "/update", "/delete"}
+
+
 @pytest.fixture(params=[False, True], ids=["sync", "asyncio"])
-def ask(request, client34, gateway, theirs34, protocol):
+def ask(request, client34, serving, theirs34, protocol):
     """Calls one of their executors; further arguments go into the command."""
 
     def call(on, docs=None, uses="A", call="post", **command):
         return client34.ask(
-            port=gateway({"executors": [theirs34(uses)]}).ports[protocol],
+            port=serving(theirs34(uses))[protocol],
             protocol=protocol,
             asyncio=request.param,
             call=call,
@@ -137,13 +161,12 @@ def test_an_endpoint_that_nobody_binds_gives_the_documents_back(ask):
 
 
 @pytest.fixture(params=["grpc", "http"])
-def stream(request, client34, gateway, theirs34):
+def stream(request, client34, serving, theirs34):
     """``stream_doc`` of their asyncio client, which has it over gRPC and HTTP."""
 
     def call(on, uses="S", executors=None, **command):
-        flow = {"executors": executors or [theirs34(uses)]}
         return client34.ask(
-            port=gateway(flow).ports[request.param],
+            port=serving(*(executors or [theirs34(uses)]))[request.param],
             protocol=request.param,
             call="stream_doc",
             on=on,
