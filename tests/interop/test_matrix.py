@@ -121,7 +121,10 @@ def test_the_other_generation_is_refused_by_name(cells: matrix.Cells) -> None:
     wrong = {
         cell: outcome
         for cell, outcome in cells.items()
-        if GENERATIONS[cell[0]] != GENERATIONS[cell[1]] and not outcome.startswith("refused")
+        if GENERATIONS[cell[0]] != GENERATIONS[cell[1]]
+        and not outcome.startswith("refused")
+        # JSON knows no generation: fields whose names both have arrive. Our own client posts protobuf.
+        and not (outcome == "works" and cell[0].startswith("Jina") and cell[2] == "http")
     }
 
     assert not wrong
