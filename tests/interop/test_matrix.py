@@ -104,8 +104,9 @@ def _outcome(ask: Ask, client: str, protocol: str, executor: str, port: int) -> 
         return "works"
     if "docarray" in answer.get("message", ""):
         return "refused"
-    if answer.get("got") == [] and protocol == "websocket" and client.startswith("Jina"):
-        return "refused, which that client does not show"
+    silent = answer.get("got") == [] or answer.get("raised") == "CancelledError"
+    if silent and protocol == "websocket" and client.startswith("Jina"):
+        return "refused"  # the close has the reason, which these clients don't show
     return f"wrong: {answer}"
 
 
