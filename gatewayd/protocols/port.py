@@ -17,6 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from gatewayd.config import Listener
+from gatewayd.messages.generations import Generation
 from gatewayd.protocols.backend import Backend
 from gatewayd.tls.credentials import TlsCredentials
 
@@ -70,12 +71,18 @@ class Port(Protocol):
         """
         ...
 
-    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+    def set_serving(
+        self,
+        serving: bool = True,
+        parts: Mapping[str, bool] = {},
+        generation: Generation | None = None,
+    ) -> None:
         """
         Report the port as healthy: every executor has served once.
 
         Or as not healthy: it has not yet, or the gateway is about to stop, and serves on for a while.
         ``parts`` are the Flow and its Deployments, by name, and whether each of them can be called now.
+        ``generation`` is that of its documents, where it is known.
         """
         ...
 

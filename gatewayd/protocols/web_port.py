@@ -22,6 +22,7 @@ from twisted.web.server import NOT_DONE_YET
 from gatewayd.config.model import Listener
 from gatewayd.errors import GatewayError, UpgradeForbidden
 from gatewayd.messages.caller import Caller
+from gatewayd.messages.generations import Generation
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.hangups import HangUps
@@ -148,7 +149,12 @@ class WebPort:
         self._listening = listen_tcp(self._listener, self._backend, self.site, inherited)
         self._api.start()
 
-    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+    def set_serving(
+        self,
+        serving: bool = True,
+        parts: Mapping[str, bool] = {},
+        generation: Generation | None = None,
+    ) -> None:
         """HTTP's paths of health ask the gateway themselves; executors may have told of their endpoints."""
         self._api.learn()
         if self.websockets is not None:

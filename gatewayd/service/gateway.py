@@ -32,6 +32,7 @@ from gatewayd.config import FlowConfig
 from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass, GatewayConfig
 from gatewayd.crowd import Place
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
+from gatewayd.messages.generations import Generation
 from gatewayd.offload import Offload
 from gatewayd.protocols.backend import StatusMaps
 from gatewayd.protocols.port import PortReport
@@ -127,7 +128,9 @@ class GatewayServer:
         self._phase: Phase = "starting"
         self._has_started = False
         self._is_retired = False
-        self._told: tuple[bool, dict[str, bool]] | None = None  # what the ports know of health
+        self._told: tuple[bool, dict[str, bool], Generation | None] | None = (
+            None  # what the ports know of health
+        )
         self.graph.pool.on_change(self._tell_health)
         if flow.gateway.measures:
             named = (*_NAMED_BY_PATHS, *flow.gateway.expose_endpoints)
@@ -192,7 +195,11 @@ class GatewayServer:
         settings = self.flow.gateway
         # Who asks by name learns which names there are.
         by_name = settings.expose_errors or settings.expose_health
-        told = self._phase == "serving", serving_by_name(self.health, self.flow.name) if by_name else {}
+        told = (
+            self._phase == "serving",
+            serving_by_name(self.health, self.flow.name) if by_name else {},
+            self.graph.pool.endpoints().generation,
+        )
         if told != self._told and self._phase != "stopping":
             self._told = told
             for port in self._serving.ports:

@@ -21,6 +21,7 @@ from twisted.protocols.basic import LineReceiver
 
 from gatewayd.config import FlowConfig, Listener
 from gatewayd.config.model import GatewayConfig, Protocol
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataContentProto
 from gatewayd.protocols.backend import Backend
@@ -45,7 +46,12 @@ class LinePort(Factory):
     def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
         self.port = listen_tcp(self.listener, self.backend, self, inherited)
 
-    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
+    def set_serving(
+        self,
+        serving: bool = True,
+        parts: Mapping[str, bool] = {},
+        generation: Generation | None = None,
+    ) -> None:
         self.serving = serving
 
     def renew(self, credentials: TlsCredentials) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from gatewayd.config import GatewayConfig
 from gatewayd.messages import methods
+from gatewayd.messages.generations import Generation
+from gatewayd.pb import POOL, second
 from gatewayd.protocols.port import HANDSHAKE_S
 from gatewayd.rpc.server.reflecting import V1_ALPHA
 
@@ -27,12 +29,26 @@ def served_methods(gateway: GatewayConfig) -> tuple[str, ...]:
     return (*shown, methods.DISCOVERY) if gateway.expose_reflection else shown
 
 
-def exposed_services(gateway: GatewayConfig) -> tuple[str, ...]:
-    """Each service that reflection lists (spec wire.md)."""
-    services = [methods.service_of(path) for path in exposed_methods(gateway)]
+def exposed_services(gateway: GatewayConfig, generation: Generation | None = None) -> tuple[str, ...]:
+    """
+    Each service that reflection lists (spec wire.md, spec 34/wire.md).
+
+    That of ``stream_doc`` is the sign of the second generation, and gateways of the first fail on its name.
+    """
+    shown = exposed_methods(gateway)
+    if generation is Generation.SECOND:
+        shown = (*shown, methods.DISCOVERY) if gateway.expose_reflection else shown
+    else:
+        shown = tuple(path for path in shown if path != methods.STREAM_DOC)
+    services = [methods.service_of(path) for path in shown]
     if gateway.expose_reflection:
         services.append(V1_ALPHA)
     return tuple(services)
+
+
+def pool_of(generation: Generation | None) -> Any:
+    """The types that reflection shows."""
+    return second.POOL if generation is Generation.SECOND else POOL
 
 
 def options_of(gateway: GatewayConfig) -> dict[str, int | str]:

@@ -19,12 +19,13 @@ from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.config import GatewayConfig, Listener
 from gatewayd.errors import TooSlow
+from gatewayd.messages.generations import Generation
 from gatewayd.pb import POOL
 from gatewayd.protocols.admission import Entrance
 from gatewayd.protocols.arrival import ArrivalLimits
 from gatewayd.protocols.binding import bound_sockets
 from gatewayd.protocols.grpc.errors import status_of
-from gatewayd.protocols.grpc.options import Options, exposed_services, options_of, served_methods
+from gatewayd.protocols.grpc.options import Options, exposed_services, options_of, pool_of, served_methods
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.port import LAST_WORDS_S, PortReport
 from gatewayd.rpc.server.call import CallSettings
@@ -94,6 +95,7 @@ class OwnGrpcPort:
         # What health knows: the server as a whole, and each service that reflection lists (spec wire.md).
         self._services = exposed_services(gateway)
         self._health = Health(("", *self._services))  # loop thread only
+        self._reflection = Reflection(self._services, POOL)  # loop thread only
         self._listener: GrpcListener | None = None  # loop thread only, but for a number
 
     def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
@@ -110,12 +112,19 @@ class OwnGrpcPort:
 
         self._bridge.run_on_loop(listen, _START_TIMEOUT_S)
 
-    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
-        """Tell health checkers whether it serves, and each of the ``parts``."""
-        known = dict(parts)
+    def set_serving(
+        self,
+        serving: bool = True,
+        parts: Mapping[str, bool] = {},
+        generation: Generation | None = None,
+    ) -> None:
+        """Tell health checkers whether it serves, and each of the ``parts``; reflection shows the rest."""
+        services = exposed_services(self._gateway, generation)
+        known = {**parts, **dict.fromkeys(set(services).difference(self._services), True)}
 
         async def serve() -> None:
             self._health.set_serving(serving, known)
+            self._reflection.show(services, pool_of(generation))
 
         self._bridge.on_loop(serve).addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -209,7 +218,7 @@ class OwnGrpcPort:
             methods={
                 **self._servicer.methods(served_methods(gateway)),
                 **self._health.methods(),
-                **(Reflection(self._services, POOL).methods() if gateway.expose_reflection else {}),
+                **(self._reflection.methods() if gateway.expose_reflection else {}),
             },
             held=self._held,
             timeouts=Timeouts(LoopClock(loop)),

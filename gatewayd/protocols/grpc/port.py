@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -27,9 +27,10 @@ from gatewayd.bridge import Bridge
 from gatewayd.config import GatewayConfig
 from gatewayd.errors import ConfigError, PortTaken
 from gatewayd.inflating import inflated_here, looks_compressed
+from gatewayd.messages.generations import Generation
 from gatewayd.pb import POOL
 from gatewayd.protocols.grpc.identification import CallAccess
-from gatewayd.protocols.grpc.options import exposed_services, options_of, served_methods
+from gatewayd.protocols.grpc.options import exposed_services, options_of, pool_of, served_methods
 from gatewayd.protocols.grpc.servicer import Servicer
 from gatewayd.protocols.grpc.tls import GrpcTls
 from gatewayd.protocols.grpc.unfinished import PLAIN_BYTES, TLS_BYTES, end_unfinished
@@ -65,6 +66,7 @@ class GrpcPort:
         self._names = ("", *exposed_services(gateway))
         self._server: Any = None  # loop thread only
         self._health: Any = None  # loop thread only
+        self._reflecting = _Reflecting(reflection.aio.ReflectionServicer(self._names[1:], POOL))
 
     def listen(self, inherited: Sequence[socket.socket] = ()) -> None:
         """
@@ -77,10 +79,18 @@ class GrpcPort:
             raise ConfigError("gateway.grpc_server: grpcio serves no inherited sockets; set gatewayd")
         self._port = self._bridge.run_on_loop(lambda: self._listen_on_loop(self._port), _START_TIMEOUT_S)
 
-    def set_serving(self, serving: bool = True, parts: Mapping[str, bool] = {}) -> None:
-        """Tell health checkers whether it serves, and each of the ``parts``."""
-        told = {name: serving and one for name, one in parts.items()} | dict.fromkeys(self._names, serving)
-        self._bridge.on_loop(self._set_serving_on_loop, told).addErrback(
+    def set_serving(
+        self,
+        serving: bool = True,
+        parts: Mapping[str, bool] = {},
+        generation: Generation | None = None,
+    ) -> None:
+        """Tell health checkers whether it serves, and each of the ``parts``; reflection shows the rest."""
+        services = exposed_services(self._gateway, generation)
+        told = {name: serving and one for name, one in parts.items()}
+        told |= dict.fromkeys((*self._names, *services), serving)
+        shown = reflection.aio.ReflectionServicer(services, pool_of(generation))
+        self._bridge.on_loop(self._set_serving_on_loop, told, shown).addErrback(
             lambda failure: failure.trap(CancelledError)
         )
 
@@ -117,9 +127,8 @@ class GrpcPort:
         server.add_generic_rpc_handlers(self._servicer.handlers(self._methods))
         inflating: Any = _InflatingServer(server)
         if self._gateway.expose_reflection:
-            reflecting = reflection.aio.ReflectionServicer(self._names[1:], POOL)
             kept: Any = _InflatingServer(server, self._servicer.call_access)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, kept)  # type: ignore[no-untyped-call]
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._reflecting, kept)  # type: ignore[no-untyped-call]
         self._health = health.aio.HealthServicer()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -153,7 +162,8 @@ class GrpcPort:
             return UnusableTlsFile(files.certfile_at, f"gRPC refuses {files.certfile} with {files.keyfile}")
         return PortTaken("grpc", host, port, reason or os.strerror(errno.EADDRINUSE))
 
-    async def _set_serving_on_loop(self, told: Mapping[str, bool]) -> None:
+    async def _set_serving_on_loop(self, told: Mapping[str, bool], shown: Any) -> None:
+        self._reflecting.shown = shown
         status = health_pb2.HealthCheckResponse
         for name, serving in told.items():
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
@@ -171,6 +181,22 @@ class GrpcPort:
 
     def _options(self) -> dict[str, int | str]:
         return options_of(self._gateway)
+
+
+class _Reflecting(reflection_pb2_grpc.ServerReflectionServicer):
+    """Answers as ``shown`` does, which may be another one from one question to the next. Loop thread only."""
+
+    def __init__(self, shown: Any) -> None:
+        self.shown = shown
+
+    async def ServerReflectionInfo(self, questions: Any, context: Any) -> AsyncIterator[Any]:
+        async for question in questions:
+            async for answer in self.shown.ServerReflectionInfo(_one(question), context):
+                yield answer
+
+
+async def _one(question: Any) -> AsyncIterator[Any]:
+    yield question
 
 
 class _InflatingServer:

@@ -28,6 +28,10 @@ class Reflection:
     """The ``services`` of a server, and the types of ``pool``."""
 
     def __init__(self, services: Iterable[str], pool: Any) -> None:
+        self.show(services, pool)
+
+    def show(self, services: Iterable[str], pool: Any) -> None:
+        """Have these from now on."""
         self._services = tuple(sorted(services))
         self._pool = pool
 

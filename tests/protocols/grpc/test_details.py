@@ -232,7 +232,6 @@ async def test_a_client_that_knows_only_reflection_can_call_every_method(port: P
         "jina.JinaInfoRPC/_status",
         "jina.JinaRPC/Call",
         "jina.JinaSingleDataRequestRPC/process_single_data",
-        "jina.JinaSingleDocumentRequestRPC/stream_doc",
     ]
     assert found["jina.JinaRPC/Call"].header.request_id == "generic"
     assert found["jina.JinaInfoRPC/_status"].jina["jina"] == "3.14.1"

@@ -29,6 +29,7 @@ from gatewayd.protocols.grpc.own_port import OwnGrpcPort
 from gatewayd.protocols.grpc.port import GrpcPort
 from tests.protocols.grpc.servers import SERVERS, Served, grpc_port
 from tests.protocols.harness import FakeDispatcher, until
+from tests.waiting import until as until_true
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 CALL = "/jina.JinaRPC/Call"
@@ -418,10 +419,43 @@ async def test_reflection_lists_the_services_and_describes_the_true_types(port: 
         "jina.JinaInfoRPC",
         "jina.JinaRPC",
         "jina.JinaSingleDataRequestRPC",
-        "jina.JinaSingleDocumentRequestRPC",
     ]
     assert len(files.file_descriptor_proto) == 5
     assert (unknown.error_code, unknown.error_message) == (5, "not found")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_flow_of_the_second_generation_shows_its_sign_and_its_types(port: Port) -> None:
+    reflecting = reflection_pb2_grpc.ServerReflectionStub(port.channel)
+    checking = health_pb2_grpc.HealthStub(port.channel)
+    own = "jina.JinaSingleDocumentRequestRPC"
+
+    def ask(**question: str) -> Any:
+        request = reflection_pb2.ServerReflectionRequest(**question)
+        return next(reflecting.ServerReflectionInfo(iter([request]), timeout=10))
+
+    def check() -> Any:
+        return checking.Check(health_pb2.HealthCheckRequest(service=own), timeout=10).status
+
+    with pytest.raises(grpc.RpcError):
+        await deferToThread(check)
+    port.server.set_serving(generation=Generation.SECOND)
+    await deferToThread(until_true, lambda: own in services_of(ask(list_services="")))
+
+    services = services_of(await deferToThread(ask, list_services=""))
+    (file, *_) = (
+        await deferToThread(ask, file_containing_symbol="docarray.DocProto")
+    ).file_descriptor_response.file_descriptor_proto
+    assert {own, "jina.JinaDiscoverEndpointsRPC"} < set(services)
+    assert b"NodeProto" in file
+    assert await deferToThread(check) == health_pb2.HealthCheckResponse.SERVING
+
+    port.server.set_serving(generation=Generation.FIRST)
+    await deferToThread(until_true, lambda: own not in services_of(ask(list_services="")))
+
+
+def services_of(answer: Any) -> list[str]:
+    return [service.name for service in answer.list_services_response.service]
 
 
 @pytest_twisted.ensureDeferred
