@@ -15,11 +15,13 @@ from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.messages.discovery import Told
+from gatewayd.messages.endpoints_codec import read_endpoints
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.request import Answer, Call
 from gatewayd.messages.wire import Malformed, decode_answer
 from gatewayd.pool.replica import DeferredCall
 from gatewayd.rpc.channel import CallError, ChannelSettings
+from gatewayd.testing.streaming import LocalStream
 
 T = TypeVar("T")
 
@@ -67,12 +69,22 @@ class LocalChannel:
         on_end: Callable[[], object],
         on_failure: Callable[[Exception], object],
         on_closed: Callable[[], object],
-    ) -> _Refusal:
-        """As ``rpc.channel.Channel.stream``, of an executor that does not implement ``stream_doc``."""
-        return _Refusal(on_failure)
+    ) -> LocalStream:
+        """As ``rpc.channel.Channel.stream``."""
+        return LocalStream(
+            self._handling,
+            bytes(call.messages[0]),
+            lambda: (*self._metadata, *call.headers),
+            gap_s,
+            left_s,
+            on_answer,
+            on_end,
+            on_failure,
+            on_closed,
+        )
 
     def endpoints(self, timeout_s: float) -> Deferred[Told]:
-        return succeed(Told(self._handling.endpoints))
+        return succeed(read_endpoints(self._handling.discovery))
 
     def close(self) -> Deferred[None]:
         """Calls under way are cancelled. The executor itself is closed by ``end``."""
@@ -165,19 +177,3 @@ async def _closed(executor: Executor, handling: Handling, spec: ExecutorSpec) ->
         if handling.busy:
             log.warning("%s: a method still runs; its thread ends when it returns", spec.runtime_name)
         handling.close(wait=not handling.busy)
-
-
-class _Refusal:
-    """A call of a method that the executor does not have."""
-
-    def __init__(self, on_failure: Callable[[Exception], object]) -> None:
-        self._on_failure = on_failure
-
-    def begin(self) -> None:
-        self._on_failure(CallError("UNIMPLEMENTED", "stream_doc: the executor has no such method"))
-
-    def pull(self) -> None:
-        """It has failed before it could be asked for more."""
-
-    def cancel(self) -> None:
-        """It has failed already."""

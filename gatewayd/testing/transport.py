@@ -42,16 +42,17 @@ class LocalTransport:
 
     async def stream(self, post: Post, message: Message, arrive: Arrive) -> None:
         loop = asyncio.get_running_loop()
-        request = self._with_headers(post, wire.decode_request(message.payload))
-        stream = self._dispatcher.stream(request, timeout_s=post.timeout)
         try:
-            while (response := await stream.receive().asFuture(loop)) is not None:
-                answer = bytes(wire.encode_response(response))
-                await arrive(partial(Response, answer), len(answer))
+            request = self._with_headers(post, wire.decode_request(message.payload))
+            stream = self._dispatcher.stream(request, timeout_s=post.timeout)
+            try:
+                while (response := await stream.receive().asFuture(loop)) is not None:
+                    answer = bytes(wire.encode_response(response))
+                    await arrive(partial(Response, answer), len(answer))
+            finally:
+                stream.cancel()
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error
-        finally:
-            stream.cancel()
 
     async def unready(self, options: PostOptions) -> str | None:
         try:
@@ -70,8 +71,8 @@ class LocalTransport:
         """One request; ``deadline_s`` is that of the whole stream, on the loop's clock."""
         loop = asyncio.get_running_loop()
         timeout_s = options.timeout if deadline_s is None else deadline_s - loop.time()
-        request = self._with_headers(options, wire.decode_request(message.payload))
         try:
+            request = self._with_headers(options, wire.decode_request(message.payload))
             response = await self._dispatcher.dispatch(request, timeout_s=timeout_s).asFuture(loop)
         except GatewayError as error:
             raise error_of(codes_for(error).grpc, str(error)) from error

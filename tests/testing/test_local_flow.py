@@ -22,6 +22,7 @@ from gatewayd.flow.flow import FlowError, RuntimeFailToStart
 from gatewayd.testing import LocalFlow
 from tests.paths import ROOT
 from tests.processes import environment
+from tests.waiting import until
 
 
 class Shout(Executor):
@@ -569,3 +570,68 @@ def _own_sockets() -> Iterator[str]:
 
 def child_processes() -> str:
     return "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+
+
+# -- streams ----------------------------------------------------------------------------------------------
+
+
+class Counting(Executor):
+    """Streams; ``closed`` counts the generators that have ended."""
+
+    ended = 0
+
+    @requests(on="/count")
+    async def count(self, doc: Document, parameters, **kwargs):
+        try:
+            for number in range(int(parameters["to"])):
+                yield Document(text=f"{doc.text} {number}")
+        finally:
+            Counting.ended += 1
+
+    @requests(on="/plain")
+    def plain(self, doc: Document, **kwargs):
+        yield Document(text="one")
+        yield Document(text="two")
+
+    @requests(on="/breaks")
+    async def breaks(self, doc: Document, **kwargs):
+        yield Document(text="first")
+        raise ValueError("in the middle")
+
+    @requests(on="/never_next")
+    async def never_next(self, doc: Document, **kwargs):
+        yield Document(text="first")
+        await asyncio.Event().wait()
+
+
+def test_documents_stream_through_the_executors_behind():
+    flow = Flow().add(uses=Counting).add(uses=Shout, uses_with={"mark": "!"})
+    with LocalFlow(flow) as client:
+        texts = [doc.text for doc in client.stream_doc("/count", Document(text="a"), parameters={"to": 3})]
+        plain = [doc.text for doc in client.stream_doc("/plain", Document())]
+
+    assert texts == ["A 0!", "A 1!", "A 2!"]
+    assert plain == ["ONE!", "TWO!"]
+
+
+def test_who_leaves_early_ends_the_generator():
+    Counting.ended = 0
+    with LocalFlow(Counting) as client:
+        for doc in client.stream_doc("/count", Document(text="a"), parameters={"to": 1_000_000}):
+            assert doc.text == "a 0"
+            break
+        until(lambda: Counting.ended == 1)
+
+
+def test_an_error_in_mid_stream_is_raised_after_what_came():
+    texts = []
+    with LocalFlow(Counting) as client, pytest.raises(BadServerFlow, match="in the middle"):
+        for doc in client.stream_doc("/breaks", Document()):
+            texts.append(doc.text)
+
+    assert texts == ["first"]
+
+
+def test_a_gap_that_is_too_long_ends_a_stream():
+    with LocalFlow(Flow(timeout_send=100).add(uses=Counting)) as client, pytest.raises(TimedOut):
+        list(client.stream_doc("/never_next", Document()))
