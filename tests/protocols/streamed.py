@@ -45,6 +45,11 @@ class ListedStream:
         else:
             waiting.callback(following)
 
+    def fail(self, error: Exception) -> None:
+        """Fail what was asked for."""
+        self.answers.insert(0, error)
+        self.release()
+
     @property
     def is_asked(self) -> bool:
         return self._waiting is not None

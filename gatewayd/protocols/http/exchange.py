@@ -240,7 +240,8 @@ async def _stream(
             return
         document = None if response is None else await _encode_one(backend, bodies, response)
         body = StreamBody(http_request, framing)
-        body.begin()
+        # Those of later answers have no place: the head is gone by then.
+        body.begin(as_http(http_request, response.headers) if response is not None else ())
         while document is not None:
             await body.update(document)
             response = await stream.receive()

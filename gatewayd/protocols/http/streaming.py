@@ -11,6 +11,7 @@ the middle ends the body without its end, so that no client takes a part for the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 import orjson
@@ -120,16 +121,15 @@ class StreamBody:
         self._held_bytes = 0
         self._ping: Any = None  # an IDelayedCall
 
-    def begin(self) -> None:
-        """Write the head."""
+    def begin(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Write the head, with further ``headers``."""
         http_request = self._http_request
         assert http_request is not None, "begin after the end"
         if not self._is_chunked:
             http_request.channel.persistent = 0
         http_request.registerProducer(self, True)
-        http_request.begin_body(
-            streaming_head(self._framing.content_type, chunked=self._is_chunked), _HEADERS
-        )
+        begun = streaming_head(self._framing.content_type, chunked=self._is_chunked)
+        http_request.begin_body(begun, (*_HEADERS, *headers))
         if self._framing.ping:
             self._ping = self._clock.callLater(PING_S, self._write_ping)
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import pytest_twisted
 
-from gatewayd.errors import CallFailed, DeadlineExceeded, ExecutorUnreachable
+from gatewayd.errors import CallFailed, DeadlineExceeded, Draining, ExecutorUnreachable
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.request import Request, Response
@@ -322,6 +322,43 @@ async def test_the_references_client_learns_that_post_is_not_for_streams() -> No
         body = {"header": header, "parameters": {}, "data": [DOCUMENT], "exec_endpoint": "/stream"}
         status, _, answer = await in_thread(call, gateway.port, "POST", "/stream", body)
         assert (status, "stream_doc" in json.loads(answer)["hint"]) == (404, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_have_the_headers_of_the_first_answer_and_those_of_other_origins() -> None:
+    def streamed(request: Request) -> list[Response | Exception]:
+        response = attrs.evolve(answer_to(request), documents=out("a"), headers=(("x-model", "m"),))
+        return [response]
+
+    dispatcher = StreamingDispatcher(endpoints=endpoints_of("S"), streamed=streamed)
+    async with served(dispatcher=dispatcher, cors=("https://a.example",)) as gateway:
+        request = get("/stream", DOCUMENT, "Origin: https://a.example", "X-Request-ID: mine")
+        answer = await in_thread(raw, gateway.port, request)
+        fields, _, ended = chunks(answer)
+        assert (fields["x-model"], fields["x-request-id"], ended) == ("m", "mine", True)
+        assert fields["access-control-allow-origin"] == "https://a.example"
+        assert b"Access-Control-Expose-Headers: x-model\r\n" in answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_of_other_origins_may_not_start_streams() -> None:
+    async with served(dispatcher=streams("a"), allowed_origins=()) as gateway:
+        request = get("/stream", DOCUMENT, "Origin: https://a.example")
+        assert (await in_thread(raw, gateway.port, request)).startswith(b"HTTP/1.1 403 ")
+        assert gateway.dispatcher.opened == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_under_way_is_told_that_the_gateway_stops() -> None:
+    async with served(dispatcher=streams("a", held=True)) as gateway:
+        reading = in_thread(raw, gateway.port, get("/stream", DOCUMENT))
+        await until(lambda: gateway.dispatcher.opened and gateway.dispatcher.opened[0].is_asked)
+        gateway.dispatcher.opened[0].release()
+        await until(lambda: gateway.dispatcher.opened[0].asked == 2)
+        gateway.dispatcher.opened[0].fail(Draining())
+        _, events, ended = chunks(await reading)
+        assert (events[1][:12], ended) == (b"event: error", False)
+        assert b"shutting down" in events[1]
 
 
 @pytest_twisted.ensureDeferred
