@@ -22,7 +22,7 @@ pytestmark = pytest.mark.interop
 def gateways() -> Iterator[dict[str, Gateway]]:
     """A gateway before each of the executors A and S, which the real command line serves."""
     reference = python("GATEWAYD_JINA34_PYTHON", ".venv-jina34")
-    plain = environment(**PLAIN, JINA_OPTOUT_TELEMETRY="1")
+    plain = environment(**PLAIN)
     started: list[Child] = []
     found: dict[str, Gateway] = {}
     try:
@@ -65,7 +65,7 @@ def answers(gateways: dict[str, Gateway]) -> dict[str, Any]:
     ports = [str(gateways[name].ports["http"]) for name in ("A", "S")]
     client = Child(
         [reference, str(SIDE / "over_http.py"), *ports, str(GOLDEN34)],
-        env=environment(**PLAIN, JINA_OPTOUT_TELEMETRY="1"),
+        env=environment(**PLAIN),
     )
     try:
         (found,) = client.line("^ANSWERS (.*)$", timeout_s=90)
