@@ -53,7 +53,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
     source = (GOLDEN34 / "executors.py").read_text().replace("from jina import", "from gatewayd import")
     module.write_text(source)
     ports = free_ports(2)
-    plain = environment(**PLAIN, JINA_OPTOUT_TELEMETRY="1")
+    plain = environment(**PLAIN)
     started: list[Child] = []
     try:
         for name, port in zip(("a", "s"), ports, strict=True):
