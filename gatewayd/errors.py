@@ -3,6 +3,7 @@ The error tree, and the one table of what each protocol says of each error.
 
     GatewayError                    anything that can be explained to a client
     ├── BadRequest                  the request says something that cannot be served
+    │   ├── EndpointStreams         one answer is asked of an endpoint that streams
     │   ├── MethodNotServed
     │   ├── InvalidField            a field of a request in OpenAI's form
     │   └── Unparsable              its bytes cannot even be parsed
@@ -89,6 +90,16 @@ class BadRequest(GatewayError):
     def __init__(self, message: str, problems: Iterable[Mapping[str, object]] = ()) -> None:
         self.problems = tuple(problems)
         super().__init__(message)
+
+
+class EndpointStreams(BadRequest):
+    """The ``endpoint`` answers with a stream of documents, and was asked for one answer."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"the endpoint {endpoint} answers with a stream of documents, and process_single_data has one "
+            f"answer: use stream_doc, Call, or server-sent events over HTTP (GET {endpoint})"
+        )
 
 
 class InvalidField(BadRequest):
@@ -549,6 +560,7 @@ SUCCESS: Final = Codes(200, "OK", 1000)
 TABLE: Final[Mapping[type[GatewayError], Row]] = {
     GatewayError: Row(500, "INTERNAL", 1011),
     BadRequest: Row(422, "INVALID_ARGUMENT", 1008),
+    EndpointStreams: Row(),
     InvalidField: Row(400),
     MethodNotServed: Row(404, "UNIMPLEMENTED"),
     Unparsable: Row(websocket=1007),

@@ -33,6 +33,20 @@ class Stream(Protocol):
         ...
 
 
+class StreamingEndpoints:
+    """
+    Which endpoints of the Flow stream, as far as executors have told; ``endpoints`` is replaced as they tell.
+
+    For what looks at every request: ``gatewayd.messages.discovery.Endpoints`` is asked once per change.
+    Reactor thread only.
+    """
+
+    __slots__ = ("endpoints",)
+
+    def __init__(self, endpoints: frozenset[str] = frozenset()) -> None:
+        self.endpoints = endpoints
+
+
 class Failing:
     """A Stream that fails when it is asked for the first answer."""
 

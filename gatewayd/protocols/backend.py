@@ -22,7 +22,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.offload import Offload
 from gatewayd.protocols.admission import Admission
 from gatewayd.protocols.slow_lane import SlowLane
-from gatewayd.streams import Stream
+from gatewayd.streams import Stream, StreamingEndpoints
 from gatewayd.tls.credentials import TlsCredentials
 
 StatusMaps = Mapping[str, Mapping[str, str]]
@@ -87,11 +87,12 @@ class Backend:
     ``bridge`` leads to the asyncio loop of the gateway, for protocols that need one. With ``tls`` the
     port speaks TLS only; renewed credentials come through its ``renew``. The ``extension`` gets the paths of
     HTTP and WebSocket ports that are not the gateway's own. ``endpoints()`` says what the executors bind, as
-    far as it is known now, and ``health()`` how the gateway is, on the reactor thread. With ``access``
-    control each protocol asks it who calls, before anything else. ``forwarded`` are the headers of requests
-    that are read. ``admission`` counts the connections of all ports. Those of HTTP and WebSocket whose
-    requests drip in are read in the ``slow_lane``, if the system has one. One of several workers has a
-    ``place`` among them. ``secure_headers`` are those of every answer of HTTP over TLS.
+    far as it is known now, ``streaming`` which of them stream, and ``health()`` how the gateway is, on the
+    reactor thread. With ``access`` control each protocol asks it who calls, before anything else.
+    ``forwarded`` are the headers of requests that are read. ``admission`` counts the connections of all
+    ports. Those of HTTP and WebSocket whose requests drip in are read in the ``slow_lane``, if the system has
+    one. One of several workers has a ``place`` among them. ``secure_headers`` are those of every answer of
+    HTTP over TLS.
     """
 
     gateway: GatewayConfig
@@ -107,6 +108,7 @@ class Backend:
     access: AccessControl | None = None
     place: Place | None = None
     observed: Callable[[Dispatcher, str], Dispatcher] = lambda dispatcher, protocol: dispatcher
+    streaming: StreamingEndpoints = attrs.field(factory=StreamingEndpoints)
     health: Callable[[], Health] = lambda: Health("serving", True)
     forwarded: AllowList = attrs.field(init=False)
     admission: Admission = attrs.field()

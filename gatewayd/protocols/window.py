@@ -51,6 +51,7 @@ class Window(Generic[T]):
         # The sizes of answers, in the order in which they are written. An empty deque is ten times a list.
         self._going_out: list[int] = []
         self.unsent_bytes = 0
+        self.streamed_bytes = 0  # of messages of streams, which come only as fast as they are written
 
     @property
     def has_room(self) -> bool:
@@ -61,13 +62,18 @@ class Window(Generic[T]):
         if not self._bound_bytes or not occupied:
             return True
         expected = (len(self._in_flight) + 1) * self._expected_bytes
-        return self.unsent_bytes + expected <= self._bound_bytes
+        return self.unsent_bytes + self.streamed_bytes + expected <= self._bound_bytes
 
     @property
     def is_flooded(self) -> bool:
         """Whether far more waits to be written than expected: such a stream has to end."""
         several = len(self._going_out) + len(self._held) + len(self._arrived) > 1
         return several and 0 < self._bound_bytes * _EXCESS < self.unsent_bytes
+
+    @property
+    def turn(self) -> int | None:
+        """The ticket whose answer goes out next; None if answers go out as they come."""
+        return self._next_out if self._ordered else None
 
     @property
     def idle(self) -> bool:

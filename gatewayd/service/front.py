@@ -31,6 +31,7 @@ from gatewayd.protocols.backend import Backend, Extension, StatusMaps
 from gatewayd.protocols.port import Port, PortReport, make_port
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.observing import Observing
+from gatewayd.streams import StreamingEndpoints
 from gatewayd.tls.credentials import TlsCredentials
 
 # The settings of connections' limits, and of who is no client but a proxy.
@@ -98,6 +99,7 @@ class Front:
         bridge: Bridge,
         credentials: TlsCredentials | None,
         endpoints: Callable[[], Endpoints],
+        streaming: StreamingEndpoints,
         health: Callable[[], Health],
         status: Callable[[], StatusMaps],
         observing: Observing,
@@ -146,6 +148,7 @@ class Front:
             bridge=bridge,
             extension=extension,
             endpoints=endpoints,
+            streaming=streaming,
             health=health,
         )
         self.entries: list[tuple[Listener, Port]] = []

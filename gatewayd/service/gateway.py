@@ -53,6 +53,7 @@ from gatewayd.service.readings import (
 from gatewayd.service.serving import Serving, grpc_is_quiet
 from gatewayd.service.strangers import warning_for
 from gatewayd.status import status_of
+from gatewayd.streams import StreamingEndpoints
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.failures import FailedRequest, Failures
 from gatewayd.telemetry.metrics import table
@@ -131,7 +132,8 @@ class GatewayServer:
         self._told: tuple[bool, dict[str, bool], Generation | None] | None = (
             None  # what the ports know of health
         )
-        self.graph.pool.on_change(self._tell_health)
+        self._streaming = StreamingEndpoints()
+        self.graph.pool.on_change(self._replicas_changed)
         if flow.gateway.measures:
             named = (*_NAMED_BY_PATHS, *flow.gateway.expose_endpoints)
             self._requests = RequestMetrics(
@@ -188,6 +190,14 @@ class GatewayServer:
             read_ports(reading, reports, [front.held for front in serving.fronts])
             read_dropped(reading, [front.observing for front in serving.fronts])
         return succeed(reading)
+
+    def _replicas_changed(self) -> None:
+        self._learn()
+        self._tell_health()
+
+    def _learn(self) -> None:
+        """Executors may have told of their endpoints."""
+        self._streaming.endpoints = self._serving.endpoints().streaming
 
     def _tell_health(self) -> None:
         """Have the ports know what has changed, for the health service of gRPC."""
@@ -276,6 +286,7 @@ class GatewayServer:
                 bridge=self._bridge,
                 credentials=credentials,
                 endpoints=self._serving.endpoints,
+                streaming=self._streaming,
                 health=lambda: self.health,
                 status=self._status,
                 observing=observing,
@@ -292,7 +303,8 @@ class GatewayServer:
         """Something else serves."""
         flow = self.flow
         if is_other_graph:
-            self.graph.pool.on_change(self._tell_health)
+            self.graph.pool.on_change(self._replicas_changed)
+            self._learn()
         if self._requests is not None:
             self._requests.measure(each.name for each in flow.deployments)
         if self._custom_switch is not None:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from gatewayd.access.credentials import Credentials
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.buffers import Buffers
-from gatewayd.errors import InternalError, MethodNotServed, Overloaded
+from gatewayd.errors import EndpointStreams, InternalError, MethodNotServed, Overloaded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.endpoints_codec import write_endpoints
@@ -25,6 +25,7 @@ from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.grpc.errors import Metadata, status_of
 from gatewayd.protocols.told import told
+from gatewayd.streams import StreamingEndpoints
 from gatewayd.tls.peer import PeerNames
 
 T = TypeVar("T")
@@ -36,15 +37,27 @@ class CountingDispatcher:
     """
     The engine, with the bytes of the requests under way counted in ``buffers``; None does not limit them.
 
-    Reactor thread only.
+    Endpoints of ``streaming`` have no single answer. Reactor thread only.
     """
 
-    def __init__(self, dispatcher: Dispatcher, buffers: Buffers | None) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, buffers: Buffers | None, streaming: StreamingEndpoints | None = None
+    ) -> None:
         self._dispatcher = dispatcher
         self._buffers = buffers
+        self._streaming = StreamingEndpoints() if streaming is None else streaming
 
-    def dispatch(self, request: Request, timeout_s: float | None) -> Deferred[Response]:
-        """Fails with Overloaded if there is no room."""
+    def dispatch(
+        self, request: Request, timeout_s: float | None, may_stream: bool = False
+    ) -> Deferred[Response]:
+        """
+        Fails with Overloaded if there is no room, and with EndpointStreams, before anybody is asked.
+
+        Who ``may_stream`` is told of every endpoint that does; others not where the request names executors,
+        as those may answer it with one answer.
+        """
+        if request.endpoint in self._streaming.endpoints and (may_stream or not request.target):
+            return fail(EndpointStreams(request.endpoint))
         buffers, size = self._buffers, len(request.documents)
         if buffers is None:
             return self._dispatcher.dispatch(request, timeout_s=timeout_s)

@@ -25,6 +25,7 @@ def make_port(listener: Listener, backend: Backend) -> Port:
         gateway.max_unsent_bytes,
         backend.access,
         backend.endpoints,
+        backend.streaming,
     )
     if gateway.grpc_server == "gatewayd":
         from gatewayd.protocols.grpc.own_port import OwnGrpcPort

@@ -18,8 +18,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
+import attrs
 import grpc
 import grpc.aio
 from twisted.python.failure import Failure
@@ -28,7 +29,7 @@ from gatewayd.access.control import DOCS, DRY_RUN, STATUS, AccessControl
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
-from gatewayd.errors import BadRequest, Draining, GatewayError, Overloaded, RateLimited
+from gatewayd.errors import BadRequest, Draining, EndpointStreams, GatewayError, Overloaded, RateLimited
 from gatewayd.inflating import Damaged, inflated, looks_compressed
 from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
@@ -48,7 +49,9 @@ from gatewayd.protocols.grpc.requests import (
     final_status,
     stream_settings,
 )
+from gatewayd.protocols.streamed import Streamed
 from gatewayd.protocols.window import UNREAD, Window
+from gatewayd.streams import StreamingEndpoints
 
 T = TypeVar("T")
 
@@ -63,6 +66,7 @@ class Servicer:
     ``_status``; it also runs on the loop thread, and must not touch state of the reactor thread. ``buffers``
     counts the bytes of the requests under way; None means that they are not limited. ``forwarded`` is the
     metadata that executors get, and of theirs, clients. With ``access`` control it is asked who calls.
+    ``streaming`` says which endpoints stream.
     """
 
     def __init__(
@@ -77,9 +81,10 @@ class Servicer:
         max_unsent_bytes: int = 0,
         access: AccessControl | None = None,
         endpoints: Callable[[], Endpoints] = Endpoints,
+        streaming: StreamingEndpoints | None = None,
     ) -> None:
         self._bridge = bridge
-        self._engine = CountingDispatcher(dispatcher, buffers)
+        self._engine = CountingDispatcher(dispatcher, buffers, streaming)
         self._dispatcher = dispatcher
         self._buffers = buffers
         self._status = status
@@ -156,14 +161,7 @@ class Servicer:
             if self.forwarded:
                 headers = self.forwarded.of_request(context.invocation_metadata())
             request = completed(request, headers, caller)
-            crossing = Crossing(
-                self._bridge,
-                self._dispatcher,
-                self._buffers,
-                request,
-                context.time_remaining(),
-                arrived.put_nowait,
-            )
+            crossing = self.cross(request, context.time_remaining(), arrived.put_nowait)
             metadata: Headers = ()
             while (found := await arrived.get()) is not None:
                 if isinstance(found, Failure):
@@ -232,9 +230,34 @@ class Servicer:
             except Damaged as error:
                 raise BadRequest(f"the message cannot be decompressed: {error}") from error
 
-    def dispatch(self, request: Request, timeout_s: float | None) -> asyncio.Future[Response]:
-        """Dispatch ``request`` on the reactor thread."""
-        return self._bridge.on_reactor(self._engine.dispatch, request, timeout_s)
+    def dispatch(
+        self, request: Request, timeout_s: float | None, may_stream: bool = False
+    ) -> asyncio.Future[Response]:
+        """Dispatch ``request`` on the reactor thread, as ``CountingDispatcher`` does."""
+        return self._bridge.on_reactor(self._engine.dispatch, request, timeout_s, may_stream)
+
+    def cross(
+        self,
+        request: Request,
+        timeout_s: float | None,
+        on_answer: Callable[[Response | Failure | None], object],
+    ) -> Crossing:
+        """Stream the answers to ``request`` from the reactor thread."""
+        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answer)
+
+
+class _Part:
+    """One answer of a stream, on its way to the client."""
+
+    __slots__ = ("crossing", "response")
+
+    def __init__(self, response: Response, crossing: Crossing) -> None:
+        self.response = response
+        self.crossing = crossing
+
+
+# What goes out: an answer with a request's place in the window (None for the end of a stream), or a part.
+_Outgoing: TypeAlias = "asyncio.Future[Response | None] | _Part"
 
 
 class _CallStream:
@@ -244,7 +267,7 @@ class _CallStream:
         self,
         servicer: Servicer,
         context: Any,
-        window: Window[asyncio.Future[Response]],
+        window: Window[_Outgoing],
         headers: Headers,
         caller: Caller,
     ) -> None:
@@ -254,8 +277,10 @@ class _CallStream:
         self._metadata: Headers = ()  # those of all answers, as far as they are bounded
         self._context = context
         self._window = window
-        self._in_flight: dict[asyncio.Future[Response], Request] = {}
-        self._outgoing: deque[asyncio.Future[Response]] = deque()
+        self._in_flight: dict[asyncio.Future[Response | None], Request] = {}
+        self._outgoing: deque[_Outgoing] = deque()
+        self._streamed: Streamed[_Outgoing] = Streamed(window, self._outgoing)
+        self._crossings: dict[asyncio.Future[Response | None], Crossing] = {}  # by what ends each
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: Any = None  # that of ``run``
@@ -289,12 +314,19 @@ class _CallStream:
         for answer in self._in_flight:
             answer.cancel()
         self._in_flight.clear()
+        for crossing in self._crossings.values():
+            crossing.close()
+        self._crossings.clear()
 
     async def _answer_all(self, reader: asyncio.Task[None]) -> None:
         while True:
             while self._outgoing:
-                await self._write(self._outgoing.popleft())
-                self._window.written()
+                following = self._outgoing.popleft()
+                if isinstance(following, _Part):
+                    await self._write_part(following)
+                else:
+                    await self._write(following)
+                    self._window.written()
                 self._room.set()
             if reader.done():
                 await self._check(reader)
@@ -325,20 +357,58 @@ class _CallStream:
             if looks_compressed(message):
                 message = await self._servicer.inflated(message)
             request = completed(wire.decode_request(message), self._headers, self._caller)
-            answer = self._servicer.dispatch(request, context.time_remaining())
+            answer: Any = self._servicer.dispatch(request, context.time_remaining(), True)
             self._in_flight[answer] = request
             answer.add_done_callback(partial(self._answered, window.admit()))
 
-    def _answered(self, ticket: int, answer: asyncio.Future[Response]) -> None:
-        size = 0 if answer.cancelled() or answer.exception() else len(answer.result().documents)
+    def _answered(self, ticket: int, answer: Any) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if isinstance(error, EndpointStreams):
+            self._stream(ticket, self._in_flight.pop(answer, None))
+            return
+        size = 0 if answer.cancelled() or error else len(answer.result().documents)
         self._outgoing.extend(self._window.answered(ticket, answer, size))
+        self._streamed.advance()
         self._wake.set()
         if self._window.is_flooded and not self._flooded:
             self._flooded = True
             self._task.cancel()  # it waits for the client to read
 
-    async def _write(self, answer: asyncio.Future[Response]) -> None:
+    def _stream(self, ticket: int, request: Request | None) -> None:
+        """Answer ``request``, None if the call has ended, with all that its endpoint streams."""
+        if request is None:
+            return
+        end: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self._in_flight[end] = request
+        self._streamed.begin(ticket)
+
+        def arrived(found: Response | Failure | None) -> None:
+            if isinstance(found, Response):
+                # Executors name each answer anew; a client knows its own name for the request.
+                found = attrs.evolve(found, request_id=request.request_id, endpoint=request.endpoint)
+                self._streamed.arrived(ticket, _Part(found, crossing), len(found.documents))
+            else:
+                if found is None:
+                    end.set_result(None)
+                else:
+                    end.set_exception(found.value or RuntimeError("a failure without an exception"))
+                    end.exception()  # it has been looked at, should nobody write it
+                self._streamed.ended(ticket, end)
+            self._wake.set()
+
+        crossing = self._servicer.cross(request, self._context.time_remaining(), arrived)
+        self._crossings[end] = crossing
+
+    async def _write_part(self, part: _Part) -> None:
+        self._streamed.left(len(part.response.documents))
+        part.crossing.taken()
+        await self._send(part.response)
+
+    async def _write(self, answer: asyncio.Future[Response | None]) -> None:
         request = self._in_flight.pop(answer)
+        crossing = self._crossings.pop(answer, None)
+        if crossing is not None:
+            crossing.close()
         try:
             response = answer.result()
         except Draining:
@@ -347,6 +417,10 @@ class _CallStream:
             return
         except (Exception, asyncio.CancelledError) as error:
             await self._fail(error, request)
+        if response is not None:
+            await self._send(response)
+
+    async def _send(self, response: Response) -> None:
         if response.headers:
             self._collect(response.headers)
         await _write(self._context, bytes(wire.encode_response(response)))

@@ -45,6 +45,7 @@ from gatewayd.protocols.window import Window
 from gatewayd.rpc.server import health
 from gatewayd.rpc.server.call import ServerCall, Streaming, Unary
 from gatewayd.rpc.server.reflecting import V1, V1_ALPHA
+from gatewayd.streams import StreamingEndpoints
 from gatewayd.tls.peer import names_of_der
 
 T = TypeVar("T")
@@ -69,9 +70,10 @@ class CallServicer:
         max_unsent_bytes: int = 0,
         access: AccessControl | None = None,
         endpoints: Callable[[], Endpoints] = Endpoints,
+        streaming: StreamingEndpoints | None = None,
     ) -> None:
         self._bridge = bridge
-        self._engine = CountingDispatcher(dispatcher, buffers)
+        self._engine = CountingDispatcher(dispatcher, buffers, streaming)
         self._dispatcher = dispatcher
         self._buffers = buffers
         self._status = status
@@ -233,10 +235,18 @@ class CallServicer:
     # -- for all of them -----------------------------------------------------------------------------
 
     def dispatch(
-        self, done: Callable[[Response | Failure], object], request: Request, timeout_s: float | None
+        self,
+        done: Callable[[Response | Failure], object],
+        request: Request,
+        timeout_s: float | None,
+        may_stream: bool = False,
     ) -> Callable[[], None]:
-        """Dispatch ``request`` on the reactor thread, and call back; what is returned cancels it."""
-        return self._bridge.ask_reactor(done, self._engine.dispatch, request, timeout_s).cancel
+        """
+        Dispatch ``request`` on the reactor thread, and call back; what is returned cancels it.
+
+        Fails with EndpointStreams as ``CountingDispatcher`` does.
+        """
+        return self._bridge.ask_reactor(done, self._engine.dispatch, request, timeout_s, may_stream).cancel
 
     def cross(
         self,

@@ -6,6 +6,9 @@ One ``Call`` under way: its requests, and which answer goes out next, by callbac
        +------------------------(sent: the window has room)--------------------+
 
 If a client does not read, sending stops, then the window fills up, then reading stops.
+
+A request to an endpoint that streams is answered by a message for each answer of the stream (``Crossing``),
+and keeps its place in the window until the last has left.
 """
 
 from __future__ import annotations
@@ -15,23 +18,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.python.failure import Failure
 
-from gatewayd.errors import Draining, Overloaded
+from gatewayd.errors import Draining, EndpointStreams, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
+from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.errors import Metadata
 from gatewayd.protocols.grpc.requests import completed, final_status
+from gatewayd.protocols.streamed import Streamed
 from gatewayd.protocols.window import UNREAD, Window
 from gatewayd.rpc.server.call import ServerCall
 
 if TYPE_CHECKING:
     from gatewayd.protocols.grpc.serving import CallServicer
 
-Outcome = tuple[Request, Response | Failure]
+# With a crossing, it is of a stream: one of its answers, or, as a failure or None, its end.
+Outcome = tuple[Request, Response | Failure | None, Crossing | None]
 
 
 class CallStream:
@@ -52,7 +59,10 @@ class CallStream:
         self._metadata: Headers = ()  # those of all answers, as far as they are bounded
         self._in_flight: dict[int, Callable[[], None]] = {}  # by ticket, what cancels it
         self._outgoing: deque[Outcome] = deque()
+        self._crossings: set[Crossing] = set()
+        self._streamed: Streamed[Outcome] = Streamed(window, self._outgoing)
         self._sending = False
+        self._sending_part = False  # of a stream, which has no place in the window
         self._inflating = False
         self._half_closed = False
         self._read_error: BaseException | None = None
@@ -79,7 +89,10 @@ class CallStream:
 
     def on_sent(self) -> None:
         self._sending = False
-        self._window.written()
+        if self._sending_part:
+            self._sending_part = False
+        else:
+            self._window.written()
         self._advance()
 
     def on_cancelled(self) -> None:
@@ -112,7 +125,7 @@ class CallStream:
             return
         ticket = self._window.admit()
         self._in_flight[ticket] = self._servicer.dispatch(
-            partial(self._answered, ticket, request), request, call.time_remaining()
+            partial(self._answered, ticket, request), request, call.time_remaining(), True
         )
         self._set_reading()
 
@@ -134,18 +147,44 @@ class CallStream:
 
     def _answered(self, ticket: int, request: Request, response: Response | Failure) -> None:
         del self._in_flight[ticket]
-        size = 0 if isinstance(response, Failure) else len(response.documents)
-        self._outgoing.extend(self._window.answered(ticket, (request, response), size))
+        size = 0
+        if not isinstance(response, Failure):
+            size = len(response.documents)
+        elif isinstance(response.value, EndpointStreams):
+            self._stream(ticket, request)
+            return
+        self._outgoing.extend(self._window.answered(ticket, (request, response, None), size))
+        if self._streamed.held:
+            self._streamed.advance()
         if self._window.is_flooded:
             self._end(Overloaded(UNREAD), None)
         else:
             self._advance()
 
+    def _stream(self, ticket: int, request: Request) -> None:
+        """Answer ``request`` with all that its endpoint streams."""
+        self._streamed.begin(ticket)
+
+        def arrived(found: Response | Failure | None) -> None:
+            if isinstance(found, Response):
+                # Executors name each answer anew; a client knows its own name for the request.
+                found = attrs.evolve(found, request_id=request.request_id, endpoint=request.endpoint)
+                self._streamed.arrived(ticket, (request, found, crossing), len(found.documents))
+            else:
+                self._streamed.ended(ticket, (request, found, crossing))
+            self._advance()
+
+        crossing = self._servicer.cross(request, self._call.time_remaining(), arrived)
+        self._crossings.add(crossing)
+
     def _advance(self) -> None:
         """Send what may be sent, and end if nothing more can come."""
         call, window = self._call, self._window
         while self._outgoing and not self._sending and not call.over:
-            if self._send(*self._outgoing.popleft()):
+            request, response, crossing = self._outgoing.popleft()
+            if crossing is not None:
+                self._send_streamed(request, response, crossing)
+            elif self._send(request, response):
                 window.written()
             else:
                 self._sending = True
@@ -164,7 +203,24 @@ class CallStream:
         else:
             self._set_reading()
 
-    def _send(self, request: Request, response: Response | Failure) -> bool:
+    def _send_streamed(
+        self, request: Request, response: Response | Failure | None, crossing: Crossing
+    ) -> None:
+        """One answer of a stream, which holds no place in the window, or its end, which does."""
+        if isinstance(response, Response):
+            self._streamed.left(len(response.documents))
+            # At most one that is taken is still being sent.
+            crossing.taken()
+            self._sending = self._sending_part = not self._send(request, response)
+            return
+        crossing.close()
+        self._crossings.discard(crossing)
+        if response is None or self._send(request, response):
+            self._window.written()
+        else:
+            self._sending = True
+
+    def _send(self, request: Request, response: Response | Failure | None) -> bool:
         """Whether the answer has left."""
         if isinstance(response, Failure):
             if isinstance(response.value, Draining):
@@ -174,6 +230,7 @@ class CallStream:
             self._end_with_marker(response.value, request)
             return False
         try:
+            assert response is not None, "only a stream ends without an answer"
             message = wire.encode_response(response)
         except Exception as error:
             self._end_with_marker(error, request)
@@ -204,3 +261,6 @@ class CallStream:
         in_flight, self._in_flight = self._in_flight, {}
         for cancel in in_flight.values():
             cancel()
+        crossings, self._crossings = self._crossings, set()
+        for crossing in crossings:
+            crossing.close()

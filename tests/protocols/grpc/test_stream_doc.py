@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -29,8 +29,8 @@ from gatewayd.pb import DataRequestProto, DocumentProto, EndpointsProto, SingleD
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.grpc.crossing import AHEAD
 from gatewayd.rpc.channel import Channel
-from tests.protocols.grpc.servers import SERVERS, Served, grpc_port
-from tests.protocols.harness import FakeDispatcher, FakeStream
+from tests.protocols.grpc.servers import SERVERS
+from tests.protocols.grpc.stream_site import Site
 from tests.waiting import until_on_reactor
 
 pytestmark = pytest.mark.slow
@@ -51,79 +51,6 @@ def response(text: str, request_id: str = "r") -> Response:
 def texts(messages: list[bytes]) -> list[tuple[str, str]]:
     found = [SingleDocumentRequestProto.FromString(each) for each in messages]
     return [(each.header.request_id, each.document.text) for each in found]
-
-
-@attrs.define
-class Site:
-    """A port of one kind of server, and clients on the bridge's loop."""
-
-    bridge: Bridge
-    kind: str
-    dispatcher: Any = attrs.Factory(lambda: FakeDispatcher(held=True))
-    ports: list[Served] = attrs.Factory(list)
-    channels: list[Any] = attrs.Factory(list)
-
-    def serve(self, **settings: Any) -> None:
-        gateway = GatewayConfig(host="127.0.0.1")
-        settings.setdefault("prefetch", 1000)
-        self.ports.append(grpc_port(self.kind, self.bridge, self.dispatcher, gateway, dict, **settings))
-        self.ports[-1].listen()
-
-    async def call(self, *messages: bytes, timeout_s: float | None = None) -> Any:
-        """A call of stream_doc under way, on the loop."""
-        if not self.ports:
-            self.serve()
-        port = self.ports[-1].report().port
-
-        async def begin() -> Any:
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-            self.channels.append(channel)
-            call = channel.stream_stream(STREAM_DOC)(timeout=timeout_s)
-            for each in messages:
-                await call.write(each)
-            await call.done_writing()
-            return call
-
-        return await self.bridge.on_loop(begin)
-
-    async def read(self, call: Any, count: int) -> list[bytes]:
-        async def read() -> list[bytes]:
-            return [await call.read() for _ in range(count)]
-
-        return await self.bridge.on_loop(read)
-
-    async def rest(self, call: Any) -> tuple[list[bytes], str, str]:
-        """What is left, and the status."""
-
-        async def read() -> tuple[list[bytes], str, str]:
-            found = []
-            try:
-                while (each := await call.read()) is not grpc.aio.EOF:
-                    found.append(each)
-            except grpc.aio.AioRpcError:
-                pass  # the status says what it was
-            return found, (await call.code()).name, await call.details()
-
-        return await self.bridge.on_loop(read)
-
-    async def on_loop(self, function: Callable[[], object]) -> None:
-        async def work() -> None:
-            function()
-
-        await self.bridge.on_loop(work)
-
-    async def stream(self, request_id: str = "r") -> FakeStream:
-        streams = self.dispatcher.streams
-        await until_on_reactor(reactor, lambda: request_id in streams, 30.0, lambda: "the request")
-        found: FakeStream = streams[request_id]
-        return found
-
-    async def close(self) -> None:
-        for channel in self.channels:
-            await self.bridge.on_loop(channel.close)
-        for port in self.ports:
-            await port.drain(-1.0)
-            await port.stop()
 
 
 @pytest_twisted.async_yield_fixture(params=SERVERS)
