@@ -485,3 +485,86 @@ def test_a_long_stream_needs_no_deep_stack() -> None:
     Deferred.fromCoroutine(read()).addCallback(counted.append)
 
     assert counted == [3000]
+
+
+def test_conditions_pass_over_documents_of_a_stream_one_by_one() -> None:
+    pool = StreamPool("g")
+    dispatcher = made(pool, deployment("g"), deployment("b", "g", when={"id": {"$eq": "2"}}))
+    asker = Asker(dispatcher, request("q")).ask()
+    pool.opened[0].put("1", "2", "3", None)
+    while pool.waiting:
+        pool.answer("b")
+    asker.ask(3)
+
+    sent = [ids(bytes(decode_answer(call.call.messages[0]).documents)) for call in pool.sent]
+    assert [each for each in sent if each] == [["2"]]
+    assert ["2"] in asker.names
+
+
+def test_a_condition_on_the_generator_chooses_which_documents_of_the_request_it_gets() -> None:
+    pool = StreamPool("g")
+    dispatcher = made(pool, deployment("g", when={"id": {"$eq": "q"}}))
+    asker = Asker(dispatcher, request("p", "q")).ask()
+    assert [stream.document for stream in pool.opened] == ["q"]
+    pool.opened[0].put("1", None)
+    asker.ask(2)
+
+    assert asker.names[0] == ["1"]
+    assert asker.names[-1] is None
+
+
+def test_branches_behind_a_generator_meet_for_each_document() -> None:
+    pool = StreamPool("g")
+    graph = deployment("g"), deployment("a", "g"), deployment("b", "g"), deployment("j", "a", "b")
+    dispatcher = made(pool, *graph)
+    asker = Asker(dispatcher, request("q")).ask()
+    pool.opened[0].put("1", "2", None)
+    for _ in range(2):
+        for name in ("a", "b", "j"):
+            pool.answer(name)
+        asker.ask()
+
+    assert asker.names == [["1"], ["2"], None]
+    assert dispatcher.in_flight == 0
+
+
+def test_without_a_reduction_the_join_gets_the_answers_of_both_branches() -> None:
+    pool = StreamPool("g")
+    dispatcher = made(pool, deployment("g"), deployment("b"), deployment("j", "g", "b", no_reduce=True))
+    asker = Asker(dispatcher, request("q")).ask()
+    pool.answer("b", Answer(documents("beside")))
+    pool.opened[0].put("1", None)
+    (joined,) = [call.call for call in pool.sent if call.deployment == "j"]
+    found = [ids(bytes(decode_answer(message).documents)) for message in joined.messages]
+
+    assert sorted(found) == [["1"], ["beside"]]
+    pool.answer("j", Answer(documents("out")))
+    asker.ask()
+    assert asker.names == [["out"], None]
+
+
+def test_a_floating_executor_beside_the_generator_is_called_once_and_not_joined() -> None:
+    pool = StreamPool("g")
+    dispatcher = made(pool, deployment("g"), deployment("f", floating=True))
+    asker = Asker(dispatcher, request("q")).ask()
+    pool.opened[0].put("1", "2", None)
+    asker.ask(2)
+
+    assert asker.names == [["1"], ["2"], None]
+    assert pool.names == ["f"]
+    pool.answer("f")
+    assert dispatcher.in_flight == 0
+
+
+def test_a_floating_generator_is_called_as_an_executor_that_does_not_stream() -> None:
+    pool = StreamPool("g", "f")
+    dispatcher = made(pool, deployment("g"), deployment("f", "g", floating=True))
+    asker = Asker(dispatcher, request("q")).ask()
+    pool.opened[0].put("1", None)
+    asker.ask()
+
+    assert asker.names == [["1"], None]
+    assert [stream.name for stream in pool.opened] == ["g"]
+    assert pool.names == ["f"]
+    pool.answer("f")
+    assert dispatcher.in_flight == 0
