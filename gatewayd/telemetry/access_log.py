@@ -42,7 +42,8 @@ class Entry:
     ``time_s`` is its end, in seconds since the epoch. ``documents`` are counted up to MOST_COUNTED, ``more``
     says that there are more; None if they cannot be counted. Bytes are those of serialised documents and
     parameters, ``bytes_out`` None without an answer. The other times are in seconds; where they went is not
-    known of a request that was not drawn.
+    known of a request that was not drawn. Of a stream, ``answers`` counts its documents, and ``first_s`` is
+    how long the first of them took; both are None for other requests, and ``first_s`` where none came.
     """
 
     time_s: float
@@ -60,6 +61,8 @@ class Entry:
     queue_s: float | None
     executors_s: float | None
     gateway_s: float | None
+    answers: int | None = None
+    first_s: float | None = None
 
 
 class Entries(Protocol):
@@ -126,6 +129,8 @@ class AccessLog:
                 None if where is None else where.queue_s,
                 None if where is None else where.executors_s,
                 None if where is None else where.gateway_s,
+                exchange.answers,
+                None if exchange.first_s is None else exchange.first_s - exchange.began_s,
             )
         )
 
@@ -160,6 +165,8 @@ def fields_of(entry: Entry) -> dict[str, Any]:
     }
     if entry.more:
         found["more_documents"] = True
+    if entry.answers is not None:
+        found["answers"], found["first_ms"] = entry.answers, _ms(entry.first_s)
     return found
 
 
@@ -190,6 +197,8 @@ def _words(entry: Entry) -> str:
         f"total_ms={_text(entry.total_s)} queue_ms={_text(entry.queue_s)} "
         f"executors_ms={_text(entry.executors_s)} gateway_ms={_text(entry.gateway_s)}"
     )
+    if entry.answers is not None:
+        text = f"{text} answers={entry.answers} first_ms={_text(entry.first_s)}"
     return f"{text} more_documents=true" if entry.more else text
 
 

@@ -41,9 +41,11 @@ class Setup:
             slower_than_s=slower_than_s,
         )
 
-    def exchange(self, request=REQUEST, response=RESPONSE, error=None, protocol="http"):
+    def exchange(self, request=REQUEST, response=RESPONSE, error=None, protocol="http", **streamed):
         """A request that takes two seconds, of which it waits half a one and is with executors for one."""
         exchange = Exchange(protocol, request, 10.0)
+        for name, value in streamed.items():
+            setattr(exchange, name, value)
         self.log.began(exchange)
         self.followed = exchange.request.journey is not None
         journey = exchange.follow()
@@ -146,6 +148,17 @@ def test_many_documents_are_counted_up_to_a_thousand():
     entry = setup.exchange(request=Request("r", "/", documents=documents))
     assert (entry.documents, entry.more) == (1000, True)
     assert as_text(entry).endswith(" more_documents=true")
+
+
+def test_a_stream_says_how_many_documents_it_had_and_when_the_first_came():
+    entry = Setup().exchange(answers=3, answers_bytes=120, first_s=10.25)
+
+    assert as_text(entry).endswith(" answers=3 first_ms=250.000")
+    line = json.loads(as_json(entry))
+    assert (line["answers"], line["first_ms"], line["bytes_out"]) == (3, 250.0, 120)
+
+    nothing = Setup().exchange(answers=0, response=None, error=ValueError())
+    assert as_text(nothing).endswith(" answers=0 first_ms=-")
 
 
 def test_documents_that_cannot_be_counted_are_no_failure():
