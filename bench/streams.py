@@ -27,9 +27,10 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from grpc_reflection.v1alpha import reflection
 
 from bench.sides import Side, cpu_s, side
-from gatewayd.messages.methods import DISCOVERY, STREAM_DOC
+from gatewayd.messages.methods import DISCOVERY, LISTED, SINGLE, STATUS, STREAM, STREAM_DOC, service_of
 from tests.paths import ROOT
 from tests.processes import Child, Gateway, environment, external, free_ports, runs
 
@@ -40,6 +41,7 @@ TOLD: Final = (RECORDED / "38_resp0.bin").read_bytes()
 ASKED: Final = (RECORDED / "60_req0.bin").read_bytes()
 ANSWERED: Final = (RECORDED / "60_resp0.bin").read_bytes()
 SIDES: Final = ("gatewayd", "Jina 3.34")
+LISTED_BY_JINA: Final = (DISCOVERY, LISTED, SINGLE, STATUS, STREAM, STREAM_DOC)
 DOCUMENTS: Final = 500  # of one stream
 _READY_S: Final = 60.0
 # The field ``text`` of the document, of which the executor makes its clock: microseconds, 24 bits of them.
@@ -72,6 +74,8 @@ async def executor() -> None:
     """The executor's process. Prints ``serves at PORT``."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Methods(),))
+    # Jina's gateway asks what there is before it asks for endpoints.
+    reflection.enable_server_reflection([service_of(path) for path in LISTED_BY_JINA], server)
     print(f"serves at {server.add_insecure_port('127.0.0.1:0')}", flush=True)
     await server.start()
     await server.wait_for_termination()
@@ -124,7 +128,8 @@ async def _until_it_streams(port: int, child: Child) -> None:
 async def _one_stream(channel: grpc.aio.Channel) -> list[float]:
     """How late each document was, in ms."""
     late = []
-    async for answer in channel.unary_stream(STREAM_DOC)(ASKED, timeout=60):
+    call: Any = channel.unary_stream(STREAM_DOC)
+    async for answer in call(ASKED, timeout=60):
         found = _TEXT.search(answer)
         if found is None:
             continue  # no document of the stream: a gateway that does not know yet that there is one
@@ -132,18 +137,22 @@ async def _one_stream(channel: grpc.aio.Channel) -> list[float]:
     return late
 
 
-async def _round(one: Side, seconds: float) -> tuple[float, list[float], float]:
+async def _round(one: Side, at_once: int, seconds: float) -> tuple[float, list[float], float]:
     """CPU of the gateway for each document in µs, how late the first ones were, and documents per second."""
+    first: list[float] = []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{one.ports['grpc']}") as channel:
         await _one_stream(channel)
-        before, begun, count = cpu_s(one.pids), time.monotonic(), 0
-        first: list[float] = []
-        while time.monotonic() - begun < seconds:
-            late = await _one_stream(channel)
-            if len(late) != DOCUMENTS:
-                raise AssertionError(f"{one.name} has sent {len(late)} of {DOCUMENTS} documents")
-            first.append(late[0])
-            count += DOCUMENTS
+        before, begun = cpu_s(one.pids), time.monotonic()
+
+        async def work() -> None:
+            while time.monotonic() - begun < seconds:
+                late = await _one_stream(channel)
+                if len(late) != DOCUMENTS:
+                    raise AssertionError(f"{one.name} has sent {len(late)} of {DOCUMENTS} documents")
+                first.append(late[0])
+
+        await asyncio.gather(*(work() for _ in range(at_once)))
+        count = len(first) * DOCUMENTS
         return (
             (cpu_s(one.pids) - before) / count * 1e6,
             first,
@@ -160,18 +169,24 @@ def main() -> None:
     if arguments.executor:
         asyncio.run(executor())
         return
+    with both() as running:
+        for at_once in (1, 16):
+            _compare(running, at_once, arguments.rounds, arguments.seconds)
+
+
+def _compare(running: list[Side], at_once: int, rounds: int, seconds: float) -> None:
+    print(f"\n{at_once} stream{'s' if at_once > 1 else ''} at a time:\n")
     print("| gateway | µs of CPU for each document | first document, ms (median, worst) | documents/s |")
     print("| --- | --- | --- | --- |")
-    with both() as running:
-        cpu: dict[str, list[float]] = {one.name: [] for one in running}
-        first: dict[str, list[float]] = {one.name: [] for one in running}
-        rate: dict[str, list[float]] = {one.name: [] for one in running}
-        for number in range(arguments.rounds):
-            for one in running if number % 2 else reversed(running):
-                cost, late, per_second = asyncio.run(_round(one, arguments.seconds))
-                cpu[one.name].append(cost)
-                first[one.name] += late
-                rate[one.name].append(per_second)
+    cpu: dict[str, list[float]] = {one.name: [] for one in running}
+    first: dict[str, list[float]] = {one.name: [] for one in running}
+    rate: dict[str, list[float]] = {one.name: [] for one in running}
+    for number in range(rounds):
+        for one in running if number % 2 else reversed(running):
+            cost, late, per_second = asyncio.run(_round(one, at_once, seconds))
+            cpu[one.name].append(cost)
+            first[one.name] += late
+            rate[one.name].append(per_second)
     for name in cpu:
         print(
             f"| {name} | {statistics.median(cpu[name]):.1f} | {statistics.median(first[name]):.2f}, "
