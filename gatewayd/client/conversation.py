@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from gatewayd.client.delivery import Callbacks, InFlightLimit
 from gatewayd.client.errors import BadClient, BadServer, BadServerFlow
-from gatewayd.client.exchange import Arrived, Ended, Exchange
+from gatewayd.client.exchange import STREAMS, Arrived, Ended, Exchange
 from gatewayd.client.inputs import Message
 from gatewayd.client.response import Response
 from gatewayd.client.streaming import Streamed, StreamExchange
@@ -227,5 +227,8 @@ class _Inbox(_Arrivals["Arrived | Ended | None"]):
 
 def _response(arrival: Arrived | Ended) -> tuple[str, Response]:
     if isinstance(arrival, Arrived):
-        return arrival.request_id, arrival.read()
+        response = arrival.read()
+        if response.is_part:
+            raise BadServerFlow(STREAMS)
+        return arrival.request_id, response
     raise arrival.error or BadServerFlow("the gateway ended the conversation without an answer")

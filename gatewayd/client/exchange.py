@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -24,6 +24,10 @@ from gatewayd.client.inputs import Message
 from gatewayd.client.loop import LoopThread
 from gatewayd.client.post import Retries
 from gatewayd.client.response import Response
+
+STREAMS: Final = (
+    "the endpoint answers a document with a stream of them: call it with stream_doc, which takes one document"
+)
 
 Read = Callable[[], Response]
 Deliver = Callable[[str, Read], None]

@@ -19,7 +19,7 @@ from gatewayd.client.errors import BadServerFlow
 from gatewayd.errors import GatewayError
 from gatewayd.messages import wire
 from gatewayd.messages.generations import Generation, generation_of
-from gatewayd.messages.single import response_of_single
+from gatewayd.messages.single import PART_OF_A_STREAM, response_of_single
 from gatewayd.pb import HeaderProto, RouteProto, StatusProto
 
 
@@ -59,6 +59,12 @@ class Response:
         Over HTTP, those of the HTTP response are among them.
         """
         return {**self._headers, **self.header.headers}
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one of several answers to its request."""
+        name, _ = PART_OF_A_STREAM
+        return name in self.header.headers
 
     def itself(self) -> Response:
         """What has been read already (see Arrived)."""

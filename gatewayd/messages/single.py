@@ -33,6 +33,10 @@ _LIST: Final = 0x0A
 _DOCUMENT: Final = 0x0A
 _DOCS_BYTES: Final = 0x12
 
+# Among the headers of an answer that is one of several to its request, over ``Call`` and WebSocket: whoever
+# expects one answer must not take it for the whole.
+PART_OF_A_STREAM: Final = ("gatewayd-stream", "part")
+
 
 def content_of(document: bytes) -> bytes:
     """The DataContentProto with this document alone."""

@@ -7,7 +7,7 @@ import pytest
 from docarray import Document
 
 from gatewayd import Client, Deployment, Executor, Flow, requests
-from gatewayd.client.errors import BadServerFlow, NoSuchEndpoint
+from gatewayd.client.errors import BadClient, BadServerFlow, NoSuchEndpoint
 from gatewayd.flow.description import FlowBuildLevelError
 
 pytestmark = pytest.mark.slow
@@ -52,6 +52,12 @@ def client(request, flow):
     port = flow.port[PROTOCOLS.index(request.param)]
     with Client(host="127.0.0.1", port=port, protocol=request.param) as client:
         yield client
+
+
+def test_a_stream_is_not_taken_for_one_answer(client):
+    for stream in (True, False):
+        with pytest.raises((BadServerFlow, BadClient), match="stream"):
+            client.post("/words", Document(text="a b c"), stream=stream)
 
 
 def test_documents_flow_through_what_follows(client):

@@ -34,7 +34,7 @@ from gatewayd.client.errors import (
     TryLater,
     Unreachable,
 )
-from gatewayd.client.exchange import Deliver, Outbox, Read, run_singles
+from gatewayd.client.exchange import STREAMS, Deliver, Outbox, Read, run_singles
 from gatewayd.client.inputs import Message
 from gatewayd.client.post import Post, PostOptions
 from gatewayd.client.response import Response
@@ -245,6 +245,8 @@ class HttpTransport:
         url = self._address.url(path)
         forms = {"Content-Type": content_type, "Accept": accept}
         async with requested(self._session, "POST", url, options, body, forms) as answer:
+            if answer.content_type == _EVENTS:
+                raise BadServerFlow(STREAMS)  # not read: it may have no end
             content = await answer.read()
             self._server = answer.headers.get("Server", "")
             if answer.content_type == _PROTOBUF or self._server == _OURS:

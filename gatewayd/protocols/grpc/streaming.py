@@ -27,6 +27,7 @@ from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
+from gatewayd.messages.single import PART_OF_A_STREAM
 from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.errors import Metadata
 from gatewayd.protocols.grpc.requests import completed, final_status
@@ -211,7 +212,8 @@ class CallStream:
             self._streamed.left(len(response.documents))
             # At most one that is taken is still being sent.
             crossing.taken()
-            self._sending = self._sending_part = not self._send(request, response)
+            part = attrs.evolve(response, headers=(*response.headers, PART_OF_A_STREAM))
+            self._sending = self._sending_part = not self._send(request, part, response.headers)
             return
         crossing.close()
         self._crossings.discard(crossing)
@@ -220,8 +222,10 @@ class CallStream:
         else:
             self._sending = True
 
-    def _send(self, request: Request, response: Response | Failure | None) -> bool:
-        """Whether the answer has left."""
+    def _send(
+        self, request: Request, response: Response | Failure | None, headers: Headers | None = None
+    ) -> bool:
+        """Whether the answer has left; ``headers`` are those for its metadata, None for its own."""
         if isinstance(response, Failure):
             if isinstance(response.value, Draining):
                 self._draining = True
@@ -235,9 +239,10 @@ class CallStream:
         except Exception as error:
             self._end_with_marker(error, request)
             return False
-        if response.headers:
+        headers = response.headers if headers is None else headers
+        if headers:
             # The call ends with the headers of all answers, for clients that read metadata only.
-            self._metadata = self._servicer.forwarded.bounded(self._metadata + response.headers)
+            self._metadata = self._servicer.forwarded.bounded(self._metadata + headers)
         return self._call.send(message)
 
     # -- the end -------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from gatewayd.errors import (
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.single import PART_OF_A_STREAM
 from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.decoding import decoded_in_room
@@ -602,7 +603,12 @@ class WebSocketSession(WebSocketServerProtocol):
         try:
             while (response := await stream.receive()) is not None:
                 # Executors name each answer anew; a client knows its own name for the request.
-                response = attrs.evolve(response, request_id=request.request_id, endpoint=request.endpoint)
+                response = attrs.evolve(
+                    response,
+                    request_id=request.request_id,
+                    endpoint=request.endpoint,
+                    headers=(*response.headers, PART_OF_A_STREAM),
+                )
                 size = len(response.documents) if frames.slow else 0
                 answer = await here_or_offloaded(offload, size, frames.encode, response)
                 agreed = self._perMessageCompress
