@@ -183,8 +183,8 @@ def test_a_killed_worker_loses_only_what_it_had(gateway: Gateway, protocol: str,
         await clients.more(50)
         await clients.stop()
         report(f"{load.__name__}: {dict(clients.outcomes)}, {clients.connected} connections")
-        # Each client had at most one request with the worker that was killed, and no connection was refused. On
-        # a busy machine none of them may have been there at that moment.
+        # Each client had at most one request with the worker that was killed, on a busy machine perhaps none,
+        # and no connection was refused.
         assert sum(clients.failed().values()) <= CLIENTS
         assert not [what for what in clients.failed() if what.startswith("connect")]
         assert other in workers(gateway)
