@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gatewayd.messages import methods
 from gatewayd.pb import DataRequestProto, EndpointsProto, StatusProto
-from tests.processes import Gateway, external, free_ports
+from tests.processes import Gateway, external
 
 MODULE = Path(__file__).with_name("failing_executors.py")
 PROTOBUF = "application/x-protobuf"
@@ -66,7 +67,15 @@ def foreign() -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def start(foreign: dict[str, int]) -> Iterator[Callable[..., Gateway]]:
+def gone() -> Iterator[int]:
+    """A port at which nobody listens, and nobody else can."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def start(foreign: dict[str, int], gone: int) -> Iterator[Callable[..., Gateway]]:
     running: list[Gateway] = []
 
     def gateway(**keys: Any) -> Gateway:
@@ -81,7 +90,7 @@ def start(foreign: dict[str, int]) -> Iterator[Callable[..., Gateway]]:
             },
             "executors": [
                 {**raises, "needs": "gateway"},
-                external(GONE, free_ports(1)[0], needs="gateway"),
+                external(GONE, gone, needs="gateway"),
                 external(ABORTS, foreign[ABORTS], needs="gateway"),
                 external(SLOW, foreign[SLOW], needs="gateway", timeout_send=200),
                 {"name": "all", "method": "needs_all"},
