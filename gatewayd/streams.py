@@ -28,6 +28,15 @@ class Stream(Protocol):
         """
         ...
 
+    def more(self, most: int) -> list[Response]:
+        """
+        Up to ``most`` answers that are there already, behind the last one; maybe none.
+
+        They come without a wait and cost less than ``receive``. Errors and the end come by ``receive`` alone.
+        Not while an answer is asked for.
+        """
+        ...
+
     def cancel(self) -> None:
         """End every stage: nothing more is answered. Harmless when repeated, and at the end."""
         ...
@@ -62,6 +71,9 @@ class Failing:
             failing.errback(error)
         return failing
 
+    def more(self, most: int) -> list[Response]:
+        return []
+
     def cancel(self) -> None:
         self._error = None
 
@@ -70,13 +82,13 @@ class Mapped:
     """
     A Stream whose answers are those of ``inner``, changed.
 
-    ``answer`` changes a Response, or the None of the end, and ``failure`` a failure; either may raise.
+    ``answer`` changes a Response, and ``failure`` a failure, which may raise another.
     """
 
     def __init__(
         self,
         inner: Stream,
-        answer: Callable[[Response | None], Response | None],
+        answer: Callable[[Response], Response],
         failure: Callable[[Failure], Failure],
     ) -> None:
         self._inner = inner
@@ -84,7 +96,13 @@ class Mapped:
         self._failure = failure
 
     def receive(self) -> Deferred[Response | None]:
-        return self._inner.receive().addCallbacks(self._answer, self._failure)
+        return self._inner.receive().addCallbacks(self._changed, self._failure)
+
+    def more(self, most: int) -> list[Response]:
+        return [self._answer(response) for response in self._inner.more(most)]
 
     def cancel(self) -> None:
         self._inner.cancel()
+
+    def _changed(self, response: Response | None) -> Response | None:
+        return None if response is None else self._answer(response)

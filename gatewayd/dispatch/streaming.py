@@ -10,7 +10,9 @@ generator has answered. Each document of a generator goes on by a fork of that T
 answered beside the generator is joined with each of them. A stage that ends with a Branch again is the next
 generator, whose stream is opened when its turn has come.
 
-At most ``window`` documents of each generator are under way or wait to be asked for, in their order.
+At most ``window`` documents of each generator are under way or wait to be asked for, in their order. Where
+nothing comes behind a generator, its documents are answers as they are (``LastStep``), without a stage: they
+are pulled when they are asked for, as many at once as have arrived.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from gatewayd.clocks import Clock, Timer
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.topology import Node, Topology
-from gatewayd.dispatch.traversal import Step, Traversal
+from gatewayd.dispatch.traversal import LastStep, Step, Traversal
 from gatewayd.errors import BadRequest, Draining
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Response
@@ -45,6 +47,7 @@ class AnswerStream(Protocol):
     """The answers of an Executor that streams; as ``gatewayd.streams.Stream``."""
 
     def receive(self) -> Deferred[Answer | None]: ...
+    def more(self, most: int) -> list[Answer]: ...
     def cancel(self) -> None: ...
 
 
@@ -93,6 +96,7 @@ class StreamOwner(Protocol):
     """What the dispatcher does for streams."""
 
     clock: Clock
+    wall_clock: Callable[[], float]
 
     @property
     def closed(self) -> bool: ...
@@ -153,7 +157,7 @@ class _Item:
 class _Level:
     """One generator that streams, or the request itself (``branch`` is None): its documents in order."""
 
-    __slots__ = ("branch", "calls", "items", "journey", "pulling", "routes", "source")
+    __slots__ = ("branch", "calls", "is_last", "items", "journey", "last", "pulling", "routes", "source")
 
     def __init__(self, branch: Branch | None) -> None:
         self.branch = branch
@@ -163,6 +167,8 @@ class _Level:
         self.pulling = False
         self.routes: tuple[bytes, ...] = ()
         self.journey: Journey | None = None
+        self.is_last = branch is not None and branch.node.is_last
+        self.last: LastStep | None = None  # once it is known that nothing else is left to do
         if branch is not None:
             for message in branch.call.messages:
                 self.calls += encode_single_calls(message)
@@ -217,6 +223,19 @@ class DocumentStream:
             self._begin()
         self._advance()
         return result
+
+    def more(self, most: int) -> list[Response]:
+        found: list[Response] = []
+        if self._waiting is not None:
+            return found
+        try:
+            while len(found) < most and self._is_ready(most - len(found)):
+                found.append(self._ready.popleft())
+        except Exception:
+            self._fail(Failure())
+        if found:
+            self._advance()  # there is room again
+        return found
 
     def cancel(self) -> None:
         waiting = self._waiting
@@ -312,11 +331,39 @@ class DocumentStream:
             self._give_end()
         return True
 
+    def _is_ready(self, most: int) -> bool:
+        """Whether an answer is there without a wait; takes up to ``most`` of those that have arrived."""
+        while not self._ready:
+            if not self._levels:
+                return False
+            level = self._levels[-1]
+            branch, source = level.branch, level.source
+            if branch is None:
+                return False
+            if level.items:
+                outcome = level.items[0].outcome
+                if not isinstance(outcome, Response):
+                    return False
+                level.items.popleft()
+                self._ready.extend(_single(outcome))
+            elif level.is_last and source is not None and not level.pulling:
+                answers = source.more(most)
+                if not answers:
+                    return False
+                now = self._owner.wall_clock()
+                for answer in answers:
+                    self._go_on(level, branch, answer, now)
+            else:
+                return False
+        return True
+
     def _fill(self, level: _Level) -> None:
         """Ask a generator for what there is room for."""
         branch = level.branch
         if branch is None:
             return
+        if level.is_last and (self._waiting is None or level.items or self._ready):
+            return  # nothing is gained by having it sooner
         while (
             not self._over and not level.pulling and not level.exhausted and len(level.items) < self._window
         ):
@@ -353,17 +400,34 @@ class DocumentStream:
             level.source = None
             self._left(level, branch, "answered")
         else:
-            traversal = branch.traversal.fork(answer.documents)
-            part = Answer(
-                answer.documents,
-                answer.parameters,
-                level.routes,
-                answer.status,
-                answer.failed,
-                answer.headers,
-            )
-            self._stage(level, traversal, lambda now: traversal.answered(branch.node, part, now))
+            self._go_on(level, branch, answer, self._owner.wall_clock())
         self._advance()
+
+    def _go_on(self, level: _Level, branch: Branch, answer: Answer, now: float) -> None:
+        """One document of a generator, to what comes behind it or to the client."""
+        if level.is_last:
+            last = level.last
+            if last is None:
+                last = level.last = branch.traversal.last_step(branch.node)
+            response = None if last is None else last.response(answer, now)
+            if response is not None:
+                if level.items:
+                    item = _Item()
+                    item.outcome = response
+                    level.items.append(item)
+                else:
+                    self._ready.append(response)
+                return
+        traversal = branch.traversal.fork(answer.documents)
+        part = Answer(
+            answer.documents,
+            answer.parameters,
+            level.routes,
+            answer.status,
+            answer.failed,
+            answer.headers,
+        )
+        self._stage(level, traversal, lambda now: traversal.answered(branch.node, part, now))
 
     def _broke_off(self, failure: Failure, level: _Level, branch: Branch) -> None:
         level.pulling = False

@@ -52,6 +52,11 @@ class Node:
     forks: tuple[int, ...] = ()
     is_fork: bool = False
 
+    @property
+    def is_last(self) -> bool:
+        """Whether its outcome is the client's answer, and goes nowhere else."""
+        return self.answers and not self.successors
+
 
 @attrs.frozen(eq=False)
 class Topology:

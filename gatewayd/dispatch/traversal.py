@@ -31,7 +31,7 @@ from typing import Final
 import attrs
 from google.protobuf.message import DecodeError
 
-from gatewayd.dispatch.parameters import Parameters
+from gatewayd.dispatch.parameters import EMPTY_RESULTS, Parameters
 from gatewayd.dispatch.target_pattern import compile_target_pattern
 from gatewayd.dispatch.topology import REQUEST, START, Node, Topology
 from gatewayd.messages.conditions import Condition
@@ -51,6 +51,7 @@ _NO_PARAMETERS: Final = Parameters(b"")
 _PREPARING: Final = 1
 _ASKED: Final = 2
 _DONE: Final = 3
+_UNDER_WAY: Final = frozenset({_PREPARING, _ASKED})
 
 
 # What of a Traversal never changes, or is replaced as a whole.
@@ -90,6 +91,68 @@ class Prepare:
 
 
 Step = Send | Prepare
+
+
+class LastStep:
+    """
+    Makes a response of each answer of the node that answers for the Flow: ``Traversal.last_step``.
+
+    The same as ``fork``, ``answered`` and ``response``, one after the other, for answers that bring nothing
+    but documents.
+    """
+
+    __slots__ = (
+        "_before",
+        "_begun",
+        "_behind",
+        "_endpoint",
+        "_name",
+        "_now",
+        "_own_routes",
+        "_parameters",
+        "_request_id",
+        "_routes",
+        "_started",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        own_routes: tuple[Route, ...],
+        begun: float,
+        before: tuple[Route, ...],
+        name: str,
+        started: float,
+        behind: tuple[Route, ...],
+        parameters: bytes,
+    ) -> None:
+        self._request_id = request.request_id
+        self._endpoint = request.endpoint
+        self._own_routes = own_routes
+        self._begun = begun
+        self._before = before
+        self._name = name
+        self._started = started
+        self._behind = behind
+        self._parameters = parameters
+        self._now = -1.0
+        self._routes: tuple[Route, ...] = ()
+
+    def response(self, answer: Answer, now: float) -> Response | None:
+        """The response at the time ``now``; None for an answer that needs the long way."""
+        if answer.failed or answer.headers or (answer.parameters and answer.parameters != EMPTY_RESULTS):
+            return None
+        if now != self._now:
+            # Answers of the same moment share their routes, which are encoded once for all of them.
+            self._now = now
+            self._routes = (
+                *self._own_routes,
+                Route(START, self._begun, now),
+                *self._before,
+                Route(self._name, self._started, now),
+                *self._behind,
+            )
+        return Response(self._request_id, self._endpoint, answer.documents, self._parameters, self._routes)
 
 
 class Traversal:
@@ -228,6 +291,46 @@ class Traversal:
         other._ended = [*self._ended]
         other._answers = [*self._answers]
         return other
+
+    def last_step(self, node: Node) -> LastStep | None:
+        """
+        What is left to do for each answer of ``node``, which has been called, if that is only to answer.
+
+        None where more is left, or may be: other calls are under way.
+        """
+        if not node.is_last or self._topology.has_conditions:
+            return None
+        before: list[Route] = []
+        behind: list[Route] = []
+        routes = before
+        results: list[bytes] = []
+        for each in self._topology.route_order:
+            index = each.index
+            if each is node:
+                routes = behind
+            elif self._state[index] in _UNDER_WAY:
+                return None
+            elif (started := self._started[index]) is not None:
+                answer, failure = self._answers[index], b""
+                if answer is not None:
+                    if answer.headers and not each.background:
+                        return None
+                    if answer.parameters:
+                        results.append(answer.parameters)
+                    if answer.failed:
+                        failure = answer.status
+                routes.append(Route(each.name, started, self._ended[index], failure))
+        parameters = self._parameters.with_results(results) if results else self.request.parameters
+        return LastStep(
+            self.request,
+            self._own_routes,
+            self._begun,
+            tuple(before),
+            node.name,
+            self._started[node.index] or 0.0,
+            tuple(behind),
+            parameters,
+        )
 
     def response(self, now: float) -> Response:
         """The client's answer at the time ``now``. Only when ``finished``."""

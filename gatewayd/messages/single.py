@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from gatewayd.messages.documents import UnreadableDocuments
+from gatewayd.messages.header_codec import is_success
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.request import Answer, Request, Response
 from gatewayd.messages.rope import LONG_BYTES, Content, concatenated
 from gatewayd.messages.wire import (
     DATA,
     HEADER,
+    NO_DOCUMENTS,
     PARAMETERS,
     ROUTE,
     Malformed,
@@ -69,6 +71,9 @@ def decode_single_request(message: Content) -> Request:
 
 def decode_single_answer(message: Content, headers: Headers = ()) -> Answer:
     """An executor's SingleDocumentRequestProto; a failed one may be without a document. Raises Malformed."""
+    known = _plain_answer(message, headers) if type(message) is bytes else None
+    if known is not None:
+        return known
     header, parameters, routes, document = split(bytes(message))
     answer = decode_answer(_joined(header, parameters, routes, DATA, b""), False, headers)
     if document is None and answer.failed:
@@ -112,6 +117,102 @@ def encode_single_responses(response: Response) -> list[Content]:
     if not documents:
         return [_joined(header, parameters, routes, 0, b"")]
     return [_joined(header, parameters, routes, DATA, document) for document in documents]
+
+
+class SingleResponses:
+    """
+    ``encode_single_responses`` for the answers of one stream: what one of them shares with that before it is
+    encoded once.
+    """
+
+    __slots__ = ("_last", "_shared")
+
+    def __init__(self) -> None:
+        self._last: Response | None = None
+        self._shared = b""  # all fields of the last answer but its document
+
+    def __call__(self, response: Response) -> list[Content]:
+        documents = response.documents
+        if not isinstance(documents, bytes):
+            return encode_single_responses(response)
+        inner = _document_at(documents)
+        if not inner or response.status or response.headers:
+            return encode_single_responses(response)
+        last = self._last
+        if (
+            last is None
+            or response.routes is not last.routes
+            or response.parameters != last.parameters
+            or response.request_id != last.request_id
+            or response.endpoint != last.endpoint
+        ):
+            self._shared = _without_documents(response)
+            self._last = response
+        # The length of the document is encoded already.
+        return [b"%b\x22%b" % (self._shared, documents[inner:])]
+
+
+def _without_documents(response: Response) -> bytes:
+    """All fields of ``response`` but the documents, which come behind them."""
+    without = Response(response.request_id, response.endpoint, b"", response.parameters, response.routes)
+    return bytes(encode_response(without))[: -2 - len(NO_DOCUMENTS)]
+
+
+def _document_at(content: bytes) -> int:
+    """
+    Where the length of the document begins in a DataContentProto that is one document and nothing else.
+
+    0 where it is anything else, or has three bytes of length.
+    """
+    size = len(content)
+    if size < 4 or content[0] != _LIST:
+        return 0
+    length, inner = content[1], 2
+    if length >= 0x80:
+        second = content[2]
+        if not 0 < second < 0x80:
+            return 0
+        length += (second << 7) - 0x80
+        inner = 3
+    if inner + length != size or length < 2 or content[inner] != _DOCUMENT:
+        return 0
+    inner += 1
+    length, start = content[inner], inner + 1
+    if length >= 0x80:
+        if start == size or not 0 < content[start] < 0x80:
+            return 0
+        length += (content[start] << 7) - 0x80
+        start += 1
+    return inner if start + length == size else 0
+
+
+def _plain_answer(message: bytes, headers: Headers) -> Answer | None:
+    """
+    The usual answer, by hand: a header without a status, and then one document of less than 16 KiB.
+
+    None for any other, and for what is not well formed.
+    """
+    size = len(message)
+    if size < 4 or message[0] != HEADER or message[1] >= 0x80:
+        return None
+    at = 2 + message[1]
+    if at + 2 > size or message[at] != DATA or not is_success(message[2:at]):
+        return None
+    length, start = message[at + 1], at + 2
+    if length >= 0x80:
+        if start == size or not 0 < message[start] < 0x80:
+            return None
+        length += (message[start] << 7) - 0x80
+        start += 1
+    if start + length != size:
+        return None
+    inner = size - at
+    if inner < 0x80:
+        return Answer(b"\x0a%c\x0a%b" % (inner, message[at + 1 :]), b"", (), b"", False, headers)
+    if inner < 0x4000:
+        content = b"\x0a%c%c\x0a%b" % (inner & 0x7F | 0x80, inner >> 7, message[at + 1 :])
+        return Answer(content, b"", (), b"", False, headers)
+    return None
 
 
 def _joined(

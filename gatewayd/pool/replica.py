@@ -55,6 +55,9 @@ class StreamInHand(CallInHand, Protocol):
     def pull(self) -> None:
         """Ask for one more answer, when the one before has come."""
 
+    def more(self, most: int) -> list[Answer]:
+        """Up to ``most`` answers that have come with the one before, without a wait; maybe none."""
+
 
 class ExecutorChannel(Protocol):
     """What the pool needs of ``rpc.channel.Channel``."""

@@ -62,6 +62,12 @@ class ExecutorStream(PendingCall):
         stream.pull()
         return waiting
 
+    def more(self, most: int) -> list[Answer]:
+        """Up to ``most`` answers that have come with the last one; none if they, an error or the end have to
+        be waited for. Not while an answer is asked for."""
+        stream = self._stream
+        return [] if self._over or stream is None else stream.more(most)
+
     def cancel(self) -> None:
         """End it now. Harmless when repeated, and at the end."""
         if self._over:

@@ -43,12 +43,9 @@ class Withholding:
     def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
         request_id = request.request_id[:_LONGEST_ID]
 
-        def short(response: Response | None) -> Response | None:
-            return None if response is None else _short_response(response, request_id)
-
         return Mapped(
             self._inner.stream(request, timeout_s=timeout_s),
-            short,
+            lambda response: _short_response(response, request_id),
             lambda failure: _short_failure(failure, request_id),
         )
 

@@ -181,10 +181,11 @@ class Channel:
         A call of ``stream_doc`` with the SingleDocumentRequestProto that is the only message of ``call``.
 
         ``begin`` makes it and asks for the first answer, ``pull`` for each that follows, and ``cancel``
-        gives it up. What was asked for ends in exactly one of ``on_answer``, ``on_end`` and ``on_failure``,
-        which may not raise; errors are those of ``prepare``. An answer that is asked for may take ``gap_s``
-        seconds; ``left_s`` bounds all of them, as the call's gRPC deadline. ``on_closed`` is called when the
-        server has ended the call and something is left to be asked for.
+        gives it up. ``more`` gives those that are there, when none is asked for. What was asked for ends in
+        exactly one of ``on_answer``, ``on_end`` and ``on_failure``, which may not raise; errors are those of
+        ``prepare``. An answer that is asked for may take ``gap_s`` seconds; ``left_s`` bounds all of
+        them, as the call's gRPC deadline. ``on_closed`` is called when the server has ended the call and
+        something is left to be asked for.
         """
         return _PulledExchange(self, call, gap_s, left_s, on_answer, on_end, on_failure, on_closed)
 
@@ -484,6 +485,12 @@ class _PulledExchange(PulledCall):
         else:
             compressing = channel.offload(compress, bytes(message), compression)
             compressing.addCallback(self._send_compressed).addErrback(self._broken)
+
+    def more(self, most: int) -> list[Answer]:
+        """Up to ``most`` of the answers that have come with the one before, maybe none."""
+        if self._given or self._headers is None:
+            return []
+        return self.take(most, decode_single_answer)
 
     def cancel(self) -> None:
         """Unless it has ended, it ends now; an answer that is asked for fails with CancelledError."""

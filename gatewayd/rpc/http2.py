@@ -121,6 +121,10 @@ class Stream:
         """A piece of the answer's content; empty only at the end."""
         raise NotImplementedError
 
+    def on_read(self) -> None:
+        """All that one read of the socket has brought was handed on: as asked for by ``when_read``."""
+        raise NotImplementedError
+
     def on_broken(self, broken: Broken) -> None:
         """There will be no answer, or no more of it."""
         raise NotImplementedError
@@ -184,6 +188,7 @@ class Connection:
         self._paused = False
         self._corked: list[bytes] | None = None
         self._heads: list[Buffer] = []  # header blocks that are written with the bodies behind them
+        self._reading: list[Stream] = []  # that want to know when all of a read is handed on
         self._noise = 0
         self._max_streams = MAX_ID  # a setting of the server's
         self._outgoing: Outgoing[Stream] = Outgoing()
@@ -237,6 +242,14 @@ class Connection:
             stream.credit += size
             self._emit(frame(WINDOW_UPDATE, 0, stream.stream_id, NUMBER.pack(size)))
 
+    def when_read(self, stream: Stream) -> None:
+        """
+        Within ``receive``: call the stream's ``on_read`` once, when all that has been read is handed on.
+
+        So a stream gets the messages of one read together.
+        """
+        self._reading.append(stream)
+
     def take_waiting(self) -> list[Stream]:
         """Remove and return the streams that were not sent, for another connection."""
         waiting = list(self._waiting)
@@ -275,6 +288,7 @@ class Connection:
         self._streams.clear()
         self._outgoing.waiting.clear()
         self._heads.clear()
+        self._reading.clear()
         self._reader.clear()
         for stream in streams:
             stream.stream_id = 0
@@ -392,6 +406,8 @@ class Connection:
         why, culprit = None, None
         try:
             self._reader.feed(data)
+            if self._reading:
+                self._all_read()
         except Violation as violation:
             why, culprit = str(violation), self._streams.get(violation.stream_id)
             corked.append(frame(GOAWAY, 0, 0, NUMBER.pack(0) + NUMBER.pack(violation.code)))
@@ -412,6 +428,11 @@ class Connection:
             return
         if self._waiting or self._outgoing.waiting:
             self._pump()
+
+    def _all_read(self) -> None:
+        streams, self._reading = self._reading, []
+        for stream in streams:
+            stream.on_read()
 
     # -- FrameHandler --------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """
 A gRPC call that is answered with a stream of messages, over an HTTP/2 stream (gRPC's PROTOCOL-HTTP2.md).
 
-``PulledCall`` hands out one message each time that it is asked. What the server sends unasked waits here, and
-its flow control is given back only for what was taken: a reader that does not ask stops the server.
+``PulledCall`` hands out one message each time that it is asked, and with ``take`` what has come with it. What
+the server sends unasked waits here, and its flow control is given back only for what was taken: a reader that
+does not ask stops the server.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, in_pieces
@@ -22,15 +24,27 @@ WINDOW_BYTES: Final = 65_535
 _LEAST_BYTES: Final = WINDOW_BYTES >> 2
 
 
+T = TypeVar("T")
+
+
 class PulledCall(Unary):
     """
     One call. ``limit_bytes`` bounds each message.
 
-    Each ``pull`` ends in one of ``on_message`` and ``on_end``, after which it may be called again. When the
+    Each ``pull`` ends in one of ``on_message`` and ``on_end``, after which it may be called again. A message
+    that is waited for is handed out when all of the read that brought it is there. When the
     call is over on the wire with something left to be asked for, ``on_closed`` says so.
     """
 
-    __slots__ = ("_messages", "_outcome", "_owed_bytes", "_prepaid_bytes", "_serving", "waiting")
+    __slots__ = (
+        "_messages",
+        "_outcome",
+        "_owed_bytes",
+        "_prepaid_bytes",
+        "_serving",
+        "_will_serve",
+        "waiting",
+    )
 
     pulled = True
 
@@ -41,6 +55,7 @@ class PulledCall(Unary):
         # How it ended; None while it goes on. The error is None after a good end.
         self._outcome: tuple[CallError | None] | None = None
         self._serving = False
+        self._will_serve = False  # at the end of the read
         self._owed_bytes = 0  # taken, and not given back yet
         self._prepaid_bytes = 0  # of the first message: given back before it was taken
 
@@ -50,6 +65,30 @@ class PulledCall(Unary):
         """Ask for one message. Not while ``waiting``."""
         self.waiting = True
         self._serve()
+
+    def take(self, most: int, read: Callable[[Content], T]) -> list[T]:
+        """
+        What ``read`` makes of up to ``most`` messages that have arrived. Not while ``waiting``.
+
+        A compressed one, or one that cannot be read, stays for ``pull``, and so does all that is behind it.
+        Together they fit into the window, as nobody has asked for them.
+        """
+        found: list[T] = []
+        messages = self._messages
+        size = 0
+        while messages and len(found) < most:
+            message, compressed = messages[0]
+            if compressed:
+                break
+            try:
+                found.append(read(message))
+            except Exception:
+                break  # it is raised again where it can be told: by what ``pull`` hands it to
+            del messages[0]
+            size += len(message) + 5
+        if size:
+            self._owe(size)
+        return found
 
     def drop(self) -> None:
         """End it without a word; what has arrived is dropped."""
@@ -89,7 +128,15 @@ class PulledCall(Unary):
         self._cut(data, ended)
         if ended and not self.over:
             self._end(CallError("INTERNAL", "the server ended its answer without a status"), ended)
-        elif self.waiting and not self.over:
+        elif self.waiting and not self._will_serve and not self.over:
+            connection = self.connection
+            assert connection is not None
+            self._will_serve = True
+            connection.when_read(self)
+
+    def on_read(self) -> None:
+        self._will_serve = False
+        if self.waiting and (self._messages or not self.over):  # neither dropped meanwhile nor at its end
             self._serve()
 
     def on_broken(self, broken: Broken) -> None:

@@ -164,6 +164,12 @@ class _ObservedStream:
     def receive(self) -> Deferred[Response | None]:
         return self._inner.receive().addCallbacks(self._answered, self._failed)
 
+    def more(self, most: int) -> list[Response]:
+        responses = self._inner.more(most)
+        for response in responses:
+            self._answered(response)
+        return responses
+
     def cancel(self) -> None:
         self._inner.cancel()
         self._end(Failure(CancelledError()))

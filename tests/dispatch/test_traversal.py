@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatewayd.config import DeploymentConfig
+from gatewayd.dispatch.parameters import EMPTY_RESULTS
 from gatewayd.dispatch.topology import Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal, UnexpectedAnswer
 from gatewayd.errors import BadRequest
 from gatewayd.messages.request import Answer, Request
 from gatewayd.messages.wire import Malformed, decode_answer, decode_request
 from gatewayd.pb import RouteProto, StatusProto
-from tests.dispatch.fakes import CHAIN, DIAMOND, REQUEST, deployment, documents, failed, ids
+from tests.dispatch.fakes import CHAIN, DIAMOND, REQUEST, deployment, documents, failed, ids, struct
 
 
 def walk(*deployments: DeploymentConfig, request: Request = REQUEST, **options: Any) -> Traversal:
@@ -189,3 +192,92 @@ def test_routes_of_gateways_before_this_one_stay_in_front() -> None:
 def test_a_route_that_is_none_is_malformed() -> None:
     with pytest.raises(Malformed):
         walk(request=Request("r", "/x", routes=(b"\xff",)))
+
+
+# -- the last step of a stream -------------------------------------------------------------------------
+
+
+def answers() -> st.SearchStrategy[Answer]:
+    """What an executor may answer with."""
+    return st.builds(
+        Answer,
+        st.sampled_from([documents("a"), documents("b"), b""]),
+        st.sampled_from([b"", EMPTY_RESULTS, struct(__results__={"g": 1}), struct(x=1)]),
+        st.just(()),
+        st.sampled_from([b"", StatusProto(code=StatusProto.ERROR).SerializeToString()]),
+        st.booleans(),
+        st.sampled_from([(), (("x-a", "1"),)]),
+    )
+
+
+@given(
+    st.sampled_from(
+        [
+            [deployment("g")],
+            [deployment("a"), deployment("g", "a")],
+            [deployment("a"), deployment("b"), deployment("g", "a", "b")],
+            [deployment("a"), deployment("f", "a", floating=True), deployment("g", "a")],
+            [deployment("f", floating=True), deployment("h", "f", floating=True), deployment("g")],
+            [deployment("g"), deployment("f", "g", floating=True)],
+            [deployment("g"), deployment("a", "g")],
+            [deployment("g", when={"id": {"$exists": True}})],
+        ]
+    ),
+    st.lists(answers(), min_size=4, max_size=4),
+    st.lists(st.tuples(answers(), st.floats(5, 6)), max_size=4),
+    st.sampled_from([b"", struct(x=1), struct(__results__={"c": 1})]),
+    st.booleans(),
+)
+def test_the_last_step_is_what_the_long_way_comes_to(
+    deployments: Any,
+    before: list[Answer],
+    streamed: list[tuple[Answer, float]],
+    parameters: bytes,
+    waits: bool,
+) -> None:
+    request = Request("r", "/gen", documents=documents("q"), parameters=parameters)
+    traversal = Traversal(Topology.from_deployments(deployments), request, lambda *_: True)
+    steps, generator = traversal.begin(1.0), None
+    now = 1.0
+    while steps:
+        step = steps.pop(0)
+        now += 0.5
+        if isinstance(step, Prepare):
+            steps += traversal.prepared(step.node, step.work(), now)
+        elif step.node.name == "g":
+            generator = step.node
+        elif waits or not step.node.background:
+            steps += traversal.answered(step.node, before.pop(), now)
+    if generator is None:
+        return  # an executor before it has failed
+
+    last = traversal.last_step(generator)
+    if len(deployments) == 1 and deployments[0].when is None:
+        assert last is not None
+    for answer, moment in streamed if last is not None else ():
+        other = traversal.fork(answer.documents)
+        assert other.answered(generator, answer, moment) == []
+        found = last.response(answer, moment)
+        if found is None:
+            assert answer.failed or answer.headers or answer.parameters not in (b"", EMPTY_RESULTS)
+        else:
+            assert found == other.response(moment)
+
+
+def test_there_is_no_last_step_while_more_may_come() -> None:
+    topology = Topology.from_deployments([deployment("f", floating=True), deployment("g")])
+    traversal = Traversal(topology, REQUEST, lambda *_: True)
+    sent = {step.node.name: step.node for step in traversal.begin(1.0) if step.node is not None}
+
+    assert traversal.last_step(sent["g"]) is None
+    traversal.answered(sent["f"], Answer(b""), 2.0)
+    last = traversal.last_step(sent["g"])
+    assert last is not None
+    response = last.response(Answer(documents("a")), 3.0)
+    assert response is not None
+    assert [(route.executor, route.end_time) for route in response.routes] == [
+        ("gateway", 3.0),
+        ("f", 2.0),
+        ("g", 3.0),
+    ]
+    assert last.response(Answer(documents("b")), 3.0).routes is response.routes  # type: ignore[union-attr]

@@ -14,6 +14,7 @@ from gatewayd.messages.documents import UnreadableDocuments
 from gatewayd.messages.methods import STREAM_DOC
 from gatewayd.messages.request import Answer, Response, Route
 from gatewayd.messages.single import (
+    SingleResponses,
     content_of,
     contents_of,
     decode_single_answer,
@@ -21,7 +22,7 @@ from gatewayd.messages.single import (
     encode_single_calls,
     encode_single_responses,
 )
-from gatewayd.messages.wire import Malformed, encode_call, split
+from gatewayd.messages.wire import DATA, Malformed, encode_call, field, split
 from gatewayd.pb import DataContentProto, SingleDocumentRequestProto, second
 from tests.paths import GOLDEN34
 
@@ -92,6 +93,76 @@ def test_a_response_is_one_message_for_each_document_with_the_id_of_its_request(
     assert [(each.header.request_id, each.document.text) for each in found] == [("r", "a"), ("r", "b")]
     (empty,) = encode_single_responses(Response("r", "/gen", b""))
     assert not SingleDocumentRequestProto.FromString(bytes(empty)).HasField("document")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["r", "other"]),
+            st.binary(max_size=300) | st.integers(120, 140).map(bytes) | st.integers(16370, 16400).map(bytes),
+            st.sampled_from([b"", None, b"\x0a\x05\x0a\x01a\x12\x00"]),
+            st.sampled_from(
+                [(), (Route("gateway", 1.0, 2.0),), (Route("gateway", 1.0, 3.0), Route("g", 2.0))]
+            ),
+            st.sampled_from([b"", b"\x08\x01"]),
+            st.sampled_from([(), (("x-a", "1"),)]),
+            st.integers(0, 2),
+        ),
+        max_size=6,
+    )
+)
+def test_the_answers_of_a_stream_are_encoded_as_each_by_itself(answers: list[Any]) -> None:
+    encode = SingleResponses()
+    for request_id, document, parameters, routes, status, headers, count in answers:
+        documents = b"".join(content_of(document) for _ in range(count))
+        response = Response(request_id, "/gen", documents, parameters, routes, status, headers)
+
+        assert encode(response) == encode_single_responses(response)
+
+
+@given(st.binary(max_size=40))
+def test_what_is_no_single_document_is_refused_alike(documents: bytes) -> None:
+    response = Response("r", "/gen", documents)
+    try:
+        wanted = encode_single_responses(response)
+    except (Malformed, UnreadableDocuments) as error:
+        with pytest.raises(type(error)):
+            SingleResponses()(response)
+    else:
+        assert SingleResponses()(response) == wanted
+
+
+SIZES = st.integers(0, 300) | st.integers(16_370, 16_400)
+
+
+@given(
+    st.binary(max_size=60) | SIZES.map(bytes),
+    st.sampled_from(["", "r", "r" * 200, "\u00e9"]),
+    st.sampled_from(["", "boom"]),
+    st.booleans(),
+    st.binary(max_size=3),
+    st.integers(0, 5),
+)
+def test_a_usual_answer_is_read_as_any_other(
+    document: bytes, request_id: str, boom: str, routed: bool, behind: bytes, cut: int
+) -> None:
+    sent = SingleDocumentRequestProto()
+    sent.header.request_id = request_id
+    if boom:
+        sent.header.status.code = 1
+        sent.header.status.description = boom
+    if routed:
+        sent.routes.add(executor="g")
+    message = sent.SerializeToString() + b"".join(field(DATA, document)) + behind
+    message = message[: len(message) - cut]
+    try:
+        # An empty field in front is skipped, and makes it an unusual one.
+        wanted = decode_single_answer(b"\x2a\x00" + message)
+    except Malformed:
+        with pytest.raises(Malformed):
+            decode_single_answer(message)
+    else:
+        assert decode_single_answer(message) == wanted
 
 
 def test_what_cannot_be_taken_apart_is_refused() -> None:

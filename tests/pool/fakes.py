@@ -124,6 +124,13 @@ class FakeStream:
         self.waiting = True
         self._serve()
 
+    def more(self, most: int) -> list[Answer]:
+        assert not self.waiting
+        found = []
+        while self._there and len(found) < most and self._there[0][0] == self._on_answer:
+            found.append(self._there.pop(0)[1][0])
+        return found
+
     def cancel(self) -> None:
         if not self.cancelled and not (self.over and not self._there):
             self.cancelled = self.over = True

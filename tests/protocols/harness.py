@@ -62,6 +62,14 @@ class FakeStream:
         self._serve()
         return waiting
 
+    def more(self, most: int) -> list[Response]:
+        assert self._waiting is None, "an answer is asked for"
+        found = []
+        while self._there and len(found) < most and isinstance(self._there[0], Response):
+            found.append(self._there.pop(0))
+        self.asked += len(found)
+        return found
+
     def cancel(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()

@@ -35,6 +35,17 @@ class ListedStream:
             self.release()
         return waiting
 
+    def more(self, most: int) -> list[Response]:
+        found: list[Response] = []
+        while not self.held and self.answers and len(found) < most:
+            following = self.answers[0]
+            if isinstance(following, Exception):
+                break
+            found.append(following)
+            self.answers.pop(0)
+        self.asked += len(found)
+        return found
+
     def release(self) -> None:
         """Answer what was asked for."""
         waiting, self._waiting = self._waiting, None

@@ -39,6 +39,10 @@ class Credits:
     def consumed(self, stream: Any, size: int) -> None:
         self.given += size
 
+    def when_read(self, stream: Any) -> None:
+        """Each piece is a read of its own."""
+        stream.on_read()
+
 
 class Asked(PulledCall):
     """Writes down what it hands out; ``eager`` asks again at once."""
@@ -100,6 +104,70 @@ def test_a_thousand_messages_at_once_are_handed_out_without_a_thousand_frames() 
     call.pull()
 
     assert len(call.got) == 5001
+
+
+def test_messages_that_have_come_are_taken_together_up_to_one_that_pull_has_to_see() -> None:
+    call = Asked()
+    call.on_headers(OK, False)
+    call.on_data(framed(b"a", b"b", b"c", b"bad", b"d") + prefix(1, compressed=True) + b"z", False)
+    call.pull()
+
+    def read(message: Any) -> bytes:
+        if message == b"bad":
+            raise ValueError(message)
+        return bytes(message)
+
+    assert (call.take(1, read), call.take(9, read), call.take(9, read)) == ([b"b"], [b"c"], [])
+    call.pull()
+    assert call.take(9, read) == [b"d"]
+    call.pull()
+    assert call.got == [b"a", b"bad", b"z"]
+
+
+def test_what_is_taken_together_is_given_back() -> None:
+    call = Asked()
+    call.on_headers(OK, False)
+    data = framed(*[b"m" * 1019] * 63)
+    call.on_data(data, False)
+    call.pull()
+    assert len(call.take(100, bytes)) == 62
+
+    assert len(data) - WINDOW_BYTES // 4 < call.connection.given <= len(data)  # type: ignore[union-attr]
+
+
+class Unfinished(Credits):
+    """A connection whose read has not ended yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Any] = []
+
+    def when_read(self, stream: Any) -> None:
+        self.asked.append(stream)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "dropped", "ended", "lost"])
+def test_who_waits_is_told_when_all_of_a_read_is_there(meanwhile: str) -> None:
+    call = Asked()
+    call.connection = reading = Unfinished()  # type: ignore[assignment]
+    call.pull()
+    call.on_headers(OK, False)
+    call.on_data(framed(b"a"), False)
+    call.on_data(framed(b"b"), False)
+    assert (call.got, reading.asked) == ([], [call])
+    if meanwhile == "dropped":
+        call.drop()
+    elif meanwhile == "ended":
+        call.on_headers(DONE, True)
+    elif meanwhile == "lost":
+        call.on_broken(Broken("Socket closed"))
+    call.on_read()
+
+    assert call.got == ([] if meanwhile == "dropped" else [b"a"])
+    if meanwhile != "dropped":
+        assert call.take(9, bytes) == [b"b"]
+        call.pull()
+        assert call.got[1:] == {"nothing": [], "ended": [None], "lost": ["UNAVAILABLE"]}[meanwhile]
 
 
 def test_what_nobody_asks_for_is_not_given_back() -> None:

@@ -1,12 +1,12 @@
 """
 A Stream of the reactor thread, as the loop thread takes it.
 
-    loop thread       open ──> answers, one by one ──> taken ──> ... ──> end
+    loop thread       open ──> answers, as many as are there ──> taken ──> ... ──> end
     reactor thread         pulls while there is room for one more answer on its way
 
-So many answers may be on their way as fit into ``AHEAD``; their documents count in the gateway's ``buffers``.
-The bridge carries what is there with one wake-up of the loop thread, and room is given back for several
-answers at once.
+At most ``AHEAD`` answers may be on their way, and no more when they have ``AHEAD_BYTES``; their documents
+count in the gateway's ``buffers``. Answers that are there together cross together, and room is given back for
+several at once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.streams import Stream
 
-AHEAD: Final = 16
+AHEAD: Final = 64
+AHEAD_BYTES: Final = 1 << 20
 
 
 class Crossing:
     """
     The answers to one request. Made and used on the loop thread.
 
-    ``on_answer`` is called with each, and with None or a Failure at the end, until it is closed.
+    ``on_answers`` is called with one or more, in order, and with None or a Failure at the end, until it is
+    closed.
     """
 
     def __init__(
@@ -41,14 +43,14 @@ class Crossing:
         buffers: Buffers | None,
         request: Request,
         timeout_s: float | None,
-        on_answer: Callable[[Response | Failure | None], object],
+        on_answers: Callable[[list[Response] | Failure | None], object],
     ) -> None:
         self._bridge = bridge
         self._dispatcher = dispatcher
         self._buffers = buffers
         self._request = request
         self._timeout_s = timeout_s
-        self._on_answer = on_answer
+        self._on_answers = on_answers
         # Loop thread only.
         self._closed = False
         self._taken = 0
@@ -58,20 +60,21 @@ class Crossing:
         self._over = False
         self._pulling = self._waiting = False
         self._held: deque[int] = deque()  # the bytes of each answer that is on its way
+        self._held_bytes = 0
         self._request_bytes = 0
-        self._too_much: Response | None = None  # it has no room among the buffers
+        self._too_much: list[Response] = []  # the first of them has no room among the buffers
         bridge.tell_reactor(self._open)
 
     # -- loop thread ---------------------------------------------------------------------------------
 
-    def taken(self) -> None:
-        """An answer has left for its client: there is room for another."""
-        self._taken += 1
+    def taken(self, count: int = 1) -> None:
+        """So many answers have left for their client: there is room for others."""
+        self._taken += count
         if self._taken >= AHEAD >> 1 or self._awaited:
             self._give_room()
 
     def _await_room(self) -> None:
-        """An answer waits for the room of others: whatever there is of it is wanted at once."""
+        """Further answers wait for the room of others: whatever there is of it is wanted at once."""
         self._awaited = True
         if self._taken:
             self._give_room()
@@ -88,9 +91,9 @@ class Crossing:
             self._closed = True
             self._bridge.tell_reactor(self._close)
 
-    def _arrived(self, found: Response | Failure | None) -> None:
+    def _arrived(self, found: list[Response] | Failure | None) -> None:
         if not self._closed:
-            self._on_answer(found)
+            self._on_answers(found)
 
     # -- reactor thread ------------------------------------------------------------------------------
 
@@ -116,12 +119,16 @@ class Crossing:
             stream is not None
             and not self._over
             and not self._waiting
-            and self._too_much is None
+            and not self._too_much
             and len(self._held) < AHEAD
+            and self._held_bytes < AHEAD_BYTES
         ):
             self._waiting = True
             stream.receive().addCallbacks(self._got, self._failed)
         self._pulling = False
+        if self._held_bytes >= AHEAD_BYTES and len(self._held) < AHEAD:
+            # Few large answers: not so many will be taken that room is given by itself.
+            self._bridge.tell_loop(self._await_room)
 
     def _got(self, response: Response | None) -> None:
         self._waiting = False
@@ -130,21 +137,42 @@ class Crossing:
         if response is None:
             self._end(None)
             return
-        self._hand_over(response)
+        found, stream = [response], self._stream
+        # As many as have room if they are as large as this one.
+        size = len(response.documents) + 1
+        most = min(AHEAD - len(self._held), (AHEAD_BYTES - self._held_bytes) // size) - 1
+        if most > 0 and stream is not None:
+            try:
+                found += stream.more(most)
+            except Exception:
+                self._cancel()
+                self._end(Failure())
+                return
+        self._hand_over(found)
         self._pull()
 
-    def _hand_over(self, response: Response) -> None:
-        buffers, size = self._buffers, len(response.documents)
-        if buffers is not None and not buffers.take(size):
-            if self._held:
-                self._too_much = response  # until the client has taken what it has
-                self._bridge.tell_loop(self._await_room)
-            else:
-                self._cancel()
-                self._end(Failure(Overloaded(buffers.full())))
+    def _hand_over(self, found: list[Response]) -> None:
+        buffers, held = self._buffers, self._held
+        fitting = 0
+        for response in found:
+            size = len(response.documents)
+            if buffers is not None and not buffers.take(size):
+                break
+            held.append(size)
+            self._held_bytes += size
+            fitting += 1
+        if fitting == len(found):
+            self._bridge.tell_loop(self._arrived, found)
             return
-        self._held.append(size)
-        self._bridge.tell_loop(self._arrived, response)
+        if fitting:
+            self._bridge.tell_loop(self._arrived, found[:fitting])
+        if held:
+            self._too_much = found[fitting:]  # until the client has taken what it has
+            self._bridge.tell_loop(self._await_room)
+        else:
+            assert buffers is not None
+            self._cancel()
+            self._end(Failure(Overloaded(buffers.full())))
 
     def _failed(self, failure: Failure) -> None:
         self._waiting = False
@@ -152,11 +180,10 @@ class Crossing:
             self._end(failure)
 
     def _make_room(self, count: int) -> None:
-        for _ in range(min(count, len(self._held))):
-            self._give_back(self._held.popleft())
-        response, self._too_much = self._too_much, None
-        if response is not None and not self._over:
-            self._hand_over(response)
+        self._let_go(min(count, len(self._held)))
+        waiting, self._too_much = self._too_much, []
+        if waiting and not self._over:
+            self._hand_over(waiting)
         self._pull()
 
     def _end(self, outcome: Failure | None) -> None:
@@ -166,17 +193,24 @@ class Crossing:
 
     def _close(self) -> None:
         self._cancel()
-        while self._held:
-            self._give_back(self._held.popleft())
+        self._let_go(len(self._held))
         self._give_back(self._request_bytes)
         self._request_bytes = 0
-        self._too_much = None
+        self._too_much = []
 
     def _cancel(self) -> None:
         self._over = True
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.cancel()
+
+    def _let_go(self, count: int) -> None:
+        """So many answers are held no more."""
+        take, size = self._held.popleft, 0
+        for _ in range(count):
+            size += take()
+        self._held_bytes -= size
+        self._give_back(size)
 
     def _give_back(self, size: int) -> None:
         if self._buffers is not None:

@@ -1,7 +1,7 @@
 """
 One call of ``stream_doc``: a document comes in, and any number goes out, by callbacks (spec 34/streaming.md).
 
-    message ──> Crossing ──> answers ──> sent one by one, as fast as the client reads
+    message ──> Crossing ──> answers ──> sent, those that have come together in one piece, as the client reads
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
-from gatewayd.messages.single import decode_single_request, encode_single_responses
+from gatewayd.messages.single import SingleResponses, decode_single_request
 from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.requests import completed, final_status
 from gatewayd.rpc.server.call import ServerCall
@@ -35,8 +35,9 @@ class DocumentCall:
         self._has_message = False
         self._request: Request | None = None
         self._crossing: Crossing | None = None
-        self._outgoing: deque[tuple[Content, bool]] = deque()  # with each, whether it ends its answer
-        self._sending = False
+        self._encode = SingleResponses()
+        self._outgoing: deque[tuple[list[Content], int]] = deque()  # messages, and how many answers they are
+        self._sending = 0  # answers that have not left yet
         self._ended = False
         self._failure: Failure | None = None
 
@@ -57,7 +58,9 @@ class DocumentCall:
             self._finish("UNIMPLEMENTED", "this method takes one message, and there is none")
 
     def on_sent(self) -> None:
-        self._sending = False
+        count, self._sending = self._sending, 0
+        if self._crossing is not None:
+            self._crossing.taken(count)
         self._advance()
 
     def on_cancelled(self) -> None:
@@ -79,17 +82,22 @@ class DocumentCall:
         self._request = request
         self._crossing = self._servicer.cross(request, call.time_remaining(), self._answered)
 
-    def _answered(self, found: Response | Failure | None) -> None:
-        if isinstance(found, Response):
+    def _answered(self, found: list[Response] | Failure | None) -> None:
+        if self._ended:
+            return
+        if isinstance(found, list):
+            messages: list[Content] = []
+            count = 0
             try:
-                messages = encode_single_responses(found)
+                for response in found:
+                    messages += self._encode(response)
+                    count += 1
+                    if response.headers:
+                        self._metadata = self._servicer.forwarded.bounded(self._metadata + response.headers)
             except Exception as error:
                 self._ended, self._failure = True, Failure(error)
-            else:
-                last = len(messages) - 1
-                self._outgoing.extend((each, index == last) for index, each in enumerate(messages))
-                if found.headers:
-                    self._metadata = self._servicer.forwarded.bounded(self._metadata + found.headers)
+            if messages:
+                self._outgoing.append((messages, count))
         else:
             self._ended, self._failure = True, found
         self._advance()
@@ -97,11 +105,11 @@ class DocumentCall:
     def _advance(self) -> None:
         call = self._call
         while self._outgoing and not self._sending and not call.over:
-            message, last = self._outgoing.popleft()
-            if last and self._crossing is not None:
-                # At most one that is taken is still being sent.
-                self._crossing.taken()
-            self._sending = not call.send(message)
+            messages, count = self._outgoing.popleft()
+            if not call.send_all(messages):
+                self._sending = count
+            elif self._crossing is not None:
+                self._crossing.taken(count)
         if not self._ended or self._outgoing or self._sending or call.over:
             return
         if self._failure is None:

@@ -36,7 +36,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.request import Request, Response
-from gatewayd.messages.single import decode_single_request, encode_single_responses
+from gatewayd.messages.single import SingleResponses, decode_single_request
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
@@ -148,7 +148,7 @@ class Servicer:
     async def stream_doc(self, _requests: object, context: Any, caller: Caller = ANONYMOUS) -> None:
         """One document in, and any number out (spec 34/streaming.md)."""
         request: Request | None = None
-        arrived: asyncio.Queue[Response | Failure | None] = asyncio.Queue()
+        arrived: asyncio.Queue[list[Response] | Failure | None] = asyncio.Queue()
         crossing: Crossing | None = None
         try:
             message = await context.read()
@@ -163,15 +163,17 @@ class Servicer:
             request = completed(request, headers, caller)
             crossing = self.cross(request, context.time_remaining(), arrived.put_nowait)
             metadata: Headers = ()
+            encode = SingleResponses()
             while (found := await arrived.get()) is not None:
                 if isinstance(found, Failure):
                     found.raiseException()
-                if found.headers:
-                    metadata = self.forwarded.bounded(metadata + found.headers)
-                    context.set_trailing_metadata(as_metadata(metadata))
-                for each in encode_single_responses(found):
-                    await _write(context, bytes(each))
-                crossing.taken()
+                for response in found:
+                    if response.headers:
+                        metadata = self.forwarded.bounded(metadata + response.headers)
+                        context.set_trailing_metadata(as_metadata(metadata))
+                    for each in encode(response):
+                        await _write(context, bytes(each))
+                    crossing.taken()
         except Exception as error:
             await _abort(context, error, request)
         finally:
@@ -240,10 +242,10 @@ class Servicer:
         self,
         request: Request,
         timeout_s: float | None,
-        on_answer: Callable[[Response | Failure | None], object],
+        on_answers: Callable[[list[Response] | Failure | None], object],
     ) -> Crossing:
         """Stream the answers to ``request`` from the reactor thread."""
-        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answer)
+        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answers)
 
 
 class _Part:
@@ -382,11 +384,12 @@ class _CallStream:
         self._in_flight[end] = request
         self._streamed.begin(ticket)
 
-        def arrived(found: Response | Failure | None) -> None:
-            if isinstance(found, Response):
-                # Executors name each answer anew; a client knows its own name for the request.
-                found = attrs.evolve(found, request_id=request.request_id, endpoint=request.endpoint)
-                self._streamed.arrived(ticket, _Part(found, crossing), len(found.documents))
+        def arrived(found: list[Response] | Failure | None) -> None:
+            if isinstance(found, list):
+                for each in found:
+                    # Executors name each answer anew; a client knows its own name for the request.
+                    part = attrs.evolve(each, request_id=request.request_id, endpoint=request.endpoint)
+                    self._streamed.arrived(ticket, _Part(part, crossing), len(part.documents))
             else:
                 if found is None:
                     end.set_result(None)

@@ -252,10 +252,10 @@ class CallServicer:
         self,
         request: Request,
         timeout_s: float | None,
-        on_answer: Callable[[Response | Failure | None], object],
+        on_answers: Callable[[list[Response] | Failure | None], object],
     ) -> Crossing:
         """Stream the answers to ``request`` from the reactor thread."""
-        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answer)
+        return Crossing(self._bridge, self._dispatcher, self._buffers, request, timeout_s, on_answers)
 
     def inflate(self, call: ServerCall, message: bytes, done: Callable[[bytes | Failure], object]) -> None:
         """Inflate a compressed message, and call back unless the call is over by then."""

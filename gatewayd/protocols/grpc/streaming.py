@@ -166,11 +166,12 @@ class CallStream:
         """Answer ``request`` with all that its endpoint streams."""
         self._streamed.begin(ticket)
 
-        def arrived(found: Response | Failure | None) -> None:
-            if isinstance(found, Response):
-                # Executors name each answer anew; a client knows its own name for the request.
-                found = attrs.evolve(found, request_id=request.request_id, endpoint=request.endpoint)
-                self._streamed.arrived(ticket, (request, found, crossing), len(found.documents))
+        def arrived(found: list[Response] | Failure | None) -> None:
+            if isinstance(found, list):
+                for each in found:
+                    # Executors name each answer anew; a client knows its own name for the request.
+                    part = attrs.evolve(each, request_id=request.request_id, endpoint=request.endpoint)
+                    self._streamed.arrived(ticket, (request, part, crossing), len(part.documents))
             else:
                 self._streamed.ended(ticket, (request, found, crossing))
             self._advance()

@@ -11,12 +11,12 @@ once or later. A method of many is an object that gets them one by one (``Messag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
 
-from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, in_pieces
+from gatewayd.messages.rope import LONG_BYTES, Buffer, Content, concatenated, in_pieces
 from gatewayd.rpc.call import prefix
 from gatewayd.rpc.frames import PROTOCOL_ERROR
 from gatewayd.rpc.server.backlog import Backlog
@@ -185,10 +185,39 @@ class ServerCall(Stream):
             return False
         size = len(message)
         if not self._may_send(size):
-            self._tell_cancelled()
             return False
         self._start()
         return self.connection.send_data(self, prefix(size, compressed=False), message)
+
+    def send_all(self, messages: Sequence[Content]) -> bool:
+        """Send several answers in one piece; as ``send``, and False as long as not all of them have left."""
+        if len(messages) == 1:
+            return self.send(messages[0])
+        if self.over:
+            return False
+        most = self._settings.max_sent_bytes
+        parts: list[Content] = []
+        total = 0
+        too_long: int | None = None
+        for message in messages:
+            size = len(message)
+            if most is not None and size > most:
+                too_long = size
+                break
+            total += size
+            parts += (prefix(size, compressed=False), message)
+        left = True
+        if parts:
+            if not self._has_room(total):
+                return False
+            self._start()
+            joined = b"".join(parts) if total <= LONG_BYTES else concatenated(parts)  # type: ignore[arg-type]
+            left = self.connection.send_data(self, b"", joined)
+            self.connection.conduct.message_sent(len(parts) // 2 - 1)
+        if too_long is not None:
+            self._may_send(too_long)  # which ends the call, behind what was sent
+            return False
+        return left
 
     def finish(self, code: str = "OK", details: str = "", metadata: Metadata = ()) -> None:
         """End the call with the status called ``code``, once what was sent has left."""
@@ -422,14 +451,19 @@ class ServerCall(Stream):
 
     def _may_send(self, size: int) -> bool:
         """Whether an answer can be sent; otherwise it ends the call."""
-        settings, connection = self._settings, self.connection
-        most = settings.max_sent_bytes
+        most = self._settings.max_sent_bytes
         if most is not None and size > most:
-            self.fail("RESOURCE_EXHAUSTED", f"Sent message larger than max ({size} vs. {most})")
-        elif settings.held.is_half_full and self._backlog.is_flooded(connection.unsent_bytes):
-            self.fail("RESOURCE_EXHAUSTED", _UNREAD)
+            self._give_up("RESOURCE_EXHAUSTED", f"Sent message larger than max ({size} vs. {most})")
+            return False
+        return self._has_room(size)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes can be sent; otherwise they end the call."""
+        settings = self._settings
+        if settings.held.is_half_full and self._backlog.is_flooded(self.connection.unsent_bytes):
+            self._give_up("RESOURCE_EXHAUSTED", _UNREAD)
         elif size > _SMALL_BYTES and not settings.held.has_room(size):
-            self.fail("RESOURCE_EXHAUSTED", settings.full())
+            self._give_up("RESOURCE_EXHAUSTED", settings.full())
         return not self.over
 
     def _start(self) -> None:

@@ -73,9 +73,9 @@ class Conduct:
         self._ping_strikes = 0
         self._last_ping_s = _LONG_AGO_S
 
-    def message_sent(self) -> None:
-        """A whole message, or a good part of one, went out."""
-        self._noise = min(_NOISE, self._noise + _NOISE_PER_MESSAGE)
+    def message_sent(self, count: int = 1) -> None:
+        """So many whole messages, or a good part of one, went out."""
+        self._noise = min(_NOISE, self._noise + _NOISE_PER_MESSAGE * count)
 
     def answered(self) -> None:
         """A request has been answered: as ``sent`` and ``message_sent``, in one call."""

@@ -97,6 +97,21 @@ class EchoHandler:
                 self.call.finish()
 
 
+class TogetherHandler(EchoHandler):
+    """As EchoHandler, but what has come is sent back in one piece when the client has said all."""
+
+    def on_message(self, content: bytes, compressed: bool) -> None:
+        self.queue.append(content)
+
+    def on_half_closed(self) -> None:
+        if self.call.send_all(self.queue):
+            self.on_sent()
+
+    def on_sent(self) -> None:
+        self.log.append("sent")
+        self.call.finish()
+
+
 class Server:
     """A server's connection whose bytes are kept (``stream.Owner``)."""
 
@@ -114,6 +129,7 @@ class Server:
                 "/held": Unary(self.hold),
                 "/fail": Unary(lambda call, *_: call.fail("ABORTED", "é%\n", (("k", "v"), ("b-bin", b"\0")))),
                 "/stream": Streaming(lambda call: EchoHandler(call, self.log)),
+                "/together": Streaming(lambda call: TogetherHandler(call, self.log)),
             },
             held=self.held,
             timeouts=Timeouts(self.clock),

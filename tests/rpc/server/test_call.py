@@ -402,3 +402,49 @@ def test_data_in_tiny_segments_is_kept_until_it_is_worth_handing_on() -> None:
         reader.feed(bytes([byte]))
     assert pieces == [512, 512, 512, 464, 3]
     assert HEADERS == 1
+
+
+# -- several answers in one piece --------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=3000), min_size=1, max_size=40), st.sampled_from([100, 16_000, 1 << 20]))
+def test_answers_that_are_sent_together_arrive_whole_and_in_order(contents: list[bytes], window: int) -> None:
+    client = Client(Server(), INITIAL_WINDOW_SIZE=window)
+    asked = client.ask("/together", *contents)
+    client.settle()
+
+    assert client.messages(asked) == contents
+    assert client.status(asked) == ("0", "")
+    assert client.server.log == ["sent"]
+    assert client.server.connection.unsent_bytes == client.server.held.held_bytes == 0
+
+
+def test_answers_before_one_that_is_too_large_are_sent_and_the_method_is_told() -> None:
+    client = Client(Server(max_sent_bytes=100))
+    asked = client.ask("/together", b"a", b"b" * 100, b"c" * 101, b"d")
+    client.settle()
+
+    assert client.messages(asked) == [b"a", b"b" * 100]
+    assert client.status(asked) == ("8", "Sent message larger than max (101 vs. 100)")
+    assert client.server.log == ["cancelled"]
+
+
+def test_answers_that_find_no_room_together_end_the_call() -> None:
+    client = Client(Server(held=100_000))
+    asked = client.ask("/together", *[b"x" * 30_000] * 4)
+    client.settle()
+
+    assert client.messages(asked) == []
+    assert client.status(asked)[0] == "8"
+    assert client.server.log == ["cancelled"]
+
+
+def test_a_client_may_answer_every_message_of_a_piece_with_frames_of_its_own() -> None:
+    client = Client(Server())
+    noise = client.server.connection.conduct._noise
+    client.server.connection.conduct.noise(1000)
+    asked = client.ask("/together", *[b"x"] * 125)
+    client.settle()
+
+    assert len(client.messages(asked)) == 125
+    assert client.server.connection.conduct._noise > noise - 10
