@@ -21,8 +21,11 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 	@echo "    -d '{\"data\": [{\"text\": \"apples\"}], \"parameters\": {\"limit\": 1}}'"
 	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
 
+# The files of tests are shared out among so many processes; many of them wait most of the time.
+TEST_WORKERS ?= 2
+
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not openai"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
 	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not slow"

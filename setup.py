@@ -131,6 +131,8 @@ setup(
             *TRACING,
             "pytest>=8",
             "pytest-twisted>=1.14",
+            # --dist loadfile with workers that are named: tests on all cores.
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             # websockets.connect is the asyncio client, which has the argument `proxy`, from 15 on.
             "websockets>=15",

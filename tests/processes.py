@@ -7,8 +7,10 @@ Everything listens on loopback, and everything that was started is ended by ``st
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -31,15 +33,21 @@ PROTOCOLS = ("grpc", "http", "websocket")
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
+# Below the ports that systems take for outgoing connections and for port 0, so that neither another test's
+# client nor its server takes one between the look and the use. Each process begins somewhere else.
+_PORTS = range(14_000, 32_000)
+_next_port = itertools.count(random.SystemRandom().randrange(len(_PORTS)))
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now. Another process may take one before it is used."""
-    with contextlib.ExitStack() as stack:
-        found = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            found.append(probe.getsockname()[1])
-        return found
+    """Ports that are free now; this process gives each of them once, until all have had their turn."""
+    found: list[int] = []
+    while len(found) < count:
+        port = _PORTS[next(_next_port) % len(_PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def environment(**more: str) -> dict[str, str]:
