@@ -57,7 +57,12 @@ def resident_bytes(pid: int) -> int:
 
 def connect(port: int, first: bytes, sign: bytes, number: int) -> socket.socket:
     """A connection that has been answered. It comes from an address of its own for each 20 000."""
-    client = socket.create_connection(("127.0.0.1", port), 60, (f"127.0.0.{2 + number // 20000}", 0))
+    client = socket.socket()
+    client.settimeout(60)
+    # A port that an earlier connection to somewhere else still waits in will do.
+    client.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+    client.bind((f"127.0.0.{2 + number // 20000}", 0))
+    client.connect(("127.0.0.1", port))
     client.sendall(first)
     answer = b""
     while sign not in answer:

@@ -14,7 +14,9 @@ DRAIN = Action("drain", "Drain a replica.", succeed, {"replica": "Which one."})
 
 
 @pytest.mark.parametrize(
-    ("authorization", "api_key"), [(f"Bearer {KEY}", None), (f"bearer  {KEY} ", None), (None, KEY)]
+    ("authorization", "api_key"),
+    [(f"Bearer {KEY}", None), (f"bearer  {KEY} ", None), (None, KEY)],
+    ids=["bearer", "spaces", "x-api-key"],
 )
 def test_the_owner_of_a_key_is_known(authorization, api_key):
     assert ADMINS.identify(authorization, api_key) == "ada"
@@ -29,6 +31,7 @@ def test_the_owner_of_a_key_is_known(authorization, api_key):
         (None, "nonsense", "no key of an administrator"),
         (f"Basic {KEY}", None, "missing"),
     ],
+    ids=["nothing", "empty", "unknown bearer", "unknown key", "basic"],
 )
 def test_others_are_told_what_is_missing(authorization, api_key, why):
     with pytest.raises(Unauthenticated, match=why) as caught:

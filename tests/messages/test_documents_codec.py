@@ -178,7 +178,7 @@ def test_sparse_arrays_are_docarrays_work() -> None:
         {"location": ["x"]},
         {"tags": {"a": {1, 2}}},
     ],
-    ids=str,
+    ids=["tag", "text", "weight", "location", "set"],
 )
 def test_what_cannot_be_written_fails_as_in_docarray(bad: dict[str, Any]) -> None:
     array = DocumentArray([Document(id="d")])

@@ -219,7 +219,9 @@ def close_code(port: int, piece: bytes, pause_s: float) -> tuple[int, bytes]:
     raise AssertionError("not closed")
 
 
-@pytest.mark.parametrize("piece", [frame(0, b" ", fin=False), frame(PONG), b""])
+@pytest.mark.parametrize(
+    "piece", [frame(0, b" ", fin=False), frame(PONG), b""], ids=["frames", "pongs", "nothing"]
+)
 @pytest_twisted.ensureDeferred
 async def test_a_message_that_drips_is_closed_with_1008(piece: bytes) -> None:
     async with served(("websocket",), **settings()) as gateway:

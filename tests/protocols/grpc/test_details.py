@@ -101,7 +101,11 @@ async def test_the_limit_is_for_the_inflated_message(port: Port) -> None:
     assert not port.dispatcher.requests
 
 
-@pytest.mark.parametrize("damaged", [b"\x1f\x8b garbage", b"\x78\x9c", gzip.compress(b"")[:-3]])
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\x1f\x8b garbage", b"\x78\x9c", gzip.compress(b"")[:-3]],
+    ids=["garbage", "short zlib", "short gzip"],
+)
 @pytest_twisted.ensureDeferred
 async def test_a_damaged_compressed_message_is_an_invalid_argument(port: Port, damaged: bytes) -> None:
     assert looks_compressed(damaged)
