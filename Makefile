@@ -22,7 +22,7 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 	@$(BIN)/twistd -n --pidfile= gateway --config $(FLOW)
 
 # The files of tests are shared out among so many processes; many of them wait most of the time.
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not openai"

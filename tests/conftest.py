@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +32,17 @@ def _what_was_there_before_is_not_garbage() -> None:
     """Without it each test would look through all imported code for garbage: slower than most tests."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _modules_from_a_tests_folder_are_its_own() -> Iterator[None]:
+    """Another test's module of that name would find this one's, in the order in which they happen to run."""
+    known = set(sys.modules)
+    yield
+    temporary = tempfile.gettempdir()
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(temporary):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

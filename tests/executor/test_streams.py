@@ -361,7 +361,7 @@ def test_a_client_that_does_not_read_stalls_the_generator():
             for _ in range(20):
                 await answers(channel, request("/words"))
         stalled = executor.yielded
-        for _ in range(200):
+        for _ in range(500):
             await begun.read()
         more = executor.yielded
         begun.cancel()
@@ -369,7 +369,8 @@ def test_a_client_that_does_not_read_stalls_the_generator():
         return stalled, more
 
     stalled, more = served(work)
-    assert stalled < 150  # of 100 kB: the windows of the connection and the stream
+    # Of 100 kB: the windows of the connection and the stream, and what the kernel takes on a busy machine.
+    assert stalled < 400
     assert more > stalled
 
 

@@ -157,7 +157,7 @@ def test_it_starts_is_changed_and_stops_as_systemd_is_told(systemd: Systemd) -> 
     systemd.done("reload", "gatewayd.service")
     (systemd.folder / "flow.yml").write_text("jtype: Flow\ngateway: {protocl: http}\n")
     assert systemd.ctl("reload", "gatewayd.service").returncode != 0
-    assert "did you mean protocol?" in systemd.show("StatusText")
+    assert "gateway.protocl: unknown key" in systemd.show("StatusText")
     assert systemd.post() == 200
 
     systemd.done("stop", "gatewayd.service")
