@@ -162,6 +162,8 @@ def _argument(argument: click.Argument) -> str:
     name = (argument.name or "").upper()
     if isinstance(argument.type, click.Choice):
         name = "{" + "|".join(str(choice) for choice in argument.type.choices) + "}"
+    if argument.nargs == -1:
+        return f"[{name.removesuffix('S')}]..."
     return name if argument.required else f"[{name}]"
 
 
@@ -190,8 +192,11 @@ def _type_name(kind: click.ParamType) -> str:
 
 
 def _twistd_options() -> Iterator[tuple[str, str, str]]:
-    for name, short, default, about in Options.optParameters:
-        yield _code(f"-{short}, --{name}="), _code(default), about
+    yield (
+        _code("-c, --config="),
+        _code("flow.yml"),
+        " ".join(inspect.cleandoc(Options.opt_config.__doc__ or "").split()),
+    )
     yield _code("--context="), "", inspect.cleandoc(Options.opt_context.__doc__ or "")
     yield _code("--version"), "", inspect.cleandoc(Options.opt_version.__doc__ or "")
     yield _code("--help"), "", "Show this and exit."

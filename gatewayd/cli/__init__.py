@@ -97,36 +97,38 @@ def main() -> None:
 
 
 @main.command()
-@_file
+@click.argument("flows", metavar="[FLOW]...", nargs=-1, type=click.Path(path_type=Path))
 @_context
-def serve(flow: Path, variables: tuple[str, ...]) -> None:
+def serve(flows: tuple[Path, ...], variables: tuple[str, ...]) -> None:
     """
-    Serve a Flow in the foreground, until Ctrl-C.
+    Serve a Flow in the foreground, until Ctrl-C; or several, in one process.
 
     FLOW is a Flow file, flow.yml if omitted. The same as twistd -n gateway --config FLOW; use twistd
-    itself for a daemon, a log file or another reactor.
+    itself for a daemon, a log file or another reactor. Of several, each has ports of its own.
     """
-    from gatewayd.cli.serving import serve_flow
+    from gatewayd.cli.serving import serve_flows
 
-    serve_flow(flow, variables)
+    serve_flows(flows or (Path("flow.yml"),), variables)
 
 
 @main.command()
+@click.argument("flow", required=False, type=click.Path(path_type=Path))
 @click.option("--pid", type=click.IntRange(1), help="The number of the service's process.")
 @click.option(
     "--pidfile", type=click.Path(path_type=Path), default="twistd.pid", show_default=True,
     help="The file that has this number, without --pid.",
 )  # fmt: skip
-def reload(pid: int | None, pidfile: Path) -> None:
+def reload(flow: Path | None, pid: int | None, pidfile: Path) -> None:
     """
     Have a service on this machine take up its Flow file, without losing a request.
 
+    Of one that serves several, FLOW names the file that is to be taken up; without it, all are.
     Waits until that is done, and says what has changed. A mistake in the file, or an executor that cannot
     start, changes nothing: it is printed, and the exit code is 1.
     """
     from gatewayd.cli.reloading import reload_service
 
-    sys.exit(reload_service(pid, pidfile))
+    sys.exit(reload_service(flow, pid, pidfile))
 
 
 @main.command()

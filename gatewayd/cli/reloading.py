@@ -8,8 +8,12 @@ from gatewayd.cli.output import fail, say
 from gatewayd.control import NotReached, ask
 
 
-def reload_service(pid: int | None, pidfile: Path) -> int:
-    """Ask the process ``pid``, or the one in ``pidfile``. Returns the exit code."""
+def reload_service(flow: Path | None, pid: int | None, pidfile: Path) -> int:
+    """
+    Ask the process ``pid``, or the one in ``pidfile``. Returns the exit code.
+
+    ``flow`` is one of its Flow files, None for all of them.
+    """
     if pid is None:
         try:
             pid = int(pidfile.read_text(encoding="ascii"))
@@ -18,7 +22,7 @@ def reload_service(pid: int | None, pidfile: Path) -> int:
         except ValueError:
             return fail(f"{pidfile} has no number of a process in it")
     try:
-        answer = ask(pid, "reload")
+        answer = ask(pid, "reload" if flow is None else f"reload {flow.absolute()}")
     except NotReached as error:
         return fail(f"process {pid} cannot be asked to reload: {error}")
     if not answer.ok:

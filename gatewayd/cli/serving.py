@@ -18,14 +18,15 @@ from gatewayd.cli.output import fail, note
 from gatewayd.extras import executor_problem, tracing_problem
 
 
-def serve_flow(flow: Path, variables: Sequence[str]) -> NoReturn:
+def serve_flows(flows: Sequence[Path], variables: Sequence[str]) -> NoReturn:
     """Become ``twistd -n gateway``."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until the service takes them
         signal.signal(number, lambda *_: os._exit(0))
     from twisted.scripts.twistd import run
 
-    options = [part for variable in variables for part in ("--context", variable)]
-    sys.argv = ["twistd", "-n", "--pidfile=", "gateway", "--config", str(flow), *options]
+    options = [part for flow in flows for part in ("--config", str(flow))]
+    options += [part for variable in variables for part in ("--context", variable)]
+    sys.argv = ["twistd", "-n", "--pidfile=", "gateway", *options]
     run()
     sys.exit(0)
 

@@ -36,6 +36,7 @@ from gatewayd.errors import ConfigError
 from gatewayd.service.logs import Reopening
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
+from gatewayd.service.together import FlowFile
 from gatewayd.supervisor.requirements import check_installed
 from gatewayd.telemetry.logs.forms import as_text, level_of, namespace_of
 from gatewayd.telemetry.logs.observer import Logs, stream_logs
@@ -90,7 +91,7 @@ def _serve(
 
     reactor: Any = installed
     service = GatewayService(
-        flow,
+        [FlowFile(flow)],
         reactor,
         on_event=report,
         signals=signals,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -28,6 +28,7 @@ from gatewayd.service.logs import Reopening, logs_under_twistd
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
+from gatewayd.service.together import FlowFile, check_together, environment_of
 from gatewayd.supervisor.requirements import check_installed
 
 log = Logger()
@@ -40,12 +41,10 @@ class Options(usage.Options):
     longdesc = (
         "Serves a Flow: takes requests over gRPC, HTTP and WebSocket, routes each through the Flow's "
         "executors, and answers. Starts and watches the executors that are not marked external. What is "
-        "served, on which ports and with which limits is all in the Flow file. twistd's own options (-n "
-        "to stay in the foreground, --pidfile, --logfile) go before the word gateway."
+        "served, on which ports and with which limits is all in the Flow file. Several --config serve "
+        "several Flows, each on ports of its own, in one process with one log. twistd's own options (-n to "
+        "stay in the foreground, --pidfile, --logfile) go before the word gateway."
     )
-    optParameters = [  # noqa: RUF012
-        ["config", "c", "flow.yml", "The Flow file to serve (YAML)."],
-    ]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,9 +57,18 @@ class Options(usage.Options):
         self.reload_signal.install()
         self.systemd: Systemd
         self.context: dict[str, str] = {}
-        self.flow: FlowConfig
-        self.read: Callable[[], FlowConfig]
-        self.path: Path
+        self.files: list[str] = []
+        self.flows: list[FlowFile] = []
+
+    def opt_config(self, file: str) -> None:
+        """
+        A Flow file to serve (YAML), flow.yml if omitted. May be given several times, for several Flows.
+        """
+        if Path(file).resolve() in [Path(other).resolve() for other in self.files]:
+            raise usage.UsageError(f"--config {file}: is given twice; a process serves each Flow file once")
+        self.files.append(file)
+
+    opt_c = opt_config
 
     def opt_context(self, variable: str) -> None:
         """
@@ -79,20 +87,22 @@ class Options(usage.Options):
 
     @loading()
     def postOptions(self) -> None:
-        """Read the Flow file; a mistake in it ends the process with code 1 before anything starts."""
+        """Read the Flow files; a mistake in one ends the process with code 1 before anything starts."""
         # A daemon changes its folder, and ``env`` of the Flow this process's environment.
-        self.path, environ = Path(self["config"]).absolute(), dict(os.environ)
+        environ = dict(os.environ)
 
-        def read(source: Path = self.path) -> FlowConfig:
+        def read(source: Path) -> FlowConfig:
             flow = load_flow(source, context=self.context, environ=environ)
             flow.check_conflicts()
             check_installed(flow)
             return flow
 
-        self.read = read
         try:
-            # Mistakes are told with the name that the user gave.
-            self.flow = read(Path(self["config"]))
+            for file in self.files or ["flow.yml"]:
+                path = Path(file).absolute()
+                # Mistakes are told with the name that the user gave.
+                self.flows.append(FlowFile(read(Path(file)), file, str(path), partial(read, path)))
+            check_together([(each.file, each.flow) for each in self.flows])
             # Now, before twistd forks: the variables name this process.
             self.systemd = Systemd.taken_from(os.environ, os.getpid())
         except ConfigError as error:
@@ -111,28 +121,29 @@ class TwistdService(GatewayService):
 
 @loading()
 def makeService(options: Options) -> GatewayService:
-    """The service of one Flow, on the reactor that twistd runs."""
+    """The service of one Flow or several, on the reactor that twistd runs."""
     from twisted.internet import reactor
 
     if options.systemd.watchdog_s is not None:
         # systemd ends a reactor that hangs with SIGABRT: the log then says where.
         faulthandler.enable()
     # gRPC reads some of its settings from the environment when it is loaded.
-    os.environ.update(options.flow.gateway.env)
+    os.environ.update(environment_of([each.flow for each in options.flows]))
     twistd = options.parent
     try:
-        logs = None if twistd is None else logs_under_twistd(options.flow.gateway, twistd, os.environ)
+        logs = (
+            None if twistd is None else logs_under_twistd(options.flows[0].flow.gateway, twistd, os.environ)
+        )
     except OSError as error:
         print(f"gatewayd: the log cannot be written: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
     return TwistdService(
-        options.flow,
+        options.flows,
         cast(ServiceReactor, reactor),
         signals=options.signals,
         reopening=options.reopening,
         logs=logs,
         systemd=options.systemd,
         reload_signal=options.reload_signal,
-        read=options.read,
         daemon=twistd is not None and not twistd["nodaemon"],
     )

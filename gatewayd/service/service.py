@@ -1,8 +1,8 @@
 """
-The gateway as a Twisted service: what twistd starts and stops.
+The gateway as a Twisted service: what twistd starts and stops. It serves one Flow, or several.
 
-Deliberately thin: everything that loads gRPC is imported when the service starts, because twistd forks
-(to become a daemon) between making a service and starting it, and gRPC must not be there yet.
+What belongs to the process is here: its signals, its log, its state as systemd sees it, the socket of its
+commands, and its end. What belongs to one Flow is ``ServedFlow``'s.
 """
 
 from __future__ import annotations
@@ -10,54 +10,41 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import ServiceReactor
-from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.loaded import keep_what_was_loaded, loading
 from gatewayd.service.logs import Reopening
+from gatewayd.service.served_flow import ServedFlow
 from gatewayd.service.signals import ReactorStop, ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
 from gatewayd.service.systemd.notifying import Notifier
+from gatewayd.service.together import Event, EventsOfAll, FlowFile, check_together
 from gatewayd.telemetry.logs.observer import Logs
 from gatewayd.telemetry.logs.settings import LogSettings
-from gatewayd.waiters import Waiters
 
 if TYPE_CHECKING:
-    from gatewayd.service.administration import Administration
+    from gatewayd.config import FlowConfig
     from gatewayd.service.commands import CommandSocket
-    from gatewayd.service.gateway import GatewayServer
-    from gatewayd.service.reloading import Reloaded, Reloading
-    from gatewayd.service.watching import Watch
     from gatewayd.service.workers import Workers
-    from gatewayd.supervisor.replica_id import ReplicaId
-    from gatewayd.supervisor.supervisor import Supervisor
 
 log = Logger()
 
-Event = Mapping[str, object]
-
-
 # Replaces the workers, one by one.
 REPLACING: Final = signal.SIGUSR2
-# For clients that have just connected to a port whose sockets systemd holds. By feel: they may be slow.
-_RETIRING_S: Final = 1.0
-# For executors of a start that was broken off: they have no calls to finish.
-_LOADING_GRACE_S: Final = 2.0
 
 
 class GatewayService(Service):
     """
-    Serves one Flow on one reactor.
+    Serves one Flow, or several, on one reactor.
 
     A start that fails (a port is taken) is logged, on the terminal with ``-n``, and ends the process with
     code 1. SIGTERM and SIGINT, or those of ``signals``, stop it in order with exit code 0, at any moment.
@@ -75,15 +62,18 @@ class GatewayService(Service):
     strangers can use it}``, for each replica
     ``{"event": "up", "deployment": ..., "shard": ..., "replica": ...}``, at last ``{"event": "ready"}``;
     or ``{"event": "failed", "kind": ..., "replica": ..., "error": text}``, after which a replica is
-    started again all the same. Each reload has the events of ``Reloading``.
+    started again all the same. Each reload has the events of ``Reloading``. Of several Flows, what is said is
+    that of all of them (``EventsOfAll``).
 
-    ``read()`` reads the Flow again, for ``reload`` and for SIGHUP, which comes as ``reload_signal``. Without
-    it there is no reload.
+    SIGHUP, which comes as ``reload_signal``, has all Flows read again that can be. Without ``read`` of a
+    FlowFile there is no reload of it. A Flow that fails to start ends the process, whatever the others do;
+    one whose executors are not up yet keeps it from being ready, and the others serve. All stop at the same
+    time, each within its own grace period.
     """
 
     def __init__(
         self,
-        flow: FlowConfig,
+        flows: Sequence[FlowFile],
         reactor: ServiceReactor,
         *,
         on_event: Callable[[Event], None] | None = None,
@@ -92,11 +82,10 @@ class GatewayService(Service):
         logs: Logs | None = None,
         systemd: Systemd | None = None,
         reload_signal: ReloadSignal | None = None,
-        read: Callable[[], FlowConfig] | None = None,
         daemon: bool = False,
         warns_of_strangers: bool = True,
     ) -> None:
-        self._flow = flow
+        """The ``flows`` have been checked by ``check_together``; the first one's settings of the log hold."""
         self._reactor = reactor
         self._on_event: Callable[[Event], None] = on_event if on_event is not None else lambda event: None
         # twistd lets the process die of the signal that stopped it; a service manager wants to see exit code
@@ -106,7 +95,7 @@ class GatewayService(Service):
         self._reopening = reopening if reopening is not None else Reopening()
         self._reopening.install()
         self.logs = logs
-        self._logs_as = flow.gateway  # the settings of its levels
+        self._logs_as = flows[0].flow.gateway  # the settings of its levels
         self._systemd = systemd if systemd is not None else Systemd()
         self._notifier = (
             None
@@ -119,23 +108,20 @@ class GatewayService(Service):
                 under_way=self._under_way,
             )
         )
-        self._sockets: Sequence[Sequence[socket.socket]] = ()
-        self._one_failed: Waiters[None] = Waiters()  # a replica that has never served
+        self._flows = [
+            ServedFlow(
+                each if len(flows) == 1 else self._checked_with_others(each),
+                reactor,
+                self,
+                warns_of_strangers=warns_of_strangers,
+            )
+            for each in flows
+        ]
+        self._events = EventsOfAll([each.name for each in self._flows])
         self._stop = ReactorStop(self._signals, reactor)
         self._reload_signal = reload_signal
-        self._read = read
-        self._reloading: Reloading | None = None
-        self._watch: Watch | None = None
         self._commands: CommandSocket | None = None
-        self._code: Mapping[str, str] = {}
-        self._seen: Mapping[str, object] = {}
-        self._reload_when_ready: Waiters[Reloaded] = Waiters()
         self._daemon = daemon
-        self._warns_of_strangers = warns_of_strangers
-        self._gateway: GatewayServer | Workers | None = None
-        self._draining: GatewayServer | Workers | None = None
-        self._supervisor: Supervisor | None = None
-        self._administration: Administration | None = None
         self._stopped = False
 
     @loading()
@@ -149,188 +135,173 @@ class GatewayService(Service):
         if self._reload_signal is not None:
             signalled = partial(self._reactor.callFromThread, self._reload_unasked)
             self._reactor.callWhenRunning(self._reload_signal.connect, signalled)
-        from gatewayd.protocols.binding import check_operators_ports, check_ports
-
         if self._notifier is not None:
             self._notifier.start()
-        settings = self._flow.gateway
-        self._sockets = self._systemd.sockets.for_listeners(settings.listeners)
-        self._systemd.sockets.refuse_rest()
-        to_bind = [one for one, given in zip(settings.listeners, self._sockets, strict=True) if not given]
-        self._look_at_files()
         try:
-            check_ports(settings.host, to_bind)
-            check_operators_ports(settings)
-            supervisor = self._supervisor = self._start_executors()
+            self._check_ports()
+            self._for_each(ServedFlow.start_executors)
         except ConfigError as error:
             self._refuse(error)
-        make: Callable[[Supervisor], GatewayServer | Workers]
-        make = self._one_process() if settings.workers == 1 else self._several()
+        # Without a handler the signal would end the process, and what is under way.
+        self._reactor.callWhenRunning(
+            signal.signal,
+            REPLACING,
+            lambda number, frame: self._reactor.callFromThread(self._replace_workers),
+        )
         if self._signals.received is not None:
             return  # the reactor stops as soon as it runs
         try:
-            gateway = self._gateway = make(supervisor)
-            if not self._accepts_late:
-                gateway.start()
-            if settings.measures:
-                from gatewayd.service.administration import Administration
-                from gatewayd.service.log_levels import log_level_action
-
-                self._administration = Administration(self._flow, self._reactor, gateway, supervisor)
-                if self._administration.site is not None:
-                    action = log_level_action(
-                        self.set_log_level,
-                        lambda: {each.deployment for each in supervisor.states()},
-                        settings.log_levels,
-                    )
-                    self._administration.site.actions.add(action)
-                self._administration.start()
+            self._for_each(ServedFlow.start)
         except ConfigError as error:
-            self._gateway = None
             self._refuse(error)
         # Before the log says that it is ready: its reader may ask something. That waits for the start.
-        if self._read is not None:
+        if any(each.can_reload for each in self._flows):
             self._reactor.callWhenRunning(self._take_commands)
         # After the signal handlers: a reader of "ready" may send a signal.
-        self._reactor.callWhenRunning(self._tell_when_ready, gateway, supervisor)
+        for each in self._flows:
+            self._reactor.callWhenRunning(each.tell_when_ready)
 
-    def reload(self) -> Deferred[Reloaded]:
+    def reload(self, file: str | None = None) -> Deferred[str]:
         """
-        Serve what the Flow file says now; during the start, when that is over.
+        Serve what the Flow files say now, or the one named ``file``; during the start, when that is over.
 
-        Fails with NotReloaded, whose text is for whoever asked, or with Draining if the service is stopped.
+        All are read at the same time, and none waits for another: one that is refused keeps none from being
+        taken up. Fires with a text that says what has changed. Fails with NotReloaded, whose text is for
+        whoever asked and says what was taken up all the same; or with Draining if the service is stopped.
         """
+        those = [each for each in self._flows if file in (None, each.name)]
+        if len(those) == 1 == len(self._flows):
+            return those[0].reload().addCallback(str)
+        return Deferred.fromCoroutine(self._reloaded_all(those))
+
+    async def _reloaded_all(self, those: Sequence[ServedFlow]) -> str:
         from gatewayd.service.reloading import NotReloaded
 
-        if self._read is None:
-            return fail(NotReloaded("a Flow that is written in Python has no file to be read again"))
-        if self._stopped:
-            return fail(Draining())
-        if self._reloading is None:
-            return self._reload_when_ready.wait()
-        return self._reloading.reload()
+        ended: list[tuple[bool, Any]] = await DeferredList(
+            [each.reload() for each in those], consumeErrors=True
+        )
+        done, refused = [], []
+        for each, (was_done, result) in zip(those, ended, strict=True):
+            if was_done:
+                done.append(f"{each.name}: {result}")
+            elif result.check(NotReloaded):
+                refused.append(f"{each.name}: {result.value}")
+            else:
+                result.raiseException()
+        if refused:
+            raise NotReloaded("\n".join((*refused, *(f"reloaded all the same: {each}" for each in done))))
+        return "; ".join(done)
 
     def _reload_unasked(self) -> None:
         # The log says what comes of it.
         self.reload().addErrback(lambda failure: None)
+
+    def _checked_with_others(self, file: FlowFile) -> FlowFile:
+        """What it is read again as may contradict the other Flows no more than at the start."""
+        read = file.read
+
+        def checked() -> FlowConfig:
+            assert read is not None
+            new = read()
+            check_together(
+                [(each.name, new if each.name == file.file else each.serving) for each in self._flows]
+            )
+            return new
+
+        return file if read is None else FlowFile(file.flow, file.file, file.path, checked)
 
     def _take_commands(self) -> None:
         from gatewayd.service.commands import CommandSocket
         from gatewayd.service.reloading import NotReloaded
 
         if not self._stopped:
-            commands = {"reload": lambda: self.reload().addCallback(str)}
+            commands = {"reload": self.reload}
+            for each in self._flows:
+                if each.can_reload:
+                    commands[f"reload {each.path}"] = partial(self.reload, each.name)
             self._commands = CommandSocket(self._reactor, commands, (NotReloaded, Draining))
             self._commands.start()
 
-    def _can_reload(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
-        """The start is over."""
-        from gatewayd.service.reloading import Reloading
-        from gatewayd.service.watching import Watch
+    # -- of its Flows ----------------------------------------------------------------------------------
 
-        if self._read is None or self._stopped:
+    def tell(self, served: ServedFlow, event: Event) -> None:
+        """One of the Flows has an event."""
+        if len(self._flows) == 1:
+            of_all: Event | None = event
+        else:
+            of_all = self._events.of(self._flows.index(served), event)
+            if event["event"] == "ready":
+                log.info("{file} is served", file=served.name)
+        if of_all is None:
             return
-        watch = self._watch = Watch(
-            lambda: gateway.flow,
-            self._reload_unasked,
-            seen=self._seen,
-            clock=self._reactor,
-            offload=gateway.offload,
-        )
-        reloading = self._reloading = Reloading(
-            self._read,
-            gateway.changeable,
-            supervisor,
-            clock=self._reactor,
-            offload=gateway.offload,
-            on_event=self._tell,
-            on_reloaded=partial(self._reloaded, gateway, watch),
-        )
-        watch.update()
-        if self._administration is not None:
-            self._administration.steer(self.reload, reloading.replace)
-        if len(self._reload_when_ready):
-            reloading.reload().addCallbacks(self._reload_when_ready.fire, self._reload_failed)
+        if self._notifier is not None:
+            self._notifier.happened(of_all)
+        self._on_event(of_all)
+        if of_all["event"] == "ready":
+            keep_what_was_loaded()
 
-    def _reloaded(self, gateway: GatewayServer | Workers, watch: Watch) -> None:
-        watch.update()
-        old, new = self._logs_as, gateway.flow.gateway
-        if self.logs is not None and (old.log_level, old.log_levels) != (new.log_level, new.log_levels):
+    def fail(self, served: ServedFlow, error: ConfigError) -> None:
+        """As ``_refuse``, while the reactor runs: stop in order, with exit code 1."""
+        if len(self._flows) > 1:
+            error = ConfigError(f"{served.name}: {error}")
+        log.critical("the gateway cannot start: {error}", error=error)
+        self._failed(error)
+        # twistd and the reactor know no exit code. Registered last, it runs first, when all else has ended.
+        atexit.register(os._exit, 1)
+        self._stop.stop()
+
+    def reloaded(self, served: ServedFlow) -> None:
+        """One of the Flows serves something else. The first one says what is logged."""
+        old, new = self._logs_as, served.serving.gateway
+        changed = (old.log_level, old.log_levels) != (new.log_level, new.log_levels)
+        if served is self._flows[0] and self.logs is not None and changed:
             self._logs_as = new
             # What was set by hand meanwhile ends with that; workers were replaced.
             self.logs.replace_levels(LogSettings.of(new, os.environ).levels())
-            if self._supervisor is not None:
-                self._supervisor.set_log_levels(self._executors_level)
+            for each in self._flows:
+                each.set_executors_levels()
 
-    def _reload_failed(self, failure: Failure) -> None:
-        assert failure.value is not None
-        self._reload_when_ready.fail(failure.value)
+    def level_of_executor(self, deployment: str) -> str:
+        """From which level on its lines are logged."""
+        return "info" if self.logs is None else self.logs.levels.of_executor(deployment)
 
-    def _look_at_files(self) -> None:
-        """What they hold before executors start, to tell later what has been edited since."""
-        from gatewayd.service.watching import is_watched, look
-        from gatewayd.supervisor.code import digests_of
+    def _for_each(self, act: Callable[[ServedFlow], None]) -> None:
+        """Raises ConfigError that names the file, where there are several."""
+        for each in self._flows:
+            try:
+                act(each)
+            except ConfigError as error:
+                if len(self._flows) == 1:
+                    raise
+                raise ConfigError(f"{each.name}: {error}") from error
 
-        flow = self._flow
-        if self._read is not None:
-            self._code = digests_of(flow.deployments, flow.base_dir)
-            self._seen = look(flow)
-        elif is_watched(flow):
-            log.warn("reload: has no effect for a Flow that is written in Python; gatewayd serve has it")
+    def _check_ports(self) -> None:
+        """Raises ConfigError for one that is taken."""
+        listeners = [each.flow.gateway.listeners for each in self._flows]
+        # All at once: a socket is for the port with its number, in whatever file, before it is for a name.
+        given = iter(self._systemd.sockets.for_listeners([one for those in listeners for one in those]))
+        self._systemd.sockets.refuse_rest()
+        sockets = dict(zip(self._flows, [[next(given) for _ in those] for those in listeners], strict=True))
+        self._for_each(lambda each: each.check_ports(sockets[each]))
 
-    def _digest_of(self, deployment: DeploymentConfig, base_dir: str) -> Deferred[str]:
-        from gatewayd.supervisor.code import digest_of
+    def _replicas(self) -> tuple[int, int]:
+        """How many replicas serve, and how many there are."""
+        counts = [each.replicas() for each in self._flows]
+        return sum(serve for serve, _ in counts), sum(there for _, there in counts)
 
-        gateway = self._gateway if self._gateway is not None else self._draining
-        if gateway is None:
-            return fail(CancelledError())  # the start was broken off
-        return gateway.offload(digest_of, deployment, base_dir)
+    def _under_way(self) -> int | None:
+        counts = [count for each in self._flows if (count := each.under_way()) is not None]
+        return sum(counts) if counts else None
 
-    def _one_process(self) -> Callable[[Supervisor], GatewayServer]:
-        from gatewayd.service.gateway import GatewayServer
-        from gatewayd.supervisor.replica_id import all_replicas_of
+    # -- of the process --------------------------------------------------------------------------------
 
-        # Without a handler the signal would end the process, and what is under way.
-        self._on_replacing(
-            lambda: log.warn("SIGUSR2 replaces workers, of which there are none (gateway.workers)")
-        )
-        return lambda supervisor: GatewayServer(
-            self._flow,
-            self._reactor,
-            supervisor,
-            replicas=all_replicas_of(self._flow.deployments),
-            warns_of_strangers=self._warns_of_strangers,
-            on_listening=self._listening,
-            sockets=self._sockets,
-        )
-
-    def _several(self) -> Callable[[Supervisor], Workers]:
-        from gatewayd.service.workers import Workers
-        from gatewayd.supervisor.replica_id import all_replicas_of
-
-        def make(supervisor: Supervisor) -> Workers:
-            workers = Workers(
-                self._flow,
-                self._reactor,
-                supervisor,
-                replicas=all_replicas_of(self._flow.deployments),
-                warns_of_strangers=self._warns_of_strangers,
-                on_listening=self._listening,
-                on_failed=self._fail,
-                sockets=self._sockets,
-            )
-            self._on_replacing(lambda: self._replace(workers))
-            return workers
-
-        return make
-
-    def _on_replacing(self, act: Callable[[], object]) -> None:
-        self._reactor.callWhenRunning(
-            signal.signal, REPLACING, lambda number, frame: self._reactor.callFromThread(act)
-        )
-
-    def _listening(self, ports: Sequence[int], is_open: bool) -> None:
-        self._tell({"event": "listening", "ports": list(ports), "open": is_open})
+    def _replace_workers(self) -> None:
+        # Several Flows have none.
+        workers = self._flows[0].workers
+        if workers is not None:
+            self._replace(workers)
+        elif not self._stopped:
+            log.warn("SIGUSR2 replaces workers, of which there are none (gateway.workers)")
 
     def _replace(self, workers: Workers) -> None:
         from gatewayd.service.workers import NotReplaced
@@ -347,180 +318,60 @@ class GatewayService(Service):
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         log.critical("the gateway cannot start: {error}", error=error)
-        self._tell({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        self._failed(error)
         if self._daemon:
             raise error
         # Not an Exception: twistd would print its traceback, and this is not a bug.
         raise SystemExit(1)
 
+    def _failed(self, error: ConfigError) -> None:
+        event = {"event": "failed", "kind": type(error).__name__, "error": str(error)}
+        if self._notifier is not None:
+            self._notifier.happened(event)
+        self._on_event(event)
+
     def reopen_logs(self) -> None:
         """Open the files of the log anew: somebody has moved them. Reactor thread."""
         if self.logs is not None:
             self.logs.reopen()
-        if self._gateway is not None:
-            self._gateway.reopen_logs()
+        for each in self._flows:
+            each.reopen_logs()
 
     def set_log_level(self, level: str, namespace: str = "") -> None:
         """
         Log what is at least of this level from now on, in all processes of the service. Reactor thread.
 
         It holds for ``namespace`` and all below it, such as ``gatewayd.pool``, or ``executor.NAME`` for what
-        the executor writes; empty for all that has no level of its own. Raises ValueError for what is no
-        level, or where the log is not gatewayd's (twistd's ``--logger``).
+        the executors of that name write; empty for all that has no level of its own. Raises ValueError for
+        what is no level, or where the log is not gatewayd's (twistd's ``--logger``).
         """
         if self.logs is None:
             raise ValueError("the log is written by twistd's --logger, which has no levels")
         self.logs.set_level(level, namespace)
         log.info("the log's level is {least} from now on for {what}", least=level, what=namespace or "all")
-        if self._supervisor is not None:
-            self._supervisor.set_log_levels(self._executors_level)
-        if self._gateway is not None:
-            self._gateway.set_log_level(level, namespace)
+        for each in self._flows:
+            each.set_log_level(level, namespace)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopped = True
-        self._reload_when_ready.fail(Draining())
         if self._notifier is not None:
             self._notifier.stopping()
-        return self._all_ended().addBoth(self._all_stopped)
-
-    def _all_ended(self) -> Deferred[None]:
-        if self._gateway is None:
-            supervisor = self._supervisor
-            return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
-        self._draining, self._gateway = self._gateway, None
-        stopping = Deferred.fromCoroutine(self._drain(self._draining))
-        for part in (self._reloading, self._watch, self._commands):
-            if part is not None:
-                part.stop()
-        return stopping
-
-    async def _drain(self, gateway: GatewayServer | Workers) -> None:
-        if any(self._sockets) and not self._flow.gateway.drain_delay_s:
-            # The next process accepts from them: whoever has connected to this one may still ask.
-            gateway.retire()
-            over: Deferred[None] = Deferred()
-            self._reactor.callLater(_RETIRING_S, over.callback, None)
-            await over
-        if self._administration is not None:
-            await self._administration.leave()
-        await gateway.stop()
-        if self._administration is not None:
-            await self._administration.stop()
+        stopping = [each.stop() for each in self._flows]
+        if self._commands is not None:
+            self._commands.stop()
+        if len(stopping) == 1:
+            return stopping[0].addBoth(self._all_stopped)
+        return (
+            DeferredList(stopping, consumeErrors=True).addCallback(_first_failure).addBoth(self._all_stopped)
+        )
 
     def _all_stopped(self, result: Any) -> Any:
-        self._draining = None
         if self._notifier is not None:
             self._notifier.stop()
         return result
 
-    def _tell(self, event: Event) -> None:
-        if self._notifier is not None:
-            self._notifier.happened(event)
-        self._on_event(event)
 
-    def _replicas(self) -> tuple[int, int]:
-        """How many replicas serve, and how many there are."""
-        return (0, 0) if self._supervisor is None else self._supervisor.serving()
-
-    def _under_way(self) -> int | None:
-        return None if self._draining is None else self._draining.under_way()
-
-    def _start_executors(self) -> Supervisor:
-        """
-        Their half second of imports runs beside the gateway's own.
-
-        If the gateway cannot start, the executors end with this process. Raises ConfigError if they cannot be
-        started at all.
-        """
-        from gatewayd.supervisor.replica_id import is_private, started_of
-        from gatewayd.supervisor.sockets import SocketFolder
-        from gatewayd.supervisor.supervisor import Supervisor
-
-        # The reactor does not run yet: at the first event the gateway is there, or the start was broken off.
-        def up(replica: ReplicaId, address: str) -> None:
-            if self._gateway is not None:
-                self._gateway.replica_up(replica, address)
-            self._tell(
-                {
-                    "event": "up",
-                    "deployment": replica.deployment,
-                    "shard": replica.shard,
-                    "replica": replica.replica,
-                }
-            )
-
-        def down(replica: ReplicaId) -> None:
-            if self._gateway is not None:
-                self._gateway.replica_down(replica)
-
-        def failed(replica: str, error: str) -> None:
-            self._tell({"event": "failed", "kind": "replica", "replica": replica, "error": error})
-            self._one_failed.fire(None)
-
-        flow = self._flow
-        started = started_of(flow.deployments)
-        supervisor = Supervisor(
-            self._reactor,
-            started,
-            on_up=up,
-            on_down=down,
-            on_failed=failed,
-            base_dir=flow.base_dir,
-            sockets=SocketFolder.create() if any(map(is_private, started)) else None,
-            log_level=self._executors_level,
-            code=self._code,
-            digest=None if self._read is None else self._digest_of,
-        )
-        supervisor.start()
-        return supervisor
-
-    @property
-    def _accepts_late(self) -> bool:
-        """
-        Clients of sockets that systemd holds wait until executors serve, rather than get an error.
-
-        The process before this one had executors, and the next one is to be no worse.
-        """
-        return any(self._sockets)
-
-    async def _settled(self, supervisor: Supervisor) -> None:
-        """All executors serve, or one could not start: others may serve meanwhile. Raises Draining."""
-        first: Deferred[None] = Deferred()
-        for each in (supervisor.ready(), self._one_failed.wait()):
-            each.addBoth(lambda result: None if first.called else first.callback(result))
-        await first
-
-    def _executors_level(self, deployment: str) -> str:
-        return "info" if self.logs is None else self.logs.levels.of_executor(deployment)
-
-    def _tell_when_ready(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
-        async def starting() -> None:
-            try:
-                if self._accepts_late:
-                    await self._settled(supervisor)
-                    gateway.start()
-                await supervisor.ready()
-                serves = await gateway.serve()
-            except (Draining, CancelledError):
-                return  # it is stopped
-            except ConfigError as error:
-                self._fail(error)
-            else:
-                if serves:
-                    self._tell({"event": "ready"})
-                    keep_what_was_loaded()
-                    self._can_reload(gateway, supervisor)
-
-        Deferred.fromCoroutine(starting()).addErrback(
-            lambda failure: log.failure("the start failed", failure=failure)
-        )
-
-    def _fail(self, error: ConfigError) -> None:
-        """As ``_refuse``, while the reactor runs: stop in order, with exit code 1."""
-        log.critical("the gateway cannot start: {error}", error=error)
-        self._tell({"event": "failed", "kind": type(error).__name__, "error": str(error)})
-        # twistd and the reactor know no exit code. Registered last, it runs first, when all else has ended.
-        atexit.register(os._exit, 1)
-        self._stop.stop()
+def _first_failure(results: list[tuple[bool, Any]]) -> Any:
+    """None if all went well."""
+    return next((result for done, result in results if not done), None)
