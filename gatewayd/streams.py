@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.messages.request import Response
+
+# Answers that a protocol takes by ``Stream.more`` to write them together: few, so that others get their turn.
+TOGETHER: Final = 31
 
 
 class Stream(Protocol):

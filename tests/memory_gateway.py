@@ -31,8 +31,9 @@ from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.dispatch.topology import Topology
-from gatewayd.messages.methods import DISCOVERY, SINGLE, STREAM
-from gatewayd.pb import DataRequestProto, EndpointsProto
+from gatewayd.messages.methods import DISCOVERY, SINGLE, STREAM, STREAM_DOC
+from gatewayd.pb import DataRequestProto, SingleDocumentRequestProto
+from gatewayd.pb.second import EndpointsProto
 from gatewayd.pool.pool import Pool
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.grpc.serving import CallServicer
@@ -42,18 +43,20 @@ from gatewayd.rpc.headers import encode
 from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.transport import ConnectionSettings, ServerProtocol
 from gatewayd.rpc.timeouts import Timeouts
+from gatewayd.streams import StreamingEndpoints
 from gatewayd.telemetry.observed import Observed, Observer
 
 DATA, HEADERS, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 7, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ADDRESS = "unix:/in/memory"
+STREAMING = "/stream"  # the endpoint that streams
 
 _OF_CALL = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b""), (b":authority", b"a"))
 _OF_GRPC = ((b"te", b"trailers"), (b"content-type", b"application/grpc"))
 _HEAD = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
 _TRAILERS = encode([(b"grpc-status", b"0"), (b"grpc-message", b"")])
 _ROUTE = DataRequestProto(routes=[{"executor": "executor"}]).SerializeToString()
-_ENDPOINTS = EndpointsProto(endpoints=["/default"]).SerializeToString()
+_ENDPOINTS = EndpointsProto(endpoints=["/default", STREAMING], streaming=[STREAMING]).SerializeToString()
 
 # Whose calls count: ours, Twisted's, Autobahn's, and what attrs has generated for ours.
 _COUNTED = ("/gatewayd/", "/twisted/", "/autobahn/", "<attrs generated")
@@ -106,7 +109,8 @@ class Executor:
     def __init__(self) -> None:
         self.transport = StringTransport()
         self.protocol: Any = None
-        self._paths: dict[int, bool] = {}
+        self.streaming: list[int] = []  # the streams that are open
+        self._paths: dict[int, bytes] = {}
 
     def turn(self) -> bool:
         """Answer what has arrived; False when nothing has."""
@@ -120,9 +124,14 @@ class Executor:
             answers = frame(SETTINGS, 0, 0)
         for kind, flags, stream_id, payload in frames(received):
             if kind == HEADERS:
-                self._paths[stream_id] = DISCOVERY.encode() in payload
+                self._paths[stream_id] = payload
             elif kind == DATA and flags & 1:
-                content = _ENDPOINTS if self._paths.pop(stream_id) else payload[5:] + _ROUTE
+                head = self._paths.pop(stream_id)
+                if STREAM_DOC.encode() in head:
+                    self.streaming.append(stream_id)
+                    answers += frame(HEADERS, 4, stream_id, _HEAD)
+                    continue
+                content = _ENDPOINTS if DISCOVERY.encode() in head else payload[5:] + _ROUTE
                 answers += (
                     frame(HEADERS, 4, stream_id, _HEAD)
                     + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload)))
@@ -132,6 +141,14 @@ class Executor:
         if answers:
             self.protocol.dataReceived(answers)
         return True
+
+    def say(self, count: int) -> None:
+        """So many documents of each open stream, in one read of the gateway's."""
+        said = SingleDocumentRequestProto(header={"request_id": "0" * 32}, document={"text": "hello, world"})
+        one = message(said.SerializeToString())
+        self.protocol.dataReceived(
+            b"".join(frame(DATA, 0, each, one) for each in self.streaming for _ in range(count))
+        )
 
 
 class Transport(StringTransport):
@@ -209,6 +226,8 @@ class MemoryGateway:
             reactor=self.reactor,
             buffers=Buffers(settings.max_buffered_bytes),
             bridge=self.bridge,
+            endpoints=self.pool.endpoints,
+            streaming=StreamingEndpoints(frozenset({STREAMING})),
             observed=lambda engine, protocol: (
                 Observed(engine, protocol, observers, self.reactor.seconds) if observers else engine
             ),
@@ -224,6 +243,7 @@ class MemoryGateway:
             backend.forwarded,
             settings.max_message_bytes,
             settings.max_unsent_bytes,
+            streaming=backend.streaming,
         )
         self._closing: list[Callable[[], object]] = []
         self.run()
@@ -246,6 +266,13 @@ class MemoryGateway:
     def grpc(self) -> GrpcClient:
         return GrpcClient(self)
 
+    def say(self, count: int) -> None:
+        """The executor sends so many documents of each open stream, in one piece."""
+        for executor in self.reactor.executors:
+            if executor.streaming:
+                executor.say(count)
+        self.run()
+
     def web(self) -> WebClient:
         """A connection to a port of HTTP and WebSocket."""
         client = WebClient(self, WebPort(Listener(("http", "websocket")), self._backend))
@@ -255,7 +282,7 @@ class MemoryGateway:
     def server(self) -> ServerProtocol:
         backend = self._backend
         calls = CallSettings(
-            methods=self.servicer.methods((SINGLE, STREAM)),
+            methods=self.servicer.methods((SINGLE, STREAM, STREAM_DOC)),
             held=Buffers(1 << 30),
             timeouts=Timeouts(self.reactor),
             seconds=self.reactor.seconds,
@@ -314,6 +341,29 @@ class GrpcClient:
 
         return ask
 
+    def stream_doc(self, content: bytes) -> Callable[[int], list[bytes]]:
+        """Open a ``stream_doc``; what is returned has so many documents sent, and returns those that came."""
+        self.protocol.data_received(
+            self._head(STREAM_DOC) + frame(DATA, 1, self._next_id - 2, message(content))
+        )
+        self._answers()
+
+        def say(count: int) -> list[bytes]:
+            self._gateway.say(count)
+            return self._answers()
+
+        return say
+
+    def streaming_call(self, content: bytes) -> Callable[[int], list[bytes]]:
+        """As ``stream_doc``, of a request over ``Call``."""
+        self.stream()(content)
+
+        def say(count: int) -> list[bytes]:
+            self._gateway.say(count)
+            return self._answers()
+
+        return say
+
     def _head(self, path: str) -> bytes:
         fields = [(name, path.encode() if name == b":path" else value) for name, value in _OF_CALL]
         # From the second call on its fields are in the table, as with clients of gRPC's libraries.
@@ -347,6 +397,13 @@ class WebClient:
         """Send bytes; those that have come back."""
         self.transport.protocol.dataReceived(data)
         self._gateway.run()
+        answer = self.transport.value()
+        self.transport.clear()
+        return bytes(answer)
+
+    def after(self, count: int) -> bytes:
+        """What has come back when the executor has sent so many documents of each open stream."""
+        self._gateway.say(count)
         answer = self.transport.value()
         self.transport.clear()
         return bytes(answer)

@@ -18,9 +18,9 @@ import pytest
 
 from gatewayd.messages.request import Response
 from gatewayd.messages.wire import decode_request, encode_response
-from gatewayd.pb import DataRequestProto
+from gatewayd.pb import DataRequestProto, SingleDocumentRequestProto
 from gatewayd.telemetry.metrics.requests import RequestMetrics
-from tests.memory_gateway import MemoryGateway, counting
+from tests.memory_gateway import STREAMING, MemoryGateway, WebClient, counting
 
 # Calls of functions of ours, of Twisted and of Autobahn for one request, from the bytes of a client to the
 # bytes of the answer; the executor is called over HTTP/2.
@@ -32,6 +32,15 @@ MOST: Final = {
     "websocket bytes": 157,
     "websocket json": 187,
 }
+# Those for one document of a stream: that comes by itself, and with 31 others in one read of the executor's
+# socket.
+MOST_OF_A_STREAM: Final = {
+    "grpc stream_doc": (91, 15),
+    "grpc Call": (101, 17),
+    "http events": (86, 26),
+    "websocket bytes": (78, 27),
+    "websocket json": (104, 53),
+}
 # Further ones where requests are measured: the look at its beginning and at its end, for all observers
 # together, and the metrics' own.
 MOST_TO_MEASURE: Final = 9
@@ -41,6 +50,9 @@ MOST_TO_ENCODE: Final = 11
 
 REQUESTS: Final = 50
 _LISTED: Final = 60
+
+
+TOGETHER: Final = 32
 
 
 def _small() -> bytes:
@@ -94,15 +106,23 @@ def _http(gateway: MemoryGateway) -> Callable[[], object]:
 
 
 def _websocket(gateway: MemoryGateway, subprotocol: str, opcode: int, payload: bytes) -> Callable[[], object]:
+    client, frame = _connected(gateway, subprotocol), _frame(opcode, payload)
+    return lambda: client.ask(frame)
+
+
+def _connected(gateway: MemoryGateway, subprotocol: str) -> WebClient:
     client = gateway.web()
     client.ask(
         b"GET / HTTP/1.1\r\nHost: localhost:1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Protocol: %b\r\n\r\n" % subprotocol.encode()
     )
+    return client
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
     # A mask of zeros is a mask: the payload goes out as it is.
-    frame = bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
-    return lambda: client.ask(frame)
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + bytes(4) + payload
 
 
 def _websocket_bytes(gateway: MemoryGateway) -> Callable[[], object]:
@@ -140,6 +160,81 @@ def test_a_small_request_takes_no_more_calls_than_before(
             ask()
 
     _check(found, MOST[case], REQUESTS * requests)
+
+
+# -- documents of streams ------------------------------------------------------------------------------
+
+
+def _asking() -> tuple[bytes, bytes]:
+    """A request of one document to the endpoint that streams, as ``stream_doc`` and as all others take it."""
+    single, request = SingleDocumentRequestProto(), DataRequestProto()
+    for each in (single, request):
+        each.header.request_id = "0" * 32
+        each.header.exec_endpoint = STREAMING
+    single.document.text = request.data.docs.docs.add().text = "hello"
+    return single.SerializeToString(), request.SerializeToString()
+
+
+ASKING_SINGLE, ASKING = _asking()
+ASKING_JSON: Final = json.dumps({"data": [{"text": "hello"}], "execEndpoint": STREAMING}).encode()
+EVENTS: Final = f"GET {STREAMING}?text=hello HTTP/1.1\r\nHost: localhost:1\r\n\r\n".encode()
+
+Say = Callable[[int], object]
+
+
+def _stream_doc(gateway: MemoryGateway) -> Say:
+    return gateway.grpc().stream_doc(ASKING_SINGLE)
+
+
+def _streaming_call(gateway: MemoryGateway) -> Say:
+    return gateway.grpc().streaming_call(ASKING)
+
+
+def _events(gateway: MemoryGateway) -> Say:
+    client = gateway.web()
+    client.ask(EVENTS)
+    return client.after
+
+
+def _streaming_websocket(gateway: MemoryGateway, subprotocol: str, opcode: int, payload: bytes) -> Say:
+    client = _connected(gateway, subprotocol)
+    client.ask(_frame(opcode, payload))
+    return client.after
+
+
+STREAMS: Final[list[tuple[str, Callable[[MemoryGateway], Say]]]] = [
+    ("grpc stream_doc", _stream_doc),
+    ("grpc Call", _streaming_call),
+    ("http events", _events),
+    ("websocket bytes", lambda gateway: _streaming_websocket(gateway, "bytes", 2, ASKING)),
+    ("websocket json", lambda gateway: _streaming_websocket(gateway, "json", 1, ASKING_JSON)),
+]
+
+
+@pytest.mark.parametrize("together", [1, TOGETHER])
+@pytest.mark.parametrize(("case", "client"), STREAMS)
+def test_a_document_of_a_stream_takes_no_more_calls_than_before(
+    gateway: MemoryGateway, case: str, client: Callable[[MemoryGateway], Say], together: int
+) -> None:
+    say = client(gateway)
+    say(together)
+    for _ in range(2):
+        assert _bytes(say(together)).count(b"hello, world") == together
+
+    with counting() as found:
+        for _ in range(REQUESTS):
+            say(together)
+
+    _check(found, MOST_OF_A_STREAM[case][together > 1], REQUESTS * together)
+
+
+@pytest.mark.parametrize(("case", "client"), STREAMS)
+def test_documents_of_a_stream_leave_nothing_for_the_garbage_collector(
+    gateway: MemoryGateway, case: str, client: Callable[[MemoryGateway], Say]
+) -> None:
+    say = client(gateway)
+    say(TOGETHER)
+    check_for_garbage(lambda: say(TOGETHER), case)
 
 
 @pytest.mark.parametrize(("case", "client", "requests"), CASES)

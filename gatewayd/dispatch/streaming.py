@@ -294,7 +294,8 @@ class DocumentStream:
         try:
             while not self._over:
                 for level in tuple(self._levels):
-                    self._fill(level)
+                    if level.branch is not None and not level.pulling:
+                        self._fill(level, level.branch)
                 if self._over or self._waiting is None or not self._step():
                     break
         except Exception:
@@ -357,11 +358,8 @@ class DocumentStream:
                 return False
         return True
 
-    def _fill(self, level: _Level) -> None:
+    def _fill(self, level: _Level, branch: Branch) -> None:
         """Ask a generator for what there is room for."""
-        branch = level.branch
-        if branch is None:
-            return
         if level.is_last and (self._waiting is None or level.items or self._ready):
             return  # nothing is gained by having it sooner
         while (

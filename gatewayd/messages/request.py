@@ -127,3 +127,16 @@ class Response:
     status: bytes = b""
     headers: Headers = attrs.field(default=(), repr=False)
     hint: str = ""
+
+    def part_of(self, request_id: str, endpoint: str, *headers: tuple[str, str]) -> Response:
+        """The same under other names, with ``headers`` besides its own. By hand, as ``Request.watched``."""
+        return Response(
+            request_id,
+            endpoint,
+            self.documents,
+            self.parameters,
+            self.routes,
+            self.status,
+            (*self.headers, *headers) if headers else self.headers,
+            self.hint,
+        )

@@ -19,7 +19,6 @@ from gatewayd.messages.rope import LONG_BYTES, Content, concatenated
 from gatewayd.messages.wire import (
     DATA,
     HEADER,
-    NO_DOCUMENTS,
     PARAMETERS,
     ROUTE,
     Malformed,
@@ -119,46 +118,7 @@ def encode_single_responses(response: Response) -> list[Content]:
     return [_joined(header, parameters, routes, DATA, document) for document in documents]
 
 
-class SingleResponses:
-    """
-    ``encode_single_responses`` for the answers of one stream: what one of them shares with that before it is
-    encoded once.
-    """
-
-    __slots__ = ("_last", "_shared")
-
-    def __init__(self) -> None:
-        self._last: Response | None = None
-        self._shared = b""  # all fields of the last answer but its document
-
-    def __call__(self, response: Response) -> list[Content]:
-        documents = response.documents
-        if not isinstance(documents, bytes):
-            return encode_single_responses(response)
-        inner = _document_at(documents)
-        if not inner or response.status or response.headers:
-            return encode_single_responses(response)
-        last = self._last
-        if (
-            last is None
-            or response.routes is not last.routes
-            or response.parameters != last.parameters
-            or response.request_id != last.request_id
-            or response.endpoint != last.endpoint
-        ):
-            self._shared = _without_documents(response)
-            self._last = response
-        # The length of the document is encoded already.
-        return [b"%b\x22%b" % (self._shared, documents[inner:])]
-
-
-def _without_documents(response: Response) -> bytes:
-    """All fields of ``response`` but the documents, which come behind them."""
-    without = Response(response.request_id, response.endpoint, b"", response.parameters, response.routes)
-    return bytes(encode_response(without))[: -2 - len(NO_DOCUMENTS)]
-
-
-def _document_at(content: bytes) -> int:
+def document_at(content: bytes) -> int:
     """
     Where the length of the document begins in a DataContentProto that is one document and nothing else.
 

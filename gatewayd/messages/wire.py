@@ -97,7 +97,7 @@ def encode_call(request_id: str, endpoint: str, answer: Answer) -> Content:
 
     ``answer`` is what came out of the node before it, or the client's own documents.
     """
-    parts = _header_field(request_id, endpoint, answer.status, ())
+    parts = header_field(request_id, endpoint, answer.status, ())
     if answer.parameters:
         parts += field(PARAMETERS, answer.parameters)
     for route in answer.routes:
@@ -153,7 +153,7 @@ def encode_request(request: Request) -> bytes:
 
 def encode_response(response: Response) -> Content:
     """The DataRequestProto that a client gets (spec grpc.md, Answer)."""
-    parts = _header_field(response.request_id, response.endpoint, response.status, response.headers)
+    parts = header_field(response.request_id, response.endpoint, response.status, response.headers)
     if response.parameters is not None:
         parts += field(PARAMETERS, response.parameters)
     for route in response.routes:
@@ -184,7 +184,7 @@ def encode_route(route: Route) -> bytes:
     return message.SerializeToString()
 
 
-def _header_field(request_id: str, endpoint: str, status: bytes, headers: Headers) -> list[Content]:
+def header_field(request_id: str, endpoint: str, status: bytes, headers: Headers) -> list[Content]:
     """The first field of a message with these in its header, and the target empty."""
     if not status and not headers:
         known = header_codec.header_field(request_id, endpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from gatewayd import pb
 from gatewayd.messages.documents import UnreadableDocuments
 from gatewayd.messages.methods import STREAM_DOC
+from gatewayd.messages.parts import PartResponses, SingleResponses
 from gatewayd.messages.request import Answer, Response, Route
 from gatewayd.messages.single import (
-    SingleResponses,
+    PART_OF_A_STREAM,
     content_of,
     contents_of,
     decode_single_answer,
@@ -22,7 +24,7 @@ from gatewayd.messages.single import (
     encode_single_calls,
     encode_single_responses,
 )
-from gatewayd.messages.wire import DATA, Malformed, encode_call, field, split
+from gatewayd.messages.wire import DATA, Malformed, encode_call, encode_response, field, split
 from gatewayd.pb import DataContentProto, SingleDocumentRequestProto, second
 from tests.paths import GOLDEN34
 
@@ -112,12 +114,14 @@ def test_a_response_is_one_message_for_each_document_with_the_id_of_its_request(
     )
 )
 def test_the_answers_of_a_stream_are_encoded_as_each_by_itself(answers: list[Any]) -> None:
-    encode = SingleResponses()
+    encode, part = SingleResponses(), PartResponses("q", "/e")
     for request_id, document, parameters, routes, status, headers, count in answers:
         documents = b"".join(content_of(document) for _ in range(count))
         response = Response(request_id, "/gen", documents, parameters, routes, status, headers)
 
         assert encode(response) == encode_single_responses(response)
+        named = attrs.evolve(response, request_id="q", endpoint="/e", headers=(*headers, PART_OF_A_STREAM))
+        assert part(response) == encode_response(named)
 
 
 @given(st.binary(max_size=40))

@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
+from gatewayd.messages.parts import SingleResponses
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
-from gatewayd.messages.single import SingleResponses, decode_single_request
+from gatewayd.messages.single import decode_single_request
 from gatewayd.protocols.grpc.crossing import Crossing
 from gatewayd.protocols.grpc.requests import completed, final_status
 from gatewayd.rpc.server.call import ServerCall

@@ -20,7 +20,6 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-import attrs
 import grpc
 import grpc.aio
 from twisted.python.failure import Failure
@@ -35,8 +34,10 @@ from gatewayd.messages import methods, wire
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
+from gatewayd.messages.parts import PartResponses, SingleResponses
 from gatewayd.messages.request import Request, Response
-from gatewayd.messages.single import SingleResponses, decode_single_request
+from gatewayd.messages.rope import Content
+from gatewayd.messages.single import decode_single_request
 from gatewayd.pb import JinaInfoProto
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.protocols.failures import failure_status
@@ -251,11 +252,12 @@ class Servicer:
 class _Part:
     """One answer of a stream, on its way to the client."""
 
-    __slots__ = ("crossing", "response")
+    __slots__ = ("crossing", "encode", "response")
 
-    def __init__(self, response: Response, crossing: Crossing) -> None:
+    def __init__(self, response: Response, crossing: Crossing, encode: PartResponses) -> None:
         self.response = response
         self.crossing = crossing
+        self.encode = encode
 
 
 # What goes out: an answer with a request's place in the window (None for the end of a stream), or a part.
@@ -387,9 +389,7 @@ class _CallStream:
         def arrived(found: list[Response] | Failure | None) -> None:
             if isinstance(found, list):
                 for each in found:
-                    # Executors name each answer anew; a client knows its own name for the request.
-                    part = attrs.evolve(each, request_id=request.request_id, endpoint=request.endpoint)
-                    self._streamed.arrived(ticket, _Part(part, crossing), len(part.documents))
+                    self._streamed.arrived(ticket, _Part(each, crossing, encode), len(each.documents))
             else:
                 if found is None:
                     end.set_result(None)
@@ -399,13 +399,15 @@ class _CallStream:
                 self._streamed.ended(ticket, end)
             self._wake.set()
 
+        # Executors name each answer anew; a client knows its own name for the request.
+        encode = PartResponses(request.request_id, request.endpoint)
         crossing = self._servicer.cross(request, self._context.time_remaining(), arrived)
         self._crossings[end] = crossing
 
     async def _write_part(self, part: _Part) -> None:
         self._streamed.left(len(part.response.documents))
         part.crossing.taken()
-        await self._send(part.response)
+        await self._send(part.response, part.encode)
 
     async def _write(self, answer: asyncio.Future[Response | None]) -> None:
         request = self._in_flight.pop(answer)
@@ -423,10 +425,12 @@ class _CallStream:
         if response is not None:
             await self._send(response)
 
-    async def _send(self, response: Response) -> None:
+    async def _send(
+        self, response: Response, encode: Callable[[Response], Content] = wire.encode_response
+    ) -> None:
         if response.headers:
             self._collect(response.headers)
-        await _write(self._context, bytes(wire.encode_response(response)))
+        await _write(self._context, bytes(encode(response)))
 
     def _collect(self, headers: Headers) -> None:
         """The call ends with the headers of all answers, for clients that read metadata only."""

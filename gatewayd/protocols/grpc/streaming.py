@@ -18,17 +18,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
 from twisted.python.failure import Failure
 
 from gatewayd.errors import Draining, EndpointStreams, Overloaded
 from gatewayd.messages import wire
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
+from gatewayd.messages.parts import PartResponses
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
-from gatewayd.messages.single import PART_OF_A_STREAM
-from gatewayd.protocols.grpc.crossing import Crossing
+from gatewayd.protocols.grpc.crossing import AHEAD, Crossing
 from gatewayd.protocols.grpc.errors import Metadata
 from gatewayd.protocols.grpc.requests import completed, final_status
 from gatewayd.protocols.streamed import Streamed
@@ -60,7 +59,7 @@ class CallStream:
         self._metadata: Headers = ()  # those of all answers, as far as they are bounded
         self._in_flight: dict[int, Callable[[], None]] = {}  # by ticket, what cancels it
         self._outgoing: deque[Outcome] = deque()
-        self._crossings: set[Crossing] = set()
+        self._crossings: dict[Crossing, PartResponses] = {}  # with what encodes the answers of each
         self._streamed: Streamed[Outcome] = Streamed(window, self._outgoing)
         self._sending = False
         self._sending_part = False  # of a stream, which has no place in the window
@@ -169,24 +168,28 @@ class CallStream:
         def arrived(found: list[Response] | Failure | None) -> None:
             if isinstance(found, list):
                 for each in found:
-                    # Executors name each answer anew; a client knows its own name for the request.
-                    part = attrs.evolve(each, request_id=request.request_id, endpoint=request.endpoint)
-                    self._streamed.arrived(ticket, (request, part, crossing), len(part.documents))
+                    self._streamed.arrived(ticket, (request, each, crossing), len(each.documents))
             else:
                 self._streamed.ended(ticket, (request, found, crossing))
             self._advance()
 
         crossing = self._servicer.cross(request, self._call.time_remaining(), arrived)
-        self._crossings.add(crossing)
+        # Executors name each answer anew; a client knows its own name for the request.
+        self._crossings[crossing] = PartResponses(request.request_id, request.endpoint)
 
     def _advance(self) -> None:
         """Send what may be sent, and end if nothing more can come."""
         call, window = self._call, self._window
         while self._outgoing and not self._sending and not call.over:
-            request, response, crossing = self._outgoing.popleft()
+            request, response, crossing = self._outgoing[0]
+            if crossing is not None and isinstance(response, Response):
+                self._send_parts()
+                continue
+            self._outgoing.popleft()
             if crossing is not None:
-                self._send_streamed(request, response, crossing)
-            elif self._send(request, response):
+                crossing.close()
+                del self._crossings[crossing]
+            if (crossing is not None and response is None) or self._send(request, response):
                 window.written()
             else:
                 self._sending = True
@@ -205,28 +208,34 @@ class CallStream:
         else:
             self._set_reading()
 
-    def _send_streamed(
-        self, request: Request, response: Response | Failure | None, crossing: Crossing
-    ) -> None:
-        """One answer of a stream, which holds no place in the window, or its end, which does."""
-        if isinstance(response, Response):
+    def _send_parts(self) -> None:
+        """Answers of streams, as many as are next; they hold no places in the window."""
+        outgoing = self._outgoing
+        messages: list[Content] = []
+        while outgoing and len(messages) < AHEAD:
+            request, response, crossing = outgoing[0]
+            if crossing is None or not isinstance(response, Response):
+                break
+            outgoing.popleft()
             self._streamed.left(len(response.documents))
-            # At most one that is taken is still being sent.
+            # No more of them that are taken are still being sent than may be on their way.
             crossing.taken()
-            part = attrs.evolve(response, headers=(*response.headers, PART_OF_A_STREAM))
-            self._sending = self._sending_part = not self._send(request, part, response.headers)
-            return
-        crossing.close()
-        self._crossings.discard(crossing)
-        if response is None or self._send(request, response):
-            self._window.written()
-        else:
-            self._sending = True
+            try:
+                messages.append(self._crossings[crossing](response))
+            except Exception as error:
+                outgoing.appendleft((request, Failure(error), None))
+                break
+            self._collect(response.headers)
+        if messages:
+            self._sending = self._sending_part = not self._call.send_all(messages)
 
-    def _send(
-        self, request: Request, response: Response | Failure | None, headers: Headers | None = None
-    ) -> bool:
-        """Whether the answer has left; ``headers`` are those for its metadata, None for its own."""
+    def _collect(self, headers: Headers) -> None:
+        """The call ends with the headers of all answers, for clients that read metadata only."""
+        if headers:
+            self._metadata = self._servicer.forwarded.bounded(self._metadata + headers)
+
+    def _send(self, request: Request, response: Response | Failure | None) -> bool:
+        """Whether the answer has left."""
         if isinstance(response, Failure):
             if isinstance(response.value, Draining):
                 self._draining = True
@@ -240,10 +249,7 @@ class CallStream:
         except Exception as error:
             self._end_with_marker(error, request)
             return False
-        headers = response.headers if headers is None else headers
-        if headers:
-            # The call ends with the headers of all answers, for clients that read metadata only.
-            self._metadata = self._servicer.forwarded.bounded(self._metadata + headers)
+        self._collect(response.headers)
         return self._call.send(message)
 
     # -- the end -------------------------------------------------------------------------------------
@@ -267,6 +273,6 @@ class CallStream:
         in_flight, self._in_flight = self._in_flight, {}
         for cancel in in_flight.values():
             cancel()
-        crossings, self._crossings = self._crossings, set()
+        crossings, self._crossings = self._crossings, {}
         for crossing in crossings:
             crossing.close()

@@ -28,7 +28,7 @@ from gatewayd.errors import (
 from gatewayd.messages import wire
 from gatewayd.messages.headers import AllowList, Headers
 from gatewayd.messages.request import Request, Response
-from gatewayd.offload import here_or_offloaded
+from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.backend import Backend, Dispatcher
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
@@ -41,6 +41,7 @@ from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.protocols.http.routes import EndpointRoute
 from gatewayd.protocols.http.streaming import StreamBody, asks_for_stream, framing_for
 from gatewayd.protocols.told import told
+from gatewayd.streams import TOGETHER
 
 log = BoundedLogger()
 
@@ -242,10 +243,10 @@ async def _stream(
         body = StreamBody(http_request, framing)
         # Those of later answers have no place: the head is gone by then.
         body.begin(as_http(http_request, response.headers) if response is not None else ())
-        while document is not None:
-            await body.update(document)
-            response = await stream.receive()
-            document = None if response is None else await _encode_one(backend, bodies, response)
+        if document is not None:
+            await body.update([document])
+            while (response := await stream.receive()) is not None:
+                await _update(backend, bodies, body, [response, *stream.more(TOGETHER)])
         body.end()
     except CancelledError:
         if http_request.gone or body is None:
@@ -263,6 +264,21 @@ async def _stream(
         stream.cancel()
         if body is not None:
             body.abandon()
+
+
+async def _update(backend: Backend, bodies: Bodies, body: StreamBody, responses: list[Response]) -> None:
+    """Write ``responses`` together; those before one that has no JSON form are written all the same."""
+    documents: list[bytes] = []
+    try:
+        for each in responses:
+            if is_small(len(each.documents)):
+                documents.append(bodies.encode_one(each))
+            else:
+                documents.append(await _encode_one(backend, bodies, each))
+    except Exception:
+        body.write(documents)
+        raise
+    await body.update(documents)
 
 
 async def _encode_one(backend: Backend, bodies: Bodies, response: Response) -> bytes:

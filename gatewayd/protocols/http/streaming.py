@@ -133,16 +133,22 @@ class StreamBody:
         if self._framing.ping:
             self._ping = self._clock.callLater(PING_S, self._write_ping)
 
-    async def update(self, document: bytes) -> None:
+    async def update(self, documents: list[bytes]) -> None:
         """
-        Write one answer. Returns when the client can take more.
+        Write one or more answers. Returns when the client can take more.
 
-        Raises Overloaded where there is no room for it, and CancelledError when the client has left.
+        Raises Overloaded where there is no room for them, and CancelledError when the client has left.
         """
-        self._write(self._framing.update(document))
+        self.write(documents)
         if self._paused:
             self._drained = Deferred(lambda _: None)
             await self._drained
+
+    def write(self, documents: list[bytes]) -> None:
+        """Write answers whether or not the client can take more. Raises Overloaded."""
+        if documents:
+            update, chunk = self._framing.update, self._chunk
+            self._write(b"".join([chunk(update(document)) for document in documents]))
 
     def end(self) -> None:
         """Write the end, after the last answer."""
@@ -185,7 +191,7 @@ class StreamBody:
             self._held_bytes += len(content)
         if self._ping is not None:
             self._ping.reset(PING_S)
-        http_request.channel.write(self._chunk(content))
+        http_request.channel.write(content)
         if not self._paused:
             self._give_back()
 

@@ -11,7 +11,7 @@ connections have theirs.
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -38,8 +38,9 @@ from gatewayd.errors import (
 )
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
+from gatewayd.messages.parts import PartResponses
 from gatewayd.messages.request import Request, Response
-from gatewayd.messages.single import PART_OF_A_STREAM
+from gatewayd.messages.rope import Content
 from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.arrival import Arrival
 from gatewayd.protocols.decoding import decoded_in_room
@@ -62,6 +63,7 @@ from gatewayd.protocols.websocket.pace import Pace
 from gatewayd.protocols.websocket.rest import UNHEARD, kept_at_rest, with_rest
 from gatewayd.protocols.websocket.short_frames import head as head_of
 from gatewayd.protocols.websocket.short_frames import whole_message
+from gatewayd.streams import TOGETHER
 
 if TYPE_CHECKING:
     from gatewayd.protocols.websocket.listener import WebSocketListener
@@ -594,37 +596,45 @@ class WebSocketSession(WebSocketServerProtocol):
 
         Nothing is asked of executors while the client does not read.
         """
-        frames, offload = self._conversation.frames, self.factory.backend.offload
         try:
             stream = self.factory.dispatcher.stream(request)
         except Exception as error:
             self._failed(error, request)
             return
         try:
-            while (response := await stream.receive()) is not None:
-                # Executors name each answer anew; a client knows its own name for the request.
-                response = attrs.evolve(
-                    response,
-                    request_id=request.request_id,
-                    endpoint=request.endpoint,
-                    headers=(*response.headers, PART_OF_A_STREAM),
-                )
-                size = len(response.documents) if frames.slow else 0
-                answer = await here_or_offloaded(offload, size, frames.encode, response)
-                agreed = self._perMessageCompress
-                compressed = None if agreed is None else await self._deflated(answer, agreed)
-                await self._until_read()
-                self._act(self._conversation.streamed(answer, compressed))
-                await self._until_read()
-                if response.status:
-                    break  # its failure is the end of it
-            end = frames.encode(Response(request.request_id, request.endpoint, b""))
+            encode = self._encoding_of_parts(request)
+            failed = False
+            while not failed and (response := await stream.receive()) is not None:
+                for each in (response, *stream.more(TOGETHER)):
+                    await self._send_part(each, encode)
+                    if each.status:
+                        failed = True  # its failure is the end of it
+                        break
+            end = self._conversation.frames.encode(Response(request.request_id, request.endpoint, b""))
         except Exception as error:
             self._failed(error, request)
         else:
             self._act(self._conversation.answered(ticket, end))
         finally:
             stream.cancel()
+
+    def _encoding_of_parts(self, request: Request) -> Callable[[Response], Content]:
+        """Executors name each answer anew; a client knows its own name for the request."""
+        frames, parts = self._conversation.frames, PartResponses(request.request_id, request.endpoint)
+        return parts if frames.binary else lambda response: frames.encode(parts.named(response))
+
+    async def _send_part(self, response: Response, encode: Callable[[Response], Content]) -> None:
+        if self._conversation.frames.slow and not is_small(len(response.documents)):
+            answer = bytes(await self.factory.backend.offload(encode, response))
+        else:
+            answer = bytes(encode(response))
+        agreed = self._perMessageCompress
+        compressed = None if agreed is None else await self._deflated(answer, agreed)
+        if self._conversation.client_is_behind:
+            await self._until_read()
+        self._act(self._conversation.streamed(answer, compressed))
+        if self._conversation.client_is_behind:
+            await self._until_read()
 
     async def _until_read(self) -> None:
         while self._conversation.client_is_behind and self._conversation.is_open:

@@ -16,7 +16,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.methods import SINGLE, STREAM
 from gatewayd.messages.request import Request, Response
-from gatewayd.messages.single import content_of
+from gatewayd.messages.single import PART_OF_A_STREAM, content_of
 from gatewayd.pb import DataRequestProto, DocumentProto
 from gatewayd.protocols.grpc.crossing import AHEAD
 from gatewayd.streams import StreamingEndpoints
@@ -80,7 +80,9 @@ async def test_the_answers_that_a_client_sees_are_those_of_its_endpoint(site: Si
     (await site.stream("r")).put(response("a"), None)
 
     (found,), _, _ = await site.rest(asked)
-    assert DataRequestProto.FromString(found).header.exec_endpoint == "/gen"
+    header = DataRequestProto.FromString(found).header
+    assert header.exec_endpoint == "/gen"
+    assert dict(header.headers) == dict([PART_OF_A_STREAM])
 
 
 @pytest_twisted.ensureDeferred

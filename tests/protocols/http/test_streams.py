@@ -99,6 +99,26 @@ async def test_events_are_those_of_the_reference_one_chunk_for_each() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_answers_that_have_come_together_are_written_up_to_one_that_has_no_json_form() -> None:
+    gateway_streams = streams("hi 0", "hi 1", "hi 2", "never")
+    whole = gateway_streams.streamed
+
+    def broken(request: Request) -> Iterable[Response | Exception]:
+        found = list(whole(request))
+        found[2] = attrs.evolve(found[2], documents=b"\xff")
+        return found
+
+    gateway_streams.streamed = broken
+    async with served(dispatcher=gateway_streams) as gateway:
+        _, events, ended = chunks(await in_thread(raw, gateway.port, get("/stream", DOCUMENT)))
+        assert not ended
+        assert [event.split(b"\r\n")[0] for event in events] == [
+            *[b"event: update"] * 2,
+            b"event: error",
+        ]
+
+
+@pytest_twisted.ensureDeferred
 async def test_texts_that_would_break_the_references_client_are_escaped() -> None:
     async with served(dispatcher=streams('line1\nline2\r\nevent: update é漢 "q"')) as gateway:
         _, events, _ = chunks(await in_thread(raw, gateway.port, get("/unicode", DOCUMENT)))

@@ -191,11 +191,9 @@ class OpenAIApi:
         body.begin()
         try:
             while documents is not None:
-                for chunk in completion.chunks(documents):
-                    await body.update(chunk)
+                await body.update(list(completion.chunks(documents)))
                 documents = await self._next(stream, form)
-            for chunk in completion.ending():
-                await body.update(chunk)
+            await body.update(list(completion.ending()))
             body.end()
         except Exception as error:
             if http_request.gone:

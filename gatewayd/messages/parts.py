@@ -1,0 +1,108 @@
+"""
+The answers of one stream, encoded: they differ in little more than their documents.
+
+What an answer shares with the one before it, its names, parameters and routes, is encoded once. The bytes are
+those of ``wire.encode_response`` and ``single.encode_single_responses``, and so are the errors. Pure.
+"""
+
+from __future__ import annotations
+
+from gatewayd.messages.request import Response
+from gatewayd.messages.rope import LONG_BYTES, Content, concatenated
+from gatewayd.messages.single import PART_OF_A_STREAM, document_at, encode_single_responses
+from gatewayd.messages.wire import (
+    DATA,
+    NO_DOCUMENTS,
+    PARAMETERS,
+    ROUTE,
+    encode_response,
+    encode_route,
+    field,
+    header_field,
+)
+
+
+class _Shared:
+    """All fields of the last answer but its documents, which come behind them."""
+
+    __slots__ = ("_fields", "_header", "_last")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._last: Response | None = None
+        self._fields = b""
+
+    def _shared(self, response: Response) -> bytes:
+        last = self._last
+        # Answers of the same moment have the same tuple.
+        if (
+            last is None
+            or response.routes is not last.routes
+            or response.parameters != last.parameters
+            or response.request_id != last.request_id
+            or response.endpoint != last.endpoint
+        ):
+            parts: list[bytes] = [self._header_of(response, last)]
+            if response.parameters is not None:
+                parts += field(PARAMETERS, response.parameters)
+            for route in response.routes:
+                parts += field(ROUTE, encode_route(route))
+            self._fields = b"".join(parts)
+            self._last = response
+        return self._fields
+
+    def _header_of(self, response: Response, last: Response | None) -> bytes:
+        raise NotImplementedError
+
+
+class SingleResponses(_Shared):
+    """``encode_single_responses`` for the answers of one stream."""
+
+    __slots__ = ()
+
+    def __call__(self, response: Response) -> list[Content]:
+        documents = response.documents
+        if not isinstance(documents, bytes) or response.status or response.headers:
+            return encode_single_responses(response)
+        begin = document_at(documents)
+        if not begin:
+            return encode_single_responses(response)
+        # The length of the document is encoded already.
+        return [b"%b\x22%b" % (self._shared(response), documents[begin:])]
+
+    def _header_of(self, response: Response, last: Response | None) -> bytes:
+        if last is None or response.request_id != last.request_id or response.endpoint != last.endpoint:
+            parts = header_field(response.request_id, response.endpoint, b"", ())
+            self._header = b"".join(parts)  # type: ignore[arg-type]
+        return self._header
+
+
+class PartResponses(_Shared):
+    """
+    ``encode_response`` for the answers of one stream, of which the client knows the request.
+
+    They have its ``request_id`` and ``endpoint``, whatever executors say, and tell that they are parts.
+    """
+
+    __slots__ = ("_endpoint", "_request_id")
+
+    def __init__(self, request_id: str, endpoint: str) -> None:
+        _Shared.__init__(self)
+        self._request_id = request_id
+        self._endpoint = endpoint
+        parts = header_field(request_id, endpoint, b"", (PART_OF_A_STREAM,))
+        self._header = b"".join(parts)  # type: ignore[arg-type]
+
+    def __call__(self, response: Response) -> Content:
+        if response.status or response.headers:
+            return encode_response(self.named(response))
+        documents = response.documents or NO_DOCUMENTS
+        parts = (self._shared(response), *field(DATA, documents))
+        return b"".join(parts) if len(documents) <= LONG_BYTES else concatenated(parts)  # type: ignore[arg-type]
+
+    def named(self, response: Response) -> Response:
+        """The same answer under the names of its request."""
+        return response.part_of(self._request_id, self._endpoint, PART_OF_A_STREAM)
+
+    def _header_of(self, response: Response, last: Response | None) -> bytes:
+        return self._header
