@@ -185,6 +185,8 @@ class GatewayConfig:
     graphql_max_fields: int = 1000
     graphql_max_root_fields: int = 50
     graphql_max_values: int = 250_000
+    graphql_max_operations: int = 32
+    graphql_init_timeout_s: float = 3.0
     grpc_max_concurrent_streams: int = 2000
     grpc_server: str = "gatewayd"
     grpc_server_options: Mapping[str, int | str] = attrs.field(factory=dict)

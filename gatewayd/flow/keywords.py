@@ -61,8 +61,6 @@ class FlowKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
-    docarray: Literal["auto", 1, 2] | None
-    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -179,8 +177,6 @@ class FlowKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
-    openai: Mapping[str, Any] | None
-    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -374,8 +370,6 @@ class GatewayKeywords(TypedDict, total=False):
     """Name in answers and logs."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
-    docarray: Literal["auto", 1, 2] | None
-    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -492,8 +486,6 @@ class GatewayKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
-    openai: Mapping[str, Any] | None
-    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -921,8 +913,6 @@ class DeploymentKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
-    docarray: Literal["auto", 1, 2] | None
-    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -1033,8 +1023,6 @@ class DeploymentKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
-    openai: Mapping[str, Any] | None
-    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None

@@ -40,29 +40,38 @@ from gatewayd.protocols.websocket.deflate import usable_offers
 from gatewayd.protocols.websocket.listener import WebSocketListener
 from gatewayd.tls.credentials import TlsCredentials
 
+# A WebSocketListener, or GraphQL's.
+WebSocketFactory = Any
+
 _EXTENSIONS = b"sec-websocket-extensions"
 
 
 class Upgradable(Resource):
-    """The root of a port that speaks WebSocket; ``api`` gets the plain requests."""
+    """
+    The root of a port some of whose paths take WebSocket connections; ``api`` gets the plain requests.
+
+    ``listeners`` make the sessions, by path. On a port that is ``strict``, which speaks WebSocket itself,
+    there is no upgrade elsewhere; on one of HTTP such a request is one as any other.
+    """
 
     isLeaf = True
 
-    def __init__(self, api: HttpApi, websockets: WebSocketListener) -> None:
+    def __init__(self, api: HttpApi, listeners: Mapping[bytes, WebSocketFactory], *, strict: bool) -> None:
         super().__init__()
         self._api = api
-        self._websockets = websockets
-        self._paths = frozenset(path.encode() for path in websockets.paths)
+        self._listeners = listeners
+        self._strict = strict
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
         return self._api.wants_body(http_request)
 
     def render(self, http_request: GatewayRequest) -> int:
-        if not _asks_to_upgrade(http_request):
+        listener = self._listeners.get(http_request.path)
+        if not (listener or self._strict) or not _asks_to_upgrade(http_request):
             return self._api.render(http_request)
         try:
             http_request.site.browsers.check_origin(http_request.header)
-            if http_request.path not in self._paths:
+            if listener is None:
                 raise UpgradeForbidden
         except GatewayError as error:
             http_request.respond_with(encode_error(error))
@@ -70,7 +79,7 @@ class Upgradable(Resource):
             _decline_unknown_extensions(http_request)
             http_request.release()
             channel = http_request.channel
-            WebSocketResource(_Sessions(self._websockets, http_request.caller)).render(http_request)
+            WebSocketResource(_Sessions(listener, http_request.caller)).render(http_request)
             # Only now: a port that drains waits for either, and one of the two must be open.
             channel.upgraded()
         return NOT_DONE_YET
@@ -80,11 +89,11 @@ class Upgradable(Resource):
 class _Sessions:
     """Makes the session of one connection, whose caller is known."""
 
-    websockets: WebSocketListener
+    listener: WebSocketFactory
     caller: Caller
 
     def buildProtocol(self, address: IAddress) -> Any:
-        session: Any = self.websockets.buildProtocol(address)
+        session: Any = self.listener.buildProtocol(address)
         session.caller = self.caller
         return session
 
@@ -131,9 +140,17 @@ class WebPort:
         self._hangups = HangUps(backend.reactor)
         self.websockets: WebSocketListener | None = None
         root: HttpApi | Upgradable = self._api
+        listeners: dict[bytes, WebSocketFactory] = {}
+        if self._api.graphql is not None:
+            # Most gateways don't serve GraphQL: load its library only if it is needed.
+            from gatewayd.protocols.graphql.session import PATH, GraphqlListener
+
+            listeners[PATH] = GraphqlListener(backend, self._api.graphql, self.connections, self._hangups)
         if "websocket" in listener.protocols:
             self.websockets = WebSocketListener(backend, self.connections, self._hangups)
-            root = Upgradable(self._api, self.websockets)
+            listeners |= {path.encode(): self.websockets for path in self.websockets.paths}
+        if listeners:
+            root = Upgradable(self._api, listeners, strict=self.websockets is not None)
         self.site = GatewaySite(
             root,
             limits or SiteLimits.of(gateway),

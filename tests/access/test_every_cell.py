@@ -104,6 +104,26 @@ class Client:
         errors = json.dumps(response.json().get("errors", ""))
         return FORBIDDEN if "may not call" in errors else UNKNOWN if "who calls" in errors else OK
 
+    def subscription(self) -> str:
+        """The same for an operation over WebSocket, whose handshake says who calls."""
+        query = {"query": 'subscription {doc(execEndpoint: "/search") {id}}'}
+        said = [{"type": "connection_init"}, {"id": "1", "type": "subscribe", "payload": query}]
+        try:
+            with connect(
+                f"{self.gateway.ws_url}/graphql",
+                subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]
+                additional_headers=self.headers,
+                open_timeout=LIMIT_S,
+                proxy=None,
+            ) as connection:
+                for message in said:
+                    connection.send(json.dumps(message))
+                acknowledged, first = (connection.recv(LIMIT_S) for _ in said)
+        except websockets.exceptions.InvalidStatus as error:
+            return _HTTP[error.response.status_code]
+        assert json.loads(acknowledged)["type"] == "connection_ack"
+        return FORBIDDEN if "may not call" in str(first) else UNKNOWN if "who calls" in str(first) else OK
+
     def graphiql(self) -> str:
         headers = {**self.headers, "Accept": "text/html"}
         response = self.session.get(f"{self.gateway.url}/graphql", headers=headers, timeout=LIMIT_S)
@@ -154,6 +174,7 @@ ASKED: Final[dict[str, Asked]] = {
     "http 404": Asked(lambda client: client.http("GET", "/nothing")),
     "http 404 post": Asked(lambda client: client.http("POST", "/nothing", data="x" * 100_000)),
     "graphql": Asked(Client.graphql, "/search"),
+    "graphql subscription": Asked(Client.subscription, "/search"),
     "graphiql": Asked(Client.graphiql, "/docs"),
     "websocket": Asked(lambda client: client.websocket("/", _SEARCH), "/search"),
     "websocket dry_run": Asked(lambda client: client.websocket("/dry_run", None), "/dry_run"),

@@ -78,6 +78,11 @@ def write_document(documents: Content, model: Model = UNKNOWN) -> bytes:
     return _dumps(model.answers.write_document(found[0])) if found else b"null"
 
 
+def write_documents(documents: Content, model: Model = UNKNOWN) -> list[bytes]:
+    """The JSON of each of these documents, in one line. Raises GatewayError if one has no JSON form."""
+    return [_dumps(model.answers.write_document(each)) for each in documents_in(documents)]
+
+
 def documents_in(content: Content) -> Sequence[Any]:
     """
     The DocProtos of a DataContentProto, which may hold a DocListProto's bytes in their place (spec

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphql import GraphQLError, GraphQLResolveInfo
 
-from gatewayd.errors import GatewayError
+from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.pb import StatusProto
 from gatewayd.protocols.told import told
 
@@ -14,7 +14,8 @@ from gatewayd.protocols.told import told
 def encode_error(error: GatewayError) -> GraphQLError:
     """The error to raise in place of a field's value."""
     told(error, "graphql")
-    return GraphQLError(str(error))
+    problems = error.problems if isinstance(error, BadRequest) else ()
+    return GraphQLError(str(error), extensions={"detail": problems} if problems else None)
 
 
 def encode_executor_error(status: bytes, info: GraphQLResolveInfo[Any]) -> GraphQLError:

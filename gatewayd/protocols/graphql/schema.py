@@ -1,13 +1,14 @@
 """
-The GraphQL schema: queries and mutations with one field, ``docs``, which sends a Request.
+The GraphQL schema: queries and mutations with one field, ``docs``, which sends a Request, and subscriptions
+with ``doc``, which streams.
 
-Types, names and defaults are the reference's (golden: graphql.json); their fields come from
-``json_form.fields``. Loop thread only.
+Types, names and defaults are the reference's (golden: graphql.json), which has no subscriptions; their fields
+come from ``json_form.fields``. Loop thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -37,6 +38,7 @@ from gatewayd.messages.json_form.documents import Allowance, read_field, read_sc
 from gatewayd.messages.json_form.fields import DOCUMENT, SCORE, FieldKind
 from gatewayd.messages.json_form.groups import dumps
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.second.reading import Model
 from gatewayd.pb import DocumentProto
 from gatewayd.protocols.graphql.errors import encode_executor_error
 from gatewayd.protocols.graphql.limits import AnswerSize
@@ -46,8 +48,11 @@ class QueryContext(Protocol):
     """The context value of graphql-core, which resolvers get."""
 
     dispatch: Callable[[Request], Awaitable[Response]]
+    stream: Callable[[Request], AsyncIterator[Response]]
     request_id: Callable[[], str]  # of the next Request
     allowance: Allowance  # of all Requests together
+    max_documents: int
+    models: Mapping[str, Model]  # of the second generation, by endpoint
     size: AnswerSize
     last_object: tuple[object, str, bytes | None]  # a document, a field of it, and its text
     encode_error: Callable[[Exception], GraphQLError]
@@ -89,7 +94,7 @@ def _parse_base64(value: Any) -> str:
 
 _BASE64: Final = GraphQLScalarType("Base64", parse_value=_parse_base64)
 _ARRAY: Final = GraphQLScalarType("NdArray")
-_JSON: Final = GraphQLScalarType(
+JSON: Final = GraphQLScalarType(
     "JSONScalar",
     description="Any JSON value in answers; in arguments a JSON object, or a text that holds one.",
     parse_value=_parse_json,
@@ -103,11 +108,12 @@ _SCALARS: Final[Mapping[FieldKind, Any]] = {
     "numbers": GraphQLList(GraphQLNonNull(GraphQLFloat)),
     "blob": _BASE64,
     "array": _ARRAY,
-    "object": _JSON,
+    "object": JSON,
 }
 
 
-def _many(of: Any) -> GraphQLList[Any]:
+def many(of: Any) -> GraphQLList[Any]:
+    """A list without nulls in it."""
     return GraphQLList(GraphQLNonNull(of))
 
 
@@ -171,7 +177,7 @@ _SCORE_ITEM: Final = GraphQLObjectType(
 
 
 def _document_fields() -> dict[str, GraphQLField]:
-    types = {**_SCALARS, "scores": _many(_SCORE_ITEM), "documents": _many(_DOCUMENT)}
+    types = {**_SCALARS, "scores": many(_SCORE_ITEM), "documents": many(_DOCUMENT)}
     readers = {"scores": _reads_scores, "documents": _reads_documents, "object": _reads_object}
     return {
         _camel(field.name): GraphQLField(
@@ -204,7 +210,7 @@ _SCORE_ITEM_INPUT: Final = GraphQLInputObjectType(
 
 
 def _document_input_fields() -> dict[str, GraphQLInputField]:
-    types = {**_SCALARS, "scores": _many(_SCORE_ITEM_INPUT), "documents": _many(_DOCUMENT_INPUT)}
+    types = {**_SCALARS, "scores": many(_SCORE_ITEM_INPUT), "documents": many(_DOCUMENT_INPUT)}
     return {_camel(field.name): _input(types[field.kind], field.name) for field in DOCUMENT}
 
 
@@ -251,23 +257,63 @@ async def _resolve_docs(
     return documents
 
 
-def _docs() -> GraphQLField:
-    return GraphQLField(
-        GraphQLNonNull(_many(_DOCUMENT)),
-        args={
-            "data": GraphQLArgument(_many(_DOCUMENT_INPUT), default_value=None),
-            "targetExecutor": GraphQLArgument(GraphQLString, default_value=None, out_name="target"),
-            "parameters": GraphQLArgument(_JSON, default_value=None),
-            "execEndpoint": GraphQLArgument(
-                GraphQLNonNull(GraphQLString), default_value="/search", out_name="endpoint"
-            ),
-        },
-        resolve=_resolve_docs,
+async def _stream_doc(
+    _root: None,
+    info: GraphQLResolveInfo[Any],
+    *,
+    data: dict[str, Any] | None,
+    target: str | None,
+    parameters: Any,
+    endpoint: str,
+) -> AsyncIterator[DocumentProto]:
+    context: QueryContext = info.context
+    fields = {"data": [data or {}], "targetExecutor": target, "parameters": parameters}
+    try:
+        request = requests.build_request(
+            fields, endpoint=endpoint, request_id=context.request_id(), allowance=context.allowance
+        )
+        async for response in context.stream(request):
+            if response.status:
+                raise encode_executor_error(response.status, info)
+            for document in responses.documents_in(response.documents):
+                yield document
+    except GraphQLError:
+        raise
+    except Exception as error:
+        raise context.encode_error(error) from None
+
+
+def arguments(data: Any) -> dict[str, GraphQLArgument]:
+    """Those of a field that sends a Request with ``data``."""
+    return {
+        "data": GraphQLArgument(data, default_value=None),
+        "targetExecutor": GraphQLArgument(GraphQLString, default_value=None, out_name="target"),
+        "parameters": GraphQLArgument(JSON, default_value=None),
+        "execEndpoint": GraphQLArgument(
+            GraphQLNonNull(GraphQLString), default_value="/search", out_name="endpoint"
+        ),
+    }
+
+
+def schema_of(docs: GraphQLField, doc: GraphQLField, types: Sequence[Any] = ()) -> GraphQLSchema:
+    """Queries and mutations have ``docs``, subscriptions ``doc``."""
+    return GraphQLSchema(
+        query=GraphQLObjectType("Query", {"docs": docs}),
+        mutation=GraphQLObjectType("Mutation", {"docs": docs}),
+        subscription=GraphQLObjectType("Subscription", {"doc": doc}),
+        types=types,
     )
 
 
-SCHEMA: Final = GraphQLSchema(
-    query=GraphQLObjectType("Query", {"docs": _docs()}),
-    mutation=GraphQLObjectType("Mutation", {"docs": _docs()}),
-    types=[_SCORE_INTERFACE],
+SCHEMA: Final = schema_of(
+    GraphQLField(
+        GraphQLNonNull(many(_DOCUMENT)), args=arguments(many(_DOCUMENT_INPUT)), resolve=_resolve_docs
+    ),
+    GraphQLField(
+        GraphQLNonNull(_DOCUMENT),
+        args=arguments(_DOCUMENT_INPUT),
+        subscribe=_stream_doc,
+        resolve=lambda document, info, **arguments: document,
+    ),
+    [_SCORE_INTERFACE],
 )

@@ -91,7 +91,7 @@ def openapi(gateway: GatewayConfig, *, full: bool, endpoints: Endpoints = NOTHIN
             item = paths.setdefault(_literal(route.path), {})
             for method in route.methods:
                 item.setdefault(method.lower(), operations.of(route, method))
-    if full and gateway.expose_graphql_endpoint and not endpoints.is_second:
+    if full and gateway.expose_graphql_endpoint:
         paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql()}
     for path, item in paths.items():
         for operation in item.values():

@@ -76,7 +76,7 @@ class HttpApi(Resource):
         gateway = backend.gateway
         self._backend = backend
         self._dispatcher = backend.dispatcher_for("http")
-        self._graphql: GraphqlApi | None = None
+        self.graphql: GraphqlApi | None = None  # once it is mounted
         self._compress_above_bytes = gateway.compress_above_bytes
         # Any, because Klein's types have IRequest for requests, and other results for handlers.
         self._app: Any = Klein()
@@ -96,8 +96,8 @@ class HttpApi(Resource):
     def start(self) -> None:
         """Start GraphQL's loop, if it is served. Call this once the port listens."""
         self.learn()
-        if self._graphql is not None:
-            self._graphql.start()
+        if self.graphql is not None:
+            self.graphql.start()
         extension = self._backend.extension
         if extension is None:
             return
@@ -111,7 +111,7 @@ class HttpApi(Resource):
 
     def stop(self) -> Deferred[None]:
         """Stop GraphQL's loop. Fires when it has stopped."""
-        return succeed(None) if self._graphql is None else self._graphql.stop()
+        return succeed(None) if self.graphql is None else self.graphql.stop()
 
     def wants_body(self, http_request: GatewayRequest) -> bool:
         """Whether a body that has yet to come matters (see ``site.Root``)."""
@@ -172,9 +172,7 @@ class HttpApi(Resource):
         if full:
             for route in routes_of(gateway, self._endpoints):
                 self._add_route(route)
-            if gateway.expose_graphql_endpoint and self._endpoints.is_second:
-                log.warn("there is no /graphql: it has documents of docarray 0.21, and executors have others")
-            elif gateway.expose_graphql_endpoint:
+            if gateway.expose_graphql_endpoint:
                 self._mount_graphql(gateway)
             if gateway.openai is not None:
                 self._mount_openai(gateway.openai)
@@ -219,7 +217,7 @@ class HttpApi(Resource):
             page, *files = graphiql(gateway)
             for file in files:
                 self._add(file.path, ("GET",), self._kept(DOCS, _shows(file)))
-        api = self._graphql = GraphqlApi(self._backend, page)
+        api = self.graphql = self.graphql or GraphqlApi(self._backend, page)
         self._add(
             "/graphql", ("GET", "POST"), lambda http_request: _begin(http_request, api.answer(http_request))
         )

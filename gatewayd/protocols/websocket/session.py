@@ -474,11 +474,12 @@ class WebSocketSession(WebSocketServerProtocol):
 
     # -- requests -------------------------------------------------------------------------------------
 
-    def _start(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
+    def _start(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         request = Deferred.fromCoroutine(coroutine)
         if not request.called:
             self._requests.add(request)
             request.addBoth(self._request_done, request)
+        return request
 
     def _request_done(self, result: object, request: Deferred[None]) -> object:
         self._requests.discard(request)

@@ -52,7 +52,7 @@ async def test_each_bound_endpoint_has_a_route_that_reads_and_writes_its_documen
 
 @pytest_twisted.ensureDeferred
 async def test_the_routes_of_the_first_generation_are_not_there() -> None:
-    async with served(dispatcher=knowing(), expose_graphql_endpoint=True) as gateway:
+    async with served(dispatcher=knowing()) as gateway:
         for path in ("/index", "/search", "/graphql", "/nope", "/default", "/_jina_dry_run_"):
             status, _, answer = await in_thread(call, gateway.port, "POST", path, {"data": [DOCUMENT]})
             assert (status, json.loads(answer)["detail"]) == (404, "Not Found"), path
