@@ -61,6 +61,8 @@ class FlowKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -177,6 +179,8 @@ class FlowKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -201,6 +205,10 @@ class FlowKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
+    graphql_max_operations: int | None
+    """Operations of GraphQL that may be under way on one WebSocket connection."""
+    graphql_init_timeout: float | None
+    """Seconds within which a client of GraphQL over WebSocket has to begin."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection; 0 for no limit."""
     grpc_server: Literal["gatewayd", "grpcio"] | None
@@ -370,6 +378,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Name in answers and logs."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -486,6 +496,8 @@ class GatewayKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -510,6 +522,10 @@ class GatewayKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
+    graphql_max_operations: int | None
+    """Operations of GraphQL that may be under way on one WebSocket connection."""
+    graphql_init_timeout: float | None
+    """Seconds within which a client of GraphQL over WebSocket has to begin."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection; 0 for no limit."""
     grpc_server: Literal["gatewayd", "grpcio"] | None
@@ -913,6 +929,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """The same as host."""
     workers: int | None
     """Processes that serve; above 1, limits on all clients together are divided among them."""
+    docarray: Literal["auto", 1, 2] | None
+    """Which documents executors speak: 1 (docarray 0.21), 2 (0.30 and later), or what they tell."""
     ssl_certfile: str | Path | None
     """PEM certificate chain; with it all protocols accept TLS only."""
     ssl_keyfile: str | Path | None
@@ -1023,6 +1041,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """HTTP routes of executors' endpoints, or all."""
     expose_graphql_endpoint: bool | None
     """Serve /graphql on HTTP."""
+    openai: Mapping[str, Any] | None
+    """The endpoints that /v1/chat/completions and /v1/embeddings lead to, for clients of OpenAI's API."""
     expose_graphiql: bool | None
     """With GraphQL, serve a page for writing queries."""
     expose_status: bool | None
@@ -1047,6 +1067,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """Requests that one GraphQL query may make."""
     graphql_max_values: int | None
     """Fields of all documents in a GraphQL answer."""
+    graphql_max_operations: int | None
+    """Operations of GraphQL that may be under way on one WebSocket connection."""
+    graphql_init_timeout: float | None
+    """Seconds within which a client of GraphQL over WebSocket has to begin."""
     grpc_max_concurrent_streams: int | None
     """Calls on one gRPC connection; 0 for no limit."""
     grpc_server: Literal["gatewayd", "grpcio"] | None
