@@ -1,12 +1,13 @@
 """
 Streams through our gateway and through the real Jina 3.34: CPU for each document, and how late a document is.
 
-    python -m bench.streams [--rounds 5] [--seconds 2]
+    python -m bench.streams [--rounds 5] [--seconds 2] [--pace 200]
 
 One executor streams to both in the same run, and writes its clock into each document, so that what counts
-is what a gateway adds between the executor and the client; the sides take turns. Jina 3.34 is the interpreter
-that GATEWAYD_JINA34_PYTHON names (.venv-jina34/bin/python). Wanted: at most half of its CPU for each
-document, and the first document within 2 ms.
+is what a gateway adds between the executor and the client; the sides take turns. It goes as fast as it can,
+or with --pace at so many documents a second of each stream, as the tokens of a model come. Jina 3.34 is the
+interpreter that GATEWAYD_JINA34_PYTHON names (.venv-jina34/bin/python). Wanted: at most half of its CPU for
+each document, and the first document within 2 ms.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,8 +55,10 @@ def _clock() -> int:
     return time.monotonic_ns() // 1000 % _WRAPS
 
 
-async def _stream(_message: bytes, _context: Any) -> AsyncIterator[bytes]:
+async def _stream(pause_s: float, _message: bytes, _context: Any) -> AsyncIterator[bytes]:
     for _ in range(DOCUMENTS):
+        if pause_s:
+            await asyncio.sleep(pause_s)
         stamp = base64.b64encode(_clock().to_bytes(3, "big"))
         yield _TEXT.sub(lambda _, stamp=stamp: b"text\x12\x06\n\x04" + stamp, ANSWERED)  # type: ignore[misc]
 
@@ -64,16 +68,19 @@ async def _told(_message: bytes, _context: Any) -> bytes:
 
 
 class _Methods(grpc.GenericRpcHandler):
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         if call.method == STREAM_DOC:
-            return grpc.unary_stream_rpc_method_handler(_stream)
+            return grpc.unary_stream_rpc_method_handler(partial(_stream, self._pause_s))
         return grpc.unary_unary_rpc_method_handler(_told) if call.method == DISCOVERY else None
 
 
-async def executor() -> None:
+async def executor(pause_s: float) -> None:
     """The executor's process. Prints ``serves at PORT``."""
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Methods(),))
+    server.add_generic_rpc_handlers((_Methods(pause_s),))
     # Jina's gateway asks what there is before it asks for endpoints.
     reflection.enable_server_reflection([service_of(path) for path in LISTED_BY_JINA], server)
     print(f"serves at {server.add_insecure_port('127.0.0.1:0')}", flush=True)
@@ -82,10 +89,11 @@ async def executor() -> None:
 
 
 @contextlib.contextmanager
-def both() -> Iterator[list[Side]]:
+def both(pace: float) -> Iterator[list[Side]]:
     """Our gateway, and that of Jina 3.34."""
     with contextlib.ExitStack() as stack:
-        child = Child([sys.executable, "-m", "bench.streams", "--executor"], cwd=ROOT)
+        command = [sys.executable, "-m", "bench.streams", "--executor", "--pace", str(pace)]
+        child = Child(command, cwd=ROOT)
         stack.callback(child.stop)
         (found,) = child.line(r"serves at (\d+)")
         gateway = Gateway({"executors": [external("s", int(found[1]))]})
@@ -164,12 +172,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streams")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument(
+        "--pace", type=float, default=0.0, metavar="N", help="documents a second of each stream"
+    )
     parser.add_argument("--executor", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.executor:
-        asyncio.run(executor())
+        asyncio.run(executor(1 / arguments.pace if arguments.pace else 0.0))
         return
-    with both() as running:
+    with both(arguments.pace) as running:
         for at_once in (1, 16):
             _compare(running, at_once, arguments.rounds, arguments.seconds)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final, Protocol
 
 import attrs
@@ -44,9 +45,18 @@ WINDOW: Final = 8
 
 
 class AnswerStream(Protocol):
-    """The answers of an Executor that streams; as ``gatewayd.streams.Stream``."""
+    """The answers of an Executor that streams; as ``gatewayd.streams.Stream``, but for ``ask``."""
 
-    def receive(self) -> Deferred[Answer | None]: ...
+    def ask(
+        self, on_answer: Callable[[Answer | None], object], on_failure: Callable[[Failure], object]
+    ) -> None:
+        """
+        Call back with the next answer, None at the end, or the failure; at once, or later.
+
+        Ask again when that has been called. ``cancel`` calls ``on_failure`` if it has not.
+        """
+        ...
+
     def more(self, most: int) -> list[Answer]: ...
     def cancel(self) -> None: ...
 
@@ -157,13 +167,26 @@ class _Item:
 class _Level:
     """One generator that streams, or the request itself (``branch`` is None): its documents in order."""
 
-    __slots__ = ("branch", "calls", "is_last", "items", "journey", "last", "pulling", "routes", "source")
+    __slots__ = (
+        "branch",
+        "callbacks",
+        "calls",
+        "is_last",
+        "items",
+        "journey",
+        "last",
+        "pulling",
+        "routes",
+        "source",
+    )
 
     def __init__(self, branch: Branch | None) -> None:
         self.branch = branch
         self.items: deque[_Item] = deque()
         self.calls: deque[Content] = deque()  # to be made, one after the other
         self.source: AnswerStream | None = None
+        # Of the source; they refer to this level, and are let go with it.
+        self.callbacks: tuple[Callable[[Answer | None], object], Callable[[Failure], object]] | None = None
         self.pulling = False
         self.routes: tuple[bytes, ...] = ()
         self.journey: Journey | None = None
@@ -229,7 +252,7 @@ class DocumentStream:
         if self._waiting is not None:
             return found
         try:
-            while len(found) < most and self._is_ready(most - len(found)):
+            while len(found) < most and (self._ready or self._is_ready(most - len(found))):
                 found.append(self._ready.popleft())
         except Exception:
             self._fail(Failure())
@@ -302,7 +325,8 @@ class DocumentStream:
             self._fail(Failure())
         finally:
             self._advancing = False
-        self._end_if_idle()
+        if self._over:
+            self._end_if_idle()
 
     def _step(self) -> bool:
         """Bring what is asked for nearer; False if it has to come from an executor."""
@@ -326,7 +350,7 @@ class DocumentStream:
             return True
         if not level.exhausted:
             return False
-        self._levels.pop()
+        self._levels.pop().callbacks = None
         if not self._levels:
             self._stop()
             self._give_end()
@@ -362,22 +386,20 @@ class DocumentStream:
         """Ask a generator for what there is room for."""
         if level.is_last and (self._waiting is None or level.items or self._ready):
             return  # nothing is gained by having it sooner
-        while (
-            not self._over and not level.pulling and not level.exhausted and len(level.items) < self._window
-        ):
+        while not self._over and not level.pulling and len(level.items) < self._window:
             if level.source is None:
+                if not level.calls:
+                    break  # it is exhausted
                 self._open(level, branch, level.calls.popleft())
             source = level.source
             if source is not None:
                 level.pulling = True
-                waiting = source.receive()
-                waiting.addCallbacks(
-                    self._generated,
-                    self._broke_off,
-                    callbackArgs=(level, branch),
-                    errbackArgs=(level, branch),
-                )
-                waiting.addErrback(self._unforeseen)
+                if level.callbacks is None:
+                    level.callbacks = (
+                        partial(self._generated, level, branch),
+                        partial(self._broke_off, level, branch),
+                    )
+                source.ask(*level.callbacks)
 
     def _open(self, level: _Level, branch: Branch, message: Content) -> None:
         clock, call = self._owner.clock, branch.call
@@ -390,15 +412,23 @@ class DocumentStream:
         single = Call((message,), call.endpoint, False, call.headers, visit)
         level.source = self._owner.open_stream(branch.node.name, single, left_s)
 
-    def _generated(self, answer: Answer | None, level: _Level, branch: Branch) -> None:
+    def _generated(self, level: _Level, branch: Branch, answer: Answer | None) -> None:
         level.pulling = False
         if self._over:
             return
-        if answer is None:
-            level.source = None
-            self._left(level, branch, "answered")
-        else:
-            self._go_on(level, branch, answer, self._owner.wall_clock())
+        try:
+            if answer is None:
+                level.source = None
+                self._left(level, branch, "answered")
+            else:
+                self._go_on(level, branch, answer, self._owner.wall_clock())
+        except Exception:
+            self._fail(Failure())
+            return
+        if self._ready and self._waiting is not None and not self._advancing:
+            # The usual case: it is what the client waits for, who asks again when there is more to do.
+            self._give(self._ready.popleft())
+            return
         self._advance()
 
     def _go_on(self, level: _Level, branch: Branch, answer: Answer, now: float) -> None:
@@ -427,7 +457,7 @@ class DocumentStream:
         )
         self._stage(level, traversal, lambda now: traversal.answered(branch.node, part, now))
 
-    def _broke_off(self, failure: Failure, level: _Level, branch: Branch) -> None:
+    def _broke_off(self, level: _Level, branch: Branch, failure: Failure) -> None:
         level.pulling = False
         level.source = None
         level.calls.clear()
@@ -443,9 +473,6 @@ class DocumentStream:
             item.outcome = failure
             level.items.append(item)
             self._advance()
-
-    def _unforeseen(self, failure: Failure) -> None:
-        self._fail(failure)
 
     def _left(self, level: _Level, branch: Branch, outcome: Outcome, reason: str = "") -> None:
         if level.journey is not None:
@@ -513,6 +540,7 @@ class DocumentStream:
             level.calls.clear()
             if source is not None:
                 source.cancel()
+            level.callbacks = None
             for item in level.items:
                 if item.result is not None:
                     item.result.cancel()

@@ -7,7 +7,10 @@ those of ``wire.encode_response`` and ``single.encode_single_responses``, and so
 
 from __future__ import annotations
 
-from gatewayd.messages.request import Response
+from typing import Final
+
+from gatewayd.messages.header_codec import timestamp
+from gatewayd.messages.request import Response, Route
 from gatewayd.messages.rope import LONG_BYTES, Content, concatenated
 from gatewayd.messages.single import PART_OF_A_STREAM, document_at, encode_single_responses
 from gatewayd.messages.wire import (
@@ -21,14 +24,18 @@ from gatewayd.messages.wire import (
     header_field,
 )
 
+# Routes that have begun and are remembered: executors behind a generator begin anew with each document.
+_REMEMBERED: Final = 16
+
 
 class _Shared:
     """All fields of the last answer but its documents, which come behind them."""
 
-    __slots__ = ("_fields", "_header", "_last")
+    __slots__ = ("_begun", "_fields", "_header", "_last")
 
     def __init__(self) -> None:
         self._header = b""
+        self._begun: dict[tuple[str, float], bytes] = {}  # routes without their ends
         self._last: Response | None = None
         self._fields = b""
 
@@ -45,11 +52,25 @@ class _Shared:
             parts: list[bytes] = [self._header_of(response, last)]
             if response.parameters is not None:
                 parts += field(PARAMETERS, response.parameters)
-            for route in response.routes:
-                parts += field(ROUTE, encode_route(route))
+            parts += [self._route(route) for route in response.routes]
             self._fields = b"".join(parts)
             self._last = response
         return self._fields
+
+    def _route(self, route: Route) -> bytes:
+        """The field; all of it but the end is the same for the next answer."""
+        key = route.executor, route.start_time
+        begun = self._begun.get(key)
+        if begun is None or route.end_time is None or route.status:
+            if len(self._begun) > _REMEMBERED:
+                self._begun.clear()
+            self._begun[key] = encode_route(Route(route.executor, route.start_time))
+            return b"".join(field(ROUTE, encode_route(route)))
+        end = timestamp(route.end_time)
+        size = len(begun) + 2 + len(end)
+        if size >= 0x80:
+            return b"".join(field(ROUTE, encode_route(route)))
+        return b"\x1a%c%b\x1a%c%b" % (size, begun, len(end), end)
 
     def _header_of(self, response: Response, last: Response | None) -> bytes:
         raise NotImplementedError

@@ -70,9 +70,23 @@ def decode_single_request(message: Content) -> Request:
 
 def decode_single_answer(message: Content, headers: Headers = ()) -> Answer:
     """An executor's SingleDocumentRequestProto; a failed one may be without a document. Raises Malformed."""
-    known = _plain_answer(message, headers) if type(message) is bytes else None
-    if known is not None:
-        return known
+    # The usual answer, by hand: a header without a status, and then one document of less than 16 KiB.
+    if type(message) is bytes and len(message) > 3 and message[0] == HEADER and message[1] < 0x80:
+        size = len(message)
+        at = 2 + message[1]
+        if at + 2 <= size and message[at] == DATA and is_success(message[2:at]):
+            length, start = message[at + 1], at + 2
+            if length >= 0x80 and start < size and 0 < message[start] < 0x80:
+                length += (message[start] << 7) - 0x80
+                start += 1
+            inner = size - at
+            if start + length != size:
+                pass  # something comes behind it, or it is not whole
+            elif inner < 0x80:
+                return Answer(b"\x0a%c\x0a%b" % (inner, message[at + 1 :]), b"", (), b"", False, headers)
+            elif inner < 0x4000:
+                content = b"\x0a%c%c\x0a%b" % (inner & 0x7F | 0x80, inner >> 7, message[at + 1 :])
+                return Answer(content, b"", (), b"", False, headers)
     header, parameters, routes, document = split(bytes(message))
     answer = decode_answer(_joined(header, parameters, routes, DATA, b""), False, headers)
     if document is None and answer.failed:
@@ -144,35 +158,6 @@ def document_at(content: bytes) -> int:
         length += (content[start] << 7) - 0x80
         start += 1
     return inner if start + length == size else 0
-
-
-def _plain_answer(message: bytes, headers: Headers) -> Answer | None:
-    """
-    The usual answer, by hand: a header without a status, and then one document of less than 16 KiB.
-
-    None for any other, and for what is not well formed.
-    """
-    size = len(message)
-    if size < 4 or message[0] != HEADER or message[1] >= 0x80:
-        return None
-    at = 2 + message[1]
-    if at + 2 > size or message[at] != DATA or not is_success(message[2:at]):
-        return None
-    length, start = message[at + 1], at + 2
-    if length >= 0x80:
-        if start == size or not 0 < message[start] < 0x80:
-            return None
-        length += (message[start] << 7) - 0x80
-        start += 1
-    if start + length != size:
-        return None
-    inner = size - at
-    if inner < 0x80:
-        return Answer(b"\x0a%c\x0a%b" % (inner, message[at + 1 :]), b"", (), b"", False, headers)
-    if inner < 0x4000:
-        content = b"\x0a%c%c\x0a%b" % (inner & 0x7F | 0x80, inner >> 7, message[at + 1 :])
-        return Answer(content, b"", (), b"", False, headers)
-    return None
 
 
 def _joined(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
 from gatewayd.deadlines import left_s
@@ -20,6 +20,26 @@ from gatewayd.errors import Draining
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.replica import CallInHand, Replica, StreamInHand
 from gatewayd.pool.sender import PendingCall, Prepare, Sender
+
+
+class _Asked:
+    """What of a Deferred is needed here."""
+
+    __slots__ = ("_cancelled", "callback", "errback")
+
+    def __init__(
+        self,
+        cancelled: Callable[[object], object],
+        callback: Callable[[Answer | None], object],
+        errback: Callable[[Failure], object],
+    ) -> None:
+        self._cancelled = cancelled
+        self.callback = callback
+        self.errback = errback
+
+    def cancel(self) -> None:
+        self._cancelled(None)
+        self.errback(Failure(CancelledError()))
 
 
 class ExecutorStream(PendingCall):
@@ -61,6 +81,19 @@ class ExecutorStream(PendingCall):
         self.answer = waiting = Deferred(self._cancelled)  # type: ignore[assignment]
         stream.pull()
         return waiting
+
+    def ask(
+        self, on_answer: Callable[[Answer | None], object], on_failure: Callable[[Failure], object]
+    ) -> None:
+        """``receive`` with callbacks, of which the one that is called must not raise."""
+        if self._over or not self._begun:
+            self.receive().addCallbacks(on_answer, on_failure)
+            return
+        stream = self._stream
+        assert stream is not None
+        # For each document, a Deferred would cost more than all the rest here.
+        self.answer = _Asked(self._cancelled, on_answer, on_failure)  # type: ignore[assignment]
+        stream.pull()
 
     def more(self, most: int) -> list[Answer]:
         """Up to ``most`` answers that have come with the last one; none if they, an error or the end have to
@@ -110,7 +143,9 @@ class ExecutorStream(PendingCall):
                 replica = self._replica or self._left
                 assert replica is not None
                 replica.succeeded()
-            self._give(answer)
+            waiting, self.answer = self.answer, None
+            if waiting is not None:
+                waiting.callback(answer)
         except Exception:
             self._broken(Failure())
 
@@ -125,7 +160,9 @@ class ExecutorStream(PendingCall):
             if not self._started:
                 replica.succeeded()
             self._over = True
-            self._give(None)
+            waiting, self.answer = self.answer, None
+            if waiting is not None:
+                waiting.callback(None)  # type: ignore[arg-type]
         except Exception:
             self._broken(Failure())
 
@@ -156,11 +193,6 @@ class ExecutorStream(PendingCall):
             self._fail(Draining())
         else:
             self._give_up(self._attempts.broke_off(found, replica.label))
-
-    def _give(self, answer: Answer | None) -> None:
-        waiting, self.answer = self.answer, None
-        if waiting is not None:
-            waiting.callback(answer)  # type: ignore[arg-type]
 
     def _fail(self, error: Exception) -> None:
         self._over = True

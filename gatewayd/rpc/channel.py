@@ -488,7 +488,7 @@ class _PulledExchange(PulledCall):
 
     def more(self, most: int) -> list[Answer]:
         """Up to ``most`` of the answers that have come with the one before, maybe none."""
-        if self._given or self._headers is None:
+        if not self._messages or self._given or self._headers is None:
             return []
         return self.take(most, decode_single_answer)
 
@@ -535,7 +535,8 @@ class _PulledExchange(PulledCall):
             self._tick = self._channel.timeouts.add(self, deadline_s)
 
     def on_message(self, message: Content, compressed: bool, encoding: str, headers: Headers) -> None:
-        self._stop_timer()
+        if self._tick:
+            self._stop_timer()
         # Those of the head belong to the first answer.
         headers = headers if self._headers is None else ()
         self._headers = headers

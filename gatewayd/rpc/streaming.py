@@ -64,7 +64,10 @@ class PulledCall(Unary):
     def pull(self) -> None:
         """Ask for one message. Not while ``waiting``."""
         self.waiting = True
-        self._serve()
+        if self._messages or self._outcome is not None or self._rest or self._parts is not None:
+            self._serve()
+        else:
+            self.on_waiting()
 
     def take(self, most: int, read: Callable[[Content], T]) -> list[T]:
         """
@@ -200,8 +203,9 @@ class PulledCall(Unary):
                     self.on_end(self._outcome[0])
                 else:
                     arrived = len(self._rest) if self._parts is None else self._have + 5
-                    self._owe(arrived - self._prepaid_bytes)
-                    self._prepaid_bytes = arrived
+                    if arrived != self._prepaid_bytes:
+                        self._owe(arrived - self._prepaid_bytes)
+                        self._prepaid_bytes = arrived
                     self.on_waiting()
                     return
         finally:

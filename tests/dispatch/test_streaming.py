@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ class Generated:
         self._there: list[Any] = []
         self._waiting: Deferred[Answer | None] | None = None
         self._over = False
+
+    def ask(self, on_answer: Callable[[Any], object], on_failure: Callable[[Failure], object]) -> None:
+        self.receive().addCallbacks(on_answer, on_failure)
 
     def receive(self) -> Deferred[Answer | None]:
         assert self._waiting is None
@@ -484,6 +488,41 @@ def test_every_document_comes_once_in_order_and_nothing_is_left(
     if ended and generating:
         last = max(generating)
         assert seen == sorted(name for stream, names in fed.items() if stream.name == last for name in names)
+
+
+@pytest.mark.parametrize("how", ["end", "error", "cancel", "leave"])
+def test_a_stream_leaves_nothing_for_the_garbage_collector(how: str) -> None:
+    pool = StreamPool("g", "h")
+    dispatcher = made(pool, deployment("g"), deployment("h", "g"))
+
+    def stream() -> None:
+        asker = Asker(dispatcher, request("q")).ask()
+        pool.opened[0].put("1", "2")
+        pool.opened[1].put("a", "b")
+        assert asker.more(9)
+        if how == "cancel":
+            asker.stream.cancel()
+        elif how == "leave":
+            asker.ask().deferred.cancel()
+        else:
+            pool.opened[1].put(None if how == "end" else BROKEN)
+            asker.ask()
+            if how == "end":
+                pool.opened[0].put(None)
+                pool.opened[2].put(None)
+                asker.ask(2)
+        pool.opened.clear()
+        assert (pool.open, dispatcher.in_flight) == ([], 0)
+
+    stream()
+    gc.collect()
+    gc.disable()
+    try:
+        stream()
+        # Failures refer to frames, and these to them.
+        assert gc.collect() == 0 or how != "end"
+    finally:
+        gc.enable()
 
 
 def test_a_long_stream_needs_no_deep_stack() -> None:

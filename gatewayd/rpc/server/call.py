@@ -186,13 +186,12 @@ class ServerCall(Stream):
         size = len(message)
         if not self._may_send(size):
             return False
-        self._start()
+        if not self._started:
+            self._start()
         return self.connection.send_data(self, prefix(size, compressed=False), message)
 
     def send_all(self, messages: Sequence[Content]) -> bool:
         """Send several answers in one piece; as ``send``, and False as long as not all of them have left."""
-        if len(messages) == 1:
-            return self.send(messages[0])
         if self.over:
             return False
         most = self._settings.max_sent_bytes
@@ -205,15 +204,17 @@ class ServerCall(Stream):
                 too_long = size
                 break
             total += size
-            parts += (prefix(size, compressed=False), message)
+            parts += (b"\0" + size.to_bytes(4, "big"), message)
         left = True
         if parts:
             if not self._has_room(total):
                 return False
-            self._start()
+            if not self._started:
+                self._start()
             joined = b"".join(parts) if total <= LONG_BYTES else concatenated(parts)  # type: ignore[arg-type]
             left = self.connection.send_data(self, b"", joined)
-            self.connection.conduct.message_sent(len(parts) // 2 - 1)
+            if len(parts) > 2:
+                self.connection.conduct.message_sent(len(parts) // 2 - 1)
         if too_long is not None:
             self._may_send(too_long)  # which ends the call, behind what was sent
             return False
