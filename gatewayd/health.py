@@ -7,7 +7,7 @@ executor serve once; what is ready can serve a request now.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Literal
 
 import attrs
@@ -32,7 +32,8 @@ class Part:
     One Deployment, or one shard of it, or an executor before or after its shards.
 
     ``connected`` counts the replicas that can be called now; clients wait for what is ``needed``.
-    ``why`` says what keeps replicas from being called that are there.
+    ``why`` says what keeps replicas from being called that are there. One that ``rests`` has none, because no
+    request needs one; it can serve all the same.
     """
 
     deployment: str
@@ -40,6 +41,12 @@ class Part:
     connected: int
     needed: bool = True
     why: str = ""
+    rests: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can answer a request."""
+        return self.connected > 0 or self.rests
 
 
 @attrs.frozen
@@ -94,7 +101,7 @@ def verdict_of(probe: str, health: Health) -> Verdict:
         return _because(_phase_reason(health.phase))
     if health.workers is not None and not health.workers[0]:
         return _because(Reason("no_worker", f"none of the {health.workers[1]} workers serves"))
-    return _because(*(_lacking(part) for part in health.parts if part.needed and not part.connected))
+    return _because(*(_lacking(part) for part in health.parts if part.needed and not part.serves))
 
 
 def serving_by_name(health: Health, flow: str | None) -> dict[str, bool]:
@@ -102,9 +109,9 @@ def serving_by_name(health: Health, flow: str | None) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for part in health.parts:
         name = _owner(part.deployment)
-        found[name] = found.get(name, True) and part.connected > 0
+        found[name] = found.get(name, True) and part.serves
     if flow is not None:
-        found[flow] = not any(part.needed and not part.connected for part in health.parts)
+        found[flow] = not any(part.needed and not part.serves for part in health.parts)
     return found
 
 
@@ -129,16 +136,25 @@ def parts_of(
     connected: Mapping[tuple[str, int], int],
     optional: Iterable[str],
     why: Mapping[tuple[str, int], str] | None = None,
+    expected: Collection[tuple[str, int]] = (),
 ) -> tuple[Part, ...]:
     """
     The parts of a Flow by (Deployment, shard), with how many of their replicas are connected.
 
     ``why`` is what keeps those of some from being called. No answer waits for the Deployments named in
-    ``optional``. The executors before and after the shards of one (``config.heads``) are needed as it is.
+    ``optional``. Those that are ``expected`` have no replica until a request needs one. The executors before
+    and after the shards of one (``config.heads``) are needed as it is.
     """
     floating = frozenset(optional)
     return tuple(
-        Part(name, shard, count, _owner(name) not in floating, (why or {}).get((name, shard), ""))
+        Part(
+            name,
+            shard,
+            count,
+            _owner(name) not in floating,
+            (why or {}).get((name, shard), ""),
+            (name, shard) in expected,
+        )
         for (name, shard), count in connected.items()
     )
 

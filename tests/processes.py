@@ -201,7 +201,7 @@ class Gateway(Child):
                 self.ports[protocol] = int(match[1])
             started = [one for one in flow.get("executors", ()) if not one.get("external")]
             if started:
-                self.line("serves at", count=sum(one.get("replicas", 1) for one in started))
+                self.line("serves at", count=sum(map(_first_replicas, started)))
         except AssertionError:
             self.stop()
             raise
@@ -223,6 +223,11 @@ class Gateway(Child):
         code = super().stop(grace_s)
         self._folder.cleanup()
         return code
+
+
+def _first_replicas(executor: Mapping[str, Any]) -> int:
+    replicas = executor.get("replicas", 1)
+    return replicas if isinstance(replicas, int) else max(1, replicas.get("min", 1))
 
 
 class ExecutorProcess(Child):

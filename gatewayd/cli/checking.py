@@ -163,13 +163,21 @@ def _way(flow: FlowConfig) -> list[str]:
 def _row(deployment: DeploymentConfig) -> tuple[str, str, str, str]:
     if deployment.external:
         return deployment.name, "(external)", "none here", ", ".join(deployment.addresses)
-    count = deployment.replicas * deployment.shards
+    count = deployment.most_replicas * deployment.shards
     return (
         deployment.name,
         deployment.executor.uses or "(pass-through)",
-        f"{count}" if deployment.shards == 1 else f"{count} in {deployment.shards} shards",
+        _count(deployment),
         _where(deployment, count),
     )
+
+
+def _count(deployment: DeploymentConfig) -> str:
+    if (scaling := deployment.scaling) is not None:
+        each = "" if deployment.shards == 1 else f" in each of {deployment.shards} shards"
+        return f"{scaling.least} to {scaling.most}{each}"
+    count = deployment.replicas * deployment.shards
+    return f"{count}" if deployment.shards == 1 else f"{count} in {deployment.shards} shards"
 
 
 def _where(deployment: DeploymentConfig, count: int) -> str:

@@ -20,6 +20,7 @@ from gatewayd.config.keys import EXECUTOR, EXECUTOR_IN_PRODUCTION
 from gatewayd.config.kinds import Refused
 from gatewayd.config.model import DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
+from gatewayd.config.scaling import ScalingConfig
 from gatewayd.config.sections import Layer, gather, model_arguments, read
 from gatewayd.schemes import socket_path
 from gatewayd.tls.credentials import UnusableTlsFile
@@ -29,7 +30,7 @@ from gatewayd.tls.files import load_credentials
 # value of their own key (``model_arguments``).
 _DERIVED = frozenset(
     {"name", "needs", "floating", "collected", "external", "addresses", "tls", "host", "ports"}
-    | {"executor", "uses_before", "uses_after"}
+    | {"executor", "uses_before", "uses_after", "replicas"}
 )
 _TLS_FILES = ("tls_ca_certfile", "tls_certfile", "tls_keyfile")
 # What executors around shards have in common with them.
@@ -117,10 +118,23 @@ def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) ->
     elif "workspace" in flow:
         values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
+    replicas = values.get("replicas", 1)
+    scaling = replicas if isinstance(replicas, ScalingConfig) else None
+    if scaling is not None:
+        if values.get("external"):
+            _refuse_scaling(draft)
+            scaling = None
+            of_draft = {name: each for name, each in draft.values.items() if name != "replicas"}
+        else:
+            of_draft = {**draft.values, "replicas": scaling.first}
+        draft = attrs.evolve(draft, values=of_draft)
     folder = draft.folder.with_environ(values["env"])
     fields = model_arguments(EXECUTOR, values, DeploymentConfig, but=_DERIVED)
     fields.update(_tls_paths(values))
+    fields["replicas"] = draft.values.get("replicas", 1)
     try:
+        if scaling is not None:
+            fields["scaling"] = _scaled(draft, scaling)
         where = _external(draft) if values.get("external") else _local(draft)
     except Refused as refused:
         draft.place.inside(*refused.inside).refuse(refused.message or "refused")
@@ -133,6 +147,35 @@ def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) ->
     )
     _check_tls(draft, built)
     return built
+
+
+def _refuse_scaling(draft: Draft) -> None:
+    """An external executor is as many replicas as it has addresses, whatever the Flow says of the others."""
+    if "replicas" in draft.own:
+        draft.place.inside("replicas").refuse(
+            "an external executor is not started here, so that its replicas cannot be scaled; leave this "
+            "out: it has one replica for each address"
+        )
+
+
+def _scaled(draft: Draft, scaling: ScalingConfig) -> ScalingConfig:
+    """Raises Refused where replicas cannot come and go."""
+    values = draft.values
+    at_a_socket = any(socket_path(host) is not None for host in values.get("host", ()))
+    for name in ("port", "port_monitoring", *(("host",) if at_a_socket else ())):
+        if name == "host" or any(values.get(name, ())):
+            raise Refused(
+                inside=(name,),
+                message="each of the replicas that come and go finds a place of its own: leave this out, or "
+                "give a number of replicas",
+            )
+    if scaling.least == 0 and values.get("shards", 1) > 1:
+        raise Refused(
+            inside=("replicas", "min"),
+            message="found 0, but every shard has a part of the data: with shards, each has one replica at "
+            "least; give min: 1 or more",
+        )
+    return scaling
 
 
 def _tls_paths(values: Mapping[str, Any]) -> dict[str, str]:

@@ -36,6 +36,7 @@ def _head(
         name=f"{deployment.name}/{part}",
         shards=1,
         replicas=1,
+        scaling=None,
         ports=(),
         monitoring_ports=(),
         uses_before=None,

@@ -22,6 +22,7 @@ from gatewayd.config.openai import OPENAI
 from gatewayd.config.rates import RATES
 from gatewayd.config.recording import RECORD
 from gatewayd.config.routes import EXPOSED
+from gatewayd.config.scaling import REPLICAS
 
 Status = Literal["supported", "not supported yet", "ignored"]
 SUPPORTED: Final[Status] = "supported"
@@ -418,7 +419,8 @@ EXECUTOR: Final = Section("executor", (
         in_production=()),
     Key("output_array_type", k.choice("numpy", "list"), None, "Convert arrays in answers."),
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),
-    Key("replicas", k.integer(1, 1024), 1, "Copies, each a process with a socket or port of its own."),
+    Key("replicas", REPLICAS, 1,
+        "Copies, each a process with a socket or port of its own; a map for as many as the load needs."),
     Key("shards", k.integer(1, 1024), 1, "Parts of the data, each with all replicas."),
     Key("polling", f.POLLING, None, "Whether a request goes to any shard or to all."),
     Key("host", f.HOSTS, "127.0.0.1", "Address of its ports; for an external executor, its address.",

@@ -413,6 +413,14 @@ def _deployments(
         for draft, placed in zip(drafts, placements, strict=True)
     )
     _check_ports(gateway, list(zip(drafts, built, strict=True)))
+    if gateway.workers > 1:
+        for draft, deployment in zip(drafts, built, strict=True):
+            if deployment.scaling is not None:
+                draft.place.inside("replicas").refuse(
+                    f"found a map, and gateway.workers is {gateway.workers}: replicas are added and ended by "
+                    "a gateway of one process, which knows all requests; leave workers out, or give a number "
+                    "of replicas"
+                )
     return built
 
 

@@ -17,6 +17,7 @@ from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.config.rates import RateRule
 from gatewayd.config.recording import RecordConfig
+from gatewayd.config.scaling import ScalingConfig
 from gatewayd.errors import ConfigError
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import AllowList
@@ -338,7 +339,8 @@ class DeploymentConfig:
     ``uses_before`` and ``uses_after`` run before and after the shards, and are not started without
     shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its
     connection broke. With ``monitoring`` each replica serves metrics, at ``monitoring_ports`` or at free
-    ones. With ``reload`` the files of its executor are watched.
+    ones. With ``reload`` the files of its executor are watched. With ``scaling`` there are more or fewer
+    replicas of each shard with the load; ``replicas`` are those that are started first.
     """
 
     name: str
@@ -358,6 +360,7 @@ class DeploymentConfig:
     host: str | None = None
     ports: tuple[int, ...] = ()
     replicas: int = 1
+    scaling: ScalingConfig | None = None
     shards: int = 1
     polling: Mapping[str, Polling] = attrs.field(factory=dict)
     timeout_send_s: float | None = None
@@ -371,6 +374,11 @@ class DeploymentConfig:
     executor: ExecutorConfig = ExecutorConfig()
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None
+
+    @property
+    def most_replicas(self) -> int:
+        """How many replicas each shard may have."""
+        return self.replicas if self.scaling is None else self.scaling.most
 
     @property
     def tls_files(self) -> TlsFiles:

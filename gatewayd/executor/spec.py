@@ -74,7 +74,7 @@ class ExecutorSpec:
             shard=shard,
             replica=replica,
             shards=deployment.shards,
-            replicas=deployment.replicas,
+            replicas=deployment.most_replicas,
             host=host,
             port=deployment.ports[index] if index < len(deployment.ports) else 0,
             socket=socket_path(host),

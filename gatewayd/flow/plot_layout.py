@@ -166,7 +166,9 @@ def _detail(deployment: DeploymentConfig) -> str:
     parts = [uses]
     if deployment.shards > 1:
         parts.append(f"{deployment.shards} shards")
-    if deployment.replicas > 1:
+    if deployment.scaling is not None:
+        parts.append(f"{deployment.scaling.least} to {deployment.scaling.most} replicas")
+    elif deployment.replicas > 1:
         parts.append(f"{deployment.replicas} replicas")
     return ", ".join(parts)
 

@@ -85,6 +85,10 @@ class Replicas(Protocol):
         """Whether at least one replica is; while none is, waiting longer is mostly pointless."""
 
     @property
+    def expected(self) -> bool:
+        """Whether there is none because none was needed: requests wait for the first one to start."""
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """What errors call each replica, by its address."""
 
@@ -230,9 +234,9 @@ class Attempts:
         untried = any(address not in self.tried for address in replicas.reachable)
         delay_s = 0.0 if untried else RETRY_BACKOFF.delay_s(self.tries, dice)
         too_late = self._deadline_s is not None and now_s + delay_s >= self._deadline_s
-        if too_late or (not replicas.connected and delay_s >= self._allowance_s):
+        if too_late or (self._is_out and delay_s >= self._allowance_s):
             return GiveUp(self._explained(error), "failed", str(error))
-        if not replicas.connected:
+        if self._is_out:
             self._disconnected_since_s = now_s
         return BackOff(delay_s)
 
@@ -246,7 +250,7 @@ class Attempts:
         """No replica has a free slot."""
         if self._replicas.why_foreign:
             return GiveUp(self._refusal(now_s), "unreachable", self._replicas.why_foreign)
-        if not self._replicas.connected and self._allowance_s <= 0:
+        if self._is_out and self._allowance_s <= 0:
             return GiveUp(self._refusal(now_s), "unreachable", "no replica is connected")
         if queue_full:
             return GiveUp(self._refusal(now_s), "refused", "the queue is full")
@@ -266,9 +270,14 @@ class Attempts:
         decision = "refused" if connected else "unreachable"
         return GiveUp(self._refusal(now_s), decision, "it waited too long")
 
+    @property
+    def _is_out(self) -> bool:
+        """Whether no replica is connected though one should be."""
+        return not self._replicas.connected and not self._replicas.expected
+
     def _patience(self, now_s: float) -> Wait:
         patience_s = self._rules.queue_timeout_s
-        if not self._replicas.connected:
+        if self._is_out:
             self._disconnected_since_s = now_s
             patience_s = self._allowance_s
         rest_s = left_s(self._deadline_s, now_s)
@@ -285,6 +294,14 @@ class Attempts:
         labels = tuple(replicas.labels.values())
         if replicas.why_foreign:
             return ForeignExecutor(name, labels, replicas.why_foreign)
+        if replicas.expected:
+            waited_s = self._rules.queue_timeout_s
+            return ExecutorUnreachable(
+                name,
+                labels,
+                f"no replica was needed before, and the first one did not start within {waited_s:g} s "
+                "(gateway.pool.queue_timeout)",
+            )
         if not replicas.connected:
             waited_s = self._rules.connect_timeout_s
             return ExecutorUnreachable(

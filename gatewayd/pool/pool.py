@@ -138,6 +138,8 @@ class Pool:
             sender.replicas.speak(self.generation)
             sender.replicas.on_change(self._settle_generation)
             sender.replicas.on_change(self._replicas_changed)
+        if before is not None:
+            self._rest_as(before, deployments)
 
     @classmethod
     def over(
@@ -304,6 +306,34 @@ class Pool:
         Fails with ReplicaGone if it is down before that.
         """
         return self._senders[deployment, shard].replicas.known(address)
+
+    def rest(self, deployment: str, shard: int, rests: bool) -> None:
+        """
+        Say whether it is right that there is no replica, because no call needs one.
+
+        Calls then wait for the first one as they wait for a slot, and ``on_needed`` is told of them. What the
+        last one bound is remembered, and dry runs leave the Deployment out.
+        """
+        self._senders[deployment, shard].replicas.rest(rests)
+
+    def on_needed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when a call begins to wait for the first replica of a Deployment that rests."""
+        for sender in self._senders.values():
+            sender.replicas.on_needed = callback
+
+    def expected(self) -> frozenset[tuple[str, int]]:
+        """The Deployments and shards that have no replica, because none was needed."""
+        return frozenset(key for key, sender in self._senders.items() if sender.replicas.expected)
+
+    def _rest_as(self, before: Pool, deployments: Sequence[DeploymentConfig]) -> None:
+        for deployment in deployments:
+            for shard in range(deployment.shards):
+                was = before._senders.get((deployment.name, shard))
+                if deployment.scaling is not None and was is not None and was.replicas.expected:
+                    if self.generation is None:
+                        self.generation = before.generation
+                        self.format = format_of(self.generation)
+                    self._senders[deployment.name, shard].replicas.rest(True, was.told)
 
     def states(self) -> Mapping[str, tuple[ReplicaState, ...]]:
         """Every Deployment's replicas, shard after shard."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from gatewayd.clocks import Clock
-from gatewayd.messages.discovery import DEFAULT, Told, united
+from gatewayd.messages.discovery import DEFAULT, DRY_RUN, Told, united
 from gatewayd.messages.generations import NAMED, Generation
 from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
@@ -57,6 +57,10 @@ class ReplicaSet:
     ) -> None:
         self.deployment = deployment
         self.why_empty = "no replica is running"
+        # Zero replicas may be wanted now, or the first one is on its way (``Pool.rest``).
+        self.rests = False
+        # A call begins to wait for the first one.
+        self.on_needed: Callable[[], None] = _nothing
         self._limits = limits
         self._connect = connect
         self._balancer = balancer
@@ -87,6 +91,11 @@ class ReplicaSet:
         )
 
     @property
+    def expected(self) -> bool:
+        """Whether none is connected because none was needed: the first one starts when it is."""
+        return self.rests and not self.connected
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """What errors call each replica, by its address."""
         return {replica.address: replica.label for replica in self._replicas.values()}
@@ -115,6 +124,18 @@ class ReplicaSet:
         """Why none of the replicas is called; empty while one of them may be."""
         return self._why_foreign
 
+    def rest(self, rests: bool, told: Told | None = None) -> None:
+        """
+        Whether it is right that there is no replica.
+
+        What the last one has told is remembered then; ``told`` is that of the replicas before these.
+        """
+        if rests != self.rests or told is not None:
+            self.rests = rests
+            if told is not None and self._told is None:
+                self._told, self._heard = told, True
+            self.changed()
+
     def speak(self, generation: Generation | None) -> None:
         """Call those only that speak ``generation``, which is the Flow's, or do not say what they speak."""
         if generation != self._generation:
@@ -123,6 +144,8 @@ class ReplicaSet:
 
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while no replica has said what it binds."""
+        if endpoint == DRY_RUN and self.expected:
+            return False  # it starts none, and fails for none
         told = self._told
         return told is None or endpoint in told.bound or DEFAULT in told.bound
 
@@ -244,8 +267,10 @@ class ReplicaSet:
         for replica in every:
             self._judge(replica)
         self._fit = tuple(replica for replica in every if replica.fit)
-        self._told = united(each.told for each in every if each.told is not None and not each.foreign)
-        self._heard = any(each.told is not None for each in every)
+        told = united(each.told for each in every if each.told is not None and not each.foreign)
+        if told is not None or not self.rests:
+            self._told = told
+            self._heard = any(each.told is not None for each in every)
         foreign = [each for each in every if each.foreign]
         self._why_foreign = self._why(foreign[0]) if foreign and len(foreign) == len(every) else ""
 
@@ -270,3 +295,7 @@ class ReplicaSet:
             f"it speaks {NAMED[foreign.told.generation]}, and the Flow {NAMED[self._generation]} "
             "(docarray in the Flow file says which, or the executors that told it first)"
         )
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -247,6 +247,8 @@ class PendingCall:
             if self._call.visit is not None:
                 self._waiting(self._call.visit, "queue")
             self._wait_for(step)
+            if sender.replicas.rests:
+                sender.replicas.on_needed()
 
     def _wait_for(self, step: Wait) -> None:
         self._timer = self._sender.clock.callLater(step.seconds, self._waited)

@@ -5,7 +5,7 @@ supervisor of the executors, and from the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -27,8 +27,9 @@ from gatewayd.protocols.http.request import GatewayRequest
 from gatewayd.service.executor_metrics import ExecutorMetrics
 from gatewayd.service.kept import Kept
 from gatewayd.service.metric_export import MetricExport
-from gatewayd.service.readings import read_replicas
+from gatewayd.service.readings import read_replicas, read_scaled
 from gatewayd.service.reloading import Reloaded
+from gatewayd.service.scaling import ScaledPart
 from gatewayd.supervisor.process import ReplicaStatus
 from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
@@ -107,6 +108,8 @@ class Administration:
                 metrics.add(path, self._show_metrics, is_public=True)
             self._sites.append(metrics)
         collector = settings.metric_collector
+        # What is scaled, once that has begun.
+        self.scaled: Callable[[], Iterable[ScaledPart]] = lambda: ()
         self._export = None if collector is None else MetricExport(flow, collector, reactor, self.read)
 
     def steer(
@@ -169,6 +172,7 @@ class Administration:
         reading = await self._gateway.read()
         executors = self._executors.states()
         read_replicas(reading, executors)
+        read_scaled(reading, self.scaled())
         pids: dict[tuple[str, ...], int] = {(name,): pid for name, pid in self._gateway.processes.items()}
         for each in executors:
             if each.pid is not None:

@@ -106,12 +106,14 @@ def changes_between(
     running: Collection[ReplicaId],
     incarnation: int,
     edited: Collection[ReplicaId] = (),
+    *,
+    counted: Collection[ReplicaId] | None = None,
 ) -> Changes:
     """
     What leads from ``old``, whose replicas are ``running``, to ``new``.
 
     New replicas get the ``incarnation``. ``edited`` are those whose code has changed since their processes
-    were started.
+    were started. How many replicas a scaled executor has is that of ``counted``, or else of ``running``.
     """
     were = {each.name: each for each in started_of(old.deployments)}
     are = {each.name: each for each in started_of(new.deployments)}
@@ -120,7 +122,8 @@ def changes_between(
     for name, deployment in are.items():
         before = were.get(name)
         wanted = []
-        for each in replicas_of(deployment, incarnation):
+        stays = before is not None and _is_alike(before, old, deployment, new)
+        for each in replicas_of(deployment, incarnation, counted or running, stays=stays):
             there = present.get((name, each.shard, each.replica))
             if there is not None and before is not None and _alike(before, old, deployment, new, each):
                 kept.add(there)
@@ -169,16 +172,21 @@ def _with_code(
     edited: Collection[ReplicaId],
 ) -> Changes:
     left = [each for each in running if each not in edited]
-    found = changes_between(old, new, left, incarnation)
+    found = changes_between(old, new, left, incarnation, counted=running)
     again = attrs.evolve(found, ends=found.ends.union(edited))
     return _described(old, new, again, _different(old.gateway, new.gateway))
+
+
+def _is_alike(before: DeploymentConfig, old: FlowConfig, after: DeploymentConfig, new: FlowConfig) -> bool:
+    """Whether an executor that needs no replica now need not show that it can start."""
+    return _alike(before, old, after, new, ReplicaId(after.name, 0, 0))
 
 
 def _alike(
     before: DeploymentConfig, old: FlowConfig, after: DeploymentConfig, new: FlowConfig, replica: ReplicaId
 ) -> bool:
     """Whether a process that was started for one would be started alike for the other."""
-    if replica.shard >= before.shards or replica.replica >= before.replicas:
+    if replica.shard >= before.shards or replica.replica >= before.most_replicas:
         return False
     specs = [
         # How many others there are is told to a process, but does not make it another one.

@@ -152,7 +152,8 @@ class GatewayServer:
         """How the gateway is now."""
         optional = [each.name for each in self.flow.deployments if each.floating and not each.collected]
         pool = self.graph.pool
-        return Health(self._phase, self._has_started, parts_of(pool.connected(), optional, pool.foreign()))
+        parts = parts_of(pool.connected(), optional, pool.foreign(), pool.expected())
+        return Health(self._phase, self._has_started, parts)
 
     @property
     def offload(self) -> Offload:

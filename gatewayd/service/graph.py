@@ -113,6 +113,14 @@ class Graph:
         """Whether ``replica`` is one of those that it calls."""
         return self._replicas is None or replica in self._replicas
 
+    def has_executor_of(self, flow: FlowConfig, name: str) -> bool:
+        """Whether its Flow has the executor ``name`` just as ``flow`` has it."""
+        were, are = (
+            [(each.executor, each.shards) for each in which.deployments if each.name == name]
+            for which in (self.flow, flow)
+        )
+        return bool(are) and were == are
+
     def replica_up(self, replica: ReplicaId, address: str) -> None:
         """The process of ``replica`` serves at ``address``; nothing happens if it is not for this graph."""
         if self.calls(replica):

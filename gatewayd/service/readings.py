@@ -14,6 +14,7 @@ from gatewayd.pool.pool import Pool, ReplicaState
 from gatewayd.protocols import told
 from gatewayd.protocols.port import PortReport
 from gatewayd.service.front import Held
+from gatewayd.service.scaling import ScaledPart
 from gatewayd.supervisor.process import ReplicaStatus
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -114,3 +115,12 @@ def read_replicas(reading: Reading, replicas: Iterable[ReplicaStatus]) -> None:
         labels = each.deployment, str(each.shard), str(each.replica)
         reading.set(table.REPLICA_UP, each.state == "ready", *labels)
         reading.set(table.REPLICA_RESTARTS, each.restarts, *labels)
+
+
+def read_scaled(reading: Reading, parts: Iterable[ScaledPart]) -> None:
+    """Executors whose replicas come and go with the load."""
+    for each in parts:
+        labels = each.deployment, str(each.shard)
+        reading.set(table.WANTED, each.wanted, *labels)
+        reading.set(table.SCALED, each.ups, *labels, "up")
+        reading.set(table.SCALED, each.downs, *labels, "down")

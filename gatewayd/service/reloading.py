@@ -27,8 +27,9 @@ from gatewayd.offload import Offload
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes, Start, changes_between, fixed_place
 from gatewayd.service.reserved import Reserved
+from gatewayd.service.roster import Roster
 from gatewayd.supervisor.code import digests_of
-from gatewayd.supervisor.replica_id import ReplicaId, all_replicas_of, is_private, started_of
+from gatewayd.supervisor.replica_id import ReplicaId, is_private, started_of
 from gatewayd.supervisor.sockets import SocketFolder
 from gatewayd.supervisor.supervisor import NotStarted, Supervisor
 from gatewayd.waiters import Waiters
@@ -67,8 +68,12 @@ class Changeable(Protocol):
         """
         ...
 
-    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
-        """Call ``replica``, too, when it is up, wherever ``old`` is called."""
+    def admit(self, replica: ReplicaId, old: ReplicaId | None = None) -> None:
+        """
+        Call ``replica``, too, when it is up, wherever ``old`` is called.
+
+        None is for all whose Flow has the executor of the one that serves.
+        """
         ...
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
@@ -139,6 +144,7 @@ class Reloading:
         read: Callable[[], FlowConfig],
         server: Changeable,
         supervisor: Supervisor,
+        roster: Roster,
         *,
         clock: Clock,
         offload: Offload,
@@ -148,12 +154,13 @@ class Reloading:
         self._read = read
         self._server = server
         self._supervisor = supervisor
+        self._roster = roster
         self._clock = clock
         self._offload = offload
         self._on_event = on_event
         self._on_reloaded = on_reloaded
         self._generation = 0
-        self._replicas = all_replicas_of(server.flow.deployments)
+        self._incarnation = 0  # of replicas that start
         self._working: Deferred[None] | None = None
         self._now: Waiters[Reloaded] = Waiters()  # of the one that runs
         self._after: Waiters[Reloaded] = Waiters()  # of the one that waits
@@ -196,6 +203,7 @@ class Reloading:
     def stop(self) -> None:
         """The gateway is being stopped: end what runs, and fail what waits."""
         self._stopping = True
+        self._roster.stop()
         self._after.fail(Draining())
         while self._replacing:
             _give(self._replacing.popleft()[1], Failure(Draining()))
@@ -213,11 +221,13 @@ class Reloading:
                 work = self._one()
             else:
                 work = self._replace(*self._replacing.popleft())
+            self._roster.busy = True
             self._working = working = Deferred.fromCoroutine(work)
             working.addBoth(self._ended)
 
     def _ended(self, result: Failure | None) -> None:
         self._working = None
+        self._roster.busy = False
         if isinstance(result, Failure) and not result.check(CancelledError, Draining):
             log.failure("a reload failed", failure=result)
             text = _bug(result.value)
@@ -235,7 +245,7 @@ class Reloading:
         """Raises NotReloaded if there is none, or if there are several."""
         those = [
             one
-            for one in self._replicas
+            for one in self._roster.replicas
             if one.deployment == name and shard in (None, one.shard) and number in (None, one.replica)
         ]
         what = "replica" if number is None else f"replica {number}"
@@ -254,6 +264,7 @@ class Reloading:
 
     async def _replace(self, which: _Which, done: Deferred[str]) -> None:
         self._generation += 1
+        self._incarnation = self._roster.next_incarnation()
         flow, (name, shard, number) = self._server.flow, which
         try:
             old = self._one_replica(name, shard, number)
@@ -278,6 +289,7 @@ class Reloading:
     async def _one(self) -> None:
         began_s = self._clock.seconds()
         self._generation += 1
+        self._incarnation = self._roster.next_incarnation()
         log.info("reloading the Flow")
         self._tell({"event": "reloading"})
         try:
@@ -298,9 +310,10 @@ class Reloading:
     async def _reloaded(self) -> Reloaded:
         new = await self._offload(self._read)
         code = await self._offload(digests_of, new.deployments, new.base_dir)
-        edited = {each for each in self._replicas if self._is_of_other_code(each, code)}
+        running = self._roster.replicas
+        edited = {each for each in running if self._is_of_other_code(each, code)}
         old = self._server.flow
-        changes = changes_between(old, new, self._replicas, self._generation, edited)
+        changes = changes_between(old, new, running, self._incarnation, edited)
         if changes.refusals:
             raise ConfigError("\n".join(changes.refusals))
         reserved = await self._server.reserve(new, changes)
@@ -316,8 +329,8 @@ class Reloading:
         finally:
             reserved.release()
         if not changes.rolled:  # with which there is no new graph, and they have been counted already
-            self._replicas = changes.replicas
-        self._end_after(gone, changes.ends, old)
+            self._roster.replicas = changes.replicas
+        self._roster.end_after(gone, changes.ends, old.gateway.grace_period_s)
         return Reloaded(
             self._generation,
             0.0,
@@ -358,7 +371,7 @@ class Reloading:
         """Replace each of ``replicas`` by one with the code as it is now. Raises ConfigError."""
         deployment = next(each for each in started_of(flow.deployments) if each.name == name)
         for count, old in enumerate(replicas):
-            new = attrs.evolve(old, incarnation=self._generation)
+            new = attrs.evolve(old, incarnation=self._incarnation)
             self._server.admit(new, old)
             try:
                 await self._start([Start(deployment, (new,))], flow)
@@ -370,21 +383,11 @@ class Reloading:
                 if isinstance(error, NotStarted | TimeoutError | ReplicaGone):
                     raise ConfigError(_not_rolled(name, error, count, len(replicas))) from error
                 raise
-            self._replicas = self._replicas - {old} | {new}
-            self._end_after(self._server.give_up(old), [old], flow)
-
-    def _end_after(self, left: Deferred[None], replicas: Collection[ReplicaId], flow: FlowConfig) -> None:
-        """End ``replicas`` of a ``flow`` when they have nothing ``left`` to do."""
-        left.addCallback(lambda _: self._end(replicas, flow.gateway.grace_period_s))
+            self._roster.replicas = self._roster.replicas | {new}
+            self._roster.give_up(self._server, [old], flow.gateway.grace_period_s)
 
     def _abandon(self, starts: Collection[Start]) -> None:
-        self._end([each for start in starts for each in start.replicas], _LOADING_GRACE_S)
-
-    def _end(self, replicas: Collection[ReplicaId], grace_s: float) -> None:
-        if not self._stopping:  # all end then, and together
-            self._supervisor.end(replicas, grace_s).addErrback(
-                lambda failure: log.failure("executors could not be ended", failure=failure)
-            )
+        self._roster.end([each for start in starts for each in start.replicas], _LOADING_GRACE_S)
 
 
 def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gatewayd.service.administration import Administration
     from gatewayd.service.gateway import GatewayServer
     from gatewayd.service.reloading import Reloaded, Reloading
+    from gatewayd.service.roster import Roster
+    from gatewayd.service.scaling import Autoscaler
     from gatewayd.service.watching import Watch
     from gatewayd.service.workers import Workers
     from gatewayd.supervisor.replica_id import ReplicaId
@@ -83,6 +85,7 @@ class ServedFlow:
         self._sockets: Sequence[Sequence[socket.socket]] = ()
         self._one_failed: Waiters[None] = Waiters()  # a replica that has never served
         self._reloading: Reloading | None = None
+        self._scaler: Autoscaler | None = None
         self._watch: Watch | None = None
         self._code: Mapping[str, str] = {}
         self._seen: Mapping[str, object] = {}
@@ -181,7 +184,20 @@ class ServedFlow:
         # The log says what comes of it.
         self.reload().addErrback(lambda failure: None)
 
-    def _can_reload(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
+    def _scales(self, gateway: GatewayServer | Workers, supervisor: Supervisor, roster: Roster) -> None:
+        """The start is over."""
+        from gatewayd.service.scaling import Autoscaler
+        from gatewayd.service.serving import Serving
+
+        serving = gateway.changeable
+        if self._stopped or not isinstance(serving, Serving):
+            return  # with several workers, the config refuses it
+        scaler = self._scaler = Autoscaler(serving, roster, supervisor, self._reactor)
+        scaler.update()
+        if self._administration is not None:
+            self._administration.scaled = scaler.parts
+
+    def _can_reload(self, gateway: GatewayServer | Workers, supervisor: Supervisor, roster: Roster) -> None:
         """The start is over."""
         from gatewayd.service.reloading import Reloading
         from gatewayd.service.watching import Watch
@@ -199,6 +215,7 @@ class ServedFlow:
             self._read,
             gateway.changeable,
             supervisor,
+            roster,
             clock=self._reactor,
             offload=gateway.offload,
             on_event=self._tell,
@@ -212,6 +229,8 @@ class ServedFlow:
 
     def _reloaded(self, watch: Watch) -> None:
         watch.update()
+        if self._scaler is not None:
+            self._scaler.update()
         self._process.reloaded(self)
 
     def set_executors_levels(self) -> None:
@@ -298,7 +317,7 @@ class ServedFlow:
             return succeed(None) if supervisor is None else supervisor.stop(_LOADING_GRACE_S)
         self._draining, self._gateway = self._gateway, None
         stopping = Deferred.fromCoroutine(self._drain(self._draining))
-        for part in (self._reloading, self._watch):
+        for part in (self._scaler, self._reloading, self._watch):
             if part is not None:
                 part.stop()
         return stopping
@@ -397,6 +416,8 @@ class ServedFlow:
         await first
 
     def _tell_when_ready(self, gateway: GatewayServer | Workers, supervisor: Supervisor) -> None:
+        from gatewayd.service.roster import Roster
+
         async def starting() -> None:
             try:
                 if self._accepts_late:
@@ -411,7 +432,9 @@ class ServedFlow:
             else:
                 if serves:
                     self._tell({"event": "ready"})
-                    self._can_reload(gateway, supervisor)
+                    roster = Roster(gateway.flow, supervisor)
+                    self._scales(gateway, supervisor, roster)
+                    self._can_reload(gateway, supervisor, roster)
 
         Deferred.fromCoroutine(starting()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)

@@ -81,6 +81,8 @@ class Serving:
         self.switch = Switch(self.graph.dispatcher)
         self.front: Front | None = None
         self.addresses: dict[ReplicaId, str] = {}
+        self.needed: Callable[[], None] = lambda: None
+        self.graph.pool.on_needed(self._is_needed)
         self._reactor = reactor
         self._bridge = bridge
         self._front_of = front_of
@@ -206,6 +208,7 @@ class Serving:
         before = self.graph.pool
         graph = Graph.over(generation, flow, changes.replicas, self._bridge, self._reactor, before=before)
         self._next = graph
+        graph.pool.on_needed(self._is_needed)
         for replica, address in self.addresses.items():
             graph.replica_up(replica, address)
         try:
@@ -333,11 +336,25 @@ class Serving:
         if self.front is not None:
             self.front.renew(credentials)
 
-    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
-        """Call ``replica``, too, when it is up: wherever ``old`` is called, by earlier graphs as well."""
+    def admit(self, replica: ReplicaId, old: ReplicaId | None = None) -> None:
+        """
+        Call ``replica``, too, when it is up: wherever ``old`` is called, by earlier graphs as well.
+
+        None is for all graphs that have the executor as it is now.
+        """
         for graph in self.graphs:
-            if graph.calls(old):
+            if graph.has_executor_of(self.flow, replica.deployment) if old is None else graph.calls(old):
                 graph.admit(replica)
+
+    def rest(self, deployment: str, shard: int, rests: bool) -> None:
+        """
+        Say whether it is right that an executor has no replica, because no request needs one.
+
+        ``needed()`` is called when one does.
+        """
+        for graph in self.graphs:
+            if (deployment, shard) in graph.pool.connected():
+                graph.pool.rest(deployment, shard, rests)
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
         """
@@ -366,6 +383,9 @@ class Serving:
         address = self.addresses.get(replica)
         retiring = [graph.retire(replica, address) for graph in self.graphs]
         return gatherResults(retiring).addCallback(lambda _: None)
+
+    def _is_needed(self) -> None:
+        self.needed()
 
     # -- executors -----------------------------------------------------------------------------------
 

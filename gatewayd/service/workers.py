@@ -388,7 +388,7 @@ class Workers:
             ]
         return []
 
-    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
+    def admit(self, replica: ReplicaId, old: ReplicaId | None = None) -> None:
         """Have the workers call ``replica``, too, when it is up."""
         if self._graph.replicas is not None:
             self._graph.replicas.add(replica)

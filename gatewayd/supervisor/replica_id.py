@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import attrs
 
@@ -36,13 +37,42 @@ def started_of(deployments: Iterable[DeploymentConfig]) -> tuple[DeploymentConfi
     )
 
 
-def replicas_of(deployment: DeploymentConfig, incarnation: int = 0) -> tuple[ReplicaId, ...]:
-    """Every replica of a Deployment that is not external."""
-    return tuple(
-        ReplicaId(deployment.name, shard, replica, incarnation)
-        for shard in range(deployment.shards)
-        for replica in range(deployment.replicas)
-    )
+def replicas_of(
+    deployment: DeploymentConfig,
+    incarnation: int = 0,
+    running: Iterable[ReplicaId] = (),
+    *,
+    stays: bool = False,
+) -> tuple[ReplicaId, ...]:
+    """
+    Every replica of a Deployment that is not external.
+
+    One that is scaled goes on with as many as are ``running`` of it, within its limits, and with none only
+    if it ``stays`` as it is: another one has to show that it can start.
+    """
+    scaling = deployment.scaling
+    there: dict[int, list[int]] = {shard: [] for shard in range(deployment.shards)}
+    if scaling is not None:
+        for each in running:
+            if each.deployment == deployment.name and each.shard in there:
+                there[each.shard].append(each.replica)
+    found = []
+    for shard, numbers in there.items():
+        count = deployment.replicas
+        if scaling is not None and (numbers or stays):
+            count = min(scaling.most, max(scaling.least if stays else scaling.first, len(numbers)))
+        found += [
+            ReplicaId(deployment.name, shard, number, incarnation)
+            for number in numbers_of(count, sorted(numbers), deployment.most_replicas)
+        ]
+    return tuple(found)
+
+
+def numbers_of(count: int, taken: Sequence[int], most: int) -> list[int]:
+    """The numbers of ``count`` replicas: those ``taken`` by the first of them, and the lowest others."""
+    kept = [number for number in taken if number < most][:count]
+    free = (number for number in range(most) if number not in kept)
+    return sorted([*kept, *islice(free, count - len(kept))])
 
 
 def all_replicas_of(deployments: Iterable[DeploymentConfig]) -> frozenset[ReplicaId]:

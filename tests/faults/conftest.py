@@ -36,6 +36,7 @@ class Outcome:
     took_s: float
     code: str
     details: str = ""
+    text: str = ""
 
     @property
     def good(self) -> bool:
@@ -69,15 +70,16 @@ class Clients:
         message.header.exec_endpoint = self._endpoint
         message.data.docs.docs.add(id=identity)
         began = time.monotonic()
-        code, details = "OK", ""
+        code, details, text = "OK", "", ""
         try:
             stub = self._stubs[self._number % len(self._stubs)]
             answer = DataRequestProto.FromString(await stub(message.SerializeToString(), timeout=timeout_s))
             if answer.header.status.code:
                 code, details = "FAILED", answer.header.status.description
+            text = "".join(doc.text for doc in answer.data.docs.docs)
         except grpc.aio.AioRpcError as error:
             code, details = error.code().name, error.details() or ""
-        outcome = Outcome(identity, began, time.monotonic() - began, code, details)
+        outcome = Outcome(identity, began, time.monotonic() - began, code, details, text)
         self.outcomes.append(outcome)
         return outcome
 

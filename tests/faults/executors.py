@@ -33,6 +33,13 @@ class Counted(Executor):
         """One at a time, 25 milliseconds each: a capacity of 40 requests a second."""
         time.sleep(0.025)
 
+    @requests(on="/device")
+    async def device(self, docs, **kwargs):
+        """Long enough under way to be counted, and says which GPU it sees."""
+        await self.linger(docs)
+        for doc in docs:
+            doc.text = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
     @requests(on="/die")
     async def die(self, docs, **kwargs):
         """Ends its process, as a bug in native code would."""

@@ -174,6 +174,7 @@ class Setup:
         gateway: GatewayConfig | None = None,
         seed: int = 1,
         ready: bool = True,
+        before: Pool | None = None,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
@@ -187,6 +188,7 @@ class Setup:
             resolve=self._resolve,
             clock=self.clock,
             dice=random.Random(seed),
+            before=before,
         )
         if ready:
             for channel in self.opened:

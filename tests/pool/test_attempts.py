@@ -27,6 +27,7 @@ class Replicas:
     deployment: str = "a"
     why_empty: str = "no replica is running"
     why_foreign: str = ""
+    expected: bool = False
 
 
 def attempts(

@@ -11,6 +11,7 @@ from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.model import GatewayClass, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.recording import RecordConfig
+from gatewayd.config.scaling import ScalingConfig
 from gatewayd.service.changes import Changes, changes_between, sources_of
 from gatewayd.supervisor.replica_id import ReplicaId, replicas_of, started_of
 
@@ -367,3 +368,54 @@ def test_a_listener_takes_the_sockets_of_the_same_one_or_of_the_same_port(
     old: tuple[Listener, ...], new: tuple[Listener, ...], sources: tuple[int | None, ...]
 ) -> None:
     assert sources_of(old, new) == sources
+
+
+def scaled(least: int, most: int, uses: str = "S") -> DeploymentConfig:
+    scaling = ScalingConfig(most, least)
+    return DeploymentConfig("s", executor=ExecutorConfig(uses=uses), replicas=scaling.first, scaling=scaling)
+
+
+def numbers(
+    old: DeploymentConfig, new: DeploymentConfig, *there: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Of the replicas ``there``: which are called after the reload, which start, and which end."""
+    found = changes_between(flow(old), flow(new), [ReplicaId("s", 0, number) for number in there], 7)
+    return tuple(
+        sorted(each.replica for each in those) for those in (found.replicas, started(found), found.ends)
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "there", "expected"),
+    [
+        (scaled(1, 5), (0, 2, 3), ([0, 2, 3], [], [])),  # the number scaled to stays
+        (scaled(4, 5), (0, 2), ([0, 1, 2, 3], [1, 3], [])),
+        (scaled(1, 2), (0, 1, 3), ([0, 1], [], [3])),
+        (scaled(1, 5, "Other"), (0, 2), ([0, 2], [0, 2], [0, 2])),  # as many of another one
+        (scaled(0, 5), (), ([], [], [])),  # none is needed
+        (scaled(1, 5), (), ([0], [0], [])),
+        (scaled(0, 5, "Other"), (), ([0], [0], [])),  # but another one has to show that it starts
+        (attrs.evolve(scaled(1, 5), scaling=None, replicas=2), (0, 3, 4), ([0, 1], [1], [3, 4])),
+    ],
+)
+def test_replicas_that_are_scaled_stay_as_many_as_the_limits_allow(
+    new: DeploymentConfig, there: tuple[int, ...], expected: tuple[list[int], ...]
+) -> None:
+    assert numbers(scaled(0, 5), new, *there) == expected
+
+
+def test_replicas_of_a_number_may_be_scaled_from_then_on() -> None:
+    fixed = attrs.evolve(scaled(1, 5), scaling=None, replicas=3)
+
+    assert numbers(fixed, scaled(1, 5), 0, 1, 2) == ([0, 1, 2], [], [])
+
+
+def test_as_many_are_made_anew_of_other_code() -> None:
+    there = [ReplicaId("s", 0, number) for number in (0, 1, 2)]
+
+    found = changes_between(flow(scaled(1, 5)), flow(scaled(1, 5), A), there, 7, there)
+
+    assert {each for each in started(found) if each.deployment == "s"} == {
+        attrs.evolve(each, incarnation=7) for each in there
+    }
+    assert found.ends == set(there)

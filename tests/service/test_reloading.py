@@ -17,6 +17,7 @@ from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes
 from gatewayd.service.reloading import NotReloaded, Reloaded, Reloading
 from gatewayd.service.reserved import Reserved
+from gatewayd.service.roster import Roster
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.supervisor.supervisor import Supervisor
 from tests.supervisor.fakes import FakeGroups, FakeProcess, FakeReactor
@@ -50,7 +51,7 @@ class FakeServer:
         self.flow = flow
         return self.gone
 
-    def admit(self, replica: ReplicaId, old: ReplicaId) -> None:
+    def admit(self, replica: ReplicaId, old: ReplicaId | None = None) -> None:
         self.told.append(("admit", replica))
 
     def known(self, replica: ReplicaId) -> Deferred[None]:
@@ -90,6 +91,7 @@ class Setup:
             self._read,
             self.server,
             self.supervisor,
+            Roster(self.file, self.supervisor),
             clock=self.reactor,
             offload=self._offload,
             on_event=self.events.append,

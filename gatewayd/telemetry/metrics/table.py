@@ -115,6 +115,14 @@ RETRY_BUDGET: Final = Metric(
 CONNECTED: Final = Metric(
     "gatewayd_deployment_connected_replicas", "gauge", "Replicas that can be called.", _PART, united="max"
 )
+WANTED: Final = Metric(
+    "gatewayd_deployment_wanted_replicas", "gauge",
+    "Replicas that are wanted now, of executors that are scaled with their load.", _PART, united="max",
+)  # fmt: skip
+SCALED: Final = Metric(
+    "gatewayd_deployment_scalings", "counter", "Decisions to have more replicas, or fewer.",
+    (*_PART, "direction"),
+)  # fmt: skip
 
 # -- replicas
 REPLICA_CONNECTED: Final = Metric(
