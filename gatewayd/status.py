@@ -116,16 +116,21 @@ def status_maps(
 
 
 def status_of(
-    identity: ServiceIdentity = OWN_IDENTITY, workers: tuple[int, int] | None = None
+    identity: ServiceIdentity = OWN_IDENTITY,
+    workers: tuple[int, int] | None = None,
+    replicas: tuple[int, int] | None = None,
 ) -> Mapping[str, Mapping[str, str]]:
     """
     Both maps as a gateway answers them.
 
-    ``workers`` are those that serve, and those that are to, where there are several.
+    ``workers`` are those that serve, and those that are to, where there are several; so are ``replicas``, of
+    executors that are scaled with their load.
     """
     jina, envs = status_maps(identity=identity)
     if workers is not None:
         jina["gatewayd-workers"] = "{} of {} serve".format(*workers)
+    if replicas is not None:
+        jina["gatewayd-replicas"] = "{} of {} that are wanted serve".format(*replicas)
     return {"jina": jina, "envs": envs}
 
 

@@ -186,6 +186,8 @@ WELL = [
     series("up", "1x30"),
     series("gatewayd_ready", "1x30"),
     series("gatewayd_deployment_connected_replicas", "2x30", **PART),
+    series("gatewayd_deployment_connected_replicas", "1x9 0x20", deployment="resting", shard="0"),
+    series("gatewayd_deployment_wanted_replicas", "1x9 0x20", deployment="resting", shard="0"),
     series("gatewayd_requests_total", "0+100x30", protocol="http", endpoint="/x", outcome="ok"),
     series("gatewayd_requests_total", "0+50x30", protocol="http", endpoint="/x", outcome="cancelled"),
     series("gatewayd_request_duration_seconds_bucket", "0+100x30", protocol="http", le="0.1"),

@@ -54,3 +54,8 @@ def test_nothing_tells_which_machine_it_is():
     assert f"{mac:012x}" not in shown.replace(":", "").replace("-", "")
     assert uuid.UUID(versions["session-id"]).node != mac
     assert versions["uid"].isdecimal()
+
+
+def test_replicas_that_are_scaled_are_counted_without_their_names() -> None:
+    assert status_of(replicas=(1, 3))["jina"]["gatewayd-replicas"] == "1 of 3 that are wanted serve"
+    assert "gatewayd-replicas" not in status_of()["jina"]

@@ -61,7 +61,8 @@ class DeploymentState:
     A Deployment with its place in the graph, and what waits and works there; its shards together.
 
     ``errors`` are answered requests for which it raised, ``retries`` are by gRPC status, ``events`` the
-    pool's other decisions. Heads of shards are of their own.
+    pool's other decisions. Heads of shards are of their own. ``wanted`` are the replicas that it is to have
+    now, if that depends on its load.
     """
 
     name: str
@@ -76,6 +77,7 @@ class DeploymentState:
     retries: Mapping[str, int]
     events: Mapping[str, int]
     times: Times | None
+    wanted: int | None = None
 
 
 @attrs.frozen
@@ -234,6 +236,7 @@ def _deployments(flow: FlowConfig, reading: Reading) -> Iterable[DeploymentState
                 retries=_by_word(reading, table.RETRIES, each.name),
                 events=_by_word(reading, table.EVENTS, each.name),
                 times=None if times is None else _times(table.CALL_SECONDS, times),
+                wanted=None if each.scaling is None else int(_of_part(reading, table.WANTED, each.name)),
             )
 
 

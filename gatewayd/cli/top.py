@@ -113,8 +113,9 @@ def _deployments(before: State, now: State, lasted_s: float) -> Table:
         fit = sum(one["connected"] and not one["ejected"] for one in replicas)
         errors = each["errors"] - old.get("errors", 0)
         retries = sum(each["retries"].values()) - sum(old.get("retries", {}).values())
-        strained = fit < len(replicas) or each["queued"] or errors or retries
-        colour = _COLOURS["down" if not fit else "strained" if strained else "ok"]
+        count = len(replicas) if each.get("wanted") is None else each["wanted"]
+        strained = fit < count or each["queued"] or errors or retries
+        colour = _COLOURS["down" if not fit and each.get("wanted") != 0 else "strained" if strained else "ok"]
         _add_row(
             table,
             Text(each["name"], colour),
@@ -124,7 +125,7 @@ def _deployments(before: State, now: State, lasted_s: float) -> Table:
             str(each["queued"]),
             _rate(errors, lasted_s),
             _rate(retries, lasted_s),
-            Text(f"{fit} of {len(replicas)}", colour),
+            Text(f"{fit} of {count}", colour),
         )
     return table
 

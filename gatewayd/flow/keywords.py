@@ -329,8 +329,8 @@ class FlowKeywords(TypedDict, total=False):
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
-    replicas: int | None
-    """Copies, each a process with a socket or port of its own."""
+    replicas: int | Mapping[str, Any] | None
+    """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
@@ -677,8 +677,8 @@ class JoinerKeywords(TypedDict, total=False):
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
-    replicas: int | None
-    """Copies, each a process with a socket or port of its own."""
+    replicas: int | Mapping[str, Any] | None
+    """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
@@ -827,8 +827,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Convert arrays in answers."""
     exit_on_exceptions: Texts | None
     """Exception classes that stop the executor."""
-    replicas: int | None
-    """Copies, each a process with a socket or port of its own."""
+    replicas: int | Mapping[str, Any] | None
+    """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None

@@ -24,6 +24,7 @@ from gatewayd.clocks import ServiceReactor
 from gatewayd.config import DeploymentConfig, FlowConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.together import Event, FlowFile
+from gatewayd.status import status_of
 from gatewayd.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -285,7 +286,14 @@ class ServedFlow:
             warns_of_strangers=self._warns_of_strangers,
             on_listening=self._listening,
             sockets=self._sockets,
+            status=self._status,
         )
+
+    def _status(self) -> Mapping[str, Mapping[str, str]]:
+        scaled = () if self._scaler is None else self._scaler.parts()
+        if not scaled:
+            return status_of()
+        return status_of(replicas=(sum(each.serving for each in scaled), sum(each.wanted for each in scaled)))
 
     def _several(self, supervisor: Supervisor) -> Workers:
         from gatewayd.service.workers import Workers

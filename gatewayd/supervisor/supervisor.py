@@ -103,7 +103,7 @@ class Supervisor:
             self._replicas[replica] = self._process_of(deployment, replica, base_dir)
 
     def start(self, replicas: Collection[ReplicaId] | None = None) -> None:
-        """Start the processes of ``replicas``, or all, without waiting for them; none once all are to stop."""
+        """Start the processes of ``replicas``, or all, without waiting for them; none after ``stop``."""
         if self._stopping:
             return
         for replica in self._replicas if replicas is None else replicas:

@@ -65,6 +65,19 @@ def test_rates_are_of_the_time_in_between() -> None:
     assert "14 executor_error" in text
 
 
+@pytest.mark.parametrize(("wanted", "shown"), [(3, "1 of 3"), (1, "1 of 1")])
+def test_of_replicas_that_are_scaled_it_shows_how_many_are_wanted(wanted: int, shown: str) -> None:
+    scaled = {**state()["deployments"][0], "wanted": wanted}
+
+    assert shown in drawn(state(), state(deployments=[scaled]), 1.0)
+
+
+def test_one_that_needs_no_replica_is_not_down() -> None:
+    resting = {**state()["deployments"][0], "wanted": 0}
+
+    assert "0 of 0" in drawn(state(), state(deployments=[resting], replicas=[]), 1.0)
+
+
 def test_a_gateway_that_is_not_ready_says_why() -> None:
     reasons = [{"reason": "no_replica", "detail": "no replica of indexer is connected"}]
     lost = {

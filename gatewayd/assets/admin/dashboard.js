@@ -119,10 +119,10 @@ function figures(since, deployment) {
     p50: since.quantile(0.5, deployment.times, before?.times),
     p99: since.quantile(0.99, deployment.times, before?.times),
     errors: since.rate(deployment.errors, before?.errors),
-    retries, fit, replicas: replicas.length,
+    retries, fit, replicas: deployment.wanted ?? replicas.length,
   };
-  if (!fit) found.condition = "down";
-  else if (fit < replicas.length || deployment.queued || retries || found.errors) found.condition = "strained";
+  if (!fit && deployment.wanted !== 0) found.condition = "down";
+  else if (fit < found.replicas || deployment.queued || retries || found.errors) found.condition = "strained";
   else found.condition = "ok";
   return found;
 }
