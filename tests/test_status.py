@@ -1,7 +1,7 @@
 import json
 import uuid
 
-from gatewayd.status import status_maps
+from gatewayd.status import status_maps, status_of
 from tests.paths import GOLDEN
 
 RECORDED = json.loads((GOLDEN / "status.json").read_text())["http GET /status"]["json"]

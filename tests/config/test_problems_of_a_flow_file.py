@@ -38,7 +38,8 @@ executors:
         "flow.yml:2:8: with.timeout_sned: unknown key of the with; did you mean timeout_send?",
         "flow.yml:4:3: gateway.port: found 70000; accepted: a port from 0 (any free one) to 65535",
         "flow.yml:5:3: gateway.cors: found 'maybe'; accepted: true, false, or a list of origins such as https://example.org",
-        "flow.yml:8:5: executors[0].replicas: found 0; accepted: an integer from 1 to 1024",
+        "flow.yml:8:5: executors[0].replicas: found 0; accepted: an integer from 1 to 1024, or a map such as "
+        "{min: 1, max: 3, target_in_flight: 2}",
     ]
 
 
