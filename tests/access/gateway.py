@@ -46,9 +46,11 @@ class Guarded:
 
 
 @contextlib.asynccontextmanager
-async def guarded(auth: AuthConfig, **settings: Any) -> AsyncIterator[Guarded]:
+async def guarded(
+    auth: AuthConfig, *, engine: FakeDispatcher | None = None, **settings: Any
+) -> AsyncIterator[Guarded]:
     """Serve on free ports; everything is closed at the end."""
-    engine = FakeDispatcher()
+    engine = engine or FakeDispatcher()
     gateway = GatewayConfig(host="127.0.0.1", auth=auth, expose_graphql_endpoint=True, **settings)
     bridge = Bridge(reactor)
     service = AccessService(auth, reactor, bridge.offload)
@@ -61,6 +63,7 @@ async def guarded(auth: AuthConfig, **settings: Any) -> AsyncIterator[Guarded]:
         Buffers(gateway.max_buffered_bytes),
         bridge,
         access=service.access,
+        endpoints=lambda: engine.endpoints,
     )
     bridge.start()
     service.start()

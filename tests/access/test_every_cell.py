@@ -29,11 +29,19 @@ from twisted.web.server import NOT_DONE_YET, Site
 from websockets.sync.client import connect
 
 from gatewayd.config.auth import AccessRule, AuthConfig, HookConfig, JwtConfig
+from gatewayd.config.openai import OpenAIConfig
 from gatewayd.messages import methods, wire
-from gatewayd.messages.request import Request
+from gatewayd.messages.generations import Generation
+from gatewayd.messages.request import Request, Response
+from gatewayd.pb import DataContentProto
+from gatewayd.pb.second import SingleDocumentRequestProto as SecondSingle
 from tests.access.gateway import Guarded, guarded
 from tests.access.tokens import public_pem, token
-from tests.protocols.harness import in_thread
+from tests.golden34_data import endpoints_of
+from tests.protocols.fake_streams import Streaming, of_text
+from tests.protocols.harness import FakeDispatcher, answer_to, in_thread
+from tests.protocols.http.test_streams import answers, out
+from tests.protocols.streamed import StreamingDispatcher
 
 reactor: Any = _reactor
 
@@ -84,6 +92,10 @@ class Client:
     def stream(self) -> str:
         call = self.channel.stream_stream(methods.STREAM)
         return self.grpc(lambda **more: list(call(iter([_MESSAGE]), **more)))
+
+    def server_stream(self, method: str, message: bytes) -> str:
+        call = self.channel.unary_stream(method)
+        return self.grpc(lambda **more: list(call(message, **more)))
 
     def reflection(self) -> str:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(self.channel)  # type: ignore[no-untyped-call]
@@ -180,6 +192,63 @@ ASKED: Final[dict[str, Asked]] = {
     "websocket dry_run": Asked(lambda client: client.websocket("/dry_run", None), "/dry_run"),
 }
 
+_TYPED: Final = {"id": "d", "text": "hi", "num": 3}
+_DOCUMENT: Final = SecondSingle()
+_DOCUMENT.header.exec_endpoint = "/stream"
+_DOCUMENT.document.data["text"].text = "hi"
+_STREAMED: Final = wire.encode_request(Request("r", "/stream", documents=out("hi")))
+_AS_EVENTS: Final = {"Accept": "text/event-stream"}
+_AS_LINES: Final = {"Accept": "application/x-ndjson"}
+
+
+def _stream_doc(client: Client) -> str:
+    return client.server_stream(methods.STREAM_DOC, _DOCUMENT.SerializeToString())
+
+
+def _streaming_call(client: Client) -> str:
+    call = client.channel.stream_stream(methods.STREAM)
+    return client.grpc(lambda **more: list(call(iter([_STREAMED]), **more)))
+
+
+def _post(path: str, accept: Mapping[str, str] = {}, body: Any = _TYPED) -> Callable[[Client], str]:
+    return lambda client: attrs.evolve(client, headers={**client.headers, **accept}).http(
+        "POST", path, json=body
+    )
+
+
+# Of a Flow of the second generation: typed routes, and what streams.
+TYPED: Final[dict[str, Asked]] = {
+    "grpc stream_doc": Asked(_stream_doc, "/stream"),
+    "grpc Call": Asked(_streaming_call, "/stream"),
+    "grpc discovery": Asked(lambda client: client.unary(methods.DISCOVERY, b""), "/docs"),
+    "http typed": Asked(_post("/echo", body={"data": [_TYPED]}), "/echo"),
+    "http typed post": Asked(_post("/post", body={"data": [_TYPED], "execEndpoint": "/echo"}), "/echo"),
+    "http openapi": Asked(lambda client: client.http("GET", "/openapi.json"), "/docs"),
+    "http events": Asked(lambda client: client.http("GET", "/stream", json=_TYPED), "/stream"),
+    "http events of a query": Asked(lambda client: client.http("GET", "/stream?text=hi"), "/stream"),
+    "http events by post": Asked(_post("/stream", _AS_EVENTS), "/stream"),
+    "http lines": Asked(_post("/stream", _AS_LINES), "/stream"),
+    "http typed 404": Asked(_post("/nothing")),
+    "websocket typed": Asked(
+        lambda client: client.websocket("/", json.dumps({"data": [_TYPED], "execEndpoint": "/echo"})), "/echo"
+    ),
+    "websocket stream": Asked(
+        lambda client: client.websocket("/", json.dumps({"data": [_TYPED], "execEndpoint": "/stream"})),
+        "/stream",
+    ),
+}
+
+_CHAT: Final = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+_EMBED: Final = {"model": "m", "input": "hello"}
+# Of a Flow with `openai`. Models are told to all who are known.
+OPENAI: Final[dict[str, Asked]] = {
+    "chat, whole": Asked(_post("/v1/chat/completions", body=_CHAT), "/chat"),
+    "chat, streamed": Asked(_post("/v1/chat/completions", body={**_CHAT, "stream": True}), "/chat"),
+    "embeddings": Asked(_post("/v1/embeddings", body=_EMBED), "/embed"),
+    "models": Asked(lambda client: client.http("GET", "/v1/models")),
+    "a model": Asked(lambda client: client.http("GET", "/v1/models/m")),
+}
+
 # -- who asks --------------------------------------------------------------------------------------------
 
 KEY_A, KEY_B = "key-of-team-a", "key-of-team-b"
@@ -244,14 +313,16 @@ def expected(asked: Asked, name: str | None, means: str, rules: tuple[AccessRule
     return OK if allowed & {"*", name, f"{means}:{name}"} else FORBIDDEN
 
 
-def tried(gateway: Guarded, shown: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], str]:
+def tried(
+    gateway: Guarded, shown: Mapping[str, Mapping[str, str]], asked_for: Mapping[str, Asked] = ASKED
+) -> dict[tuple[str, str], str]:
     """Every cell of one table, by identity and by what is asked. Blocks."""
     found = {}
     with gateway.channel() as channel, requests.Session() as session:
         session.trust_env = False
         for identity, headers in shown.items():
             client = Client(gateway, headers, channel, session)
-            for name, asked in ASKED.items():
+            for name, asked in asked_for.items():
                 found[identity, name] = asked.ask(client)
     return found
 
@@ -289,6 +360,86 @@ async def test_keys_and_tokens(rules: str, server: Literal["grpcio", "gatewayd"]
         (asked.name, who[identity][1])
         for (identity, name), result in wanted.items()
         if result is OK and (asked := ASKED[name]).name in ("/search", "/index")
+    }
+    assert let_through == names
+
+
+STREAM_RULES: Final[dict[str, tuple[AccessRule, ...] | None]] = {
+    "no rules": None,
+    "nothing": (),
+    "streams for a": (AccessRule(("/stream", "/chat"), ("team-a",)),),
+    "echo and embed for all, streams by token": (
+        AccessRule(("/echo", "/embed"), ("*",)),
+        AccessRule(("/stream", "/chat"), ("token:team-b",)),
+    ),
+    "streams for strangers": (
+        AccessRule(("/stream", "/chat"), ("anonymous",)),
+        AccessRule(("/docs",), ("team-a",)),
+    ),
+}
+
+
+def typed_engine() -> FakeDispatcher:
+    def whole(request: Request) -> Response:
+        return attrs.evolve(answer_to(request), documents=out("hi"))
+
+    return StreamingDispatcher(whole, endpoints=endpoints_of("A", "S"), streamed=answers("a", "b"))
+
+
+def openai_engine() -> FakeDispatcher:
+    def embedding(request: Request) -> Response:
+        content = DataContentProto()
+        made = content.docs.docs.add().embedding
+        made.cls_name = "numpy"
+        made.dense.dtype, made.dense.buffer = "|u1", b"hi"
+        made.dense.shape.append(2)
+        return Response(request.request_id, request.endpoint, content.SerializeToString())
+
+    return Streaming(embedding, speech=lambda request: [of_text(request, "hi"), None])
+
+
+FLOWS: Final[dict[str, tuple[Callable[[], FakeDispatcher], Mapping[str, Asked], dict[str, Any]]]] = {
+    "typed": (typed_engine, TYPED, {"docarray": Generation.SECOND}),
+    "openai": (openai_engine, OPENAI, {"openai": OpenAIConfig("/chat", "/embed", models=("m",))}),
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("rules", STREAM_RULES)
+@pytest_twisted.ensureDeferred
+async def test_typed_routes_and_streams(
+    rules: str, server: Literal["grpcio", "gatewayd"], flow: str, tmp_path: Path
+) -> None:
+    engine, asked_for, settings = FLOWS[flow]
+    (tmp_path / "key.pem").write_bytes(public_pem("rsa"))
+    auth = AuthConfig(
+        api_keys={
+            "team-a": (hashlib.sha256(KEY_A.encode()).hexdigest(),),
+            "team-b": (hashlib.sha256(KEY_B.encode()).hexdigest(),),
+        },
+        jwt=JwtConfig(str(tmp_path / "key.pem"), algorithms=("RS256",), audience=("gw",)),
+        rules=STREAM_RULES[rules],
+    )
+    who = identities()
+    async with guarded(auth, engine=engine(), grpc_server=server, **settings) as gateway:
+        shown = {name: headers for name, (headers, _) in who.items()}
+        found = await in_thread(tried, gateway, shown, asked_for)
+        let_through = {(request.endpoint, request.caller.name) for request in gateway.engine.requests}
+
+    wanted = {
+        (identity, name): expected(
+            asked, caller, "token" if identity == "token" else "key", STREAM_RULES[rules]
+        )
+        for identity, (_, caller) in who.items()
+        for name, asked in asked_for.items()
+    }
+    assert len(found) == len(who) * len(asked_for)
+    assert differing(found, wanted) == {}
+    names = {
+        (asked.name, who[identity][1])
+        for (identity, name), result in wanted.items()
+        if result is OK and (asked := asked_for[name]).name not in (None, "/docs")
     }
     assert let_through == names
 
