@@ -167,9 +167,9 @@ def _value(item: Any, depth: int) -> bytes:
         return b"\x2a%b%b" % (length_of(len(inner)), inner)
     if kind is not list:
         raise Unusual
-    parts: list[bytes] = []
+    # Not a list of parts: there may be millions of items, and each of its parts would be an object.
+    items = bytearray()
     for each in item:
         value = _value(each, depth + 1)
-        parts += b"\x0a", length_of(len(value)), value
-    inner = b"".join(parts)
-    return b"\x32%b%b" % (length_of(len(inner)), inner)
+        items += b"\x0a%b%b" % (length_of(len(value)), value)
+    return b"".join((b"\x32", length_of(len(items)), items))

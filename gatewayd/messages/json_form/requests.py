@@ -18,9 +18,9 @@ import orjson
 
 from gatewayd.errors import BadRequest, Unparsable
 from gatewayd.messages.json_form.documents import MAX_DOCUMENTS, Allowance, fill_documents
-from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, fill_struct
+from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, struct_of
 from gatewayd.messages.request import Request
-from gatewayd.pb import DataContentProto, Struct
+from gatewayd.pb import DataContentProto
 
 _BODY: Final = ("body",)
 _DATA: Final = ("body", "data")
@@ -67,9 +67,9 @@ def build_request(
     target = fields["targetExecutor"] if "targetExecutor" in fields else fields.get("target_executor")
     pattern = as_text(target, ("body", "targetExecutor"), problems) if target is not None else ""
 
-    struct = Struct()
+    parameters = b""
     if fields.get("parameters") is not None:
-        fill_struct(struct, fields["parameters"], _PARAMETERS_LEVEL, ("body", "parameters"), problems)
+        parameters = struct_of(fields["parameters"], _PARAMETERS_LEVEL, ("body", "parameters"), problems)
 
     if endpoint is None:
         endpoint = fields["execEndpoint"] if "execEndpoint" in fields else fields.get("exec_endpoint", "/")
@@ -85,7 +85,7 @@ def build_request(
         request_id=request_id,
         endpoint=endpoint,
         target=pattern,
-        parameters=struct.SerializeToString(),
+        parameters=parameters,
         documents=documents,
     )
 

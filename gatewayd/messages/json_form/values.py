@@ -12,6 +12,7 @@ import binascii
 import math
 from typing import Any, Final
 
+from gatewayd.messages.struct_codec import Unusual, struct_bytes
 from gatewayd.pb import ListValue, Struct, Value
 
 Loc = tuple[str | int, ...]
@@ -148,6 +149,18 @@ def fill_struct(target: Struct, value: object, level: int, loc: Loc, problems: P
         _fill_fields(target, fields, level)
     except _TooDeep:
         problems.too_deep(loc)
+
+
+def struct_of(value: object, level: int, loc: Loc, problems: Problems) -> bytes:
+    """As ``fill_struct``, serialised; several times as fast for what is nested a few levels deep."""
+    if type(value) is dict:
+        try:
+            return struct_bytes(value)
+        except (Unusual, UnicodeError, OverflowError):
+            pass  # protobuf's to write, or to refuse
+    struct = Struct()
+    fill_struct(struct, value, level, loc, problems)
+    return struct.SerializeToString()
 
 
 def _fill_fields(target: Struct, fields: dict[str, Any], level: int) -> None:

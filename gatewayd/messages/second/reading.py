@@ -21,13 +21,12 @@ from gatewayd.errors import BadRequest
 from gatewayd.messages.discovery import TypedEndpoint
 from gatewayd.messages.json_form.documents import MAX_DOCUMENTS, Allowance
 from gatewayd.messages.json_form.requests import is_json_type
-from gatewayd.messages.json_form.values import MAX_LEVEL, fill_struct
+from gatewayd.messages.json_form.values import MAX_LEVEL, struct_of
 from gatewayd.messages.json_form.values import Problems as StructProblems
 from gatewayd.messages.request import Request
 from gatewayd.messages.second.kinds import Document, Documents, Failed, Reading
 from gatewayd.messages.second.problems import Place, Problems, not_json, place_of
 from gatewayd.messages.second.schemas import UNTYPED, input_of, output_of, parameters_of
-from gatewayd.pb import Struct
 from gatewayd.pb.second import DataContentProto
 
 # The nesting levels of a request's documents, and of its parameters: request, content, list, document, and
@@ -268,13 +267,12 @@ def _parameters(body: Mapping[str, Any], model: Model, reading: Reading) -> byte
     if unfit := _not_finite(given, _PARAMETERS):
         problems.add(unfit, "finite_number", "Input should be a finite number", None)
         return b""
-    struct = Struct()
     deep = StructProblems()
-    fill_struct(struct, given, _PARAMETERS_LEVEL, ("body", "parameters"), deep)
+    written = struct_of(given, _PARAMETERS_LEVEL, ("body", "parameters"), deep)
     if deep.entries:
         problems.too_deep(_PARAMETERS, MAX_LEVEL)
         return b""
-    return struct.SerializeToString()
+    return written
 
 
 def _not_finite(value: Any, place: Place) -> Place:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError, TooManyDocuments
 from gatewayd.messages.json_form import documents as documents_module
 from gatewayd.messages.json_form import requests, responses
+from gatewayd.messages.json_form.values import Problems, fill_struct, struct_of
 from gatewayd.messages.request import Request, Response, Route
 from gatewayd.pb import DataContentProto, DataRequestProto, DocumentProto, StatusProto, Struct
 from tests.paths import GOLDEN
@@ -980,3 +981,26 @@ def test_fields_that_are_set_to_nothing_are_null() -> None:
     assert set(documents_module.read_document(document).values()) == {None}
     document = DocumentProto(blob=b"")
     assert set(documents_module.read_document(document).values()) == {None}
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), _VALUES, max_size=5)
+    | st.just({"a": [[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]})
+)
+def test_parameters_written_by_hand_are_those_of_protobuf(parameters: dict[str, Any]) -> None:
+    problems, expected = Problems(), Struct()
+    try:
+        fill_struct(expected, parameters, 3, ("body",), problems)
+    except OverflowError:
+        with pytest.raises(OverflowError):
+            struct_of(parameters, 3, ("body",), Problems())
+        return
+    assert Struct.FromString(struct_of(parameters, 3, ("body",), Problems())) == expected
+    assert not problems.entries
