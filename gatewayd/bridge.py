@@ -20,13 +20,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger
-from gatewayd.clocks import Threads
+from gatewayd.clocks import Clock, Threads, Timer
 from gatewayd.loops import new_event_loop
 from gatewayd.offload_threads import OffloadThreads
 
@@ -34,6 +34,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 log = BoundedLogger()
+
+# What is told ``soon`` may wait so long for more to go with it: a thousand wake-ups a second are enough.
+GATHER_S: Final = 0.001
 
 # How long cancelled tasks may take to end. Chosen without a measurement: a process that stops must end.
 _PATIENCE_S: Final = 5.0
@@ -77,6 +80,10 @@ class Offloading:
             self._threads.stop()
 
 
+class BridgeReactor(Clock, Threads, Protocol):
+    """What a bridge uses of the reactor."""
+
+
 class Bridge:
     """
     Owns the loop thread.
@@ -85,7 +92,7 @@ class Bridge:
     reactor.
     """
 
-    def __init__(self, reactor: Threads, name: str = "grpc loop") -> None:
+    def __init__(self, reactor: BridgeReactor, name: str = "grpc loop") -> None:
         self._reactor = reactor
         self._name = name
         self._loop = new_event_loop()
@@ -94,6 +101,8 @@ class Bridge:
         self._thread: threading.Thread | None = None  # reactor thread only
         self._offloading = Offloading(reactor)  # reactor thread only
         self._stopped = False  # reactor thread only
+        self._woken_s = float("-inf")  # for what is told soon; reactor thread only
+        self._gathering: Timer | None = None  # reactor thread only
         self._ident: int | None = None  # set once, by the loop thread, before anything runs there
         self._tasks: set[asyncio.Task[Any]] = set()  # loop thread only
 
@@ -113,6 +122,9 @@ class Bridge:
         """
         self._stopped = True
         self._offloading.stop()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
@@ -155,6 +167,30 @@ class Bridge:
     def tell_loop(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a plain function on the loop thread and don't wait. Its exceptions are logged."""
         self._to_loop.post(partial(function, **kwargs) if kwargs else function, *args)
+
+    def tell_loop_soon(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """
+        As ``tell_loop``, for what comes often.
+
+        Where the loop was woken for such a thing less than ``GATHER_S`` ago, it is told when that time is
+        over, or something else wakes it: what comes meanwhile shares the wake-up. The order of all that is
+        told stays.
+        """
+        box = self._to_loop
+        box.put(partial(function, **kwargs) if kwargs else function, *args)
+        if self._gathering is None:
+            now_s = self._reactor.seconds()
+            left_s = self._woken_s + GATHER_S - now_s
+            if left_s <= 0:
+                self._woken_s = now_s
+                box.wake()
+            elif not self._stopped:
+                self._gathering = self._reactor.callLater(left_s, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._woken_s = self._reactor.seconds()
+        self._to_loop.wake()
 
     def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """
@@ -413,6 +449,16 @@ class _Mailbox:
         # The letter is in before the flag is read, and the owner clears the flag before it looks:
         # if the flag is set, the owner has yet to look. At worst two posters wake the owner twice.
         if not self._awake and not self._closed:
+            self._awake = True
+            self._wake(self._empty)
+
+    def put(self, function: Callable[..., object], *args: Any) -> None:
+        """As ``post``, and leave it to ``wake``, or the next ``post``, to have the owner look."""
+        self._letters.append((function, args))
+
+    def wake(self) -> None:
+        """Have the owner look at what was ``put``, unless it has."""
+        if self._letters and not self._awake and not self._closed:
             self._awake = True
             self._wake(self._empty)
 

@@ -25,7 +25,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from gatewayd.bridge import Bridge
+from gatewayd.bridge import GATHER_S, Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.config import DeploymentConfig, GatewayConfig
 from gatewayd.config.model import Listener
@@ -267,7 +267,8 @@ class MemoryGateway:
         return GrpcClient(self)
 
     def say(self, count: int) -> None:
-        """The executor sends so many documents of each open stream, in one piece."""
+        """The executor sends so many documents of each open stream, in one piece, a moment after the last."""
+        self.reactor.advance(2 * GATHER_S)
         for executor in self.reactor.executors:
             if executor.streaming:
                 executor.say(count)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -13,7 +14,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from gatewayd.bridge import Bridge
+from gatewayd.bridge import GATHER_S, Bridge
+from tests.memory_gateway import Reactor
 
 
 @pytest_twisted.async_yield_fixture()
@@ -199,3 +201,68 @@ async def test_a_hundred_thousand_crossings_with_random_cancels_lose_and_double_
     assert answered + cancelled == total
     assert answered > total * 0.7
     assert cancelled > total * 0.05
+
+
+class Turning:
+    """A bridge whose loop turns when the test says so, and its clock."""
+
+    def __init__(self) -> None:
+        self.clock: Any = Reactor()
+        self.bridge = Bridge(self.clock)
+        self.told: list[int] = []
+
+    def tell(self, *numbers: int, soon: bool = True) -> None:
+        for number in numbers:
+            (self.bridge.tell_loop_soon if soon else self.bridge.tell_loop)(self.told.append, number)
+
+    def turn(self) -> list[int]:
+        """What the loop has been told by now."""
+        loop = self.bridge._loop
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        return self.told
+
+
+def test_what_is_told_soon_shares_a_wake_up_with_what_comes_within_a_moment() -> None:
+    turning = Turning()
+    turning.tell(1)
+    assert turning.turn() == [1]  # the first waits for nothing
+    turning.tell(2, 3)
+    assert turning.turn() == [1]
+    turning.clock.advance(GATHER_S / 2)
+    turning.tell(4)
+    assert turning.turn() == [1]
+    turning.clock.advance(GATHER_S / 2)
+
+    assert turning.turn() == [1, 2, 3, 4]
+    assert turning.bridge.crossings["loop"] == (4, 2)
+    turning.clock.advance(2 * GATHER_S)
+    turning.tell(5)
+    assert turning.turn()[4:] == [5]
+    assert turning.clock.getDelayedCalls() == []
+
+
+def test_what_is_told_at_once_takes_with_it_what_was_told_soon_before_it() -> None:
+    turning = Turning()
+    turning.tell(1, 2)
+    turning.turn()
+    turning.tell(3)
+    turning.tell(4, soon=False)
+
+    assert turning.turn() == [1, 2, 3, 4]
+    turning.clock.advance(GATHER_S)
+    assert turning.turn() == [1, 2, 3, 4]
+    assert turning.clock.getDelayedCalls() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bridge_that_stops_leaves_no_timer() -> None:
+    turning = Turning()
+    turning.tell(1, 2)
+    turning.turn()
+    turning.tell(3)
+    assert turning.clock.getDelayedCalls() != []
+    await turning.bridge.stop()
+    turning.tell(4)
+
+    assert turning.clock.getDelayedCalls() == []

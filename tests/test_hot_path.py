@@ -36,8 +36,8 @@ MOST: Final = {
 # Those for one document of a stream: that comes by itself, and with 31 others in one read of the executor's
 # socket.
 MOST_OF_A_STREAM: Final = {
-    "grpc stream_doc": (81, 12),
-    "grpc Call": (88, 14),
+    "grpc stream_doc": (82, 12),
+    "grpc Call": (89, 14),
     "http events": (72, 24),
     "websocket bytes": (69, 25),
     "websocket json": (90, 51),

@@ -6,7 +6,7 @@ A Stream of the reactor thread, as the loop thread takes it.
 
 At most ``AHEAD`` answers may be on their way, and no more when they have ``AHEAD_BYTES``; their documents
 count in the gateway's ``buffers``. Answers that are there together cross together, and room is given back for
-several at once.
+several at once. All but the first answer may wait a millisecond for others, of any stream, to go with them.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Crossing:
         # Reactor thread only.
         self._stream: Stream | None = None
         self._over = False
+        self._started = False  # the first answer has gone, for which nothing waits
         self._pulling = self._waiting = False
         self._held: deque[int] = deque()  # the bytes of each answer that is on its way
         self._held_bytes = 0
@@ -162,7 +163,11 @@ class Crossing:
             self._held_bytes += size
             fitting += 1
         if fitting == len(found):
-            self._bridge.tell_loop(self._arrived, found)
+            if self._started:
+                self._bridge.tell_loop_soon(self._arrived, found)
+            else:
+                self._started = True
+                self._bridge.tell_loop(self._arrived, found)
             return
         if fitting:
             self._bridge.tell_loop(self._arrived, found[:fitting])
