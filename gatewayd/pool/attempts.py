@@ -258,7 +258,8 @@ class Attempts:
 
     def outage_began(self, now_s: float) -> Wait | None:
         """The last connected replica was lost during the wait: what it may still last, None for no change."""
-        return self._patience(now_s) if self._disconnected_since_s is None else None
+        # One that waits for the first replica has its time already, however often that comes and goes.
+        return self._patience(now_s) if self._is_out and self._disconnected_since_s is None else None
 
     def waited(self, now_s: float) -> Wait | GiveUp:
         """The time that ``Wait`` or ``outage_began`` allowed is over."""

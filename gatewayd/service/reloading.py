@@ -328,9 +328,16 @@ class Reloading:
                 raise
         finally:
             reserved.release()
+        ends = changes.ends
         if not changes.rolled:  # with which there is no new graph, and they have been counted already
-            self._roster.replicas = changes.replicas
-        self._roster.end_after(gone, changes.ends, old.gateway.grace_period_s)
+            # Requests have had first replicas started meanwhile, which this reload does not know.
+            late = self._roster.replicas - running
+            stay = {each for each in late if _has_executor_of(new, old, each)}
+            for each in stay:
+                self._server.admit(each)
+            self._roster.replicas = changes.replicas | stay
+            ends = ends | (late - stay)
+        self._roster.end_after(gone, ends, old.gateway.grace_period_s)
         return Reloaded(
             self._generation,
             0.0,
@@ -388,6 +395,14 @@ class Reloading:
 
     def _abandon(self, starts: Collection[Start]) -> None:
         self._roster.end([each for start in starts for each in start.replicas], _LOADING_GRACE_S)
+
+
+def _has_executor_of(new: FlowConfig, old: FlowConfig, replica: ReplicaId) -> bool:
+    """Whether a replica that was started for ``old`` would be started alike for ``new``."""
+    were, are = (
+        [each for each in flow.deployments if each.name == replica.deployment] for flow in (old, new)
+    )
+    return bool(are) and (were[0].executor, were[0].shards) == (are[0].executor, are[0].shards)
 
 
 def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:

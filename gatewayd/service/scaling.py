@@ -4,7 +4,8 @@ Adds replicas while executors have more to do than they should, and ends those t
     pools of all graphs ── load ──> Policy (supervisor/scaling.py) ── decision ──> Roster, Serving, Supervisor
 
 A replica that is added is called as soon as it is up; one that is given up gets no further request, and ends
-after its last answer. While a reload runs, nothing is scaled. Reactor thread only.
+after its last answer. While a reload runs, only a first replica that requests wait for is started. Reactor
+thread only.
 """
 
 from __future__ import annotations
@@ -141,11 +142,10 @@ class Autoscaler:
         self._look()
 
     def _look(self) -> None:
-        if self._roster.busy:
-            return
+        only_first = self._roster.busy or self._stopped
         loads, now_s = self._loads(), self._clock.seconds()
         for key, policy in self._policies.items():
-            if self._stopped and policy.wanted:
+            if only_first and policy.wanted:
                 continue
             decision = policy.judge(
                 now_s,

@@ -345,6 +345,8 @@ class Serving:
         for graph in self.graphs:
             if graph.has_executor_of(self.flow, replica.deployment) if old is None else graph.calls(old):
                 graph.admit(replica)
+                if replica in self.addresses:
+                    graph.replica_up(replica, self.addresses[replica])
 
     def rest(self, deployment: str, shard: int, rests: bool) -> None:
         """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 import urllib.request
 from typing import Any
@@ -23,7 +25,7 @@ DEVICES = {"7", "8", "9"}
 TOKENS = 40
 
 
-def scaled(bench: Bench, **replicas: Any) -> Gateway:
+def flow(**replicas: Any) -> dict[str, Any]:
     executor = {
         "name": "a",
         "uses": "Counted",
@@ -31,8 +33,11 @@ def scaled(bench: Bench, **replicas: Any) -> Gateway:
         "replicas": replicas,
         "env": {"CUDA_VISIBLE_DEVICES": f"RR{','.join(sorted(DEVICES))}"},
     }
-    flow = {"gateway": {"expose_health": True}, "executors": [executor]}
-    child = Gateway(flow, protocols=("grpc", "http"))
+    return {"gateway": {"expose_health": True}, "executors": [executor]}
+
+
+def scaled(bench: Bench, **replicas: Any) -> Gateway:
+    child = Gateway(flow(**replicas), protocols=("grpc", "http"))
     bench.children.append(child)
     return child
 
@@ -120,3 +125,29 @@ def test_to_none_and_back_requests_wait_for_the_first_replica(bench: Bench) -> N
         assert len(gateway.line("a: 0 -> 1 replicas: ")) == 2
 
     run(rounds())
+
+
+def test_a_reload_goes_on_with_as_many_and_other_limits_restart_none(bench: Bench) -> None:
+    limits = {"min": 1, "max": 3, "target_in_flight": 3, "up_after": 0.4, "down_after": 30.0}
+    gateway = scaled(bench, **limits)
+
+    async def reloads() -> None:
+        async with Clients(gateway.ports["grpc"], "/device") as clients:
+            is_over = asyncio.Event()
+            load = asyncio.create_task(clients.work(14, is_over.is_set))
+            await until_line(gateway, "a/rep-2 .*serves at")
+            await until_all_are_seen(clients)
+            for number, most in enumerate((4, 2), 1):
+                gateway.write(flow(**{**limits, "max": most, "up_after": 30.0}))
+                os.kill(gateway.pid, signal.SIGHUP)
+                await until_line(gateway, "reloaded: .*changed a", number)
+            seen = len(clients.outcomes)
+            await clients.ask()
+            is_over.set()
+            await load
+        assert set(clients.codes()) == {"OK"}
+        assert len(clients.outcomes[seen:]) > 1
+        assert len(gateway.line("starts as process")) == 3
+        assert get(gateway, "/status")["jina"]["gatewayd-replicas"] == "2 of 2 that are wanted serve"
+
+    run(reloads())

@@ -72,6 +72,18 @@ def test_they_wait_no_longer_than_for_a_slot_and_hear_why() -> None:
     assert "no replica was needed before, and the first one did not start within 5 s" in str(failure.value)
 
 
+def test_a_first_replica_that_comes_and_goes_makes_nobody_wait_longer() -> None:
+    setup = Resting(queue_timeout_s=5.0)
+    answer = setup.send()
+    for number in range(5):
+        setup.clock.advance(1.0)
+        setup.pool.replica_up("a", f"unix:/{number}")
+        setup.channels[f"unix:/{number}"].set_state("failed")
+        setup.pool.replica_down("a", f"unix:/{number}")
+
+    assert answer[0].check(ExecutorUnreachable)
+
+
 def test_no_more_wait_than_the_queue_holds() -> None:
     setup = Resting(max_queued=1)
     setup.send()

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.config.model import GatewayConfig
+from gatewayd.config.scaling import ScalingConfig
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.changes import Changes
@@ -87,11 +88,12 @@ class Setup:
         self.supervisor.start()
         for process in self.processes:
             process.serve()
+        self.roster = Roster(self.file, self.supervisor)
         self.reloading = Reloading(
             self._read,
             self.server,
             self.supervisor,
-            Roster(self.file, self.supervisor),
+            self.roster,
             clock=self.reactor,
             offload=self._offload,
             on_event=self.events.append,
@@ -455,3 +457,27 @@ def test_the_summary_names_what_was_done() -> None:
     assert str(attrs.evolve(reloaded, edited=(), outdated=("k",))) == (
         "added x, y; the old code, until a restart, of k; settings: cors; not touched: k (1.2 s)"
     )
+
+
+@pytest.mark.parametrize("executor", ["A", "Other"])
+def test_a_first_replica_that_was_started_meanwhile_is_taken_over_or_ends_with_its_requests(
+    executor: str,
+) -> None:
+    resting = attrs.evolve(A, scaling=ScalingConfig(2, 0))
+    setup = Setup(resting)
+    old, late = ReplicaId("a", 0, 0), ReplicaId("a", 0, 1, incarnation=9)
+    setup.roster.give_up(setup.server, [old], 1.0)
+    setup.server.finished[old].callback(None)
+    setup.processes[0].exit()
+
+    done = setup.reload(attrs.evolve(resting, executor=ExecutorConfig(uses=executor)), B)
+    setup.roster.add(resting, [late], ".")
+    for process in setup.processes[1:]:
+        process.serve()
+    setup.server.gone.callback(None)
+
+    assert isinstance(done[0], Reloaded)
+    stays = executor == "A"
+    assert (("admit", late) in setup.server.told) == stays
+    assert (late in setup.roster.replicas) == stays
+    assert (setup.processes[-1].signals == []) == stays

@@ -191,6 +191,16 @@ def test_nothing_is_scaled_while_a_reload_runs(setup: Setup) -> None:
     assert setup.replicas() == [0, 1]
 
 
+def test_a_request_has_a_first_one_started_even_then(setup: Setup) -> None:
+    setup.pass_s(22)
+    setup.roster.busy = True
+    setup.serving.queued = 9
+    setup.serving.needed()
+    setup.pass_s(30)
+
+    assert setup.replicas() == [1]
+
+
 def test_the_last_one_ends_if_none_is_needed_and_a_request_starts_one_at_once(setup: Setup) -> None:
     setup.pass_s(22)
     assert setup.serving.told == [("rest", True), ("give up", 0)]
