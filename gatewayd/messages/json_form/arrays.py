@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import NoneType
@@ -32,6 +33,12 @@ _MAX_DIMENSIONS: Final = 32
 # memory as the longest one. Zeros: an array may be sent as a shape alone, or as a few sparse entries.
 _MAX_STRINGS_BYTES: Final = 64 << 20
 _MAX_FILLED_ELEMENTS: Final = 16 << 20
+
+# Longer lists of floats are left to numpy: packed, they would be arguments of a call.
+_MOST_PACKED: Final = 4096
+
+_DOUBLE: Final[np.dtype[Any]] = np.dtype(np.float64)
+_VECTORS: Final[dict[str, np.dtype[Any]]] = {each.str: each for each in (_DOUBLE, np.dtype(np.float32))}
 
 # Booleans, integers, floats and strings, in numpy's codes or names. Other types (dates, complex numbers,
 # objects, records) have no JSON form.
@@ -66,6 +73,17 @@ def fill_dense(dense: Any, value: list[Any], size: int | None = None) -> None:
 
     Raises ValueError with a text for the client, which is numpy's own for ragged lists.
     """
+    count = len(value)
+    if 0 < count <= _MOST_PACKED and type(value[0]) is float and (size is None or size == count):
+        # A vector of floats, as most arrays are: its bytes without an array in between.
+        try:
+            dense.buffer = _floats(count).pack(*value)
+        except struct.error:
+            pass  # something else is in it: numpy knows what to make of that, or says what is wrong
+        else:
+            dense.shape.append(count)
+            dense.dtype = "<f8"
+            return
     array = _to_numpy(value)
     if size is not None and array.size != size:
         raise ValueError(f"the array has {size} elements, not {array.size}")
@@ -80,7 +98,21 @@ def read_dense(dense: Any) -> object:
 
     Raises UnreadableArray.
     """
-    return None if not dense.buffer and not dense.shape else _printable(_from_dense(dense))
+    buffer, shape = dense.buffer, dense.shape
+    if not buffer and not shape:
+        return None
+    if len(shape) == 1 and buffer:
+        # Vectors of floats by hand, as they are or as doubles.
+        found = _VECTORS.get(dense.dtype)
+        if found is not None and shape[0] * found.itemsize == len(buffer):
+            vector: Array = np.frombuffer(buffer, found)
+            return vector if found is _DOUBLE else vector.astype(_DOUBLE)
+    return _printable(_from_dense(dense))
+
+
+@lru_cache(maxsize=64)
+def _floats(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}d")
 
 
 def _to_numpy(value: list[Any]) -> Array:

@@ -12,7 +12,7 @@ import binascii
 import mimetypes
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -296,17 +296,20 @@ def read_score(score: NamedScoreProto) -> dict[str, object]:
     }
 
 
-def _fill_array(target: Any, value: object, loc: Loc, problems: Problems) -> None:
+@cache
+def _arrays() -> Any:
     # Imported here, because it brings numpy: 18 MiB and 0.1 s, once, where an array is seen as JSON.
     from gatewayd.messages.json_form import arrays
 
-    arrays.fill_array(target, value, loc, problems)
+    return arrays
+
+
+def _fill_array(target: Any, value: object, loc: Loc, problems: Problems) -> None:
+    _arrays().fill_array(target, value, loc, problems)
 
 
 def _read_array(message: Any) -> object:
-    from gatewayd.messages.json_form import arrays
-
-    return arrays.read_array(message)
+    return _arrays().read_array(message)
 
 
 def _read_scores(scores: Mapping[str, NamedScoreProto]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import BadRequest, ExecutorUnreachable, GatewayError, TooManyDocuments
+from gatewayd.messages.json_form import arrays as arrays_module
 from gatewayd.messages.json_form import documents as documents_module
 from gatewayd.messages.json_form import requests, responses
 from gatewayd.messages.json_form.values import Problems, fill_struct, struct_of
@@ -621,6 +622,57 @@ def test_arrays_are_shown_as_nested_lists(array: Any, expected: Any) -> None:
     found = one(with_array(array))["tensor"]
     assert found == expected
     assert type(found) is type(expected)
+
+
+def dense_of(value: Any) -> tuple[bytes, str, list[int]] | None:
+    """The buffer, dtype and shape of nested lists; None if they are refused."""
+    dense = DocumentProto().tensor.dense
+    try:
+        arrays_module.fill_dense(dense, value)
+    except ValueError:
+        return None
+    return dense.buffer, dense.dtype, list(dense.shape)
+
+
+NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**63), 2**64 - 1) | st.booleans()
+
+
+@given(
+    st.lists(NUMBERS | st.floats(allow_nan=False), min_size=1, max_size=20),
+    st.none() | st.sampled_from([None, "a", [1.5], {}]),
+)
+def test_a_vector_of_floats_is_read_as_any_other_array(numbers: list[Any], other: Any) -> None:
+    for value in (numbers, [1.5, *numbers], [1.5, *numbers, other]):
+        # Within another list it goes the way of all arrays.
+        found, wanted = dense_of(value), dense_of([value])
+
+        if found is None or wanted is None:
+            assert found == wanted
+        else:
+            buffer, dtype, shape = wanted
+            assert found == (buffer, dtype, shape[1:])
+
+
+def test_a_long_vector_is_the_same_as_a_short_one_and_as_the_length_that_it_must_have() -> None:
+    long = [0.5] * 5000
+    assert dense_of(long) == (struct.pack("<5000d", *long), "<f8", [5000])
+    dense = DocumentProto().tensor.dense
+    with pytest.raises(ValueError, match="the array has 3 elements, not 2"):
+        arrays_module.fill_dense(dense, [0.5, 1.5], 3)
+    arrays_module.fill_dense(dense, [0.5, 1.5, 2.5], 3)
+    assert dense.shape == [3]
+
+
+@given(
+    st.sampled_from(["<f4", "<f8", ">f4", ">f8", "<f2", "<i4"]),
+    st.lists(st.floats(width=16), min_size=1, max_size=20),
+)
+def test_a_vector_is_shown_as_a_row_of_a_matrix_is(dtype: str, numbers: list[float]) -> None:
+    array = np.array([each if math.isfinite(each) else 0 for each in numbers]).astype(dtype)
+    if "f" in dtype:
+        array = np.array(numbers).astype(dtype)
+
+    assert [one(with_array(array))["tensor"]] == one(with_array(array.reshape(1, -1)))["tensor"]
 
 
 def test_an_array_that_is_a_shape_only_keeps_its_type() -> None:
