@@ -31,7 +31,7 @@ class Entry:
 
 
 @attrs.frozen
-class Placement:
+class Joined:
     """One executor's place in the graph."""
 
     name: str
@@ -40,9 +40,9 @@ class Placement:
     collected: bool = False
 
 
-def connect(entries: Sequence[Entry], *, collect: bool = True) -> list[Placement]:
+def connect(entries: Sequence[Entry], *, collect: bool = True) -> list[Joined]:
     """
-    A Placement for each entry, in order. The last one that does not float gives the Flow's answer.
+    A Joined for each entry, in order. The last one that does not float gives the Flow's answer.
 
     Entries with the method inspect float; with ``collect``, the answer waits for them all the same.
 
@@ -50,16 +50,14 @@ def connect(entries: Sequence[Entry], *, collect: bool = True) -> list[Placement
     is left out of ``needs``.
     """
     names = _names(entries)
-    placements: list[Placement] = []
+    joined: list[Joined] = []
     for index, entry in enumerate(entries):
         inspects = entry.method == "inspect"
-        needs = _needs(entry, names, index, placements)
-        placements.append(
-            Placement(names[index], needs, entry.floating or inspects, collected=inspects and collect)
-        )
-    if _has_circle(entries, placements):
-        return placements
-    return _settle_floating(entries, placements)
+        needs = _needs(entry, names, index, joined)
+        joined.append(Joined(names[index], needs, entry.floating or inspects, collected=inspects and collect))
+    if _has_circle(entries, joined):
+        return joined
+    return _settle_floating(entries, joined)
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
@@ -82,8 +80,8 @@ def _names(entries: Sequence[Entry]) -> list[str]:
     return names
 
 
-def _needs(entry: Entry, names: Sequence[str], index: int, before: Sequence[Placement]) -> tuple[str, ...]:
-    default = next((placed.name for placed in reversed(before) if not placed.floating), START)
+def _needs(entry: Entry, names: Sequence[str], index: int, before: Sequence[Joined]) -> tuple[str, ...]:
+    default = next((each.name for each in reversed(before) if not each.floating), START)
     if entry.method == "needs_all":
         return _everything(entry, before) or (default,)
     place = entry.place.inside("needs")
@@ -108,23 +106,23 @@ def _needs(entry: Entry, names: Sequence[str], index: int, before: Sequence[Plac
     return tuple(good) or (default,)
 
 
-def _everything(entry: Entry, before: Sequence[Placement]) -> tuple[str, ...]:
+def _everything(entry: Entry, before: Sequence[Joined]) -> tuple[str, ...]:
     if entry.needs is not None:
         entry.place.inside("needs").refuse("method: needs_all takes no needs: it waits for all before it")
-    needed = {name for placed in before if not placed.floating for name in placed.needs}
-    leaves = tuple(placed.name for placed in before if not placed.floating and placed.name not in needed)
+    needed = {name for each in before if not each.floating for name in each.needs}
+    leaves = tuple(each.name for each in before if not each.floating and each.name not in needed)
     if not leaves:
         entry.place.refuse("method: needs_all has no executor before it to wait for")
     return leaves
 
 
-def _has_circle(entries: Sequence[Entry], placements: Sequence[Placement]) -> bool:
-    sorter = graphlib.TopologicalSorter({placed.name: placed.needs for placed in placements})
+def _has_circle(entries: Sequence[Entry], joined: Sequence[Joined]) -> bool:
+    sorter = graphlib.TopologicalSorter({each.name: each.needs for each in joined})
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
         circle: list[str] = error.args[1]
-        index = min(index for index, placed in enumerate(placements) if placed.name in circle)
+        index = min(index for index, each in enumerate(joined) if each.name in circle)
         # graphlib lists each name before the one that needs it.
         chain = " needs ".join(reversed(circle))
         entries[index].place.inside("needs").refuse(f"these executors need each other: {chain}")
@@ -132,34 +130,34 @@ def _has_circle(entries: Sequence[Entry], placements: Sequence[Placement]) -> bo
     return False
 
 
-def _settle_floating(entries: Sequence[Entry], placements: list[Placement]) -> list[Placement]:
-    settled = {placed.name: placed for placed in placements}
-    for index, placed in enumerate(placements):
-        if placed.floating and (follower := _awaiting(placed.name, placements)):
-            entries[index].place.warn(f"floating has no effect here: {follower} needs {placed.name}")
-            settled[placed.name] = attrs.evolve(placed, floating=False, collected=False)
+def _settle_floating(entries: Sequence[Entry], joined: list[Joined]) -> list[Joined]:
+    settled = {each.name: each for each in joined}
+    for index, each in enumerate(joined):
+        if each.floating and (follower := _awaiting(each.name, joined)):
+            entries[index].place.warn(f"floating has no effect here: {follower} needs {each.name}")
+            settled[each.name] = attrs.evolve(each, floating=False, collected=False)
     answering = next((name for name in reversed(settled) if not settled[name].floating), None)
-    needed = {name for placed in placements for name in placed.needs}
-    for index, placed in enumerate(placements):
-        if placed.name not in needed and placed.name != answering and not settled[placed.name].floating:
+    needed = {name for each in joined for name in each.needs}
+    for index, each in enumerate(joined):
+        if each.name not in needed and each.name != answering and not settled[each.name].floating:
             entries[index].place.warn(
-                f"{placed.name} floats: no executor needs it, and the Flow's answer is that of {answering}"
+                f"{each.name} floats: no executor needs it, and the Flow's answer is that of {answering}"
             )
-            settled[placed.name] = attrs.evolve(placed, floating=True)
+            settled[each.name] = attrs.evolve(each, floating=True)
     return list(settled.values())
 
 
-def _awaiting(name: str, placements: Sequence[Placement]) -> str | None:
+def _awaiting(name: str, joined: Sequence[Joined]) -> str | None:
     """An executor downstream of ``name`` that does not float itself."""
     ahead, seen = [name], set[str]()
     while ahead:
         current = ahead.pop()
-        for placed in placements:
-            if current in placed.needs and placed.name not in seen:
-                if not placed.floating:
-                    return placed.name
-                seen.add(placed.name)
-                ahead.append(placed.name)
+        for each in joined:
+            if current in each.needs and each.name not in seen:
+                if not each.floating:
+                    return each.name
+                seen.add(each.name)
+                ahead.append(each.name)
     return None
 
 

@@ -395,7 +395,7 @@ def _deployments(
     collect = inspect == "COLLECT" or "gather_inspect" in methods
     left_out = ("gather_inspect", "inspect") if inspect == "REMOVE" else ("gather_inspect",)
     drafts = [draft for draft, method in zip(drafts, methods, strict=True) if method not in left_out]
-    placements = connect(
+    joined = connect(
         [
             Entry(
                 draft.place,
@@ -410,7 +410,7 @@ def _deployments(
     )
     built = tuple(
         attrs.evolve(deployments.build(draft, flow, production=gateway.production), **attrs.asdict(placed))
-        for draft, placed in zip(drafts, placements, strict=True)
+        for draft, placed in zip(drafts, joined, strict=True)
     )
     _check_ports(gateway, list(zip(drafts, built, strict=True)))
     if gateway.workers > 1:

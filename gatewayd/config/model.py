@@ -29,6 +29,10 @@ from gatewayd.tls.credentials import ClientAuth, PairFiles, TlsFiles
 Protocol = Literal["grpc", "http", "websocket"]
 Compression = Literal["none", "gzip", "deflate"]
 Polling = Literal["any", "all"]
+PlacementName = Literal["local", "ray"]
+
+# Processes of the gateway's own machine.
+LOCAL: Final[PlacementName] = "local"
 
 # In ``expose_endpoints``: each endpoint that executors bind and that is not named there.
 EVERY_ENDPOINT: Final = "*"
@@ -340,7 +344,8 @@ class DeploymentConfig:
     shards. ``idempotent`` says per endpoint (or ``"*"``) whether a request may be sent again after its
     connection broke. With ``monitoring`` each replica serves metrics, at ``monitoring_ports`` or at free
     ones. With ``reload`` the files of its executor are watched. With ``scaling`` there are more or fewer
-    replicas of each shard with the load; ``replicas`` are those that are started first.
+    replicas of each shard with the load; ``replicas`` are those that are started first. ``placement`` is the
+    engine that runs its replicas.
     """
 
     name: str
@@ -372,6 +377,7 @@ class DeploymentConfig:
     timeout_ready_s: float = 600.0
     reload: bool = attrs.field(default=False, eq=False)
     executor: ExecutorConfig = ExecutorConfig()
+    placement: PlacementName = LOCAL
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None
 

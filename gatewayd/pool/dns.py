@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.clocks import Clock, Timer
-from gatewayd.pool.events import Decisions
-from gatewayd.pool.replica_set import ReplicaSet
 from gatewayd.schemes import socket_path
+
+if TYPE_CHECKING:
+    from gatewayd.pool.watching import Watched
 
 log = Logger()
 
@@ -98,23 +99,21 @@ class HostName:
 
 
 class NamedReplicas:
-    """Keeps one name's replicas in a set as the name's addresses change."""
+    """Keeps one name's replicas in a set as the name's addresses change: a Watcher."""
 
     def __init__(
         self,
         name: HostName,
-        replicas: ReplicaSet,
+        replicas: Watched,
         resolve: Resolve,
         clock: Clock,
         refresh_s: float,
-        decisions: Decisions,
     ) -> None:
         self._name = name
         self._replicas = replicas
         self._resolve = resolve
         self._clock = clock
         self._refresh_s = refresh_s
-        self._decisions = decisions
         self._timer: Timer | None = None
         self._asking: Deferred[Any] | None = None
         self._asked_s = 0.0
@@ -192,8 +191,7 @@ class NamedReplicas:
         self._asking = None
         if self._closed:
             return
-        self._decisions.count("not resolved")
-        self._replicas.why_empty = f"DNS resolution failed for {self._name.label}: {why}"
+        self._replicas.not_found(f"DNS resolution failed for {self._name.label}: {why}")
         log.warn(
             "{deployment}: {name} cannot be looked up: {why}",
             deployment=self._replicas.deployment,

@@ -1,8 +1,8 @@
 """
 The Deployments of a Flow and the executors that answer for them.
 
-``Pool.send`` is all that the dispatcher knows of executors. Addresses come from the config (external
-executors) or from the supervisor (``replica_up``, ``replica_down``).
+``Pool.send`` is all that the dispatcher knows of executors. Addresses come from what watches executors that
+run elsewhere (``watching.py``), or from the supervisor (``replica_up``, ``replica_down``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
 from gatewayd.pool.balancing import Balancer, LeastInFlight, RoundRobin
-from gatewayd.pool.dns import HostName, NamedReplicas, Resolve, resolver
+from gatewayd.pool.dns import resolver
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
 from gatewayd.pool.replica_set import ReplicaLimits, ReplicaSet
@@ -36,6 +36,7 @@ from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
 from gatewayd.pool.streaming import ExecutorStream
+from gatewayd.pool.watching import Watch, Watcher, addresses_and_names
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
 from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
 from gatewayd.tls.files import load_credentials
@@ -86,9 +87,9 @@ class Pool:
     """
     Sends calls to Deployments by name.
 
-    ``connect(address, settings, on_state)`` opens a channel, ``resolve(host)`` looks a name up; tests
-    pass their own. ``counters`` counts every decision, by (decision, Deployment); with
-    a pool ``before``, it goes on with its counts, and shares its slots if it may have as many.
+    ``connect(address, settings, on_state)`` opens a channel, and ``watch`` makes what tells the addresses of
+    external executors; tests pass their own. ``counters`` counts every decision, by (decision, Deployment);
+    with a pool ``before``, it goes on with its counts, and shares its slots if it may have as many.
     ``format`` is that of the Flow's documents, as far as it is known.
     """
 
@@ -98,7 +99,7 @@ class Pool:
         deployments: Sequence[DeploymentConfig],
         *,
         connect: Connect,
-        resolve: Resolve,
+        watch: Watch,
         clock: Clock,
         dice: random.Random,
         offload: Offload = maybeDeferred,
@@ -116,7 +117,7 @@ class Pool:
         self._deployments: dict[str, Sender | Shards] = {}
         self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
         self._discovered: Waiters[None] = Waiters()
-        self._names: list[NamedReplicas] = []
+        self._watchers: list[Watcher] = []
         everything = (each for one in deployments for each in (one, *head_executors(one)))
         self._roots = trusted_roots() if any(each.tls for each in everything) else None
         self._renewals: list[Renewal] = []
@@ -124,7 +125,7 @@ class Pool:
         for deployment in deployments:
             self._deployments[deployment.name] = self._build(deployment)
             for each in (deployment, *head_executors(deployment)):
-                self._add_addresses(each, resolve)
+                self._follow(each, watch)
         self._order = in_order(deployments)
         self._floating = frozenset(each.name for each in deployments if each.floating)
         # Which documents the executors speak; None while none has told it.
@@ -159,7 +160,7 @@ class Pool:
             gateway,
             deployments,
             connect=connect,
-            resolve=resolver(reactor),
+            watch=addresses_and_names(resolver(reactor), reactor, gateway.pool.dns_refresh_s),
             clock=reactor,
             dice=random.Random(),
             offload=bridge.offload,
@@ -396,8 +397,8 @@ class Pool:
         """Close every channel; requests in flight fail with Draining."""
         for renewal in self._renewals:
             renewal.stop()
-        for name in self._names:
-            name.close()
+        for watcher in self._watchers:
+            watcher.close()
         for sender in self._senders.values():
             sender.close()
 
@@ -478,18 +479,15 @@ class Pool:
         self._renewals.append(renewal)
         return tls
 
-    def _add_addresses(self, deployment: DeploymentConfig, resolve: Resolve) -> None:
-        for address in deployment.addresses:
-            sender = self._senders[deployment.name, 0]
-            name = HostName.of(address)
-            if name is None:
-                sender.replicas.add(address)
-                continue
-            refresh_s = self._gateway.pool.dns_refresh_s
-            named = NamedReplicas(name, sender.replicas, resolve, self._clock, refresh_s, sender.decisions)
-            self._names.append(named)
-            sender.replicas.on_outage(named.refresh_soon)
-            named.start()
+    def _follow(self, deployment: DeploymentConfig, watch: Watch) -> None:
+        """Have an external Deployment's replicas told."""
+        if not deployment.external:
+            return
+        replicas = self._senders[deployment.name, 0].replicas
+        for watcher in watch(deployment, replicas):
+            self._watchers.append(watcher)
+            replicas.on_outage(watcher.refresh_soon)
+            watcher.start()
 
 
 def _connected(sender: Sender) -> int:

@@ -188,6 +188,11 @@ class ReplicaSet:
         self._decisions.replica("added", replica.label)
         self.changed()
 
+    def not_found(self, why: str) -> None:
+        """Where its replicas are could not be found out; those that are known stay."""
+        self._decisions.count("not resolved")
+        self.why_empty = why
+
     def remove(self, address: str) -> None:
         """The replica is gone: its calls in flight fail, and are retried elsewhere."""
         if replica := self._taken_out(address):

@@ -95,7 +95,7 @@ class ReplicaStatus:
     ended or could not start, also when a next one serves.
 
     ``runtime_name`` is its name in logs and metrics; ``monitoring`` is the ``host:port`` of its metrics, None
-    without.
+    without. ``placement`` is the engine that runs it, and ``node`` the machine, None for this one.
     """
 
     deployment: str
@@ -109,6 +109,8 @@ class ReplicaStatus:
     runtime_name: str = ""
     monitoring: str | None = None
     last_words: str | None = None
+    placement: str = "local"
+    node: str | None = None
 
 
 class SupervisedProcess:
@@ -371,6 +373,10 @@ class ReplicaProcess(SupervisedProcess):
     @property
     def deployment(self) -> str:
         return self._spec.deployment
+
+    def stop(self, grace_s: float | None, *, leave: bool = False) -> Deferred[None]:
+        """As ``SupervisedProcess.stop``, whether or not this gateway ends: its processes end with it."""
+        return super().stop(grace_s)
 
     def set_log_level(self, level: str) -> None:
         """The least level that the executor writes from now on, in this process and those after it."""

@@ -8,7 +8,7 @@ from itertools import islice
 import attrs
 
 from gatewayd.config.heads import head_executors
-from gatewayd.config.model import DeploymentConfig
+from gatewayd.config.model import LOCAL, DeploymentConfig
 
 
 @attrs.frozen
@@ -82,4 +82,4 @@ def all_replicas_of(deployments: Iterable[DeploymentConfig]) -> frozenset[Replic
 
 def is_private(deployment: DeploymentConfig) -> bool:
     """Whether some of its replicas listen at sockets of this gateway's own."""
-    return deployment.host is None and not all(deployment.ports or (0,))
+    return deployment.placement == LOCAL and deployment.host is None and not all(deployment.ports or (0,))

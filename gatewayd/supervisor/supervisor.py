@@ -1,5 +1,5 @@
 """
-Runs the executors of a Flow: a process for each replica of each Deployment that is not external.
+Runs the executors of a Flow: each replica of each Deployment that is not external, wherever it is placed.
 
 A replica serves at a socket that only this user can reach, unless the Flow names its host or its port: those
 may be meant for other callers as well.
@@ -19,12 +19,12 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from gatewayd.backoff import Backoff
-from gatewayd.config.model import DeploymentConfig
+from gatewayd.config.model import LOCAL, DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.executor.spec import ExecutorSpec
-from gatewayd.supervisor.environment import inherited
-from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaProcess, ReplicaStatus
-from gatewayd.supervisor.replica_id import ReplicaId, replicas_of
+from gatewayd.supervisor.placement import LocalProcesses, Order, PlacedReplica, Placement
+from gatewayd.supervisor.process import RESTART_BACKOFF, ProcessReactor, ReplicaStatus
+from gatewayd.supervisor.replica_id import ReplicaId, is_private, replicas_of
 from gatewayd.supervisor.sockets import SocketFolder
 from gatewayd.waiters import Waiters
 
@@ -43,7 +43,7 @@ class NotStarted(Exception):
 
 class Supervisor:
     """
-    Starts, watches, restarts and stops executor processes.
+    Starts, watches, restarts and stops replicas of executors.
 
     ``on_up(replica, address)`` is called whenever a replica starts to serve, and ``on_down(replica)`` when
     its process has ended. ``on_failed(name, error)`` is called for each failed start of a replica that has
@@ -54,6 +54,9 @@ class Supervisor:
     ``digest(deployment, base_dir)`` is asked for the executor's code on disk before each process starts, so
     that ``code_of`` can tell later what it runs. Those of ``deployments`` are of ``code``, by their names, at
     first.
+
+    ``placements`` are the engines by the names that Deployments give; without ``local`` among them, replicas
+    of that one are processes of this machine.
     """
 
     def __init__(
@@ -73,22 +76,20 @@ class Supervisor:
         backoff: Backoff = RESTART_BACKOFF,
         dice: Callable[[], float] = random.random,
         kill_group: Callable[[int, int], None] = os.killpg,
+        placements: Mapping[str, Placement] = {},
     ) -> None:
         self.sockets = sockets
         self._log_level = log_level
-        self._reactor = reactor
         self._on_up = on_up
         self._on_down = on_down
         self._on_failed = on_failed
-        self._environment = environment
-        self._backoff = backoff
-        self._dice = dice
-        self._kill_group = kill_group
+        local = LocalProcesses(reactor, environment, backoff, dice, kill_group)
+        self._placements: Mapping[str, Placement] = {LOCAL: local, **placements}
         self._never_up: set[ReplicaId] = set()
         self._waiting: Waiters[None] = Waiters()
         self._starts: list[_Start] = []
         self._stopping = False
-        self._replicas: dict[ReplicaId, ReplicaProcess] = {}
+        self._replicas: dict[ReplicaId, PlacedReplica] = {}
         self._digest = digest
         self._code: dict[ReplicaId, str] = {}
         for deployment in deployments:
@@ -100,7 +101,8 @@ class Supervisor:
         """Keep processes for ``replicas`` of a ``deployment``, from their start on."""
         for replica in replicas:
             self._never_up.add(replica)
-            self._replicas[replica] = self._process_of(deployment, replica, base_dir)
+            order = self._order_of(deployment, replica, base_dir)
+            self._replicas[replica] = self._placements[deployment.placement].place(order)
 
     def start(self, replicas: Collection[ReplicaId] | None = None) -> None:
         """Start the processes of ``replicas``, or all, without waiting for them; none after ``stop``."""
@@ -182,29 +184,22 @@ class Supervisor:
         starts, self._starts = self._starts, []
         for start in starts:
             start.done.fail(Draining())
-        stopping = [replica.stop(grace_s) for replica in self._replicas.values()]
+        stopping = [replica.stop(grace_s, leave=True) for replica in self._replicas.values()]
         return gatherResults(stopping).addCallback(self._ended)
 
-    def _process_of(self, deployment: DeploymentConfig, replica: ReplicaId, base_dir: str) -> ReplicaProcess:
+    def _order_of(self, deployment: DeploymentConfig, replica: ReplicaId, base_dir: str) -> Order:
         spec = ExecutorSpec.of(deployment, replica.shard, replica.replica, base_dir)
         spec = attrs.evolve(spec, log_level=self._log_level(deployment.name))
-        if self.sockets is not None and deployment.host is None and not spec.port:
+        if self.sockets is not None and is_private(deployment) and not spec.port:
             spec = attrs.evolve(spec, socket=self.sockets.socket_for(deployment.name))
-        return ReplicaProcess(
-            self._reactor,
+        return Order(
+            deployment,
             spec,
-            environment={
-                **inherited(self._environment, deployment.executor.env_inherit),
-                **deployment.executor.env,
-            },
-            timeout_ready_s=deployment.timeout_ready_s,
-            backoff=self._backoff,
-            dice=self._dice,
-            kill_group=self._kill_group,
             on_up=lambda address: self._up(replica, address),
             on_down=lambda: self._on_down(replica),
             on_failed=lambda error: self._failed(replica, spec.runtime_name, error),
             before_start=self._look_at_code(deployment, replica, base_dir),
+            code=lambda: self._code.get(replica),
         )
 
     def _look_at_code(
@@ -219,9 +214,11 @@ class Supervisor:
 
         return lambda: digest(deployment, base_dir).addCallback(found)
 
-    def _ended(self, _: object) -> None:
+    def _ended(self, _: object) -> Deferred[None]:
         if self.sockets is not None:
             self.sockets.remove()
+        closing = [placement.close() for placement in self._placements.values()]
+        return gatherResults(closing).addCallback(lambda _: None)
 
     def _forget(self, _: None, replica: ReplicaId) -> None:
         if not self._stopping:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 
 from gatewayd.config.model import FlowConfig
 from gatewayd.dispatch.dispatcher import Dispatcher
@@ -47,7 +47,7 @@ class Engine:
             flow.gateway,
             flow.deployments,
             connect=self._connect,
-            resolve=_resolve_nothing,
+            watch=lambda deployment, replicas: (),
             clock=clock,
             dice=random.Random(),
         )
@@ -109,7 +109,3 @@ def _raise(errors: Sequence[Exception]) -> None:
         raise errors[0]
     if errors:
         raise ExceptionGroup("several executors failed", errors)
-
-
-def _resolve_nothing(host: str) -> Deferred[Sequence[str]]:
-    return fail(LookupError(f"{host}: nothing is connected to"))

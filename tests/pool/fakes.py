@@ -15,6 +15,7 @@ from gatewayd.messages.discovery import Told
 from gatewayd.messages.request import Answer, Call
 from gatewayd.pool.pool import Pool
 from gatewayd.pool.replica import DeferredCall
+from gatewayd.pool.watching import addresses_and_names
 from gatewayd.rpc.channel import CallError, ChannelSettings
 
 CALL = Call((b"",), "/x")
@@ -185,7 +186,11 @@ class Setup:
             gateway or GatewayConfig(pool=PoolLimits(**limits)),
             deployments,
             connect=self._connect,
-            resolve=self._resolve,
+            watch=addresses_and_names(
+                self._resolve,
+                self.clock,
+                (gateway.pool if gateway is not None else PoolLimits(**limits)).dns_refresh_s,
+            ),
             clock=self.clock,
             dice=random.Random(seed),
             before=before,
