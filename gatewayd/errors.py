@@ -4,6 +4,7 @@ The error tree, and the one table of what each protocol says of each error.
     GatewayError                    anything that can be explained to a client
     ├── BadRequest                  the request says something that cannot be served
     │   ├── EndpointStreams         one answer is asked of an endpoint that streams
+    │   ├── NothingStreams          a stream is asked of one that nobody binds
     │   ├── MethodNotServed
     │   ├── InvalidField            a field of a request in OpenAI's form
     │   └── Unparsable              its bytes cannot even be parsed
@@ -43,6 +44,7 @@ The error tree, and the one table of what each protocol says of each error.
     │   ├── CallFailed
     │   └── WithheldNetworkError    any of these, where clients may not see what is inside
     ├── Overloaded                  nothing is broken, but there is no room now
+    │   ├── EndpointsUnknown        ... or there may be such an endpoint soon
     │   └── RateLimited             ... for this caller
     ├── Draining                    the gateway is about to stop
     └── InternalError               a bug, of which the client learns no more than where it is logged
@@ -99,6 +101,16 @@ class EndpointStreams(BadRequest):
         super().__init__(
             f"the endpoint {endpoint} answers with a stream of documents, and process_single_data has one "
             f"answer: use stream_doc, Call, or server-sent events over HTTP (GET {endpoint})"
+        )
+
+
+class NothingStreams(BadRequest):
+    """No executor works on a request that was to be answered with a stream, so that there is none."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            "there is nothing to stream: no executor of those that the request goes to binds the endpoint "
+            f"{endpoint[:200]!r}"
         )
 
 
@@ -368,13 +380,27 @@ class ExecutorNetworkError(GatewayError):
                 f"{self.details} |Gateway: Communication error with deployment {self.deployment}: its "
                 "executors are starting, or cannot start; the gateway's log tells which."
             )
+        if self._is_local:
+            # Where its socket is helps nobody, and there is no head process here.
+            return (
+                f"{self.details} |Gateway: Communication error with deployment {self.deployment}, which is "
+                "called by a socket of the gateway's machine. Its process may have ended; one that the "
+                "gateway has started is started again, and the gateway's log tells why it ended."
+            )
         return (
             f"{self.details} |Gateway: Communication error with deployment {self.deployment} at "
             f"address(es) {self.address_set}. Head or worker(s) may be down."
         )
 
     def summary(self) -> str:
+        if self._is_local:
+            return f"Network error while connecting to deployment {self.deployment}. It may be down."
         return f"Network error while connecting to deployment at {self.address_set}. It may be down."
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether all replicas are called by sockets, whose paths are this machine's inner matter."""
+        return bool(self.addresses) and all(each.startswith("unix:") for each in self.addresses)
 
 
 class CallFailed(ExecutorNetworkError):
@@ -481,6 +507,16 @@ class Overloaded(GatewayError):
         super().__init__(message)
 
 
+class EndpointsUnknown(Overloaded):
+    """There is no such path yet, but may be when executors tell what they bind."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "whether there is such an endpoint is not known yet: no executor has told what it binds; they "
+            "are starting, or cannot be reached, and the gateway's log tells which. Try again"
+        )
+
+
 class RateLimited(Overloaded):
     """The caller asks too often: ``rate``, in words, is used up for ``retry_after_s`` seconds."""
 
@@ -561,6 +597,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     GatewayError: Row(500, "INTERNAL", 1011),
     BadRequest: Row(422, "INVALID_ARGUMENT", 1008),
     EndpointStreams: Row(),
+    NothingStreams: Row(),
     InvalidField: Row(400),
     MethodNotServed: Row(404, "UNIMPLEMENTED"),
     Unparsable: Row(websocket=1007),
@@ -597,6 +634,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ExecutorNotFound: Row(503, "NOT_FOUND"),
     ExecutorRaised: Row(500, "UNKNOWN"),
     Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
+    EndpointsUnknown: Row(),
     RateLimited: Row(429),
     Draining: Row(503, "UNAVAILABLE", 1001),
     InternalError: Row(500, "INTERNAL", 1011),

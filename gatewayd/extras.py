@@ -24,6 +24,12 @@ _EXPORTERS = {
 # them are of the second, before its format was settled.
 _RELEASES: Final = {Generation.FIRST: ((0, 21), (0, 30)), Generation.SECOND: ((0, 40), (1, 0))}
 _NAMES: Final = {Generation.FIRST: "docarray 0.21", Generation.SECOND: "docarray 0.40 or later"}
+# Names that only one of them has, and what an import of them says where they are missing.
+_WRITTEN_FOR: Final = {
+    **dict.fromkeys(("Document", "DocumentArray"), Generation.FIRST),
+    **dict.fromkeys(("BaseDoc", "DocList", "DocVec"), Generation.SECOND),
+}
+_MISSING_NAME: Final = re.compile(r"annot import name '(\w+)' from 'docarray'")
 # What installs docarray 0.40 and later, for executors and Clients.
 SECOND_EXTRA: Final = "docarray2"
 
@@ -52,6 +58,24 @@ def _problem_of_both(what: str, extra: str) -> str | None:
         return None
     return (
         f"{problem}, or for typed documents (docarray 0.40 or later) pip install 'gatewayd[{SECOND_EXTRA}]'"
+    )
+
+
+def wrong_docarray(error: BaseException) -> str:
+    """
+    Where code was imported that is written for another docarray than the one installed: what to do about it.
+
+    It begins with ``; ``, and is empty for every other error.
+    """
+    named = _MISSING_NAME.search(str(error)) if isinstance(error, ImportError) else None
+    wanted = None if named is None else _WRITTEN_FOR.get(named[1])
+    found, state = _installed()
+    if wanted is None or found in (None, wanted):
+        return ""
+    extra = "executor" if wanted is Generation.FIRST else SECOND_EXTRA
+    return (
+        f"; it is written for {_NAMES[wanted]}, and {state}: pip install 'gatewayd[{extra}]' in an "
+        f"environment of its own, or write it for {_NAMES[found]}"
     )
 
 

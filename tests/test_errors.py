@@ -81,3 +81,12 @@ def codes_in(source: str) -> Iterator[str]:
             owner = ast.unparse(node.value).rpartition(".")[2]
             if owner in ("StatusCode", "HTTPStatus", "ConnectionDeny") or "CLOSE_STATUS" in node.attr:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_an_executor_that_is_called_by_a_socket_is_told_without_its_path() -> None:
+    error = errors.ExecutorUnreachable("exec_a", ["unix:/run/x/exec_a.0"], "connection lost")
+    for text in (str(error), error.summary()):
+        assert "exec_a" in text
+        assert "/run/x" not in text
+        assert "Head" not in text
+    assert "connection lost |Gateway: Communication error with deployment exec_a" in str(error)

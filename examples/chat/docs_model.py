@@ -15,14 +15,26 @@ import asyncio
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from docarray import Document, DocumentArray
 
 from gatewayd import Executor, requests
+
+try:
+    from docarray import Document, DocumentArray
+except ImportError:  # docarray 0.40 and later, where documents have classes of their own
+    from docarray import BaseDoc, DocList
+    from docarray.typing import NdArray
+
+    class Document(BaseDoc):
+        text: str = ""
+        tags: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
+        embedding: NdArray | None = None
+
+    DocumentArray = DocList[Document]
 
 DOCS = Path(__file__).parents[2] / "docs"
 END = "\n"  # of a paragraph
@@ -168,7 +180,7 @@ class DocsModel(Executor):
         self.pause_s = 1 / tokens_per_second if tokens_per_second else 0
 
     @requests(on="/chat")
-    async def chat(self, doc: Document, parameters: dict[str, Any], **kwargs):
+    async def chat(self, doc: Document, parameters: dict[str, Any], **kwargs) -> AsyncIterator[Document]:
         asked = doc.tags.get("messages") or [{"content": doc.text}]
         prompt = sum(len(tokens_of(str(message.get("content")))) for message in asked)
         most = int(parameters.get("max_tokens") or 200)
@@ -196,8 +208,9 @@ class DocsModel(Executor):
         yield Document(tags={"finish_reason": reason, "usage": usage})
 
     @requests(on="/embed")
-    def embed(self, docs: DocumentArray, parameters: dict[str, Any], **kwargs):
+    def embed(self, docs: DocumentArray, parameters: dict[str, Any], **kwargs) -> DocumentArray:
         dimensions = int(parameters.get("dimensions") or 256)
         for doc in docs:
             doc.embedding = vector(doc.text, dimensions)
             doc.tags["usage"] = {"prompt_tokens": len(tokens_of(doc.text))}
+        return docs

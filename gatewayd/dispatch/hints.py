@@ -40,7 +40,7 @@ class Hints:
         hint = _hint(endpoint, target, tuple(names), matching, tuple(bound))
         if hint not in self._logged and len(self._logged) < _MOST_LOGGED:
             self._logged.add(hint)
-            log.warn("a request is answered with its own documents: {hint}", hint=hint)
+            log.warn("no executor worked on a request: {hint}", hint=hint)
             if len(self._logged) == _MOST_LOGGED:
                 log.warn("further hints like this one are not logged")
         return hint

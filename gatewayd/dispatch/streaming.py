@@ -32,7 +32,7 @@ from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import LastStep, Step, Traversal
-from gatewayd.errors import BadRequest, Draining
+from gatewayd.errors import BadRequest, Draining, NothingStreams
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Response
 from gatewayd.messages.rope import Content
@@ -343,6 +343,10 @@ class DocumentStream:
                 self._fail(outcome)
             elif isinstance(outcome, Branch):
                 self._levels.append(_Level(outcome))
+            elif level.branch is None and outcome.hint:
+                # Its own documents, as single requests have them, would look like answers (spec
+                # 34/streaming.md: the reference echoes them, up to four times).
+                self._fail(Failure(NothingStreams(self._traversal.request.endpoint)))
             elif level.branch is None:
                 self._give(outcome)
             else:

@@ -113,11 +113,20 @@ class Answers:
         return attrs.evolve(message, routes=(*message.routes, self._route))
 
     def failure(
-        self, message: Message, error: BaseException, headers: Mapping[str, Any] | None = None
+        self,
+        message: Message,
+        error: BaseException,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        unread: bool = False,
     ) -> Handled:
-        """The request as it was received, with the exception as its status, and the method's headers."""
+        """
+        The request as it was received, with the exception as its status, and the method's headers.
+
+        ``unread`` ones failed before the method was called: what was sent does not fit it.
+        """
         header = HeaderProto.FromString(message.header)
-        status = self.told(header, error)
+        status = self.told(header, error, unread=unread)
         header.status.CopyFrom(status)
         failed = attrs.evolve(message, header=header.SerializeToString())
         fatal = self.fatal(status)
@@ -127,17 +136,18 @@ class Answers:
             answered = ()
         return Handled(failed.join(), failed=True, fatal=fatal, headers=answered)
 
-    def told(self, header: HeaderProto, error: BaseException) -> StatusProto:
-        """The status of a request that failed, which is logged."""
+    def told(self, header: HeaderProto, error: BaseException, *, unread: bool = False) -> StatusProto:
+        """The status of a request that failed, which is logged; see ``failure``."""
         name = type(error).__name__
-        lines = [safely(str, line) for line in user_traceback(error)]
+        # No line of a traceback is the user's, or helps whoever has sent what cannot be read.
+        lines = [] if unread else [safely(str, line) for line in user_traceback(error)]
         # A Flow in Python raises the traceback where the request was made, and shows what is logged here.
         log.error(
             "%s failed on %r: %s%s",
             self._spec.runtime_name,
             header.exec_endpoint,
-            lines[-1].strip(),
-            "" if os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
+            lines[-1].strip() if lines else f"{name}: {safely(str, error)}",
+            "" if unread or os.environ.get(BRIEF) else "".join(["\n", *lines]).rstrip(),
             extra={"request_id": header.request_id},
         )
         status = StatusProto(code=StatusProto.ERROR, description=safely(repr, error))

@@ -16,11 +16,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from gatewayd.extras import wrong_docarray
+
 T = TypeVar("T")
 
 
 class LoadError(Exception):
     """A class that cannot be loaded, or used; ``str(error)`` says which file or class, and why."""
+
+
+def _why(error: Exception) -> str:
+    return f"{error!r}{wrong_docarray(error)}"
 
 
 def import_modules(py_modules: Iterable[str], base_dir: str) -> str:
@@ -46,7 +52,7 @@ def _import(module: str, base_dir: str) -> None:
     try:
         importlib.import_module(module)
     except Exception as error:
-        raise LoadError(f"py_modules: {module} cannot be imported: {error!r}") from error
+        raise LoadError(f"py_modules: {module} cannot be imported: {_why(error)}") from error
 
 
 def import_file(path: Path) -> ModuleType:
@@ -81,7 +87,7 @@ def import_file(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise LoadError(f"{path} cannot be imported: {error!r}") from error
+        raise LoadError(f"{path} cannot be imported: {_why(error)}") from error
     return module
 
 
@@ -98,7 +104,9 @@ def find_class(uses: str, base: type[T], py_modules: Iterable[str] = ()) -> type
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise LoadError(f"uses: {uses}: the module {module_name} cannot be imported: {error!r}") from error
+        raise LoadError(
+            f"uses: {uses}: the module {module_name} cannot be imported: {_why(error)}"
+        ) from error
     found: object = module
     for part in class_name.split("."):
         found = getattr(found, part, None)

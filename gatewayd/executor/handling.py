@@ -295,6 +295,9 @@ class Handling:
     ) -> Handled:
         try:
             documents, keywords = self._decoded(bound, cut)
+        except RAISED as error:
+            return self._answers.failure(cut[0], error, unread=True)
+        try:
             span = self._begun(endpoint, parent)
             returned = await self._awaited_in(span, bound, documents, keywords | headers)
             return self._answers.success(cut[0], documents, returned, headers.get(ANSWER_HEADERS))
@@ -311,6 +314,9 @@ class Handling:
     ) -> Handled:
         try:
             documents, keywords = self._decoded(bound, cut)
+        except RAISED as error:
+            return self._answers.failure(cut[0], error, unread=True)
+        try:
             returned = self._called_in(self._begun(endpoint, parent), bound, documents, keywords | headers)
             return self._answers.success(cut[0], documents, returned, headers.get(ANSWER_HEADERS))
         except RAISED as error:
@@ -416,7 +422,7 @@ class Handling:
             documents = self._documents.read(cut[0].data, bound.form)
             parameters = cut[0].parameters_for(self._executor.metas.name)
         except RAISED as error:
-            return self._answers.failure(cut[0], error)
+            return self._answers.failure(cut[0], error, unread=True)
         # What cannot be read has no span, as in methods without batches.
         waiting = _Waiting(documents, loop.create_future(), self._begun(endpoint, parent))
         # A method that takes headers gets those of all its requests: one client's never with another's.

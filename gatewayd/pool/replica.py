@@ -151,11 +151,13 @@ class Replica:
         "channel",
         "foreign",
         "health",
+        "held_back",
         "in_flight",
         "label",
         "state",
         "successes",
         "told",
+        "unheard",
     )
 
     def __init__(
@@ -173,6 +175,8 @@ class Replica:
         self.told: Told | None = None
         self.health = health
         self.foreign = False  # it speaks another generation of documents than the Flow
+        self.unheard = False  # it was asked what it serves when it connected, and has not answered yet
+        self.held_back = False  # it is not called before it has: it may be foreign
         self.in_flight = 0
         self.state: State = "connecting"
         self.successes = 0
@@ -190,8 +194,8 @@ class Replica:
 
     @property
     def fit(self) -> bool:
-        """Whether it is connected, not ejected, and speaks the Flow's generation of documents."""
-        return self.state == "ready" and not self.health.ejected and not self.foreign
+        """Whether it is connected, has been heard, is not ejected, and speaks the Flow's generation."""
+        return self.state == "ready" and not self.held_back and not self.health.ejected and not self.foreign
 
     # -- its calls -----------------------------------------------------------------------------------
 
@@ -236,6 +240,7 @@ class Replica:
             self._decisions.replica("connected", self.label)
             # A new process behind the address may bind other endpoints, and has not failed yet.
             self._discovery_failures = 0
+            self.unheard = True
             self._discover()
             if self.health.clean:
                 self._owner.changed()
@@ -345,14 +350,23 @@ class Replica:
             self._discover()
 
     def _discovered(self, told: Told) -> None:
-        if told != self.told and not self._closed:
+        heard, self.unheard = self.unheard, False
+        if self._closed:
+            return
+        if told != self.told:
             self.told = told
             self._decisions.count("discovered")
+            self._owner.changed()
+        elif heard:
             self._owner.changed()
 
     def _not_discovered(self, failure: Failure) -> None:
         _as_call_error(failure)
         # Until it answers, the executor is called for every endpoint.
+        if self.unheard:
+            self.unheard = False
+            if not self._closed:
+                self._owner.changed()
         if not self._closed and self.state == "ready" and self._discovery is None:
             self._discovery_failures += 1
             pause_s = _DISCOVERY_BACKOFF.delay_s(self._discovery_failures)

@@ -163,7 +163,9 @@ class ReplicaSet:
             replica = fit[0] if len(fit) == 1 else self._balancer.pick(fit)
             if replica.in_flight < self._limits.max_in_flight:
                 return replica
-        candidates = [replica for replica in self._replicas.values() if not replica.foreign]
+        candidates = [
+            replica for replica in self._replicas.values() if not replica.foreign and not replica.held_back
+        ]
         return choose(candidates, tried, self._limits.max_in_flight, self._balancer)
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -291,6 +293,8 @@ class ReplicaSet:
                 why=self._why(replica),
             )
         replica.foreign = foreign
+        # A new process behind an address may speak another generation than the one before.
+        replica.held_back = replica.unheard and self._generation is not None
 
     def _why(self, foreign: Replica) -> str:
         assert foreign.told is not None

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.dispatcher import Dispatcher
-from gatewayd.errors import BadRequest, CallFailed, Draining
+from gatewayd.errors import BadRequest, CallFailed, Draining, NothingStreams
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import decode_answer
 from gatewayd.pb import SingleDocumentRequestProto
@@ -286,6 +287,16 @@ def test_the_target_may_leave_the_generator_out_and_an_endpoint_may_not_stream()
 
     assert left_out.names == [["p", "q"], None]
     assert pool.opened == []
+
+
+def test_what_nobody_binds_is_no_stream_of_the_request_itself() -> None:
+    pool = StreamPool(bound={"g": ["/gen"]})
+    dispatcher = made(pool, deployment("g"))
+    asker = Asker(dispatcher, attrs.evolve(request("q"), endpoint="/nope")).ask()
+
+    assert asker.names == [NothingStreams]
+    assert "binds the endpoint '/nope'" in str(asker.got[0])
+    assert dispatcher.in_flight == 0
 
 
 def test_an_executor_before_it_that_raises_is_the_only_answer() -> None:

@@ -249,6 +249,18 @@ def test_parameters_of_a_model_do_not_see_results_of_earlier_executors():
     assert texts(found) == ["Strict(top=1)"]
 
 
+def test_what_does_not_fit_the_method_is_told_without_a_traceback(caplog):
+    (parameters,) = run(EXECUTORS.A(), message("/params", EXECUTORS.In(text="")), name="a")
+    (documents,) = run(EXECUTORS.A(), message("/echo", EXECUTORS.Nested()), name="a")
+
+    for found, names in ((parameters, "for Params"), (documents, "for In")):
+        assert found.header.status.exception.name == "ValidationError"
+        assert names in found.header.status.description
+        assert not found.header.status.exception.stacks
+    assert "Traceback" not in caplog.text
+    assert "ValidationError" in caplog.text
+
+
 class Batches(Executor):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -1,14 +1,18 @@
 """Finding and creating the class that a Flow names."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from gatewayd.config import ExecutorConfig
+from gatewayd.executor import classes
 from gatewayd.executor.by_value import ByValue
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.loading import LoadError, load
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.extras import docarray_generation
+from gatewayd.messages.generations import Generation
 
 SOURCE = """
 from gatewayd import Executor, requests
@@ -122,3 +126,10 @@ def test_a_spec_survives_its_line():
 
     assert ExecutorSpec.from_line(spec.to_line()) == spec
     assert (spec.runtime_name, spec.route_name) == ("exec_a/shard-1/rep-3", "exec_a/shard-1")
+
+
+@pytest.mark.skipif(docarray_generation() is not Generation.FIRST, reason="about the docarray of another")
+def test_code_for_another_docarray_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text("from docarray import BaseDoc")
+    with pytest.raises(classes.LoadError, match=r"; it is written for docarray 0.40 or later, and 0.21"):
+        classes.import_file(tmp_path / "typed.py")

@@ -12,6 +12,7 @@ from gatewayd.errors import ForeignExecutor, codes_for
 from gatewayd.health import parts_of
 from gatewayd.messages.discovery import Told
 from gatewayd.messages.generations import Generation
+from gatewayd.rpc.call import CallError
 from tests.pool.fakes import Setup, external
 
 A, B = "10.0.0.1:80", "10.0.0.2:80"
@@ -107,6 +108,28 @@ def test_executors_that_are_replaced_by_others_may_change_what_a_flow_speaks() -
     assert setup.pool.generation == Generation.SECOND
     assert setup.pool.disagreement() == ""
     setup.send()
+    assert setup.channels[A].calls
+
+
+def test_a_replica_that_comes_back_is_not_called_before_it_has_told_what_it_speaks() -> None:
+    setup = Setup(external(A))
+    setup.channels[A].answer_discovery(SECOND)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    sent = setup.send()
+    assert not setup.channels[A].calls
+    setup.channels[A].answer_discovery(SECOND)
+    assert setup.channels[A].calls
+    assert not sent.done
+
+
+def test_one_that_comes_back_and_tells_nothing_is_called_all_the_same() -> None:
+    setup = Setup(external(A))
+    setup.channels[A].answer_discovery(SECOND)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    setup.send()
+    setup.channels[A].answer_discovery(CallError("UNIMPLEMENTED", "no such method"))
     assert setup.channels[A].calls
 
 

@@ -24,6 +24,7 @@ from gatewayd.errors import (
     NotAcceptable,
     PathNotFound,
     UnsupportedCoding,
+    codes_for,
 )
 from gatewayd.messages import wire
 from gatewayd.messages.headers import AllowList, Headers
@@ -251,15 +252,14 @@ async def _stream(
     except CancelledError:
         if http_request.gone or body is None:
             raise
-        body.fail(str(Draining()))
+        body.fail(str(Draining()), codes_for(Draining()).http)
     except Exception as error:
         if body is None:
             raise
         public = explained(error, request.request_id)
         if isinstance(public, InternalError):
             log.failure("the stream of request {request_id} failed", request_id=request.request_id)
-        told(public, "http")
-        body.fail(str(public))
+        body.fail(str(public), told(public, "http").http)
     finally:
         stream.cancel()
         if body is not None:

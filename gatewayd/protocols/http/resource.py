@@ -31,7 +31,7 @@ from gatewayd.access.control import DOCS, DRY_RUN, STATUS
 from gatewayd.access.guard import header_value, same_header
 from gatewayd.config.model import GatewayConfig
 from gatewayd.config.openai import OpenAIConfig
-from gatewayd.errors import GatewayError, MethodNotAllowed, PathNotFound, RateLimited
+from gatewayd.errors import EndpointsUnknown, GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.health import PROBES
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.json_form import responses
@@ -359,6 +359,12 @@ class HttpApi(Resource):
             self._answer_not_found(http_request)
 
     def _answer_not_found(self, http_request: GatewayRequest) -> None:
+        known = self._backend.endpoints()
+        if self._full and known.unknown and not known.bound:
+            # It may be an endpoint's own: a client that is told so may try again.
+            unknown = http_request.site.encode_error(EndpointsUnknown(), http_request.path)
+            http_request.respond_with(unknown)
+            return
         hint = ""
         if self._full and self._backend.gateway.gives_hints:
             method = http_request.method.decode("latin-1")

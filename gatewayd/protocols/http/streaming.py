@@ -58,11 +58,13 @@ class Framing(Protocol):
 
     def update(self, document: bytes) -> bytes: ...
 
-    def error(self, detail: str) -> bytes: ...
+    def error(self, detail: str, status: int) -> bytes:
+        """What says that the answers end here; ``status`` is what the answer would have had at its head."""
+        ...
 
 
 class Events:
-    """Server-sent events: ``update`` with a document, ``error`` with a detail, ``end``."""
+    """Server-sent events: ``update`` with a document, ``error`` with a detail and a status, ``end``."""
 
     content_type: Final = EVENTS
     ping: Final = b": ping\r\n\r\n"
@@ -71,13 +73,13 @@ class Events:
     def update(self, document: bytes) -> bytes:
         return b"event: update\r\ndata: %s\r\n\r\n" % document.replace(b"event: ", b"event:\\u0020")
 
-    def error(self, detail: str) -> bytes:
-        said = orjson.dumps({"detail": detail}).replace(b"event: ", b"event:\\u0020")
+    def error(self, detail: str, status: int) -> bytes:
+        said = orjson.dumps({"detail": detail, "status": status}).replace(b"event: ", b"event:\\u0020")
         return b"event: error\r\ndata: %s\r\n\r\n" % said
 
 
 class Lines:
-    """A line of JSON for each document; in the last one, where something failed, a detail."""
+    """A line of JSON for each document; in the last one, where something failed, a detail and a status."""
 
     content_type: Final = LINES
     ping: Final = b""
@@ -86,8 +88,8 @@ class Lines:
     def update(self, document: bytes) -> bytes:
         return document + b"\n"
 
-    def error(self, detail: str) -> bytes:
-        return orjson.dumps({"detail": detail}) + b"\n"
+    def error(self, detail: str, status: int) -> bytes:
+        return orjson.dumps({"detail": detail, "status": status}) + b"\n"
 
 
 def framing_for(accept: bytes | None) -> Framing:
@@ -160,8 +162,12 @@ class StreamBody:
         http_request.unregisterProducer()
         http_request.finish()
 
-    def fail(self, detail: str) -> None:
-        """Write what is wrong, and break the transfer off: what came so far is not the whole."""
+    def fail(self, detail: str, status: int) -> None:
+        """
+        Write what is wrong, and break the transfer off: what came so far is not the whole.
+
+        ``status`` is what HTTP says of it, for clients that understand it.
+        """
         http_request = self._stop()
         if http_request is None:
             return
@@ -171,7 +177,7 @@ class StreamBody:
             # The end of the connection would be the end of the body.
             channel.abort()
             return
-        channel.write(self._chunk(self._framing.error(detail)))
+        channel.write(self._chunk(self._framing.error(detail, status)))
         http_request.unregisterProducer()
         http_request.release()
         channel.loseConnection()

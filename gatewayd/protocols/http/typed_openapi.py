@@ -146,22 +146,22 @@ class TypedOperations:
         for place in _DEFINITIONS:
             if isinstance(found := schema.get(place), dict):
                 definitions |= {f"#/{place}/{each}": part for each, part in found.items()}
-        whole = orjson.dumps(definitions, option=orjson.OPT_SORT_KEYS)
+        whole = _key(definitions)
         for reference, part in definitions.items():
-            key = orjson.dumps(part, option=orjson.OPT_SORT_KEYS) + (whole if _refers(part) else b"")
+            key = _key(part) + (whole if _refers(part) else b"")
             names[reference] = self._name(reference.rpartition("/")[2], key)
         for reference, part in definitions.items():
             self.components.setdefault(names[reference], _rewritten(part, names))
         bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
         if bare.keys() == {"$ref"} and bare["$ref"] in names:
             return ref(names[bare["$ref"]])
-        key = orjson.dumps(bare, option=orjson.OPT_SORT_KEYS) + (whole if _refers(bare) else b"")
+        key = _key(bare) + (whole if _refers(bare) else b"")
         own = self._name(name or str(schema.get("title") or "Document"), key)
         self.components.setdefault(own, _rewritten(bare, names))
         return ref(own)
 
     def _added(self, name: str, schema: Schema) -> Schema:
-        own = self._name(name, orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+        own = self._name(name, _key(schema))
         self.components.setdefault(own, {"title": own, **schema})
         return ref(own)
 
@@ -252,6 +252,31 @@ def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def _required(schema: Mapping[str, Any]) -> list[str]:
     found = _resolved(schema).get("required")
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _key(part: Any) -> bytes:
+    """
+    Two schemas with the same key are those of one class.
+
+    Examples do not count: that of a document's id is made up by each process, and two executors with one
+    class would have two components.
+    """
+    return orjson.dumps(_without_examples(part), option=orjson.OPT_SORT_KEYS)
+
+
+def _without_examples(part: Any, depth: int = 0, *, names: bool = False) -> Any:
+    """``names`` says that the keys of ``part`` are those of fields or definitions, and not of a schema."""
+    if depth > _DEEPEST:
+        return None
+    if isinstance(part, dict):
+        return {
+            key: _without_examples(value, depth + 1, names=not names and key == "properties")
+            for key, value in part.items()
+            if names or key not in ("example", "examples")
+        }
+    if isinstance(part, list):
+        return [_without_examples(item, depth + 1) for item in part]
+    return part
 
 
 def _refers(part: Any) -> bool:

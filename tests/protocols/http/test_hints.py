@@ -160,7 +160,7 @@ async def test_paths_come_with_executors_and_stay() -> None:
             _, _, body = await in_thread(call, gateway.port, "GET", "/openapi.json")
             return [path for path in json.loads(body)["paths"] if path in BOUND.bound]
 
-        assert (await status_of("/classify"), await described()) == (404, ["/index"])
+        assert (await status_of("/classify"), await described()) == (503, ["/index"])
         dispatcher.endpoints = BOUND
         assert (await status_of("/classify"), await described()) == (200, ["/index", "/classify", "/default"])
         dispatcher.endpoints = Endpoints({"/other": ""})

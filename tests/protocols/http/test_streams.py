@@ -206,6 +206,7 @@ async def test_what_fails_in_the_middle_breaks_the_transfer_off(accept: str) -> 
         assert b"first" in events[0]
         assert b"mid boom" in events[1]
         assert events[1].startswith(b"event: error\r\ndata: " if accept.startswith("text") else b'{"detail":')
+        assert b'"status":500}' in events[1]
         assert gateway.dispatcher.opened[0].cancels == 1
         old = await in_thread(raw_or_reset, gateway.port, get("/midraise", DOCUMENT, version="1.0"))
         assert old == "reset"
@@ -378,6 +379,7 @@ async def test_a_stream_under_way_is_told_that_the_gateway_stops() -> None:
         gateway.dispatcher.opened[0].fail(Draining())
         _, events, ended = chunks(await reading)
         assert (events[1][:12], ended) == (b"event: error", False)
+        assert b'"status":503}' in events[1]
         assert b"shutting down" in events[1]
 
 

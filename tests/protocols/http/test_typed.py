@@ -168,8 +168,9 @@ async def test_names_that_are_odd_or_the_gateways_own_have_their_routes() -> Non
 async def test_routes_come_as_executors_tell_and_the_generation_with_them() -> None:
     dispatcher = FakeDispatcher(of_second, endpoints=Endpoints(unknown=("a",)))
     async with served(dispatcher=dispatcher) as gateway:
-        status, _, _ = await in_thread(call, gateway.port, "POST", "/echo", {"data": [DOCUMENT]})
-        assert status == 404
+        status, headers, answer = await in_thread(call, gateway.port, "POST", "/echo", {"data": [DOCUMENT]})
+        assert (status, headers["retry-after"]) == (503, "1"), "there may be such an endpoint soon"
+        assert "no executor has told what it binds" in json.loads(answer)["detail"]
         status, _, answer = await in_thread(call, gateway.port, "POST", "/search", {})
         assert "routes" in json.loads(answer)
         dispatcher.endpoints = endpoints_of("A")
@@ -238,6 +239,11 @@ def test_two_classes_of_one_name_are_two_components() -> None:
     assert schemas["Same"]["properties"].keys() == {"a"}
     assert schemas["Same_2"]["properties"].keys() == {"b"}
     assert schemas["StatusProto_2"]["properties"].keys() == {"b"}
+
+
+def test_one_class_of_two_executors_is_one_component_whatever_its_examples() -> None:
+    names = described("A", "S")["components"]["schemas"]
+    assert not [name for name in names if name.endswith("_2")]
 
 
 def test_openapi_describes_streams_and_what_a_query_may_say() -> None:

@@ -199,8 +199,8 @@ class OpenAIApi:
             if http_request.gone:
                 raise
             public = _explained(error, http_request)
-            told(public, "http")
-            body.fail(orjson.dumps(error_object(public)).decode())
+            status = told(public, "http").http
+            body.fail(orjson.dumps(error_object(public)).decode(), status)
         finally:
             body.abandon()
 
@@ -291,8 +291,8 @@ class _Events:
     def update(self, document: bytes) -> bytes:
         return b"data: %b\n\n" % document
 
-    def error(self, detail: str) -> bytes:
-        """``detail`` is the JSON text of an error's object."""
+    def error(self, detail: str, status: int) -> bytes:
+        """``detail`` is the JSON text of an error's object, which has no status in mid-stream."""
         return b"data: %b\n\n" % detail.encode()
 
 
