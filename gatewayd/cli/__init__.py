@@ -360,8 +360,8 @@ def new(folder: Path, streaming: bool) -> None:
     """
     Create a small project: a Flow file, an executor, a test and a README.
 
-    With --streaming the executor answers one document with a stream of them, as language models do. It is
-    written for the docarray that is installed: 0.21, or 0.40 and later.
+    It is written for the docarray that is installed: 0.21, or 0.40 and later. With --streaming the executor
+    answers one document with a stream of them, as language models do.
     """
     from gatewayd.cli.scaffold import make_project
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from gatewayd.cli.output import fail, note, say
-from gatewayd.extras import docarray_generation, docarray_problem, executor_problem
+from gatewayd.extras import docarray_generation, executor_problem
 from gatewayd.messages.generations import Generation
 
 _FLOW: Final = """\
@@ -86,6 +86,50 @@ A Flow with one executor, served over gRPC, HTTP and WebSocket.
 | test_flow.py | tests of both |
 """
 
+
+# With docarray 0.40 and later.
+_TYPED_EXECUTORS: Final = '''\
+"""What this project's executors do with documents."""
+
+from docarray import BaseDoc, DocList
+
+from gatewayd import Executor, requests
+
+
+class Text(BaseDoc):
+    text: str
+
+
+class Shout(Executor):
+    """Turns texts into capitals."""
+
+    def __init__(self, mark: str = "", **kwargs):
+        super().__init__(**kwargs)
+        self.mark = mark
+
+    @requests(on="/shout")
+    def shout(self, docs: DocList[Text], **kwargs) -> DocList[Text]:
+        return DocList[Text](Text(text=doc.text.upper() + self.mark) for doc in docs)
+'''
+
+_TYPED_TEST: Final = '''\
+"""Run with: pip install pytest; python -m pytest. No port is opened and no process starts."""
+
+from pathlib import Path
+
+from executors import Shout, Text
+from gatewayd.testing import LocalFlow
+
+
+def test_the_flow_answers_in_capitals():
+    with LocalFlow(Path(__file__).parent / "flow.yml") as flow:
+        assert flow.post("/shout", Text(text="hello"), return_type=Text).text == "HELLO!"
+
+
+def test_the_mark_is_chosen_by_the_flow():
+    with LocalFlow(Shout, uses_with={"mark": "?"}) as flow:
+        assert flow.post("/shout", Text(text="hello"), return_type=Text).text == "HELLO?"
+'''
 
 _STREAMING_FLOW: Final = _FLOW.replace("name: shout\n    uses: Shout", "name: talk\n    uses: Talk")
 
@@ -179,6 +223,18 @@ Over gRPC its endpoint `/talk` is called with the method `stream_doc`: one docum
 """
 
 
+def _plain(name: str) -> dict[str, str]:
+    """The files of a project, for the docarray that is installed; for docarray 0.21 where there is none."""
+    typed = docarray_generation() is Generation.SECOND
+    readme = _README.format(name=name)
+    return {
+        "flow.yml": _FLOW,
+        "executors.py": _TYPED_EXECUTORS if typed else _EXECUTORS,
+        "test_flow.py": _TYPED_TEST if typed else _TEST,
+        "README.md": readme.replace("localhost:12346/post", "localhost:12346/shout") if typed else readme,
+    }
+
+
 def _streaming(name: str) -> dict[str, str]:
     """The files of a project whose executor streams, for the docarray that is installed."""
     generation = docarray_generation() or Generation.SECOND
@@ -201,14 +257,7 @@ def _streaming(name: str) -> dict[str, str]:
 def make_project(folder: Path, streaming: bool = False) -> int:
     """Write the files into a new or empty folder. Returns the exit code."""
     name = folder.absolute().name
-    files = {
-        "flow.yml": _FLOW,
-        "executors.py": _EXECUTORS,
-        "test_flow.py": _TEST,
-        "README.md": _README.format(name=name),
-    }
-    if streaming:
-        files = _streaming(name)
+    files = _streaming(name) if streaming else _plain(name)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             return fail(f"{folder} already exists and is not empty")
@@ -219,8 +268,7 @@ def make_project(folder: Path, streaming: bool = False) -> int:
         return fail(str(error))
     for name in files:
         say(str(folder / name))
-    what = "its executor needs"
-    if problem := executor_problem(what) if streaming else docarray_problem(what, "executor"):
+    if problem := executor_problem("its executor needs"):
         note(problem)
     note(f"next:  cd {folder}  &&  gatewayd serve")
     return 0

@@ -1,8 +1,10 @@
-"""examples/streaming, and the project that `gatewayd new --streaming` makes, with docarray 0.40 and later."""
+"""examples/streaming, and the projects that `gatewayd new` makes, with docarray 0.40 and later."""
 
 import asyncio
 import subprocess
 import sys
+
+import pytest
 
 from gatewayd.cli.scaffold import make_project
 from gatewayd.config import ExecutorConfig
@@ -30,12 +32,13 @@ def test_the_writer_answers_token_by_token():
     assert form.output.__name__ == "Token"
 
 
-def test_a_new_project_that_streams_passes_its_own_tests(tmp_path):
+@pytest.mark.parametrize(("streaming", "code"), [(True, "class Question(BaseDoc)"), (False, "DocList[Text]")])
+def test_a_new_project_passes_its_own_tests(tmp_path, streaming, code):
     folder = tmp_path / "talk"
 
-    assert make_project(folder, streaming=True) == 0
+    assert make_project(folder, streaming=streaming) == 0
 
-    assert "class Question(BaseDoc)" in (folder / "executors.py").read_text()
+    assert code in (folder / "executors.py").read_text()
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         env=environment(), cwd=folder, capture_output=True, text=True, timeout=120,

@@ -8,6 +8,7 @@ which the port itself is built from, and from ``schemas``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ def openapi(gateway: GatewayConfig, *, full: bool, endpoints: Endpoints = NOTHIN
             for method in route.methods:
                 item.setdefault(method.lower(), operations.of(route, method))
     if full and gateway.expose_graphql_endpoint:
-        paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql()}
+        paths["/graphql"] = {**paths.get("/graphql", {}), **_graphql(_query_for(endpoints))}
     for path, item in paths.items():
         for operation in item.values():
             operation["responses"] = {**_refusals(gateway, path, operation), **operation["responses"]}
@@ -223,7 +224,16 @@ def _dry_run() -> dict[str, Any]:
     )
 
 
-def _graphql() -> dict[str, Any]:
+def _query_for(endpoints: Endpoints) -> str:
+    """A query to try. Documents of the second generation have no fields to choose (docs/guide/graphql.md)."""
+    if not endpoints.is_second:
+        return _QUERY
+    # One that a document with a text fits; else the reader has to write another.
+    named = next((name for name in endpoints.typed if name not in endpoints.streaming), "/")
+    return f'{{ docs(data: [{{text: "hello"}}], execEndpoint: {json.dumps(named)}) }}'
+
+
+def _graphql(shown: str) -> dict[str, Any]:
     answer = {
         "type": "object",
         "properties": {
@@ -249,7 +259,7 @@ def _graphql() -> dict[str, Any]:
         "get": _operation(
             "A GraphQL query, or a page to write one",
             operationId="graphql_get",
-            parameters=[{"name": "query", "in": "query", "schema": query, "example": _QUERY}],
+            parameters=[{"name": "query", "in": "query", "schema": query, "example": shown}],
             responses={
                 "200": {"description": "The answer, or the page for browsers."},
                 str(codes_of(PathNotFound).http): {"description": "There is no GraphQL here."},
@@ -261,7 +271,7 @@ def _graphql() -> dict[str, Any]:
             operationId="graphql_post",
             requestBody={
                 "required": True,
-                "content": _json(asked, {"query": _QUERY, "variables": {}, "operationName": None}),
+                "content": _json(asked, {"query": shown, "variables": {}, "operationName": None}),
             },
             responses={"200": _answer("The answer; errors are in it.", answer), **no_query},
         ),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
+import grpc
 import pytest
 
+from gatewayd.messages.methods import DISCOVERY, SINGLE
 from tests.browser import Browser, find_chromium
 from tests.paths import ROOT
-from tests.processes import Gateway
+from tests.processes import Gateway, external
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,6 +69,31 @@ def by_default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     gateway = Gateway({"gateway": settings, "executors": [executor]}, protocols=["http"])
     yield f"http://127.0.0.1:{gateway.ports['http']}"
     gateway.stop()
+
+
+class Echoes(grpc.GenericRpcHandler):
+    """An executor of Jina 3.34's, as it told its endpoints, which answers with what it gets."""
+
+    def service(self, details: Any) -> Any:
+        told = (ROOT / "tests" / "golden34" / "grpc" / "39_resp0.bin").read_bytes()
+        answers = {DISCOVERY: lambda _message, _context: told, SINGLE: lambda message, _context: message}
+        found = answers.get(details.method)
+        return None if found is None else grpc.unary_unary_rpc_method_handler(found)
+
+
+@pytest.fixture(scope="module")
+def typed_origin() -> Iterator[str]:
+    """The origin of a Flow whose executor has typed documents."""
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers([Echoes()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    settings = {"expose_graphql_endpoint": True}
+    gateway = Gateway({"gateway": settings, "executors": [external("a", port)]}, protocols=["http"])
+    gateway.line(r"\bready$")
+    yield f"http://127.0.0.1:{gateway.ports['http']}"
+    gateway.stop()
+    server.stop(0).wait()
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +200,39 @@ def test_the_query_that_swagger_ui_fills_in_is_answered(browser: Browser, by_def
             f"document.querySelector('{block} .live-responses-table tbody .highlight-code code')?.innerText"
         )
         assert json.loads(browser.until(code))["data"]["docs"][0]["text"] == "hello"
+    assert not browser.complaints()
+
+
+def test_swagger_ui_shows_typed_routes_and_the_body_that_it_fills_in_fits_them(
+    browser: Browser, typed_origin: str
+) -> None:
+    browser.open(f"{typed_origin}/docs")
+    block = "[id$=post_echo_post]"
+    browser.click(f"{block} .opblock-summary-control")
+    browser.click(f"{block} .try-out__btn")
+    browser.click(f"{block} .execute")
+    status = f"document.querySelector('{block} .live-responses-table tbody .response-col_status')?.innerText"
+    code = f"document.querySelector('{block} .live-responses-table tbody .highlight-code code')?.innerText"
+    assert browser.until(status).startswith("200"), browser.evaluate(code)
+    (document,) = json.loads(browser.until(code))["data"]
+    assert document["text"] == "string"
+    assert not browser.complaints()
+
+
+def test_redoc_shows_typed_routes(browser: Browser, typed_origin: str) -> None:
+    browser.open(f"{typed_origin}/redoc")
+    browser.until("document.querySelector('.api-content')?.innerText.includes('Endpoint /echo')")
+    assert not browser.complaints()
+
+
+def test_graphql_of_typed_documents_is_tried_from_the_page(browser: Browser, typed_origin: str) -> None:
+    browser.open(f"{typed_origin}/docs")
+    block = "[id$=graphql_post]"
+    browser.click(f"{block} .opblock-summary-control")
+    browser.click(f"{block} .try-out__btn")
+    browser.click(f"{block} .execute")
+    code = f"document.querySelector('{block} .live-responses-table tbody .highlight-code code')?.innerText"
+    assert json.loads(browser.until(code))["data"]["docs"][0]["text"] == "hello"
     assert not browser.complaints()
 
 
