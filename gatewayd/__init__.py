@@ -50,6 +50,7 @@ _ABSENT = {
     "MultimodalDocument": "use Document, with chunks",
     "QueryLang": "use `when` of Flow.add(), or the parameters of a request",
     "Response": "post(return_responses=True) gives gatewayd.client.response.Response",
+    "write": "leave it out: replicas do not agree on writes; keep state in one replica, or in a store",
     "random_port": "leave port out, or set it to 0: a free one is chosen",
 }
 

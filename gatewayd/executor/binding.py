@@ -120,14 +120,30 @@ def requests(
 
 
 def dynamic_batching(
-    *, preferred_batch_size: int | None = None, timeout: float = 10_000, flush_all: bool | None = None
+    *,
+    preferred_batch_size: int | None = None,
+    timeout: float = 10_000,
+    flush_all: bool | None = None,
+    use_dynamic_batching: bool = True,
+    custom_metric: Callable[..., Any] | None = None,
+    use_custom_metric: bool = False,
 ) -> Callable[[Function], Function]:
     """
     Batch this method's requests; see ``Batching``. ``timeout`` is in milliseconds.
 
     The size may be omitted only if the executor's configuration sets it. Without ``flush_all`` the method
     gets at most that many documents at once with docarray 0.40 and later, and all that wait with 0.21.
+
+    ``use_dynamic_batching=False`` leaves the method as it is. A ``custom_metric``, which the reference
+    has batches measured by, counts for nothing unless ``use_custom_metric`` is set: that raises ValueError.
     """
+    if use_custom_metric:
+        raise ValueError(
+            "dynamic_batching: batches are measured by their number of documents, not by a custom_metric: "
+            "leave use_custom_metric out, and let preferred_batch_size be a number of documents"
+        )
+    if not use_dynamic_batching:
+        return lambda function: function
     settings = {"preferred_batch_size": preferred_batch_size, "timeout": timeout, "flush_all": flush_all}
 
     def mark(function: Function) -> Function:

@@ -1,10 +1,11 @@
 """The queues of dynamic batching, with times that are made up."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.executor.batching import Queues
-from gatewayd.executor.binding import Batching
+from gatewayd.executor.binding import Batching, batching_mark, dynamic_batching
 
 
 def queues(size=4, timeout_s=10.0):
@@ -76,3 +77,13 @@ def test_every_request_comes_out_once_and_in_order(arrivals, size):
 
     for key in "pq":
         assert out[key] == [number for number, arrival in enumerate(arrivals) if arrival[0] == key]
+
+
+def test_what_later_releases_of_jina_say_of_batches_is_taken_or_refused_in_words():
+    def method(): ...
+
+    assert batching_mark(dynamic_batching(use_dynamic_batching=False)(method)) is None
+    with pytest.raises(ValueError, match="measured by their number of documents, not by a custom_metric"):
+        dynamic_batching(preferred_batch_size=4, custom_metric=len, use_custom_metric=True)
+    marked = dynamic_batching(preferred_batch_size=4, custom_metric=len)(method)
+    assert batching_mark(marked)["preferred_batch_size"] == 4
