@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -18,7 +19,7 @@ import grpc
 import pytest
 
 from gatewayd.messages import wire
-from gatewayd.messages.methods import DISCOVERY, STREAM, STREAM_DOC
+from gatewayd.messages.methods import DISCOVERY, SINGLE, STREAM, STREAM_DOC
 from gatewayd.messages.single import decode_single_request
 from tests.paths import ROOT
 from tests.processes import Gateway, external
@@ -59,17 +60,29 @@ class Player(grpc.GenericRpcHandler):
 
     case: dict[str, Any] = attrs.Factory(dict)
     asked: list[bytes] = attrs.Factory(list)
+    # Set where the recording ends before its generator does; ``cancelled`` is when the call ends then.
+    goes_on: threading.Event | None = None
+    cancelled: threading.Event = attrs.Factory(threading.Event)
 
     def service(self, details: Any) -> Any:
         if details.method == STREAM_DOC:
             return grpc.unary_stream_rpc_method_handler(self._stream)
         if details.method == DISCOVERY:
             return grpc.unary_unary_rpc_method_handler(lambda _message, _context: TOLD)
+        if details.method == SINGLE:
+            return grpc.unary_unary_rpc_method_handler(lambda message, _context: message)
         return None
 
     def _stream(self, message: bytes, context: Any) -> Iterator[bytes]:
         self.asked.append(message)
         yield from contents(self.case, "responses")
+        if self.goes_on is not None:
+            ends, self.goes_on = self.goes_on, None
+            self.cancelled.clear()
+            context.add_callback(ends.set)
+            ends.wait()
+            self.cancelled.set()
+            return
         if self.case["status"] != "OK":
             context.abort(grpc.StatusCode[self.case["status"]], self.case["details"])
 
@@ -152,3 +165,92 @@ def test_call_has_the_same_documents(
         for raw, each in zip(contents(case, "responses"), case["responses"], strict=True)
     ]
     assert status == case["status"]
+
+
+# -- the conversations with the reference's gateway ---------------------------------------------------
+
+_RETRIES = "the reference sends a stream that failed up to four times, and says that all is well"
+_NOBODY = "the reference echoes what nobody binds, up to four times, and says that all is well"
+# What is answered otherwise than it was recorded at the reference's gateway, and why: with the executor's own
+# end, or with this status and so many documents.
+BETTER: dict[str, tuple[str, tuple[str, int] | None]] = {
+    "stream_doc with parameters and target": (
+        "the reference does not look at target_executor, which names nobody here",
+        ("INVALID_ARGUMENT", 0),
+    ),
+    "stream_doc raises in the middle": (_RETRIES, None),
+    "stream_doc raises at once": (_RETRIES, None),
+    "stream_doc of a sync generator": (_RETRIES, None),
+    "stream_doc without document": (_RETRIES, None),
+    "stream_doc wrong schema": (_RETRIES, None),
+    "stream_doc of a batch endpoint": (
+        "an endpoint that does not stream is called as one, and its answer is the stream",
+        ("OK", 1),
+    ),
+    "stream_doc endpoint not bound": (_NOBODY, ("INVALID_ARGUMENT", 0)),
+    "stream_doc no endpoint": (_NOBODY, ("INVALID_ARGUMENT", 0)),
+    "stream_doc empty bytes": (_NOBODY, ("INVALID_ARGUMENT", 0)),
+}
+ALL = {
+    (case["to"], case["name"]): case
+    for case in json.loads((FOLDER / "manifest.json").read_text())
+    if case["method"] == STREAM_DOC
+}
+# Its documents of megabytes are not among the recordings, only what was decoded of them.
+NOT_KEPT = ("stream_doc big",)
+OF_GATEWAY = [
+    case
+    for (to, name), case in ALL.items()
+    if to == "gateway s" and "down" not in name and name not in NOT_KEPT
+]
+
+
+def test_every_conversation_with_the_gateway_is_replayed() -> None:
+    assert len(OF_GATEWAY) + len(NOT_KEPT) == 18
+    for name in NOT_KEPT:
+        assert not (FOLDER / ALL["gateway s", name]["requests"][0]["file"]).exists()
+    assert BETTER.keys() <= {case["name"] for case in OF_GATEWAY}
+
+
+@pytest.mark.parametrize("case", OF_GATEWAY, ids=[case["name"] for case in OF_GATEWAY])
+def test_a_conversation_with_the_references_gateway_goes_as_recorded_or_better(
+    player: tuple[Player, int], channel: grpc.Channel, case: dict[str, Any]
+) -> None:
+    executor, _ = player
+    name = case["name"]
+    executor.case, executor.asked = ALL["executor S", name], []
+    (request,) = contents(case, "requests")
+    if "status" not in case or case["status"] == "DEADLINE_EXCEEDED":
+        # The client leaves, or its time is up, while the generator has more to say.
+        executor.goes_on = threading.Event()
+        found, status = _given_up(channel, request, case)
+        assert executor.cancelled.wait(20), "the generator is closed when its client has gone"
+    else:
+        found, status, _ = exchange(channel, STREAM_DOC, request)
+    documents = [bytes(decode_single_request(each).documents) for each in found]
+
+    _, better = BETTER.get(name, ("", None))
+    if better is not None:
+        assert (status, len(documents)) == better
+        return
+    recorded = executor.case
+    assert (recorded.get("status") == case.get("status")) == (name not in BETTER), "no departure any more"
+    assert status == recorded.get("status", "CANCELLED")
+    # Those of the executor: the reference's gateway writes each anew, with its fields in another order.
+    assert documents == [
+        bytes(decode_single_request(each).documents) for each in contents(recorded, "responses")
+    ]
+    assert name in BETTER or len(documents) == len(case["responses"])
+
+
+def _given_up(channel: grpc.Channel, request: bytes, case: dict[str, Any]) -> tuple[list[bytes], str]:
+    """What came until the client left, after as many answers as were recorded, or its time was up."""
+    limit_s = 30.0 if "status" not in case else 1.0
+    call: Any = channel.stream_stream(STREAM_DOC)(iter([request]), timeout=limit_s)
+    found: list[bytes] = []
+    with contextlib.suppress(grpc.RpcError):  # the status says what it was
+        for answer in call:
+            found.append(answer)
+            if "status" not in case and len(found) == len(case["responses"]):
+                call.cancel()
+    return found, call.code().name

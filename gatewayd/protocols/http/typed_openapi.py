@@ -290,7 +290,11 @@ def _rewritten(part: Any, names: Mapping[str, str], depth: int = 0) -> Any:
     if isinstance(part, dict):
         if isinstance(reference := part.get("$ref"), str):
             # Whatever leads nowhere may be anything.
-            others = {key: value for key, value in part.items() if key not in ("$ref", "default")}
+            others = {
+                key: _rewritten(value, names, depth + 1)
+                for key, value in part.items()
+                if key not in ("$ref", "default")
+            }
             return {**others, **(ref(names[reference]) if reference in names else {})}
         found = {
             key: _rewritten(value, names, depth + 1) for key, value in part.items() if key not in _DEFINITIONS
