@@ -66,10 +66,11 @@ def read_log_config(named: str | Mapping[str, Any], folder: Path = Path()) -> Lo
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_FILE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path that no system takes, with a zero byte
         accepted = ", ".join(_PRESETS)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise LogConfigError(
-            f"{str(path)!r} cannot be read ({error.strerror or error}); accepted: {accepted}, or a YAML file"
+            f"{str(path)!r} cannot be read ({reason}); accepted: {accepted}, or a YAML file"
         ) from error
     if len(text) > _LARGEST_FILE_BYTES:
         raise LogConfigError(f"{str(path)!r} has more than {_LARGEST_FILE_BYTES} bytes")

@@ -64,6 +64,7 @@ def test_they_may_stand_in_with_and_in_python():
         ("log_format: xml", "accepted: text, json"),
         ("log_config: [json]", "accepted: default, json, quiet, the path of a YAML file"),
         ("log_config: none.yml", "cannot be read (No such file or directory); accepted: default, json"),
+        ('log_config: "a\\0b"', "cannot be read (embedded null byte); accepted: default, json"),
         ("log_config: {level: loud}", "level: 'loud' is no level; accepted: debug, info, success"),
         ("log_config: {handlers: 3}", "handlers has to be a list of names"),
     ],
