@@ -413,15 +413,29 @@ def _deployments(
         for draft, placed in zip(drafts, joined, strict=True)
     )
     _check_ports(gateway, list(zip(drafts, built, strict=True)))
-    if gateway.workers > 1:
-        for draft, deployment in zip(drafts, built, strict=True):
-            if deployment.scaling is not None:
-                draft.place.inside("replicas").refuse(
-                    f"found a map, and gateway.workers is {gateway.workers}: replicas are added and ended by "
-                    "a gateway of one process, which knows all requests; leave workers out, or give a number "
-                    "of replicas"
-                )
+    _check_scaling(gateway, list(zip(drafts, built, strict=True)))
     return built
+
+
+def _check_scaling(
+    gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft, DeploymentConfig]]
+) -> None:
+    """Refuse to scale where the gateway cannot, or where no request could wait for the first replica."""
+    for draft, deployment in built:
+        scaling = deployment.scaling
+        if scaling is not None and gateway.workers > 1:
+            draft.place.inside("replicas").refuse(
+                f"found a map, and gateway.workers is {gateway.workers}: replicas are added and ended by a "
+                "gateway of one process, which knows all requests; leave workers out, or give a number of "
+                "replicas"
+            )
+        if scaling is not None and scaling.least == 0:
+            for key in ("max_queued", "queue_timeout"):
+                if not getattr(gateway.pool, "queue_timeout_s" if key == "queue_timeout" else key):
+                    draft.place.inside("replicas", "min").refuse(
+                        f"found 0, and gateway.pool.{key} is 0: no request could wait for the first replica, "
+                        f"which would never start; raise {key}, or give min: 1"
+                    )
 
 
 def _check_ports(gateway: GatewayConfig, built: Sequence[tuple[deployments.Draft, DeploymentConfig]]) -> None:

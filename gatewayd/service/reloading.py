@@ -332,7 +332,7 @@ class Reloading:
         if not changes.rolled:  # with which there is no new graph, and they have been counted already
             # Requests have had first replicas started meanwhile, which this reload does not know.
             late = self._roster.replicas - running
-            stay = {each for each in late if _has_executor_of(new, old, each)}
+            stay = {each for each in late if _is_scaled_alike(new, old, each)}
             for each in stay:
                 self._server.admit(each)
             self._roster.replicas = changes.replicas | stay
@@ -397,12 +397,14 @@ class Reloading:
         self._roster.end([each for start in starts for each in start.replicas], _LOADING_GRACE_S)
 
 
-def _has_executor_of(new: FlowConfig, old: FlowConfig, replica: ReplicaId) -> bool:
-    """Whether a replica that was started for ``old`` would be started alike for ``new``."""
+def _is_scaled_alike(new: FlowConfig, old: FlowConfig, replica: ReplicaId) -> bool:
+    """Whether a replica that was started for ``old`` is one that may come and go in ``new``."""
     were, are = (
         [each for each in flow.deployments if each.name == replica.deployment] for flow in (old, new)
     )
-    return bool(are) and (were[0].executor, were[0].shards) == (are[0].executor, are[0].shards)
+    if not are or are[0].scaling is None:
+        return False
+    return (were[0].executor, were[0].shards) == (are[0].executor, are[0].shards)
 
 
 def _not_rolled(name: str, error: Exception, done: int, of: int) -> str:

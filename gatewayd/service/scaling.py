@@ -90,7 +90,7 @@ class Autoscaler:
                 policy.settings = deployment.scaling
                 policy.wanted = len(self._roster.of(*key))
         self._policies = policies
-        if self._timer is None and policies:
+        if self._timer is None and policies and not self._stopped:
             self._look_later()
 
     def parts(self) -> tuple[ScaledPart, ...]:

@@ -75,6 +75,12 @@ def test_executors_are_told_how_many_they_may_be() -> None:
         ),
         ({"max": 2}, {"external": True, "port": 8080}, "an external executor is not started here"),
         ({"max": 2, "min": 0}, {"shards": 2}, r"replicas\.min: found 0, but every shard has a part"),
+        ({"max": 2, "min": 0}, {"gateway": {"pool": {"max_queued": 0}}}, "gateway.pool.max_queued is 0"),
+        (
+            {"max": 2, "min": 0},
+            {"gateway": {"pool": {"queue_timeout": 0}}},
+            "gateway.pool.queue_timeout is 0",
+        ),
         ({"max": 2}, {"gateway": {"workers": 2}}, "replicas: found a map, and gateway.workers is 2"),
     ],
 )
