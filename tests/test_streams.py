@@ -39,6 +39,12 @@ class Given:
             answer.callback(found)
         return answer
 
+    def more(self, most: int) -> list[Any]:
+        found = []
+        while self._found and len(found) < most and isinstance(self._found[0], Response):
+            found.append(self._found.pop(0))
+        return found
+
     def cancel(self) -> None:
         self.cancelled = True
 
@@ -100,6 +106,17 @@ def test_a_stream_is_observed_as_one_request_that_ends_with_it() -> None:
     assert exchange.error is None
 
 
+def test_answers_that_are_taken_together_are_observed_as_well() -> None:
+    stream, watching, _ = observed(response(b"one"), response(b"three"), response(b"seven"), BROKEN)
+    outcomes(stream, 1)
+    assert stream.more(1) == [response(b"three")]
+    assert (stream.more(9), stream.more(9)) == ([response(b"seven")], [])
+    stream.cancel()
+
+    (exchange,) = watching.ended_with
+    assert (exchange.answers, exchange.answers_bytes) == (3, 19)
+
+
 def test_a_stream_that_tells_an_error_is_observed_with_it() -> None:
     stream, watching, _ = observed(response(b"", b"bad"), response(b"good"))
     outcomes(stream, 3)
@@ -139,6 +156,8 @@ def test_what_is_behind_the_gateway_is_withheld_of_streams_too() -> None:
     assert b"secret" not in got[1].status
     assert isinstance(got[2], WithheldNetworkError)
     assert got[3] is None
+    together = Withholding(GivingEngine(*[response(b"", status)] * 3)).stream(REQUEST)  # type: ignore[arg-type]
+    assert [b"secret" in each.status for each in together.more(2)] == [False, False]
 
 
 def test_the_switch_turns_streams_as_well() -> None:
