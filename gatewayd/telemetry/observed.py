@@ -109,7 +109,7 @@ class Observed:
 
     def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
         """One request, which ends with its stream."""
-        exchange = self._began(request)
+        exchange = self._stream_began(request)
         return _ObservedStream(
             self._engine.stream(exchange.request, timeout_s=timeout_s), exchange, self._ended, self._seconds
         )
@@ -118,8 +118,9 @@ class Observed:
         """A question of health, which is no request of a client's: nobody is told."""
         return self._engine.dry_run(documents, caller=caller)
 
-    def _began(self, request: Request) -> Exchange:
+    def _stream_began(self, request: Request) -> Exchange:
         exchange = Exchange(self._protocol, request, self._seconds())
+        exchange.answers = 0  # observers know it for a stream from its beginning on
         for observer in self._observers:
             try:
                 observer.began(exchange)
@@ -159,7 +160,6 @@ class _ObservedStream:
         self._exchange: Exchange | None = exchange  # None at the end
         self._ended = ended
         self._seconds = seconds
-        exchange.answers = 0
 
     def receive(self) -> Deferred[Response | None]:
         return self._inner.receive().addCallbacks(self._answered, self._failed)

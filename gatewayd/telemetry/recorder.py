@@ -119,6 +119,10 @@ class Recorder:
         config = self._config
         if config.sample < 1 and self._dice() >= config.sample and not self._is_kept(exchange):
             return
+        if exchange.answers is not None:
+            # The last of its answers would be taken for all of them when it is sent again.
+            self._drop(1, "their answers are streams, which are not recorded")
+            return
         response, request = exchange.response, exchange.request
         size = _ENTRY_BYTES + len(request.endpoint) + len(request.documents) + len(request.parameters)
         if response is not None:

@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from gatewayd.errors import Draining
@@ -63,6 +63,56 @@ def test_a_failure(clock):
 
     assert [type(each.value) for each in failures] == [Draining]
     assert one.told[1:] == [("ended", None, "Draining", 0.0)]
+
+
+class Streaming:
+    """An engine whose stream has ``answers``, and then waits."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.is_cancelled = False
+
+    def stream(self, request, *, timeout_s=None):
+        return self
+
+    def receive(self):
+        return succeed(self.answers.pop(0)) if self.answers else Deferred()
+
+    def more(self, most):
+        taken, self.answers = self.answers[:most], self.answers[most:]
+        return taken
+
+    def cancel(self):
+        self.is_cancelled = True
+
+
+class Counting:
+    def __init__(self):
+        self.began_with = []
+        self.found = []
+
+    def began(self, exchange):
+        self.began_with.append(exchange.answers)
+
+    def ended(self, exchange):
+        error = type(exchange.error).__name__
+        self.found.append((exchange.answers, exchange.answers_bytes, exchange.first_s, error))
+
+
+def test_a_stream_is_one_from_its_beginning_and_its_answers_are_counted_to_its_cancellation(clock):
+    one, document = Counting(), Response("r", "/search", b"123")
+    engine = Streaming(document, document, document)
+    stream = Observed(engine, "grpc", [one], clock.seconds).stream(REQUEST)
+    clock.advance(1.0)
+    assert stream.receive().result is document
+    clock.advance(1.0)
+    assert stream.more(31) == [document, document]
+    stream.cancel()
+    stream.cancel()
+
+    assert one.began_with == [0]
+    assert one.found == [(3, 9, 1.0, "CancelledError")]
+    assert engine.is_cancelled
 
 
 def test_a_client_that_leaves(clock):

@@ -111,6 +111,22 @@ def test_a_request_and_its_answer_without_their_headers(tmp_path: Path) -> None:
     assert recording.recorder.written == 1
 
 
+def test_a_stream_is_left_out_and_counted(tmp_path: Path, lines: list[LogEvent]) -> None:
+    recording = Recording(tmp_path)
+    exchange = Exchange("grpc", REQUEST, 0.0)
+    exchange.answers = 2
+    exchange.response = RESPONSE
+    recording.recorder.began(exchange)
+    recording.recorder.ended(exchange)
+    recording.ask()
+    recording.write()
+
+    assert [found.protocol for found in recording.read()] == ["http"]
+    assert (recording.recorder.written, recording.recorder.dropped) == (1, 1)
+    (line,) = [each for each in lines if "why" in each]
+    assert line["why"] == "their answers are streams, which are not recorded"
+
+
 def test_what_has_no_answer(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
     recording.ask(error=Overloaded("no room"))

@@ -31,16 +31,28 @@ assert table.CALL_SECONDS.bounds == _SECONDS
 assert table.RESPONSE_BYTES.bounds == table.REQUEST_BYTES.bounds
 
 
-class _Series:
-    """The figures of one protocol and endpoint."""
+class _Streams:
+    """What is counted of streams besides."""
 
-    __slots__ = ("answered", "asked", "outcomes", "seconds")
+    __slots__ = ("answers", "first", "gap")
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.first = Histogram(table.STREAM_FIRST_SECONDS, has_exemplars=False)
+        self.gap = Histogram(table.STREAM_GAP_SECONDS, has_exemplars=False)
+
+
+class _Series:
+    """The figures of one protocol and endpoint; ``streams`` is None until the first of them has ended."""
+
+    __slots__ = ("answered", "asked", "outcomes", "seconds", "streams")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {OK: 0}
         self.seconds = Histogram(table.REQUEST_SECONDS)
         self.asked = Histogram(table.REQUEST_BYTES, has_exemplars=False)
         self.answered = Histogram(table.RESPONSE_BYTES, has_exemplars=False)
+        self.streams: _Streams | None = None
 
 
 class RequestMetrics:
@@ -61,6 +73,8 @@ class RequestMetrics:
         self._errors: dict[str, int] = {}
         self._begun = 0
         self._ended = 0
+        self._streams_begun = 0
+        self._streams_ended = 0
         self.measure(deployments)
 
     def measure(self, deployments: Iterable[str]) -> None:
@@ -72,6 +86,8 @@ class RequestMetrics:
 
     def began(self, exchange: Exchange) -> None:
         self._begun += 1
+        if exchange.answers is not None:
+            self._streams_begun += 1
 
     def ended(self, exchange: Exchange) -> None:
         self._ended += 1
@@ -89,10 +105,11 @@ class RequestMetrics:
                 series.outcomes[EXECUTOR_ERROR] = series.outcomes.get(EXECUTOR_ERROR, 0) + 1
             else:
                 series.outcomes[OK] += 1
-            size = len(response.documents) + len(response.parameters or b"")
-            sizes = series.answered
-            sizes.counts[bisect_left(_SIZES, size)] += 1
-            sizes.total += size
+            if exchange.answers is None:
+                size = len(response.documents) + len(response.parameters or b"")
+                sizes = series.answered
+                sizes.counts[bisect_left(_SIZES, size)] += 1
+                sizes.total += size
             for route in response.routes:
                 calls = self._calls.get(route.executor)
                 if calls is not None and route.end_time is not None:
@@ -101,6 +118,8 @@ class RequestMetrics:
                     calls.total += call_s
                     if route.status:
                         self._errors[route.executor] += 1
+        if exchange.answers is not None:
+            self._stream_ended(series, exchange, exchange.answers)
         seconds = series.seconds
         at = bisect_left(_SECONDS, took_s)
         seconds.counts[at] += 1
@@ -118,15 +137,34 @@ class RequestMetrics:
     def read(self, reading: Reading) -> None:
         """Add what was counted to ``reading``."""
         reading.set(table.REQUESTS_UNDER_WAY, self._begun - self._ended)
+        reading.set(table.STREAMS_UNDER_WAY, self._streams_begun - self._streams_ended)
         for labels, series in self._series.items():
             for outcome, count in series.outcomes.items():
                 reading.set(table.REQUESTS, count, *labels, outcome)
             reading.set(table.REQUEST_SECONDS, series.seconds.value(), *labels)
             reading.set(table.REQUEST_BYTES, series.asked.value(), *labels)
             reading.set(table.RESPONSE_BYTES, series.answered.value(), *labels)
+            if (streams := series.streams) is not None:
+                reading.set(table.STREAM_ANSWERS, streams.answers, *labels)
+                reading.set(table.STREAM_FIRST_SECONDS, streams.first.value(), *labels)
+                reading.set(table.STREAM_GAP_SECONDS, streams.gap.value(), *labels)
         for name, calls in self._calls.items():
             reading.set(table.CALL_SECONDS, calls.value(), name)
             reading.set(table.CALL_ERRORS, self._errors[name], name)
+
+    def _stream_ended(self, series: _Series, exchange: Exchange, answers: int) -> None:
+        """Its client has got ``answers``, whether it came to its end, failed, or was cancelled."""
+        self._streams_ended += 1
+        streams = series.streams
+        if streams is None:
+            streams = series.streams = _Streams()
+        streams.answers += answers
+        if exchange.first_s is not None:
+            streams.first.observe(exchange.first_s - exchange.began_s)
+            series.answered.observe(exchange.answers_bytes)
+            # Of one that was cancelled, the end says nothing. No clock is read for each answer.
+            if answers > 1 and exchange.error is None:
+                streams.gap.observe((exchange.ended_s - exchange.first_s) / (answers - 1))
 
     def _series_of(self, exchange: Exchange) -> _Series:
         endpoint = exchange.request.endpoint

@@ -83,6 +83,24 @@ RESPONSE_BYTES: Final = Metric(
     "gatewayd_response_size_bytes", "histogram", "Bytes of documents and parameters in responses.",
     _REQUEST, _BYTES,
 )  # fmt: skip
+STREAM_ANSWERS: Final = Metric(
+    "gatewayd_stream_answers", "counter",
+    "Answers in streams that have ended, however they did: one document each, of endpoints that stream.",
+    _REQUEST,
+)  # fmt: skip
+STREAM_FIRST_SECONDS: Final = Metric(
+    "gatewayd_stream_first_answer_seconds", "histogram",
+    "Time from the dispatch of a request to the first answer of its stream, of streams that had one.",
+    _REQUEST, _SECONDS,
+)  # fmt: skip
+STREAM_GAP_SECONDS: Final = Metric(
+    "gatewayd_stream_gap_seconds", "histogram",
+    "The mean time between two answers of a stream, from its first to its end, of those that came to it.",
+    _REQUEST, _SECONDS,
+)  # fmt: skip
+STREAMS_UNDER_WAY: Final = Metric(
+    "gatewayd_streams_under_way", "gauge", "Those of the requests under way that are answered with a stream."
+)
 
 # -- the edges of the graph
 CALL_SECONDS: Final = Metric(

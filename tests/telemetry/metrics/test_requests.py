@@ -102,6 +102,63 @@ def test_those_under_way_are_known():
     assert setup.counts() == {("http", "/search", "cancelled"): 1}
 
 
+def stream(setup, answers, error=None, took_s=0.5):
+    exchange = Exchange("grpc", Request("r", "/search", documents=b"12345"), 0.0)
+    exchange.answers = 0
+    setup.metrics.began(exchange)
+    exchange.answers = answers
+    if answers:
+        exchange.answers_bytes, exchange.first_s = 30 * answers, 0.1
+    exchange.ended_s = took_s
+    exchange.error = error
+    exchange.response = None if error else Response("r", "/search", b"123")
+    return exchange
+
+
+def test_a_stream_is_counted_with_all_its_answers():
+    setup = Setup()
+    exchange = stream(setup, 5)
+    assert setup.reading.number(table.STREAMS_UNDER_WAY) == 1
+    setup.metrics.ended(exchange)
+
+    series = ("grpc", "/search")
+    reading = setup.reading
+    assert reading.number(table.STREAMS_UNDER_WAY) == 0
+    assert setup.counts() == {(*series, "ok"): 1}
+    assert reading.number(table.STREAM_ANSWERS, *series) == 5
+    assert reading.of(table.STREAM_FIRST_SECONDS)[series].total == pytest.approx(0.1)
+    assert reading.of(table.STREAM_GAP_SECONDS)[series].total == pytest.approx(0.1)
+    assert reading.of(table.RESPONSE_BYTES)[series].total == 150
+
+
+def test_a_stream_that_is_cancelled_has_its_answers_and_no_gap():
+    setup = Setup()
+    setup.metrics.ended(stream(setup, 2, CancelledError()))
+
+    series = ("grpc", "/search")
+    reading = setup.reading
+    assert setup.counts() == {(*series, "cancelled"): 1}
+    assert reading.number(table.STREAM_ANSWERS, *series) == 2
+    assert reading.of(table.RESPONSE_BYTES)[series].total == 60
+    assert sum(reading.of(table.STREAM_FIRST_SECONDS)[series].counts) == 1
+    assert sum(reading.of(table.STREAM_GAP_SECONDS)[series].counts) == 0
+
+
+def test_a_stream_without_an_answer_has_no_first():
+    setup = Setup()
+    setup.metrics.ended(stream(setup, 0, Draining()))
+
+    reading = setup.reading
+    assert reading.number(table.STREAM_ANSWERS, "grpc", "/search") == 0
+    assert sum(reading.of(table.STREAM_FIRST_SECONDS)["grpc", "/search"].counts) == 0
+
+
+def test_requests_without_a_stream_have_no_figures_of_streams():
+    setup = Setup()
+    setup.ask()
+    assert setup.reading.of(table.STREAM_ANSWERS) == {}
+
+
 def test_endpoints_that_nobody_knows_share_a_series():
     setup = Setup()
     for number in range(10_000):
