@@ -29,7 +29,7 @@ from gatewayd.pb import StatusProto
 from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.metrics.outcomes import ended_as
 from gatewayd.telemetry.observed import Exchange
-from gatewayd.telemetry.spans import Outcome, Span, request_span, visit_spans
+from gatewayd.telemetry.spans import Attributes, Outcome, Span, request_span, visit_spans
 
 _LONGEST_TEXT: Final = 500
 _LOW_BITS: Final = (1 << 64) - 1
@@ -107,6 +107,7 @@ class Tracer:
                     "gatewayd.request_id": request.request_id[:_LONGEST_TEXT],
                     "gatewayd.request_bytes": exchange.bytes_in,
                     **_of_answer(exchange.bytes_out),
+                    **_of_stream(exchange),
                 },
                 _outcome(exchange),
             )
@@ -136,6 +137,16 @@ def trace_id_of(exchange: Exchange) -> str | None:
 
 def _of_answer(bytes_out: int | None) -> dict[str, int]:
     return {} if bytes_out is None else {"gatewayd.response_bytes": bytes_out}
+
+
+def _of_stream(exchange: Exchange) -> Attributes:
+    """Nothing for what is no stream."""
+    if exchange.answers is None:
+        return {}
+    if exchange.first_s is None:
+        return {"gatewayd.answers": exchange.answers}
+    first_ms = round((exchange.first_s - exchange.began_s) * 1000)
+    return {"gatewayd.answers": exchange.answers, "gatewayd.first_answer_ms": first_ms}
 
 
 def _outcome(exchange: Exchange) -> Outcome:

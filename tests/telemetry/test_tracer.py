@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from gatewayd.errors import Overloaded
@@ -34,6 +34,10 @@ class Engine:
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
         self.request = request
         return self.answer
+
+    def stream(self, request: Request, *, timeout_s: float | None = None) -> OneAnswer:
+        self.request = request
+        return OneAnswer()
 
     def dry_run(self, documents: bytes = b"", **_: Any) -> Deferred[Response]:
         raise AssertionError
@@ -270,6 +274,40 @@ def test_a_client_that_leaves_is_no_error() -> None:
 
     (span,) = traced.spans
     assert (span.error, span.attributes["gatewayd.outcome"]) == (None, "cancelled")
+
+
+class OneAnswer:
+    """A stream with one answer, which goes on."""
+
+    def __init__(self) -> None:
+        self.answers = [RESPONSE]
+
+    def receive(self) -> Deferred[Response | None]:
+        return succeed(self.answers.pop()) if self.answers else Deferred()
+
+    def more(self, most: int) -> list[Response]:
+        return []
+
+    def cancel(self) -> None:
+        self.answers = []
+
+
+@pytest.mark.parametrize("has_answer", [True, False])
+def test_a_stream_that_is_cancelled_has_its_answers_and_when_the_first_came(has_answer: bool) -> None:
+    traced = Traced()
+    stream = traced.engine_observed.stream(REQUEST)
+    traced.clock.advance(0.25)
+    if has_answer:
+        stream.receive()
+    traced.clock.advance(1.0)
+    stream.cancel()
+
+    (span,) = traced.spans
+    found = {name: span.attributes.get(f"gatewayd.{name}") for name in ("answers", "first_answer_ms")}
+    assert found == {"answers": int(has_answer), "first_answer_ms": 250 if has_answer else None}
+    assert span.attributes.get("gatewayd.response_bytes") == (3 if has_answer else None)
+    assert (span.error, span.attributes["gatewayd.outcome"]) == (None, "cancelled")
+    assert span.ended_s - span.began_s == 1.25
 
 
 def test_names_of_clients_are_cut() -> None:
