@@ -124,6 +124,9 @@ setup(
         "png": ["pillow>=10.1"],
         # To send traces over OTLP.
         "tracing": TRACING,
+        # To place executors on a Ray cluster. The first in which a broken connection to an actor is an error
+        # of its own (ActorUnavailableError); a new major release may change that.
+        "ray": ["ray>=2.40,<3"],
         # The oldest releases that the tests were written with, unless a comment says more. CI runs those of
         # constraints.txt, `make test-latest` the newest.
         "test": [

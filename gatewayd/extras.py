@@ -1,6 +1,6 @@
 """
 What only an extra of the installation brings: docarray, with which executors and Clients hand out documents,
-and OpenTelemetry's packages, which send traces.
+OpenTelemetry's packages, which send traces, and Ray, which runs replicas on other machines.
 
 A gateway passes documents on as bytes: without executors of its own, it needs no extra. Of docarray one
 release can be installed: it decides which generation the executors of this installation are of.
@@ -111,6 +111,13 @@ def tracing_problem(protocol: str) -> str | None:
 def metrics_problem(protocol: str) -> str | None:
     """As ``tracing_problem``, for metrics."""
     return _otlp_problem("metrics", protocol)
+
+
+def ray_problem() -> str | None:
+    """Why no replica can be placed on Ray, and the command that mends it; None if it can."""
+    if util.find_spec("ray") is not None:
+        return None
+    return "ray needs Ray, which is not installed: pip install 'gatewayd[ray]'"
 
 
 @functools.cache

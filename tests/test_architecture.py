@@ -78,6 +78,7 @@ PURE = [
     "config/shares.py",
     "service/changes.py",
     "service/worker_messages.py",
+    "placement/ray_words.py",
 ]
 IMPURE = {"twisted", "asyncio", "grpc", "threading", "time", "klein", "autobahn"}
 
@@ -96,6 +97,7 @@ FOLDERS = {
     "logging": {"executor"},
     "custom": {"client", "config", "executor", "messages", "protocols"},
     "supervisor": {"config", "executor"},
+    "placement": {"executor"},
     "client": {"messages", "rpc"},
     "flow": {"client", "config", "custom", "executor"},
     "telemetry": {"access", "config", "messages"},
@@ -113,6 +115,7 @@ ENTRIES = {
     "service/child.py",
     "service/worker.py",
     "executor/__main__.py",
+    "placement/ray_driver.py",
     "__main__.py",
     "assets/fetch.py",
 }

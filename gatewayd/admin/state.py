@@ -41,6 +41,10 @@ class ReplicaProcess(Protocol):
     @property
     def pid(self) -> int | None: ...
     @property
+    def placement(self) -> str: ...
+    @property
+    def node(self) -> str | None: ...
+    @property
     def last_words(self) -> str | None: ...
 
 
@@ -86,7 +90,8 @@ class ReplicaState:
     A replica. ``replica`` is its number, or the address of one that runs elsewhere.
 
     What is of a process (``state``, ``pid``, ``restarts``, ``memory_bytes``, ``cpu_s``) is None then; so is
-    ``connected`` where no worker has told. ``last_words`` are why its last process ended.
+    ``connected`` where no worker has told. ``last_words`` are why its last process ended. ``placement`` is
+    the engine that runs it, and ``node`` the address of its machine, None for this one.
     """
 
     deployment: str
@@ -102,6 +107,8 @@ class ReplicaState:
     memory_bytes: int | None = None
     cpu_s: float | None = None
     last_words: str | None = None
+    placement: str | None = None
+    node: str | None = None
 
 
 @attrs.frozen
@@ -278,6 +285,8 @@ def _replicas(reading: Reading, processes: Iterable[ReplicaProcess]) -> Iterable
             memory_bytes=int(reading.number(table.REPLICA_MEMORY, *labels)) if labels in memory else None,
             cpu_s=reading.number(table.REPLICA_CPU, *labels) if labels in cpu else None,
             last_words=_shown(process.last_words),
+            placement=process.placement,
+            node=process.node,
         )
 
 

@@ -11,7 +11,7 @@ import click
 from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
-from gatewayd.config.model import GatewayConfig
+from gatewayd.config.model import LOCAL, GatewayConfig
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
 from gatewayd.extras import tracing_problem
@@ -181,6 +181,8 @@ def _count(deployment: DeploymentConfig) -> str:
 
 
 def _where(deployment: DeploymentConfig, count: int) -> str:
+    if deployment.placement != LOCAL:
+        return f"nodes of a {deployment.placement.capitalize()} cluster"
     host, ports = deployment.host, ", ".join(str(port) for port in deployment.ports if port)
     if host is not None and socket_path(host) is not None:
         return host

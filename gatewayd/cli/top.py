@@ -32,7 +32,7 @@ _MOST_BYTES: Final = 1 << 26
 _FAILURES: Final = 8
 _NUMBERS: Final = {
     *("rate", "p50", "p99", "in flight", "queued", "errors", "retries"),
-    *("pid", "restarts", "memory", "CPU"),
+    *("pid or node", "restarts", "memory", "CPU"),
 }
 _COLOURS: Final = {"ok": "green", "strained": "yellow", "down": "red"}
 
@@ -135,7 +135,7 @@ def _replicas(before: State, now: State, lasted_s: float) -> Table:
         return one["deployment"], one["shard"], one["replica"]
 
     then = {name(each): each for each in before["replicas"]}
-    table = _table("replica", "state", "in flight", "pid", "restarts", "memory", "CPU", "last words")
+    table = _table("replica", "state", "in flight", "pid or node", "restarts", "memory", "CPU", "last words")
     for each in now["replicas"]:
         kind = "down" if not each["connected"] else "strained" if each["ejected"] else "ok"
         state = "ejected" if each["ejected"] else each["state"] or ("connected" if kind == "ok" else "lost")
@@ -147,13 +147,19 @@ def _replicas(before: State, now: State, lasted_s: float) -> Table:
             f"{each['deployment']} {each['shard']}/{each['replica']}",
             Text(state, _COLOURS[kind]),
             str(each["in_flight"]),
-            _known(each["pid"]),
+            _where(each),
             _known(each["restarts"]),
             "-" if each["memory_bytes"] is None else f"{each['memory_bytes'] / 2**20:.0f} MiB",
             "-" if cpu is None else f"{max(0.0, cpu) / lasted_s:.0%}",
             Text(each["last_words"] or "", no_wrap=True, overflow="ellipsis"),
         )
     return table
+
+
+def _where(replica: State) -> str:
+    """Its process; or the engine and the node, of one that is placed elsewhere."""
+    node = replica.get("node")
+    return _known(replica["pid"]) if node is None else f"{replica['placement']} {node}"
 
 
 def _requests(before: State, now: State, lasted_s: float) -> Table:

@@ -18,7 +18,7 @@ from gatewayd.config.graph import START
 from gatewayd.config.heads import head_executors
 from gatewayd.config.keys import EXECUTOR, EXECUTOR_IN_PRODUCTION
 from gatewayd.config.kinds import Refused
-from gatewayd.config.model import DeploymentConfig, ExternalHead
+from gatewayd.config.model import LOCAL, DeploymentConfig, ExternalHead
 from gatewayd.config.problems import Place, show, suggestion, type_name
 from gatewayd.config.scaling import ScalingConfig
 from gatewayd.config.sections import Layer, gather, model_arguments, read
@@ -235,6 +235,9 @@ def _external_head(hosts: tuple[str, ...], place: Place) -> ExternalHead | None:
 
 def _external(draft: Draft) -> dict[str, Any]:
     values = draft.values
+    for name in ("placement", "ray"):
+        if name in draft.own:
+            draft.place.inside(name).warn("ignored: an external executor is not started here")
     for name in ("uses", "uses_with", "py_modules", "uses_metas", "uses_requests", "uses_dynamic_batching"):
         if name in draft.own and values.get(name):
             draft.place.inside(name).warn("ignored: an external executor is not started here")
@@ -254,6 +257,7 @@ def _external(draft: Draft) -> dict[str, Any]:
         )
     return {
         "external": True,
+        "placement": LOCAL,
         "addresses": resolved.addresses,
         "tls": bool(resolved.tls or values.get("tls", False)),
         "replicas": count,
@@ -262,6 +266,10 @@ def _external(draft: Draft) -> dict[str, Any]:
 
 def _local(draft: Draft) -> dict[str, Any]:
     values = draft.values
+    if values.get("placement", LOCAL) != LOCAL:
+        return _elsewhere(draft)
+    if "ray" in draft.own:
+        draft.place.inside("ray").warn("ignored: it is for placement: ray")
     if values.get("tls") and "tls" in draft.own:
         raise Refused(inside=("tls",), message="only an external executor can have this; set external: true")
     fields: dict[str, Any] = {}
@@ -304,6 +312,19 @@ def _local(draft: Draft) -> dict[str, Any]:
         # That of the Flow's with is for the gateway, in the first place.
         fields.pop("host", None)
     return fields
+
+
+def _elsewhere(draft: Draft) -> dict[str, Any]:
+    """Ray finds a node for each replica, which listens at a free port there."""
+    values = draft.values
+    for name in ("tls", "host", "port", "port_monitoring"):
+        if values.get(name) and name in draft.own:
+            raise Refused(
+                inside=(name,),
+                message=f"has no meaning with placement: {values['placement']}: each replica listens at a "
+                "free port of its node, and its calls carry a secret; leave it out",
+            )
+    return {"host": None, "ports": (), "monitoring_ports": ()}
 
 
 def _listening(host: str, values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from gatewayd.config.model import DeploymentConfig, ExecutorConfig, ExternalHead
+from gatewayd.config.model import LOCAL, DeploymentConfig, ExecutorConfig, ExternalHead
 
 BEFORE: Final = "uses_before-0"
 AFTER: Final = "uses_after-0"
@@ -51,6 +51,8 @@ def _head(
         addresses=executor.addresses,
         replicas=len(executor.addresses),
         tls=executor.tls,
+        placement=LOCAL,
+        secret=None,
         # What may be a secret between the gateway and the shards is not for another server.
         grpc_metadata={},
     )

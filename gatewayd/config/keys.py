@@ -20,6 +20,7 @@ from gatewayd.config import log_kinds as g
 from gatewayd.config.kinds import ValueKind
 from gatewayd.config.openai import OPENAI
 from gatewayd.config.rates import RATES
+from gatewayd.config.ray import RAY_CLUSTER, RAY_OPTIONS
 from gatewayd.config.recording import RECORD
 from gatewayd.config.routes import EXPOSED
 from gatewayd.config.scaling import REPLICAS
@@ -136,6 +137,8 @@ FLOW: Final = Section("with", (
     Key("inspect", k.choice("COLLECT", "HANG", "REMOVE"), "COLLECT",
         "Whether answers wait for inspect executors, do not wait, or these are left out.", spreads=False),
     *_not_yet(k.TEXT, "A custom Flow class.", "uses", default="Flow"),
+    Key("ray", RAY_CLUSTER, "auto", "The Ray cluster of executors with placement: ray.", spreads=False,
+        secret=True),
     Key("reload", k.BOOLEAN, False,
         "Take up changes of the Flow file, and of the configurations and code of executors, as they happen.",
         spreads=False),
@@ -421,6 +424,10 @@ EXECUTOR: Final = Section("executor", (
     Key("exit_on_exceptions", k.TEXTS, None, "Exception classes that stop the executor."),
     Key("replicas", REPLICAS, 1,
         "Copies, each a process with a socket or port of its own; a map for as many as the load needs."),
+    Key("placement", k.choice("local", "ray"), "local",
+        "What runs its replicas: processes of this machine, or actors of a Ray cluster."),
+    Key("ray", RAY_OPTIONS, None, "What Ray is asked for each replica: resources, nodes, its environment.",
+        spreads=False, secret=True),
     Key("shards", k.integer(1, 1024), 1, "Parts of the data, each with all replicas."),
     Key("polling", f.POLLING, None, "Whether a request goes to any shard or to all."),
     Key("host", f.HOSTS, "127.0.0.1", "Address of its ports; for an external executor, its address.",

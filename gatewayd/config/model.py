@@ -16,6 +16,7 @@ from gatewayd.config.auth import AuthConfig
 from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.config.rates import RateRule
+from gatewayd.config.ray import RayCluster, RayOptions
 from gatewayd.config.recording import RecordConfig
 from gatewayd.config.scaling import ScalingConfig
 from gatewayd.errors import ConfigError
@@ -345,7 +346,8 @@ class DeploymentConfig:
     connection broke. With ``monitoring`` each replica serves metrics, at ``monitoring_ports`` or at free
     ones. With ``reload`` the files of its executor are watched. With ``scaling`` there are more or fewer
     replicas of each shard with the load; ``replicas`` are those that are started first. ``placement`` is the
-    engine that runs its replicas.
+    engine that runs its replicas, and ``ray`` what Ray is asked for each of them. Executors that listen on a
+    network demand ``secret`` of callers; it is made anew for each start of a gateway.
     """
 
     name: str
@@ -378,6 +380,8 @@ class DeploymentConfig:
     reload: bool = attrs.field(default=False, eq=False)
     executor: ExecutorConfig = ExecutorConfig()
     placement: PlacementName = LOCAL
+    ray: RayOptions = attrs.field(factory=RayOptions)
+    secret: str | None = attrs.field(default=None, eq=False, repr=False)
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None
 
@@ -407,6 +411,7 @@ class FlowConfig:
 
     ``inspect`` says what was made of its inspect executors. ``base_dir`` is the Flow file's folder. With
     ``reload`` all its files are watched. ``files`` are those that it was read from, the Flow file first.
+    ``ray`` is the cluster of those of its replicas that run on one.
     ``warnings`` are for the log: settings without effect, or with another one than their author may
     expect. ``conflicts``, ports that two parts would listen on, keep the Flow from being served. The
     last Deployment that does not float gives the Flow's answer.
@@ -418,6 +423,7 @@ class FlowConfig:
     workspace: str | None = None
     inspect: Literal["COLLECT", "HANG", "REMOVE"] = "COLLECT"
     base_dir: str = "."
+    ray: RayCluster = attrs.field(factory=RayCluster)
     reload: bool = attrs.field(default=False, eq=False)
     files: tuple[str, ...] = attrs.field(default=(), eq=False)
     warnings: tuple[str, ...] = attrs.field(default=(), eq=False)

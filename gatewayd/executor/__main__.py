@@ -2,7 +2,7 @@
 ``python -m gatewayd.executor [name]``: the process of one replica.
 
 It reads one line of JSON (an ``ExecutorSpec``) from standard input, and later ones that change the level of
-its log; it writes one line of JSON to
+its log, or the secret of its callers; it writes one line of JSON to
 descriptor 3: ``{"event": "ready", "address": ...}`` or ``{"event": "failed", "error": ...}``. It stops
 gracefully on SIGTERM, and when standard input ends, because its supervisor has gone then. What the
 executor prints goes to the supervisor's log. The name is ignored; it is shown by ``ps``.
@@ -33,6 +33,7 @@ from gatewayd.executor.tracebacks import user_traceback
 from gatewayd.loops import new_event_loop
 
 if TYPE_CHECKING:
+    from gatewayd.executor.callers import Callers
     from gatewayd.executor.executor import Executor
     from gatewayd.executor.spec import ExecutorSpec
     from gatewayd.executor.tracing import Tracing
@@ -82,6 +83,7 @@ def _run() -> int:
     os.close(null)
     os.set_inheritable(REPORT_FD, False)
     try:
+        from gatewayd.executor.callers import Callers
         from gatewayd.executor.devices import gpu_count, take_turns
         from gatewayd.executor.spec import ExecutorSpec
 
@@ -89,12 +91,13 @@ def _run() -> int:
         set_level(spec.log_level)
         # Of the environment, which may be this executor's own, as in the reference.
         set_level(os.environ.get("JINA_LOG_LEVEL", ""))
-        partial = _obey(rest)
+        callers = Callers(spec.secret)
+        partial = _obey(rest, callers)
     except Exception as error:
         _send_event({"event": "failed", "error": "".join(user_traceback(error))})
         return 1
     follower = threading.Thread(
-        target=_follow_supervisor, args=(lifeline, partial), name="lifeline", daemon=True
+        target=_follow_supervisor, args=(lifeline, partial, callers), name="lifeline", daemon=True
     )
     follower.start()
     try:
@@ -108,7 +111,7 @@ def _run() -> int:
     # Imported modules stay: the garbage collector need not traverse them.
     gc.freeze()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(executor, spec, _send_event, tracing=tracing))
+        return runner.run(_serve(executor, spec, _send_event, tracing=tracing, callers=callers))
 
 
 def _first_line(descriptor: int) -> tuple[bytes, bytes]:
@@ -120,26 +123,31 @@ def _first_line(descriptor: int) -> tuple[bytes, bytes]:
     return line, rest
 
 
-def _obey(data: bytes) -> bytes:
+def _obey(data: bytes, callers: Callers) -> bytes:
     """Do what its lines say. Returns what comes after them."""
     *lines, partial = data.split(b"\n")
     for line in lines:
-        set_level(str(json.loads(line).get("log_level")))
+        told = json.loads(line)
+        if "log_level" in told:
+            set_level(str(told["log_level"]))
+        if "secret" in told:
+            callers.secret = told["secret"]
     return partial
 
 
-def _follow_supervisor(lifeline: int, partial: bytes) -> None:
+def _follow_supervisor(lifeline: int, partial: bytes, callers: Callers) -> None:
     """
     Do what the lines of the supervisor say, and end when it has gone.
 
-    A line is ``{"log_level": ...}``; ``partial`` is the beginning of one. Runs in its own thread, because
+    A line is ``{"log_level": ..., "secret": ...}``, or one of them; ``partial`` is the
+    beginning of one. Runs in its own thread, because
     ``__init__`` or a method may block the main one.
 
     SIGTERM ends a process that is still loading at once, with its children, and one that serves gracefully.
     One that does neither in time is killed.
     """
     while data := os.read(lifeline, 1 << 16):
-        partial = _obey(partial + data)
+        partial = _obey(partial + data, callers)
     _abandoned.set()
     # Nothing handles SIGALRM.
     signal.alarm(CLOSE_LIMIT_S + _ALARM_MARGIN_S)
@@ -186,6 +194,7 @@ async def _serve(
     *,
     alone: bool = False,
     tracing: Tracing | None = None,
+    callers: Callers | None = None,
 ) -> int:
     from gatewayd.executor.runtime import Runtime
 
@@ -197,7 +206,7 @@ async def _serve(
         stopping.set()
 
     try:
-        runtime = Runtime(executor, spec, end, tracing)
+        runtime = Runtime(executor, spec, end, tracing, callers)
         address = await runtime.start()
     except (RuntimeError, TypeError):  # the port is taken; a type of documents has no schema
         send_event({"event": "failed", "error": traceback.format_exc()})

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from gatewayd.binding import EVERYWHERE, addresses_of, listening_at, listening_everywhere, reason_of
 from gatewayd.buffers import Buffers
 from gatewayd.config.addresses import authority
+from gatewayd.executor.callers import Callers
 from gatewayd.executor.executor import Executor
 from gatewayd.executor.handling import Handling
 from gatewayd.executor.servicer import Servicer
@@ -69,7 +70,8 @@ class Runtime:
     """
     One executor's gRPC server. ``on_fatal(reason)`` is called if the process has to end.
 
-    Its methods have spans with ``tracing``, which ends with it.
+    Its methods have spans with ``tracing``, which ends with it. ``callers`` says who may call it, whoever
+    knows the spec's secret if it is None.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Runtime:
         spec: ExecutorSpec,
         on_fatal: Callable[[str], None],
         tracing: Tracing | None = None,
+        callers: Callers | None = None,
     ) -> None:
+        self._callers = Callers(spec.secret) if callers is None else callers
         self._executor = executor
         self._spec = spec
         self._tracing = tracing
@@ -153,6 +157,7 @@ class Runtime:
             max_received_bytes=self._most_bytes,
             max_sent_bytes=None,
             max_headers_bytes=_LIMITS.headers_bytes,
+            identify=self._callers.identify if self._spec.secret is not None else None,
             full=lambda: f"the executor holds as many bytes as it may ({_HELD_BYTES}); try again later",
         )
         return ConnectionSettings(

@@ -29,7 +29,8 @@ class ExecutorSpec:
     ``shard`` and ``replica`` count from 0. With ``socket`` it is served at this path, and at no port;
     ``port`` 0 picks a free one, and so does ``monitoring_port``, that of its metrics; None is for none.
     ``max_message_bytes`` is -1 for no limit. ``grace_s`` is how long running calls may take when the process
-    stops. ``log_level`` is the least level of what it writes to the log, by Twisted's name.
+    stops. ``log_level`` is the least level of what it writes to the log, by Twisted's name. With a ``secret``
+    it answers only calls that carry it (``callers.py``).
     """
 
     deployment: str
@@ -46,6 +47,7 @@ class ExecutorSpec:
     grace_s: float = 1.0
     monitoring_port: int | None = None
     log_level: str = "info"
+    secret: str | None = attrs.field(default=None, repr=False)
 
     @property
     def route_name(self) -> str:

@@ -22,6 +22,8 @@ Headers = tuple[tuple[str, str], ...]
 
 # Named exactly these are forwarded, by a pattern never: a pattern must not hand out what logs a user in.
 _BY_NAME_ONLY: Final = frozenset({"authorization", "cookie", "set-cookie"})
+# By which an executor on another machine knows its gateway (executor/callers.py).
+SECRET_HEADER: Final = "gatewayd-secret"
 # What has a meaning for one connection, message or call alone: RFC 9110 sections 7.6.1 and 10, RFC 9113
 # section 8.2.2, RFC 6455, the Fetch standard, gRPC, and what gateways and executors tell each other.
 _RESERVED: Final = frozenset(
@@ -37,6 +39,7 @@ _RESERVED: Final = frozenset(
             "keep-alive",
         ),
         *("server", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "vary"),
+        SECRET_HEADER,
         *("endpoint", "is-error", "__prefetch__", "__results_in_order__"),
     }
 )

@@ -22,6 +22,7 @@ from gatewayd.config.heads import AFTER, BEFORE, head_executors
 from gatewayd.messages.discovery import Endpoints, Told, of_flow
 from gatewayd.messages.formats import DocumentFormat, format_of
 from gatewayd.messages.generations import NAMED, Generation
+from gatewayd.messages.headers import SECRET_HEADER
 from gatewayd.messages.request import Answer, Call
 from gatewayd.offload import Offload
 from gatewayd.pool.attempts import AttemptRules
@@ -502,6 +503,7 @@ def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls
         call_tls=tls,
         compression=deployment.compression or gateway.compression,
         metadata=tuple(deployment.grpc_metadata.items()),
+        credentials=() if deployment.secret is None else ((SECRET_HEADER, deployment.secret),),
         forwarded=gateway.forwarded,
         max_message_bytes=gateway.pool.max_executor_message_bytes,
         connect_timeout_s=gateway.pool.connect_timeout_s,

@@ -64,7 +64,8 @@ _TOO_LATE: Final = "Deadline Exceeded"
 @attrs.frozen
 class ChannelSettings:
     """
-    How every call through one channel is made. ``metadata`` is sent before the endpoint's.
+    How every call through one channel is made. ``metadata`` is sent before the endpoint's; ``credentials``
+    also when the server is asked for its endpoints.
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
     the server's certificate must have, unless there is a ``tls_name``. The channels of a
@@ -78,6 +79,7 @@ class ChannelSettings:
     call_tls: CallTls = attrs.field(factory=CallTls, repr=False)
     compression: str = "none"
     metadata: Metadata = attrs.field(default=(), repr=False)
+    credentials: Metadata = attrs.field(default=(), repr=False)
     forwarded: AllowList = attrs.field(factory=AllowList)
     max_message_bytes: int = 1 << 30
     connect_timeout_s: float = 0.8
@@ -229,7 +231,9 @@ class Channel:
         head = self._heads.get((path, endpoint))
         if head is None:
             settings = self.settings
-            metadata = () if path == DISCOVERY else settings.metadata
+            metadata = settings.credentials
+            if path != DISCOVERY:
+                metadata = (*metadata, *settings.metadata)
             if endpoint:
                 metadata = (*metadata, ("endpoint", endpoint))
             head = RequestHead.of(

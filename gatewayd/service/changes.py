@@ -188,6 +188,8 @@ def _alike(
     """Whether a process that was started for one would be started alike for the other."""
     if replica.shard >= before.shards or replica.replica >= before.most_replicas:
         return False
+    if (before.placement, before.ray) != (after.placement, after.ray):
+        return False
     specs = [
         # How many others there are is told to a process, but does not make it another one.
         attrs.evolve(ExecutorSpec.of(each, replica.shard, replica.replica, flow.base_dir), replicas=1)
@@ -285,6 +287,11 @@ def _refusals(
     front: bool,
     sources: tuple[int | None, ...],
 ) -> Iterator[str]:
+    if old.ray != new.ray:
+        yield (
+            "with.ray cannot be changed while the gateway serves: the connection to a cluster is made once; "
+            "restart it for that, or put the key back"
+        )
     for name in sorted(settings & _OF_PROCESS.keys()):
         yield (
             f"gateway.{_KEYS.get(name, name)} cannot be changed while the gateway serves: "

@@ -11,17 +11,22 @@ daemon) between making a service and starting it, and gRPC must not be there yet
 
 from __future__ import annotations
 
+import os
+import random
+import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import ServiceReactor
 from gatewayd.config import DeploymentConfig, FlowConfig
+from gatewayd.config.model import LOCAL
 from gatewayd.errors import ConfigError, Draining
 from gatewayd.service.together import Event, FlowFile
 from gatewayd.status import status_of
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from gatewayd.service.scaling import Autoscaler
     from gatewayd.service.watching import Watch
     from gatewayd.service.workers import Workers
+    from gatewayd.supervisor.placement import Placement
     from gatewayd.supervisor.replica_id import ReplicaId
     from gatewayd.supervisor.supervisor import Supervisor
 
@@ -78,10 +84,12 @@ class ServedFlow:
     ) -> None:
         self.name = file.file
         self.path = file.path
-        self.flow = file.flow  # that of the start
+        # What executors on other machines know this gateway by, as long as it runs.
+        self._secret = secrets.token_urlsafe(24)
+        self.flow = with_secret(file.flow, self._secret)  # that of the start
         self._reactor = reactor
         self._process = process
-        self._read = file.read
+        self._read = None if file.read is None else partial(_read_with_secret, file.read, self._secret)
         self._warns_of_strangers = warns_of_strangers
         self._sockets: Sequence[Sequence[socket.socket]] = ()
         self._one_failed: Waiters[None] = Waiters()  # a replica that has never served
@@ -403,9 +411,29 @@ class ServedFlow:
             log_level=self._process.level_of_executor,
             code=self._code,
             digest=None if self._read is None else self._digest_of,
+            placements={"ray": self._ray()},
         )
         supervisor.start()
         return supervisor
+
+    def _ray(self) -> Placement:
+        """Where replicas run that are on Ray, also those that a reload adds: nothing is there until then."""
+        from gatewayd.supervisor.process import RESTART_BACKOFF
+        from gatewayd.supervisor.ray import RayPlacement
+
+        flow = self.flow
+        return RayPlacement(
+            self._reactor,
+            flow.ray,
+            flow.name,
+            self._secret,
+            detached=any(each.placement == "ray" and each.ray.detached for each in flow.deployments),
+            base_dir=flow.base_dir,
+            environment=os.environ,
+            backoff=RESTART_BACKOFF,
+            dice=random.random,
+            kill_group=os.killpg,
+        )
 
     @property
     def _accepts_late(self) -> bool:
@@ -447,3 +475,20 @@ class ServedFlow:
         Deferred.fromCoroutine(starting()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)
         )
+
+
+def with_secret(flow: FlowConfig, secret: str) -> FlowConfig:
+    """``flow``, whose calls to executors on a network carry ``secret``."""
+    if all(each.placement == LOCAL for each in flow.deployments):
+        return flow
+    return attrs.evolve(
+        flow,
+        deployments=tuple(
+            each if each.placement == LOCAL else attrs.evolve(each, secret=secret)
+            for each in flow.deployments
+        ),
+    )
+
+
+def _read_with_secret(read: Callable[[], FlowConfig], secret: str) -> FlowConfig:
+    return with_secret(read(), secret)

@@ -29,12 +29,13 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.backoff import Backoff
 from gatewayd.executor.priorities import entry_of
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.supervisor.output import write_entry
 from gatewayd.waiters import Waiters
 
 log = Logger()
@@ -53,17 +54,9 @@ _PIECE_BYTES: Final = 256
 # group to end after SIGTERM. The pipes may stay open: child processes in sessions of their own inherit them.
 _LINGER_S: Final = 0.5
 # The first restart is quick, because most crashes happen once; a class that never loads is tried four times a
-# minute. A process that was ready for ``_STABLE_S`` ends a series of failures.
+# minute. A process that was ready for ``STABLE_S`` ends a series of failures.
 RESTART_BACKOFF: Final = Backoff(first_s=0.1, ceiling_s=15.0, low=0.8, high=1.2)
-_STABLE_S: Final = 10.0
-# The priorities of syslog(3), as Twisted's levels.
-_LEVELS: Final[Mapping[int, Any]] = {
-    **dict.fromkeys((0, 1, 2), LogLevel.critical),
-    3: LogLevel.error,
-    4: LogLevel.warn,
-    **dict.fromkeys((5, 6), LogLevel.info),
-    7: LogLevel.debug,
-}
+STABLE_S: Final = 10.0
 
 
 class DelayedCall(Protocol):
@@ -254,7 +247,7 @@ class SupervisedProcess:
         if was == "stopping":
             self._set_stopped()
             return
-        if was == "ready" and self._reactor.seconds() - self._ready_at_s >= _STABLE_S:
+        if was == "ready" and self._reactor.seconds() - self._ready_at_s >= STABLE_S:
             self._failures = 0
         if was == "ready" or self.error is None:
             self.error = "\n".join([cause, *last_lines])
@@ -514,15 +507,7 @@ class _ProcessEvents(ProcessProtocol):
         if self._second is None:
             self._second = self._reactor.callLater(1.0, self._second_over)
         self._pieces += 1 + len(line) // _PIECE_BYTES
-        fields: dict[str, Any] = dict(self._process.fields)
-        if entry.request_id:
-            fields["request_id"] = entry.request_id
-        if entry.traceback:
-            fields["log_traceback"] = entry.traceback  # of telemetry/logs/forms.py
-        level = LogLevel.info if entry.priority is None else _LEVELS[entry.priority]
-        self._process.output.emit(
-            level, "{replica}: {line}", replica=self._process.name, line=entry.message, **fields
-        )
+        write_entry(self._process.output, self._process.name, entry, self._process.fields)
 
     def _second_over(self) -> None:
         self._second = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.errors import ConfigError
-from gatewayd.extras import executor_problem, metrics_problem, tracing_problem
+from gatewayd.extras import executor_problem, metrics_problem, ray_problem, tracing_problem
 
 
 def check_installed(flow: FlowConfig) -> None:
@@ -20,6 +20,8 @@ def check_installed(flow: FlowConfig) -> None:
         for each in (deployment, *head_executors(deployment)):
             if each.external:
                 continue
+            if each.placement == "ray" and (problem := ray_problem()):
+                raise ConfigError(f"executors.{each.name}.placement: {problem}")
             if problem := executor_problem("an executor that is started here needs"):
                 raise ConfigError(
                     f"executors.{each.name}: {problem}; one that runs elsewhere is external: true"

@@ -196,17 +196,17 @@ function drawReplicas(since) {
     const name = several.has(one.deployment) ? `${one.deployment} shard ${one.shard}` : one.deployment;
     const cells = [
       name, one.replica, element("span", { class: condition }, words), String(one.in_flight),
-      one.pid === null ? "–" : String(one.pid), one.restarts === null ? "–" : String(one.restarts),
+      one.node ? `${one.placement} ${one.node}` : one.pid === null ? "–" : String(one.pid), one.restarts === null ? "–" : String(one.restarts),
       bytes(one.memory_bytes), cpu, one.last_words ?? "",
     ];
     if (canDrain) {
       const values = { deployment: one.deployment, shard: one.shard, replica: one.replica };
-      cells.push(one.pid === null ? "" : element("button", { onclick: () => ask(canDrain, values) }, "Drain"));
+      cells.push(one.pid === null && one.node === null ? "" : element("button", { onclick: () => ask(canDrain, values) }, "Drain"));
     }
     return cells;
   });
   const heads = [
-    ["deployment"], ["replica"], ["state"], ["in flight", "number"], ["pid", "number"], ["restarts", "number"],
+    ["deployment"], ["replica"], ["state"], ["in flight", "number"], ["pid or node", "number"], ["restarts", "number"],
     ["memory", "number"], ["CPU", "number"], ["last words", "words"],
   ];
   table("replicas", canDrain ? [...heads, [""]] : heads, rows, "This Flow has no executors.");

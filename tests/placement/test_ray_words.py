@@ -1,0 +1,38 @@
+"""What operators are told of Ray's failures."""
+
+from __future__ import annotations
+
+from gatewayd.placement import ray_words
+
+NODES = [("10.0.0.1", {"CPU": 4.0}), ("10.0.0.2", {"CPU": 8.0, "disk": 1.0})]
+
+
+def test_what_no_node_has_is_compared_with_what_they_have() -> None:
+    assert ray_words.lacking({"CPU": 1.0, "GPU": 2.0}, NODES) == (
+        "no node of the cluster has num_cpus 1, num_gpus 2 (10.0.0.1: num_cpus 4, num_gpus 0; "
+        "10.0.0.2: num_cpus 8, num_gpus 0). Add one that has, or ask for less (ray: in the executor)"
+    )
+
+
+def test_what_is_taken_is_waited_for() -> None:
+    assert ray_words.lacking({"CPU": 8.0, "disk": 1.0}, NODES).startswith(
+        "it waits for a node with num_cpus 8, disk 1 free: all that have as much are busy"
+    )
+
+
+def test_an_address_that_does_not_answer_is_named_with_what_to_do() -> None:
+    text = ray_words.unreachable("head:6379", "first\nConnection refused")
+    assert text.startswith(
+        "no Ray cluster answers at head:6379: Connection refused. Start one with `ray start"
+    )
+    assert "it did not answer in time" in ray_words.unreachable("auto", "")
+
+
+def test_an_environment_that_fails_says_its_last_line() -> None:
+    assert ray_words.no_environment("Failed\n  traceback\nRuntimeError: install virtualenv\n").endswith(
+        "(runtime_env), and starts no process without: RuntimeError: install virtualenv"
+    )
+
+
+def test_without_ray_the_command_that_installs_it_is_told() -> None:
+    assert "pip install 'gatewayd[ray]'" in ray_words.not_installed(ImportError("No module named 'ray'"))
