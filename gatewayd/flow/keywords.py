@@ -41,6 +41,8 @@ class FlowKeywords(TypedDict, total=False):
     """Whether answers wait for inspect executors, do not wait, or these are left out."""
     uses: Literal["Flow"] | None
     """A custom Flow class."""
+    ray: str | Mapping[str, Any] | None
+    """The Ray cluster of executors with placement: ray."""
     reload: bool | None
     """Take up changes of the Flow file, and of the configurations and code of executors, as they happen."""
     protocol: str | Sequence[str] | None
@@ -331,6 +333,8 @@ class FlowKeywords(TypedDict, total=False):
     """Exception classes that stop the executor."""
     replicas: int | Mapping[str, Any] | None
     """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
+    placement: Literal["local", "ray"] | None
+    """What runs its replicas: processes of this machine, or actors of a Ray cluster."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
@@ -679,6 +683,10 @@ class JoinerKeywords(TypedDict, total=False):
     """Exception classes that stop the executor."""
     replicas: int | Mapping[str, Any] | None
     """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
+    placement: Literal["local", "ray"] | None
+    """What runs its replicas: processes of this machine, or actors of a Ray cluster."""
+    ray: Mapping[str, Any] | None
+    """What Ray is asked for each replica: resources, nodes, its environment."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
@@ -829,6 +837,10 @@ class DeploymentKeywords(TypedDict, total=False):
     """Exception classes that stop the executor."""
     replicas: int | Mapping[str, Any] | None
     """Copies, each a process with a socket or port of its own; a map for as many as the load needs."""
+    placement: Literal["local", "ray"] | None
+    """What runs its replicas: processes of this machine, or actors of a Ray cluster."""
+    ray: Mapping[str, Any] | None
+    """What Ray is asked for each replica: resources, nodes, its environment."""
     shards: int | None
     """Parts of the data, each with all replicas."""
     polling: Literal["any", "all"] | Mapping[str, Literal["any", "all"]] | None
