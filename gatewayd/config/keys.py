@@ -426,7 +426,7 @@ EXECUTOR: Final = Section("executor", (
         "Copies, each a process with a socket or port of its own; a map for as many as the load needs."),
     Key("placement", k.choice("local", "ray"), "local",
         "What runs its replicas: processes of this machine, or actors of a Ray cluster."),
-    Key("ray", RAY_OPTIONS, {}, "What Ray is asked for each replica: resources, nodes, its environment.",
+    Key("ray", RAY_OPTIONS, None, "What Ray is asked for each replica: resources, nodes, its environment.",
         spreads=False, secret=True),
     Key("shards", k.integer(1, 1024), 1, "Parts of the data, each with all replicas."),
     Key("polling", f.POLLING, None, "Whether a request goes to any shard or to all."),

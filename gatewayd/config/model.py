@@ -380,7 +380,7 @@ class DeploymentConfig:
     reload: bool = attrs.field(default=False, eq=False)
     executor: ExecutorConfig = ExecutorConfig()
     placement: PlacementName = LOCAL
-    ray: RayOptions = attrs.field(factory=RayOptions)
+    ray: RayOptions | None = None
     secret: str | None = attrs.field(default=None, eq=False, repr=False)
     uses_before: ExecutorConfig | ExternalHead | None = None
     uses_after: ExecutorConfig | ExternalHead | None = None

@@ -427,7 +427,7 @@ class ServedFlow:
             flow.ray,
             flow.name,
             self._secret,
-            detached=any(each.placement == "ray" and each.ray.detached for each in flow.deployments),
+            detached=any(each.ray is not None and each.ray.detached for each in flow.deployments),
             base_dir=flow.base_dir,
             environment=os.environ,
             backoff=RESTART_BACKOFF,

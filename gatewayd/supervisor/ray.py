@@ -185,7 +185,7 @@ class RayReplica:
         self._engine = engine
         self._order = order
         self._spec = attrs.evolve(order.spec, socket=None, port=0, secret=engine.secret)
-        self._options: RayOptions = order.deployment.ray
+        self._options = order.deployment.ray or RayOptions()
         self._output = Logger(namespace=f"executor.{self._spec.deployment}")
         self._state: ProcessState = "stopped"
         self._key: str | None = None  # of the start that runs

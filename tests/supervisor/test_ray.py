@@ -32,7 +32,7 @@ class Setup:
             RayCluster("head:6379"),
             "search",
             "the secret",
-            detached=deployment.ray.detached,
+            detached=deployment.ray is not None and deployment.ray.detached,
             base_dir=".",
             environment={"PATH": "/bin"},
             backoff=backoff,
