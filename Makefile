@@ -11,7 +11,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -25,10 +25,10 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 TEST_WORKERS ?= 3
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not openai and not ray"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not ray and not slow"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
@@ -78,6 +78,14 @@ test-interop: $(VENV)/.test .venv-jina/.installed .venv-docarray2/.installed .ve
 
 test-openai: $(VENV)/.test .venv-openai/.installed .venv-docarray2/.installed  ## the real openai client, in a venv of its own
 	$(BIN)/python -m pytest -m openai
+
+test-kubernetes: $(VENV)/.test .venv-kubernetes/.installed  ## exports by the schemas of Kubernetes, and a linter of Dockerfiles
+	$(BIN)/python -m pytest -m kubernetes
+
+.venv-kubernetes/.installed: tests/kubernetes/requirements.txt
+	$(PYTHON) -m venv .venv-kubernetes
+	.venv-kubernetes/bin/pip install --quiet -r tests/kubernetes/requirements.txt
+	@touch $@
 
 .venv-openai/.installed: tests/openai_client/requirements.txt
 	$(PYTHON) -m venv .venv-openai
@@ -164,7 +172,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
-	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not ray"; status=$$?; \
+	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 # What there is no compiler or package manager for is left out; the tests name it.
@@ -180,7 +188,7 @@ $(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.g
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-openai .venv-ray .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-kubernetes .venv-openai .venv-ray .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

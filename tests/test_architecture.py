@@ -76,6 +76,9 @@ PURE = [
     "protocols/http/bodies.py",
     "protocols/graphql/limits.py",
     "config/shares.py",
+    "export/compose.py",
+    "export/kubernetes.py",
+    "export/plan.py",
     "service/changes.py",
     "service/worker_messages.py",
     "placement/ray_words.py",
@@ -99,7 +102,8 @@ FOLDERS = {
     "supervisor": {"config", "executor"},
     "placement": {"executor"},
     "client": {"messages", "rpc"},
-    "flow": {"client", "config", "custom", "executor"},
+    "export": {"config", "telemetry"},
+    "flow": {"client", "config", "custom", "executor", "export"},
     "telemetry": {"access", "config", "messages"},
     "admin": {"access", "config", "messages", "protocols", "telemetry", "tls"},
     "service": {
@@ -107,7 +111,7 @@ FOLDERS = {
         *("supervisor", "telemetry", "tls"),
     },
     "testing": {"client", "config", "dispatch", "executor", "flow", "messages", "pool", "rpc"},
-    "cli": {"access", "client", "config", "custom", "executor", "flow", "messages"},
+    "cli": {"access", "client", "config", "custom", "executor", "export", "flow", "messages"},
 }
 # Modules that a process runs, and nothing imports.
 ENTRIES = {

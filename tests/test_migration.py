@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import pytest_twisted
 import websockets
+import yaml
 from docarray import Document, DocumentArray
 
 import gatewayd
@@ -39,6 +40,7 @@ from gatewayd.custom.loading import check_class
 from gatewayd.dispatch.parameters import Parameters, parse
 from gatewayd.errors import BadRequest, ConfigError, DeadlineExceeded, ExecutorUnreachable, TooLarge, codes_of
 from gatewayd.executor.spec import ExecutorSpec
+from gatewayd.export.plan import ExportError
 from gatewayd.flow.flow import FlowError
 from gatewayd.flow.process import RuntimeFailToStart
 from gatewayd.messages.chaining import check_chains
@@ -307,6 +309,23 @@ class Joins(Executor):
 
 
 # -- Flow files -----------------------------------------------------------------------------------------
+
+
+@row("`to_kubernetes_yaml` and `to_docker_compose_yaml` write pods with a head for shards")
+def _(folder: Path) -> None:
+    flow = Flow().add(name="a", shards=2)
+    for export in (flow.to_kubernetes_yaml, flow.to_k8s_yaml, flow.to_docker_compose_yaml):
+        with pytest.raises(ExportError, match=r"executors\.a\.shards: cannot be exported"):
+            export(folder / "out")
+
+
+@row("exported values of `env` stand in a ConfigMap")
+def _(folder: Path) -> None:
+    flow = Flow().add(name="a", env={"TOKEN": "deep secret"})
+    with pytest.warns(UserWarning, match=r"executors\.a\.env: its values are written as they are"):
+        flow.to_kubernetes_yaml(folder)
+    for each in yaml.safe_load_all((folder / "a" / "a.yml").read_text()):
+        assert ("deep secret" in str(each)) == (each["kind"] == "Secret")
 
 
 @row("unknown keys are ignored")

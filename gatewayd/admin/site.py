@@ -151,6 +151,11 @@ class Site:
         if is_public:
             self._root.public.add(path.encode())
 
+    def add_probes(self, health: Callable[[], Health], *, withheld: bool) -> None:
+        """Answer probes of the gateway, whose ``health()`` is as it is now; see ``answer_probe``."""
+        for probe in PROBES:
+            self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
+
     def listen(self) -> None:
         """Bind and serve. Raises PortTaken."""
         settings = self._ground.gateway
@@ -186,7 +191,7 @@ class Site:
 
 
 def metrics_site(gateway: GatewayConfig, reactor: PortReactor) -> Site:
-    """That of ``port_monitoring``: metrics alone, for everybody who reaches the gateway's own ports."""
+    """That of ``port_monitoring``: metrics and probes, for everybody who reaches the gateway's own ports."""
     settings = GatewayConfig(
         name=gateway.name,
         host=gateway.host,
@@ -216,8 +221,7 @@ class AdminSite(Site):
         self._admins = Admins.of(gateway.admin_keys)
         self._root.identify = self._identify
         self._running: dict[Deferred[Any], None] = {}  # actions under way, whoever waits for them
-        for probe in PROBES:
-            self.add(probe, _probes(probe, health, withheld=withheld), is_public=True)
+        self.add_probes(health, withheld=withheld)
         self.add("/api/actions", self._list_actions)
         self._root.fallback = self._act
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -55,7 +56,6 @@ _ELSEWHERE: Final = {
     "worker-runtime": "use: gatewayd executor",
     "head": "the gateway asks shards itself, without a process before them; use: gatewayd serve FLOW.yml",
     "client": "use a Client in Python: from gatewayd import Client",
-    "export": "use: gatewayd plot FLOW.yml, for a picture; there is no export to Kubernetes",
     "hub": "executors come from Python files and modules; there is no Hub",
     "cloud": "it serves on this machine; use: gatewayd serve FLOW.yml",
     "auth": "it serves on this machine and needs no account; keys of callers: gatewayd api-key NAME",
@@ -132,6 +132,11 @@ def reload(flow: Path | None, pid: int | None, pidfile: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--flow",
+    type=click.Path(path_type=Path),
+    help="A Flow file with one executor: its settings, in place of the options below.",
+)
 @click.option("--uses", help="module:Class, a class in --py-modules, or an executor's config.yml.")
 @click.option("--name", default="executor0", show_default=True, help="Its name in routes and logs.")
 @click.option(
@@ -171,7 +176,9 @@ def executor(**settings: object) -> None:
     """
     from gatewayd.cli.serving import serve_executor
 
-    sys.exit(serve_executor(settings))
+    flow = settings.pop("flow")
+    assert flow is None or isinstance(flow, Path)
+    sys.exit(serve_executor(settings, flow))
 
 
 @main.command()
@@ -203,6 +210,92 @@ def plot(flow: Path, variables: tuple[str, ...], output: Path | None) -> None:
     from gatewayd.cli.checking import plot_flow
 
     sys.exit(plot_flow(flow, variables, output))
+
+
+@main.group()
+def export() -> None:
+    """
+    Write a Flow for an engine that runs containers.
+
+    Each executor becomes a container of its own, and so does the gateway.
+    """
+
+
+def _exported(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that all exports have."""
+    for option in reversed((
+        _file,
+        click.option(
+            "--image", default=f"gatewayd:{__version__}", show_default=True,
+            help="Image of the gateway, and of executors whose uses is no docker://IMAGE.",
+        ),
+        click.option(
+            "--project", type=click.Path(path_type=Path, file_okay=False, exists=True),
+            help="The folder that images hold at /app; the Flow file's if omitted.",
+        ),
+        click.option(
+            "--secret", "secrets", multiple=True, metavar="NAME",
+            help="A variable of ${{ ENV.NAME }} that is written nowhere: containers get it from the engine. "
+            "May be given several times.",
+        ),
+        click.option("--without-gateway", is_flag=True, help="Export the executors only."),
+        _context,
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@export.command()
+@_exported
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, file_okay=False), default="k8s", show_default=True,
+    help="Folder to write to: a folder in it for each executor, and gateway.",
+)  # fmt: skip
+@click.option("--namespace", help="The Flow's name if omitted, or flow.")
+@click.option(
+    "--secret-name", default="gatewayd", show_default=True, help="The Secret that has the --secret variables."
+)
+@click.option("--tls-secret", help="The Secret (kubernetes.io/tls) with the gateway's certificate.")
+@click.option("--gateways", type=click.IntRange(1), default=1, show_default=True, help="Gateways to run.")
+@click.option(
+    "--max-gateways", type=click.IntRange(1), metavar="N",
+    help="Scale gateways up to N, with the requests under way at them.",
+)  # fmt: skip
+@click.option("--service-monitor", is_flag=True, help="Write PodMonitors for the Prometheus operator.")
+@click.option("--cpu", default="250m", show_default=True, help="What each container requests.")
+@click.option("--memory", default="512Mi", show_default=True, help="What each container requests.")
+def kubernetes(flow: Path, output: Path, variables: tuple[str, ...], **settings: Any) -> None:
+    """
+    Write manifests of Kubernetes.
+
+    \b
+      gatewayd export kubernetes flow.yml -o k8s/
+      kubectl apply -R -f k8s/
+    """
+    from gatewayd.cli.exporting import export_kubernetes
+
+    sys.exit(export_kubernetes(flow, output, variables, settings))
+
+
+@export.command()
+@_exported
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default="docker-compose.yml",
+    show_default=True, help="File to write.",
+)  # fmt: skip
+@click.option("--network", default="gatewayd", show_default=True, help="Name of the network.")
+@click.option("--tls-secret", help="Folder, beside the output, with the gateway's tls.crt and tls.key.")
+def compose(flow: Path, output: Path, variables: tuple[str, ...], **settings: Any) -> None:
+    """
+    Write a file of Docker Compose, 2.23.1 or later.
+
+    \b
+      gatewayd export compose flow.yml -o docker-compose.yml
+      docker compose up
+    """
+    from gatewayd.cli.exporting import export_compose
+
+    sys.exit(export_compose(flow, output, variables, settings))
 
 
 @main.command()

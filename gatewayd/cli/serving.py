@@ -10,12 +10,16 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 import click
 
 from gatewayd.cli.output import fail, note
 from gatewayd.extras import executor_problem, tracing_problem
+
+if TYPE_CHECKING:
+    from gatewayd.config import FlowConfig
 
 
 def serve_flows(flows: Sequence[Path], variables: Sequence[str]) -> NoReturn:
@@ -31,20 +35,45 @@ def serve_flows(flows: Sequence[Path], variables: Sequence[str]) -> NoReturn:
     sys.exit(0)
 
 
-def serve_executor(settings: Mapping[str, Any]) -> int:
-    """Serve one executor in this process until SIGTERM or Ctrl-C. Returns the exit code."""
+def serve_executor(settings: Mapping[str, Any], file: Path | None = None) -> int:
+    """
+    Serve one executor in this process until SIGTERM or Ctrl-C. Returns the exit code.
+
+    Its settings are those of the command's options, or of the only executor in the Flow ``file``.
+    """
     from gatewayd.executor import group
 
     group.lead_alone()
+    from gatewayd.config import load_flow
+    from gatewayd.errors import ConfigError
+
+    if problem := executor_problem("an executor needs"):
+        return fail(problem)
+    if file is None:
+        return _serve_flow_of_one(_from_options(settings), 1.0)
+    try:
+        flow = load_flow(file)
+    except ConfigError as error:
+        return fail(f"{file} cannot be used:\n{error}")
+    started = [each for each in flow.deployments if not each.external]
+    if len(started) != 1 or len(flow.deployments) != 1 or started[0].shards * started[0].replicas != 1:
+        return fail(
+            f"{file}: found {len(flow.deployments)} executor(s); accepted: one, without replicas and shards, "
+            "that is not external"
+        )
+    for warning in flow.warnings:
+        note(warning)
+    return _serve_flow_of_one(flow, flow.gateway.grace_period_s)
+
+
+def _from_options(settings: Mapping[str, Any]) -> FlowConfig:
+    """The only executor of a Flow, from the options of the command."""
     import yaml
 
     from gatewayd.config import flow_from_mapping
     from gatewayd.config.assignments import assignment
     from gatewayd.errors import ConfigError
-    from gatewayd.executor.priorities import set_level
 
-    if problem := executor_problem("an executor needs"):
-        return fail(problem)
     options = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     arguments: dict[str, Any] = {}
     for text in options.pop("uses_with"):
@@ -55,9 +84,14 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
         arguments[name] = yaml.safe_load(value)
     item = {key: value for key, value in options.items() if value not in (None, [], 0, False)}
     try:
-        flow = flow_from_mapping({"executors": [{**item, "uses_with": arguments}]}, base_dir=Path.cwd())
+        return flow_from_mapping({"executors": [{**item, "uses_with": arguments}]}, base_dir=Path.cwd())
     except ConfigError as error:
-        return fail(str(error).replace("Flow: executors[0].", "--"))
+        sys.exit(fail(str(error).replace("Flow: executors[0].", "--")))
+
+
+def _serve_flow_of_one(flow: FlowConfig, grace_s: float) -> int:
+    from gatewayd.executor.priorities import set_level
+
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     set_level(os.environ.get("JINA_LOG_LEVEL", ""))
 
@@ -68,7 +102,7 @@ def serve_executor(settings: Mapping[str, Any]) -> int:
 
     (deployment,) = flow.deployments
     os.environ.update(deployment.executor.env)
-    spec = ExecutorSpec.of(deployment, 0, 0, flow.base_dir)
+    spec = attrs.evolve(ExecutorSpec.of(deployment, 0, 0, flow.base_dir), grace_s=grace_s)
     try:
         take_turns(os.environ, spec.replica, gpu_count)
     except ValueError as error:

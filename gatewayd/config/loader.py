@@ -136,6 +136,11 @@ def read_flow_mapping(
     return _read(plain, source, Path(base_dir), sources)
 
 
+def read_flow_value(value: Any, source: Source, base_dir: Path, sources: Sources) -> FlowDocument:
+    """As ``load_flow``, from the content of ``source`` as ``document.parse`` gives it."""
+    return _read(value, source, base_dir, sources)
+
+
 def _variables(context: Mapping[str, Any] | None, environ: Mapping[str, str] | None) -> Variables:
     return Variables(os.environ if environ is None else environ, context or {})
 

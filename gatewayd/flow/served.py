@@ -11,16 +11,17 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack, cast, overload
 
 import attrs
 from typing_extensions import TypeVar
 
-from gatewayd.client.post import CallKeywords, Post, Posts, Waiting
+from gatewayd.client.post import CallKeywords, Post, Posts, Waiting, check_keywords
 from gatewayd.config import FlowConfig
 from gatewayd.flow.description import Description, FlowBuildLevelError, to_yaml
 from gatewayd.flow.process import RunningGateway
@@ -29,6 +30,8 @@ from gatewayd.flow.startup import addresses, startup
 
 if TYPE_CHECKING:
     from gatewayd.client.client import AsyncClient, ClientKeywords, SyncClient
+    from gatewayd.export.loading import Exported, FlowToExport
+    from gatewayd.export.plan import ExportOptions
 
 # The Client that posts for it: Flow(asyncio=True) has the asynchronous one.
 C_co = TypeVar("C_co", bound="SyncClient | AsyncClient", default="SyncClient", covariant=True)
@@ -42,12 +45,23 @@ _ABSENT: Final = {
     "gateway_args": "use config.gateway",
     "num_pods": "use config.deployments, each of which has replicas and shards",
     "push": "use contextlib.ExitStack around it",
-    "to_docker_compose_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
-    "to_k8s_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
-    "to_kubernetes_yaml": "there is no export; save_config() writes a file for `gatewayd serve`",
 }
 # How often a stop event of block() is looked at besides the gateway's process.
 _LOOK_S: Final = 0.2
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Of the methods that export a Flow; ``gatewayd.export.plan.ExportOptions`` has their meaning."""
+
+    project: str | Path | None
+    secrets: Sequence[str]
+    secret_name: str
+    tls_secret: str | None
+    gateway_replicas: int
+    max_gateways: int | None
+    service_monitor: bool
+    cpu: str
+    memory: str
 
 
 class Served(Posts[C_co]):
@@ -71,6 +85,52 @@ class Served(Posts[C_co]):
     def to_yaml(self) -> str:
         """The text that ``save_config`` writes."""
         return to_yaml(self._description.for_file())
+
+    # -- exporting -----------------------------------------------------------------------------------
+
+    def to_kubernetes_yaml(
+        self,
+        output_base_path: str | Path,
+        k8s_namespace: str | None = None,
+        include_gateway: bool = True,
+        *,
+        image: str | None = None,
+        **options: Unpack[ExportKeywords],
+    ) -> None:
+        """
+        Write manifests of Kubernetes, ``<name>/<name>.yml`` in the folder ``output_base_path``.
+
+        As ``gatewayd export kubernetes``, whose page tells what they hold. Warns of what has another effect
+        there. Raises ExportError with all that cannot be exported, OSError where a file cannot be written.
+        """
+        chosen = _export_options(image, include_gateway, options, namespace=k8s_namespace)
+        self._export(lambda flow: flow.kubernetes(chosen), Path(output_base_path))
+
+    to_k8s_yaml = to_kubernetes_yaml
+
+    def to_docker_compose_yaml(
+        self,
+        output_path: str | Path | None = None,
+        network_name: str | None = None,
+        include_gateway: bool = True,
+        *,
+        image: str | None = None,
+        **options: Unpack[ExportKeywords],
+    ) -> None:
+        """Write a file of Docker Compose, docker-compose.yml if omitted; as ``to_kubernetes_yaml``."""
+        path = Path(output_path or "docker-compose.yml")
+        chosen = _export_options(image, include_gateway, options, network=network_name)
+        self._export(lambda flow: flow.compose(chosen, path.name), path.parent)
+
+    def _export(self, export: Callable[[FlowToExport], Exported], folder: Path) -> None:
+        from gatewayd.export.loading import FlowToExport
+
+        description = self._description
+        flow = FlowToExport.of_mapping(description.for_file(), Path(description.base_dir))
+        exported = export(flow)
+        for warning in exported.warnings:
+            warnings.warn(warning, stacklevel=3)
+        exported.write(folder)
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -272,6 +332,20 @@ class Served(Posts[C_co]):
     def _stands_still(self) -> str:
         name = self._kind.lower()
         return f"this {self._kind} does not run: use it in `with {name}:`, or call {name}.start()"
+
+
+def _export_options(
+    image: str | None, include_gateway: bool, options: ExportKeywords, **own: Any
+) -> ExportOptions:
+    from gatewayd import __version__
+    from gatewayd.export.plan import ExportOptions
+
+    check_keywords("export", options, ExportKeywords.__annotations__)
+    given = {name: value for name, value in {**options, **own}.items() if value is not None}
+    if project := given.get("project"):
+        given["project"] = Path(project)
+    given["secrets"] = tuple(given.get("secrets", ()))
+    return ExportOptions(image or f"gatewayd:{__version__}", include_gateway=include_gateway, **given)
 
 
 def description_of(served: Served[Any]) -> Description:

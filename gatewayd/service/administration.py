@@ -106,6 +106,8 @@ class Administration:
             # The library's server, which the reference has, answers at every path.
             for path in ("/", METRICS):
                 metrics.add(path, self._show_metrics, is_public=True)
+            # For what cannot speak to clients' ports: kubelets know no TLS of gRPC, and have no certificate.
+            metrics.add_probes(lambda: gateway.health, withheld=True)
             self._sites.append(metrics)
         collector = settings.metric_collector
         # What is scaled, once that has begun.

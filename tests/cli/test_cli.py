@@ -88,7 +88,6 @@ def test_help_names_every_command():
         (["pod"], "use: gatewayd executor"),
         (["client"], "from gatewayd import Client"),
         (["hub", "pull"], "there is no Hub"),
-        (["export", "kubernetes"], "gatewayd plot"),
         (["serv"], "did you mean serve?"),
         (["zzz"], "No such command 'zzz'"),
     ],
@@ -353,6 +352,28 @@ def test_an_executor_serves_alone_until_it_is_stopped(project, start):
     assert run("ping", url).returncode == 0
     assert run("status", url).returncode == 0
     assert child.stop() == 0
+
+
+def test_an_executor_serves_as_a_flow_file_says(project, start):
+    (project / "one.yml").write_text(
+        "jtype: Flow\nexecutors: [{name: a, uses: Shout, py_modules: executors.py, uses_with: {mark: '?'}}]\n"
+    )
+    child = start("executor", "--flow", "one.yml", cwd=project)
+    child.line(r"a/rep-0 serves at 127\.0\.0\.1:(\d+)")
+
+    assert child.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "items", ["", "{name: a}, {name: b}", "{name: a, replicas: 2}", "{name: a, external: true, host: h:1}"]
+)
+def test_a_flow_file_of_an_executor_has_one(tmp_path, items):
+    (tmp_path / "flow.yml").write_text(f"jtype: Flow\nexecutors: [{items}]\n")
+
+    done = run("executor", "--flow", str(tmp_path / "flow.yml"))
+
+    assert done.returncode == 1
+    assert "accepted: one, without replicas and shards, that is not external" in done.stderr
 
 
 def with_child(pids, kind):

@@ -110,7 +110,6 @@ def test_port_host_and_protocol_may_be_set():
     ("name", "instead"),
     [
         ("num_pods", r"config\.deployments"),
-        ("to_kubernetes_yaml", "there is no export"),
         ("build", "`config` is what it means"),
         ("nope", "'Flow' object has no attribute 'nope'$"),
     ],

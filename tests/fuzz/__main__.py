@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
                 "-q",
                 "-x",
                 "-m",
-                "not interop and not faults and not security and not grpc_clients and not openai",
+                "not interop and not faults and not security and not grpc_clients and not openai "
+                "and not kubernetes",
             ),
             *(f"--hypothesis-seed={seed}", "--hypothesis-profile=fuzz", *files(), *arguments),
         ]

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatewayd import DocumentArray, Executor, Flow, monitor, requests
 from gatewayd.config import load_flow_text
 from gatewayd.errors import ConfigError
+from gatewayd.health import PROBES
 from tests.processes import Gateway, environment, free_ports
 from tests.service.test_metrics import of, post, scrape
 
@@ -90,6 +91,9 @@ def test_the_ports_and_names_are_those_of_the_reference() -> None:
     with flow:
         flow.post("/", DocumentArray.empty(3), request_size=1)
         names = {name for name, _ in scrape(own)}
+        for probe in PROBES:  # for kubelets, which cannot ask at every port of clients
+            with urllib.request.urlopen(f"http://127.0.0.1:{own}{probe}", timeout=10) as answer:
+                assert answer.status == 200
         executors = [scrape(each) for each in (first, second)]
         for port in (first, second):
             # Loopback, as the executor's own port.
