@@ -214,7 +214,7 @@ class RayReplica:
         if not self._options.detached:
             return f"{self.name}"
         started_with = (
-            attrs.evolve(self._spec, secret=None, log_level="").to_line(),
+            attrs.evolve(self._spec, secret=None, log_level="", base_dir="").to_line(),
             json.dumps(sorted(self._order.deployment.executor.env.items())).encode(),
             json.dumps(attrs.asdict(self._options), sort_keys=True, default=str).encode(),
             (self._order.code() or "").encode(),

@@ -142,6 +142,7 @@ def test_a_gateway_that_is_killed_leaves_nothing_that_is_not_detached(cluster: R
     one = gateway(flow(cluster.address, replicas=1), ("grpc",))
     processes = asyncio.run(_some(one))
     one.kill()
+    one.stop()
 
     until(lambda: cluster.ask("actors") == [], timeout_s=30)
     until(lambda: not [pid for pid in processes if runs(int(pid))], timeout_s=30)
