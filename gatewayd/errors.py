@@ -11,6 +11,7 @@ The error tree, and the one table of what each protocol says of each error.
     ├── ProtocolRefusal             against the rules of a protocol, whatever the request says
     │   ├── TooLarge
     │   ├── TooManyDocuments
+    │   ├── TooManyValues
     │   ├── TooManyForRate
     │   ├── UnsupportedFrame
     │   ├── TooManyFrames
@@ -155,6 +156,17 @@ class TooManyDocuments(ProtocolRefusal):
         super().__init__(
             f"the request has more than {limit} documents, chunks and matches included; "
             "the limit is gateway.max_documents"
+        )
+
+
+class TooManyValues(ProtocolRefusal):
+    """The parameters of a request hold more than ``limit`` values, which it would take long to read."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"the parameters hold more than {limit} values; the limit is gateway.max_parameter_values, "
+            "and documents are for what is larger"
         )
 
 
@@ -604,6 +616,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ProtocolRefusal: Row(400, "INVALID_ARGUMENT", 1008),
     TooLarge: Row(413, "RESOURCE_EXHAUSTED", 1009),
     TooManyDocuments: Row(413, "RESOURCE_EXHAUSTED", 1009),
+    TooManyValues: Row(413, "RESOURCE_EXHAUSTED", 1009),
     TooManyForRate: Row(413, "RESOURCE_EXHAUSTED", 1009),
     UnsupportedFrame: Row(websocket=1003),
     TooManyFrames: Row(grpc="RESOURCE_EXHAUSTED"),

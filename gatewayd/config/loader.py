@@ -26,7 +26,7 @@ from gatewayd.config.log_config import LogConfigError, read_log_config
 from gatewayd.config.model import DeploymentConfig, FlowConfig, GatewayConfig, Listener, PoolLimits
 from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_name
 from gatewayd.config.sections import Given, Layer, Spread, gather, model_arguments, read, read_value, spread
-from gatewayd.config.shares import indivisible
+from gatewayd.config.shares import divided, indivisible
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls.credentials import UnusableTlsFile
 from gatewayd.tls.files import load_credentials
@@ -254,6 +254,8 @@ def _gateway(
         fields["record"] = attrs.evolve(record, path=os.path.abspath(record.path))
     if (access_log := fields.get("access_log")) is not None and access_log.path is not None:
         fields["access_log"] = attrs.evolve(access_log, path=os.path.abspath(access_log.path))
+    if fields.get("rates"):
+        fields["rates"] = divided(fields["rates"], fields.get("gateways", 1))
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
     _check_workers(gateway, layer)

@@ -66,6 +66,7 @@ class PoolLimits:
     eject_s: float = 5.0
     retry_budget: float = 0.2
     dns_refresh_s: float = 30.0
+    subset: int = 0
     max_executor_message_bytes: int = 1 << 30
     stream_window: int = 8
 
@@ -116,7 +117,8 @@ class GatewayConfig:
     ``allowed_hosts`` the names that a Host header may have; None for all. ``expose_endpoints`` maps an
     executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
-    to show who they are; ``rates`` say how often they may ask, and all of them must allow a request.
+    to show who they are; ``rates``, those of the Flow file divided among ``gateways``, say how often they may
+    ask, and all of them must allow a request.
     ``custom`` is a class whose routes are served beside the gateway's own. With ``tracing``, a share of the
     requests that are not part of a trace is traced, ``traces_sample``; none is part of one without
     ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
@@ -146,6 +148,7 @@ class GatewayConfig:
     max_message_bytes: int = 100 * 1000 * 1000
     max_buffered_bytes: int = 1 << 30
     max_documents: int = 100_000
+    max_parameter_values: int = 250_000
     max_connections: int = 0
     max_connections_per_address: int = 0
     max_unsent_bytes: int = 1 << 25
@@ -173,6 +176,7 @@ class GatewayConfig:
     trusted_proxies: tuple[str, ...] = ()
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     rates: tuple[RateRule, ...] = ()
+    gateways: int = 1
     production: bool = False
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -29,7 +29,7 @@ def share_of(gateway: GatewayConfig) -> GatewayConfig:
         record=None
         if gateway.record is None
         else attrs.evolve(gateway.record, max_bytes=gateway.record.max_bytes // workers),
-        rates=tuple(_rate_of(rule, workers) for rule in gateway.rates),
+        rates=divided(gateway.rates, workers),
     )
 
 
@@ -48,6 +48,11 @@ def indivisible(gateway: GatewayConfig) -> Iterator[tuple[str, int]]:
             value: int = getattr(limits, name)
             if 0 < value < gateway.workers:
                 yield f"{prefix}{name}", value
+
+
+def divided(rates: Iterable[RateRule], among: int) -> tuple[RateRule, ...]:
+    """What each of so many, among whom requests are spread evenly, may let through."""
+    return tuple(_rate_of(rule, among) for rule in rates)
 
 
 def _rate_of(rule: RateRule, workers: int) -> RateRule:

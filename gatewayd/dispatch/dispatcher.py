@@ -30,6 +30,7 @@ from gatewayd.clocks import Clock, Timer
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.hints import Hints
+from gatewayd.dispatch.parameters import check_values
 from gatewayd.dispatch.streaming import WINDOW, AnswerStream, Branch, DocumentStream, Stage, generators
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
@@ -113,7 +114,9 @@ class Dispatcher:
         forwarded: AllowList | None = None,
         wall_clock: Callable[[], float] = time.time,
         stream_window: int = WINDOW,
+        most_values: int = 250_000,
     ) -> None:
+        self._most_values = most_values
         self._stream_window = stream_window
         self.topology = topology
         self.pool = pool
@@ -144,6 +147,8 @@ class Dispatcher:
         if self._closed:
             return fail(Draining())
         try:
+            if len(request.parameters) > self._most_values:
+                check_values(request.parameters, self._most_values)
             if documents := request.documents:
                 # Where nobody has said it, and nothing here reads documents, executors decide.
                 generation = self.pool.generation or self._read_as
@@ -176,6 +181,8 @@ class Dispatcher:
         if self._closed:
             return Failing(Draining())
         try:
+            if len(request.parameters) > self._most_values:
+                check_values(request.parameters, self._most_values)
             generation = self.pool.generation or self._read_as
             if generation is not None:
                 check_generation(request.documents, generation)

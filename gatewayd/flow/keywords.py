@@ -111,6 +111,8 @@ class FlowKeywords(TypedDict, total=False):
     """Seconds that it may take in any case; 0 for no limit."""
     max_receive_time_s: float | None
     """The same as max_receive_time."""
+    max_parameter_values: int | None
+    """Limit on the values in a request's parameters."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
@@ -171,6 +173,8 @@ class FlowKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    gateways: int | None
+    """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -430,6 +434,8 @@ class GatewayKeywords(TypedDict, total=False):
     """Seconds that it may take in any case; 0 for no limit."""
     max_receive_time_s: float | None
     """The same as max_receive_time."""
+    max_parameter_values: int | None
+    """Limit on the values in a request's parameters."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
@@ -490,6 +496,8 @@ class GatewayKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    gateways: int | None
+    """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None
@@ -983,6 +991,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """Seconds that it may take in any case; 0 for no limit."""
     max_receive_time_s: float | None
     """The same as max_receive_time."""
+    max_parameter_values: int | None
+    """Limit on the values in a request's parameters."""
     max_documents: int | None
     """Documents of a request in JSON or GraphQL, chunks and matches included; more are refused."""
     max_connections: int | None
@@ -1043,6 +1053,8 @@ class DeploymentKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    gateways: int | None
+    """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None
     """Serve strangers: keys that are not set and say *in production* have that default."""
     no_debug_endpoints: bool | None

@@ -59,6 +59,11 @@ class Request:
         )
 
 
+def content_bytes(of: Request | Response) -> int:
+    """How much there is to convert of a request or a response: documents and parameters."""
+    return len(of.documents) + len(of.parameters or b"")
+
+
 @value
 class Answer:
     """

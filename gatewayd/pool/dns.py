@@ -9,7 +9,7 @@ changes nothing.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -34,6 +34,8 @@ _AGAIN_S: Final = 1.0
 _OUTAGE_S: Final = 2.0
 
 Resolve = Callable[[str], Deferred[Sequence[str]]]
+# Which of some addresses are called.
+Choose = Callable[[Collection[str]], frozenset[str]]
 
 
 class NameResolver(Protocol):
@@ -108,7 +110,10 @@ class NamedReplicas:
         resolve: Resolve,
         clock: Clock,
         refresh_s: float,
+        choose: Choose = frozenset,
     ) -> None:
+        """``choose`` says which of the addresses are called."""
+        self._choose = choose
         self._name = name
         self._replicas = replicas
         self._resolve = resolve
@@ -154,7 +159,7 @@ class NamedReplicas:
         if not found:
             self._failed("the name has no address")
             return
-        addresses = frozenset(self._dial_address(host) for host in self._usable(found))
+        addresses = self._choose([self._dial_address(host) for host in self._usable(found)])
         for address in sorted(addresses - self._current):
             self._replicas.add(address, self._name.host)
         for address in sorted(self._current - addresses):

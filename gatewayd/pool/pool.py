@@ -8,8 +8,10 @@ run elsewhere (``watching.py``), or from the supervisor (``replica_up``, ``repli
 from __future__ import annotations
 
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -37,6 +39,7 @@ from gatewayd.pool.sender import Sender
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
 from gatewayd.pool.streaming import ExecutorStream
+from gatewayd.pool.subset import subset
 from gatewayd.pool.watching import Watch, Watcher, addresses_and_names
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
 from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
@@ -161,7 +164,12 @@ class Pool:
             gateway,
             deployments,
             connect=connect,
-            watch=addresses_and_names(resolver(reactor), reactor, gateway.pool.dns_refresh_s),
+            watch=addresses_and_names(
+                resolver(reactor),
+                reactor,
+                gateway.pool.dns_refresh_s,
+                partial(subset, size=gateway.pool.subset, gateway=_identity(gateway)),
+            ),
             clock=reactor,
             dice=random.Random(),
             offload=bridge.offload,
@@ -489,6 +497,12 @@ class Pool:
             self._watchers.append(watcher)
             replicas.on_outage(watcher.refresh_soon)
             watcher.start()
+
+
+def _identity(gateway: GatewayConfig) -> str:
+    """What this gateway is called among others: the same after a restart."""
+    ports = ",".join(str(listener.port) for listener in gateway.listeners)
+    return f"{socket.gethostname()}:{ports}"
 
 
 def _connected(sender: Sender) -> int:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from gatewayd.clocks import Clock
 from gatewayd.config import DeploymentConfig
-from gatewayd.pool.dns import HostName, NamedReplicas, Resolve
+from gatewayd.pool.dns import Choose, HostName, NamedReplicas, Resolve
 
 
 class Watched(Protocol):
@@ -85,16 +85,27 @@ class FixedAddress:
         """Nothing is under way."""
 
 
-def addresses_and_names(resolve: Resolve, clock: Clock, refresh_s: float) -> Watch:
-    """What watches the addresses of Flow files; names are looked up with ``resolve`` each ``refresh_s``."""
+def addresses_and_names(
+    resolve: Resolve, clock: Clock, refresh_s: float, choose: Choose = frozenset
+) -> Watch:
+    """
+    What watches the addresses of Flow files; names are looked up with ``resolve`` each ``refresh_s``.
+
+    ``choose`` says which of the addresses of a Deployment, or of a name, are called.
+    """
 
     def watch(deployment: DeploymentConfig, replicas: Watched) -> Sequence[Watcher]:
-        return [one(address, replicas) for address in deployment.addresses]
+        fixed = choose([each for each in deployment.addresses if HostName.of(each) is None])
+        return [
+            one(address, replicas)
+            for address in deployment.addresses
+            if address in fixed or HostName.of(address) is not None
+        ]
 
     def one(address: str, replicas: Watched) -> Watcher:
         name = HostName.of(address)
         if name is None:
             return FixedAddress(address, replicas)
-        return NamedReplicas(name, replicas, resolve, clock, refresh_s)
+        return NamedReplicas(name, replicas, resolve, clock, refresh_s, choose)
 
     return watch

@@ -106,6 +106,7 @@ class Graph:
             bridge.offload,
             forwarded=flow.gateway.forwarded,
             stream_window=flow.gateway.pool.stream_window,
+            most_values=flow.gateway.max_parameter_values,
         )
         return cls(generation, flow, replicas, pool, dispatcher)
 

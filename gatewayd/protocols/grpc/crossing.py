@@ -140,7 +140,7 @@ class Crossing:
             return
         found, stream = [response], self._stream
         # As many as have room if they are as large as this one.
-        size = len(response.documents) + 1
+        size = len(response.documents) + len(response.parameters or b"") + 1
         most = min(AHEAD - len(self._held), (AHEAD_BYTES - self._held_bytes) // size) - 1
         if most > 0 and stream is not None:
             try:
@@ -156,7 +156,7 @@ class Crossing:
         buffers, held = self._buffers, self._held
         fitting = 0
         for response in found:
-            size = len(response.documents)
+            size = len(response.documents) + len(response.parameters or b"")
             if buffers is not None and not buffers.take(size):
                 break
             held.append(size)

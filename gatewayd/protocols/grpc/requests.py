@@ -58,7 +58,7 @@ class CountingDispatcher:
         """
         if request.endpoint in self._streaming.endpoints and (may_stream or not request.target):
             return fail(EndpointStreams(request.endpoint))
-        buffers, size = self._buffers, len(request.documents)
+        buffers, size = self._buffers, len(request.documents) + len(request.parameters)
         if buffers is None:
             return self._dispatcher.dispatch(request, timeout_s=timeout_s)
         if not buffers.take(size):

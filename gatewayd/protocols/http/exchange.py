@@ -28,7 +28,7 @@ from gatewayd.errors import (
 )
 from gatewayd.messages import wire
 from gatewayd.messages.headers import AllowList, Headers
-from gatewayd.messages.request import Request, Response
+from gatewayd.messages.request import Request, Response, content_bytes
 from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.backend import Backend, Dispatcher
 from gatewayd.protocols.decoding import decoded_in_room
@@ -164,7 +164,7 @@ async def _outcome(
     try:
         response = await dispatcher.dispatch(request, timeout_s=timeout_s)
     except ExecutorNetworkError as error:
-        size = len(request.documents) if media.form is Form.JSON else 0
+        size = content_bytes(request) if media.form is Form.JSON else 0
         body = await here_or_offloaded(
             backend.offload, size, encode_network_error, request, error, media.form, bodies
         )
@@ -234,7 +234,7 @@ async def _stream(
         try:
             response = await stream.receive()
         except ExecutorNetworkError as error:
-            size = len(request.documents)
+            size = content_bytes(request)
             answer = await here_or_offloaded(
                 backend.offload, size, bodies.encode_network_error, request, error
             )
@@ -384,5 +384,5 @@ def _timeout_s(header: bytes | None) -> float | None:
 async def _encode(backend: Backend, media: Media, response: Response, bodies: Bodies) -> bytes:
     if media.form is Form.PROTOBUF:
         return bytes(wire.encode_response(response))
-    size = len(response.documents)
+    size = content_bytes(response)
     return await here_or_offloaded(backend.offload, size, bodies.encode, response)

@@ -39,7 +39,7 @@ from gatewayd.errors import (
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.parts import PartResponses
-from gatewayd.messages.request import Request, Response
+from gatewayd.messages.request import Request, Response, content_bytes
 from gatewayd.messages.rope import Content
 from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.arrival import Arrival
@@ -520,9 +520,9 @@ class WebSocketSession(WebSocketServerProtocol):
         if isinstance(result, Failure):
             self._failed(result.value, request)
             return
-        if frames.slow and not is_small(len(result.documents)):
+        if frames.slow and not is_small(large := len(result.documents) + len(result.parameters or b"")):
             # Executors may answer faster than answers are encoded: those that wait for that are held, too.
-            self._act(self._conversation.arrived(ticket, len(result.documents)))
+            self._act(self._conversation.arrived(ticket, large))
             if self._conversation.is_open:
                 self._start(self._encoded(ticket, request, result))
             return
@@ -546,7 +546,7 @@ class WebSocketSession(WebSocketServerProtocol):
 
     async def _encoded(self, ticket: int, request: Request, response: Response) -> None:
         """The end of an exchange whose answer is large."""
-        encode, size = self._conversation.frames.encode, len(response.documents)
+        encode, size = self._conversation.frames.encode, content_bytes(response)
         try:
             answer = await here_or_offloaded(self.factory.backend.offload, size, encode, response)
         except Exception as error:
@@ -567,7 +567,7 @@ class WebSocketSession(WebSocketServerProtocol):
                     await self._stream(ticket, self._completed(request))
                     return
                 response = await self.factory.dispatcher.dispatch(self._completed(request))
-                size = len(response.documents)
+                size = content_bytes(response)
                 self._act(self._conversation.arrived(ticket, size))
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
@@ -625,7 +625,7 @@ class WebSocketSession(WebSocketServerProtocol):
         return parts if frames.binary else lambda response: frames.encode(parts.named(response))
 
     async def _send_part(self, response: Response, encode: Callable[[Response], Content]) -> None:
-        if self._conversation.frames.slow and not is_small(len(response.documents)):
+        if self._conversation.frames.slow and not is_small(content_bytes(response)):
             answer = bytes(await self.factory.backend.offload(encode, response))
         else:
             answer = bytes(encode(response))

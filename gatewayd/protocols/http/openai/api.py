@@ -30,7 +30,7 @@ from gatewayd.messages.openai.embeddings import Embeddings, decode_embeddings, e
 from gatewayd.messages.openai.first import FirstForm
 from gatewayd.messages.openai.forms import Answered, Form
 from gatewayd.messages.openai.second import SecondForm
-from gatewayd.messages.request import Request, Response
+from gatewayd.messages.request import Request, Response, content_bytes
 from gatewayd.offload import here_or_offloaded
 from gatewayd.protocols.backend import Backend, Dispatcher
 from gatewayd.protocols.decoding import decoded_in_room
@@ -215,10 +215,10 @@ class OpenAIApi:
         """The body of a completion that is sent whole. Raises TooLong, Overloaded, the stream's errors."""
         limit, size = self._backend.gateway.max_message_bytes, 0
         while (response := await stream.receive()) is not None:
-            size += len(response.documents)
+            size += content_bytes(response)
             if size > limit:
                 raise TooLong(limit)
-            http_request.hold(len(response.documents))
+            http_request.hold(content_bytes(response))
             completion.answered(await self._read(response, form))
         return completion.whole()
 
