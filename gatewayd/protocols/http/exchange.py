@@ -384,5 +384,5 @@ def _timeout_s(header: bytes | None) -> float | None:
 async def _encode(backend: Backend, media: Media, response: Response, bodies: Bodies) -> bytes:
     if media.form is Form.PROTOBUF:
         return bytes(wire.encode_response(response))
-    size = content_bytes(response)
+    size = len(response.documents) + len(response.parameters or b"")
     return await here_or_offloaded(backend.offload, size, bodies.encode, response)
