@@ -35,7 +35,7 @@ from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.headers import AllowList, Headers, as_metadata
 from gatewayd.messages.parts import PartResponses, SingleResponses
-from gatewayd.messages.request import Request, Response, content_bytes
+from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
 from gatewayd.messages.single import decode_single_request
 from gatewayd.pb import JinaInfoProto
@@ -389,7 +389,11 @@ class _CallStream:
         def arrived(found: list[Response] | Failure | None) -> None:
             if isinstance(found, list):
                 for each in found:
-                    self._streamed.arrived(ticket, _Part(each, crossing, encode), content_bytes(each))
+                    self._streamed.arrived(
+                        ticket,
+                        _Part(each, crossing, encode),
+                        len(each.documents) + len(each.parameters or b""),
+                    )
             else:
                 if found is None:
                     end.set_result(None)

@@ -25,7 +25,7 @@ from gatewayd.messages import wire
 from gatewayd.messages.caller import ANONYMOUS
 from gatewayd.messages.headers import Headers, as_metadata
 from gatewayd.messages.parts import PartResponses
-from gatewayd.messages.request import Request, Response, content_bytes
+from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Content
 from gatewayd.protocols.grpc.crossing import AHEAD, Crossing
 from gatewayd.protocols.grpc.errors import Metadata
@@ -168,7 +168,9 @@ class CallStream:
         def arrived(found: list[Response] | Failure | None) -> None:
             if isinstance(found, list):
                 for each in found:
-                    self._streamed.arrived(ticket, (request, each, crossing), content_bytes(each))
+                    self._streamed.arrived(
+                        ticket, (request, each, crossing), len(each.documents) + len(each.parameters or b"")
+                    )
             else:
                 self._streamed.ended(ticket, (request, found, crossing))
             self._advance()
@@ -217,7 +219,7 @@ class CallStream:
             if crossing is None or not isinstance(response, Response):
                 break
             outgoing.popleft()
-            self._streamed.left(content_bytes(response))
+            self._streamed.left(len(response.documents) + len(response.parameters or b""))
             # No more of them that are taken are still being sent than may be on their way.
             crossing.taken()
             try:
