@@ -625,7 +625,8 @@ class WebSocketSession(WebSocketServerProtocol):
         return parts if frames.binary else lambda response: frames.encode(parts.named(response))
 
     async def _send_part(self, response: Response, encode: Callable[[Response], Content]) -> None:
-        if self._conversation.frames.slow and not is_small(content_bytes(response)):
+        size = len(response.documents) + len(response.parameters or b"")
+        if self._conversation.frames.slow and not is_small(size):
             answer = bytes(await self.factory.backend.offload(encode, response))
         else:
             answer = bytes(encode(response))
