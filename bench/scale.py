@@ -352,7 +352,7 @@ def newcomer(replicas: int, load: float) -> list[str]:
     return [f"{load:.0%}", *found, f"{site.machines[new].most} / {most}"]
 
 
-def simulated(replicas: int = 300) -> str:
+def simulated(replicas: int = 60) -> str:
     """All tables."""
     tables = [
         (

@@ -29,7 +29,7 @@ except ImportError:  # docarray 0.40 and later, where documents have classes of 
     from docarray import BaseDoc, DocList
     from docarray.typing import NdArray
 
-    class Document(BaseDoc):
+    class Document(BaseDoc):  # type: ignore[no-redef, misc]  # the other docarray is installed
         text: str = ""
         tags: dict[str, Any] = {}  # noqa: RUF012  # pydantic copies it
         embedding: NdArray | None = None

@@ -65,6 +65,13 @@ def test_rates_are_divided_but_not_what_one_request_may_have() -> None:
     assert (least.requests, least.documents, least.burst) == (0.25, None, 1.0)
 
 
+def test_rates_are_divided_among_gateways_and_then_among_their_workers() -> None:
+    text = "jtype: Flow\ngateway: {gateways: 4, workers: 2, rates: [{requests: 40, burst: 8}]}"
+    gateway = load_flow_text(text).gateway
+    assert gateway.rates == (RateRule(requests=10, burst=2),)
+    assert share_of(gateway).rates == (RateRule(requests=5, burst=1),)
+
+
 def test_a_limit_that_leaves_a_worker_nothing_is_refused_by_name() -> None:
     assert list(indivisible(GatewayConfig(workers=2, pool=PoolLimits(max_in_flight_per_replica=1)))) == [
         ("pool.max_in_flight_per_replica", 1)

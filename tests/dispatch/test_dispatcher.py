@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
-from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable
+from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable, TooManyValues
 from gatewayd.messages.generations import ForeignDocuments, Generation, generation_of
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer, decode_request
@@ -625,3 +625,20 @@ def test_a_flow_of_the_second_generation_gets_no_document_of_the_first_in_a_dry_
     pool.generation = Generation.SECOND
     build(pool, deployment("a")).dry_run(FIRST_DOCUMENTS)
     assert decode_request(pool.take("a").call.messages[0]).documents == b""
+
+
+def test_parameters_of_very_many_values_are_refused_before_anybody_is_asked() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *CHAIN, most_values=10)
+    many = attrs.evolve(REQUEST, parameters=struct(a__b=[1.0] * 11))
+    for got in (results(dispatcher.dispatch(many)), results(dispatcher.stream(many).receive())):
+        (error,) = got
+        assert isinstance(error, TooManyValues)
+        assert "more than 10 values; the limit is gateway.max_parameter_values" in str(error)
+    assert not pool.sent
+
+
+def test_parameters_of_few_values_may_be_long() -> None:
+    dispatcher = build(FakePool(), *CHAIN, most_values=10)
+    long = attrs.evolve(REQUEST, parameters=struct(image="x" * 1_000_000))
+    assert not results(dispatcher.dispatch(long))

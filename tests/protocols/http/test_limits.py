@@ -4,14 +4,19 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 import time
 import tracemalloc
 
+import attrs
 import pytest
 import pytest_twisted
 
+from gatewayd.messages.request import Response
+from gatewayd.protocols.http.bodies import FirstBodies
 from gatewayd.protocols.http.site import SiteLimits
-from tests.protocols.harness import FakeDispatcher, in_thread, read_all, served, until
+from tests.protocols.harness import FakeDispatcher, answer_to, in_thread, read_all, served, until
+from tests.protocols.http.test_http import call
 
 
 def talk(port, *pieces, timeout=10):
@@ -214,3 +219,23 @@ async def test_a_slow_download_outlives_the_idle_timeout_but_a_stalled_one_does_
         stalled = await in_thread(slowly, gateway.port, [0.0, 2.0])
         assert 0 < stalled < 12_000_000
         await until(lambda: not gateway.connections)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_with_large_parameters_is_written_by_another_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+
+    def encode(response: Response) -> bytes:
+        threads.append(threading.current_thread().name)
+        return b"{}"
+
+    monkeypatch.setattr(FirstBodies, "encode", staticmethod(encode))
+    sizes = [10, 1_000_000]
+    engine = FakeDispatcher(lambda request: attrs.evolve(answer_to(request), parameters=bytes(sizes.pop(0))))
+    async with served(dispatcher=engine) as gateway:
+        for _ in range(2):
+            assert (await in_thread(call, gateway.port, "POST", "/search", {"data": []}))[0] == 200
+    assert threads[0] == threading.main_thread().name
+    assert threads[1] != threads[0]
