@@ -392,7 +392,7 @@ class _Executor(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(lambda _message, _context: told)
 
 
-def held(replicas: int = 2000) -> str:
+def held(replicas: int = 300) -> str:
     """What a gateway's process holds for each replica that it is connected with: a real one, at rest."""
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers([_Executor()])
