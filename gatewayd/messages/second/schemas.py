@@ -42,6 +42,8 @@ _SHAPE: Final = "tensor/array shape"
 _DEEPEST: Final = 50  # schemas within a schema: what is deeper is taken for anything
 _DEFINITIONS: Final = ("$defs", "definitions")
 _ID: Final = "id"
+# Of the text that says the shape of an array: more than any array has dimensions.
+_SHAPE_TEXT: Final = 1000
 
 
 def input_of(endpoint: TypedEndpoint) -> Document:
@@ -179,7 +181,7 @@ class _Reader:
         """Read the fields of a document: its id first, then in the order of their names' first mention."""
         document.is_open = bool(schema.get("additionalProperties"))
         required = schema.get("required")
-        names = set(required) if isinstance(required, list) else set()
+        names = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
         properties = schema["properties"]
         for name in sorted(properties, key=lambda name: name != _ID):
             part = properties[name]
@@ -229,10 +231,12 @@ def _plain(default: Any, kind: Kind) -> Any:
 
 def _size(shape: object) -> int | None:
     """How many elements an array of this shape has: ``[3, 224, 224]``; None if that is not fixed."""
-    try:
-        sizes = json.loads(shape) if isinstance(shape, str) else None
-    except json.JSONDecodeError:
+    if not isinstance(shape, str) or len(shape) > _SHAPE_TEXT:
         return None
-    if not isinstance(sizes, list) or not sizes or not all(type(size) is int for size in sizes):
+    try:
+        sizes = json.loads(shape)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(sizes, list) or not sizes or not all(type(size) is int and size >= 0 for size in sizes):
         return None
     return math.prod(sizes)

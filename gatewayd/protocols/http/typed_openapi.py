@@ -227,6 +227,8 @@ def _query(typed: TypedEndpoint | None) -> list[dict[str, Any]]:
     properties = schema.get("properties")
     for name, part in (properties if isinstance(properties, dict) else {}).items():
         options = part.get("anyOf", [part]) if isinstance(part, dict) else []
+        if not isinstance(options, list):
+            continue
         kinds = [option.get("type") for option in options if isinstance(option, dict)]
         plain = [kind for kind in kinds if isinstance(kind, str) and kind in _SCALARS]
         if plain:
