@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.paths import ROOT
-from tests.processes import Gateway
+from tests.processes import Gateway, runs
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,9 @@ def test_one_that_stops_is_seen_not_ready_while_it_serves_on(workers: int) -> No
         )
         with urllib.request.urlopen(asked, timeout=20) as answer:
             assert json.load(answer)["data"][0]["text"] == "hiA"
+        pid = gateway.pid
         gateway.line("stopped$")
+        until(lambda: not runs(pid))  # a second signal would find nobody who waits for it
         assert gateway.stop() == 0
 
 
