@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -35,13 +34,13 @@ def _what_was_there_before_is_not_garbage() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _modules_from_a_tests_folder_are_its_own() -> Iterator[None]:
+def _modules_from_a_tests_folder_are_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Another test's module of that name would find this one's, in the order in which they happen to run."""
     known = set(sys.modules)
     yield
-    temporary = tempfile.gettempdir()
+    folders = str(tmp_path_factory.getbasetemp())
     for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(temporary):
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(folders):
             del sys.modules[name]
 
 
