@@ -61,6 +61,7 @@ class PoolLimits:
     queue_timeout_s: float = 5.0
     balancing: Literal["least_in_flight", "round_robin"] = "least_in_flight"
     connect_timeout_s: float = 0.8
+    max_connecting: int = 64
     max_pings: int = 2
     eject_after_failures: int = 5
     eject_s: float = 5.0

@@ -42,6 +42,7 @@ from gatewayd.pool.streaming import ExecutorStream
 from gatewayd.pool.subset import subset
 from gatewayd.pool.watching import Watch, Watcher, addresses_and_names
 from gatewayd.rpc.channel import Channel, ChannelSettings, State
+from gatewayd.rpc.turns import Line, Turns
 from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.outgoing import CallTls
@@ -93,8 +94,8 @@ class Pool:
 
     ``connect(address, settings, on_state)`` opens a channel, and ``watch`` makes what tells the addresses of
     external executors; tests pass their own. ``counters`` counts every decision, by (decision, Deployment);
-    with a pool ``before``, it goes on with its counts, and shares its slots if it may have as many.
-    ``format`` is that of the Flow's documents, as far as it is known.
+    with a pool ``before``, it goes on with its counts, and shares its slots, and its turns to connect, if it
+    may have as many. ``format`` is that of the Flow's documents, as far as it is known.
     """
 
     def __init__(
@@ -114,6 +115,9 @@ class Pool:
         self.slots = Slots(gateway.pool.max_in_flight)
         if before is not None and before.slots.limit == self.slots.limit:
             self.slots = before.slots  # until those of before have ended, the calls of both are under way
+        self.turns = Turns(gateway.pool.max_connecting)
+        if before is not None and before.turns.limit == self.turns.limit:
+            self.turns = before.turns
         self._gateway = gateway
         self._connect = connect
         self._clock = clock
@@ -433,7 +437,8 @@ class Pool:
 
     def _sender(self, deployment: DeploymentConfig, shard: int = 0) -> Sender:
         limits, name = self._gateway.pool, deployment.name
-        settings = _settings(self._gateway, deployment, self._call_tls(deployment))
+        line = self.turns.line(lambda: sender.queue.size > 0)
+        settings = _settings(self._gateway, deployment, self._call_tls(deployment), line)
         decisions = Decisions(
             f"{name}/shard-{shard}" if deployment.shards > 1 and not deployment.external else name,
             self.counters,
@@ -510,7 +515,9 @@ def _connected(sender: Sender) -> int:
     return sum(each.state == "ready" and not each.foreign for each in sender.replicas.replicas)
 
 
-def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls) -> ChannelSettings:
+def _settings(
+    gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls, line: Line
+) -> ChannelSettings:
     return ChannelSettings(
         tls=deployment.tls,
         tls_name=deployment.tls_server_name,
@@ -523,6 +530,7 @@ def _settings(gateway: GatewayConfig, deployment: DeploymentConfig, tls: CallTls
         connect_timeout_s=gateway.pool.connect_timeout_s,
         # Executors that we start allow any number (executor/runtime.py).
         max_pings=gateway.pool.max_pings if deployment.external else 0,
+        line=line,
     )
 
 

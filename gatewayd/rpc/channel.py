@@ -45,6 +45,7 @@ from gatewayd.rpc.http2 import Limits
 from gatewayd.rpc.link import Link, LinkSettings, State
 from gatewayd.rpc.streaming import WINDOW_BYTES, PulledCall
 from gatewayd.rpc.timeouts import Timeouts
+from gatewayd.rpc.turns import Line, Turns
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
 
@@ -69,8 +70,8 @@ class ChannelSettings:
 
     ``host`` is the name that the address was resolved from: it stays the call's authority, and the name that
     the server's certificate must have, unless there is a ``tls_name``. The channels of a
-    deployment share ``call_tls``. ``max_pings`` is as in ``LinkSettings``. ``forwarded`` are the headers of
-    answers that are read.
+    deployment share ``call_tls``. ``max_pings`` and ``line`` are as in ``LinkSettings``. ``forwarded`` are
+    the headers of answers that are read.
     """
 
     tls: bool = False
@@ -85,13 +86,14 @@ class ChannelSettings:
     connect_timeout_s: float = 0.8
     reconnect_s: float = 0.1
     max_pings: int = 0
+    line: Line = attrs.field(factory=lambda: Turns().line(), eq=False, repr=False)
 
 
 class Channel:
     """
     ``on_state`` is called with each change of the connection.
 
-    The channel connects at once and reconnects by itself until it is closed.
+    The channel connects as soon as it is its turn, and reconnects by itself until it is closed.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Channel:
             settings.connect_timeout_s,
             settings.reconnect_s,
             settings.max_pings,
+            settings.line,
         )
         self._read = (
             partial(AnswerHead.of, forwarded=settings.forwarded) if settings.forwarded else AnswerHead.of

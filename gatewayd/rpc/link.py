@@ -6,8 +6,9 @@ An HTTP/2 connection to one address that is restored whenever it is lost. Reacto
         └──(refused, or silent for too long)──┴── failed: attempts go on, streams fail at once
 
 ``Link`` owns the attempts to connect, the streams that wait for one to succeed, and what is left of
-connections that their servers are ending. A connection is alive while it receives something, if only
-answers to pings.
+connections that their servers are ending. An attempt begins when it is its turn (``turns.py``), and may take
+``connect_timeout_s`` from then on. A connection is alive while it receives something, if only answers to
+pings.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from gatewayd.clocks import Connector, Timer
 from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.gathering import HIGH_WATER_BYTES, Gathering
 from gatewayd.rpc.http2 import Broken, Connection, Limits, Stream
+from gatewayd.rpc.turns import Line, Place, Turn, Turns
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
 
@@ -83,6 +85,7 @@ class LinkSettings:
     ``tls_name`` is the name that the server's certificate must have, None for no TLS; ``tls`` is asked before
     each connection. ``max_pings`` is how often the server is pinged while it sends no headers, 0 for no
     limit: gRPC's servers end connections that ping them more often, unless they have been set up to allow it.
+    Attempts to connect wait for their turn in ``line``.
     """
 
     address: str
@@ -91,11 +94,12 @@ class LinkSettings:
     connect_timeout_s: float
     reconnect_s: float
     max_pings: int = 0
+    line: Line = attrs.field(factory=lambda: Turns().line(), eq=False, repr=False)
 
 
 class Link:
     """
-    Connects at once, and again until it is closed. ``on_state`` is called with each change.
+    Connects as soon as it may, and again until it is closed. ``on_state`` is called with each change.
 
     ``read`` turns the fields of a header block into what streams receive. ``limits`` are those of each
     connection.
@@ -124,6 +128,8 @@ class Link:
         self._closing: Deferred[None] | None = None
         self._connecting: Deferred[Any] | None = None
         self._timer: Timer | None = None  # of an attempt, or until the next one
+        self._turn: Turn | None = None  # of an attempt
+        self._failed = False  # as ``Turns`` counts it
         self._began_s = 0.0
         self._trying: Session | None = None
         self._ready: Session | None = None
@@ -144,6 +150,8 @@ class Link:
             stream.on_broken(Broken(self._why, reached=False))
         else:
             self._waiting[stream] = None
+            if self._turn is not None:
+                self._turn.hurry()
 
     def cancel(self, stream: Stream) -> None:
         """The answer is no longer wanted. Harmless when repeated."""
@@ -158,6 +166,8 @@ class Link:
             self._closing = Deferred()
             self._ready = self._trying = None
             self._stop_timer()
+            self._end_turn()
+            self._set_failed(False)
             if self._connecting is not None:
                 self._connecting.cancel()
             for session in tuple(self._sessions):
@@ -171,6 +181,13 @@ class Link:
     # -- attempts to connect -------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        """Begin an attempt when it is its turn, which may be now."""
+        self._timer = None
+        place: Place = "urgent" if self._waiting else "again" if self._state == "failed" else "first"
+        self._turn = self.settings.line.turn(self._begin_attempt, place)
+        self._turn.ask()
+
+    def _begin_attempt(self) -> None:
         settings = self.settings
         self._began_s = self.reactor.seconds()
         session = self._trying = Session(self)
@@ -200,17 +217,29 @@ class Link:
         else:
             session.abort(_TIMED_OUT)
 
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            turn, self._turn = self._turn, None
+            turn.end()
+
+    def _set_failed(self, failed: bool) -> None:
+        if failed != self._failed:
+            self._failed = failed
+            self.settings.line.turns.failed += 1 if failed else -1
+
     def _attempt_failed(self, code: str, why: str) -> None:
         self._trying = None
         self._stop_timer()
         address = _as_grpc_writes(self.settings.address)
         self._why = f"failed to connect to all addresses; last error: {code}: {address}: {why}"
+        self._set_failed(True)
         self._connect_again()
         self._set_state("failed")
         self._break_waiting(self._why)
+        self._end_turn()
 
     def _connect_again(self) -> None:
-        pause_s = self._backoff.delay_s(1, self._dice())
+        pause_s = self._backoff.delay_s(1, self._dice()) * self.settings.line.turns.stretch
         left_s = self._began_s + pause_s - self.reactor.seconds()
         self._timer = self.reactor.callLater(max(0.0, left_s), self._connect)
 
@@ -244,6 +273,8 @@ class Link:
             return
         self._trying = None
         self._stop_timer()
+        self._end_turn()
+        self._set_failed(False)
         self._ready = session
         self._set_state("ready")
         while self._waiting and self._ready is session:
