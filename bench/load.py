@@ -42,6 +42,8 @@ WARM_UP_S: Final = 0.4
 _UNANSWERED: Final = 64
 # Timers of the loop are that coarse: a request begun no later than this is on time.
 _PUNCTUAL_S: Final = 0.002
+# A connection of HTTP/1.1 that was silent for longer is not used again: uvicorn closes it after 5 s.
+_RESTED_S: Final = 3.0
 
 
 def _check(answer: bytes) -> None:
@@ -103,13 +105,15 @@ async def _http(port: int, payload: bytes, tls: ssl.SSLContext | None, path: str
         return await asyncio.open_connection("127.0.0.1", port, limit=1 << 24, ssl=tls)
 
     reader, writer = await connect()
+    used_s = time.monotonic()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
     message = f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload
 
     async def request() -> None:
-        nonlocal reader, writer
-        if reader.at_eof():
-            # Servers close what has been idle, here while the other sides had their turn.
+        nonlocal reader, writer, used_s
+        if reader.at_eof() or time.monotonic() - used_s > _RESTED_S:
+            # Servers close what has been idle, here while the other sides had their turn; perhaps just now.
+            writer.close()
             reader, writer = await connect()
         writer.write(message)
         headers = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -117,6 +121,7 @@ async def _http(port: int, payload: bytes, tls: ssl.SSLContext | None, path: str
             raise AssertionError(headers)
         length = int(headers.split(b"content-length:")[1].split(b"\r\n")[0])
         answer = await reader.readexactly(length)
+        used_s = time.monotonic()
         if sign not in answer:
             raise AssertionError(answer[:500])
 
