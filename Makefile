@@ -11,7 +11,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check bench-ray clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -156,6 +156,9 @@ bench: $(VENV)/.test .venv-jina/.installed  ## against the real Jina gateway, in
 
 bench-check: $(VENV)/.test .venv-jina/.installed  ## a short run: which ratios are worse than those of the last `make bench`?
 	$(BIN)/python -m bench --check
+
+bench-ray: .venv-ray/.installed  ## a call to an executor on Ray against one to a local executor, in the same run
+	.venv-ray/bin/python -m bench.ray
 
 # A scratch venv each, so that nothing but what setup.py's ranges (and the real Jina's pins) bring is written down.
 constraints:  ## take up the newest versions that the ranges allow: writes constraints.txt and the interop tests' own

@@ -8,6 +8,9 @@ The executor serves its gRPC port from a process of its own, as it does without 
 its own log level, and a crash of it is told rather than guessed. It ends when the actor does, because its
 standard input ends then. Documents never come here.
 
+The end of the node is told as well, as soon as its raylet has ended: Ray takes seconds to end what it has
+started there, and to tell of it.
+
 Ray is imported inside functions, so that the tests of what decides here need none.
 """
 
@@ -21,6 +24,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 # What is kept of an executor's output while the driver does not fetch it.
@@ -31,6 +35,8 @@ _LAST_LINES: Final = 20
 _POLL_S: Final = 20.0
 _READ_BYTES: Final = 1 << 16
 STDOUT, STDERR, REPORT = 1, 2, 3
+# Ray's process on each node, the parent of all workers.
+_RAYLET: Final = "raylet"
 
 
 class ReplicaActor:
@@ -63,6 +69,7 @@ class ReplicaActor:
             {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _path(), **environment},
         )
         self._pid, self._stdin = pid, stdin
+        self._follow_node(loop)
         readers = [
             loop.create_task(self._read(descriptor, await _reader(pipe)))
             for descriptor, pipe in pipes.items()
@@ -75,6 +82,21 @@ class ReplicaActor:
         self._serves = {"address": report["address"], "pid": pid, "node": node, "ip": ip}
         self._serves["monitoring"] = report.get("monitoring")
         return self._serves
+
+    def _follow_node(self, loop: asyncio.AbstractEventLoop) -> None:
+        parent = os.getppid()
+        try:
+            name = Path(f"/proc/{parent}/comm").read_text().strip()
+            descriptor = os.pidfd_open(parent) if name == _RAYLET else None
+        except (OSError, AttributeError):
+            descriptor = None  # no Linux: Ray itself will tell
+        if descriptor is not None:
+            loop.add_reader(descriptor, self._node_ended, loop, descriptor)
+
+    def _node_ended(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        self._happened({"ended": "its Ray node has ended", "lines": [], "node": True})
 
     async def serves(self) -> dict[str, Any] | None:
         """As what ``start`` returned; None if it does not serve any more."""
@@ -89,7 +111,7 @@ class ReplicaActor:
         What has happened after the first ``seen`` events, and how many there are now.
 
         Waits for one. An event is ``{"line": ..., "descriptor": 1 or 2}`` or ``{"ended": cause, "lines":
-        the last lines}``.
+        the last lines}``, with ``"node": True`` where it is the node that has ended.
         """
         if self._count <= seen and not self._ended.is_set():
             self._changed.clear()

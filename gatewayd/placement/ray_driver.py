@@ -7,6 +7,7 @@ from standard input, and go to descriptor 3. The first one describes the cluster
 
     {"do": "place", "id": ..., "name": ..., "spec": ..., "options": ...}   a replica, or a detached one again
     {"do": "tell", "id": ..., "line": ...}                                 for the executor's standard input
+    {"do": "look", "id": ...}                                              the gateway cannot reach it
     {"do": "stop", "id": ..., "grace_s": ...}
     {"do": "sweep", "names": [...]}                                        detached ones with other names end
 
@@ -22,21 +23,27 @@ Actors that are not detached belong to this process, and end with it, which ends
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from gatewayd.executor import group
 from gatewayd.placement import ray_words
 from gatewayd.placement.ray_actor import Owner, ReplicaActor
 
 REPORT_FD: Final = 3
+# What an address begins with where Ray's client speaks with a cluster that this machine is no node of.
+_CLIENT: Final = "ray://"
 # Ray tries for minutes to connect.
 _CONNECT_S: Final = 30.0
 # A replica that has no node by then is told of.
@@ -48,6 +55,10 @@ _STOP_MARGIN_S: Final = 5.0
 _OWNER: Final = "owner"
 # How long a node that broke off gets nothing more. By then Ray knows whether it lives.
 _SUSPECT_S: Final = 30.0
+# An actor does nothing else than to answer.
+_LOOK_S: Final = 2.0
+# Ray waits for this long for the reason of a death before it tells of it; 1 s is its default.
+_DEATH_INFO_MS: Final = ("RAY_timeout_ms_task_wait_for_death_info", "100")
 
 
 class Driver:
@@ -88,6 +99,8 @@ class Driver:
                 actor = self._actors.get(message["id"])
                 if actor is not None:
                     await self._quietly(actor.tell.remote(message["line"]))
+            case "look":
+                await self._look(message["id"])
             case "stop":
                 await self._stop(message["id"], message["grace_s"])
             case "sweep":
@@ -150,7 +163,9 @@ class Driver:
         if not done and await self._is_pending(name):
             nodes = await self._block(self._ray.nodes)
             alive = [(each["NodeManagerAddress"], each["Resources"]) for each in nodes if each["Alive"]]
-            self._report({"event": "pending", "id": order["id"], "why": ray_words.lacking(demand, alive)})
+            free = await self._block(self._ray.available_resources)
+            why = ray_words.lacking(demand, alive, free)
+            self._report({"event": "pending", "id": order["id"], "why": why})
         return actor, await starting, False
 
     async def _another_node(self, order: Mapping[str, Any]) -> str | None:
@@ -185,8 +200,9 @@ class Driver:
             options["lifetime"] = "detached"
         if (node := order["node_affinity"] or another) is not None:
             strategies = self._ray.util.scheduling_strategies
+            is_soft = order["node_affinity"] is None
             options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(
-                node, soft=another is not None
+                node, soft=is_soft, _spill_on_unavailable=is_soft
             )
         return options
 
@@ -240,14 +256,29 @@ class Driver:
                 seen, events = await actor.events.remote(seen)
                 for event in events:
                     if "ended" in event:
+                        if event.get("node"):
+                            self._suspect(key)
                         lines = "\n".join([event["ended"], *event["lines"]])
                         await self._lost(key, lines)
                         return
                     self._report({"event": "line", "id": key, **event})
         except self._ray.exceptions.RayError as error:
-            if isinstance(error, self._ray.exceptions.ActorUnavailableError) and key in self._nodes:
-                self._suspects[self._nodes[key]] = asyncio.get_running_loop().time()
+            if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+                self._suspect(key)
             await self._lost(key, self._why(error))
+
+    async def _look(self, key: str) -> None:
+        """A machine that lost its power says nothing; Ray gives it a quarter of a minute and more."""
+        actor = self._actors.get(key)
+        if actor is None or key in self._placing:
+            return
+        if await self._quietly(actor.serves.remote(), _LOOK_S) is None and self._actors.get(key) is actor:
+            self._suspect(key)
+            await self._lost(key, "neither the gateway nor Ray can reach its node")
+
+    def _suspect(self, key: str) -> None:
+        if key in self._nodes:
+            self._suspects[self._nodes[key]] = asyncio.get_running_loop().time()
 
     async def _lost(self, key: str, error: str) -> None:
         actor = self._actors.pop(key, None)
@@ -306,47 +337,58 @@ def _report(event: Mapping[str, Any]) -> None:
         os._exit(1)  # the gateway has gone
 
 
-def _connect(cluster: Mapping[str, Any]) -> Any:
-    """The module ``ray``, connected. Ends the process, with a report, if it cannot be."""
+def _connect(cluster: Mapping[str, Any], folder: str | None) -> Any:
+    """
+    The module ``ray``, connected. Ends the process, with a report, if it cannot be.
+
+    ``folder`` is where a cluster that is started here keeps its files.
+    """
     address = cluster["address"]
 
-    def fail(text: str) -> None:
+    def fail(text: str) -> NoReturn:
         _report({"event": "failed", "error": text})
-        os._exit(1)
+        _end(1, folder)
 
+    os.environ.setdefault(*_DEATH_INFO_MS)
     try:
         import ray
         import ray.util.scheduling_strategies
     except ImportError as error:
         fail(ray_words.not_installed(error))
-        raise
     settings: dict[str, Any] = {
         "namespace": cluster["namespace"],
         "runtime_env": cluster["runtime_env"] or None,
-        "log_to_driver": False,
-        "logging_level": "warning",
     }
-    if address == "local":
+    if not address.startswith(_CLIENT):
+        settings.update(log_to_driver=False, logging_level="warning")
+    if folder is not None:
         settings.update(num_cpus=cluster["num_cpus"], object_store_memory=cluster["object_store_memory"])
-        settings.update(include_dashboard=False)
+        settings.update(include_dashboard=False, _temp_dir=folder)
     late = threading.Timer(_CONNECT_S, lambda: fail(ray_words.unreachable(address, "")))
     late.daemon = True
-    if address != "local":
+    if folder is None:
         late.start()
     try:
         ray.init(address=address, **settings)
+    except (ValueError, TypeError) as error:
+        fail(ray_words.refused(error))
     except Exception as error:
-        fail(
-            ray_words.no_environment(error)
-            if "runtime_env" in str(error)
-            else ray_words.unreachable(address, error)
-        )
+        if isinstance(error, ray.exceptions.RuntimeEnvSetupError) or "runtime_env" in str(error):
+            fail(ray_words.no_environment(error))
+        fail(ray_words.not_started(error) if folder else ray_words.unreachable(address, error))
     late.cancel()
     # Ends with this node, if that ends.
     node = ray.get_runtime_context().get_node_id()
     sys.stdout.write(f"connected through Ray's node {node}\n")
     sys.stdout.flush()
     return ray
+
+
+def _end(code: int, folder: str | None) -> NoReturn:
+    """End at once: threads of Ray's may still be at work. A cluster that was started here leaves no files."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
 async def _run(ray: Any, cluster: Mapping[str, Any], rest: bytes) -> None:
@@ -383,14 +425,28 @@ def main() -> None:
         data += more
     first, _, rest = data.partition(b"\n")
     cluster = json.loads(first)
-    ray = _connect(cluster)
+    folder = None
+    if cluster["address"] == "local":
+        # Of a short path: the names of sockets below it have 107 bytes at most.
+        folder = tempfile.mkdtemp(prefix="gatewayd-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    # Also while it connects, when Ray has no handler yet.
+    signal.signal(signal.SIGTERM, lambda *_: _end(0, folder))
+    ray = _connect(cluster, folder)
+    code = 0
     try:
         asyncio.run(_run(ray, cluster, rest))
-    finally:
-        ray.shutdown()
-    # Threads of Ray's may still be at work.
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    ray.shutdown(**_waiting(ray) if folder else {})
     sys.stdout.flush()
-    os._exit(0)
+    _end(code, folder)
+
+
+def _waiting(ray: Any) -> dict[str, Any]:
+    """How ``ray.shutdown`` is told to wait for the end of what it ends, where it can be."""
+    found = inspect.signature(ray.shutdown).parameters
+    return {"wait_for_processes": True} if "wait_for_processes" in found else {}
 
 
 if __name__ == "__main__":

@@ -335,6 +335,11 @@ class Pool:
         for sender in self._senders.values():
             sender.replicas.on_needed = callback
 
+    def on_out_of_reach(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(address)`` when a connection was lost, and when one cannot be made."""
+        for sender in self._senders.values():
+            sender.replicas.on_out_of_reach = callback
+
     def expected(self) -> frozenset[tuple[str, int]]:
         """The Deployments and shards that have no replica, because none was needed."""
         return frozenset(key for key, sender in self._senders.items() if sender.replicas.expected)

@@ -124,6 +124,9 @@ class ReplicaOwner(Protocol):
     def changed(self) -> None:
         """The state, an ejection or the endpoints have changed."""
 
+    def out_of_reach(self, replica: Replica) -> None:
+        """Its connection was lost, or cannot be made."""
+
     def may_eject(self, replica: Replica) -> bool:
         """Whether other replicas are left to do its work."""
 
@@ -250,6 +253,8 @@ class Replica:
         if was == "ready":
             self._decisions.replica("lost", self.label)
         self._owner.changed()
+        if was == "ready" or state == "failed":
+            self._owner.out_of_reach(self)
 
     def leave(self) -> Deferred[None]:
         """Close when the calls in flight have ended. Fires then."""

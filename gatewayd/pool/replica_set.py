@@ -61,6 +61,8 @@ class ReplicaSet:
         self.rests = False
         # A call begins to wait for the first one.
         self.on_needed: Callable[[], None] = _nothing
+        # The connection to an address was lost, or cannot be made.
+        self.on_out_of_reach: Callable[[str], None] = _nothing_at
         self._limits = limits
         self._connect = connect
         self._balancer = balancer
@@ -253,6 +255,11 @@ class ReplicaSet:
             for callback in self._on_outage:
                 callback()
 
+    def out_of_reach(self, replica: Replica) -> None:
+        """It may be dead: whoever has placed it can find out."""
+        if not self._closed:
+            self.on_out_of_reach(replica.address)
+
     def may_eject(self, replica: Replica) -> bool:
         """Never the last one that is fit."""
         return any(other is not replica for other in self._fit)
@@ -307,4 +314,8 @@ class ReplicaSet:
 
 
 def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _nothing_at(address: str) -> None:
     """Nobody wants to know."""

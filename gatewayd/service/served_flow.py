@@ -286,7 +286,7 @@ class ServedFlow:
         from gatewayd.service.gateway import GatewayServer
         from gatewayd.supervisor.replica_id import all_replicas_of
 
-        return GatewayServer(
+        gateway = GatewayServer(
             self.flow,
             self._reactor,
             supervisor,
@@ -296,6 +296,8 @@ class ServedFlow:
             sockets=self._sockets,
             status=self._status,
         )
+        gateway.changeable.out_of_reach = supervisor.out_of_reach
+        return gateway
 
     def _status(self) -> Mapping[str, Mapping[str, str]]:
         scaled = () if self._scaler is None else self._scaler.parts()

@@ -82,7 +82,9 @@ class Serving:
         self.front: Front | None = None
         self.addresses: dict[ReplicaId, str] = {}
         self.needed: Callable[[], None] = lambda: None
-        self.graph.pool.on_needed(self._is_needed)
+        # Is told of a replica whose connection was lost, or cannot be made.
+        self.out_of_reach: Callable[[ReplicaId], None] = lambda replica: None
+        self._follow_pool(self.graph)
         self._reactor = reactor
         self._bridge = bridge
         self._front_of = front_of
@@ -208,7 +210,7 @@ class Serving:
         before = self.graph.pool
         graph = Graph.over(generation, flow, changes.replicas, self._bridge, self._reactor, before=before)
         self._next = graph
-        graph.pool.on_needed(self._is_needed)
+        self._follow_pool(graph)
         for replica, address in self.addresses.items():
             graph.replica_up(replica, address)
         try:
@@ -386,8 +388,16 @@ class Serving:
         retiring = [graph.retire(replica, address) for graph in self.graphs]
         return gatherResults(retiring).addCallback(lambda _: None)
 
+    def _follow_pool(self, graph: Graph) -> None:
+        graph.pool.on_needed(self._is_needed)
+        graph.pool.on_out_of_reach(self._is_out_of_reach)
+
     def _is_needed(self) -> None:
         self.needed()
+
+    def _is_out_of_reach(self, address: str) -> None:
+        for replica in [each for each, its in self.addresses.items() if its == address]:
+            self.out_of_reach(replica)
 
     # -- executors -----------------------------------------------------------------------------------
 

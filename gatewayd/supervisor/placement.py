@@ -66,6 +66,10 @@ class PlacedReplica(Protocol):
         """
         ...
 
+    def out_of_reach(self) -> None:
+        """The gateway has lost its connection, or can make none. Its engine may find out that it is dead."""
+        ...
+
     def set_log_level(self, level: str) -> None:
         """The least level that its executor writes from now on."""
         ...

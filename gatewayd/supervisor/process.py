@@ -371,6 +371,9 @@ class ReplicaProcess(SupervisedProcess):
         """As ``SupervisedProcess.stop``, whether or not this gateway ends: its processes end with it."""
         return super().stop(grace_s)
 
+    def out_of_reach(self) -> None:
+        """The end of a process of this machine is told by the system itself."""
+
     def set_log_level(self, level: str) -> None:
         """The least level that the executor writes from now on, in this process and those after it."""
         self._spec = attrs.evolve(self._spec, log_level=level)

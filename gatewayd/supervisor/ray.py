@@ -141,6 +141,11 @@ class RayPlacement:
         """Its events mean nothing any more."""
         self._replicas.pop(key, None)
 
+    def look(self, key: str) -> None:
+        """Find out whether the replica is dead, which is told as any death of it."""
+        if self._ready:
+            self._send({"do": "look", "id": key})
+
     def tell(self, key: str, line: str) -> None:
         """Write to the standard input of the replica's executor."""
         if self._ready:
@@ -270,6 +275,11 @@ class RayReplica:
             late_s = grace_s + _STOP_MARGIN_S
             self._timer = self._engine.reactor.callLater(late_s, self._stop_is_late)
         return done
+
+    def out_of_reach(self) -> None:
+        """Its node may be dead, without having said so."""
+        if self._key is not None and self._state == "ready":
+            self._engine.look(self._key)
 
     def set_log_level(self, level: str) -> None:
         """In this actor, and in those after it."""

@@ -171,6 +171,12 @@ class Supervisor:
         self._check_ready()
         return gatherResults(ending).addCallback(lambda _: None)
 
+    def out_of_reach(self, replica: ReplicaId) -> None:
+        """The gateway's connection to ``replica`` was lost, or cannot be made: it may be dead."""
+        placed = self._replicas.get(replica)
+        if placed is not None:
+            placed.out_of_reach()
+
     def set_log_levels(self, log_level: Callable[[str], str]) -> None:
         """The least level that the executors of each deployment write from now on."""
         self._log_level = log_level

@@ -14,10 +14,17 @@ def test_what_no_node_has_is_compared_with_what_they_have() -> None:
     )
 
 
-def test_what_is_taken_is_waited_for() -> None:
-    assert ray_words.lacking({"CPU": 8.0, "disk": 1.0}, NODES).startswith(
-        "it waits for a node with num_cpus 8, disk 1 free: all that have as much are busy"
+def test_what_is_taken_is_waited_for_and_what_there_is_is_told() -> None:
+    text = ray_words.lacking({"CPU": 8.0, "disk": 1.0}, NODES, {"CPU": 5.0})
+    assert text.startswith(
+        "it waits for a node with num_cpus 8, disk 1 free: all that have as much are busy (nodes: "
+        "10.0.0.1: num_cpus 4, disk 0; 10.0.0.2: num_cpus 8, disk 1; "
+        "free on all together: num_cpus 5, disk 0)."
     )
+
+
+def test_of_many_nodes_the_first_are_told() -> None:
+    assert "; and 5 more" in ray_words.lacking({"GPU": 1.0}, [(str(number), {}) for number in range(15)])
 
 
 def test_an_address_that_does_not_answer_is_named_with_what_to_do() -> None:
@@ -28,10 +35,17 @@ def test_an_address_that_does_not_answer_is_named_with_what_to_do() -> None:
     assert "it did not answer in time" in ray_words.unreachable("auto", "")
 
 
-def test_an_environment_that_fails_says_its_last_line() -> None:
-    assert ray_words.no_environment("Failed\n  traceback\nRuntimeError: install virtualenv\n").endswith(
-        "(runtime_env), and starts no process without: RuntimeError: install virtualenv"
-    )
+def test_an_environment_that_fails_shows_the_last_lines_of_its_log() -> None:
+    log = "\n".join(f"line {number}" for number in range(100))
+    text = ray_words.no_environment(f"Failed\n{log}\n\nERROR: No matching distribution\n")
+    assert text.splitlines()[0].endswith("(runtime_env), and starts no process without:")
+    assert text.splitlines()[1] == "line 86"
+    assert text.splitlines()[-1] == "ERROR: No matching distribution"
+
+
+def test_what_ray_refuses_and_a_cluster_that_does_not_start_say_which_key_it_is() -> None:
+    assert "(ray: in its with): no such folder" in ray_words.refused("Traceback\nno such folder")
+    assert "(ray: {address: local}): no memory" in ray_words.not_started("no memory")
 
 
 def test_without_ray_the_command_that_installs_it_is_told() -> None:

@@ -122,6 +122,19 @@ def test_a_lost_connection_fails_no_request() -> None:
     assert setup.count("retried") == 5
 
 
+def test_whoever_placed_a_replica_is_told_when_it_is_out_of_reach() -> None:
+    setup = Setup(external(A, B))
+    told: list[str] = []
+    setup.pool.on_out_of_reach(told.append)
+    setup.channels[A].set_state("connecting")
+    assert told == [A]
+    setup.channels[A].set_state("failed")
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+
+    assert told == [A, A]
+
+
 @pytest.mark.parametrize("served_before", [False, True])
 def test_only_replicas_that_have_answered_count_as_ended_by_a_request(served_before: bool) -> None:
     """A server that greets and hangs up costs a request its attempts, not its answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -12,19 +13,20 @@ from typing import Any
 import pytest
 
 from tests.processes import Child, Gateway, environment
+from tests.waiting import until
 
 EXECUTORS = Path(__file__).with_name("executors.py")
 PROTOCOLS = ("grpc", "http", "websocket")
 
 
 class RayCluster:
-    """``address`` is that of its head."""
+    """``address`` is that of its head, ``client`` that of Ray's client."""
 
     def __init__(self) -> None:
         program = str(Path(__file__).with_name("cluster.py"))
         self.child = Child([sys.executable, program], env=environment())
-        (match,) = self.child.line(r"^cluster (\S+)$")
-        self.address = match[1]
+        (match,) = self.child.line(r"^cluster (\S+) (\S+)$")
+        self.address, self.client = match[1], match[2]
         self._asked: dict[str, int] = {}
 
     def ask(self, word: str) -> list[str]:
@@ -34,10 +36,16 @@ class RayCluster:
         found: list[str] = json.loads(self.child.line(rf"^{word} (.*)$", count=count)[-1][1])
         return found
 
-    def kill(self, node: str) -> None:
-        """Kill a node."""
-        self.child.tell(f"kill {node}")
+    def kill(self, node: str, how: str = "kill") -> None:
+        """Kill a node's own process; ``cut`` kills all that run there."""
+        self.child.tell(f"{how} {node}")
         self.child.line(f"^killed {node}$")
+
+    def restore(self) -> None:
+        """Have as many nodes as in the beginning, and no actors."""
+        count = self._asked["restore"] = self._asked.get("restore", 0) + 1
+        self.child.tell("restore")
+        self.child.line("^restored", count=count)
 
     def stop(self) -> None:
         process = self.child._process
@@ -46,19 +54,28 @@ class RayCluster:
         process.wait(30)
 
 
-@pytest.fixture
-def cluster() -> Iterator[RayCluster]:
+@pytest.fixture(scope="session")
+def _started() -> Iterator[RayCluster]:
     one = RayCluster()
     yield one
     one.stop()
 
 
+@pytest.fixture
+def cluster(_started: RayCluster) -> RayCluster:
+    """Of three nodes, on which nothing runs."""
+    _started.restore()
+    until(lambda: _started.ask("actors") == [], timeout_s=30.0, what="what the test before has left ended")
+    return _started
+
+
 def flow(
-    address: str, *, replicas: Any = 3, executors: int = 2, detached: bool = False, **ray: Any
+    address: str | dict[str, Any], *, replicas: Any = 3, executors: int = 2, detached: bool = False, **ray: Any
 ) -> dict[str, Any]:
-    """A Flow of executors in a row, all on Ray."""
+    """A Flow of executors in a row, all on Ray; ``address`` may be all that there is to say of the cluster."""
+    at = {"address": address} if isinstance(address, str) else address
     return {
-        "with": {"name": f"tests{os.getpid()}", "placement": "ray", "ray": {"address": address}},
+        "with": {"name": f"tests{os.getpid()}", "placement": "ray", "ray": at},
         "executors": [
             {
                 "name": name,
@@ -70,6 +87,16 @@ def flow(
             for name in ("a", "b")[:executors]
         ],
     }
+
+
+def tree(pid: int) -> list[int]:
+    """A process, and all that it has started."""
+    found = [pid]
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                found += tree(int(child))
+    return found
 
 
 def gateway(description: dict[str, Any], protocols: tuple[str, ...] = PROTOCOLS) -> Gateway:

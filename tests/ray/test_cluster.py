@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from docarray import Document
 from gatewayd import Client
 from tests.faults.conftest import report
 from tests.processes import Child, Gateway, runs
-from tests.ray.conftest import PROTOCOLS, RayCluster, flow, gateway
+from tests.ray.conftest import PROTOCOLS, RayCluster, flow, gateway, tree
 from tests.waiting import until
 
 pytestmark = pytest.mark.ray
@@ -58,8 +61,10 @@ async def work(one: Gateway, count: int, until_: Callable[[], bool]) -> tuple[Co
     return processes, failed
 
 
+# Ray ends what a dead node has started; a machine without power ends all of it in the same moment.
+@pytest.mark.parametrize("how", ["kill", "cut"])
 def test_a_node_that_dies_fails_no_request_and_its_replicas_are_back_within_ten_seconds(
-    cluster: RayCluster,
+    cluster: RayCluster, how: str
 ) -> None:
     one = gateway(flow(cluster.address))
     try:
@@ -73,6 +78,9 @@ def test_a_node_that_dies_fails_no_request_and_its_replicas_are_back_within_ten_
         assert lost
         times: dict[str, float] = {}
 
+        def seen() -> bool:
+            return all(re.search(rf"{name} ended; next start", one.output) for name in lost)
+
         def back() -> bool:
             now = placed(one)
             return all(now[name][1] != victim for name in lost)
@@ -81,27 +89,77 @@ def test_a_node_that_dies_fails_no_request_and_its_replicas_are_back_within_ten_
             over = False
             working = asyncio.create_task(work(one, 50, lambda: over))
             await asyncio.sleep(1.0)
-            times["killed"] = time.monotonic()
-            await asyncio.to_thread(cluster.kill, victim)
+            killed = time.monotonic()
+            killing = asyncio.create_task(asyncio.to_thread(cluster.kill, victim, how))
+            await asyncio.to_thread(until, seen)
+            times["seen"] = time.monotonic() - killed
+            await killing
             await asyncio.to_thread(until, back)
-            times["back"] = time.monotonic()
+            times["back"] = time.monotonic() - killed
             await asyncio.sleep(1.0)
             over = True
             return await working
 
         processes, failed = asyncio.run(scenario())
-        took_s = times["back"] - times["killed"]
         report(
-            f"{sum(processes.values()) // 2} requests, {len(failed)} failed; "
-            f"{len(lost)} replicas lost and back after {took_s:.1f} s"
+            f"{how}: {sum(processes.values()) // 2} requests, {len(failed)} failed; {len(lost)} replicas "
+            f"lost, seen after {times['seen']:.2f} s and back after {times['back']:.1f} s"
         )
         assert not failed, failed[:3]
-        assert took_s < 10.0
+        assert times["seen"] < 1.0
+        assert times["back"] < 10.0
         assert len(processes) == 6 + len(lost)
     finally:
         assert one.stop(30.0) == 0
     assert cluster.ask("actors") == []
     assert not [pid for pid in processes if runs(int(pid))]
+
+
+def test_replicas_come_and_go_with_the_load_and_nothing_is_lost(cluster: RayCluster) -> None:
+    scaled = {"min": 1, "max": 3, "target_in_flight": 3, "up_after": 0.4, "down_after": 1.5}
+    one = gateway(flow(cluster.address, replicas=scaled, executors=1))
+
+    async def curve() -> tuple[Counter[str], list[str]]:
+        over = peak_is_over = False
+        few = asyncio.create_task(work(one, 1, lambda: over))
+        many = asyncio.create_task(work(one, 15, lambda: peak_is_over))
+        await asyncio.to_thread(one.line, "a: 2 -> 3 replicas: .* 3 wanted for each")
+        await asyncio.to_thread(one.line, "serves at", count=3)
+        await asyncio.sleep(1.0)
+        peak_is_over = True
+        busy, failed = await many
+        assert len(busy) == 3
+        await asyncio.to_thread(one.line, "a: . -> 1 replicas: ")
+        await asyncio.to_thread(until, lambda: len(cluster.ask("actors")) == 1)
+        over = True
+        rest, failed_later = await few
+        return busy + rest, failed + failed_later
+
+    try:
+        processes, failed = asyncio.run(curve())
+        report(f"{sum(processes.values())} requests over {len(processes)} processes, {len(failed)} failed")
+        assert not failed, failed[:3]
+    finally:
+        assert one.stop(30.0) == 0
+    assert cluster.ask("actors") == []
+
+
+def test_an_executor_that_nobody_asks_leaves_the_cluster_and_comes_when_it_is_asked(
+    cluster: RayCluster,
+) -> None:
+    description = flow(
+        cluster.address, replicas={"min": 0, "max": 2, "target_in_flight": 50, "down_after": 0.5}, executors=1
+    )
+    description["gateway"] = {"pool": {"queue_timeout": 60}}
+    one = gateway(description, ("grpc",))
+    try:
+        one.line("a: 1 -> 0 replicas")
+        until(lambda: cluster.ask("actors") == [])
+        processes = asyncio.run(_some(one))
+        assert len(processes) == 1
+        one.line("a: 0 -> 1 replicas")
+    finally:
+        assert one.stop(30.0) == 0
 
 
 def test_detached_replicas_outlive_their_gateway_and_the_next_one_finds_them(cluster: RayCluster) -> None:
@@ -181,12 +239,18 @@ def test_only_the_gateway_may_call_its_replicas(cluster: RayCluster) -> None:
 @pytest.mark.parametrize(
     ("ray", "words"),
     [
-        ({"num_gpus": 1}, r"a/rep-0 is not placed yet: no node of the cluster has num_cpus 1, num_gpus 1"),
-        ({"num_cpus": 3}, r"a/rep-\d is not placed yet: it waits for a node with num_cpus 3 free"),
         (
-            {"runtime_env": {"pip": ["no-such-package==9"]}},
-            "Ray could not build its runtime environment",
+            {"num_gpus": 1},
+            r"a/rep-0 is not placed yet: no node of the cluster has num_cpus 1, num_gpus 1 "
+            r"\(\S+: num_cpus 4, num_gpus 0; ",
         ),
+        (
+            {"num_cpus": 3},
+            r"a/rep-\d is not placed yet: it waits for a node with num_cpus 3 free: all that have as much are "
+            r"busy \(nodes: \S+: num_cpus 4; .* free on all together: num_cpus 3\)",
+        ),
+        # The last line of pip's own log.
+        ({"runtime_env": {"pip": ["no-such-package==9"]}}, "No matching distribution found for no-such-pack"),
     ],
 )
 def test_what_keeps_replicas_from_being_placed_is_told_in_words(
@@ -207,6 +271,48 @@ def test_a_cluster_that_is_not_there_is_told_in_words() -> None:
         child.line(r"no Ray cluster answers at 127.0.0.1:1: .*Start one with `ray start --head`")
     finally:
         child.stop(30.0)
+
+
+def test_a_cluster_that_refuses_is_told_in_words() -> None:
+    of_the_flow = {"address": "local", "runtime_env": {"working_dir": "no/such/folder"}}
+    child = starting(flow(of_the_flow, replicas=1, executors=1))
+    try:
+        child.line(r"Ray refuses the cluster of this Flow \(ray: in its with\): .*no/such/folder")
+    finally:
+        child.stop(30.0)
+
+
+LOCAL = {"address": "local", "num_cpus": 2, "object_store_memory": 80_000_000}
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_local_cluster_starts_with_its_gateway_and_nothing_is_left_of_it(end: str) -> None:
+    folders = set(Path("/tmp").glob("gatewayd-ray-*"))
+    one = gateway(flow(LOCAL, replicas=2, executors=1), ("grpc",))
+    processes = tree(one.pid)
+    assert len(asyncio.run(_some(one))) == 2
+    assert len(set(Path("/tmp").glob("gatewayd-ray-*")) - folders) == 1
+    if end == "stop":
+        assert one.stop(40.0) == 0
+        assert not [pid for pid in processes if runs(pid)]
+    else:
+        one.kill()
+        one.stop()
+        until(lambda: not [pid for pid in processes if runs(pid)], timeout_s=40.0)
+    until(lambda: set(Path("/tmp").glob("gatewayd-ray-*")) <= folders)
+
+
+def test_a_cluster_that_the_gateway_is_no_node_of_is_reached_through_rays_client(cluster: RayCluster) -> None:
+    one = gateway(flow(cluster.client, replicas=2, executors=1), ("grpc",))
+    try:
+        assert len(asyncio.run(_some(one))) == 2
+        (pid, *_) = asyncio.run(_some(one))
+        os.kill(int(pid), signal.SIGKILL)
+        one.line(r"a/rep-\d ended; next start")
+        one.line("serves at", count=3)
+    finally:
+        assert one.stop(40.0) == 0
+    assert cluster.ask("actors") == []
 
 
 def starting(description: dict[str, Any]) -> Child:

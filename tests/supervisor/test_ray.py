@@ -226,3 +226,15 @@ def test_a_log_level_goes_to_the_executor() -> None:
     setup.supervisor.set_log_levels(lambda deployment: "debug")
 
     assert setup.orders[-1] == {"do": "tell", "id": order["id"], "line": '{"log_level": "debug"}'}
+
+
+def test_one_that_the_gateway_cannot_reach_is_looked_at_once_it_serves() -> None:
+    setup = Setup(attrs.evolve(ON_RAY, replicas=1))
+    (order,) = setup.connect()
+    (replica,) = replicas_of(attrs.evolve(ON_RAY, replicas=1))
+    setup.supervisor.out_of_reach(replica)
+    assert setup.orders == [order]
+    setup.up(order)
+    setup.supervisor.out_of_reach(replica)
+
+    assert setup.orders[-1] == {"do": "look", "id": order["id"]}
