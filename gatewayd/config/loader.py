@@ -430,11 +430,10 @@ def _check_scaling(
     """Refuse to scale where the gateway cannot, or where no request could wait for the first replica."""
     for draft, deployment in built:
         scaling = deployment.scaling
-        if scaling is not None and gateway.workers > 1:
-            draft.place.inside("replicas").refuse(
-                f"found a map, and gateway.workers is {gateway.workers}: replicas are added and ended by a "
-                "gateway of one process, which knows all requests; leave workers out, or give a number of "
-                "replicas"
+        if scaling is not None and scaling.least == 0 and gateway.workers > 1:
+            draft.place.inside("replicas", "min").refuse(
+                f"found 0, and gateway.workers is {gateway.workers}: a request that waits for the first replica "
+                "is known to one worker alone; leave workers out, or give min: 1"
             )
         if scaling is not None and scaling.least == 0:
             for key in ("max_queued", "queue_timeout"):

@@ -1,7 +1,7 @@
 """
 Adds replicas while executors have more to do than they should, and ends those that nobody needs.
 
-    pools of all graphs ── load ──> Policy (supervisor/scaling.py) ── decision ──> Roster, Serving, Supervisor
+    Serving, or Workers ── load ──> Policy (supervisor/scaling.py) ── decision ──> Roster, Serving, Supervisor
 
 A replica that is added is called as soon as it is up; one that is given up gets no further request, and ends
 after its last answer. While a reload runs, only a first replica that requests wait for is started. Reactor
@@ -11,8 +11,8 @@ thread only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,24 +20,47 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gatewayd.clocks import Clock, Timer
+from gatewayd.config import FlowConfig
 from gatewayd.config.model import DeploymentConfig
 from gatewayd.errors import Draining
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.service.roster import Roster
-from gatewayd.service.serving import Serving
 from gatewayd.supervisor.replica_id import ReplicaId
-from gatewayd.supervisor.scaling import Decision, Load, Policy
+from gatewayd.supervisor.scaling import Decision, Load, PartKey, Policy, pause_s
 from gatewayd.supervisor.supervisor import NotStarted
 
 log = Logger()
 
-# How often the load is looked at: several times within the shortest ``up_after``, by feel.
-_LOOKS_PER_SPELL: Final = 4
-_OFTENEST_S: Final = 0.05
-_RAREST_S: Final = 1.0
 
-# A Deployment and its shard.
-PartKey = tuple[str, int]
+class Scaled(Protocol):
+    """
+    Who calls replicas: ``Serving``, or ``Workers``.
+
+    ``needed`` is called when a call waits for the first replica of an executor that has none.
+    """
+
+    needed: Callable[[], None]
+
+    @property
+    def flow(self) -> FlowConfig: ...
+
+    @property
+    def addresses(self) -> Mapping[ReplicaId, str]:
+        """Where those serve that are up."""
+        ...
+
+    def loads(self, parts: Collection[PartKey]) -> Mapping[PartKey, Load]:
+        """What is under way now at each of ``parts``; nothing at those that are left out."""
+        ...
+
+    def in_flight(self) -> Mapping[ReplicaId, int]:
+        """What each of those that are up works on; nothing if it is left out."""
+        ...
+
+    def admit(self, replica: ReplicaId) -> None: ...
+    def known(self, replica: ReplicaId) -> Deferred[None]: ...
+    def rest(self, deployment: str, shard: int, rests: bool) -> None: ...
+    def give_up(self, replica: ReplicaId) -> Deferred[None]: ...
 
 
 class Starting(Protocol):
@@ -65,7 +88,7 @@ class ScaledPart:
 class Autoscaler:
     """Scales what ``serving`` serves, by way of its ``roster``."""
 
-    def __init__(self, serving: Serving, roster: Roster, supervisor: Starting, clock: Clock) -> None:
+    def __init__(self, serving: Scaled, roster: Roster, supervisor: Starting, clock: Clock) -> None:
         self._serving = serving
         self._roster = roster
         self._supervisor = supervisor
@@ -118,11 +141,8 @@ class Autoscaler:
     # -- looking -------------------------------------------------------------------------------------
 
     def _look_later(self) -> None:
-        shortest_s = min(
-            min(each.settings.up_after_s, each.settings.down_after_s) for each in self._policies.values()
-        )
-        pause_s = min(_RAREST_S, max(_OFTENEST_S, shortest_s / _LOOKS_PER_SPELL))
-        self._timer = self._clock.callLater(pause_s, self._look_again)
+        pause = pause_s(each.settings for each in self._policies.values())
+        self._timer = self._clock.callLater(pause, self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -143,29 +163,18 @@ class Autoscaler:
 
     def _look(self) -> None:
         only_first = self._roster.busy or self._stopped
-        loads, now_s = self._loads(), self._clock.seconds()
+        loads, now_s = self._serving.loads(self._policies.keys()), self._clock.seconds()
         for key, policy in self._policies.items():
             if only_first and policy.wanted:
                 continue
             decision = policy.judge(
                 now_s,
-                loads[key],
+                loads.get(key, Load()),
                 starting=any((each.deployment, each.shard) == key for each in self._starting),
                 ending=bool(self._roster.ending(*key)),
             )
             if decision is not None:
                 self._act(*key, decision)
-
-    def _loads(self) -> Mapping[PartKey, Load]:
-        found = dict.fromkeys(self._policies, Load())
-        serving = self._serving
-        for graph in serving.graphs:
-            for part in graph.pool.parts():
-                key = part.deployment, part.shard
-                if key in found and graph.has_executor_of(serving.flow, part.deployment):
-                    before = found[key]
-                    found[key] = Load(before.in_flight + part.in_flight, before.queued + part.queued)
-        return found
 
     # -- acting --------------------------------------------------------------------------------------
 
@@ -221,28 +230,18 @@ class Autoscaler:
 
     def _give_up(self, name: str, shard: int, count: int) -> None:
         those = self._roster.of(name, shard)
-        busy = self._in_flight(those)
-        # Those that don't serve, and those that have least to finish.
-        ordered = sorted(those, key=lambda each: (busy.get(each, -1), -each.replica))
+        busy, serve = self._serving.in_flight(), self._serving.addresses
+
+        def cheapest(each: ReplicaId) -> tuple[int, int]:
+            """Those that don't serve, and those that have least to finish."""
+            return (busy.get(each, 0) if each in serve else -1, -each.replica)
+
+        ordered = sorted(those, key=cheapest)
         if count >= len(ordered):
             self._serving.rest(name, shard, True)
         gone = ordered[:count]
         self._starting.difference_update(gone)
         self._roster.give_up(self._serving, gone, self._serving.flow.gateway.grace_period_s)
-
-    def _in_flight(self, replicas: Iterable[ReplicaId]) -> Mapping[ReplicaId, int]:
-        """What each of those that are up works on."""
-        by_place: Counter[tuple[str, int, str]] = Counter()
-        for graph in self._serving.graphs:
-            for name, states in graph.pool.states().items():
-                for state in states:
-                    by_place[name, state.shard, state.address] += state.in_flight
-        addresses = self._serving.addresses
-        return {
-            each: by_place[each.deployment, each.shard, addresses[each]]
-            for each in replicas
-            if each in addresses
-        }
 
 
 def _free_numbers(count: int, taken: set[int], ending: set[int], most: int) -> list[int]:

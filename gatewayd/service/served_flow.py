@@ -196,12 +196,10 @@ class ServedFlow:
     def _scales(self, gateway: GatewayServer | Workers, supervisor: Supervisor, roster: Roster) -> None:
         """The start is over."""
         from gatewayd.service.scaling import Autoscaler
-        from gatewayd.service.serving import Serving
 
-        serving = gateway.changeable
-        if self._stopped or not isinstance(serving, Serving):
-            return  # with several workers, the config refuses it
-        scaler = self._scaler = Autoscaler(serving, roster, supervisor, self._reactor)
+        if self._stopped:
+            return
+        scaler = self._scaler = Autoscaler(gateway.changeable, roster, supervisor, self._reactor)
         scaler.update()
         if self._administration is not None:
             self._administration.scaled = scaler.parts

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -48,6 +49,7 @@ from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.leaving import Leaving
 from gatewayd.service.reserved import Reserved, reserve
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.supervisor.scaling import Load, PartKey
 from gatewayd.tls.credentials import TlsCredentials, TlsFiles
 from gatewayd.tls.files import load_credentials
 from gatewayd.tls.renewal import Renewal, Watched
@@ -387,6 +389,27 @@ class Serving:
         address = self.addresses.get(replica)
         retiring = [graph.retire(replica, address) for graph in self.graphs]
         return gatherResults(retiring).addCallback(lambda _: None)
+
+    def loads(self, parts: Collection[PartKey]) -> Mapping[PartKey, Load]:
+        """What is under way at ``parts``: at the executors as they are now, for earlier graphs as well."""
+        found: dict[PartKey, Load] = {}
+        for graph in self.graphs:
+            for part in graph.pool.parts():
+                key = part.deployment, part.shard
+                if key in parts and graph.has_executor_of(self.flow, part.deployment):
+                    found[key] = found.get(key, Load()) + Load(part.in_flight, part.queued)
+        return found
+
+    def in_flight(self) -> Mapping[ReplicaId, int]:
+        """What each replica that is up works on."""
+        by_place: Counter[tuple[str, int, str]] = Counter()
+        for graph in self.graphs:
+            for name, states in graph.pool.states().items():
+                for state in states:
+                    by_place[name, state.shard, state.address] += state.in_flight
+        return {
+            each: by_place[each.deployment, each.shard, address] for each, address in self.addresses.items()
+        }
 
     def _follow_pool(self, graph: Graph) -> None:
         graph.pool.on_needed(self._is_needed)

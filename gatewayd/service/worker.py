@@ -38,6 +38,7 @@ from gatewayd.service.loaded import keep_what_was_loaded
 from gatewayd.service.logs import Reopening
 from gatewayd.service.signals import ReactorStop, StopSignals
 from gatewayd.status import ServiceIdentity, status_of
+from gatewayd.supervisor.scaling import pause_s
 from gatewayd.telemetry.logs.forms import fields_of, level_of, namespace_of, traceback_of
 from gatewayd.telemetry.logs.from_logging import let_through, take_over
 from gatewayd.telemetry.logs.levels import Levels
@@ -151,6 +152,8 @@ class Worker:
         self._grace_s: float | None = None  # the Flow's
         self._identity = ServiceIdentity(start.uid, start.started)
         self._connected: tuple[messages.Part, ...] = ()  # what the master knows of it
+        self._loaded = messages.Loaded((), ())  # the same
+        self._scaled = [each for each in flow.deployments if each.scaling is not None]
         self._gateway = GatewayServer(
             flow,
             reactor,
@@ -246,10 +249,31 @@ class Worker:
             if serves:
                 self._reports.send(messages.Serving())
                 keep_what_was_loaded()
+                if self._scaled:
+                    self._tell_load()
 
         Deferred.fromCoroutine(finish()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)
         )
+
+    def _tell_load(self) -> None:
+        """The master decides how many replicas there are, and knows no request."""
+        pause = pause_s(each.scaling for each in self._scaled if each.scaling is not None)
+        self._reactor.callLater(pause, self._tell_load)
+        serving, scaled = self._gateway.changeable, {each.name for each in self._scaled}
+        parts = [(each.name, shard) for each in self._scaled for shard in range(each.shards)]
+        loads = serving.loads(parts)
+        found = messages.Loaded(
+            tuple(messages.PartLoad(*key, load.in_flight, load.queued) for key, load in loads.items()),
+            tuple(
+                messages.ReplicaLoad(*attrs.astuple(replica), in_flight)
+                for replica, in_flight in serving.in_flight().items()
+                if in_flight and replica.deployment in scaled
+            ),
+        )
+        if found != self._loaded and not self._reports.behind:
+            self._loaded = found
+            self._reports.send(found)
 
     def _tell_connected(self, health: Health) -> None:
         found = tuple(
@@ -323,6 +347,11 @@ class Reports:
         self._unsent_bytes = 0
         self._is_lost = False
         self.levels = Levels()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the master has not read all yet: what is only true now can be told later."""
+        return bool(self._unsent)
 
     def send(self, message: messages.FromWorker) -> None:
         """Send a message; nothing happens if the master has gone."""

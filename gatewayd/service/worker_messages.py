@@ -3,7 +3,7 @@ What the master and its workers say to each other: one line of JSON for each mes
 
     master ── Start, then ReplicaUp, ReplicaDown, GiveUp, ExecutorsReady, WholeService, Retire ──> worker
     master ── Measure, SetLogLevel, ReopenLogs ──> worker
-    worker ── Failed, Listening, Ready, Serving, Connected, Measured, GivenUp, Logged ──> master
+    worker ── Failed, Listening, Ready, Serving, Connected, Loaded, Measured, GivenUp, Logged ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -188,6 +188,31 @@ class Connected:
 
 
 @attrs.frozen
+class PartLoad:
+    """What a worker has under way at a Deployment's shard: at its replicas, and in its queue."""
+
+    deployment: str
+    shard: int
+    in_flight: int
+    queued: int
+
+
+@attrs.frozen
+class ReplicaLoad(ReplicaDown):
+    """What a worker has under way at one replica."""
+
+    in_flight: int = 0
+
+
+@attrs.frozen
+class Loaded:
+    """What the worker has under way at what is scaled, each time that it looks and this has changed."""
+
+    parts: tuple[PartLoad, ...]
+    replicas: tuple[ReplicaLoad, ...]
+
+
+@attrs.frozen
 class Failed:
     """It cannot serve; ``kind`` is the name of the exception's class."""
 
@@ -221,7 +246,7 @@ ToWorker = (
     | SetLogLevel
     | ReopenLogs
 )
-FromWorker = Listening | Ready | Serving | Connected | Measured | GivenUp | Failed | Logged
+FromWorker = Listening | Ready | Serving | Connected | Loaded | Measured | GivenUp | Failed | Logged
 
 _NAMES: Final[Mapping[type, str]] = {
     Start: "start",
@@ -240,6 +265,7 @@ _NAMES: Final[Mapping[type, str]] = {
     Ready: "ready",
     Serving: "serving",
     Connected: "connected",
+    Loaded: "loaded",
     Failed: "failed",
     Logged: "log",
 }
@@ -271,6 +297,9 @@ def from_event(event: Mapping[str, Any]) -> Any:
             fields["failures"] = tuple(map(FailedRequest.from_json, fields["failures"]))
         elif cls is Connected:
             fields["parts"] = tuple(Part(**each) for each in fields["parts"])
+        elif cls is Loaded:
+            fields["parts"] = tuple(PartLoad(**each) for each in fields["parts"])
+            fields["replicas"] = tuple(ReplicaLoad(**each) for each in fields["replicas"])
         elif cls is Listening:
             fields["ports"] = tuple(
                 PortReport(**{**each, "protocols": tuple(each["protocols"])}) for each in fields["ports"]

@@ -14,6 +14,7 @@ import contextlib
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ from gatewayd.service.worker_figures import WorkerFigures
 from gatewayd.status import OWN_IDENTITY
 from gatewayd.supervisor.process import ProcessState, SupervisedProcess
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.supervisor.scaling import Load, PartKey
 from gatewayd.telemetry.failures import FailedRequest, last_of
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -163,6 +165,7 @@ class Workers:
         self._offload = self._offloading.offload if offload is None else offload
         self._figures = WorkerFigures(reactor, self._offload, self._everyone)
         self._given_up: dict[ReplicaId, _GivenUp] = {}
+        self.needed: Callable[[], None] = lambda: None  # nothing rests
 
     @property
     def flow(self) -> FlowConfig:
@@ -387,6 +390,32 @@ class Workers:
                 f"serves the old one: {error}"
             ]
         return []
+
+    @property
+    def addresses(self) -> Mapping[ReplicaId, str]:
+        """Where the replicas serve that are up."""
+        return self._addresses
+
+    def loads(self, parts: Collection[PartKey]) -> Mapping[PartKey, Load]:
+        """What all workers together have under way at ``parts``, as they told last."""
+        found: dict[PartKey, Load] = {}
+        for worker in self._everyone():
+            for each in worker.loaded.parts:
+                key = each.deployment, each.shard
+                if key in parts:
+                    found[key] = found.get(key, Load()) + Load(each.in_flight, each.queued)
+        return found
+
+    def in_flight(self) -> Mapping[ReplicaId, int]:
+        """What all workers together have under way at each replica, as they told last."""
+        found: Counter[ReplicaId] = Counter()
+        for worker in self._everyone():
+            for each in worker.loaded.replicas:
+                found[each.id] += each.in_flight
+        return found
+
+    def rest(self, deployment: str, shard: int, rests: bool) -> None:
+        """With workers one replica is wanted at least: the config refuses ``min: 0``."""
 
     def admit(self, replica: ReplicaId, old: ReplicaId | None = None) -> None:
         """Have the workers call ``replica``, too, when it is up."""
@@ -652,6 +681,7 @@ class _Worker:
         self._listens = False
         self._serves = False
         self.connected: tuple[messages.Part, ...] = ()
+        self.loaded = messages.Loaded((), ())
         self.figures: str | None = None
         self.failures: tuple[FailedRequest, ...] = ()  # those of a process that has ended, too
 
@@ -689,6 +719,8 @@ class _Worker:
                 self._master.serves()
             case messages.Connected(parts):
                 self.connected = parts
+            case messages.Loaded() as loaded:
+                self.loaded = loaded
             case messages.Measured(number, found, failures):
                 self.failures = failures
                 self._master.measured(self, number, found)
@@ -703,6 +735,7 @@ class _Worker:
         """Its process has ended."""
         self._listens = self._serves = False
         self.connected = ()
+        self.loaded = messages.Loaded((), ())
         self._master.gave_up(self, None)
         self._master.lost(self)
 

@@ -14,11 +14,20 @@ nothing. While replicas start, no more are added, and while some end, no more ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import attrs
 
 from gatewayd.config.scaling import ScalingConfig
+
+# How often the load is looked at: several times within the shortest ``up_after``, by feel.
+_LOOKS_PER_SPELL: Final = 4
+_OFTENEST_S: Final = 0.05
+_RAREST_S: Final = 1.0
+
+# A Deployment and its shard.
+PartKey = tuple[str, int]
 
 
 @attrs.frozen
@@ -31,6 +40,9 @@ class Load:
     @property
     def total(self) -> int:
         return self.in_flight + self.queued
+
+    def __add__(self, other: Load) -> Load:
+        return Load(self.in_flight + other.in_flight, self.queued + other.queued)
 
     def __str__(self) -> str:
         return f"{self.in_flight} in flight" + (f" and {self.queued} queued" if self.queued else "")
@@ -46,6 +58,12 @@ class Decision:
 
     def __str__(self) -> str:
         return f"{self.before} -> {self.wanted} replicas: {self.why}"
+
+
+def pause_s(settings: Iterable[ScalingConfig]) -> float:
+    """How long after one look at the load the next one is taken, for executors of these ``settings``."""
+    shortest_s = min(min(each.up_after_s, each.down_after_s) for each in settings)
+    return min(_RAREST_S, max(_OFTENEST_S, shortest_s / _LOOKS_PER_SPELL))
 
 
 @attrs.define

@@ -81,7 +81,11 @@ def test_executors_are_told_how_many_they_may_be() -> None:
             {"gateway": {"pool": {"queue_timeout": 0}}},
             "gateway.pool.queue_timeout is 0",
         ),
-        ({"max": 2}, {"gateway": {"workers": 2}}, "replicas: found a map, and gateway.workers is 2"),
+        (
+            {"min": 0, "max": 2},
+            {"gateway": {"workers": 2}},
+            "replicas.min: found 0, and gateway.workers is 2: a request that waits",
+        ),
     ],
 )
 def test_what_is_refused(replicas: Any, more: dict[str, Any], problem: str) -> None:

@@ -1,5 +1,5 @@
 """
-A Ray cluster of three nodes on this machine: `python cluster.py`.
+A Ray cluster of three nodes on this machine, or of one with Ray's dashboard: `python cluster.py [dashboard]`.
 
 It prints ``cluster ADDRESS CLIENT``: of its head, and of Ray's client. Then it does what lines say:
 
@@ -48,12 +48,13 @@ def free_port() -> int:
 
 NODE = {"num_cpus": 4, "object_store_memory": 80_000_000}
 CLIENT = free_port()
+DASHBOARD = "dashboard" in sys.argv[1:]
 
 cluster = Cluster(
     initialize_head=True,
-    head_node_args={**NODE, "include_dashboard": False, "ray_client_server_port": CLIENT},
+    head_node_args={**NODE, "include_dashboard": DASHBOARD, "ray_client_server_port": CLIENT},
 )
-nodes = [cluster.add_node(**NODE) for _ in range(2)]
+nodes = [] if DASHBOARD else [cluster.add_node(**NODE) for _ in range(2)]
 # At the head's own: that one stays.
 ray.init(address=cluster.address, namespace="tests", log_to_driver=False, logging_level="error")
 say("cluster", cluster.address, f"ray://127.0.0.1:{CLIENT}")

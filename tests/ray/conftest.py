@@ -22,9 +22,9 @@ PROTOCOLS = ("grpc", "http", "websocket")
 class RayCluster:
     """``address`` is that of its head, ``client`` that of Ray's client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         program = str(Path(__file__).with_name("cluster.py"))
-        self.child = Child([sys.executable, program], env=environment())
+        self.child = Child([sys.executable, program, *arguments], env=environment())
         (match,) = self.child.line(r"^cluster (\S+) (\S+)$")
         self.address, self.client = match[1], match[2]
         self._asked: dict[str, int] = {}
@@ -52,6 +52,14 @@ class RayCluster:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(30)
+
+
+@pytest.fixture
+def with_dashboard() -> Iterator[RayCluster]:
+    """Of one node."""
+    one = RayCluster("dashboard")
+    yield one
+    one.stop()
 
 
 @pytest.fixture(scope="session")

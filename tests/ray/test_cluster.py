@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -313,6 +316,18 @@ def test_a_cluster_that_the_gateway_is_no_node_of_is_reached_through_rays_client
     finally:
         assert one.stop(40.0) == 0
     assert cluster.ask("actors") == []
+
+
+def test_rays_own_tools_show_replicas_by_name(with_dashboard: RayCluster) -> None:
+    one = gateway(flow(with_dashboard.address, replicas=2, executors=1), ("grpc",))
+    try:
+        ray = Path(sys.executable).with_name("ray")
+        command = [str(ray), "list", "actors", "--format=json", f"--address={with_dashboard.address}"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        found = {each["name"].partition(".")[0]: each["state"] for each in json.loads(listed.stdout)}
+        assert found == {"a/rep-0": "ALIVE", "a/rep-1": "ALIVE"}
+    finally:
+        assert one.stop(30.0) == 0
 
 
 def starting(description: dict[str, Any]) -> Child:

@@ -11,11 +11,11 @@ from twisted.logger import capturedLogs
 
 from gatewayd.config import DeploymentConfig, ExecutorConfig, FlowConfig
 from gatewayd.config.scaling import ScalingConfig
-from gatewayd.pool.pool import PartState, ReplicaState
 from gatewayd.service.readings import read_scaled
 from gatewayd.service.roster import Roster
 from gatewayd.service.scaling import Autoscaler, ScaledPart
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.supervisor.scaling import Load
 from gatewayd.supervisor.supervisor import Supervisor
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -26,31 +26,22 @@ A = DeploymentConfig("a", executor=ExecutorConfig(uses="A"), scaling=LIMITS)
 
 
 class FakeServing:
-    """What is called: ``in_flight`` by replica, ``queued`` of all. It is its own only graph and pool."""
+    """What is called: ``work`` is under way by replica, ``queued`` of all."""
 
     def __init__(self, flow: FlowConfig) -> None:
         self.flow = flow
         self.addresses: dict[ReplicaId, str] = {}
-        self.in_flight: dict[ReplicaId, int] = {}
+        self.work: dict[ReplicaId, int] = {}
         self.queued = 0
         self.told: list[Any] = []
         self.needed: Any = None
         self.finished: dict[ReplicaId, Deferred[None]] = {}
-        self.graphs, self.pool = [self], self
 
-    def has_executor_of(self, flow: FlowConfig, name: str) -> bool:
-        return True
+    def loads(self, parts: Any) -> dict[tuple[str, int], Load]:
+        return {("a", 0): Load(sum(self.work.values()), self.queued)}
 
-    def parts(self) -> list[PartState]:
-        return [PartState("a", 0, self.queued, sum(self.in_flight.values()), 1, 1.0, {}, {})]
-
-    def states(self) -> dict[str, list[ReplicaState]]:
-        return {
-            "a": [
-                ReplicaState(at, at, 0, "ready", False, self.in_flight.get(each, 0), 0, None)
-                for each, at in self.addresses.items()
-            ]
-        }
+    def in_flight(self) -> dict[ReplicaId, int]:
+        return self.work
 
     def admit(self, replica: ReplicaId) -> None:
         self.told.append(("admit", replica.replica))
@@ -64,7 +55,7 @@ class FakeServing:
     def give_up(self, replica: ReplicaId) -> Deferred[None]:
         self.told.append(("give up", replica.replica))
         self.addresses.pop(replica, None)
-        self.in_flight.pop(replica, None)
+        self.work.pop(replica, None)
         return self.finished.setdefault(replica, Deferred())
 
 
@@ -105,7 +96,7 @@ class Setup:
     def work(self, *in_flight: int, queued: int = 0) -> None:
         """So much is under way at each replica that serves."""
         at = sorted(self.serving.addresses, key=attrs.astuple)
-        self.serving.in_flight = dict(zip(at, in_flight, strict=True))
+        self.serving.work = dict(zip(at, in_flight, strict=True))
         self.serving.queued = queued
 
     def replicas(self) -> list[int]:
@@ -269,7 +260,7 @@ def test_figures_tell_what_is_wanted_and_how_often_that_has_changed(setup: Setup
 def test_shards_scale_each_by_itself() -> None:
     setup = Setup(attrs.evolve(A, shards=2, scaling=attrs.evolve(LIMITS, least=1)))
     setup.processes[1].serve()
-    setup.serving.in_flight = {ReplicaId("a", 0, 0): 6}  # of shard 0
+    setup.serving.work = {ReplicaId("a", 0, 0): 6}  # of shard 0
 
     setup.pass_s(6)
 

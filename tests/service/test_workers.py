@@ -27,6 +27,7 @@ from gatewayd.service.reserved import reserve
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
 from gatewayd.service.workers import NotReplaced, Workers
 from gatewayd.supervisor.replica_id import ReplicaId
+from gatewayd.supervisor.scaling import Load
 from gatewayd.telemetry.logs.forms import as_text
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import Reading
@@ -659,3 +660,16 @@ def test_a_replica_is_connected_if_a_worker_that_serves_is_connected_to_it(setup
     setup.processes[1].exit(1)
     assert [each.connected for each in setup.workers.health.parts] == [0]
     assert setup.workers.health.workers == (1, 2)
+
+
+def test_the_load_of_all_workers_together_is_what_scales(setup: Setup) -> None:
+    setup.serving()
+    part, other = messages.PartLoad("a", 0, 2, 1), messages.PartLoad("b", 0, 9, 9)
+    replica = messages.ReplicaLoad("a", 0, 1, in_flight=2)
+    for each in setup.processes:
+        send(each, messages.Loaded((part, other), (replica,)))
+    assert setup.workers.loads([("a", 0)]) == {("a", 0): Load(4, 2)}
+    assert setup.workers.in_flight() == {ReplicaId("a", 0, 1): 4}
+    # What it had is lost with it, and asked for again at another one.
+    setup.processes[1].exit(1)
+    assert setup.workers.loads([("a", 0)]) == {("a", 0): Load(2, 1)}

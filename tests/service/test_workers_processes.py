@@ -8,6 +8,7 @@ import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,27 @@ def test_what_is_under_way_at_sigterm_is_answered_and_nothing_is_left(tmp_path: 
         assert gateway.stop(30) == 0
         assert not [pid for pid in everyone if runs(pid)]
         assert "Traceback" not in gateway.output
+    finally:
+        gateway.stop()
+
+
+def test_replicas_come_and_go_with_what_all_workers_have_under_way(tmp_path: Path) -> None:
+    module = tmp_path / "slow.py"
+    module.write_text(SLOW)
+    replicas = {"min": 1, "max": 2, "target_in_flight": 2, "up_after": 0.2, "down_after": 0.5}
+    slow = {"name": "slow", "uses": "Slow", "py_modules": str(module), "replicas": replicas}
+    gateway = Gateway(flow(executors=[slow]))
+    try:
+        gateway.line(r"\bready$")
+        with ThreadPoolExecutor(6) as clients:
+            # Neither worker has as much by itself, most of the time.
+            answers = [clients.submit(post, gateway.ports["http"], "/slow") for _ in range(12)]
+            gateway.line("slow: 1 -> 2 replicas: .* 2 wanted for each")
+            for each in answers:
+                assert each.result()["data"][0]["id"] == "d0"
+        gateway.line("slow: 2 -> 1 replicas")
+        until(lambda: len(executors(gateway)) == 1)
+        post(gateway.ports["http"], "/slow")
     finally:
         gateway.stop()
 
