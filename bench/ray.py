@@ -154,8 +154,8 @@ def main() -> None:
         names = [one.side.name for one in running]
     heads = ["case", *(f"CPU, µs: {name}" for name in names), *(f"ms: {name}" for name in names)]
     text = (
-        "CPU of a call in the gateway + in the executor's process, and milliseconds at a fixed rate, median / "
-        f"99th percentile:\n\n{table(heads, rows)}\n"
+        "CPU of a call in the gateway + in the executor's process, and milliseconds at a fixed rate, "
+        f"median / 99th percentile:\n\n{table(heads, rows)}\n"
         f"Ray's own processes, the driver and the actor take {rest:.0%} of a CPU while nobody calls.\n"
     )
     print(f"\n{text}")

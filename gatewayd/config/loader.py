@@ -432,8 +432,8 @@ def _check_scaling(
         scaling = deployment.scaling
         if scaling is not None and scaling.least == 0 and gateway.workers > 1:
             draft.place.inside("replicas", "min").refuse(
-                f"found 0, and gateway.workers is {gateway.workers}: a request that waits for the first replica "
-                "is known to one worker alone; leave workers out, or give min: 1"
+                f"found 0, and gateway.workers is {gateway.workers}: a request that waits for the first "
+                "replica is known to one worker alone; leave workers out, or give min: 1"
             )
         if scaling is not None and scaling.least == 0:
             for key in ("max_queued", "queue_timeout"):

@@ -56,7 +56,7 @@ def lacking(
     Why a replica is not placed: no node is large enough, or those that are have no room.
 
     ``nodes`` are the addresses of those that live, each with all that it has; ``free`` is what is not
-    taken on all of them together.
+    taken on all of them together. Where that is enough, it is the start that takes long.
     """
     there = list(nodes)
     if not there:
@@ -69,6 +69,11 @@ def lacking(
     if len(there) > _MOST_NODES:
         have += f"; and {len(there) - _MOST_NODES} more"
     if any(all(has.get(name, 0) >= amount for name, amount in demand.items()) for _, has in there):
+        if all(free.get(name, 0) >= amount for name, amount in demand.items()):
+            return (
+                f"there is room for {asked}, and Ray is still starting its process: building a runtime "
+                "environment takes its time, and so does a busy node"
+            )
         left = _amounts({name: free.get(name, 0) for name in demand})
         return (
             f"it waits for a node with {asked} free: all that have as much are busy (nodes: {have}; free on "
@@ -84,7 +89,9 @@ def no_environment(error: object) -> str:
     """The runtime environment could not be built; the last lines of what was tried are in it."""
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
     last = "\n".join(lines[-_MOST_LINES:]) or repr(error)
-    return f"Ray could not build its runtime environment (runtime_env), and starts no process without:\n{last}"
+    return (
+        f"Ray could not build its runtime environment (runtime_env), and starts no process without:\n{last}"
+    )
 
 
 def died(error: object) -> str:

@@ -23,6 +23,12 @@ def test_what_is_taken_is_waited_for_and_what_there_is_is_told() -> None:
     )
 
 
+def test_where_there_is_room_it_is_the_start_that_takes_long() -> None:
+    assert ray_words.lacking({"CPU": 1.0}, NODES, {"CPU": 5.0}).startswith(
+        "there is room for num_cpus 1, and Ray is still starting its process"
+    )
+
+
 def test_of_many_nodes_the_first_are_told() -> None:
     assert "; and 5 more" in ray_words.lacking({"GPU": 1.0}, [(str(number), {}) for number in range(15)])
 

@@ -78,9 +78,14 @@ def cluster(_started: RayCluster) -> RayCluster:
 
 
 def flow(
-    address: str | dict[str, Any], *, replicas: Any = 3, executors: int = 2, detached: bool = False, **ray: Any
+    address: str | dict[str, Any],
+    *,
+    replicas: Any = 3,
+    executors: int = 2,
+    detached: bool = False,
+    **ray: Any,
 ) -> dict[str, Any]:
-    """A Flow of executors in a row, all on Ray; ``address`` may be all that there is to say of the cluster."""
+    """A Flow of executors in a row, all on Ray; ``address`` may be all of what it says of the cluster."""
     at = {"address": address} if isinstance(address, str) else address
     return {
         "with": {"name": f"tests{os.getpid()}", "placement": "ray", "ray": at},
