@@ -161,12 +161,22 @@ class Driver:
         # Of a node that is there, a worker and its imports take a second or two.
         done, _ = await asyncio.wait([starting], timeout=_PENDING_S)
         if not done and await self._is_pending(name):
-            nodes = await self._block(self._ray.nodes)
-            alive = [(each["NodeManagerAddress"], each["Resources"]) for each in nodes if each["Alive"]]
-            free = await self._block(self._ray.available_resources)
-            why = ray_words.lacking(demand, alive, free)
+            why = ray_words.lacking(demand, await self._alive())
             self._report({"event": "pending", "id": order["id"], "why": why})
         return actor, await starting, False
+
+    async def _alive(self) -> list[ray_words.Node]:
+        nodes = await self._block(self._ray.nodes)
+        free: Mapping[str, Any] = {}
+        if not self._ray.util.client.ray.is_connected():
+            # Its dashboard asks for it in this way; there is no other that needs no dashboard.
+            per_node = getattr(self._ray._private.state, "available_resources_per_node", dict)
+            free = await self._block(per_node)
+        return [
+            ray_words.Node(each["NodeManagerAddress"], each["Resources"], free.get(each["NodeID"]))
+            for each in nodes
+            if each["Alive"]
+        ]
 
     async def _another_node(self, order: Mapping[str, Any]) -> str | None:
         """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
+
+import attrs
 
 # Of what is shown: nodes of a cluster, and lines of a log.
 _MOST_NODES: Final = 10
@@ -47,42 +49,53 @@ def demand_of(options: Mapping[str, float]) -> dict[str, float]:
     return {name: amount for name, amount in options.items() if amount}
 
 
-def lacking(
-    demand: Mapping[str, float],
-    nodes: Iterable[tuple[str, Mapping[str, float]]],
-    free: Mapping[str, float] = {},
-) -> str:
-    """
-    Why a replica is not placed: no node is large enough, or those that are have no room.
+@attrs.frozen
+class Node:
+    """One that lives: what it ``has``, and what of that is ``free``, None if Ray does not tell."""
 
-    ``nodes`` are the addresses of those that live, each with all that it has; ``free`` is what is not
-    taken on all of them together. Where that is enough, it is the start that takes long.
-    """
-    there = list(nodes)
-    if not there:
+    address: str
+    has: Mapping[str, float]
+    free: Mapping[str, float] | None = None
+
+    def words(self, names: Iterable[str]) -> str:
+        """What it has of what is asked for."""
+        has = {name: self.has.get(name, 0) for name in names}
+        if self.free is None:
+            return f"{self.address}: {_amounts(has)}"
+        free = self.free
+        amounts = (f"{_KEYS.get(name, name)} {free.get(name, 0):g} of {has[name]:g}" for name in has)
+        return f"{self.address}: {', '.join(amounts)}"
+
+
+def lacking(demand: Mapping[str, float], nodes: Sequence[Node]) -> str:
+    """Why a replica is not placed: no node is large enough, all that are have no room, it starts slowly."""
+    if not nodes:
         return "the cluster has no node"
     asked = _amounts(demand)
-    have = "; ".join(
-        f"{address}: {_amounts({name: has.get(name, 0) for name in demand})}"
-        for address, has in there[:_MOST_NODES]
-    )
-    if len(there) > _MOST_NODES:
-        have += f"; and {len(there) - _MOST_NODES} more"
-    if any(all(has.get(name, 0) >= amount for name, amount in demand.items()) for _, has in there):
-        if all(free.get(name, 0) >= amount for name, amount in demand.items()):
-            return (
-                f"there is room for {asked}, and Ray is still starting its process: building a runtime "
-                "environment takes its time, and so does a busy node"
-            )
-        left = _amounts({name: free.get(name, 0) for name in demand})
+    if not any(_covers(each.has, demand) for each in nodes):
+        plain = [attrs.evolve(each, free=None) for each in nodes]
         return (
-            f"it waits for a node with {asked} free: all that have as much are busy (nodes: {have}; free on "
-            f"all together: {left}). End other work, add a node, or ask for less (ray: in the executor)"
+            f"no node of the cluster has {asked} ({_of_nodes(plain, demand)}). Add one that has, or ask for "
+            "less (ray: in the executor)"
+        )
+    if any(each.free is not None and _covers(each.free, demand) for each in nodes):
+        return (
+            f"there is room for {asked}, and Ray is still starting its process: building a runtime "
+            "environment takes its time, and so does a busy node"
         )
     return (
-        f"no node of the cluster has {asked} ({have}). Add one that has, or ask for less "
-        "(ray: in the executor)"
+        f"it waits for a node with {asked} free: all that have as much are busy "
+        f"({_of_nodes(nodes, demand)}). End other work, add a node, or ask for less (ray: in the executor)"
     )
+
+
+def _covers(has: Mapping[str, float], demand: Mapping[str, float]) -> bool:
+    return all(has.get(name, 0) >= amount for name, amount in demand.items())
+
+
+def _of_nodes(nodes: Sequence[Node], demand: Mapping[str, float]) -> str:
+    left = f"; and {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
+    return "; ".join(each.words(demand) for each in nodes[:_MOST_NODES]) + left
 
 
 def no_environment(error: object) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from gatewayd.placement import ray_words
+from gatewayd.placement.ray_words import Node
 
-NODES = [("10.0.0.1", {"CPU": 4.0}), ("10.0.0.2", {"CPU": 8.0, "disk": 1.0})]
+NODES = [
+    Node("10.0.0.1", {"CPU": 4.0}, {"CPU": 1.0}),
+    Node("10.0.0.2", {"CPU": 8.0, "disk": 1.0}, {"CPU": 4.0}),
+]
 
 
 def test_what_no_node_has_is_compared_with_what_they_have() -> None:
@@ -15,22 +19,22 @@ def test_what_no_node_has_is_compared_with_what_they_have() -> None:
 
 
 def test_what_is_taken_is_waited_for_and_what_there_is_is_told() -> None:
-    text = ray_words.lacking({"CPU": 8.0, "disk": 1.0}, NODES, {"CPU": 5.0})
-    assert text.startswith(
-        "it waits for a node with num_cpus 8, disk 1 free: all that have as much are busy (nodes: "
-        "10.0.0.1: num_cpus 4, disk 0; 10.0.0.2: num_cpus 8, disk 1; "
-        "free on all together: num_cpus 5, disk 0)."
+    assert ray_words.lacking({"CPU": 8.0, "disk": 1.0}, NODES).startswith(
+        "it waits for a node with num_cpus 8, disk 1 free: all that have as much are busy "
+        "(10.0.0.1: num_cpus 1 of 4, disk 0 of 0; 10.0.0.2: num_cpus 4 of 8, disk 0 of 1)."
     )
 
 
 def test_where_there_is_room_it_is_the_start_that_takes_long() -> None:
-    assert ray_words.lacking({"CPU": 1.0}, NODES, {"CPU": 5.0}).startswith(
-        "there is room for num_cpus 1, and Ray is still starting its process"
+    assert ray_words.lacking({"CPU": 2.0}, NODES).startswith(
+        "there is room for num_cpus 2, and Ray is still starting its process"
     )
 
 
 def test_of_many_nodes_the_first_are_told() -> None:
-    assert "; and 5 more" in ray_words.lacking({"GPU": 1.0}, [(str(number), {}) for number in range(15)])
+    many = [Node(str(number), {}) for number in range(15)]
+    assert "; and 5 more" in ray_words.lacking({"GPU": 1.0}, many)
+    assert ray_words.lacking({"GPU": 1.0}, []) == "the cluster has no node"
 
 
 def test_an_address_that_does_not_answer_is_named_with_what_to_do() -> None:
