@@ -266,7 +266,9 @@ class Worker:
         found = messages.Loaded(
             tuple(messages.PartLoad(*key, load.in_flight, load.queued) for key, load in loads.items()),
             tuple(
-                messages.ReplicaLoad(*attrs.astuple(replica), in_flight=in_flight)
+                messages.ReplicaLoad(
+                    replica.deployment, replica.shard, replica.replica, replica.incarnation, in_flight
+                )
                 for replica, in_flight in serving.in_flight().items()
                 if in_flight and replica.deployment in scaled
             ),
