@@ -46,6 +46,8 @@ The error tree, and the one table of what each protocol says of each error.
     │   └── WithheldNetworkError    any of these, where clients may not see what is inside
     ├── Overloaded                  nothing is broken, but there is no room now
     │   ├── EndpointsUnknown        ... or there may be such an endpoint soon
+    │   ├── GenerationUnknown       ... or it is not known yet, or only now, which documents are taken
+    │   ├── GenerationUnknown       ... or it is not known yet, or only now, which documents are taken
     │   └── RateLimited             ... for this caller
     ├── Draining                    the gateway is about to stop
     └── InternalError               a bug, of which the client learns no more than where it is logged
@@ -529,6 +531,25 @@ class EndpointsUnknown(Overloaded):
         )
 
 
+class GenerationUnknown(Overloaded):
+    """
+    Which documents the executors of a Flow speak is not known, or was not when the request came.
+
+    ``taken`` are those that executors have told of since, in words, and ``given`` those of the request. Sent
+    again, it is encoded as executors take it, or refused for good.
+    """
+
+    def __init__(self, given: str, taken: str | None = None) -> None:
+        super().__init__(
+            f"the documents are in the format of {given}, and whether executors take that is not known yet: "
+            "they are starting, or cannot be reached. Try again (docarray in the Flow file says it at once)"
+            if taken is None
+            else f"the documents are in the format of {given}; that they take that of {taken}, executors "
+            "have told only since the request came. Try again (docarray in the Flow file says it from the "
+            "start)"
+        )
+
+
 class RateLimited(Overloaded):
     """The caller asks too often: ``rate``, in words, is used up for ``retry_after_s`` seconds."""
 
@@ -648,6 +669,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     ExecutorRaised: Row(500, "UNKNOWN"),
     Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
     EndpointsUnknown: Row(),
+    GenerationUnknown: Row(),
     RateLimited: Row(429),
     Draining: Row(503, "UNAVAILABLE", 1001),
     InternalError: Row(500, "INTERNAL", 1011),

@@ -34,15 +34,22 @@ from gatewayd.dispatch.parameters import check_values
 from gatewayd.dispatch.streaming import WINDOW, AnswerStream, Branch, DocumentStream, Stage, generators
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
-from gatewayd.errors import Draining, GatewayError
+from gatewayd.errors import Draining, GatewayError, GenerationUnknown
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.formats import DocumentFormat
-from gatewayd.messages.generations import Generation, check_generation
+from gatewayd.messages.generations import (
+    NAMED,
+    ForeignDocuments,
+    Generation,
+    check_generation,
+    check_told_later,
+)
 from gatewayd.messages.headers import AllowList
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.rope import Content
+from gatewayd.messages.wire import decode_answer
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
 from gatewayd.streams import Failing, Stream
@@ -161,7 +168,7 @@ class Dispatcher:
                     and 0 < documents[3] < 0x80
                     and (documents[4] != 0x0A or documents[6] != 0x0A)
                 ):
-                    check_generation(documents, generation)
+                    self._check_generation(documents, generation)
             traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
         except Exception:  # BadRequest; anything else is a bug, which must fail this request only
             return fail(Failure())
@@ -185,7 +192,7 @@ class Dispatcher:
                 check_values(request.parameters, self._most_values)
             generation = self.pool.generation or self._read_as
             if generation is not None:
-                check_generation(request.documents, generation)
+                self._check_generation(request.documents, generation)
             traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
             found = generators(self.topology, traversal, self.pool.streams)
         except Exception as error:  # BadRequest; anything else is a bug, which must fail this request only
@@ -193,6 +200,15 @@ class Dispatcher:
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
         return DocumentStream(self, traversal, found, timeout_s, self._stream_window)
+
+    def _check_generation(self, documents: Content, generation: Generation) -> None:
+        """Raises ForeignDocuments, or GenerationUnknown where executors may still tell another one."""
+        try:
+            check_generation(documents, generation)
+        except ForeignDocuments:
+            if self.pool.generation is None and self.pool.endpoints().unknown:
+                raise GenerationUnknown(NAMED[Generation.SECOND]) from None
+            raise
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         """
@@ -294,6 +310,7 @@ class Run:
         "_performing",
         "_request_id",
         "_result",
+        "_spoken",
         "_stage",
         "_steps",
         "_stopped",
@@ -312,6 +329,7 @@ class Run:
     ) -> None:
         self._dispatcher = dispatcher
         self._stage = stage
+        self._spoken = dispatcher.pool.generation  # when the documents were looked at
         self._held: Send | None = None  # the call of a generator
         self._traversal = traversal
         self._journey = traversal.request.journey
@@ -443,8 +461,17 @@ class Run:
             left_s = max(0.0, self._deadline - self._dispatcher.clock.seconds()) + SLACK_S
         if self._journey is not None:
             call = self._visiting(self._journey, node, call)
+        if self._spoken is not self._dispatcher.pool.generation:
+            self._check_again(call)
         waiting = self._calls[node] = self._dispatcher.pool.send(node.name, call, left_s)
         waiting.addCallbacks(self._answered, self._failed, callbackArgs=(node,), errbackArgs=(node,))
+
+    def _check_again(self, call: Call) -> None:
+        """Executors have told what they speak since. Raises GenerationUnknown."""
+        generation = self._dispatcher.pool.generation
+        if generation is not None:
+            for message in call.messages:
+                check_told_later(decode_answer(message).documents, generation)
 
     def _visiting(self, journey: Journey, node: Node, call: Call) -> Call:
         now_s = self._dispatcher.clock.seconds()

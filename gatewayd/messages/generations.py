@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import BadRequest, GenerationUnknown
 from gatewayd.messages.rope import Content
 
 _FIRST: Final = 0x0A  # field 1, length-delimited
@@ -57,6 +57,17 @@ def check_generation(content: Content, served: Generation = Generation.FIRST) ->
     """
     if len(content) > 1 and content[0] == _FIRST and generation_of(content) not in (None, served):
         raise ForeignDocuments(served)
+
+
+def check_told_later(content: Content, told: Generation) -> None:
+    """
+    As ``check_generation``, for documents that came before executors told what they speak.
+
+    Raises GenerationUnknown: their client, or our JSON, could not know it.
+    """
+    found = generation_of(content)
+    if found is not None and found is not told:
+        raise GenerationUnknown(NAMED[found], NAMED[told])
 
 
 def generation_of(content: Content) -> Generation | None:

@@ -145,7 +145,7 @@ class Pool:
         self._awaited = {each.name for each in deployments if not each.external}
         for sender in self._senders.values():
             sender.replicas.speak(self.generation)
-            sender.replicas.on_change(self._settle_generation)
+            sender.replicas.before_change(self._settle_generation)
             sender.replicas.on_change(self._replicas_changed)
         if before is not None:
             self._rest_as(before, deployments)
@@ -226,6 +226,8 @@ class Pool:
         if spoken and self.generation not in spoken:
             self.generation = spoken[0]
             self._endpoints = self._endpoints_of(self._said)
+            for sender in self._senders.values():
+                sender.told_generation(spoken[0])
             for sender in self._senders.values():
                 sender.replicas.speak(self.generation)
 

@@ -174,6 +174,10 @@ class ReplicaSet:
         """Call ``callback`` after every change of a replica, and of which there are."""
         self._on_change.append(callback)
 
+    def before_change(self, callback: Callable[[], None]) -> None:
+        """As ``on_change``, before requests that wait are served."""
+        self._on_change.insert(0, callback)
+
     def on_outage(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every change that leaves no replica connected."""
         self._on_outage.append(callback)
@@ -300,8 +304,8 @@ class ReplicaSet:
                 why=self._why(replica),
             )
         replica.foreign = foreign
-        # A new process behind an address may speak another generation than the one before.
-        replica.held_back = replica.unheard and self._generation is not None
+        # Whatever the others speak: a new process behind an address may speak another generation.
+        replica.held_back = replica.unheard
 
     def _why(self, foreign: Replica) -> str:
         assert foreign.told is not None

@@ -15,12 +15,14 @@ from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
-from gatewayd.errors import Draining
+from gatewayd.errors import Draining, GenerationUnknown
 from gatewayd.messages.discovery import Told
+from gatewayd.messages.generations import Generation, check_told_later
 from gatewayd.messages.journey import Kind, Stage, Visit
 from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.single import decode_single_answer
 from gatewayd.messages.trace_context import TraceContext, headers_of
-from gatewayd.messages.wire import Malformed
+from gatewayd.messages.wire import Malformed, decode_answer
 from gatewayd.pool.attempts import AttemptRules, Attempts, GiveUp, Wait
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.queue import Queue
@@ -65,6 +67,7 @@ class Sender:
         self.dice = dice
         self.decisions = decisions
         self.closed = False
+        self.told_while_away: Generation | None = None  # by executors, after the pool was made
         # Whether some replica binds an endpoint; True while that is not known.
         self.serves = replicas.serves
         replicas.on_change(self._replicas_changed)
@@ -103,6 +106,16 @@ class Sender:
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams; False while that is not known."""
         return self.replicas.streams(endpoint)
+
+    def told_generation(self, generation: Generation) -> None:
+        """
+        Executors have told what the Flow speaks; requests that came before may be of another generation.
+
+        Those that wait and are, fail with GenerationUnknown.
+        """
+        self.told_while_away = generation
+        for pending in self.queue:
+            pending.check_generation(generation)
 
     def close(self) -> None:
         """Close every channel. Requests that wait or are in flight fail with Draining."""
@@ -231,6 +244,20 @@ class PendingCall:
                 self._timer.cancel()
             self._wait_for(step)
 
+    def check_generation(self, generation: Generation) -> bool:
+        """Fail unless the documents are of ``generation``, which was told while this waits."""
+        decode = decode_single_answer if self.streams else decode_answer
+        try:
+            for message in self._call.messages:
+                check_told_later(decode(message).documents, generation)
+        except GenerationUnknown as error:
+            self._stop_waiting()
+            self._fail(error)
+            return False
+        except Malformed:
+            pass  # whoever reads it says so
+        return True
+
     def drain(self) -> None:
         """The Sender closes while this waits in the queue."""
         self._stop_waiting()
@@ -269,8 +296,11 @@ class PendingCall:
 
     def _backed_off(self) -> None:
         self._timer = None
-        self._attempts.stage_ended(self._sender.clock.seconds())
-        self.begin()
+        sender = self._sender
+        self._attempts.stage_ended(sender.clock.seconds())
+        told = sender.told_while_away
+        if told is None or self.check_generation(told):
+            self.begin()
 
     def _stop_waiting(self) -> None:
         """Also when backing off."""

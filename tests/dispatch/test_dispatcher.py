@@ -14,7 +14,15 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from gatewayd.deadlines import SLACK_S
 from gatewayd.dispatch.deadline import DeadlineOver
-from gatewayd.errors import BadRequest, DeadlineExceeded, Draining, ExecutorUnreachable, TooManyValues
+from gatewayd.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Draining,
+    ExecutorUnreachable,
+    GenerationUnknown,
+    TooManyValues,
+)
+from gatewayd.messages.discovery import Endpoints
 from gatewayd.messages.generations import ForeignDocuments, Generation, generation_of
 from gatewayd.messages.request import Answer, Call, Request, Response
 from gatewayd.messages.wire import Malformed, decode_answer, decode_request
@@ -618,6 +626,32 @@ def test_documents_are_refused_by_the_first_look_as_by_the_whole_one(content: by
     documents = before + content
     found = results(build(pool, deployment("a")).dispatch(Request("r", "/x", documents=documents)))
     assert bool(found) is (generation_of(documents) is Generation.SECOND)
+
+
+def test_documents_that_nobody_may_read_before_executors_have_told_are_refused_for_now() -> None:
+    pool = FakePool()
+    dispatcher = build(pool, *DIAMOND)
+    told, pool.endpoints = pool.endpoints, lambda: Endpoints(unknown=("a",))  # type: ignore[method-assign]
+    found = results(dispatcher.dispatch(Request("r", "/x", documents=SECOND_DOCUMENTS)))
+    assert isinstance(found[0], GenerationUnknown)
+    assert isinstance(
+        results(dispatcher.stream(Request("r", "/x", documents=SECOND_DOCUMENTS)).receive())[0],
+        GenerationUnknown,
+    )
+    pool.endpoints = told  # type: ignore[method-assign]
+    assert isinstance(
+        results(dispatcher.dispatch(Request("r", "/x", documents=SECOND_DOCUMENTS)))[0], ForeignDocuments
+    )
+    assert not pool.sent
+
+
+def test_documents_on_their_way_are_looked_at_again_when_executors_tell_what_they_speak() -> None:
+    pool = FakePool()
+    found = results(build(pool, *CHAIN).dispatch(Request("r", "/x", documents=SECOND_DOCUMENTS)))
+    pool.generation = Generation.FIRST
+    pool.answer("a")
+    assert pool.names == ["a"]
+    assert isinstance(found[0], GenerationUnknown)
 
 
 def test_a_flow_of_the_second_generation_gets_no_document_of_the_first_in_a_dry_run() -> None:

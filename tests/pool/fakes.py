@@ -176,8 +176,11 @@ class Setup:
         seed: int = 1,
         ready: bool = True,
         before: Pool | None = None,
+        heard: bool = True,
         **limits: Any,
     ) -> None:
+        """Replicas that are connected are called without having told what they bind, if ``heard`` is True."""
+        self._heard = heard
         self.clock = Clock()
         self.channels: dict[str, FakeChannel] = {}
         self.opened: list[FakeChannel] = []
@@ -202,7 +205,14 @@ class Setup:
     def _connect(
         self, address: str, settings: ChannelSettings, on_state: Callable[[Any], None]
     ) -> FakeChannel:
-        channel = self.channels[address] = FakeChannel(address, settings, on_state)
+        def tell(state: Any) -> None:
+            on_state(state)
+            replica: Any = getattr(on_state, "__self__", None)
+            if self._heard and replica is not None and replica.unheard:
+                replica.unheard = False
+                replica._owner.changed()
+
+        channel = self.channels[address] = FakeChannel(address, settings, tell)
         self.opened.append(channel)
         return channel
 

@@ -8,16 +8,21 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 from gatewayd.config import DeploymentConfig, GatewayConfig
-from gatewayd.errors import ForeignExecutor, codes_for
+from gatewayd.errors import ForeignExecutor, GenerationUnknown, codes_for
 from gatewayd.health import parts_of
 from gatewayd.messages.discovery import Told
 from gatewayd.messages.generations import Generation
+from gatewayd.messages.request import Answer, Call
+from gatewayd.messages.single import encode_single_calls
+from gatewayd.messages.wire import encode_call
 from gatewayd.rpc.call import CallError
-from tests.pool.fakes import Setup, external
+from tests.pool.fakes import REFUSED, Sent, Setup, external
 
 A, B = "10.0.0.1:80", "10.0.0.2:80"
 FIRST = Told({"/x": ""}, Generation.FIRST)
 SECOND = Told({"/x": ""}, Generation.SECOND)
+OF_FIRST = Call((bytes(encode_call("r", "/x", Answer(b"\n\x05\n\x03\n\x01a"))),), "/x")
+ONE_OF_FIRST = Call(tuple(encode_single_calls(OF_FIRST.messages[0])), "/x")
 SAYS_NOTHING = Told({"/default": ""})
 
 
@@ -112,7 +117,7 @@ def test_executors_that_are_replaced_by_others_may_change_what_a_flow_speaks() -
 
 
 def test_a_replica_that_comes_back_is_not_called_before_it_has_told_what_it_speaks() -> None:
-    setup = Setup(external(A))
+    setup = Setup(external(A), heard=False)
     setup.channels[A].answer_discovery(SECOND)
     setup.channels[A].set_state("connecting")
     setup.channels[A].set_state("ready")
@@ -123,8 +128,54 @@ def test_a_replica_that_comes_back_is_not_called_before_it_has_told_what_it_spea
     assert not sent.done
 
 
-def test_one_that_comes_back_and_tells_nothing_is_called_all_the_same() -> None:
+@pytest.mark.parametrize(("told", "taken"), [(FIRST, True), (SECOND, False), (SAYS_NOTHING, True)])
+def test_before_anybody_has_told_what_it_speaks_requests_wait(told: Told, taken: bool) -> None:
+    setup = Setup(external(A), heard=False)
+    sent, empty = setup.send(OF_FIRST), setup.send()
+    assert not setup.channels[A].calls
+    setup.channels[A].answer_discovery(told)
+    assert [call.messages for call, _, _ in setup.channels[A].calls] == (
+        [OF_FIRST.messages, (b"",)] if taken else [(b"",)]
+    )
+    assert not empty.done
+    if not taken:
+        assert isinstance(sent.result, GenerationUnknown)
+        assert "in the format of docarray 0.21 and earlier; that they take that of docarray 0.30" in str(
+            sent.result
+        )
+        assert codes_for(sent.result).http == 503
+
+
+def test_requests_that_wait_while_an_executor_is_replaced_by_one_of_another_generation_are_refused() -> None:
+    setup = Setup(external(A), heard=False)
+    setup.channels[A].answer_discovery(FIRST)
+    setup.channels[A].set_state("connecting")
+    waits, stream = setup.send(OF_FIRST), setup.pool.stream("a", ONE_OF_FIRST, None)
+    streamed = Sent(stream.receive())  # type: ignore[arg-type]
+    setup.channels[A].set_state("ready")
+    setup.channels[A].answer_discovery(SECOND)
+    assert isinstance(waits.result, GenerationUnknown)
+    assert isinstance(streamed.result, GenerationUnknown)
+    assert not setup.channels[A].calls
+    assert not setup.channels[A].streams
+
+
+def test_a_request_that_pauses_before_its_next_try_is_refused_then() -> None:
     setup = Setup(external(A))
+    setup.channels[A].answer_discovery(FIRST)
+    sent = setup.send(OF_FIRST)
+    setup.channels[A].fail(REFUSED)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    setup.channels[A].answer_discovery(SECOND)
+    assert not sent.done
+    setup.advance(1.0)
+    assert isinstance(sent.result, GenerationUnknown)
+    assert not setup.channels[A].calls
+
+
+def test_one_that_comes_back_and_tells_nothing_is_called_all_the_same() -> None:
+    setup = Setup(external(A), heard=False)
     setup.channels[A].answer_discovery(SECOND)
     setup.channels[A].set_state("connecting")
     setup.channels[A].set_state("ready")
