@@ -324,7 +324,9 @@ class GatewayChannel(HTTPChannel):
         The client sends nothing more. It may be waiting for its answers, or have gone: that looks the same.
 
         Its request is served. But a client that is not there resets the connection as soon as something is
-        sent to it, so that is tried with an interim response if the answer takes longer than ``trust_s``.
+        sent to it, so that is tried if the answer takes longer than ``trust_s``: with an interim response, or
+        with what a stream has to say in between. Nothing is read any more, so that the reset would be noticed
+        only by the write after the next one, which in a stream may be long in coming.
         """
         self._input_ended = True
         if self.refused:  # it was answered, and has read that
@@ -346,11 +348,17 @@ class GatewayChannel(HTTPChannel):
         if not self._handlingRequest or not self.requests:
             return
         http_request = self.requests[0]
-        # HTTP/1.0 has no interim responses, and an answer that is being written shows the same.
-        if http_request.clientproto == b"HTTP/1.1" and not http_request.startedWriting:
-            self._watched = self.transport.fileno()
-            self.site.hangups.watch_half_closed(self._watched, self.abort)
+        if http_request.startedWriting:
+            self._watch_for_reset()
+            if http_request.give_sign is not None:
+                http_request.give_sign()
+        elif http_request.clientproto == b"HTTP/1.1":  # HTTP/1.0 has no interim responses
+            self._watch_for_reset()
             super()._send100Continue()
+
+    def _watch_for_reset(self) -> None:
+        self._watched = self.transport.fileno()
+        self.site.hangups.watch_half_closed(self._watched, self.abort)
 
     def _stop_doubting(self) -> None:
         if self._doubt is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -48,6 +48,7 @@ class GatewayRequest(Request):
     site: GatewaySite
     content: Any
     caller: Caller = ANONYMOUS
+    give_sign: Callable[[], None] | None = None  # write something that says nothing, into a body that streams
     _identity: Question | GatewayError | None = None  # what stands between the request and its answer
     _work: Deferred[Any] | None = None
     _fields: dict[bytes, bytes] | None = None  # what ``header`` returns, once the request is complete

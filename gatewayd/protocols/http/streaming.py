@@ -130,6 +130,7 @@ class StreamBody:
         if not self._is_chunked:
             http_request.channel.persistent = 0
         http_request.registerProducer(self, True)
+        http_request.give_sign = self._give_sign
         begun = streaming_head(self._framing.content_type, chunked=self._is_chunked)
         http_request.begin_body(begun, (*_HEADERS, *headers))
         if self._framing.ping:
@@ -214,6 +215,14 @@ class StreamBody:
             if not self._paused:
                 self._http_request.channel.write(self._chunk(self._framing.ping))
 
+    def _give_sign(self) -> None:
+        http_request = self._http_request
+        if http_request is None or self._paused:
+            return
+        # A chunk's size may have zeros before it (RFC 9112 section 7.1): that of the next one begins.
+        sign = self._chunk(self._framing.ping) or (b"0" if self._is_chunked else b"")
+        http_request.channel.write(sign)
+
     def _give_back(self) -> None:
         if self._held_bytes and self._http_request is not None:
             self._http_request.site.buffers.give_back(self._held_bytes)
@@ -223,6 +232,8 @@ class StreamBody:
         """No more is written; the request, unless that was so before."""
         self._give_back()
         http_request, self._http_request = self._http_request, None
+        if http_request is not None:
+            http_request.give_sign = None  # it refers back to this
         if self._ping is not None:
             self._ping.cancel()
             self._ping = None

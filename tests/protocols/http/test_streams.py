@@ -74,8 +74,10 @@ def chunks(answer: bytes) -> tuple[dict[str, str], list[bytes], bool]:
     head, _, body = answer.partition(b"\r\n\r\n")
     fields = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:])
     found = []
-    while body and not body.startswith(b"0\r\n"):
+    while body:
         size, _, rest = body.partition(b"\r\n")
+        if not size.strip(b"0"):
+            break
         found.append(rest[: int(size, 16)])
         body = rest[int(size, 16) + 2 :]
     return fields, found, body == b"0\r\n\r\n"
@@ -292,6 +294,50 @@ async def test_a_client_that_leaves_cancels_the_stream() -> None:
             gateway.dispatcher.opened[0].release()
             await until(lambda: gateway.dispatcher.opened[0].asked == 2)
         await until(lambda: gateway.dispatcher.opened[0].cancels)
+        await until(lambda: len(gateway.connections) == 0)
+
+
+SIGNS = {
+    "events": (get("/stream", DOCUMENT), b": ping"),
+    "events of HTTP/1.0": (get("/stream", DOCUMENT, version="1.0"), b": ping"),
+    "lines": (get("/stream", DOCUMENT, "Accept: application/x-ndjson"), b"\n\r\n0"),
+}
+
+
+@pytest.mark.parametrize("goes", [True, False], ids=["and goes", "and waits"])
+@pytest.mark.parametrize(("asked", "sign"), SIGNS.values(), ids=SIGNS)
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_half_closes_in_mid_stream_is_asked_for_a_sign_of_life(
+    asked: bytes, sign: bytes, goes: bool
+) -> None:
+    limits = SiteLimits(body_bytes=1 << 20, trust_s=0.01, linger_s=0.1)
+    async with served(dispatcher=streams("a", "b", held=True), limits=limits) as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as client:
+            client.sendall(asked)
+            await until(lambda: gateway.dispatcher.opened and gateway.dispatcher.opened[0].is_asked)
+            stream = gateway.dispatcher.opened[0]
+            stream.release()
+            await until(lambda: stream.asked == 2)
+            if not goes:
+                client.shutdown(socket.SHUT_WR)
+            found = await in_thread(client.recv, 65536)
+            while b'"a"' not in found or (not goes and sign not in found):
+                found += await in_thread(client.recv, 65536)
+            if not goes:
+                assert not stream.cancels
+                stream.release()
+                await until(lambda: stream.asked == 3)
+                stream.release()
+                while more := await in_thread(client.recv, 65536):
+                    found += more
+        if goes:  # having read all that there was
+            await until(lambda: stream.cancels)
+        elif b"chunked" in found:
+            _, read, whole = chunks(found)
+            assert whole
+            assert b'"b"' in b"".join(read)
+        else:
+            assert found.endswith(b"event: end\r\n\r\n")
         await until(lambda: len(gateway.connections) == 0)
 
 
