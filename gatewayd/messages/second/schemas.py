@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
+
 from gatewayd.messages.discovery import Schema, TypedEndpoint
 from gatewayd.messages.second.kinds import (
     Anything,
@@ -37,6 +39,10 @@ from gatewayd.messages.second.limits import Limits
 
 # The class that executors use where a method says nothing of its documents: any fields will do.
 UNTYPED: Final = "LegacyDocumentJina"
+
+# A schema with more JSON than this is not read: a class with a thousand fields has a third of it, and reading
+# it takes a tenth of a second.
+LARGEST_BYTES: Final = 256 * 1024
 
 _SHAPE: Final = "tensor/array shape"
 _DEEPEST: Final = 50  # schemas within a schema: what is deeper is taken for anything
@@ -67,8 +73,11 @@ def document_of(schema: Schema, name: str, *, has_id: bool = True) -> Document:
     """
     The kind of a whole document, or of a model of parameters, which ``has_id`` False says.
 
-    Equal schemas have the same one.
+    Equal schemas have the same one. One of more than LARGEST_BYTES says nothing: executors check what they
+    get.
     """
+    if len(orjson.dumps(schema)) > LARGEST_BYTES:  # the fast one, which would lose infinite numbers
+        schema = {}
     return _document(json.dumps(schema, sort_keys=True), name, has_id)
 
 

@@ -4,18 +4,23 @@ The routes of the second generation in OpenAPI, from the schemas that executors 
 Schemas go into the document's components, under the names of their classes: two that differ have two names,
 and every reference resolves. What of OpenAPI is the reference's, such as operation ids and the names of
 bodies, is so because clients are generated from it.
+
+The document is made on the reactor thread, so that it has a bound: of schemas that are large, or too many, it
+says no more than that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 import orjson
 
 from gatewayd.errors import BadRequest, DeadlineExceeded, ExecutorRaised, ExecutorUnreachable, codes_of
 from gatewayd.messages.discovery import Endpoints, TypedEndpoint
+from gatewayd.messages.second.schemas import LARGEST_BYTES
 from gatewayd.protocols.http.routes import EndpointRoute
 from gatewayd.protocols.http.schemas import Schema, ref
 
@@ -25,6 +30,9 @@ _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
 _DETAIL: Final = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
 _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
 _DEEPEST: Final = 60
+_NAME: Final = 200  # of characters of a class's name: more are for no reader
+# Of all schemas of one document, each of them once. It takes a quarter of a second to describe so much.
+MOST_BYTES: Final = 1024 * 1024
 
 _HEADER: Final = {
     "anyOf": [
@@ -57,9 +65,13 @@ class TypedOperations:
     def __init__(self, endpoints: Endpoints, reserved: Iterable[str]) -> None:
         """``reserved`` are names of components that have other schemas."""
         self._endpoints = endpoints
-        self._keys: dict[str, bytes] = dict.fromkeys(reserved, b"")
+        self._taken = set(reserved)  # names of components
+        self._names: dict[tuple[str, bytes], str] = {}
+        self._numbers: dict[str, int] = {}  # the last one behind each name
         self.components: dict[str, Schema] = {}
         self._ids: set[str] = set()
+        self._left_bytes = MOST_BYTES
+        self._known: dict[tuple[bytes, str], Schema] = {}  # by the digest of a class's schema, and its name
 
     def of(self, route: EndpointRoute, method: str) -> dict[str, Any]:
         """The operation of a route whose endpoint has schemas, or is unknown."""
@@ -141,23 +153,41 @@ class TypedOperations:
         """A reference to the component that a class's schema becomes."""
         if not schema:
             return {"type": "object"}
-        names = {}
+        text = orjson.dumps(schema)
+        known = (sha256(text).digest(), name)
+        if (found := self._known.get(known)) is None:
+            found = self._known[known] = self._described(schema, name, len(text))
+        return found
+
+    def _described(self, schema: Mapping[str, Any], name: str, size: int) -> Schema:
+        own_name = (name or str(schema.get("title") or "Document"))[:_NAME]
+        if size > min(LARGEST_BYTES, self._left_bytes):
+            bound = f"{MOST_BYTES} are described of all together"
+            if size > LARGEST_BYTES:
+                bound = f"{LARGEST_BYTES} are described of one"
+            text = (
+                f"The schema of {own_name} is too large to show: it has {size} bytes of JSON, and {bound}. "
+                "Executors check what they are sent."
+            )
+            return self._added(own_name, {"type": "object", "description": text})
+        self._left_bytes -= size
         definitions: dict[str, Any] = {}
         for place in _DEFINITIONS:
             if isinstance(found := schema.get(place), dict):
                 definitions |= {f"#/{place}/{each}": part for each, part in found.items()}
         whole = _key(definitions)
+        names = {}
         for reference, part in definitions.items():
-            key = _key(part) + (whole if _refers(part) else b"")
-            names[reference] = self._name(reference.rpartition("/")[2], key)
+            names[reference] = self._name(reference.rpartition("/")[2], _key(part, whole))
         for reference, part in definitions.items():
-            self.components.setdefault(names[reference], _rewritten(part, names))
+            if names[reference] not in self.components:
+                self.components[names[reference]] = _rewritten(part, names)
         bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
-        if bare.keys() == {"$ref"} and bare["$ref"] in names:
-            return ref(names[bare["$ref"]])
-        key = _key(bare) + (whole if _refers(bare) else b"")
-        own = self._name(name or str(schema.get("title") or "Document"), key)
-        self.components.setdefault(own, _rewritten(bare, names))
+        if bare.keys() == {"$ref"} and isinstance(target := bare["$ref"], str) and target in names:
+            return ref(names[target])
+        own = self._name(own_name, _key(bare, whole))
+        if own not in self.components:
+            self.components[own] = _rewritten(bare, names)
         return ref(own)
 
     def _added(self, name: str, schema: Schema) -> Schema:
@@ -168,9 +198,18 @@ class TypedOperations:
     def _name(self, wanted: str, key: bytes) -> str:
         """``wanted``, or like it where another schema has that name."""
         wanted = _NOT_IN_NAMES.sub("_", wanted) or "Document"
-        name, number = wanted, 2
-        while self._keys.setdefault(name, key) != key:
-            name, number = f"{wanted}_{number}", number + 1
+        name = self._names.get((wanted, key))
+        if name is None:
+            name = self._names[wanted, key] = self._free(wanted)
+            self._taken.add(name)
+        return name
+
+    def _free(self, wanted: str) -> str:
+        name, number = wanted, self._numbers.get(wanted, 1)
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._numbers[wanted] = number
         return name
 
     def _id(self, wanted: str) -> str:
@@ -256,14 +295,16 @@ def _required(schema: Mapping[str, Any]) -> list[str]:
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
-def _key(part: Any) -> bytes:
+def _key(part: Any, whole: bytes = b"") -> bytes:
     """
     Two schemas with the same key are those of one class.
 
-    Examples do not count: that of a document's id is made up by each process, and two executors with one
-    class would have two components.
+    ``whole`` is the key of what references may mean, and counts where there are any. Examples do not count:
+    that of a document's id is made up by each process, and two executors with one class would have two
+    components.
     """
-    return orjson.dumps(_without_examples(part), option=orjson.OPT_SORT_KEYS)
+    text = orjson.dumps(_without_examples(part), option=orjson.OPT_SORT_KEYS)
+    return sha256(text + whole if b'"$ref"' in text else text).digest()
 
 
 def _without_examples(part: Any, depth: int = 0, *, names: bool = False) -> Any:
@@ -279,10 +320,6 @@ def _without_examples(part: Any, depth: int = 0, *, names: bool = False) -> Any:
     if isinstance(part, list):
         return [_without_examples(item, depth + 1) for item in part]
     return part
-
-
-def _refers(part: Any) -> bool:
-    return b'"$ref"' in orjson.dumps(part)
 
 
 def _rewritten(part: Any, names: Mapping[str, str], depth: int = 0) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
+import orjson
 import pytest
 
 from gatewayd.config.model import GatewayConfig
@@ -13,6 +15,7 @@ from gatewayd.messages.discovery import Endpoints, TypedEndpoint
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.second.reading import Model, decode_body
 from gatewayd.protocols.http.openapi import openapi
+from gatewayd.protocols.http.typed_openapi import MOST_BYTES
 
 
 def of(**properties: Any) -> dict[str, Any]:
@@ -42,6 +45,7 @@ ODD: dict[str, dict[str, Any]] = {
     "alternatives are no list": of(a={"anyOf": None}, b={"anyOf": 3}),
     "a type that is a map": of(a={"type": {"x": 1}}),
     "an infinite length": of(a={"type": "string", "minLength": float("inf")}),
+    "a reference that is a list": {"$ref": ["#/$defs/A"], "$defs": {"A": {}}},
     "names with line ends": of(**{"\r\n\x00": {"type": "string"}, "": {"type": "string"}}),
 }
 
@@ -60,3 +64,42 @@ def test_an_odd_schema_stops_nobody(schema: str, streams: bool) -> None:
     assert "/x" in described["paths"]
     with contextlib.suppress(BadRequest):
         assert decode_body(b'{"data":[{"a":"text"}]}', Model.of(endpoint), "/x").documents
+
+
+def crossed(count: int) -> dict[str, Any]:
+    """Classes each of which has a field of each of them."""
+    fields = {f"f{one}": {"$ref": f"#/$defs/D{one}"} for one in range(count)}
+    return {**of(**fields), "$defs": {f"D{one}": of(**fields) for one in range(count)}}
+
+
+HUGE = {
+    "classes that all refer to each other": crossed(300),
+    "names of which OpenAPI allows no letter": {
+        **of(),
+        "$defs": {chr(0x4E00 + each): {"x": each} for each in range(9000)},
+    },
+}
+
+
+@pytest.mark.parametrize("schema", HUGE)
+def test_a_huge_schema_costs_neither_time_nor_room(schema: str) -> None:
+    # Copies, as two executors tell them, and one of its own for each of many endpoints.
+    told = [{**HUGE[schema], "title": f"D{number % 20}"} for number in range(30)]
+    typed = {f"/{number}": TypedEndpoint(one, one, "D", "D") for number, one in enumerate(told)}
+    endpoints = Endpoints(dict.fromkeys(typed, ""), generation=Generation.SECOND, typed=typed)
+    began = time.process_time()
+    described = openapi(GatewayConfig(docarray=Generation.SECOND), full=True, endpoints=endpoints)
+    model = Model.of(typed["/0"])
+    assert time.process_time() - began < 5.0  # it took half a minute for the first endpoint
+    assert len(orjson.dumps(described)) < 4 * MOST_BYTES
+    texts = [part.get("description", "") for part in described["components"]["schemas"].values()]
+    assert any("is too large to show: it has " in text for text in texts)
+    assert decode_body(b'{"data":[{"a":"text"}]}', model, "/0").documents
+
+
+def test_an_endpoint_whose_schema_is_too_large_takes_any_document() -> None:
+    endpoint = TypedEndpoint(crossed(300), crossed(300), "D", "D")
+    assert decode_body(b'{"data":[{"f0":1}]}', Model.of(endpoint), "/x").documents
+    small = TypedEndpoint(crossed(3), crossed(3), "D", "D")
+    with pytest.raises(BadRequest):
+        decode_body(b'{"data":[{"f0":1}]}', Model.of(small), "/x")
