@@ -134,6 +134,16 @@ def status_of(
     return {"jina": jina, "envs": envs}
 
 
+def with_followed(
+    maps: Mapping[str, Mapping[str, str]], followed: Mapping[str, int]
+) -> Mapping[str, Mapping[str, str]]:
+    """``maps``, and how Services of Kubernetes are followed (``Pool.followed``), if any are."""
+    if not followed:
+        return maps
+    text = "; ".join(f"{count} by {how}" for how, count in sorted(followed.items()))
+    return {**maps, "jina": {**maps["jina"], "gatewayd-kubernetes": text}}
+
+
 def _shown(key: str, value: str | None) -> str:
     if value is None:
         return UNSET

@@ -48,6 +48,7 @@ PURE = [
     "deadlines.py",
     "pool/attempts.py",
     "pool/balancing.py",
+    "pool/endpoint_slices.py",
     "pool/queue.py",
     "pool/retry.py",
     "rpc/call.py",

@@ -12,18 +12,24 @@ import attrs
 
 from gatewayd.config.kinds import Refused
 from gatewayd.redaction import redacted_url
-from gatewayd.schemes import SCHEMES, SOCKET_LIMIT_BYTES, Scheme, socket_path
+from gatewayd.schemes import KUBERNETES, SCHEMES, SOCKET_LIMIT_BYTES, Scheme, socket_path
 
 _ADDRESS: Final = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
     r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*|[A-Za-z0-9._-]+)"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
+# A Service, and its namespace.
+_SERVICE: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?")
 
 
 @attrs.frozen
 class Addresses:
-    """``host:port`` or ``unix:/path`` of every replica. ``tls`` is None if no host has a scheme."""
+    """
+    ``host:port``, ``unix:/path`` or ``kubernetes://service:port`` of every replica.
+
+    ``tls`` is None if no host has a scheme that says it.
+    """
 
     addresses: tuple[str, ...]
     tls: bool | None
@@ -103,7 +109,15 @@ def _parse(text: str) -> tuple[str, int | None, bool | None]:
             message=f"found {redacted_url(text)[:80]!r}; accepted: host, host:port or scheme://host:port"
         )
     scheme: Scheme | None = None
-    if name := match["scheme"]:
+    before = ""
+    if match["scheme"] and f"{match['scheme'].lower()}://" == KUBERNETES:
+        before = KUBERNETES
+        if _SERVICE.fullmatch(match["host"]) is None:
+            raise Refused(
+                message=f"found {text[:80]!r}; accepted: kubernetes://service:port and "
+                "kubernetes://service.namespace:port"
+            )
+    elif name := match["scheme"]:
         scheme = SCHEMES.get(name.lower())
         if scheme is None:
             raise Refused(
@@ -112,9 +126,11 @@ def _parse(text: str) -> tuple[str, int | None, bool | None]:
     port = int(match["port"]) if match["port"] else scheme.port if scheme else None
     if port is not None and not 1 <= port <= 65535:
         raise Refused(message=f"found the port {port} in {redacted_url(text)[:80]!r}; accepted: 1 to 65535")
-    return match["host"].strip("[]"), port, scheme.tls if scheme else None
+    return before + match["host"].strip("[]"), port, scheme.tls if scheme else None
 
 
 def authority(host: str, port: int) -> str:
     """``host:port``; an address of IPv6 in brackets."""
+    if host.startswith(KUBERNETES):
+        return f"{host}:{port}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,6 +24,7 @@ from gatewayd.export.plan import (
     Plan,
 )
 from gatewayd.health import LIVE, READY, STARTED
+from gatewayd.schemes import KUBERNETES, ServiceName
 from gatewayd.telemetry.metrics.table import IN_FLIGHT, REQUESTS_UNDER_WAY
 
 Manifest = Mapping[str, Any]
@@ -31,6 +32,9 @@ Manifest = Mapping[str, Any]
 # Of the images that conf/docker builds: no user of the host.
 _USER: Final = 10001
 _PROBE_S: Final = 5
+# Of API servers: managed ones have the first, those of kubeadm and k3s the second.
+_API_SERVER_PORTS: Final = (443, 6443)
+_DNS_PORT: Final = 53
 _PART_OF: Final = "app.kubernetes.io/part-of"
 _NAME: Final = "app.kubernetes.io/name"
 _COMPONENT: Final = "app.kubernetes.io/component"
@@ -42,8 +46,8 @@ def namespace_of(plan_name: str, options: ExportOptions) -> str:
 
 
 def address_in(namespace: str, label: str) -> str:
-    """``host`` of an executor as the gateway in the cluster resolves it: a headless Service."""
-    return f"{label}.{namespace}.svc:{EXECUTOR_PORT}"
+    """``host`` of an executor as the gateway in the cluster follows it: a headless Service."""
+    return f"{KUBERNETES}{label}.{namespace}:{EXECUTOR_PORT}"
 
 
 def manifests_of(plan: Plan, options: ExportOptions) -> dict[str, list[Manifest]]:
@@ -119,6 +123,7 @@ def _gateway(plan: Plan, options: ExportOptions) -> list[Manifest]:
         "ports": [{"name": name, "port": port, "targetPort": name} for name, port in ports.items()],
     }
     found = [
+        *_rights(plan, namespace),
         _settings(plan, container, namespace),
         _manifest("v1", "Service", plan, container, namespace, service),
         _deployment(plan, container, namespace, pod),
@@ -139,6 +144,50 @@ def _http(path: str) -> dict[str, Any]:
 
 def _startup(container: Container) -> dict[str, int]:
     return {"periodSeconds": _PROBE_S, "failureThreshold": max(1, math.ceil(container.ready_s / _PROBE_S))}
+
+
+def _followed(plan: Plan, namespace: str) -> list[str]:
+    """The namespaces of Services whose EndpointSlices the gateway follows."""
+    hosts = [host for each in plan.gateway.settings.get("executors", ()) for host in _hosts(each)]
+    services = [service for service in map(ServiceName.of, hosts) if service is not None]
+    return sorted({service.namespace or namespace for service in services})
+
+
+def _hosts(executor: Mapping[str, Any]) -> list[str]:
+    host = executor["host"]
+    return [host] if isinstance(host, str) else list(host)
+
+
+def _rights(plan: Plan, namespace: str) -> list[Manifest]:
+    """A service account for the gateway that may follow EndpointSlices, and nothing else."""
+    followed = _followed(plan, namespace)
+    if not followed:
+        return []
+    container, name = plan.gateway, f"{plan.name}-gateway"
+
+    def manifest(group: str, kind: str, where: str, **content: Any) -> Manifest:
+        metadata = {"name": name, "namespace": where, "labels": _labels(plan, container)}
+        return {"apiVersion": group, "kind": kind, "metadata": metadata, **content}
+
+    rbac = "rbac.authorization.k8s.io"
+    found = [manifest("v1", "ServiceAccount", namespace, automountServiceAccountToken=False)]
+    for each in followed:
+        rule = {
+            "apiGroups": ["discovery.k8s.io"],
+            "resources": ["endpointslices"],
+            "verbs": ["list", "watch"],
+        }
+        found += [
+            manifest(f"{rbac}/v1", "Role", each, rules=[rule]),
+            manifest(
+                f"{rbac}/v1",
+                "RoleBinding",
+                each,
+                roleRef={"apiGroup": rbac, "kind": "Role", "name": name},
+                subjects=[{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            ),
+        ]
+    return found
 
 
 def _labels(plan: Plan, container: Container) -> dict[str, str]:
@@ -234,8 +283,10 @@ def _pod(
     }
     # A changed Flow file is other pods: nothing in them follows it.
     digest = hashlib.sha256(container.flow_file.encode()).hexdigest()
+    follows = container is plan.gateway and bool(_followed(plan, namespace_of(plan.name, options)))
     spec = {
-        "automountServiceAccountToken": False,
+        **({"serviceAccountName": f"{plan.name}-gateway"} if follows else {}),
+        "automountServiceAccountToken": follows,
         "terminationGracePeriodSeconds": math.ceil(container.stop_s),
         "securityContext": {
             "runAsNonRoot": True,
@@ -307,19 +358,44 @@ def _gateway_policy(plan: Plan, container: Container, namespace: str, ports: Map
     ]
     if container.metrics is not None:
         ingress.append(_for_scrapers(container.metrics))
-    return _policy(plan, container, namespace, ingress)
+    return _policy(plan, container, namespace, ingress, _gateway_egress(plan))
+
+
+def _gateway_egress(plan: Plan) -> list[dict[str, Any]]:
+    """Executors, DNS and the API server; everything, where the Flow file has the gateway call others."""
+    if plan.calls_others:
+        return [{}]
+    executors = {"podSelector": {"matchLabels": {_COMPONENT: "executor", _PART_OF: plan.name}}}
+    names = [{"protocol": protocol, "port": _DNS_PORT} for protocol in ("UDP", "TCP")]
+    found: list[dict[str, Any]] = [{"ports": names}]
+    if plan.executors:
+        found += [
+            {"to": [executors], "ports": [{"protocol": "TCP", "port": EXECUTOR_PORT}]},
+            # On nodes, or outside: no selector finds it.
+            {"ports": [{"protocol": "TCP", "port": port} for port in _API_SERVER_PORTS]},
+        ]
+    return found
 
 
 def _for_scrapers(port: int) -> dict[str, Any]:
     return {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": port}]}
 
 
-def _policy(plan: Plan, container: Container, namespace: str, ingress: list[dict[str, Any]]) -> Manifest:
-    spec = {
+def _policy(
+    plan: Plan,
+    container: Container,
+    namespace: str,
+    ingress: list[dict[str, Any]],
+    egress: list[dict[str, Any]] | None = None,
+) -> Manifest:
+    """Without ``egress`` a pod calls whom it wants: executors fetch models."""
+    spec: dict[str, Any] = {
         "podSelector": {"matchLabels": _selector(plan, container)},
-        "policyTypes": ["Ingress"],
+        "policyTypes": ["Ingress"] if egress is None else ["Ingress", "Egress"],
         "ingress": ingress,
     }
+    if egress is not None:
+        spec["egress"] = egress
     return _manifest("networking.k8s.io/v1", "NetworkPolicy", plan, container, namespace, spec)
 
 

@@ -48,6 +48,8 @@ _GATEWAY_REQUESTS: Final = 100
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"\$\{\{\s*ENV\.(\w+)\s*\}\}")
 _IMAGE: Final = "docker://"
+# Keys of a gateway that name whom it calls.
+_OF_OTHERS: Final = re.compile(r"url|uri|hook|redis|_host$|^tracing$")
 
 
 class ExportError(ConfigError):
@@ -114,7 +116,12 @@ class Container:
 
 @attrs.frozen
 class Plan:
-    """The containers of a Flow. ``listeners`` are the gateway's, with fixed ports."""
+    """
+    The containers of a Flow. ``listeners`` are the gateway's, with fixed ports.
+
+    ``calls_others`` is whether the gateway may call more than the executors of this plan: it has a class of
+    the user's, external executors, or settings that name another host.
+    """
 
     name: str
     gateway: Container
@@ -122,6 +129,7 @@ class Plan:
     tls: bool
     executors: tuple[Container, ...]
     warnings: tuple[str, ...]
+    calls_others: bool = False
 
 
 def with_images(mapping: Any) -> tuple[Any, dict[str, str]]:
@@ -207,6 +215,7 @@ class _Planner:
             flow.gateway.tls is not None,
             executors,
             tuple(self._warnings),
+            any(each.external for each in flow.deployments) or _names_others(gateway.settings["gateway"]),
         )
 
     def _refuse(self, key: str, why: str) -> None:
@@ -495,6 +504,20 @@ def _listeners(gateway: GatewayConfig) -> tuple[Listener, ...]:
     taken = {each.port for each in gateway.listeners}
     free = (port for port in range(_FIRST_PORT, _FIRST_PORT + 1000) if port not in taken)
     return tuple(each if each.port else attrs.evolve(each, port=next(free)) for each in gateway.listeners)
+
+
+def _names_others(settings: Mapping[str, Any]) -> bool:
+    """Whether a gateway's settings may name another host; yes rather than no."""
+    if "uses" in settings or any("://" in text or "${{" in text for text in _texts(settings)):
+        return True
+    return any(_OF_OTHERS.search(key) for key in _keys(settings))
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _keys(inner)
 
 
 def _traced(executor: ExecutorConfig) -> dict[str, Any]:

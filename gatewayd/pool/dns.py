@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.clocks import Clock, Timer
-from gatewayd.schemes import socket_path
+from gatewayd.schemes import KUBERNETES, socket_path
 
 if TYPE_CHECKING:
     from gatewayd.pool.watching import Watched
@@ -83,7 +83,7 @@ class HostName:
     @classmethod
     def of(cls, address: str) -> HostName | None:
         """The name in ``address``, None where no lookup is needed."""
-        if socket_path(address) is not None:
+        if socket_path(address) is not None or address.startswith(KUBERNETES):
             return None
         host, _, port = address.rpartition(":")
         bare = host.strip("[]")
@@ -102,6 +102,8 @@ class HostName:
 
 class NamedReplicas:
     """Keeps one name's replicas in a set as the name's addresses change: a Watcher."""
+
+    how = ""
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ from gatewayd.pool.replica_set import ReplicaLimits, ReplicaSet
 from gatewayd.pool.retry import RetryBudget, RetryPolicy
 from gatewayd.pool.roots import trusted_roots
 from gatewayd.pool.sender import Sender
+from gatewayd.pool.services import following
 from gatewayd.pool.shards import Shards
 from gatewayd.pool.slots import Slots
 from gatewayd.pool.streaming import ExecutorStream
@@ -164,6 +165,7 @@ class Pool:
         def connect(address: str, settings: ChannelSettings, on_state: Callable[[State], None]) -> Channel:
             return Channel(reactor, address, settings, on_state, bridge.offload)
 
+        choose = partial(subset, size=gateway.pool.subset, gateway=_identity(gateway))
         return cls(
             gateway,
             deployments,
@@ -172,7 +174,8 @@ class Pool:
                 resolver(reactor),
                 reactor,
                 gateway.pool.dns_refresh_s,
-                partial(subset, size=gateway.pool.subset, gateway=_identity(gateway)),
+                choose,
+                following(reactor, choose),
             ),
             clock=reactor,
             dice=random.Random(),
@@ -412,6 +415,10 @@ class Pool:
         for (name, _), sender in self._senders.items():
             total[name] += sender.queue.size
         return total
+
+    def followed(self) -> Mapping[str, int]:
+        """How many Services of Kubernetes are followed, by how it is done, in words."""
+        return Counter(watcher.how for watcher in self._watchers if watcher.how)
 
     def close(self) -> None:
         """Close every channel; requests in flight fail with Draining."""

@@ -3,7 +3,8 @@ Where the replicas of Deployments that run elsewhere are: what watches it, and t
 
 A pool knows no engine. It is given a ``Watch``, which makes the watchers of each Deployment; every watcher
 adds addresses to a ``ReplicaSet``, and retires those that have gone. Fixed addresses never change, host names
-are looked up again and again (``dns.py``). What this gateway starts itself is not watched but placed
+are looked up again and again (``dns.py``), and the pods of a Service of Kubernetes are told by its API server
+(``kubernetes.py``). What this gateway starts itself is not watched but placed
 (``supervisor/placement.py``), and comes to the pool through ``replica_up`` and ``replica_down``.
 Reactor thread only.
 """
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred
 from gatewayd.clocks import Clock
 from gatewayd.config import DeploymentConfig
 from gatewayd.pool.dns import Choose, HostName, NamedReplicas, Resolve
+from gatewayd.schemes import ServiceName
 
 
 class Watched(Protocol):
@@ -49,7 +51,14 @@ class Watched(Protocol):
 
 
 class Watcher(Protocol):
-    """Watches where some replicas of one Deployment are."""
+    """
+    Watches where some replicas of one Deployment are.
+
+    ``how`` tells operators how they are found, where the Flow file leaves that open; else it is empty.
+    """
+
+    @property
+    def how(self) -> str: ...
 
     def start(self) -> None:
         """Tell what is known, and whatever changes from now on."""
@@ -65,10 +74,16 @@ class Watcher(Protocol):
 
 
 Watch = Callable[[DeploymentConfig, Watched], Sequence[Watcher]]
+# What looks a name up for some replicas.
+ByName = Callable[[HostName, Watched], Watcher]
+# What follows a Service of Kubernetes, or looks its name up.
+Follow = Callable[[ServiceName, Watched, ByName], Watcher]
 
 
 class FixedAddress:
     """An address of a Flow file that needs no lookup."""
+
+    how = ""
 
     def __init__(self, address: str, replicas: Watched) -> None:
         self._address = address
@@ -86,26 +101,46 @@ class FixedAddress:
 
 
 def addresses_and_names(
-    resolve: Resolve, clock: Clock, refresh_s: float, choose: Choose = frozenset
+    resolve: Resolve,
+    clock: Clock,
+    refresh_s: float,
+    choose: Choose = frozenset,
+    follow: Follow | None = None,
 ) -> Watch:
     """
     What watches the addresses of Flow files; names are looked up with ``resolve`` each ``refresh_s``.
 
-    ``choose`` says which of the addresses of a Deployment, or of a name, are called.
+    ``choose`` says which of the addresses of a Deployment, or of a name, are called. ``follow`` is for
+    Services of Kubernetes; without it their names are looked up.
     """
 
     def watch(deployment: DeploymentConfig, replicas: Watched) -> Sequence[Watcher]:
-        fixed = choose([each for each in deployment.addresses if HostName.of(each) is None])
+        fixed = choose([each for each in deployment.addresses if _is_fixed(each)])
         return [
             one(address, replicas)
             for address in deployment.addresses
-            if address in fixed or HostName.of(address) is not None
+            if address in fixed or not _is_fixed(address)
         ]
 
     def one(address: str, replicas: Watched) -> Watcher:
-        name = HostName.of(address)
-        if name is None:
-            return FixedAddress(address, replicas)
+        service, name = ServiceName.of(address), HostName.of(address)
+        if service is not None:
+            return (
+                _looked_up(service, replicas, by_name)
+                if follow is None
+                else follow(service, replicas, by_name)
+            )
+        return FixedAddress(address, replicas) if name is None else by_name(name, replicas)
+
+    def by_name(name: HostName, replicas: Watched) -> Watcher:
         return NamedReplicas(name, replicas, resolve, clock, refresh_s, choose)
 
     return watch
+
+
+def _is_fixed(address: str) -> bool:
+    return ServiceName.of(address) is None and HostName.of(address) is None
+
+
+def _looked_up(service: ServiceName, replicas: Watched, by_name: ByName) -> Watcher:
+    return by_name(HostName(service.host, str(service.port)), replicas)

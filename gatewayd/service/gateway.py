@@ -52,7 +52,7 @@ from gatewayd.service.readings import (
 )
 from gatewayd.service.serving import Serving, grpc_is_quiet
 from gatewayd.service.strangers import warning_for
-from gatewayd.status import status_of
+from gatewayd.status import status_of, with_followed
 from gatewayd.streams import StreamingEndpoints
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.failures import FailedRequest, Failures
@@ -289,7 +289,7 @@ class GatewayServer:
                 endpoints=self._serving.endpoints,
                 streaming=self._streaming,
                 health=lambda: self.health,
-                status=self._status,
+                status=lambda: with_followed(self._status(), self.graph.pool.followed()),
                 observing=observing,
                 observed=partial(self._observed, observing),
                 extension=self._custom,

@@ -44,10 +44,10 @@ def test_the_gateway_of_an_export_calls_all_executors_at_their_services(monkeypa
     flow = load_flow_text(flow_file(found, "gateway"))
 
     assert {each.name: each.addresses for each in flow.deployments} == {
-        "encoder": ("encoder.text-search.svc:8080",),
-        "ranker": ("ranker.text-search.svc:8080",),
+        "encoder": ("kubernetes://encoder.text-search:8080",),
+        "ranker": ("kubernetes://ranker.text-search:8080",),
         "elsewhere": ("rank.example:8443",),
-        "audit": ("audit.text-search.svc:8080",),
+        "audit": ("kubernetes://audit.text-search:8080",),
     }
     original = of_text(LARGE)
     assert original.content["gateway"]["rates"] == [{"requests": 100, "per": 1}]
@@ -150,6 +150,69 @@ def test_only_the_gateway_reaches_executors() -> None:
 
     assert rule["from"][0]["podSelector"]["matchLabels"].items() <= labels.items()
     assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
+
+
+def test_the_gateway_alone_may_follow_endpoint_slices_and_nothing_else() -> None:
+    found = manifests(
+        "executors: [{name: a}, {name: b, external: true, host: 'kubernetes://b.models:80'}]",
+        ExportOptions("gatewayd:1", namespace="search"),
+    )
+
+    # The Role of the other namespace has the same name.
+    role, binding = found["Role", "flow-gateway"], found["RoleBinding", "flow-gateway"]
+    assert role["rules"] == [
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+    ]
+    files = (
+        of_text(
+            "jtype: Flow\nexecutors: [{name: a}, {name: b, external: true, host: 'kubernetes://b.models:80'}]"
+        )
+        .kubernetes(ExportOptions("gatewayd:1", namespace="search"))
+        .files
+    )
+    kinds = [
+        (each["kind"], each["metadata"]["namespace"])
+        for each in yaml.safe_load_all(files["gateway/gateway.yml"])
+        if each["kind"].startswith("Role")
+    ]
+    assert sorted(kinds) == [
+        ("Role", "models"),
+        ("Role", "search"),
+        ("RoleBinding", "models"),
+        ("RoleBinding", "search"),
+    ]
+    (subject,) = binding["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "flow-gateway", "namespace": "search"}
+    pods = {name: found["Deployment", name]["spec"]["template"]["spec"] for name in ("a", "gateway")}
+    assert pods["gateway"]["serviceAccountName"] == "flow-gateway"
+    assert pods["gateway"]["automountServiceAccountToken"] is True
+    assert pods["a"]["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pods["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "open_"),
+    [
+        ("executors: [{name: a}]", False),
+        ("gateway: {timeout_send: 3000, allowed_hosts: [a.example]}\nexecutors: [{name: a}]", False),
+        ("executors: [{name: a}, {name: b, external: true, host: 'h:1'}]", True),
+        ("gateway: {tracing: true}\nexecutors: [{name: a}]", True),
+        ("gateway: {traces_exporter_host: collector}\nexecutors: [{name: a}]", True),
+        ("gateway: {auth: {hook: {url: 'http://auth/check'}}}\nexecutors: [{name: a}]", True),
+        ("gateway: {uses: m.G, port: 80}\nexecutors: [{name: a}]", True),
+    ],
+)
+def test_the_gateway_calls_executors_and_the_engine_unless_its_file_names_others(
+    text: str, open_: bool
+) -> None:
+    policy = manifests(text)["NetworkPolicy", "gateway"]["spec"]
+
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    if open_:
+        assert policy["egress"] == [{}]
+    else:
+        ports = [each["port"] for rule in policy["egress"] for each in rule["ports"]]
+        assert ports == [53, 53, 8080, 443, 6443]
 
 
 def test_the_command_writes_files_for_their_owner_alone(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Exports checked by the schemas of Kubernetes, and the Dockerfiles by a linter: ``make test-kubernetes``."""
+"""
+Exports checked by the schemas of Kubernetes and by a parser of the Compose specification, and the Dockerfiles
+by a linter: ``make test-kubernetes``.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,31 @@ def test_manifests_are_what_kubernetes_accepts(flow: str, release: str, tmp_path
         command = [BIN / "kubernetes-validate", "--strict", "-k", release, copy]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+# A parser that refuses what the specification does not have, and names that lead nowhere.
+_PARSE = """
+import sys
+from compose_spec import PyCompose
+PyCompose.from_yaml(sys.stdin.read()).validate()
+"""
+
+
+def composed(text: str) -> str:
+    """What the parser has to say of a file of Compose; empty if nothing."""
+    done = subprocess.run(
+        [BIN / "python", "-c", _PARSE], input=text, capture_output=True, text=True, check=False
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize("flow", ["small", "large"])
+def test_a_file_of_compose_is_as_its_specification_says(flow: str) -> None:
+    text = (GOLDEN / flow / "docker-compose.yml").read_text()
+
+    assert composed(text) == ""
+    assert "does not start with" in composed(text.replace("read_only:", "readonly:"))
+    assert "is not defined" in composed(text.replace("    networks:\n    - ", "    networks:\n    - other-"))
 
 
 @pytest.mark.parametrize("name", ["gateway", "executor"])
