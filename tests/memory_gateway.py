@@ -119,6 +119,8 @@ class Executor:
         if not received:
             return False
         self.transport.clear()
+        if self.transport.producer is not None:  # as a transport does that has written all it had
+            self.transport.producer.resumeProducing()
         answers = b""
         if received.startswith(PREFACE):
             received = received[len(PREFACE) :]

@@ -178,6 +178,7 @@ class _Level:
         "pulling",
         "routes",
         "source",
+        "visiting",
     )
 
     def __init__(self, branch: Branch | None) -> None:
@@ -190,6 +191,7 @@ class _Level:
         self.pulling = False
         self.routes: tuple[bytes, ...] = ()
         self.journey: Journey | None = None
+        self.visiting = False  # a call of the source is written down as under way
         self.is_last = branch is not None and branch.node.is_last
         self.last: LastStep | None = None  # once it is known that nothing else is left to do
         if branch is not None:
@@ -410,6 +412,7 @@ class DocumentStream:
         visit, left_s = None, None
         if level.journey is not None:
             visit = level.journey.visit(branch.node.name, clock.seconds(), floating=False)
+            level.visiting = True
         if self._deadline_s is not None:
             # As in ``Run``: the stream's own timer ends the call.
             left_s = max(0.0, self._deadline_s - clock.seconds()) + SLACK_S
@@ -479,7 +482,8 @@ class DocumentStream:
             self._advance()
 
     def _left(self, level: _Level, branch: Branch, outcome: Outcome, reason: str = "") -> None:
-        if level.journey is not None:
+        if level.journey is not None and level.visiting:
+            level.visiting = False
             level.journey.left(branch.node.name, self._owner.clock.seconds(), outcome, reason)
 
     def _stage(
@@ -503,6 +507,8 @@ class DocumentStream:
             level.calls.clear()
             if source is not None:
                 source.cancel()
+                if level.branch is not None:
+                    self._left(level, level.branch, "cancelled")
         self._advance()
 
     def _run_ended(self, run: StageRun) -> None:
@@ -544,6 +550,9 @@ class DocumentStream:
             level.calls.clear()
             if source is not None:
                 source.cancel()
+            if level.branch is not None:
+                # The source calls back only if somebody waits for its next answer.
+                self._left(level, level.branch, "cancelled")
             level.callbacks = None
             for item in level.items:
                 if item.result is not None:

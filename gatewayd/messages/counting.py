@@ -10,6 +10,7 @@ from gatewayd.messages.rope import Content
 
 _FIRST: Final = 0x0A  # field 1, length-delimited: DataContentProto.docs, DocumentArrayProto.docs
 _DOCS_BYTES: Final = 0x12
+_LONG: Final = 0x80  # a length from here on takes more than one byte
 
 # Protobuf merges lists that are there several times.
 _MOST_LISTS: Final = 1000
@@ -26,18 +27,36 @@ def count_up_to(documents: Content, most: int) -> int:
     ``most`` bounds the work, whatever the bytes are. Raises Uncountable.
     """
     found = lists = position = 0
-    while position < len(documents):
+    whole = len(documents)
+    while position < whole:
         if documents[position] == _DOCS_BYTES:
             raise Uncountable(
                 "documents that Python has serialised (docs_bytes) cannot be counted for a rate; send docs"
             )
-        size, position = _field(documents, position, len(documents))
+        # The usual case by hand, here and below: a small message, whose length takes one byte.
+        if (
+            position + 2 <= whole
+            and documents[position] == _FIRST
+            and (size := documents[position + 1]) < _LONG
+            and position + 2 + size <= whole
+        ):
+            position += 2
+        else:
+            size, position = _field(documents, position, whole)
         lists += 1
         if lists > _MOST_LISTS:
             raise _malformed()
         end = position + size
         while position < end:
-            size, position = _field(documents, position, end)
+            if (
+                position + 2 <= end
+                and documents[position] == _FIRST
+                and (size := documents[position + 1]) < _LONG
+                and position + 2 + size <= end
+            ):
+                position += 2
+            else:
+                size, position = _field(documents, position, end)
             position += size
             found += 1
             if found > most:

@@ -418,11 +418,14 @@ class PendingCall:
         now_s = self._sender.clock.seconds()
         if self._stage is not None:
             self._stage.end(now_s)
-        attempt = self._stage = visit.attempt(replica.address, now_s)
+        attempt = self._stage = visit.attempt(replica.address, now_s, self._attempts.tries)
         if visit.trace is None:
             return call
         context = visit.trace.context
-        parent = TraceContext(context.trace_id, attempt.span_id, context.sampled, context.state)
+        if attempt.span_id:
+            parent = TraceContext(context.trace_id, attempt.span_id, context.sampled, context.state)
+        else:  # one of very many: neither it nor what is below it is kept
+            parent = TraceContext(context.trace_id, context.span_id, False, context.state)
         return Call(call.messages, call.endpoint, call.listed, (*call.headers, *headers_of(parent)), visit)
 
     def _waiting(self, visit: Visit, kind: Kind) -> None:

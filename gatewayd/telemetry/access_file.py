@@ -48,7 +48,8 @@ class AccessFile:
         self._form = form
         self._clock = clock
         self._offload = offload
-        self._waiting: list[Entry] = []
+        # Texts, not entries: thousands of those would be work for the garbage collector.
+        self._waiting: list[str] = []
         self._timer: Timer | None = None
         self._is_writing = False
         self._reopens = False
@@ -67,7 +68,7 @@ class AccessFile:
         if len(self._waiting) >= MOST_WAITING or self._ended is not None:
             self.dropped += 1
             return
-        self._waiting.append(entry)
+        self._waiting.append(self._form(entry))
         if self._timer is None and not self._is_writing:
             self._timer = self._clock.callLater(_DELAY_S, self._write)
 
@@ -99,21 +100,21 @@ class AccessFile:
     def _write(self) -> None:
         self._timer = None
         self._is_writing = True
-        entries, self._waiting = self._waiting, []
+        lines, self._waiting = self._waiting, []
         reopens, self._reopens = self._reopens, False
         closes = self._ended is not None
-        work = self._offload(self._write_in_thread, entries, reopens, closes)
-        work.addErrback(self._failed, len(entries)).addCallback(self._written, closes).addErrback(
+        work = self._offload(self._write_in_thread, lines, reopens, closes)
+        work.addErrback(self._failed, len(lines)).addCallback(self._written, closes).addErrback(
             lambda failure: log.failure("the access log cannot be written", failure=failure)
         )
 
-    def _write_in_thread(self, entries: list[Entry], reopens: bool, closes: bool) -> None:
+    def _write_in_thread(self, lines: list[str], reopens: bool, closes: bool) -> None:
         """Any thread, but one at a time. Raises OSError."""
         if reopens:
             opened = _opened(self._path)
             os.close(self._descriptor)
             self._descriptor = opened
-        data = "".join([f"{self._form(entry)}\n" for entry in entries]).encode()
+        data = "\n".join([*lines, ""]).encode()
         try:
             _write_all(self._descriptor, data)
         finally:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
+from gatewayd.errors import CallFailed
 from gatewayd.messages.journey import Stage, Trace, Visit
 from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.metrics.outcomes import (
@@ -88,7 +89,9 @@ def request_span(
 
 def visit_spans(visit: Visit, trace: Trace, to_epoch_s: float) -> Iterator[Span]:
     """
-    The spans of a visit that has ended. ``to_epoch_s`` is added to the journey's times.
+    The spans of a visit that has ended: its own, and those of its first stages.
+
+    ``to_epoch_s`` is added to the journey's times.
     """
     trace_id, state = trace.context.trace_id, trace.context.state
     own_id, ended_s = trace.new_id(), visit.ended_s
@@ -107,15 +110,13 @@ def visit_spans(visit: Visit, trace: Trace, to_epoch_s: float) -> Iterator[Span]
             "gatewayd.deployment": visit.deployment,
             "gatewayd.outcome": _of_visit(visit),
             **({"gatewayd.floating": True} if visit.floating else {}),
+            **({"gatewayd.calls": visit.calls} if visit.calls > 1 else {}),
             **_error_type(visit.reason),
         },
         (visit.reason or "the executor raised") if wrong else None,
         state,
     )
-    attempts = 0
-    for stage in visit.stages:
-        if stage.kind == "attempt":
-            attempts += 1
+    for stage in visit.traced:
         yield Span(
             stage.kind,
             trace_id,
@@ -124,19 +125,19 @@ def visit_spans(visit: Visit, trace: Trace, to_epoch_s: float) -> Iterator[Span]
             "client" if stage.kind == "attempt" else "internal",
             stage.began_s + to_epoch_s,
             (ended_s if stage.ended_s is None else stage.ended_s) + to_epoch_s,
-            _of_attempt(stage, visit, attempts) if stage.kind == "attempt" else {},
+            _of_attempt(stage, visit) if stage.kind == "attempt" else {},
             _what_failed(stage),
             state,
         )
 
 
-def _of_attempt(stage: Stage, visit: Visit, number: int) -> Attributes:
+def _of_attempt(stage: Stage, visit: Visit) -> Attributes:
     failed = stage.code not in ("", "OK")
     return {
         "rpc.system": "grpc",
         "server.address": stage.address,
         "gatewayd.deployment": visit.deployment,
-        "gatewayd.attempt": number,
+        "gatewayd.attempt": stage.number,
         "gatewayd.outcome": _of_call(stage, visit),
         **_error_type(stage.code if failed else ""),
     }
@@ -144,6 +145,9 @@ def _of_attempt(stage: Stage, visit: Visit, number: int) -> Attributes:
 
 def _of_visit(visit: Visit) -> str:
     if visit.outcome == "failed":
+        last = visit.stages[-1] if visit.stages else None
+        if last is not None and last.code and visit.reason == CallFailed.__name__:
+            return outcome_of_code(last.code)  # which the name of the class does not tell
         return outcome_of_class(visit.reason)
     return _WORDS.get(visit.outcome, CANCELLED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.messages.journey import Journey, Spent, Visit, spent
+from gatewayd.messages.journey import Journey, Visit, spent
 
 
 def visit(journey: Journey, name: str = "a") -> Visit:
@@ -39,6 +39,22 @@ def test_a_visit_that_ends_late_is_told_of() -> None:
     assert late == [floating]
 
 
+def test_what_is_called_for_each_document_of_a_stream_is_one_visit_with_its_first_and_last_stages() -> None:
+    journey = Journey()
+    for number in range(1000):
+        visit(journey).attempt(f"{number}", number).end(number + 0.5, "OK")
+        if number:  # two are under way at a time
+            journey.left("a", number + 0.5, "answered" if number != 500 else "failed", "CallFailed")
+
+    visited = journey.visits["a"]
+    assert (visited.calls, visited.under_way, visited.ended_s) == (1000, 1, None)
+    journey.left("a", 1000.0, "cancelled")
+    assert (visited.outcome, visited.reason, visited.ended_s) == ("failed", "CallFailed", 1000.0)
+    numbers = [*range(64), *range(1000 - 64, 1000)]
+    assert [stage.address for stage in visited.stages] == [f"{number}" for number in numbers]
+    assert [stage.address for stage in visited.traced] == [f"{number}" for number in range(64)]
+
+
 def test_a_reason_is_not_kept_whole() -> None:
     attempt = visit(Journey()).attempt("10.0.0.1:1", 0.0)
     attempt.end(1.0, "UNKNOWN", "x" * 100_000)
@@ -47,7 +63,7 @@ def test_a_reason_is_not_kept_whole() -> None:
 
 
 def test_the_time_of_a_request_without_a_journey_is_the_gateways() -> None:
-    assert spent(None, 1.0, 3.0) == Spent(0.0, 0.0, 2.0)
+    assert spent(None, 1.0, 3.0) == (0.0, 0.0, 2.0)
 
 
 def test_queue_attempt_pause_attempt() -> None:
@@ -62,7 +78,7 @@ def test_queue_attempt_pause_attempt() -> None:
         stage = visited.attempt("x", began_s) if kind == "attempt" else visited.wait(kind, began_s)  # type: ignore[arg-type]
         stage.end(ended_s)
 
-    assert spent(journey, 0.0, 6.0) == Spent(queue_s=1.5, executors_s=2.5, gateway_s=2.0)
+    assert spent(journey, 0.0, 6.0) == (1.5, 2.5, 2.0)
 
 
 def test_parallel_branches_count_once() -> None:
@@ -71,7 +87,7 @@ def test_parallel_branches_count_once() -> None:
     visit(journey, "b").attempt("y", 2.0).end(5.0)
     visit(journey, "c").wait("queue", 2.0).end(6.0)
 
-    assert spent(journey, 0.0, 6.0) == Spent(queue_s=1.0, executors_s=4.0, gateway_s=1.0)
+    assert spent(journey, 0.0, 6.0) == (1.0, 4.0, 1.0)
 
 
 @pytest.mark.parametrize("ended_s", [None, 20.0])
@@ -81,4 +97,4 @@ def test_what_floats_on_counts_up_to_the_answer(ended_s: float | None) -> None:
     if ended_s is not None:
         attempt.end(ended_s)
 
-    assert spent(journey, 0.0, 4.0) == Spent(queue_s=0.0, executors_s=3.0, gateway_s=1.0)
+    assert spent(journey, 0.0, 4.0) == (0.0, 3.0, 1.0)

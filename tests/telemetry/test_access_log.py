@@ -11,7 +11,7 @@ from gatewayd.errors import Draining, RateLimited
 from gatewayd.messages.caller import Caller
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.rope import Rope
-from gatewayd.telemetry.access_log import AccessLog, EntriesOfTheLog, as_json, as_text
+from gatewayd.telemetry.access_log import AccessLog, EntriesOfTheLog, as_json, as_text, fields_of
 from gatewayd.telemetry.logs import forms
 from gatewayd.telemetry.observed import Exchange
 
@@ -200,3 +200,24 @@ def test_without_a_file_it_is_in_the_log_with_its_fields():
     line = json.loads(forms.as_json(event))
     assert (line["endpoint"], line["outcome"], line["total_ms"]) == ("/search", "ok", 2000.0)
     assert line["time"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"request_id": 'a "b"\\\n\ud800', "caller": None, "address": "", "endpoint": "/\u00fc \x00"},
+        {"documents": None, "bytes_out": None, "outcome": "cancelled"},
+        {"queue_s": None, "executors_s": None, "gateway_s": None, "more": True},
+        {"answers": 0, "first_s": None},
+        {"answers": 7, "first_s": 0.0123456},
+    ],
+)
+def test_a_line_of_json_has_the_fields_whatever_is_in_them(changed):
+    entry = attrs.evolve(Setup().exchange(), **changed)
+
+    line = as_json(entry)
+
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == {"time": "2026-11-18T11:06:40.250Z", **fields_of(entry)}

@@ -15,6 +15,7 @@ from gatewayd import errors
 from gatewayd.errors import (
     AuthorizationUnavailable,
     BadRequest,
+    CallFailed,
     DeadlineExceeded,
     Draining,
     ExecutorNetworkError,
@@ -33,7 +34,7 @@ from gatewayd.messages.request import Response
 
 OK: Final = "ok"
 CANCELLED: Final = "cancelled"  # its client has left
-EXECUTOR_ERROR: Final = "executor_error"  # an executor raised: the answer says so
+EXECUTOR_ERROR: Final = "executor_error"  # an executor raised: the answer says so, or its call's status
 
 _WORDS: Final[Mapping[type[BaseException], str]] = {
     BadRequest: "bad_request",
@@ -56,15 +57,23 @@ OUTCOMES: Final = tuple(dict.fromkeys((OK, EXECUTOR_ERROR, *_WORDS.values())))
 _CALLS: Final[Mapping[str, str]] = {
     "OK": OK,
     "CANCELLED": CANCELLED,
+    "UNKNOWN": EXECUTOR_ERROR,
     "DEADLINE_EXCEEDED": _WORDS[DeadlineExceeded],
 }
 _LATE: Final = codes_of(DeadlineExceeded)
+# What servers of gRPC say where a method has raised, and gives no status of its own: streams end with it.
+_RAISED: Final = "UNKNOWN"
 
 
 def outcome_of(error: BaseException) -> str:
     """The word for a request that failed with ``error``."""
-    if isinstance(error, WithheldNetworkError) and error.codes == _LATE:
-        return _WORDS[DeadlineExceeded]
+    if isinstance(error, WithheldNetworkError):
+        if error.codes == _LATE:
+            return _WORDS[DeadlineExceeded]
+        if error.codes.grpc == _RAISED:
+            return EXECUTOR_ERROR
+    if isinstance(error, CallFailed) and error.code == _RAISED:
+        return EXECUTOR_ERROR
     return _of_class(type(error))
 
 
