@@ -360,6 +360,33 @@ def not_up(replicas: Iterable[ReplicaId]) -> ConfigError:
     )
 
 
+def missing(
+    old: FlowConfig, now: Mapping[tuple[str, int], int], new: FlowConfig, then: Mapping[tuple[str, int], int]
+) -> tuple[str, ...]:
+    """
+    The executors of both Flows that what serves is connected to ``now``, and what is to serve is not yet.
+
+    ``now`` and ``then`` are how many replicas are connected, by Deployment and shard.
+    """
+    were = {each.name: _called_as(each) for each in old.deployments}
+    same = {each.name for each in new.deployments if were.get(each.name) == _called_as(each)}
+    return tuple(
+        sorted({key[0] for key, count in then.items() if not count and now.get(key) and key[0] in same})
+    )
+
+
+def not_connected(names: Iterable[str], limit_s: float) -> str:
+    """Why what is to serve does not: its executors cannot be reached."""
+    return (
+        f"no new connection to {', '.join(names)} could be made within {limit_s:g} s, though there are "
+        "connections that serve; reload again when the machine and the executors have less to do"
+    )
+
+
+def _called_as(deployment: DeploymentConfig) -> tuple[object, ...]:
+    return deployment.executor, deployment.shards, deployment.external, deployment.addresses
+
+
 def fixed_place(flow: FlowConfig, replica: ReplicaId) -> str | None:
     """Where a replica has to listen, so that it cannot have a second process; None if it can."""
     deployment = next(each for each in started_of(flow.deployments) if each.name == replica.deployment)

@@ -127,6 +127,7 @@ class GatewayServer:
         self._custom_switch: Switch | None = None
         self._observing: Observing | None = None  # that of the first front
         self._phase: Phase = "starting"
+        self._has_connected = False
         self._has_started = False
         self._is_retired = False
         self._told: tuple[bool, dict[str, bool], Generation | None] | None = (
@@ -264,6 +265,7 @@ class GatewayServer:
         if self._lag is not None:
             self._lag.start()
         self._serving.listen(self._sockets)
+        self._told = None  # by these ports
         self._tell_health()
         if self._announces:
             announce(self.port_reports)
@@ -341,13 +343,23 @@ class GatewayServer:
         assert observing is not None
         return self._observed(observing, exposed, "custom")
 
+    async def connect(self) -> None:
+        """
+        Every executor serves: connect to them before ``start``, so that no client has to wait for that.
+
+        Returns when that is done, or has taken a few seconds.
+        """
+        self._has_connected = True
+        await self._serving.discovered(self.graph.pool.discovered())
+
     async def serve(self) -> bool:
         """
         Every executor has served once: start what is to be started then, and report every port as healthy.
 
         Returns whether it serves; False if it is being stopped. Raises ConfigError.
         """
-        await self._serving.discovered(self.graph.pool.discovered())
+        if not self._has_connected:
+            await self.connect()
         if not self._stopping:
             check_fitness(self.graph.dispatcher.topology, self.graph.pool)
         if self._custom is not None and not self._stopping:

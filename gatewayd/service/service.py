@@ -304,7 +304,7 @@ class GatewayService(Service):
             log.warn("SIGUSR2 replaces workers, of which there are none (gateway.workers)")
 
     def _replace(self, workers: Workers) -> None:
-        from gatewayd.service.workers import NotReplaced
+        from gatewayd.service.worker_processes import NotReplaced
 
         def failed(failure: Failure) -> None:
             failure.trap(NotReplaced)

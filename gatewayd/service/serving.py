@@ -37,12 +37,12 @@ from gatewayd.clocks import Reactor
 from gatewayd.config import FlowConfig
 from gatewayd.config.model import GatewayConfig, Listener
 from gatewayd.dispatch.dispatcher import Dispatcher
-from gatewayd.errors import Draining
+from gatewayd.errors import ConfigError, Draining
 from gatewayd.messages.discovery import Endpoints
 from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import Port
 from gatewayd.service.announcing import announce
-from gatewayd.service.changes import Changes, not_up
+from gatewayd.service.changes import Changes, missing, not_connected, not_up
 from gatewayd.service.fitness import check_fitness
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
@@ -59,6 +59,8 @@ log = Logger("gatewayd.service.gateway")
 
 # Answers take milliseconds; an executor that is busy is asked again after a second, and then rarely.
 _DISCOVERY_LIMIT_S: Final = 5.0
+# What a graph that is to serve waits, after that, for connections as the one before has them.
+_CONNECTION_LIMIT_S: Final = 15.0
 
 
 class Serving:
@@ -221,6 +223,9 @@ class Serving:
             await self.discovered(known.addErrback(_unwrapped).addCallback(lambda _: None))
             self._check_connected(graph, changes.started)
             check_fitness(graph.dispatcher.topology, graph.pool)
+            if self._missing(graph):
+                await self._reach_as_much(graph)
+                check_fitness(graph.dispatcher.topology, graph.pool)
         except ReplicaGone:
             graph.pool.close()
             raise not_up(each for each in changes.started if each not in self.addresses) from None
@@ -238,6 +243,29 @@ class Serving:
         missing = [each for each in replicas if self.addresses.get(each) not in connected]
         if missing:
             raise not_up(missing)
+
+    async def _reach_as_much(self, graph: Graph) -> None:
+        """
+        Wait until ``graph`` is connected to whatever executors of it are connected to now.
+
+        On a machine that is busy this may take longer than what came before. Raises ConfigError.
+        """
+        reached: Deferred[None] = Deferred()
+
+        def look() -> None:
+            if not reached.called and not self._missing(graph):
+                reached.callback(None)
+
+        for each in (graph, self.graph):  # what serves may lose its connection as well
+            each.pool.on_change(look)
+        clock: Any = self._reactor
+        try:
+            await reached.addTimeout(_CONNECTION_LIMIT_S, clock)
+        except TimeoutError:
+            raise ConfigError(not_connected(self._missing(graph), _CONNECTION_LIMIT_S)) from None
+
+    def _missing(self, graph: Graph) -> tuple[str, ...]:
+        return missing(self.flow, self.graph.pool.connected(), graph.flow, graph.pool.connected())
 
     def _entries(
         self, front: Front, flow: FlowConfig, changes: Changes, reserved: Reserved

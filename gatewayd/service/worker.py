@@ -145,6 +145,9 @@ class Worker:
         """``end()`` stops the reactor."""
         self.exit_code = 0
         self._end = end
+        self._has_listened = False
+        self._is_retired = False
+        self._is_stopping = False
         self._start = start
         self._reactor = reactor
         self._reports = reports
@@ -167,14 +170,25 @@ class Worker:
         )
 
     def start(self) -> None:
-        """Listen. Raises ConfigError."""
-        self._gateway.start()
+        """
+        Listen, or, where executors serve already, connect to them first. Raises ConfigError.
+
+        Meanwhile connections are accepted by the other workers, or wait.
+        """
         for each in self._start.replicas:
             self._gateway.replica_up(each.id, each.address)
-        self._reports.send(messages.Listening(tuple(self._gateway.port_reports)))
-        self._reports.send(messages.Ready())
         if self._start.executors_ready:
             self._reactor.callWhenRunning(self._finish_start)
+        else:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._gateway.start()
+        self._has_listened = True
+        if self._is_retired:
+            self._gateway.retire()
+        self._reports.send(messages.Listening(tuple(self._gateway.port_reports)))
+        self._reports.send(messages.Ready())
 
     def received(self, message: object) -> None:
         """The master says so."""
@@ -188,6 +202,7 @@ class Worker:
             case messages.ExecutorsReady():
                 self._finish_start()
             case messages.Retire():
+                self._is_retired = True
                 self._gateway.retire()
             case messages.ReopenLogs():
                 self._gateway.reopen_logs()
@@ -208,6 +223,7 @@ class Worker:
 
     def stop(self) -> Deferred[None]:
         """Let what is under way finish, and tell what was counted until then."""
+        self._is_stopping = True
         stopped = Deferred.fromCoroutine(self._gateway.stop(self._grace_s))
         # The threads have ended, and nobody waits for this one.
         return stopped.addCallback(lambda _: self._tell_figures(messages.UNASKED, maybeDeferred))
@@ -238,6 +254,11 @@ class Worker:
     def _finish_start(self) -> None:
         async def finish() -> None:
             try:
+                if not self._has_listened:
+                    await self._gateway.connect()
+                    if self._is_stopping:
+                        return
+                    self._listen()
                 serves = await self._gateway.serve()
             except (Draining, CancelledError):
                 return

@@ -199,6 +199,38 @@ def test_one_that_cannot_be_connected_to_changes_nothing_after_a_few_seconds(set
     assert any("not all executors have told" in event["log_format"] for event in logs)
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_change_waits_until_what_serves_already_is_connected_anew(setup: Setup, is_lost: bool) -> None:
+    before = setup.serving.graph
+    setup.is_held = True
+    with capturedLogs():
+        done = setup.change(A, B)
+        setup.reactor.advance(5.0)
+    assert not done
+
+    if is_lost:  # then nobody is connected to it
+        setup.serving.replica_down(B)
+    setup.is_held = False
+    setup.run()
+
+    assert done == [[None]] or done == [None]
+    assert setup.serving.graph is not before
+    assert setup.serving.graph.pool.connected() == {("a", 0): 1, ("b", 0): 0 if is_lost else 1}
+
+
+def test_without_the_connections_that_serve_a_change_is_given_up(setup: Setup) -> None:
+    before = setup.serving.graph
+    setup.is_held = True
+    with capturedLogs():
+        done = setup.change(A, B)
+        setup.reactor.pump([5.0, 15.0])
+
+    (failure,) = done
+    assert failure.check(ConfigError)
+    assert str(failure.value).startswith("no new connection to a, b could be made within 15 s, though there")
+    assert setup.serving.graph is before
+
+
 def test_a_change_waits_until_all_new_processes_are_connected(setup: Setup) -> None:
     other = ReplicaId("b", 0, 1, incarnation=1)
     setup.up(NEXT_B)

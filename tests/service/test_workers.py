@@ -25,7 +25,8 @@ from gatewayd.service import worker_messages as messages
 from gatewayd.service.changes import Start, changes_between
 from gatewayd.service.reserved import reserve
 from gatewayd.service.worker_messages import ReplicaAddress, from_line, to_line, unpacked
-from gatewayd.service.workers import NotReplaced, Workers
+from gatewayd.service.worker_processes import NotReplaced
+from gatewayd.service.workers import Workers
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.supervisor.scaling import Load
 from gatewayd.telemetry.logs.forms import as_text
@@ -113,8 +114,8 @@ def setup() -> Iterator[Setup]:
 def made(workers: int = 2, **settings: Any) -> Iterator[Setup]:
     setup = Setup(workers, **settings)
     yield setup
-    setup.workers._close_sockets()
-    setup.workers._close_crowd()
+    setup.workers._processes.close_sockets()
+    setup.workers._processes.close_crowd()
 
 
 def send(process: FakeProcess, message: messages.FromWorker) -> None:
@@ -276,6 +277,67 @@ def test_replacing_starts_one_and_then_ends_one(setup: Setup) -> None:
     assert told(setup.processes[3])[-1] == messages.ReplicaUp(A)
 
 
+def connected(setup: Setup, process: FakeProcess, count: int) -> None:
+    send(process, messages.Connected((messages.Part("a", 0, count),)))
+
+
+def with_an_executor(setup: Setup) -> None:
+    """The Flow of ``setup``, which has not started yet, has one."""
+    served = setup.workers._processes.served
+    served.flow = attrs.evolve(served.flow, deployments=(DeploymentConfig("a"),))
+
+
+def test_a_new_worker_takes_the_place_of_another_when_it_is_connected_as_that_is(setup: Setup) -> None:
+    with_an_executor(setup)
+    setup.serving()
+    connected(setup, setup.processes[0], 1)
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    new = setup.processes[2]
+    connected(setup, new, 0)
+    setup.listen(new)
+    send(new, messages.Serving())
+    assert setup.names() == ["worker-1", "worker-2"]
+
+    connected(setup, new, 1)
+
+    assert setup.names() == ["worker-3", "worker-2"]
+    assert not replaced
+
+
+def test_an_executor_that_dies_meanwhile_is_waited_for_by_nobody(setup: Setup) -> None:
+    with_an_executor(setup)
+    setup.serving()
+    connected(setup, setup.processes[0], 1)
+    outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    new = setup.processes[2]
+    connected(setup, new, 0)
+    setup.listen(new)
+    send(new, messages.Serving())
+
+    connected(setup, setup.processes[0], 0)
+
+    assert setup.names() == ["worker-3", "worker-2"]
+
+
+def test_a_new_worker_that_cannot_be_connected_leaves_the_old_one(setup: Setup) -> None:
+    with_an_executor(setup)
+    setup.serving()
+    connected(setup, setup.processes[0], 1)
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    new = setup.processes[2]
+    connected(setup, new, 0)
+    setup.listen(new)
+    send(new, messages.Serving())
+
+    setup.reactor.advance(15.0)
+    new.exit(0)
+
+    (failure,) = replaced
+    assert failure.check(NotReplaced)
+    assert "worker-3: no new connection to a could be made within 15 s" in str(failure.value)
+    assert setup.names() == ["worker-1", "worker-2"]
+
+
 def test_a_worker_that_cannot_replace_another_leaves_it_where_it_is(setup: Setup) -> None:
     setup.serving()
     replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
@@ -311,7 +373,7 @@ def test_nothing_is_replaced_before_all_serve(setup: Setup) -> None:
 
 def test_stop_lets_workers_finish_before_executors_end(setup: Setup) -> None:
     setup.serving()
-    number = setup.workers._graph.sockets[0][0].getsockname()[1]
+    number = setup.workers._processes.served.sockets[0][0].getsockname()[1]
     stopped = outcome(Deferred.fromCoroutine(setup.workers.stop()))
     assert [each.signals for each in setup.processes] == [["TERM"], ["TERM"]]
     with pytest.raises(ConnectionRefusedError):  # the made-up workers hold no copy of the socket
@@ -425,7 +487,7 @@ def test_all_workers_are_told_of_a_level_and_new_ones_begin_with_it(setup: Setup
         messages.from_line(each.lines[-1]) == messages.SetLogLevel("debug", "gatewayd.pool")
         for each in setup.processes
     )
-    line = setup.workers.first_line("worker-3", 2, setup.workers._graph)
+    line = setup.workers._processes._first_line("worker-3", 2, setup.workers._processes.served)
     assert messages.from_line(line).log_levels == {"gatewayd.pool": "debug"}
 
 
@@ -440,7 +502,7 @@ def test_a_port_that_is_taken_starts_nothing() -> None:
         with pytest.raises(PortTaken):
             workers.start()
     assert not setup.processes
-    assert not workers._graph.sockets
+    assert not workers._processes.served.sockets
 
 
 # -- changes -------------------------------------------------------------------------------------------
