@@ -44,7 +44,9 @@ _KINDS: Final = {
     "max_bytes": integer(64 * 1024),
     "keep": choice("sample", "errors"),
     "slower_than": seconds(zero=False),
-    "redact": ValueKind("a list of fields of documents, tags.NAME, parameters or parameters.NAME", _redact),
+    "redact": ValueKind(
+        "a list of fields of documents, tags.NAME, fields.NAME, parameters or parameters.NAME", _redact
+    ),
 }
 
 

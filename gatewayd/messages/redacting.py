@@ -3,9 +3,12 @@ What is left out of recordings: fields of documents, and parameters (pure).
 
     text, blob, uri, tensor, embedding, tags ...     a field of every document, its chunks and matches
     tags.NAME                                        one of its tags
+    fields.NAME                                      a field of documents of the second generation, of any name
     parameters, parameters.NAME                      all parameters of the request, or one
 
-What is left out is empty in the recording, as if it had not been sent.
+What is left out is empty in the recording. In the first generation that is as if it had not been sent. In the
+second, where classes say which fields there have to be, it keeps its kind and, if it is an array, its shape;
+fields are found in documents and dicts inside of documents, too.
 """
 
 from __future__ import annotations
@@ -14,8 +17,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
+from google.protobuf.message import DecodeError
 
+from gatewayd.messages.generations import Generation, generation_of
+from gatewayd.messages.wire import Malformed, split
 from gatewayd.pb import DataRequestProto, DocumentProto
+from gatewayd.pb.second import DataRequestProto as SecondDataRequestProto
+from gatewayd.pb.second import NodeProto
 
 _FIELDS: Final = frozenset(field.name for field in DocumentProto.DESCRIPTOR.fields) - {
     "id", "chunks", "matches",
@@ -25,6 +33,8 @@ _FIELDS: Final = frozenset(field.name for field in DocumentProto.DESCRIPTOR.fiel
 def check_rule(rule: str) -> str:
     """A rule as it is written above. Raises ValueError."""
     name, _, inner = rule.partition(".")
+    if name == "fields" and inner:
+        return inner if inner in _FIELDS else rule
     if name == "parameters" or (name == "tags" and "." in rule):
         if rule.endswith("."):
             raise ValueError("a name is missing after the dot")
@@ -32,7 +42,7 @@ def check_rule(rule: str) -> str:
     if rule not in _FIELDS:
         raise ValueError(
             f"{rule[:40]!r} is no field of documents; there are {', '.join(sorted(_FIELDS))}, tags.NAME, "
-            "parameters and parameters.NAME"
+            "fields.NAME for documents of docarray 0.30 and later, parameters and parameters.NAME"
         )
     return rule
 
@@ -42,6 +52,7 @@ class Redaction:
     """The rules as a function on serialised messages."""
 
     fields: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
     all_parameters: bool = False
@@ -52,6 +63,7 @@ class Redaction:
         rules = tuple(rules)
         return cls(
             fields=frozenset(rule for rule in rules if rule in _FIELDS),
+            named=frozenset(rule.removeprefix("fields.") for rule in rules if rule.startswith("fields.")),
             tags=frozenset(rule.removeprefix("tags.") for rule in rules if rule.startswith("tags.")),
             parameters=frozenset(
                 rule.removeprefix("parameters.") for rule in rules if rule.startswith("parameters.")
@@ -60,7 +72,7 @@ class Redaction:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.fields or self.tags or self.parameters or self.all_parameters)
+        return bool(self.fields or self.named or self.tags or self.parameters or self.all_parameters)
 
     def applied(self, message: bytes) -> bytes:
         """
@@ -68,15 +80,24 @@ class Redaction:
 
         What an executor raised may quote documents: of an error, its class alone is kept.
         """
-        request = DataRequestProto.FromString(message)
+        try:
+            documents = split(message)[3] or b""
+        except Malformed as error:
+            raise DecodeError(str(error)) from error
+        is_second = generation_of(documents) is Generation.SECOND
+        request: Any = (SecondDataRequestProto if is_second else DataRequestProto).FromString(message)
         if self.all_parameters:
             request.ClearField("parameters")
         else:
             for name in self.parameters:
                 request.parameters.fields.pop(name, None)
-        self._documents(request.data.docs.docs)
+        if is_second:
+            for document in request.data.docs.docs:
+                self._nodes(document.data)
+        else:
+            self._documents(request.data.docs.docs)
         # Python's own serialisation cannot be looked into.
-        if request.data.docs_bytes and (self.fields or self.tags):
+        if request.data.docs_bytes and (self.fields or self.named or self.tags):
             request.data.ClearField("docs_bytes")
         for status in (request.header.status, *(route.status for route in request.routes)):
             if status.code:
@@ -94,3 +115,45 @@ class Redaction:
                 document.tags.fields.pop(name, None)
             ahead += document.chunks
             ahead += document.matches
+
+    def _nodes(self, nodes: Any) -> None:
+        """The values of a DocProto, or of a dict in it."""
+        for key in nodes:
+            node = nodes[key]
+            if key in self.fields or key in self.named:
+                _empty(node)
+                continue
+            if key == "tags" and node.WhichOneof("content") == "dict":
+                for name in self.tags & {*node.dict.data}:
+                    del node.dict.data[name]
+            self._node(node)
+
+    def _node(self, node: NodeProto) -> None:
+        kind = node.WhichOneof("content")
+        if kind in ("doc", "dict"):
+            self._nodes(getattr(node, kind).data)
+        elif kind == "doc_array":
+            for document in node.doc_array.docs:
+                self._nodes(document.data)
+        elif kind in ("list", "set", "tuple"):
+            for each in getattr(node, kind).data:
+                self._node(each)
+
+
+def _empty(node: NodeProto) -> None:
+    """Take its content away, but for what it is."""
+    kind = node.WhichOneof("content")
+    if kind is None:
+        return
+    if kind == "ndarray":
+        node.ndarray.dense.buffer = bytes(len(node.ndarray.dense.buffer))
+        node.ndarray.ClearField("parameters")
+    elif kind == "doc":
+        for key in node.doc.data:
+            _empty(node.doc.data[key])
+    elif kind in ("doc_array", "list", "set", "tuple", "dict"):
+        content = getattr(node, kind)
+        content.Clear()
+        content.SetInParent()
+    else:
+        setattr(node, kind, type(getattr(node, kind))())

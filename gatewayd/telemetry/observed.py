@@ -29,13 +29,14 @@ class Exchange:
 
     Of a stream, ``response`` is the last answer, or the first that tells an error; ``answers`` counts them
     (None for what is no stream), ``answers_bytes`` their documents and parameters, and ``first_s`` is when
-    the first had come. Times are seconds of the reactor's clock. An observer may replace the ``request`` when
-    it ``began``.
+    the first had come. Times are seconds of the reactor's clock. When it ``began``, an observer may replace
+    the ``request``; one observer that wants each answer of a stream may set ``answered``, which is called with
+    it and with the seconds of the clock.
     """
 
     __slots__ = (
-        *("answers", "answers_bytes", "began_s", "ended_s", "error", "first_s", "protocol", "request"),
-        "response",
+        *("answered", "answers", "answers_bytes", "began_s", "ended_s", "error", "first_s", "protocol"),
+        *("request", "response"),
     )
 
     def __init__(self, protocol: str, request: Request, began_s: float) -> None:
@@ -43,6 +44,7 @@ class Exchange:
         self.request = request
         self.began_s = began_s
         self.ended_s = began_s
+        self.answered: Callable[[Response, float], None] | None = None
         self.answers: int | None = None
         self.answers_bytes = 0
         self.first_s: float | None = None
@@ -188,6 +190,8 @@ class _ObservedStream:
         exchange.answers_bytes += len(response.documents) + len(response.parameters or b"")
         if exchange.response is None or not exchange.response.status:
             exchange.response = response
+        if exchange.answered is not None:
+            exchange.answered(response, self._seconds())
         return response
 
     def _failed(self, failure: Failure) -> Failure:

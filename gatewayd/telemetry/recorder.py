@@ -3,6 +3,9 @@ Records requests and their answers in a file (``gatewayd/recording.py``), for ``
 
 An ``Observer``. Lines are made and written by a pool thread, one job at a time; what has not been written yet
 is bounded, and what finds no room is left out of the recording, never waited for.
+
+Answers of a stream are held until it ends: of one stream, and of all that are under way, up to a bound. Those
+behind it are counted alone.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import errno
 import os
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +33,7 @@ from gatewayd.messages.redacting import Redaction
 from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
-from gatewayd.recording import Heading, NotARecording, Recorded, heading_of
+from gatewayd.recording import Answers, Heading, NotARecording, Recorded, heading_of
 from gatewayd.redaction import without_passwords
 from gatewayd.telemetry.metrics.outcomes import OK, ended_as
 from gatewayd.telemetry.observed import Exchange
@@ -43,8 +46,12 @@ bounded = BoundedLogger()
 _MOST_WAITING_BYTES: Final = 16 << 20
 # What one job writes, so that a stop waits for no more.
 _JOB_BYTES: Final = 1 << 20
-# What a request counts for besides its content.
+# What a request counts for besides its content, and what an answer of a stream does.
 _ENTRY_BYTES: Final = 1024
+_ANSWER_BYTES: Final = 256
+# Of the answers of streams that have not ended: those of one, and of all.
+_MOST_OF_A_STREAM_BYTES: Final = 4 << 20
+_MOST_HELD_BYTES: Final = 16 << 20
 # Many requests share a trip to a pool thread.
 _DELAY_S: Final = 0.1
 _LONGEST_ERROR: Final = 500
@@ -68,6 +75,34 @@ class _Entry:
     outcome: str
     error: str | None
     size: int
+    stream: _Held | None = None
+
+
+class _Held:
+    """The answers of one stream, as far as they are kept."""
+
+    __slots__ = ("answers", "began_s", "drawn", "first_s", "left_out", "recorder", "size")
+
+    def __init__(self, recorder: Recorder, began_s: float, drawn: bool) -> None:
+        self.recorder = recorder
+        self.began_s = began_s
+        self.drawn = drawn
+        self.answers: list[tuple[float, Response]] = []
+        self.first_s: float | None = None
+        self.left_out = 0
+        self.size = 0
+
+    def add(self, response: Response, now_s: float) -> None:
+        """The next answer has come."""
+        at_s = now_s - self.began_s
+        if self.first_s is None:
+            self.first_s = at_s
+        size = _ANSWER_BYTES + len(response.documents) + len(response.parameters or b"")
+        # What comes after one that was left out is left out, too: a record is a beginning without gaps.
+        if self.left_out or not self.recorder.take(self, size):
+            self.left_out += 1
+        else:
+            self.answers.append((at_s, _without_headers(response)))
 
 
 class Recorder:
@@ -97,6 +132,8 @@ class Recorder:
         self._file = RecordFile(config, flow)
         self._waiting: deque[_Entry] = deque()
         self._waiting_bytes = 0
+        self._streams: dict[Exchange, _Held] = {}  # those under way
+        self._held_bytes = 0
         self._writing = False
         self._timer: Timer | None = None
         self._stopping = False
@@ -112,21 +149,44 @@ class Recorder:
         self._file.close()
 
     def began(self, exchange: Exchange) -> None:
-        """Nothing is known yet."""
+        """The answers of a stream that may be recorded are kept from its beginning on."""
+        if exchange.answers is None:
+            return
+        config = self._config
+        drawn = config.sample >= 1 or self._dice() < config.sample
+        if drawn or config.keep == "errors" or config.slower_than_s is not None:
+            held = self._streams[exchange] = _Held(self, exchange.began_s, drawn)
+            exchange.answered = held.add
+
+    def take(self, held: _Held, size: int) -> bool:
+        """Whether there is room for an answer of ``size`` bytes, which is then taken."""
+        most = min(_MOST_OF_A_STREAM_BYTES, self._config.max_bytes // 2)
+        if held.size + size > most or self._held_bytes + size > _MOST_HELD_BYTES:
+            return False
+        held.size += size
+        self._held_bytes += size
+        return True
 
     def ended(self, exchange: Exchange) -> None:
         """It is recorded, if it is one of those that are."""
         config = self._config
-        if config.sample < 1 and self._dice() >= config.sample and not self._is_kept(exchange):
-            return
+        held: _Held | None = None
         if exchange.answers is not None:
-            # The last of its answers would be taken for all of them when it is sent again.
-            self._drop(1, "their answers are streams, which are not recorded")
+            held = self._streams.pop(exchange, None)
+            if held is None:
+                return
+            self._held_bytes -= held.size
+            drawn = held.drawn
+        else:
+            drawn = config.sample >= 1 or self._dice() < config.sample
+        if not drawn and not self._is_kept(exchange):
             return
-        response, request = exchange.response, exchange.request
+        response, request = exchange.response if held is None else None, exchange.request
         size = _ENTRY_BYTES + len(request.endpoint) + len(request.documents) + len(request.parameters)
         if response is not None:
             size += len(response.documents) + len(response.parameters or b"")
+        if held is not None:
+            size += held.size
         if self._waiting_bytes and self._waiting_bytes + size > _MOST_WAITING_BYTES:
             self._drop(1, "they come faster than they can be written")
             return
@@ -138,10 +198,11 @@ class Recorder:
                 took_s,
                 exchange.protocol,
                 attrs.evolve(request, headers=(), journey=None),
-                None if response is None else attrs.evolve(response, headers=()),
+                None if response is None else _without_headers(response),
                 outcome,
                 error,
                 size,
+                held,
             )
         )
         self._waiting_bytes += size
@@ -203,10 +264,10 @@ class Recorder:
         if isinstance(result, Failure):
             self._failed(result, count)
         else:
-            assert isinstance(result, int)
-            self.written += result
-            if result < count:
-                self._drop(count - result, "their documents cannot be read, and so not redacted")
+            assert isinstance(result, Counter)
+            self.written += count - result.total()
+            for why, dropped in result.items():
+                self._drop(dropped, why)
         self._go_on()
 
     def _failed(self, failure: Failure, count: int) -> None:
@@ -241,23 +302,35 @@ class RecordFile:
         self._descriptor: int | None = None
         self._size = 0
 
-    def write(self, entries: Sequence[_Entry]) -> int:
+    def write(self, entries: Sequence[_Entry]) -> Counter[str]:
         """
-        Append the entries, but for those that would have to be redacted and cannot be read.
+        Append the entries, but for those that cannot be redacted, or are longer than the file may be.
 
-        Returns how many were written. Raises OSError.
+        Returns how many were not written, by the reason why. Raises OSError.
         """
+        left_out: Counter[str] = Counter()
+        most = self._config.max_bytes - len(self._heading().to_line())
         lines = []
         for entry in entries:
-            with contextlib.suppress(DecodeError):
-                lines.append(self._recorded(entry).to_line())
+            try:
+                recorded = self._recorded(entry).fitted(most)
+            except DecodeError:
+                left_out["their documents cannot be read, and so not redacted"] += 1
+            else:
+                if recorded is None:
+                    left_out[f"one alone is longer than max_bytes ({self._config.max_bytes})"] += 1
+                else:
+                    lines.append(recorded.to_line())
         try:
             for line in lines:
                 self._append(line)
         except OSError:
             self.close()
             raise
-        return len(lines)
+        return left_out
+
+    def _heading(self) -> Heading:
+        return Heading(self._flow, time.time(), self._config.redact)
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is not None and self._size + len(line) > self._config.max_bytes:
@@ -277,13 +350,20 @@ class RecordFile:
         # It holds documents: for its owner alone.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
-        if os.fstat(self._descriptor).st_size and not _is_recording(self._descriptor):
+        before = _heading_in(self._descriptor) if os.fstat(self._descriptor).st_size else None
+        if before is None and os.fstat(self._descriptor).st_size:
             self.close()
             raise OSError(errno.EEXIST, "it is another file, and no recording")
         self._size = _end_of_lines(self._descriptor)
         os.ftruncate(self._descriptor, self._size)
-        if not self._size:
-            self._put(Heading(self._flow, time.time(), self._config.redact).to_line())
+        heading = self._heading()
+        if before is not None and (before.version, before.redacted) != (heading.version, heading.redacted):
+            # Its heading would be wrong for what is written now. It is kept, as a full one is.
+            self.close()
+            os.replace(self._path, f"{self._path}.1")
+            self.open()
+        elif not self._size:
+            self._put(heading.to_line())
 
     def _put(self, line: bytes) -> None:
         assert self._descriptor is not None
@@ -306,12 +386,14 @@ class RecordFile:
                 os.close(descriptor)
 
     def _recorded(self, entry: _Entry) -> Recorded:
+        answers: Answers | None = None
+        if (held := entry.stream) is not None:
+            kept = tuple((at_s, self._written(response)) for at_s, response in held.answers)
+            answers = Answers(kept, held.left_out, held.first_s)
         request = encode_request(entry.request)
-        response = None if entry.response is None else bytes(encode_response(entry.response))
         error = entry.error
         if self._redaction:
             request = self._redaction.applied(request)
-            response = None if response is None else self._redaction.applied(response)
             error = None if error is None else error.partition(":")[0]
         return Recorded(
             entry.at,
@@ -321,18 +403,28 @@ class RecordFile:
             entry.request.request_id,
             entry.outcome,
             request,
-            response,
+            None if entry.response is None else self._written(entry.response),
             error,
+            answers,
         )
 
+    def _written(self, response: Response) -> bytes:
+        """An answer as it is written. Raises DecodeError."""
+        message = bytes(encode_response(response))
+        return self._redaction.applied(message) if self._redaction else message
 
-def _is_recording(descriptor: int) -> bool:
+
+def _without_headers(response: Response) -> Response:
+    return attrs.evolve(response, headers=()) if response.headers else response
+
+
+def _heading_in(descriptor: int) -> Heading | None:
+    """That of a recording; None for any other file."""
     line, end, _ = os.pread(descriptor, _LONGEST_HEADING, 0).partition(b"\n")
     try:
-        heading_of(line)
+        return heading_of(line) if end else None
     except NotARecording:
-        return False
-    return bool(end)
+        return None
 
 
 def _end_of_lines(descriptor: int) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from gatewayd.messages.redacting import Redaction, check_rule
 from gatewayd.pb import DataRequestProto, StatusProto
+from gatewayd.pb.second import DataRequestProto as SecondDataRequestProto
 
 
 def message() -> DataRequestProto:
@@ -66,7 +67,46 @@ def test_without_rules_there_is_none() -> None:
     assert not Redaction.of(())
 
 
-@pytest.mark.parametrize("rule", ["id", "chunks", "colour", "parameters.", "tags.", ""])
+@pytest.mark.parametrize("rule", ["id", "chunks", "colour", "parameters.", "tags.", "fields.", "fields", ""])
 def test_no_rule(rule: str) -> None:
     with pytest.raises(ValueError, match=r"no field of documents|a name is missing"):
         check_rule(rule)
+
+
+def second() -> SecondDataRequestProto:
+    request = SecondDataRequestProto()
+    fields = request.data.docs.docs.add().data
+    fields["id"].text = "d"
+    fields["text"].text = "s3cret"
+    fields["number"].integer = 5
+    fields["vector"].ndarray.dense.buffer = b"s3cret!!"
+    fields["vector"].ndarray.dense.dtype = "<f4"
+    fields["vector"].ndarray.dense.shape[:] = [2]
+    fields["tags"].dict.data["token"].text = "s3cret"
+    fields["tags"].dict.data["shop"].text = "a"
+    fields["inner"].doc.data["customer"].text = "s3cret"
+    fields["several"].doc_array.docs.add().data["customer"].doc.data["name"].text = "s3cret"
+    fields["listed"].list.data.add().dict.data["customer"].blob = b"s3cret"
+    return request
+
+
+def test_documents_of_the_second_generation_keep_their_kinds() -> None:
+    rules = ("text", "tags.token", "fields.number", "fields.vector", "fields.customer")
+    redaction = Redaction.of(check_rule(rule) for rule in rules)
+
+    written = redaction.applied(second().SerializeToString())
+
+    assert b"s3cret" not in written
+    (document,) = SecondDataRequestProto.FromString(written).data.docs.docs
+    fields = document.data
+    assert (fields["id"].text, fields["tags"].dict.data["shop"].text) == ("d", "a")
+    assert [fields[name].WhichOneof("content") for name in ("text", "number")] == ["text", "integer"]
+    assert fields["number"].integer == 0
+    assert (fields["vector"].ndarray.dense.buffer, fields["vector"].ndarray.dense.shape) == (bytes(8), [2])
+    assert fields["inner"].doc.data["customer"].WhichOneof("content") == "text"
+    assert fields["several"].doc_array.docs[0].data["customer"].WhichOneof("content") == "doc"
+
+
+def test_a_field_has_one_name() -> None:
+    assert check_rule("fields.text") == "text"
+    assert check_rule("fields.customer") == "fields.customer"

@@ -115,6 +115,25 @@ def test_a_stream_is_one_from_its_beginning_and_its_answers_are_counted_to_its_c
     assert engine.is_cancelled
 
 
+def test_an_observer_may_take_each_answer(clock):
+    class Taking(Counting):
+        def began(self, exchange):
+            exchange.answered = lambda response, now_s: self.found.append((response.documents, now_s))
+
+        def ended(self, exchange):
+            self.found.append(exchange.answers)
+
+    one, answers = Taking(), [Response("r", "/search", text) for text in (b"1", b"2", b"3")]
+    stream = Observed(Streaming(*answers), "grpc", [one], clock.seconds).stream(REQUEST)
+    clock.advance(1.0)
+    stream.receive()
+    clock.advance(1.0)
+    stream.more(31)
+    stream.cancel()
+
+    assert one.found == [(b"1", 1.0), (b"2", 2.0), (b"3", 2.0), 3]
+
+
 def test_a_client_that_leaves(clock):
     engine, one = Engine(), Watching()
     answer = Observed(engine, "grpc", [one], clock.seconds).dispatch(REQUEST)

@@ -18,7 +18,7 @@ from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import Overloaded
 from gatewayd.messages.request import Request, Response
 from gatewayd.pb import DataRequestProto
-from gatewayd.recording import Recorded, heading_of, recorded_of
+from gatewayd.recording import Answers, Recorded, heading_of, recorded_of
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.telemetry.recorder import Recorder
 
@@ -75,6 +75,30 @@ class Recording:
         exchange.error = error
         self.recorder.ended(exchange)
 
+    def begin(self, protocol: str) -> Exchange:
+        exchange = Exchange(protocol, REQUEST, self.clock.seconds())
+        exchange.answers = 0
+        self.recorder.began(exchange)
+        return exchange
+
+    def stream(self, *texts: str, error: Any = None, status: bytes = b"") -> None:
+        """A stream of documents, one a second, the last of which has the ``status``."""
+        exchange = self.begin("grpc")
+        for number, text in enumerate(texts):
+            self.clock.pump([1.0])
+            content = DataRequestProto.DataContentProto()
+            content.docs.docs.add(text=text)
+            last = number == len(texts) - 1
+            response = Response("r1", "/words", content.SerializeToString(), status=status if last else b"")
+            exchange.response = response
+            if exchange.answered is not None:
+                exchange.answered(response, self.clock.seconds())
+        exchange.ended_s = self.clock.seconds()
+        exchange.error = error
+        if error is not None:
+            exchange.response = None
+        self.recorder.ended(exchange)
+
     def write(self) -> None:
         """Let all that waits be written."""
         while self.offload.jobs or self.clock.getDelayedCalls():
@@ -85,6 +109,12 @@ class Recording:
         lines = Path(f"{self.path}{suffix}").read_bytes().splitlines(keepends=True)
         assert heading_of(lines[0]).flow == "shop"
         return [*recorded_of(lines[1:])]
+
+
+def texts(recorded: Recorded) -> list[str]:
+    assert recorded.answers is not None
+    messages = [DataRequestProto.FromString(answer) for _, answer in recorded.answers.kept]
+    return [document.text for message in messages for document in message.data.docs.docs]
 
 
 @pytest.fixture
@@ -111,20 +141,112 @@ def test_a_request_and_its_answer_without_their_headers(tmp_path: Path) -> None:
     assert recording.recorder.written == 1
 
 
-def test_a_stream_is_left_out_and_counted(tmp_path: Path, lines: list[LogEvent]) -> None:
+def test_a_stream_has_its_answers_and_their_times(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
-    exchange = Exchange("grpc", REQUEST, 0.0)
-    exchange.answers = 2
-    exchange.response = RESPONSE
-    recording.recorder.began(exchange)
-    recording.recorder.ended(exchange)
+    recording.stream("a", "b")
     recording.ask()
     recording.write()
 
-    assert [found.protocol for found in recording.read()] == ["http"]
+    (found, other) = recording.read()
+    assert (found.protocol, found.outcome, found.response, other.answers) == ("grpc", "ok", None, None)
+    assert found.answers is not None
+    assert [at_s for at_s, _ in found.answers.kept] == [1.0, 2.0]
+    assert texts(found) == ["a", "b"]
+    assert (found.answers.first_s, found.answers.left_out, found.took_s) == (1.0, 0, 2.0)
+    assert (recording.recorder.written, recording.recorder.dropped) == (2, 0)
+
+
+def test_how_a_stream_ended(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.stream()
+    recording.stream("a", error=CancelledError())
+    recording.stream("a", error=Overloaded("no room"))
+    recording.stream("a", status=b"\x08\x01")
+    recording.write()
+
+    found = recording.read()
+    assert [(each.outcome, each.error, texts(each)) for each in found] == [
+        ("ok", None, []),
+        ("cancelled", None, ["a"]),
+        ("overloaded", "Overloaded: no room", ["a"]),
+        ("executor_error", None, ["a"]),
+    ]
+    assert found[0].answers == Answers()
+
+
+def test_a_long_stream_is_cut_and_says_so(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, max_bytes=100_000)
+    recording.stream(*["x" * 1000] * 200)
+    recording.write()
+
+    (found,) = recording.read()
+    assert found.answers is not None
+    assert found.answers.count == 200
+    assert 20 < len(found.answers.kept) < 60
+    assert found.took_s == 200.0
+    assert recording.path.stat().st_size <= 100_000
+
+
+def test_streams_under_way_share_what_is_held(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    several = [recording.begin("grpc") for _ in range(6)]
+    for exchange in several:
+        for _ in range(3):
+            assert exchange.answered is not None
+            exchange.answered(attrs.evolve(RESPONSE, documents=bytes(1 << 20)), 0.0)
+        assert recording.recorder._held_bytes <= 16 << 20
+    for exchange in several:
+        exchange.response = RESPONSE
+        recording.recorder.ended(exchange)
+
+    assert (recording.recorder._held_bytes, recording.recorder._streams) == (0, {})
+    recording.write()
+    assert [each.answers.left_out for each in recording.read() if each.answers] == [0, 0, 0, 0, 0, 3]
+
+
+def test_the_answers_of_a_stream_that_is_not_drawn_are_not_held(tmp_path: Path) -> None:
+    assert Recording(tmp_path, sample=0.0).begin("grpc").answered is None
+
+    recording = Recording(tmp_path, sample=0.0, keep="errors")
+    recording.stream("a")
+    recording.stream("a", error=Overloaded("no room"))
+    recording.write()
+    assert [each.outcome for each in recording.read()] == ["overloaded"]
+
+
+def test_streams_are_redacted(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, redact=("text",))
+    recording.stream("s3cret", "s3cret", error=Overloaded("s3cret"))
+    recording.write()
+
+    (found,) = recording.read()
+    assert found.answers is not None
+    assert [b"s3cret" in answer for _, answer in found.answers.kept] == [False, False]
+    assert found.error == "Overloaded"
+
+
+def test_a_request_that_is_longer_than_the_file_may_be_is_left_out(
+    tmp_path: Path, lines: list[LogEvent]
+) -> None:
+    recording = Recording(tmp_path, max_bytes=65536)
+    recording.ask(attrs.evolve(REQUEST, documents=bytes(65536)))
+    recording.ask()
+    recording.write()
+
     assert (recording.recorder.written, recording.recorder.dropped) == (1, 1)
-    (line,) = [each for each in lines if "why" in each]
-    assert line["why"] == "their answers are streams, which are not recorded"
+    assert any("longer than max_bytes (65536)" in str(event.get("why")) for event in lines)
+
+
+def test_a_file_of_other_rules_is_kept_and_another_begun(tmp_path: Path) -> None:
+    for rules in ((), ("text",)):
+        recording = Recording(tmp_path, redact=rules)
+        recording.ask()
+        recording.write()
+
+    for suffix, rules in ((".1", ()), ("", ("text",))):
+        assert len(recording.read(suffix)) == 1
+        line = Path(f"{recording.path}{suffix}").read_bytes().splitlines()[0]
+        assert heading_of(line).redacted == rules
 
 
 def test_what_has_no_answer(tmp_path: Path) -> None:
