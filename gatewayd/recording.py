@@ -143,8 +143,8 @@ class Recorded:
         if left < 0:
             return None
         kept = 0
-        for _, answer in answers.kept:
-            left -= _encoded_bytes(answer)
+        for each in answers.kept:
+            left -= _encoded_bytes(*each)
             if left < 0:
                 break
             kept += 1
@@ -152,9 +152,9 @@ class Recorded:
         return attrs.evolve(self, answers=shorter)
 
 
-def _encoded_bytes(answer: bytes) -> int:
-    """At most so many bytes of a line are one answer's: base64, its time, and what stands around both."""
-    return (len(answer) + 2) // 3 * 4 + 30
+def _encoded_bytes(at_s: float, answer: bytes) -> int:
+    """How many bytes of a line are one answer's: its time, base64, and what stands around both."""
+    return len(repr(round(at_s, 6))) + (len(answer) + 2) // 3 * 4 + len('[,""],')
 
 
 def heading_of(line: bytes) -> Heading:
@@ -164,8 +164,8 @@ def heading_of(line: bytes) -> Heading:
     if version not in _READ:
         if isinstance(version, int):
             raise NotARecording(
-                f"line 1: the file is of version {version}, and versions up to {VERSION} are read here: a newer "
-                "gatewayd has written it, and reads it"
+                f"line 1: the file is of version {version}, and those up to {VERSION} are read here: use the "
+                "newer gatewayd that has written it"
             )
         raise NotARecording(f'line 1: found no {{"{_MARK}": {VERSION}}}; is it a file of gateway.record?')
     try:

@@ -1,69 +1,57 @@
-"""The file of recorded requests, written and read."""
+"""The format of recordings."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gatewayd.recording import Heading, NotARecording, Recorded, heading_of, recorded_of
-from gatewayd.telemetry.metrics.outcomes import OUTCOMES
+from gatewayd.recording import Answers, Heading, NotARecording, Recorded, heading_of, recorded_of
 
-ONE = Recorded(1.5, 0.25, "http", "/search", "r1", "ok", b"\x00asked", b"\xffanswered")
-FAILED = Recorded(2.5, 0.5, "grpc", "", "r2", "overloaded", b"", None, "Overloaded: no room")
-HEADING = Heading("shop", 1.0, ("text", "parameters.key"))
+SINGLE = Recorded(1.5, 0.25, "http", "/search", "r1", "ok", b"request", b"response")
+STREAM = attrs.evolve(
+    SINGLE, protocol="grpc", response=None, answers=Answers(((0.1, b"one"), (0.2, b"two")), 3, 0.1)
+)
+EMPTY = attrs.evolve(SINGLE, response=None, answers=Answers())
+BROKEN = attrs.evolve(STREAM, outcome="unavailable", error="ExecutorNetworkError: gone")
 
 
 def test_what_is_written_is_read() -> None:
-    assert heading_of(HEADING.to_line()) == HEADING
-    assert [*recorded_of([ONE.to_line(), FAILED.to_line()])] == [ONE, FAILED]
+    several = [SINGLE, STREAM, EMPTY, BROKEN]
+
+    assert [*recorded_of(each.to_line() for each in several)] == several
+    heading = Heading("shop", 1.0, ("text",))
+    assert heading_of(heading.to_line()) == heading
 
 
-def test_a_client_can_tell_four_outcomes() -> None:
-    for outcome in OUTCOMES:
-        known = outcome in ("ok", "executor_error", "cancelled")
-        assert attrs.evolve(ONE, outcome=outcome).kind == (outcome if known else "failed")
+def test_a_file_of_the_first_version_is_read() -> None:
+    assert heading_of(b'{"gatewayd_recording": 1, "flow": null, "began": 1}').version == 1
 
 
-def test_a_person_can_read_all_but_the_messages() -> None:
-    assert ONE.to_line().startswith(
-        b'{"at":1.5,"took_s":0.25,"protocol":"http","endpoint":"/search","request_id":"r1","outcome":"ok",'
-    )
+def test_a_file_of_a_newer_version_is_refused_by_name() -> None:
+    with pytest.raises(NotARecording, match="the file is of version 3, and those up to 2 are read here"):
+        heading_of(b'{"gatewayd_recording": 3, "flow": null, "began": 1}')
 
 
-def test_a_gateway_that_was_started_again_goes_on_in_the_same_file() -> None:
-    assert [*recorded_of([ONE.to_line(), HEADING.to_line(), FAILED.to_line()])] == [ONE, FAILED]
+@pytest.mark.parametrize("answers", [5, [5], [[0.1]], [["a", "b"]], [[0.1, "$"]], None])
+def test_answers_that_are_none(answers: object) -> None:
+    plain = {**json.loads(STREAM.to_line()), "answers": answers}
+
+    with pytest.raises(NotARecording, match="line 2"):
+        next(recorded_of([json.dumps(plain).encode() + b"\n"]))
 
 
-def test_a_line_that_was_cut_off_by_a_kill_is_left_out() -> None:
-    assert [*recorded_of([ONE.to_line(), FAILED.to_line()[:-5]])] == [ONE]
+def test_a_line_that_is_too_long_is_cut_behind_an_answer() -> None:
+    long = attrs.evolve(STREAM, answers=Answers(tuple((0.1, b"x" * 100) for _ in range(100)), 7, 0.1))
 
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"no json\n", "line 2: no JSON"),
-        (b"[]\n", "line 2: found list"),
-        (b"{}\n", "line 2: KeyError"),
-        (ONE.to_line().replace(b'"request":"', b'"request":"*'), "line 2: "),
-    ],
-)
-def test_what_is_none_is_told_with_its_line(line: bytes, reason: str) -> None:
-    with pytest.raises(NotARecording, match=reason):
-        list(recorded_of([line]))
-
-
-@pytest.mark.parametrize("line", [b"{}\n", b'{"gatewayd_recording":2}\n', ONE.to_line(), b"\n"])
-def test_a_file_of_another_kind(line: bytes) -> None:
-    with pytest.raises(NotARecording, match="line 1: "):
-        heading_of(line)
-
-
-@given(st.binary(max_size=200))
-def test_no_line_does_anything_else(content: bytes) -> None:
-    for read in (heading_of, lambda line: list(recorded_of([line]))):
-        with contextlib.suppress(NotARecording):
-            read(content + b"\n")
+    for most in (400, 1000, 5000, 14_000):
+        cut = long.fitted(most)
+        assert cut is not None
+        assert cut.answers is not None
+        assert len(cut.to_line()) <= most
+        assert (cut.answers.count, cut.answers.first_s) == (107, 0.1)
+        assert len(cut.to_line()) > most - 400  # no room for two more
+    assert long.fitted(1_000_000) is long
+    assert long.fitted(100) is None
+    assert SINGLE.fitted(100) is None

@@ -378,7 +378,7 @@ def ping(
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
-    metavar="SECONDS", help="How long to wait for each answer.",
+    metavar="SECONDS", help="How long to wait for each answer; for a stream, beyond what it took before.",
 )  # fmt: skip
 @_ca
 @_cert
@@ -404,8 +404,9 @@ def replay(
 
     FILE is what gateway.record has written. URL is, for example, grpc://localhost:12345,
     http://localhost:12346 or ws://localhost:12347, whatever protocol the requests came by. Requests are
-    sent one after the other, unless --rate or --recorded says when. Exits with 1 if an answer differs, and
-    with 2 as soon as no connection can be made.
+    sent one after the other, unless --rate or --recorded says when. Streams are read as far as before.
+    Exits with 1 if an answer differs, with 2 as soon as no connection can be made, and with 3 if all that was
+    sent is answered the same, and not all can be sent over this protocol.
     """
     if rate is not None and recorded:
         raise click.UsageError("--rate and --recorded both say when; give one of them")

@@ -5,9 +5,9 @@ What differs between two answers to the same request, field by field (pure).
     parameters.limit              10 → 20
     routes                        encoder, indexer → encoder
 
-What comes with each run anew does not count: when executors worked, the lines of tracebacks, headers. Documents
-are of either generation. Values of the second are compared, whatever form their protocol gives them: JSON has
-lists for arrays, and one kind of numbers.
+What comes with each run anew does not count: when executors worked, the lines of tracebacks, headers.
+Documents are of either generation. Those of the second have the same values in any form that a protocol gives
+them: JSON has lists for arrays, and one kind of numbers.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Ignored:
     """
     Fields that do not count: paths such as ``data.docs[].id``, where ``[]`` is any index.
 
-    What is below an ignored field is ignored, too. ``names`` are ignored wherever they are in a document. Of a
-    stream, a path in any of its answers may begin with ``answers[]``.
+    What is below an ignored field is ignored, too. ``names`` are ignored wherever they are in a document. A
+    path in the answers of a stream may begin with ``answers[]``.
     """
 
     def __init__(self, fields: Iterable[str], names: Iterable[str] = ()) -> None:
@@ -87,9 +87,9 @@ def differences(
     kinds = [generation_of(documents_in(each)) for each in (before, now)]
     if None not in kinds and kinds[0] != kinds[1]:
         return [Difference("data", *(f"documents of {NAMED[kind]}" for kind in kinds if kind is not None))]
-    parsed = (_parsed(each, Generation.SECOND in kinds) for each in (before, now))
+    one, other = (_parsed(each, Generation.SECOND in kinds) for each in (before, now))
     found: list[Difference] = []
-    for each in _differing(*parsed, tolerance, carried):
+    for each in _differing(one, other, tolerance, carried):
         if each.field not in ignored and each.field not in _NEVER:
             found.append(each)
             if len(found) == _MOST:
@@ -232,12 +232,7 @@ _MAPS: Final = ("dict", "doc")
 def _nodes(before: Any, now: Any, path: str, tolerance: float) -> Iterator[Difference]:
     """Of two maps of NodeProtos. A value that is null is the same as none."""
     for key in sorted({*before, *now}):
-        yield from _node(
-            before[key] if key in before else None,
-            now[key] if key in now else None,
-            f"{path}.{key}",
-            tolerance,
-        )
+        yield from _node(before.get(key), now.get(key), f"{path}.{key}", tolerance)
 
 
 def _node(before: Any, now: Any, path: str, tolerance: float) -> Iterator[Difference]:
@@ -245,8 +240,7 @@ def _node(before: Any, now: Any, path: str, tolerance: float) -> Iterator[Differ
     if kinds == [None, None]:
         return
     if all(kind in _MAPS for kind in kinds):
-        yield from _nodes(*(getattr(node, kind).data for node, kind in zip((before, now), kinds, strict=True)),
-                          path, tolerance)  # fmt: skip
+        yield from _nodes(_entries(before), _entries(now), path, tolerance)
     elif "ndarray" in kinds:
         arrays = [_array_of(node) for node in (before, now)]
         if arrays[0] is None or arrays[1] is None or arrays[0].shape != arrays[1].shape or not _close(
@@ -265,7 +259,7 @@ def _node(before: Any, now: Any, path: str, tolerance: float) -> Iterator[Differ
     elif not _same_value(_value(before), _value(now), tolerance):
         yield Difference(path, _shown_node(before), _shown_node(now))
     elif before.type != now.type and before.type and now.type:
-        yield Difference(f"{path}.type", before.type, now.type)
+        yield Difference(f"{path}.type", shown(before.type), shown(now.type))
 
 
 def _items(node: Any) -> Sequence[Any]:

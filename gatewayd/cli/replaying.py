@@ -3,16 +3,16 @@
 
 Each request is a call of its own, over any protocol, so that one that fails does not end the others. They are
 sent one after the other, at a rate, or when they came at the time.
+
+A stream is read as far as its client did: one that its client left is left after as many answers.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -22,34 +22,41 @@ from typing import Any, Final
 
 import attrs
 from google.protobuf.message import DecodeError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gatewayd.cli.differing import Difference, Ignored, differences
+from gatewayd.cli.differing import Carried, Difference, Ignored, differences, parsed
+from gatewayd.cli.differing_streams import differences_of_streams
 from gatewayd.cli.output import fail, note
+from gatewayd.cli.replay_report import Outcome, Report, Unsendable, show
 from gatewayd.client.address import GatewayAddress
-from gatewayd.client.exchange import Arrived, Ended, Exchange
+from gatewayd.client.errors import BadClientInput
+from gatewayd.client.exchange import STREAMS, Arrived, Ended, Exchange
 from gatewayd.client.hints import never_connected
 from gatewayd.client.inputs import Message
-from gatewayd.client.loop import LoopThread
 from gatewayd.client.post import Post
+from gatewayd.client.response import Response
+from gatewayd.client.streaming import WINDOW, Arrive, Streamed, StreamExchange
 from gatewayd.client.transport_handle import TransportHandle
 from gatewayd.client.transports.base import Transport
+from gatewayd.errors import GatewayError
 from gatewayd.messages import wire
+from gatewayd.messages.generations import Generation, generation_of
+from gatewayd.messages.request import Request
+from gatewayd.messages.single import contents_of
 from gatewayd.messages.wire import Malformed
-from gatewayd.recording import Heading, Kind, NotARecording, Recorded, heading_of, recorded_of
+from gatewayd.recording import Answers, Heading, Kind, NotARecording, Recorded, heading_of, recorded_of
 
 Pairs = tuple[tuple[str, str], ...]
+Arrival = Arrived | Streamed | Ended
 
 # With a rate, or the times of the recording: what is under way, and kept until its answer has been compared.
 _MOST_UNDER_WAY: Final = 500
-# Of differences: those of one request, and of all, that are shown. All are counted.
-_SHOWN_OF_ONE: Final = 5
-_SHOWN: Final = 50
+# Of the answers of a stream: those that are kept behind as many as were recorded. All are counted.
+_MOST_EXTRA: Final = 100
 
-# The exit code when no connection can be made: nothing is known of the answers.
+# The exit codes: no connection can be made, so nothing is known of the answers; and answers are the same, but
+# not all that is recorded can be sent over this protocol.
 UNREACHABLE: Final = 2
+NOT_ALL_SENT: Final = 3
 
 
 class _NobodyThere(Exception):
@@ -78,50 +85,6 @@ class Pace:
         return max(0.0, recorded.at - first.at) / self.speed if self.recorded else 0.0
 
 
-@attrs.frozen
-class Outcome:
-    """What came of a request that was sent again."""
-
-    recorded: Recorded
-    kind: Kind
-    took_s: float
-    message: bytes | None = attrs.field(default=None, repr=False)
-    error: str = ""
-
-
-@attrs.define
-class Report:
-    """All that a replay found. ``skipped`` are requests whose clients had left before they were answered."""
-
-    requests: int = 0
-    skipped: int = 0
-    same: int = 0
-    fields: Counter[str] = attrs.field(factory=Counter)
-    shown: list[tuple[Recorded, Difference]] = attrs.field(factory=list)
-    before_s: dict[str, list[float]] = attrs.field(factory=dict)
-    now_s: dict[str, list[float]] = attrs.field(factory=dict)
-    differing: Counter[str] = attrs.field(factory=Counter)
-
-    @property
-    def differs(self) -> bool:
-        return self.same < self.requests
-
-    def add(self, outcome: Outcome, found: list[Difference]) -> None:
-        """Count one request, and what is different in its answer."""
-        recorded = outcome.recorded
-        self.requests += 1
-        self.before_s.setdefault(recorded.endpoint, []).append(recorded.took_s)
-        self.now_s.setdefault(recorded.endpoint, []).append(outcome.took_s)
-        if not found:
-            self.same += 1
-            return
-        self.differing[recorded.endpoint] += 1
-        for each in found:
-            self.fields[_without_indices(each.field)] += 1
-        if len(self.shown) < _SHOWN:
-            self.shown += [(recorded, each) for each in found[:_SHOWN_OF_ONE]]
-
-
 def replay(
     file: Path,
     address: GatewayAddress,
@@ -134,24 +97,28 @@ def replay(
     limit: int | None = None,
 ) -> int:
     """
-    Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read, and
-    UNREACHABLE as soon as no connection can be made.
+    Returns the exit code: 0 if all answers are the same, 1 if some differ, or the file cannot be read,
+    UNREACHABLE as soon as no connection can be made, and NOT_ALL_SENT if all that could be sent is answered
+    the same.
 
     At most ``limit`` requests are sent. Ctrl-C ends it with the report of those that were answered.
     """
     try:
         heading, lines = _opened(file)
         sending = _Sending(address, headers, timeout_s)
-        ignored = Ignored((*ignore, *_redacted(heading)))
+        ignored = _ignored(ignore, heading)
         report = Report()
         try:
             for outcome in _replayed(islice(recorded_of(lines), limit), pace, sending, report):
-                report.add(outcome, compared(outcome, ignored, tolerance))
+                if isinstance(outcome, Unsendable):
+                    report.refused(outcome)
+                else:
+                    report.add(outcome, compared(outcome, ignored, tolerance))
         except KeyboardInterrupt:
             note("stopped: this is of the requests that were answered")
         except _NobodyThere as error:
             if report.requests:
-                show(report)
+                show(report, address.protocol)
             return fail(f"the gateway cannot be reached: {error}", UNREACHABLE)
         finally:
             sending.close()
@@ -159,25 +126,78 @@ def replay(
         return fail(f"{file} cannot be read: {error.strerror or error}")
     except NotARecording as error:
         return fail(f"{file} is no recording: {error}")
-    show(report)
-    if not report.requests:
+    show(report, address.protocol)
+    if not report.requests and not report.unsendable:
         return fail(f"{file} has no request that could be sent again")
-    return 1 if report.differs else 0
+    if report.differs:
+        return 1
+    return NOT_ALL_SENT if report.unsendable else 0
 
 
 def compared(outcome: Outcome, ignored: Ignored, tolerance: float) -> list[Difference]:
     """How the answer is another than the recorded one."""
     recorded = outcome.recorded
+    if recorded.answers is not None:
+        return _stream_compared(outcome, recorded.answers, ignored, tolerance)
     before = recorded.error or recorded.outcome
     now = outcome.error if outcome.kind == "failed" else outcome.kind
     if recorded.kind != outcome.kind:
         return [Difference("outcome", before, now)]
     if recorded.response is None or outcome.message is None:
         return []  # both failed; whoever says why may say it in other words
+    if recorded.kind == "executor_error" and outcome.carried is not Carried.ALL:
+        return []  # that it raised, and in words that are the protocol's own
     try:
-        return differences(recorded.response, outcome.message, ignored=ignored, tolerance=tolerance)
+        return differences(
+            recorded.response,
+            outcome.message,
+            ignored=ignored,
+            tolerance=tolerance,
+            carried=outcome.carried,
+        )
     except DecodeError as error:
         return [Difference("response", "", f"cannot be read: {error}")]
+
+
+_ENDINGS: Final = {"ok": "ended", "executor_error": "broken", "failed": "broken", "cancelled": "cancelled"}
+
+
+def _stream_compared(
+    outcome: Outcome, answers: Answers, ignored: Ignored, tolerance: float
+) -> list[Difference]:
+    recorded, found = outcome.recorded, []
+    endings = _ENDINGS[recorded.kind], _ENDINGS[outcome.kind]
+    if endings[0] != endings[1] and "outcome" not in ignored:
+        told = (recorded.error or recorded.outcome, outcome.error or outcome.kind)
+        found.append(Difference("outcome", *(
+            f"{ending}: {why}" if ending == "broken" else ending
+            for ending, why in zip(endings, told, strict=True)
+        )))  # fmt: skip
+    if answers.left_out and answers.count != outcome.count:
+        found.append(Difference("answers.length", str(answers.count), str(outcome.count)))
+    before, now = [message for _, message in answers.kept], outcome.answers
+    if answers.left_out:
+        now = now[: len(before)]
+    try:
+        if outcome.carried is Carried.DOCUMENTS or not now:
+            # What an executor raised is no document; the end of the stream tells of it.
+            before = [message for message in before if not parsed(message).header.status.code]
+        found += differences_of_streams(
+            before, now, ignored=ignored, tolerance=tolerance, carried=outcome.carried
+        )
+    except DecodeError as error:
+        found.append(Difference("answers", "", f"cannot be read: {error}"))
+    return found
+
+
+def _ignored(ignore: tuple[str, ...], heading: Heading) -> Ignored:
+    """What the user says, and what is not in the file, which cannot be compared."""
+    rules = heading.redacted
+    fields = [rule for rule in rules if rule.startswith("parameters")]
+    if rules:
+        fields += ["header.status.description", "header.status.exception.args"]
+    names = (rule.removeprefix("fields.") for rule in rules if not rule.startswith("parameters"))
+    return Ignored((*ignore, *fields), names)
 
 
 def _opened(file: Path) -> tuple[Heading, Iterator[bytes]]:
@@ -198,68 +218,98 @@ def _lines(file: Path) -> Iterator[bytes]:
             yield line
 
 
-def _redacted(heading: Heading) -> Iterator[str]:
-    """What is not in the file cannot be compared."""
-    for rule in heading.redacted:
-        yield rule if rule.startswith("parameters") else f"data.docs[].{rule}"
-    if heading.redacted:
-        yield "header.status.description"
-        yield "header.status.exception.args"
-
-
 class _Sending:
-    """Sends single requests with the Client's transport."""
+    """Sends single requests with the Client's transports: one for each generation of documents."""
 
     def __init__(
         self, address: GatewayAddress, headers: tuple[tuple[str, str], ...], timeout_s: float
     ) -> None:
-        self._handle = TransportHandle(address)
-        self._loop: LoopThread
-        self._transport: Transport
-        self._loop, self._transport = self._handle.get()
-        self._post = Post(on="/", timeout=timeout_s, headers=dict(headers), stream=False)
+        self._address = address
+        self._headers = headers
+        self._timeout_s = timeout_s
+        self._handles: dict[Generation | None, TransportHandle] = {}
+        self._generation: Generation | None = None  # of the last request that told
 
-    def send(self, recorded: Recorded, put: Callable[[Arrived | Ended], None]) -> Exchange:
-        """Raises Malformed for a request that cannot be read."""
+    def send(self, recorded: Recorded, put: Callable[[Arrival], None]) -> Exchange | StreamExchange:
+        """Raises Malformed for a request that cannot be read, and BadClientInput for one that has no form."""
         request = wire.decode_request(recorded.request)
-        exchange = Exchange(self._loop, partial(self._transport.exchange, self._post), put)
-        exchange.send(Message(request.request_id, self._transport.encode(request)))
-        exchange.finish()
-        return exchange
+        loop, transport = self._handle(request).get()
+        if recorded.answers is None:
+            post = self._post(self._timeout_s)
+            exchange = Exchange(loop, partial(transport.exchange, post), put)
+            exchange.send(Message(request.request_id, transport.encode(request)))
+            exchange.finish()
+            return exchange
+        # How long a stream takes is its own affair: as long as before, and what any answer may take.
+        post = self._post(self._timeout_s + recorded.took_s)
+        messages = [Message(each.request_id, transport.encode(each)) for each in self._parts(request)]
+        return StreamExchange(loop, partial(_streams, transport, post, messages), put, WINDOW)
 
     def close(self) -> None:
-        if held := self._handle.take():
-            loop, transport = held
-            loop.run(loop.closed(transport))
+        for handle in self._handles.values():
+            if held := handle.take():
+                loop, transport = held
+                loop.run(loop.closed(transport))
+
+    def _handle(self, request: Request) -> TransportHandle:
+        self._generation = generation_of(request.documents) or self._generation
+        handle = self._handles.get(self._generation)
+        if handle is None:
+            handle = self._handles[self._generation] = TransportHandle(self._address, self._generation)
+        return handle
+
+    def _post(self, timeout_s: float) -> Post:
+        return Post(on="/", timeout=timeout_s, headers=dict(self._headers), stream=False)
+
+    def _parts(self, request: Request) -> list[Request]:
+        """Over gRPC, a call takes one document. The gateway, too, streams one after the other."""
+        if self._address.protocol != "grpc":
+            return [request]
+        try:
+            contents = contents_of(request.documents)
+        except GatewayError as error:
+            raise BadClientInput(str(error)) from error
+        if not contents:
+            raise BadClientInput("stream_doc takes one document, and the request of the stream has none")
+        return [attrs.evolve(request, documents=each) for each in contents]
+
+
+async def _streams(transport: Transport, post: Post, messages: list[Message], arrive: Arrive) -> None:
+    for message in messages:
+        await transport.stream(post, message, arrive)
 
 
 def _replayed(
     requests: Iterator[Recorded], pace: Pace, sending: _Sending, report: Report
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome | Unsendable]:
     """Send the requests when they are due, and give what comes of each when it has come."""
-    inbox: SimpleQueue[tuple[int, float, Arrived | Ended]] = SimpleQueue()
-    under_way: dict[int, _UnderWay] = {}
+    inbox: SimpleQueue[tuple[int, float, Arrival]] = SimpleQueue()
+    under_way: dict[int, _UnderWay | _StreamUnderWay] = {}
     first: Recorded | None = None
     began_s = time.monotonic()
     index = 0
 
-    def put(number: int, arrival: Arrived | Ended) -> None:
+    def put(number: int, arrival: Arrival) -> None:
         inbox.put((number, time.monotonic(), arrival))
 
-    def wait(timeout_s: float | None) -> Iterator[Outcome]:
+    def wait(timeout_s: float | None) -> Iterator[Outcome | Unsendable]:
         """What arrives within the time, one arrival at most."""
         try:
             number, now_s, arrival = inbox.get(timeout=timeout_s)
         except Empty:
             return
-        outcome = under_way[number].outcome(arrival, now_s)
+        entry = under_way.get(number)
+        if entry is None:
+            return  # of a stream that was left
+        outcome = entry.outcome(arrival, now_s)
         if outcome is not None:
             del under_way[number]
             yield outcome
 
     try:
         for recorded in requests:
-            if recorded.kind == "cancelled":
+            answers = recorded.answers
+            if recorded.kind == "cancelled" and not (answers is not None and answers.count):
                 report.skipped += 1
                 continue
             first = first or recorded
@@ -268,19 +318,23 @@ def _replayed(
                 yield from wait(left_s)
             while len(under_way) >= pace.most_under_way:
                 yield from wait(None)
-            entry = under_way[index] = _UnderWay(recorded, time.monotonic())
+            kind = _UnderWay if answers is None else _StreamUnderWay
+            entry = under_way[index] = kind(recorded, time.monotonic())
             try:
                 entry.exchange = sending.send(recorded, partial(put, index))
             except Malformed as error:
                 del under_way[index]
                 yield Outcome(recorded, "failed", 0.0, error=f"the recorded request is malformed: {error}")
+            except BadClientInput as error:
+                del under_way[index]
+                yield Unsendable(recorded, str(error))
             index += 1
         while under_way:
             yield from wait(None)
     finally:
-        for entry in under_way.values():
-            if entry.exchange is not None:
-                entry.exchange.cancel()
+        for each in under_way.values():
+            if each.exchange is not None:
+                each.exchange.cancel()
 
 
 @attrs.define
@@ -289,77 +343,95 @@ class _UnderWay:
 
     recorded: Recorded
     sent_s: float
-    exchange: Exchange | None = None
+    exchange: Any = None
     answered_s: float | None = None
     response: Any = None
 
-    def outcome(self, arrival: Arrived | Ended, now_s: float) -> Outcome | None:
+    def outcome(self, arrival: Arrival, now_s: float) -> Outcome | Unsendable | None:
         """What came of it, when it has ended."""
-        if isinstance(arrival, Arrived):
+        if not isinstance(arrival, Ended):
             self.answered_s, self.response = now_s, arrival
             return None
         took_s = (self.answered_s or now_s) - self.sent_s
-        error = arrival.error
-        if error is not None and never_connected(error):
-            raise _NobodyThere(str(error))
+        error = _checked(arrival.error)
+        if isinstance(error, BadClientInput):
+            return Unsendable(self.recorded, str(error))
         if self.response is not None and error is None:
             try:
                 response = self.response.read()
             except Exception as failure:
                 error = failure
             else:
+                if response.is_part:
+                    return Outcome(self.recorded, "failed", took_s, error=STREAMS)
                 kind: Kind = "executor_error" if response.failed else "ok"
-                return Outcome(self.recorded, kind, took_s, response.message())
+                return Outcome(self.recorded, kind, took_s, response.message(), carried=_carried(response))
         return Outcome(self.recorded, "failed", took_s, error=f"{type(error).__name__}: {error}")
 
 
-# -- the report -------------------------------------------------------------------------------------------
+@attrs.define
+class _StreamUnderWay:
+    """A stream, and the answers that have come."""
 
+    recorded: Recorded
+    sent_s: float
+    exchange: Any = None
+    count: int = 0
+    first_s: float | None = None
+    answers: list[bytes] = attrs.field(factory=list)
+    failed: bool = False  # an executor says so in an answer
+    routed: bool = False  # an answer has routes
 
-def show(report: Report) -> None:
-    """Print what was found."""
-    console = Console(highlight=False)
-    times = Table(title=None, box=None, pad_edge=False)
-    for name in ("endpoint", "requests", "differ", "p50 before", "p50 now", "p99 before", "p99 now"):
-        times.add_column(name, justify="left" if name == "endpoint" else "right", no_wrap=True)
-    for endpoint, now in sorted(report.now_s.items()):
-        before = report.before_s[endpoint]
-        times.add_row(
-            Text(_printable(endpoint or "(none)")),
-            str(len(now)),
-            str(report.differing[endpoint]),
-            *(f"{_quantile(each, share) * 1000:.1f} ms" for share in (0.5, 0.99) for each in (before, now)),
+    def outcome(self, arrival: Arrival, now_s: float) -> Outcome | Unsendable | None:
+        """What came of it, when it has ended, or its client left it at the time."""
+        recorded = self.recorded
+        assert recorded.answers is not None
+        if isinstance(arrival, Ended):
+            error = _checked(arrival.error)
+            if isinstance(error, BadClientInput):
+                return Unsendable(recorded, str(error))
+            if error is not None:
+                return self._ended("failed", now_s, f"{type(error).__name__}: {error}")
+            return self._ended("executor_error" if self.failed else "ok", now_s)
+        if self.first_s is None:
+            self.first_s = now_s - self.sent_s
+        self.count += 1
+        self.exchange.taken(arrival)
+        if len(self.answers) < len(recorded.answers.kept) + _MOST_EXTRA:
+            try:
+                response = arrival.read()
+            except Exception as failure:
+                self.exchange.cancel()
+                return self._ended("failed", now_s, f"{type(failure).__name__}: {failure}")
+            self.answers.append(response.message())
+            self.failed = self.failed or response.failed
+            self.routed = self.routed or len(response.routes) > 0
+        if recorded.kind == "cancelled" and self.count == recorded.answers.count:
+            self.exchange.cancel()
+            return self._ended("cancelled", now_s)
+        return None
+
+    def _ended(self, kind: Kind, now_s: float, error: str = "") -> Outcome:
+        return Outcome(
+            self.recorded,
+            kind,
+            now_s - self.sent_s,
+            error=error,
+            carried=Carried.ALL if self.routed or not self.answers else Carried.DOCUMENTS,
+            answers=tuple(self.answers),
+            count=self.count,
+            first_s=self.first_s,
         )
-    if report.now_s:
-        console.print(times)
-    if report.shown:
-        console.print()
-        fields = Table(box=None, pad_edge=False)
-        for name in ("request", "field", "before", "now"):
-            fields.add_column(name, overflow="fold")
-        for recorded, each in report.shown:
-            fields.add_row(*(Text(_printable(text)) for text in (
-                recorded.request_id, each.field, each.before, each.now,
-            )))  # fmt: skip
-        console.print(fields)
-    if report.fields:
-        console.print()
-        most = ", ".join(f"{field} ({count})" for field, count in report.fields.most_common(10))
-        console.print(Text(f"fields that differ: {_printable(most)}"))
-    if report.skipped:
-        note(f"{report.skipped} requests were not sent: their clients had left")
-    console.print(Text(f"{report.same} of {report.requests} answers are the same"))
 
 
-def _quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def _checked(error: Exception | None) -> Exception | None:
+    """Raises _NobodyThere where there was no connection."""
+    if error is not None and never_connected(error):
+        raise _NobodyThere(str(error))
+    return error
 
 
-def _without_indices(field: str) -> str:
-    """The same for all documents: ``data.docs[].text``."""
-    return re.sub(r"\[\d+\]", "[]", field)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+def _carried(response: Response) -> Carried:
+    """Gateways of Jina 3.34 leave routes, and half of the header, out of their JSON (spec 34/http.md)."""
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    return Carried.BODY if is_json and not response.routes else Carried.ALL

@@ -8,10 +8,15 @@ import threading
 from gatewayd.client.address import GatewayAddress
 from gatewayd.client.loop import LoopThread, grpc_was_parents, loop_thread
 from gatewayd.client.transports.base import Transport
+from gatewayd.messages.generations import Generation
 
 
-def transport_to(address: GatewayAddress) -> Transport:
-    """The transport of its protocol; each imports a library of its own, so only that one is loaded."""
+def transport_to(address: GatewayAddress, generation: Generation | None = None) -> Transport:
+    """
+    The transport of its protocol; each imports a library of its own, so only that one is loaded.
+
+    ``generation`` is that of the documents; None for that of the docarray that is installed.
+    """
     match address.protocol:
         case "grpc" if grpc_was_parents():
             from gatewayd.client.transports.forked_grpc import ForkedGrpcTransport
@@ -24,7 +29,7 @@ def transport_to(address: GatewayAddress) -> Transport:
         case "http":
             from gatewayd.client.transports.http import HttpTransport
 
-            return HttpTransport(address)
+            return HttpTransport(address, generation)
         case "websocket":
             from gatewayd.client.transports.websocket import WebSocketTransport
 
@@ -34,8 +39,9 @@ def transport_to(address: GatewayAddress) -> Transport:
 class TransportHandle:
     """Any thread. A transport belongs to the loop that was the process's when it was made."""
 
-    def __init__(self, address: GatewayAddress) -> None:
+    def __init__(self, address: GatewayAddress, generation: Generation | None = None) -> None:
         self.address = address
+        self._generation = generation
         self._held: tuple[LoopThread, Transport] | None
         self._forget()
 
@@ -45,7 +51,7 @@ class TransportHandle:
             self._forget()
         with self._lock:
             if self._held is None:
-                loop, transport = loop_thread(), transport_to(self.address)
+                loop, transport = loop_thread(), transport_to(self.address, self._generation)
                 loop.tell(loop.keep, transport)
                 self._held = loop, transport
             return self._held

@@ -3,7 +3,7 @@ What is left out of recordings: fields of documents, and parameters (pure).
 
     text, blob, uri, tensor, embedding, tags ...     a field of every document, its chunks and matches
     tags.NAME                                        one of its tags
-    fields.NAME                                      a field of documents of the second generation, of any name
+    fields.NAME                                      a field of the second generation, whatever its name
     parameters, parameters.NAME                      all parameters of the request, or one
 
 What is left out is empty in the recording. In the first generation that is as if it had not been sent. In the

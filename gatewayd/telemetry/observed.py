@@ -30,8 +30,8 @@ class Exchange:
     Of a stream, ``response`` is the last answer, or the first that tells an error; ``answers`` counts them
     (None for what is no stream), ``answers_bytes`` their documents and parameters, and ``first_s`` is when
     the first had come. Times are seconds of the reactor's clock. When it ``began``, an observer may replace
-    the ``request``; one observer that wants each answer of a stream may set ``answered``, which is called with
-    it and with the seconds of the clock.
+    the ``request``; one that wants each answer of a stream may set ``answered``, which is called with it and
+    with the seconds of the clock.
     """
 
     __slots__ = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gatewayd.cli.differing import Difference, Ignored, differences
 from gatewayd.pb import DataRequestProto, DocumentProto, StatusProto
+from gatewayd.pb.second import DataRequestProto as SecondDataRequestProto
 
 
 def answer(change: Any = None) -> DataRequestProto:
@@ -151,3 +153,98 @@ def test_an_answer_that_differs_everywhere_is_not_listed_whole() -> None:
 
     assert len(found) == 100
     assert len(found[0].now) < 100
+
+
+def second_answer(change: Any = None) -> bytes:
+    made = SecondDataRequestProto()
+    fields = made.data.docs.docs.add().data
+    fields["id"].text = "d"
+    fields["id"].type = "id"
+    fields["number"].integer = 5
+    fields["blob"].blob = b"\xff"
+    fields["vector"].ndarray.dense.buffer = np.array([0.1, 2.0], "<f4").tobytes()
+    fields["vector"].ndarray.dense.dtype = "<f4"
+    fields["vector"].ndarray.dense.shape[:] = [2]
+    fields["nothing"].SetInParent()
+    fields["inner"].doc.data["text"].text = "in"
+    fields["several"].doc_array.docs.add().data["text"].text = "one"
+    fields["tags"].dict.data["flag"].boolean = True
+    fields["set"].set.data.add().text = "a"
+    fields["set"].set.data.add().text = "b"
+    if change is not None:
+        change(fields)
+    return made.SerializeToString()
+
+
+def as_json(fields: Any) -> None:
+    """The same, as JSON has it."""
+    fields["id"].ClearField("type")
+    fields["number"].float = 5.0
+    fields["blob"].text = "/w=="
+    for number in (0.1, 2.0):
+        fields["vector"].list.data.add().float = number
+    del fields["nothing"]
+    fields["inner"].dict.data["text"].text = "in"
+    fields["several"].list.data.add().dict.data["text"].text = "one"
+    for text in "ba":
+        fields["set"].list.data.add().text = text
+    fields["set"].list.data[0].text, fields["set"].list.data[1].text = "a", "b"
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda f: setattr(f["number"], "integer", 6), Difference("data.docs[0].number", "5", "6")),
+        (lambda f: setattr(f["number"], "text", "5"), Difference("data.docs[0].number", "5", "'5'")),
+        (lambda f: setattr(f["number"], "boolean", True), Difference("data.docs[0].number", "5", "True")),
+        (lambda f: f.pop("number"), Difference("data.docs[0].number", "5", "")),
+        (lambda f: setattr(f["new"], "text", "x"), Difference("data.docs[0].new", "", "'x'")),
+        (lambda f: setattr(f["inner"].doc.data["text"], "text", "x"),
+         Difference("data.docs[0].inner.text", "'in'", "'x'")),
+        (lambda f: setattr(f["several"].doc_array.docs[0].data["text"], "text", "x"),
+         Difference("data.docs[0].several[0].text", "'one'", "'x'")),
+        (lambda f: f["several"].doc_array.docs.add(), Difference("data.docs[0].several.length", "1", "2")),
+        (lambda f: setattr(f["tags"].dict.data["flag"], "boolean", False),
+         Difference("data.docs[0].tags.flag", "True", "False")),
+        (lambda f: f["vector"].ndarray.dense.shape.append(1),
+         Difference("data.docs[0].vector", "float32[2] [0.1, 2]", "float32[2, 1] [0.1, 2]")),
+        (lambda f: setattr(f["id"], "type", "url"), Difference("data.docs[0].id.type", "'id'", "'url'")),
+    ],
+)  # fmt: skip
+def test_one_difference_of_the_second_generation(change: Any, difference: Difference) -> None:
+    found = differences(second_answer(), second_answer(change), ignored=Ignored(()))
+
+    assert [attrs.astuple(each) for each in found] == [attrs.astuple(difference)]
+
+
+def test_documents_of_the_second_generation_are_the_same_as_in_json() -> None:
+    assert differences(second_answer(), second_answer(as_json), ignored=Ignored(())) == []
+    assert differences(second_answer(as_json), second_answer(), ignored=Ignored(())) == []
+
+
+def test_what_is_redacted_is_ignored_wherever_it_is() -> None:
+    def change(fields: Any) -> None:
+        fields["inner"].doc.data["text"].text = ""
+        fields["several"].doc_array.docs[0].data["text"].text = ""
+        fields["tags"].dict.data["flag"].boolean = False
+
+    ignored = Ignored((), ["text", "tags.flag"])
+    assert differences(second_answer(), second_answer(change), ignored=ignored) == []
+
+
+def test_documents_of_two_generations_are_told_as_one_difference() -> None:
+    (only,) = differences(answer().SerializeToString(), second_answer(), ignored=Ignored(()))
+
+    assert (only.field, "0.21" in only.before, "0.30" in only.now) == ("data", True, True)
+
+
+def test_an_array_that_json_has_widened_is_the_same() -> None:
+    def change(_: Any, document: Any) -> None:
+        numbers = np.array([0.1, 0.2])
+        document.embedding.dense.buffer, document.embedding.dense.dtype = numbers.tobytes(), "<f8"
+
+    def before(_: Any, document: Any) -> None:
+        array(document.embedding, [0.1, 0.2])
+
+    one, other = answer(before).SerializeToString(), answer(change).SerializeToString()
+    assert differences(one, other, ignored=Ignored(())) == []

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from docarray import Document
 
 from gatewayd import Client
 from gatewayd.cli import replaying
+from gatewayd.cli.replay_report import Outcome, Unsendable
 from gatewayd.client.address import Certificates, parse_address
+from gatewayd.client.errors import BadServerFlow
+from gatewayd.pb import DataRequestProto
 from gatewayd.recording import Recorded, heading_of, recorded_of
 from tests.paths import ROOT
 from tests.processes import PROTOCOLS, Gateway, environment
@@ -23,6 +27,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 EXECUTORS = """
+from docarray import Document
 from gatewayd import Executor, requests
 
 class Shop(Executor):
@@ -38,6 +43,23 @@ class Shop(Executor):
     @requests(on='/raise')
     def fail(self, **kwargs):
         raise ValueError('boom')
+
+    @requests(on='/words')
+    async def words(self, doc, **kwargs):
+        for number, word in enumerate([*doc.text.split(), self.word]):
+            yield Document(id=f'{doc.id}{number}', text=word)
+
+    @requests(on='/break')
+    async def break_off(self, doc, **kwargs):
+        yield Document(id='0', text='first')
+        raise ValueError('boom')
+
+    @requests(on='/endless')
+    async def endless(self, doc, **kwargs):
+        number = 0
+        while True:
+            yield Document(id=str(number), text=self.word)
+            number += 1
 """
 
 
@@ -85,6 +107,37 @@ def other(module: Path) -> Iterator[Gateway]:
     gateway = Gateway(shop(module, word="green"))
     yield gateway
     gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def streams(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Streams over each protocol, as they end, break and are left; and one of two documents."""
+    path = tmp_path_factory.mktemp("streams") / "requests.jsonl"
+    gateway = Gateway(shop(module, record={"path": str(path)}))
+    try:
+        for protocol in PROTOCOLS:
+            with Client(protocol=protocol, port=gateway.ports[protocol]) as client:
+                assert len(list(client.stream_doc("/words", Document(id=protocol, text="a b")))) == 3
+        with Client(port=gateway.ports["grpc"]) as client:
+            with pytest.raises(BadServerFlow):
+                list(client.stream_doc("/break", Document(text="x")))
+            endless = client.stream_doc("/endless", Document(text="x"))
+            assert [next(endless).id for _ in range(3)] == ["0", "1", "2"]
+            endless.close()
+        several = DataRequestProto()
+        for name in "xy":
+            several.data.docs.docs.add(id=name, text=name)
+        asked = Request(
+            f"http://127.0.0.1:{gateway.ports['http']}/words",
+            several.SerializeToString(),
+            {"Content-Type": "application/x-protobuf", "Accept": "application/x-ndjson"},
+        )
+        with urlopen(asked, timeout=30) as answer:
+            assert len(answer.read().splitlines()) == 4
+        until(lambda: path.read_bytes().count(b"\n") >= 7)
+    finally:
+        gateway.stop()
+    return path
 
 
 def replayed(file: Path, url: str, *options: str) -> tuple[int, str]:
@@ -161,9 +214,9 @@ def test_no_more_than_the_limit(recording: Path, same: Gateway) -> None:
 def test_a_replay_that_is_stopped_reports_what_was_answered(
     recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def until_ctrl_c(requests: Iterator[Recorded], *_: Any) -> Iterator[replaying.Outcome]:
+    def until_ctrl_c(requests: Iterator[Recorded], *_: Any) -> Iterator[Outcome | Unsendable]:
         first = next(requests)
-        yield replaying.Outcome(first, "ok", 0.1, first.response)
+        yield Outcome(first, "ok", 0.1, first.response)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(replaying, "_replayed", until_ctrl_c)
@@ -209,6 +262,42 @@ def test_what_is_recorded_meanwhile_is_not_sent(recording: Path, module: Path, t
         gateway.stop()
 
     assert (code, "4 of 4 answers are the same" in output) == (0, True), output
+
+
+def test_what_is_recorded_of_streams(streams: Path) -> None:
+    found = {
+        (each.protocol, each.endpoint): each
+        for each in recorded_of(streams.read_bytes().splitlines(True)[1:])
+    }
+
+    ended, broken, left = (found["grpc", name] for name in ("/words", "/break", "/endless"))
+    assert (ended.outcome, broken.outcome, left.outcome) == ("ok", "unavailable", "cancelled")
+    for each, fewest in ((ended, 3), (broken, 1), (left, 3)):
+        assert each.answers is not None
+        assert each.answers.count >= fewest
+        times = [at_s for at_s, _ in each.answers.kept]
+        assert times == sorted(times)
+        assert each.answers.first_s == times[0]
+        assert times[-1] <= each.took_s
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_streams_are_answered_the_same(streams: Path, same: Gateway, protocol: str) -> None:
+    code, output = replayed(streams, url_of(same, protocol))
+
+    assert (code, "6 of 6 answers are the same" in output) == (0, True), output
+    assert "first p50 before" in output
+
+
+def test_streams_of_another_differ_document_by_document(streams: Path, other: Gateway) -> None:
+    code, output = replayed(streams, url_of(other, "http"))
+
+    assert code == 1, output
+    assert "answers[2].data.docs[0].text" in output
+    assert "'red'" in output
+    assert "'green'" in output
+    assert "1 of 6 answers are the same" in output  # the one that breaks
+    assert "of 6 answers, documents alone were compared" in output
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:

@@ -72,14 +72,15 @@ _NO_STREAM: Final = (*_NOT_TAKEN, 404, 405)
 
 
 class HttpTransport:
-    def __init__(self, address: GatewayAddress) -> None:
+    def __init__(self, address: GatewayAddress, generation: Generation | None = None) -> None:
+        """``generation`` is that of the documents; None for that of the docarray that is installed."""
         self._address = address
         self._session = HttpSession(address)
         # Loop thread only. None until an answer has shown which form the server takes.
         self._takes_protobuf: bool | None = None
         self._server = ""
         self._streams_by_get = False
-        self._typed = docarray_generation() is Generation.SECOND
+        self._typed = (generation or docarray_generation()) is Generation.SECOND
         self._typed_paths: frozenset[str] | None = (
             None  # of a gateway of Jina 3.34; None until they are known
         )
@@ -109,7 +110,12 @@ class HttpTransport:
             raise BadClientInput(
                 "parameters: over HTTP, this server's streams take none; stream over grpc, or give none"
             )
-        (document,) = documents_in(request.documents)
+        documents = documents_in(request.documents)
+        if len(documents) != 1:
+            raise BadClientInput(
+                f"over HTTP, its streams take one document; found {len(documents)}: stream over grpc"
+            )
+        (document,) = documents
         body = orjson.dumps(await asyncio.to_thread(typed_json.document_body, document))
         forms = {"Content-Type": _JSON, "Accept": _EVENTS}
         await self._events("GET", path_of(request.endpoint), post, body, forms, request, arrive)
