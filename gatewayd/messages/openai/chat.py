@@ -16,6 +16,7 @@ from gatewayd.messages.openai.fields import (
     checked,
     fields_of,
     mapping,
+    model_name,
     objects,
     stops,
     text,
@@ -24,7 +25,7 @@ from gatewayd.messages.openai.fields import (
 
 # Names and bounds are those of OpenAI's reference (API reference, Chat, Create chat completion).
 _PARAMETERS: Final[Mapping[str, Check]] = {
-    "model": text,
+    "model": model_name,
     "temperature": Number(0, 2),
     "top_p": Number(0, 1),
     "max_tokens": Integer(1),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import orjson
-
-from gatewayd.messages.openai.forms import Answered, usage_of
+from gatewayd.messages.json_form.groups import dumps
+from gatewayd.messages.openai.forms import Answered, usage_of, whole_number
 
 
 class Completion:
@@ -44,7 +43,7 @@ class Completion:
         found = self._object("chat.completion", [choice])
         if self._usage:
             found["usage"] = self._usage
-        return orjson.dumps(found)
+        return dumps(found)
 
     def begun(self) -> Iterator[bytes]:
         """The chunk before all others, which tells whose message it is; nothing when it has been told."""
@@ -68,14 +67,14 @@ class Completion:
         yield from self.begun()
         yield self._chunk({}, self._reason())
         if self._include_usage and self._usage:
-            yield orjson.dumps({**self._object("chat.completion.chunk", []), "usage": self._usage})
+            yield dumps({**self._object("chat.completion.chunk", []), "usage": self._usage})
 
     def _chunk(self, delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         found = self._object("chat.completion.chunk", [choice])
         if self._include_usage:
             found["usage"] = None
-        return orjson.dumps(found)
+        return dumps(found)
 
     def _object(self, kind: str, choices: list[Any]) -> dict[str, Any]:
         return {
@@ -98,8 +97,8 @@ class Completion:
         found = []
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, Mapping):
-                index = call.get("index")
-                found.append({**call, "index": self._calls if index is None else int(index)})
+                index = whole_number(call.get("index"))
+                found.append({**call, "index": self._calls if index is None else index})
                 self._calls += 1
         return found
 

@@ -10,10 +10,10 @@ import attrs
 
 from gatewayd.errors import GatewayError, InvalidField, TooManyDocuments
 from gatewayd.messages.json_form.groups import dumps
-from gatewayd.messages.openai.fields import Check, Integer, checked, fields_of, text
+from gatewayd.messages.openai.fields import Check, Integer, checked, fields_of, model_name, text
 from gatewayd.messages.openai.forms import Answered, usage_of
 
-_PARAMETERS: Final[Mapping[str, Check]] = {"model": text, "dimensions": Integer(1), "user": text}
+_PARAMETERS: Final[Mapping[str, Check]] = {"model": model_name, "dimensions": Integer(1), "user": text}
 _FORMATS: Final = ("float", "base64")
 
 

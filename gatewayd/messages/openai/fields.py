@@ -8,7 +8,7 @@ ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +16,8 @@ from gatewayd.errors import InvalidField
 from gatewayd.messages.json_form.requests import parsed
 
 Check = Callable[[Any, str], Any]
+
+_LONGEST_NAME: Final = 256  # names of models have at most a hundred or so
 
 
 def fields_of(body: bytes) -> Mapping[str, Any]:
@@ -31,6 +33,14 @@ def text(value: Any, param: str) -> str:
     if type(value) is not str:
         raise InvalidField("a string is wanted", param)
     return value
+
+
+def model_name(value: Any, param: str) -> str:
+    """A string that is not long, as each chunk of an answer repeats it."""
+    name = text(value, param)
+    if len(name) > _LONGEST_NAME:
+        raise InvalidField(f"a string of at most {_LONGEST_NAME} characters is wanted", param)
+    return name
 
 
 def boolean(value: Any, param: str) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # What codecs call the parts of a request around its fields.
 _AROUND: Final = ("body", "data", "parameters", "tags")
+_EXACT: Final = 2**53  # from here on doubles, and JavaScript's numbers, are no counts
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -68,11 +69,23 @@ def usage_of(facts: Mapping[str, Any]) -> dict[str, int]:
     usage = facts.get("usage")
     if not isinstance(usage, Mapping):
         return {}
-    found = {name: int(usage[name]) for name in _COUNTS if isinstance(usage.get(name), int | float)}
+    counts = ((name, whole_number(usage.get(name))) for name in _COUNTS)
+    found = {name: count for name, count in counts if count is not None}
     if found:
         parts = (found.setdefault("prompt_tokens", 0), found.setdefault("completion_tokens", 0))
         found.setdefault("total_tokens", sum(parts))
     return found
+
+
+def whole_number(value: object) -> int | None:
+    """
+    A count or an index that an executor tells, without its fraction; None for what can be neither.
+
+    Executors are free to write anything, of which a Struct makes a double.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _EXACT:
+        return None
+    return int(value)
 
 
 def field_at_fault(error: BadRequest, known: Mapping[str, str] = {}) -> InvalidField:

@@ -63,8 +63,10 @@ class SecondForm:
 
     def _filled(self, *names: str) -> list[str]:
         """Those of the fields ``names`` that the endpoint's documents have. Raises UnfitDocuments."""
-        known = self.typed.input.get("properties", {})
-        found = [name for name in names if name in known]
+        documents = self.model.documents
+        # A class of which nothing is known takes whatever it gets, and says itself what does not fit.
+        anything = documents.is_open and not documents.fields
+        found = [name for name in names if anything or name in documents.fields]
         if not found:
             raise UnfitDocuments(
                 f"the documents of {self.name} ({self.typed.input_name}) have no field {' or '.join(names)}, "

@@ -87,6 +87,7 @@ def test_streams_and_usage_are_no_parameters() -> None:
     ("fields", "param", "words"),
     [
         ({"model": 1}, "model", "a string is wanted"),
+        ({"model": "m" * 257}, "model", "at most 256 characters"),
         ({"model": None}, "model", "missing"),
         ({"messages": None}, "messages", "missing"),
         ({"messages": []}, "messages", "there is none"),
@@ -198,3 +199,17 @@ def test_messages_that_are_nested_too_deeply_are_refused(form: Any) -> None:
         deep = {"a": deep}
     with pytest.raises(InvalidField):
         form.of_chat("hi", [{"role": "user", "content": "hi", "deep": deep}], {}, "id1")
+
+
+def test_documents_that_hold_their_like_are_filled_as_others() -> None:
+    turn = {"type": "object", "properties": {"text": {"type": "string"}, "next": {"$ref": "#/$defs/Turn"}}}
+    schema = {"$ref": "#/$defs/Turn", "$defs": {"Turn": turn}}
+    form = SecondForm.of("/chat", TypedEndpoint(schema, schema, "Turn", "Turn"))
+    assert fields_of(form)["text"].text == "hi"
+
+
+def test_documents_of_which_nothing_is_known_get_the_text_and_the_messages() -> None:
+    form = SecondForm.of("/chat", TypedEndpoint({}, {}, "Turn", "Turn"))
+    data = fields_of(form)
+    assert data["text"].text == "hi"
+    assert data["messages"].list.data[0].dict.data["content"].text == "be short"

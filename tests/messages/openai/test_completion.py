@@ -174,3 +174,17 @@ def test_what_no_executor_worked_on_is_no_answer() -> None:
     response = Response("id1", "/chat", answer.SerializeToString(), hint="no executor binds '/chat'")
     with pytest.raises(NotBound, match="no executor binds /chat"):
         documents_of(response, FirstForm("/chat"))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e300, -1.0, True, "3", [], None])
+def test_what_is_no_number_in_an_executors_facts_is_left_out(odd: object) -> None:
+    told = Answered("hi", facts={"usage": {"prompt_tokens": odd}, "tool_calls": [{**CALL, "index": odd}]})
+    assert whole(told)["choices"][0]["message"]["tool_calls"] == [{**CALL, "index": 0}]
+    assert "usage" not in whole(told)
+    assert chunks(told, include_usage=True)[1]["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+def test_arrays_in_an_executors_facts_are_lists() -> None:
+    numpy = pytest.importorskip("numpy")
+    told = Answered(facts={"tool_calls": [{"scores": numpy.zeros(2)}]})
+    assert whole(told)["choices"][0]["message"]["tool_calls"] == [{"scores": [0.0, 0.0], "index": 0}]

@@ -220,7 +220,7 @@ class OpenAIApi:
                 raise TooLong(limit)
             http_request.hold(content_bytes(response))
             completion.answered(await self._read(response, form))
-        return completion.whole()
+        return await here_or_offloaded(self._backend.offload, size, completion.whole)
 
     async def _read(self, response: Response, form: Form) -> list[Answered]:
         size = len(response.documents)
