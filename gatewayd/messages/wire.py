@@ -33,6 +33,13 @@ _FIELDS: Final = frozenset({HEADER, PARAMETERS, ROUTE, DATA})
 # DataContentProto with its docs present and empty: what an answer without documents carries.
 NO_DOCUMENTS: Final = b"\x0a\x00"
 
+# A header, parameters, documents, and a route for each executor on the way: more are no message of anybody's,
+# and would take long to walk through.
+MOST_FIELDS: Final = 10_000
+_TOO_MANY_FIELDS: Final = (
+    f"not a DataRequestProto: it has more than {MOST_FIELDS} fields, of which all documents are one"
+)
+
 # A rope with more fields than this is joined: to walk through pieces is slow.
 _FIELDS_OF_A_ROPE: Final = 64
 
@@ -210,14 +217,18 @@ def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes
     Header, parameters, routes and data of a DataRequestProto, each still serialised.
 
     None where the message has no such field. A field that occurs twice is concatenated, which is how
-    protobuf merges messages. Unknown fields are skipped. Raises Malformed.
+    protobuf merges messages. Unknown fields are skipped. Raises Malformed, also for more than MOST_FIELDS.
     """
     header = b""
     parameters: bytes | None = None
     routes: list[bytes] = []
     documents: bytes | None = None
+    fields = 0
     position, end = 0, len(message)
     while position < end:
+        fields += 1
+        if fields > MOST_FIELDS:
+            raise Malformed(_TOO_MANY_FIELDS)
         tag = message[position]
         if tag in _FIELDS:
             start = position + 2
@@ -228,16 +239,41 @@ def split(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes
                 start, position = _length_delimited(message, position + 1)
             value = message[start:position]
             if tag == DATA:
-                documents = documents + value if documents else value
+                if documents:
+                    return _split_merging(message)
+                documents = value
             elif tag == ROUTE:
                 routes.append(value)
             elif tag == HEADER:
-                header += value
+                if header:
+                    return _split_merging(message)
+                header = value
             else:
-                parameters = parameters + value if parameters else value
+                if parameters:
+                    return _split_merging(message)
+                parameters = value
         else:
             position = _skip(message, position)
     return header, parameters, tuple(routes), documents
+
+
+def _split_merging(message: bytes) -> tuple[bytes, bytes | None, tuple[bytes, ...], bytes | None]:
+    """``split`` for a message with some field twice: their parts are joined once, however many there are."""
+    found: dict[int, list[bytes]] = {tag: [] for tag in _FIELDS}
+    fields = 0
+    position, end = 0, len(message)
+    while position < end:
+        fields += 1
+        if fields > MOST_FIELDS:
+            raise Malformed(_TOO_MANY_FIELDS)
+        tag = message[position]
+        if tag in _FIELDS:
+            start, position = _length_delimited(message, position + 1)
+            found[tag].append(message[start:position])
+        else:
+            position = _skip(message, position)
+    parameters, documents = (b"".join(found[tag]) if found[tag] else None for tag in (PARAMETERS, DATA))
+    return b"".join(found[HEADER]), parameters, tuple(found[ROUTE]), documents
 
 
 def _split_rope(rope: Rope) -> tuple[bytes, bytes | None, tuple[bytes, ...], Content | None]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gatewayd.errors import BadRequest, codes_for
 from gatewayd.messages import wire
 from gatewayd.messages.request import Answer, Request, Response, Route
+from gatewayd.messages.rope import Rope
 from gatewayd.pb import (
     DataContentProto,
     DataRequestListProto,
@@ -249,6 +250,16 @@ def test_fields_that_stand_twice_are_merged_as_protobuf_merges_them(
     assert Struct.FromString(found.parameters) == expected.parameters
     assert DataContentProto.FromString(found.documents) == expected.data
     assert len(found.routes) == len(expected.routes)
+
+
+@pytest.mark.parametrize("tag", [wire.HEADER, wire.PARAMETERS, wire.ROUTE, wire.DATA, 0x2A])
+@pytest.mark.parametrize("split", [wire.split, lambda message: wire.decode_request(Rope((message,)))])
+def test_a_message_of_very_many_fields_is_refused_before_it_has_cost_anything(tag: int, split: Any) -> None:
+    # Joined one by one, the same field a million times took minutes.
+    part = wire.field(tag, b"\x0a\0" if tag == wire.HEADER else b"\x22\0")
+    assert split(b"".join(part) * (wire.MOST_FIELDS - 1))
+    with pytest.raises(wire.Malformed, match="more than 10000 fields, of which all documents are one"):
+        split(b"".join(part) * 1_000_000)
 
 
 @given(messages())
