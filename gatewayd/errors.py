@@ -68,6 +68,9 @@ import attrs
 
 from gatewayd.redaction import without_passwords
 
+# How many addresses of a deployment are named; there may be thousands.
+_MOST_NAMED: Final = 20
+
 
 class BaseJinaException(BaseException):
     """
@@ -385,8 +388,11 @@ class ExecutorNetworkError(GatewayError):
 
     @property
     def address_set(self) -> str:
-        """The addresses as the reference prints them, such as ``{'10.0.0.1:80'}``."""
-        return "{" + ", ".join(f"'{address}'" for address in self.addresses) + "}"
+        """The addresses as the reference prints them, such as ``{'10.0.0.1:80'}``; of very many, some."""
+        named = [f"'{address}'" for address in self.addresses[:_MOST_NAMED]]
+        if len(self.addresses) > _MOST_NAMED:
+            named.append(f"and {len(self.addresses) - _MOST_NAMED} more")
+        return "{" + ", ".join(named) + "}"
 
     def explanation(self) -> str:
         if not self.addresses:

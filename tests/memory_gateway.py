@@ -35,7 +35,7 @@ from gatewayd.messages.methods import DISCOVERY, SINGLE, STREAM, STREAM_DOC
 from gatewayd.pb import DataRequestProto, SingleDocumentRequestProto
 from gatewayd.pb.second import EndpointsProto
 from gatewayd.pool.pool import Pool
-from gatewayd.pool.watching import FixedAddress
+from gatewayd.pool.watching import FixedAddresses
 from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.grpc.serving import CallServicer
 from gatewayd.protocols.web_port import WebPort
@@ -214,7 +214,7 @@ class MemoryGateway:
             settings,
             deployments,
             connect=lambda *args: Channel(self.reactor, *args),
-            watch=lambda deployment, replicas: [FixedAddress(ADDRESS, replicas)],
+            watch=lambda deployment, replicas: [FixedAddresses([ADDRESS], replicas)],
             clock=self.reactor,
             dice=random.Random(0),
         )

@@ -15,7 +15,7 @@ over all attempts, so that clients learn of an outage in time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 import attrs
@@ -93,7 +93,7 @@ class Replicas(Protocol):
         """What errors call each replica, by its address."""
 
     @property
-    def reachable(self) -> Collection[str]:
+    def reachable(self) -> Iterable[str]:
         """The addresses that a connection exists to, or may soon."""
 
     @property

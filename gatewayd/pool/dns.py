@@ -32,6 +32,8 @@ log = Logger()
 _AGAIN_S: Final = 1.0
 # How often a name is looked up while none of its addresses can be reached.
 _OUTAGE_S: Final = 2.0
+# How many addresses a line of the log names.
+_MOST_NAMED: Final = 20
 
 Resolve = Callable[[str], Deferred[Sequence[str]]]
 # Which of some addresses are called.
@@ -171,7 +173,7 @@ class NamedReplicas:
                 "{deployment}: {name} is {addresses}",
                 deployment=self._replicas.deployment,
                 name=self._name.host,
-                addresses=", ".join(sorted(addresses)),
+                addresses=_in_words(sorted(addresses)),
             )
         self._current = addresses
         # During an outage no replica changes, so that refresh_soon is not called again.
@@ -210,6 +212,12 @@ class NamedReplicas:
     def _unexpected(self, failure: Failure) -> None:
         log.failure("looking up {name}", failure=failure, name=self._name.host)
         self._failed("an error of ours, which is in the log")
+
+
+def _in_words(addresses: Sequence[str]) -> str:
+    named = ", ".join(addresses[:_MOST_NAMED])
+    more = len(addresses) - _MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def _version(host: str) -> int:

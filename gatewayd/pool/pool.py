@@ -224,8 +224,7 @@ class Pool:
         """The executors that tell it first say what the Flow speaks, as long as one of them is there."""
         if self._gateway.docarray is not None:
             return
-        told = [each.told.generation for _, each in self._every_replica() if each.told is not None]
-        spoken = [each for each in told if each is not None]
+        spoken = [each for sender in self._senders.values() for each in sender.replicas.generations]
         if spoken and self.generation not in spoken:
             self.generation = spoken[0]
             self._endpoints = self._endpoints_of(self._said)
@@ -526,7 +525,7 @@ def _identity(gateway: GatewayConfig) -> str:
 
 def _connected(sender: Sender) -> int:
     """The replicas that can be called."""
-    return sum(each.state == "ready" and not each.foreign for each in sender.replicas.replicas)
+    return sender.replicas.connections
 
 
 def _settings(

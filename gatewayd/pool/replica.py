@@ -121,8 +121,8 @@ class DeferredCall:
 class ReplicaOwner(Protocol):
     """What a replica reports its changes to."""
 
-    def changed(self) -> None:
-        """The state, an ejection or the endpoints have changed."""
+    def changed(self, replica: Replica) -> None:
+        """Its state, an ejection or its endpoints have changed."""
 
     def out_of_reach(self, replica: Replica) -> None:
         """Its connection was lost, or cannot be made."""
@@ -133,7 +133,8 @@ class ReplicaOwner(Protocol):
 
 class Replica:
     """
-    One address. ``label`` is what errors and logs call it: the address as the Flow file has it.
+    One address. ``label`` is what errors and logs call it: the address as the Flow file has it; ``number``
+    counts those of its set, in the order in which they were added.
 
     ``successes`` only ever grows: a caller that remembers it can tell whether the replica has answered since.
     """
@@ -157,6 +158,7 @@ class Replica:
         "held_back",
         "in_flight",
         "label",
+        "number",
         "state",
         "successes",
         "told",
@@ -165,6 +167,7 @@ class Replica:
 
     def __init__(
         self,
+        number: int,
         address: str,
         label: str,
         health: Health,
@@ -172,6 +175,7 @@ class Replica:
         decisions: Decisions,
         owner: ReplicaOwner,
     ) -> None:
+        self.number = number
         self.address = address
         self.label = label
         self.channel: ExecutorChannel
@@ -246,13 +250,13 @@ class Replica:
             self.unheard = True
             self._discover()
             if self.health.clean:
-                self._owner.changed()
+                self._owner.changed(self)
             else:
                 self._restore()
             return
         if was == "ready":
             self._decisions.replica("lost", self.label)
-        self._owner.changed()
+        self._owner.changed(self)
         if was == "ready" or state == "failed":
             self._owner.out_of_reach(self)
 
@@ -284,7 +288,7 @@ class Replica:
         pause_s = self.health.eject()
         self._decisions.replica("ejected", self.label, f"for {pause_s:g} s after {why}")
         self._set_probe(pause_s)
-        self._owner.changed()
+        self._owner.changed(self)
 
     def _restore(self) -> None:
         if self.health.ejected:
@@ -293,7 +297,7 @@ class Replica:
             self._probe.cancel()
             self._probe = None
         self.health.reset()
-        self._owner.changed()
+        self._owner.changed(self)
 
     def _set_probe(self, pause_s: float) -> None:
         if self._probe is not None:
@@ -316,7 +320,7 @@ class Replica:
             if self.health.ejected and not self._closed:
                 self.health.returned()
                 self._decisions.replica("restored", self.label, "a probe was answered")
-                self._owner.changed()
+                self._owner.changed(self)
 
         def dead(failure: Failure) -> None:
             self._probing = False
@@ -361,9 +365,9 @@ class Replica:
         if told != self.told:
             self.told = told
             self._decisions.count("discovered")
-            self._owner.changed()
+            self._owner.changed(self)
         elif heard:
-            self._owner.changed()
+            self._owner.changed(self)
 
     def _not_discovered(self, failure: Failure) -> None:
         _as_call_error(failure)
@@ -371,7 +375,7 @@ class Replica:
         if self.unheard:
             self.unheard = False
             if not self._closed:
-                self._owner.changed()
+                self._owner.changed(self)
         if not self._closed and self.state == "ready" and self._discovery is None:
             self._discovery_failures += 1
             pause_s = _DISCOVERY_BACKOFF.delay_s(self._discovery_failures)

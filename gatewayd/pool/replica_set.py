@@ -1,13 +1,18 @@
 """
 The interchangeable replicas of a Deployment, or of one of its shards: which exist, and which is called next.
 
-What is known of one replica is in ``replica.py``, how one of them is chosen in ``balancing.py``.
-Reactor thread only.
+What is known of one replica is in ``replica.py``, how one of them is chosen in ``balancing.py``. There may be
+ten thousand, of which each changes several times while they connect: what is known of all is counted on with
+each change, never gathered anew. Reactor thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import count
+from operator import attrgetter
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -24,6 +29,8 @@ from gatewayd.waiters import Waiters
 
 log = Logger()
 
+_NUMBER: Final = attrgetter("number")
+
 
 class ReplicaGone(Exception):
     """The replica that somebody waits for serves no more."""
@@ -36,6 +43,28 @@ class ReplicaLimits:
     max_in_flight: int
     eject_after_failures: int
     eject_s: float
+
+
+@attrs.define(eq=False)
+class _Telling:
+    """What some replicas tell of themselves, all of them the same; ``serving`` counts those not foreign."""
+
+    told: Told
+    replicas: int = 0
+    serving: int = 0
+
+
+@attrs.frozen
+class _Counted:
+    """One replica as the set has counted it."""
+
+    fit: bool = False
+    connected: bool = False
+    foreign: bool = False
+    telling: _Telling | None = None
+
+
+_NOT_COUNTED: Final = _Counted()
 
 
 class ReplicaSet:
@@ -69,9 +98,17 @@ class ReplicaSet:
         self._clock = clock
         self._decisions = decisions
         self._closed = False
+        self._numbers = count()
         self._replicas: dict[str, Replica] = {}
-        self._fit: tuple[Replica, ...] = ()
+        self._labels: dict[str, str] = {}
+        self._counted: dict[Replica, _Counted] = {}
+        self._fit: list[Replica] = []  # in the order of their numbers
+        self._connected = 0
+        self._foreign = 0
+        self._tellings: list[_Telling] = []  # in the order in which they were told; mostly one
+        self._was_connected = False
         self._told: Told | None = None
+        self._united: list[Told] | None = None  # what that was made of
         self._generation: Generation | None = None  # the Flow's
         self._heard = False
         self._why_foreign = ""
@@ -88,9 +125,17 @@ class ReplicaSet:
     @property
     def connected(self) -> bool:
         """Whether at least one replica is; while none is, waiting longer is mostly pointless."""
-        return bool(self._fit) or any(
-            replica.state == "ready" and not replica.foreign for replica in self._replicas.values()
-        )
+        return self._connected > 0
+
+    @property
+    def connections(self) -> int:
+        """How many replicas are connected, and not foreign."""
+        return self._connected
+
+    @property
+    def generations(self) -> Iterable[Generation]:
+        """Those that replicas have told, the first one told first; also of replicas that are not called."""
+        return (each.told.generation for each in self._tellings if each.told.generation is not None)
 
     @property
     def expected(self) -> bool:
@@ -100,16 +145,16 @@ class ReplicaSet:
     @property
     def labels(self) -> Mapping[str, str]:
         """What errors call each replica, by its address."""
-        return {replica.address: replica.label for replica in self._replicas.values()}
+        return self._labels
 
     @property
-    def reachable(self) -> Collection[str]:
+    def reachable(self) -> Iterable[str]:
         """The addresses that a connection exists to, or may soon."""
-        return [
+        return (
             replica.address
             for replica in self._replicas.values()
             if replica.state != "failed" and not replica.foreign
-        ]
+        )
 
     @property
     def told(self) -> Told | None:
@@ -134,15 +179,20 @@ class ReplicaSet:
         """
         if rests != self.rests or told is not None:
             self.rests = rests
+            self._united = None
             if told is not None and self._told is None:
                 self._told, self._heard = told, True
-            self.changed()
+            self._update()
+            self._tell()
 
     def speak(self, generation: Generation | None) -> None:
         """Call those only that speak ``generation``, which is the Flow's, or do not say what they speak."""
         if generation != self._generation:
             self._generation = generation
-            self.changed()
+            for replica in self._replicas.values():
+                self._count(replica)
+            self._update()
+            self._tell()
 
     def serves(self, endpoint: str) -> bool:
         """Whether some replica binds ``endpoint``; True while no replica has said what it binds."""
@@ -179,7 +229,7 @@ class ReplicaSet:
         self._on_change.insert(0, callback)
 
     def on_outage(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after every change that leaves no replica connected."""
+        """Call ``callback`` when the last replica that was connected is so no more."""
         self._on_outage.append(callback)
 
     # -- coming and going ----------------------------------------------------------------------------
@@ -190,11 +240,12 @@ class ReplicaSet:
             return
         health = Health(self._limits.eject_after_failures, self._limits.eject_s)
         label = address if host is None else f"{host}:{address.rpartition(':')[2]}"
-        replica = Replica(address, label, health, self._clock, self._decisions, self)
+        replica = Replica(next(self._numbers), address, label, health, self._clock, self._decisions, self)
         self._replicas[address] = replica
+        self._labels[address] = label
         replica.channel = self._connect(address, host, replica.state_changed)
         self._decisions.replica("added", replica.label)
-        self.changed()
+        self.changed(replica)
 
     def not_found(self, why: str) -> None:
         """Where its replicas are could not be found out; those that are known stay."""
@@ -205,7 +256,7 @@ class ReplicaSet:
         """The replica is gone: its calls in flight fail, and are retried elsewhere."""
         if replica := self._taken_out(address):
             replica.close()
-            self.changed()
+            self._tell()
         self._tell_gone(address)
 
     def retire(self, address: str) -> Deferred[None]:
@@ -214,7 +265,7 @@ class ReplicaSet:
         if replica is None:
             return succeed(None)
         left = replica.leave()
-        self.changed()
+        self._tell()
         self._tell_gone(address)
         return left
 
@@ -234,30 +285,31 @@ class ReplicaSet:
         for replica in self.replicas:
             replica.close()
         self._replicas.clear()
-        self._fit = ()
+        self._labels.clear()
+        self._counted.clear()
+        self._fit.clear()
+        self._connected = self._foreign = 0
 
     def _taken_out(self, address: str) -> Replica | None:
         replica = self._replicas.pop(address, None)
         if replica is not None:
             self._decisions.replica("removed", replica.label)
             # Before its calls fail: their slots must not go to requests in the queue.
+            del self._labels[address]
+            self._replace(replica, _NOT_COUNTED)
+            del self._counted[replica]
             self._update()
         return replica
 
     # -- for replicas --------------------------------------------------------------------------------
 
-    def changed(self) -> None:
-        """A replica came, went, or is in another state."""
-        if self._closed:
-            return
-        self._update()
-        for callback in self._on_change:
-            callback()
-        if self._known:
-            self._tell_known()
-        if not self.connected:
-            for callback in self._on_outage:
-                callback()
+    def changed(self, replica: Replica) -> None:
+        """A replica came, or is in another state."""
+        # One that is leaving counts no more.
+        if not self._closed and self._replicas.get(replica.address) is replica:
+            self._count(replica)
+            self._update()
+            self._tell()
 
     def out_of_reach(self, replica: Replica) -> None:
         """It may be dead: whoever has placed it can find out."""
@@ -266,7 +318,7 @@ class ReplicaSet:
 
     def may_eject(self, replica: Replica) -> bool:
         """Never the last one that is fit."""
-        return any(other is not replica for other in self._fit)
+        return len(self._fit) > (replica in self._counted and self._counted[replica].fit)
 
     def _tell_known(self) -> None:
         for address, waiters in tuple(self._known.items()):
@@ -280,17 +332,63 @@ class ReplicaSet:
         if waiters is not None:
             waiters.fail(ReplicaGone())
 
+    def _tell(self) -> None:
+        """Tell everybody of a change."""
+        if self._closed:
+            return
+        for callback in self._on_change:
+            callback()
+        if self._known:
+            self._tell_known()
+        was, self._was_connected = self._was_connected, self.connected
+        if was and not self._was_connected:
+            for callback in self._on_outage:
+                callback()
+
+    def _count(self, replica: Replica) -> None:
+        """Count a replica as it is now."""
+        self._judge(replica)
+        telling = None if replica.told is None else self._telling(replica.told)
+        if telling is not None:
+            replica.told = telling.told  # thousands tell the same: keep it once
+        self._replace(
+            replica,
+            _Counted(replica.fit, replica.state == "ready" and not replica.foreign, replica.foreign, telling),
+        )
+
+    def _replace(self, replica: Replica, now: _Counted) -> None:
+        was = self._counted.get(replica, _NOT_COUNTED)
+        self._counted[replica] = now
+        if now.fit and not was.fit:
+            insort(self._fit, replica, key=_NUMBER)
+        elif was.fit and not now.fit:
+            del self._fit[bisect_left(self._fit, replica.number, key=_NUMBER)]
+        self._connected += now.connected - was.connected
+        self._foreign += now.foreign - was.foreign
+        for each, sign in ((was, -1), (now, 1)):
+            if each.telling is not None:
+                each.telling.replicas += sign
+                each.telling.serving += 0 if each.foreign else sign
+        if was.telling is not None and not was.telling.replicas:
+            self._tellings.remove(was.telling)
+
+    def _telling(self, told: Told) -> _Telling:
+        for each in self._tellings:
+            if each.told is told or each.told == told:
+                return each
+        self._tellings.append(_Telling(told))
+        return self._tellings[-1]
+
     def _update(self) -> None:
-        every = self._replicas.values()
-        for replica in every:
-            self._judge(replica)
-        self._fit = tuple(replica for replica in every if replica.fit)
-        told = united(each.told for each in every if each.told is not None and not each.foreign)
+        """What follows from what is counted."""
+        serving = [each.told for each in self._tellings if each.serving]
+        told = self._told if serving == self._united else united(serving)
         if told is not None or not self.rests:
-            self._told = told
-            self._heard = any(each.told is not None for each in every)
-        foreign = [each for each in every if each.foreign]
-        self._why_foreign = self._why(foreign[0]) if foreign and len(foreign) == len(every) else ""
+            self._told, self._united = told, serving
+            self._heard = bool(self._tellings)
+        self._why_foreign = ""
+        if self._foreign and self._foreign == len(self._replicas):
+            self._why_foreign = self._why(next(iter(self._replicas.values())))
 
     def _judge(self, replica: Replica) -> None:
         """Whether it speaks the Flow's generation of documents."""

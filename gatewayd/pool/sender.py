@@ -68,6 +68,7 @@ class Sender:
         self.decisions = decisions
         self.closed = False
         self.told_while_away: Generation | None = None  # by executors, after the pool was made
+        self._was_out = True  # no replica is connected, though one should be
         # Whether some replica binds an endpoint; True while that is not known.
         self.serves = replicas.serves
         replicas.on_change(self._replicas_changed)
@@ -143,9 +144,10 @@ class Sender:
     def _replicas_changed(self) -> None:
         if self.queue.size:
             self.queue.serve()
-            if not self.replicas.connected:
-                for pending in self.queue:
-                    pending.outage_began()
+        was, self._was_out = self._was_out, not self.replicas.connected and not self.replicas.expected
+        if self._was_out and not was:
+            for pending in self.queue:
+                pending.outage_began()
 
 
 class PendingCall:

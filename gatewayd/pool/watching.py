@@ -11,7 +11,7 @@ Reactor thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -80,21 +80,22 @@ ByName = Callable[[HostName, Watched], Watcher]
 Follow = Callable[[ServiceName, Watched, ByName], Watcher]
 
 
-class FixedAddress:
-    """An address of a Flow file that needs no lookup."""
+class FixedAddresses:
+    """Those of a Flow file that need no lookup."""
 
     how = ""
 
-    def __init__(self, address: str, replicas: Watched) -> None:
-        self._address = address
+    def __init__(self, addresses: Iterable[str], replicas: Watched) -> None:
+        self._addresses = tuple(addresses)
         self._replicas = replicas
 
     def start(self) -> None:
-        """Tell the address."""
-        self._replicas.add(self._address)
+        """Tell the addresses."""
+        for address in self._addresses:
+            self._replicas.add(address)
 
     def refresh_soon(self) -> None:
-        """It stays as it is."""
+        """They stay as they are."""
 
     def close(self) -> None:
         """Nothing is under way."""
@@ -116,11 +117,13 @@ def addresses_and_names(
 
     def watch(deployment: DeploymentConfig, replicas: Watched) -> Sequence[Watcher]:
         fixed = choose([each for each in deployment.addresses if _is_fixed(each)])
-        return [
-            one(address, replicas)
-            for address in deployment.addresses
-            if address in fixed or not _is_fixed(address)
+        watchers: list[Watcher] = [
+            one(address, replicas) for address in deployment.addresses if not _is_fixed(address)
         ]
+        if fixed:
+            in_order = [address for address in deployment.addresses if address in fixed]
+            watchers.append(FixedAddresses(in_order, replicas))
+        return watchers
 
     def one(address: str, replicas: Watched) -> Watcher:
         service, name = ServiceName.of(address), HostName.of(address)
@@ -130,7 +133,8 @@ def addresses_and_names(
                 if follow is None
                 else follow(service, replicas, by_name)
             )
-        return FixedAddress(address, replicas) if name is None else by_name(name, replicas)
+        assert name is not None
+        return by_name(name, replicas)
 
     def by_name(name: HostName, replicas: Watched) -> Watcher:
         return NamedReplicas(name, replicas, resolve, clock, refresh_s, choose)

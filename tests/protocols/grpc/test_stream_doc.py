@@ -27,7 +27,7 @@ from gatewayd.messages.request import Response
 from gatewayd.messages.single import content_of
 from gatewayd.pb import DataRequestProto, DocumentProto, EndpointsProto, SingleDocumentRequestProto
 from gatewayd.pool.pool import Pool
-from gatewayd.pool.watching import FixedAddress
+from gatewayd.pool.watching import FixedAddresses
 from gatewayd.protocols.grpc.crossing import AHEAD
 from gatewayd.rpc.channel import Channel
 from tests.protocols.grpc.servers import SERVERS
@@ -240,7 +240,7 @@ async def whole(site: Site, count: int) -> Whole:
         GatewayConfig(),
         deployments,
         connect=partial(Channel, reactor),
-        watch=lambda deployment, replicas: [FixedAddress(address, replicas)],
+        watch=lambda deployment, replicas: [FixedAddresses([address], replicas)],
         clock=reactor,  # type: ignore[arg-type]
         dice=random.Random(1),
     )
