@@ -1,13 +1,14 @@
 """
 The executor of the benchmarks: the least that a gateway accepts, so that the gateway is what is measured.
 
-    python -m bench.executor
+    python -m bench.executor [HOST]
 
 Answers every request with the request itself and a route, undecoded. Prints ``serves at HOST:PORT``.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -53,18 +54,18 @@ class Methods(grpc.GenericRpcHandler):
         return self.handlers.get(call.method)
 
 
-async def main() -> None:
+async def main(host: str = "127.0.0.1") -> None:
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     )
     server.add_generic_rpc_handlers((Methods(),))
     services = [method.split("/")[1] for method in Methods.handlers]
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"{host}:0")
     await server.start()
-    print(f"serves at 127.0.0.1:{port}", flush=True)
+    print(f"serves at {host}:{port}", flush=True)
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(*sys.argv[1:]))

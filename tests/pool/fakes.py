@@ -210,7 +210,7 @@ class Setup:
             replica: Any = getattr(on_state, "__self__", None)
             if self._heard and replica is not None and replica.unheard:
                 replica.unheard = False
-                replica._owner.changed()
+                replica._owner.changed(replica)
 
         channel = self.channels[address] = FakeChannel(address, settings, tell)
         self.opened.append(channel)
