@@ -421,7 +421,22 @@ def _deployments(
     )
     _check_ports(gateway, list(zip(drafts, built, strict=True)))
     _check_scaling(gateway, list(zip(drafts, built, strict=True)))
+    _check_detached(flow, list(zip(drafts, built, strict=True)))
     return built
+
+
+def _check_detached(
+    flow: Mapping[str, Any], built: Sequence[tuple[deployments.Draft, DeploymentConfig]]
+) -> None:
+    """Refuse replicas that are to outlive a cluster that ends with the gateway."""
+    cluster = flow.get("ray")
+    if cluster is not None and cluster.address == "local":
+        for draft, deployment in built:
+            if deployment.ray is not None and deployment.ray.detached:
+                draft.place.inside("ray", "detached").refuse(
+                    "found true, and the Flow's ray is {address: local}: that cluster ends with the gateway, "
+                    "and all that runs on it; give the address of one that stays, or leave detached out"
+                )
 
 
 def _check_scaling(

@@ -28,6 +28,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -65,13 +66,21 @@ class Driver:
     """
     The actors of one gateway. ``report`` is called with each event, ``ray`` is the module.
 
-    All runs on one asyncio loop; what blocks in Ray runs in threads.
+    ``broken`` is called when Ray answers with what it never should: its connection to the cluster has ended,
+    or there is a mistake here. All runs on one asyncio loop; what blocks in Ray runs in threads.
     """
 
-    def __init__(self, ray: Any, namespace: str, report: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        namespace: str,
+        report: Callable[[Mapping[str, Any]], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
         self._ray = ray
         self._namespace = namespace
         self._report = report
+        self._broken = broken
         self._actors: dict[str, Any] = {}  # by id
         self._names: dict[str, str] = {}  # of actors, by id
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,9 +96,15 @@ class Driver:
         """Begin what a line asks for."""
         task = asyncio.get_running_loop().create_task(self._obey(message))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._obeyed)
         if message["do"] == "place":
             self._placing[message["id"]] = task
+
+    def _obeyed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._broken(error)
 
     async def _obey(self, message: Mapping[str, Any]) -> None:
         match message["do"]:
@@ -303,7 +318,7 @@ class Driver:
         if isinstance(error, exceptions.RuntimeEnvSetupError):
             return ray_words.no_environment(error)
         if isinstance(error, exceptions.RayTaskError):
-            return str(error.cause)
+            return ray_words.failed(error.cause)
         if isinstance(error, exceptions.RayActorError):
             return ray_words.died(error)
         return str(error) or repr(error)
@@ -374,7 +389,12 @@ def _connect(cluster: Mapping[str, Any], folder: str | None) -> Any:
     if folder is not None:
         settings.update(num_cpus=cluster["num_cpus"], object_store_memory=cluster["object_store_memory"])
         settings.update(include_dashboard=False, _temp_dir=folder)
-    late = threading.Timer(_CONNECT_S, lambda: fail(ray_words.unreachable(address, "")))
+
+    def is_late() -> None:
+        is_there = not address.startswith(_CLIENT) and _answers(address)
+        fail(ray_words.no_node_here(address) if is_there else ray_words.unreachable(address, ""))
+
+    late = threading.Timer(_CONNECT_S, is_late)
     late.daemon = True
     if folder is None:
         late.start()
@@ -394,6 +414,16 @@ def _connect(cluster: Mapping[str, Any], folder: str | None) -> Any:
     return ray
 
 
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2.0).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _end(code: int, folder: str | None) -> NoReturn:
     """End at once: threads of Ray's may still be at work. A cluster that was started here leaves no files."""
     if folder is not None:
@@ -402,9 +432,15 @@ def _end(code: int, folder: str | None) -> NoReturn:
 
 
 async def _run(ray: Any, cluster: Mapping[str, Any], rest: bytes) -> None:
-    driver = Driver(ray, cluster["namespace"], _report)
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
+    errors: list[BaseException] = []
+
+    def broken(error: BaseException) -> None:
+        errors.append(error)
+        over.set()
+
+    driver = Driver(ray, cluster["namespace"], _report, broken)
     loop.add_signal_handler(signal.SIGTERM, over.set)
     lines = asyncio.StreamReader(limit=1 << 30)
     lines.feed_data(rest)
@@ -419,6 +455,8 @@ async def _run(ray: Any, cluster: Mapping[str, Any], rest: bytes) -> None:
     _report({"event": "ready"})
     await over.wait()
     following.cancel()
+    if errors:
+        raise errors[0]
 
 
 def main() -> None:
@@ -445,6 +483,9 @@ def main() -> None:
     code = 0
     try:
         asyncio.run(_run(ray, cluster, rest))
+    except ConnectionError as error:
+        sys.stderr.write(ray_words.disconnected(cluster["address"], error) + "\n")
+        code = 1
     except Exception:
         traceback.print_exc()
         code = 1

@@ -10,6 +10,7 @@ import attrs
 # Of what is shown: nodes of a cluster, and lines of a log.
 _MOST_NODES: Final = 10
 _MOST_LINES: Final = 15
+_MISMATCH: Final = "Version mismatch:"
 # Ray's words for what its options are called in Flow files.
 _KEYS = {"CPU": "num_cpus", "GPU": "num_gpus"}
 
@@ -20,7 +21,13 @@ def not_installed(error: ImportError) -> str:
 
 
 def unreachable(address: str, error: object) -> str:
-    """The cluster cannot be connected to."""
+    """The cluster cannot be connected to, or not with this Ray, or this Python."""
+    if _MISMATCH in str(error):
+        versions = " ".join(str(error).partition(_MISMATCH)[2].split())
+        return (
+            f"the Ray cluster at {address} has another Ray or Python than the gateway: {versions}. Install "
+            "the same here, or there"
+        )
     last = _last_line(error)
     what = f"no Ray cluster answers at {address}"
     if address == "auto":
@@ -29,6 +36,21 @@ def unreachable(address: str, error: object) -> str:
         f"{what}: {last or 'it did not answer in time'}. Start one with `ray start --head`, give another "
         "ray: {address: ...} in the Flow's with, or address: local for one that is started with the gateway"
     )
+
+
+def no_node_here(address: str) -> str:
+    """The cluster is there, and this machine is no part of it."""
+    host = address.rpartition(":")[0]
+    return (
+        f"a Ray cluster answers at {address}, but no node of it runs on this machine: start one here with "
+        f"`ray start --address={address}`, or give ray: {{address: 'ray://{host}:10001'}} in the Flow's with "
+        "(Ray's client)"
+    )
+
+
+def disconnected(address: str, error: object) -> str:
+    """The connection to the cluster was there, and has ended."""
+    return f"the connection to the Ray cluster at {address} has ended: {_last_line(error)}. Another is made"
 
 
 def refused(error: object) -> str:
@@ -112,6 +134,16 @@ def died(error: object) -> str:
     text = " ".join(str(error).split())
     reason = text.partition("The actor is dead because ")[2] or text
     return f"its actor has died: {reason[:300]}"
+
+
+def failed(error: object) -> str:
+    """What the actor itself does has failed."""
+    if "No module named 'gatewayd'" in str(error):
+        return (
+            "the Python of its node has no gatewayd: pip install 'gatewayd[executor]' on all nodes, with the "
+            "docarray that the executor is written for"
+        )
+    return str(error) or repr(error)
 
 
 def owned(namespace: str) -> str:

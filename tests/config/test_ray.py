@@ -42,6 +42,7 @@ def test_without_them_all_are_processes_of_this_machine() -> None:
         ("ray: {num_gpus: -1}", "", "num_gpus", "accepted: a number, 0 or more"),
         ("ray: {runtime_env: {working_dir: ./code}}", "", "working_dir", "give them in the Flow's ray"),
         ("ray: {runtime_env: {env_vars: {N: 1}}}", "", "env_vars", "accepted: a map of texts to texts"),
+        ("placement: ray, ray: {detached: true}", "ray: local", "ray.detached", "ends with the gateway"),
         ("placement: ray", "ray: {num_cpus: 4}", "num_cpus", "only a cluster that is started here"),
     ],
 )

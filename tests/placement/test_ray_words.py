@@ -45,6 +45,27 @@ def test_an_address_that_does_not_answer_is_named_with_what_to_do() -> None:
     assert "it did not answer in time" in ray_words.unreachable("auto", "")
 
 
+def test_another_version_is_named_with_both() -> None:
+    error = "Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.11\nThis process"
+    text = ray_words.unreachable("head:6379", error)
+    assert text.startswith(
+        "the Ray cluster at head:6379 has another Ray or Python than the gateway: The cluster"
+    )
+    assert "Ray: 2.60.0 Python: 3.11 This process. Install" in text
+
+
+def test_a_machine_that_is_no_node_is_told_how_to_be_one_or_do_without() -> None:
+    text = ray_words.no_node_here("head:6379")
+    assert "`ray start --address=head:6379`, or give ray: {address: 'ray://head:10001'}" in text
+
+
+def test_a_node_without_gatewayd_is_told_from_other_deaths() -> None:
+    assert "has no gatewayd: pip install" in ray_words.failed("no import:\nNo module named 'gatewayd'")
+    assert ray_words.died("x The actor is dead because its node died.") == (
+        "its actor has died: its node died."
+    )
+
+
 def test_an_environment_that_fails_shows_the_last_lines_of_its_log() -> None:
     log = "\n".join(f"line {number}" for number in range(100))
     text = ray_words.no_environment(f"Failed\n{log}\n\nERROR: No matching distribution\n")

@@ -29,6 +29,12 @@ pytestmark = pytest.mark.ray
 SERVES = re.compile(r"(\w+/rep-\d+) serves at (\S+:\d+), (?:found again )?on Ray's node (\w+)")
 
 
+# Within which a death is seen, and the replica is back: on a machine that does little else. What starts takes
+# seconds of CPU.
+SEEN_S, BACK_S = 1.0, 10.0
+SLOWER = 1 if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else 6
+
+
 def placed(child: Child) -> dict[str, tuple[str, str]]:
     """The address and the node of each replica, as the log said last."""
     return {name: (address, node) for name, address, node in SERVES.findall(child.output)}
@@ -101,7 +107,7 @@ def test_a_node_that_dies_fails_no_request_and_its_replicas_are_back_within_ten_
             await asyncio.to_thread(until, seen)
             times["seen"] = time.monotonic() - killed
             await killing
-            await asyncio.to_thread(until, back, 60.0)
+            await asyncio.to_thread(until, back, BACK_S * 6)
             times["back"] = time.monotonic() - killed
             await asyncio.sleep(1.0)
             over = True
@@ -113,8 +119,8 @@ def test_a_node_that_dies_fails_no_request_and_its_replicas_are_back_within_ten_
             f"lost, seen after {times['seen']:.2f} s and back after {times['back']:.1f} s"
         )
         assert not failed, failed[:3]
-        assert times["seen"] < 1.0
-        assert times["back"] < 10.0
+        assert times["seen"] < SEEN_S * SLOWER
+        assert times["back"] < BACK_S * SLOWER
         assert len(processes) == 6 + len(lost)
     finally:
         assert one.stop(30.0) == 0
