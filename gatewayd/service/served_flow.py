@@ -316,6 +316,7 @@ class ServedFlow:
             on_listening=self._listening,
             on_failed=lambda error: self._process.fail(self, error),
             sockets=self._sockets,
+            out_of_reach=supervisor.out_of_reach,
         )
 
     def _listening(self, ports: Sequence[int], is_open: bool) -> None:

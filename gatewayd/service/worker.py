@@ -38,6 +38,7 @@ from gatewayd.service.loaded import keep_what_was_loaded
 from gatewayd.service.logs import Reopening
 from gatewayd.service.signals import ReactorStop, StopSignals
 from gatewayd.status import ServiceIdentity, status_of
+from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.supervisor.scaling import pause_s
 from gatewayd.telemetry.logs.forms import fields_of, level_of, namespace_of, traceback_of
 from gatewayd.telemetry.logs.from_logging import let_through, take_over
@@ -169,6 +170,8 @@ class Worker:
             name=start.name,
         )
 
+        self._gateway.changeable.out_of_reach = self._tell_out_of_reach
+
     def start(self) -> None:
         """
         Listen, or, where executors serve already, connect to them first. Raises ConfigError.
@@ -276,6 +279,9 @@ class Worker:
         Deferred.fromCoroutine(finish()).addErrback(
             lambda failure: log.failure("the start failed", failure=failure)
         )
+
+    def _tell_out_of_reach(self, replica: ReplicaId) -> None:
+        self._reports.send(messages.OutOfReach(*attrs.astuple(replica)))
 
     def _tell_load(self) -> None:
         """The master decides how many replicas there are, and knows no request."""

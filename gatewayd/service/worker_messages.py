@@ -3,7 +3,8 @@ What the master and its workers say to each other: one line of JSON for each mes
 
     master ── Start, then ReplicaUp, ReplicaDown, GiveUp, ExecutorsReady, WholeService, Retire ──> worker
     master ── Measure, SetLogLevel, ReopenLogs ──> worker
-    worker ── Failed, Listening, Ready, Serving, Connected, Loaded, Measured, GivenUp, Logged ──> master
+    worker ── Failed, Listening, Ready, Serving, Connected, Loaded, OutOfReach, Measured, GivenUp, Logged
+                                                                                                   ──> master
 
 ``Ready`` and ``Failed`` are what any supervised process reports (``supervisor/process.py``).
 """
@@ -101,6 +102,11 @@ class GiveUp(ReplicaDown):
 @attrs.frozen
 class GivenUp(ReplicaDown):
     """What the worker had there is answered."""
+
+
+@attrs.frozen
+class OutOfReach(ReplicaDown):
+    """The worker's connection to a replica was lost, or cannot be made."""
 
 
 @attrs.frozen
@@ -246,7 +252,9 @@ ToWorker = (
     | SetLogLevel
     | ReopenLogs
 )
-FromWorker = Listening | Ready | Serving | Connected | Loaded | Measured | GivenUp | Failed | Logged
+FromWorker = (
+    Listening | Ready | Serving | Connected | Loaded | OutOfReach | Measured | GivenUp | Failed | Logged
+)
 
 _NAMES: Final[Mapping[type, str]] = {
     Start: "start",
@@ -266,6 +274,7 @@ _NAMES: Final[Mapping[type, str]] = {
     Serving: "serving",
     Connected: "connected",
     Loaded: "loaded",
+    OutOfReach: "out_of_reach",
     Failed: "failed",
     Logged: "log",
 }

@@ -109,6 +109,9 @@ class Master(Protocol):
         """The figures of one worker."""
         ...
 
+    def out_of_reach(self, replica: ReplicaId) -> None:
+        """A worker has lost its connection to ``replica``, or cannot make one."""
+
     def gave_up(self, worker: Worker, replica: ReplicaId | None) -> None:
         """The worker's calls of ``replica`` have ended; None is for all replicas, as it has ended itself."""
         ...
@@ -438,6 +441,8 @@ class Worker:
             case messages.Measured(number, found, failures):
                 self.failures = failures
                 self._master.measured(self, number, found)
+            case messages.OutOfReach() as gone:
+                self._master.out_of_reach(gone.id)
             case messages.GivenUp() as given_up:
                 self._master.gave_up(self, given_up.id)
             case messages.Failed(_, error):

@@ -64,6 +64,7 @@ class Workers:
     with why a worker cannot serve, before all of them have. ``sockets`` are those that the process inherits,
     for each listener; for one that has none, one is bound. ``dice`` is called once for each restart.
     ``replicas`` are as GatewayServer's. ``offload`` is that of threads of its own, unless it is given.
+    ``out_of_reach`` is told of a replica to which a worker has lost its connection, or cannot make one.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Workers:
         dice: Callable[[], float] = random.random,
         kill_group: Callable[[int, int], None] = os.killpg,
         offload: Offload | None = None,
+        out_of_reach: Callable[[ReplicaId], None] = lambda replica: None,
     ) -> None:
         self._flow = flow
         self._processes = WorkerProcesses(
@@ -104,6 +106,7 @@ class Workers:
         self._has_failed = False
         self._replacing = False
         self._serving: Waiters[None] = Waiters()
+        self._tell_out_of_reach = out_of_reach
         self._offloading = Offloading(reactor)
         self._offload = self._offloading.offload if offload is None else offload
         self._figures = WorkerFigures(reactor, self._offload, lambda: self._processes.everyone)
@@ -352,6 +355,10 @@ class Workers:
         self._processes.tell(messages.GiveUp(*attrs.astuple(replica)))
         giving = self._given_up[replica] = _GivenUp(running)
         return giving.done.wait()
+
+    def out_of_reach(self, replica: ReplicaId) -> None:
+        """Whoever has placed it may know more."""
+        self._tell_out_of_reach(replica)
 
     def gave_up(self, worker: Worker, replica: ReplicaId | None) -> None:
         """The worker's calls of ``replica`` have ended; None is for all replicas, as it has ended itself."""

@@ -724,6 +724,15 @@ def test_a_replica_is_connected_if_a_worker_that_serves_is_connected_to_it(setup
     assert setup.workers.health.workers == (1, 2)
 
 
+def test_a_replica_out_of_reach_of_one_worker_is_told_of(setup: Setup) -> None:
+    told: list[ReplicaId] = []
+    setup.workers._tell_out_of_reach = told.append
+    setup.serving()
+    send(setup.processes[1], messages.OutOfReach("a", 0, 1, 2))
+
+    assert told == [ReplicaId("a", 0, 1, 2)]
+
+
 def test_the_load_of_all_workers_together_is_what_scales(setup: Setup) -> None:
     setup.serving()
     part, other = messages.PartLoad("a", 0, 2, 1), messages.PartLoad("b", 0, 9, 9)
