@@ -7,11 +7,12 @@ FLOW ?= conf/flow.yml
 # Every version that these commands install, those of dependencies' dependencies as well; made by `make constraints`.
 CONSTRAINTS := constraints.txt
 GRPC_CLIENTS := .venv-grpc-clients
+GRAPHQL_CLIENTS := .venv-graphql-clients
 PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/pip install --quiet
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check bench-ray clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-graphql-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check bench-ray clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -25,10 +26,10 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 TEST_WORKERS ?= 3
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray and not slow"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
@@ -94,6 +95,9 @@ test-kubernetes: $(VENV)/.test .venv-kubernetes/.installed  ## exports by the sc
 
 test-grpc-clients: $(VENV)/.test $(GRPC_CLIENTS)/.installed  ## other libraries' gRPC clients, in several languages
 	$(BIN)/python -m pytest -m grpc_clients tests/grpc_clients
+
+test-graphql-clients: $(VENV)/.test $(GRAPHQL_CLIENTS)/.installed  ## other people's GraphQL clients, over WebSocket
+	$(BIN)/python -m pytest -m graphql_clients tests/graphql_clients
 
 # Autobahn|Testsuite was never ported to Python 3: it needs an interpreter of Python 2.7.
 WSTEST_PYTHON ?= $(shell for each in python2.7 pypy2.7 pypy $(HOME)/.pyenv/versions/2.7.*/bin/python2.7; do \
@@ -175,7 +179,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
-	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not openai and not kubernetes and not ray"; status=$$?; \
+	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 # What there is no compiler or package manager for is left out; the tests name it.
@@ -190,8 +194,15 @@ $(GRPC_CLIENTS)/.installed: $(CONSTRAINTS) tests/grpc_clients/programs/go/main.g
 	-GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(GRPC_CLIENTS)/grpc_go tests/grpc_clients/programs/go/main.go
 	@touch $@
 
+$(GRAPHQL_CLIENTS)/.installed: tests/graphql_clients/requirements.txt tests/graphql_clients/package.json
+	$(PYTHON) -m venv $(GRAPHQL_CLIENTS)
+	$(GRAPHQL_CLIENTS)/bin/pip install --quiet -r tests/graphql_clients/requirements.txt
+	cp tests/graphql_clients/package.json $(GRAPHQL_CLIENTS)
+	-npm install --silent --prefix $(GRAPHQL_CLIENTS)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(GRPC_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-kubernetes .venv-openai .venv-ray .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(GRPC_CLIENTS) $(GRAPHQL_CLIENTS) .venv-core .venv-docarray2 .venv-jina .venv-jina34 .venv-latest .venv-kubernetes .venv-openai .venv-ray .venv-wstest .venv-security build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
                 "-q",
                 "-x",
                 "-m",
-                "not interop and not faults and not security and not grpc_clients and not openai "
-                "and not kubernetes",
+                "not interop and not faults and not security and not grpc_clients and not graphql_clients "
+                "and not openai and not kubernetes and not ray",
             ),
             *(f"--hypothesis-seed={seed}", "--hypothesis-profile=fuzz", *files(), *arguments),
         ]
