@@ -195,17 +195,18 @@ def _notes(report: Report, protocol: str) -> list[str]:
     notes = []
     for carried, count in sorted(report.partly.items(), key=lambda each: each[0].value):
         notes.append(
-            f"of {count} answers, {carried.value} alone were compared: nothing else came over {protocol}"
+            f"of the answers to {count} requests, {carried.value} alone were compared: nothing else came "
+            f"over {protocol}"
         )
     if report.cut:
         notes.append(
-            f"the records of {report.cut} streams were cut: of what is not in them, the number of answers "
+            f"streams whose records were cut: {report.cut}; of what is not in them, the number of answers "
             "alone was compared"
         )
     if report.skipped:
-        notes.append(f"{report.skipped} requests were not sent: their clients had left before any answer")
+        notes.append(f"not sent, as their clients had left before any answer: {report.skipped} requests")
     for (endpoint, reason), count in report.unsendable.most_common(_REASONS):
-        notes.append(f"{count} requests to {endpoint or '(none)'} cannot be sent over {protocol}: {reason}")
+        notes.append(f"cannot be sent over {protocol}: {count} to {endpoint or '(none)'}: {reason}")
     more = len(report.unsendable) - _REASONS
     if more > 0:
         notes.append(f"and others cannot be sent, for {more} further reasons")

@@ -28,7 +28,7 @@ from gatewayd.cli.differing_streams import differences_of_streams
 from gatewayd.cli.output import fail, note
 from gatewayd.cli.replay_report import Outcome, Report, Unsendable, show
 from gatewayd.client.address import GatewayAddress
-from gatewayd.client.errors import BadClientInput
+from gatewayd.client.errors import BadClientInput, BadServerFlow
 from gatewayd.client.exchange import STREAMS, Arrived, Ended, Exchange
 from gatewayd.client.hints import never_connected
 from gatewayd.client.inputs import Message
@@ -57,6 +57,10 @@ _MOST_EXTRA: Final = 100
 # not all that is recorded can be sent over this protocol.
 UNREACHABLE: Final = 2
 NOT_ALL_SENT: Final = 3
+
+
+# What Jina's gateways do with a stream over WebSocket is call the executor for one answer.
+_NO_STREAMS: Final = "it is not answered with a stream: gateways of Jina's stream over grpc and http alone"
 
 
 class _NobodyThere(Exception):
@@ -230,6 +234,13 @@ class _Sending:
         self._handles: dict[Generation | None, TransportHandle] = {}
         self._generation: Generation | None = None  # of the last request that told
 
+    def under_way(self, recorded: Recorded) -> _UnderWay | _StreamUnderWay:
+        """What ``send`` begins."""
+        if recorded.answers is None:
+            return _UnderWay(recorded, time.monotonic())
+        is_websocket = self._address.protocol == "websocket"
+        return _StreamUnderWay(recorded, time.monotonic(), is_websocket=is_websocket)
+
     def send(self, recorded: Recorded, put: Callable[[Arrival], None]) -> Exchange | StreamExchange:
         """Raises Malformed for a request that cannot be read, and BadClientInput for one that has no form."""
         request = wire.decode_request(recorded.request)
@@ -318,8 +329,7 @@ def _replayed(
                 yield from wait(left_s)
             while len(under_way) >= pace.most_under_way:
                 yield from wait(None)
-            kind = _UnderWay if answers is None else _StreamUnderWay
-            entry = under_way[index] = kind(recorded, time.monotonic())
+            entry = under_way[index] = sending.under_way(recorded)
             try:
                 entry.exchange = sending.send(recorded, partial(put, index))
             except Malformed as error:
@@ -354,8 +364,8 @@ class _UnderWay:
             return None
         took_s = (self.answered_s or now_s) - self.sent_s
         error = _checked(arrival.error)
-        if isinstance(error, BadClientInput):
-            return Unsendable(self.recorded, str(error))
+        if (reason := _not_carried(error)) is not None:
+            return Unsendable(self.recorded, reason)
         if self.response is not None and error is None:
             try:
                 response = self.response.read()
@@ -379,6 +389,7 @@ class _StreamUnderWay:
     count: int = 0
     first_s: float | None = None
     answers: list[bytes] = attrs.field(factory=list)
+    is_websocket: bool = False
     failed: bool = False  # an executor says so in an answer
     routed: bool = False  # an answer has routes
 
@@ -388,8 +399,8 @@ class _StreamUnderWay:
         assert recorded.answers is not None
         if isinstance(arrival, Ended):
             error = _checked(arrival.error)
-            if isinstance(error, BadClientInput):
-                return Unsendable(recorded, str(error))
+            if (reason := _not_carried(error)) is not None and not self.count:
+                return Unsendable(recorded, reason)
             if error is not None:
                 return self._ended("failed", now_s, f"{type(error).__name__}: {error}")
             return self._ended("executor_error" if self.failed else "ok", now_s)
@@ -403,6 +414,12 @@ class _StreamUnderWay:
             except Exception as failure:
                 self.exchange.cancel()
                 return self._ended("failed", now_s, f"{type(failure).__name__}: {failure}")
+            if self.is_websocket and not response.is_part:
+                self.exchange.cancel()
+                self.count -= 1
+                if response.failed:  # by an executor that was called as if it did not stream
+                    return Unsendable(recorded, _NO_STREAMS)
+                return self._ended("failed", now_s, "it is answered with one answer, and not with a stream")
             self.answers.append(response.message())
             self.failed = self.failed or response.failed
             self.routed = self.routed or len(response.routes) > 0
@@ -429,6 +446,13 @@ def _checked(error: Exception | None) -> Exception | None:
     if error is not None and never_connected(error):
         raise _NobodyThere(str(error))
     return error
+
+
+def _not_carried(error: Exception | None) -> str | None:
+    """Why a request cannot be sent, if that is what failed; None otherwise."""
+    if isinstance(error, BadServerFlow) and error.code == "UNIMPLEMENTED":
+        return f"the gateway has no method that takes it: {error}"
+    return str(error) if isinstance(error, BadClientInput) else None
 
 
 def _carried(response: Response) -> Carried:

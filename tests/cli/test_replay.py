@@ -19,7 +19,7 @@ from gatewayd.cli.replay_report import Outcome, Unsendable
 from gatewayd.client.address import Certificates, parse_address
 from gatewayd.client.errors import BadServerFlow
 from gatewayd.pb import DataRequestProto
-from gatewayd.recording import Recorded, heading_of, recorded_of
+from gatewayd.recording import Answers, Heading, Recorded, heading_of, recorded_of
 from tests.paths import ROOT
 from tests.processes import PROTOCOLS, Gateway, environment
 from tests.waiting import until
@@ -231,6 +231,27 @@ def test_a_replay_that_is_stopped_reports_what_was_answered(
     assert "1 of 1 answers are the same" in told.out
 
 
+def test_what_the_protocol_cannot_carry_is_told_and_counted(tmp_path: Path, capsys: Any) -> None:
+    asked = DataRequestProto()
+    asked.header.exec_endpoint = "/words"
+    several = [
+        Recorded(1.0, 1.0, "http", "/words", f"r{number}", "ok", asked.SerializeToString(), answers=Answers())
+        for number in range(2)
+    ]
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"".join([Heading(None, 1.0).to_line(), *(each.to_line() for each in several)]))
+
+    address = parse_address("grpc://127.0.0.1:1", None, None, None, Certificates())
+    code = replaying.replay(
+        path, address, replaying.Pace(), headers=(), timeout_s=1.0, ignore=(), tolerance=0.0
+    )
+
+    told = capsys.readouterr()
+    assert code == 3
+    assert "cannot be sent over grpc: 2 to /words: stream_doc takes one document" in told.err
+    assert "0 of 0 answers are the same" in told.out
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_gateway_that_is_not_there_ends_it_at_once(recording: Path, protocol: str) -> None:
     code, output = replayed(recording, f"{scheme(protocol)}://127.0.0.1:1")
@@ -297,7 +318,7 @@ def test_streams_of_another_differ_document_by_document(streams: Path, other: Ga
     assert "'red'" in output
     assert "'green'" in output
     assert "1 of 6 answers are the same" in output  # the one that breaks
-    assert "of 6 answers, documents alone were compared" in output
+    assert "of the answers to 6 requests, documents alone were compared" in output
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
