@@ -51,6 +51,10 @@ class Slices:
         """``port`` is that of the pods."""
         self._port = port
         self._slices: dict[str, tuple[_Endpoint, ...]] = {}  # by name
+        # A change is of one slice, and there may be a hundred: what follows from them is kept by pod.
+        self._pods: dict[str, list[_Endpoint]] = {}
+        self._ready: dict[str, str] = {}  # addresses
+        self._serving: dict[str, str] = {}
         self._pending = bytearray()
         self.version = ""
 
@@ -61,7 +65,10 @@ class Slices:
             raise Unintelligible(f"no EndpointSliceList: {_shown(found)}")
         slices = dict(_slice_of(item) for item in _list(found.get("items")))
         self.version = _version_of(found)
-        self._slices = slices
+        for name in self._slices.keys() - slices.keys():
+            self._put(name, ())
+        for name, endpoints in slices.items():
+            self._put(name, endpoints)
 
     def watch_begins(self) -> None:
         """A further watch is asked for, from ``version`` on: what is left of a broken line is gone."""
@@ -90,19 +97,39 @@ class Slices:
         While none is, those that end but still serve, as kube-proxy has it: of a single pod that is replaced,
         requests are answered up to its end. A pod with addresses of both families is called by IPv4.
         """
-        pods: dict[str, list[_Endpoint]] = {}
-        for each in self._slices.values():
-            for endpoint in each:
-                pods.setdefault(endpoint.pod, []).append(endpoint)
-        ready = [pod for pod in pods.values() if _is_ready(pod)]
-        called = ready or [pod for pod in pods.values() if any(each.serving for each in pod)]
-        return frozenset(authority(_host(pod), self._port) for pod in called)
+        return frozenset((self._ready or self._serving).values())
 
     def _keep(self, data: bytes) -> None:
         if len(self._pending) + len(data) > MOST_BYTES:
             self._pending.clear()
             raise Unintelligible(f"a line of more than {MOST_BYTES} bytes")
         self._pending += data
+
+    def _put(self, name: str, endpoints: tuple[_Endpoint, ...]) -> None:
+        """Take ``endpoints`` as those of the slice; none for a slice that is gone."""
+        before = self._slices.pop(name, ())
+        if endpoints:
+            self._slices[name] = endpoints
+        gone, come = set(before).difference(endpoints), set(endpoints).difference(before)
+        for each in gone:
+            self._pods[each.pod].remove(each)
+        for each in come:
+            self._pods.setdefault(each.pod, []).append(each)
+        for pod in {each.pod for each in gone | come}:
+            self._judge(pod)
+
+    def _judge(self, pod: str) -> None:
+        found = self._pods[pod]
+        self._ready.pop(pod, None)
+        self._serving.pop(pod, None)
+        if not found:
+            del self._pods[pod]
+            return
+        address = authority(_host(found), self._port)
+        if _is_ready(found):
+            self._ready[pod] = address
+        if any(each.serving for each in found):
+            self._serving[pod] = address
 
     def _event(self, line: bytes) -> None:
         event = _json(line)
@@ -116,10 +143,10 @@ class Slices:
             case "ADDED" | "MODIFIED":
                 name, endpoints = _slice_of(found)
                 self.version = _version_of(found)
-                self._slices[name] = endpoints
+                self._put(name, endpoints)
             case "DELETED":
                 self.version = _version_of(found)
-                self._slices.pop(_text(found, "name"), None)
+                self._put(_text(found, "name"), ())
             case "BOOKMARK":
                 self.version = _version_of(found)
             case _:
@@ -141,7 +168,8 @@ def _slice_of(item: Any) -> tuple[str, tuple[_Endpoint, ...]]:
     if item.get("addressType") not in ("IPv4", "IPv6"):
         return name, ()  # names (FQDN), which Kubernetes itself never writes
     found = [_endpoint_of(each) for each in _list(item.get("endpoints"))]
-    return name, tuple(each for each in found if each is not None)
+    # Each once: a slice should not have a pod twice, but may not be trusted with it.
+    return name, tuple(dict.fromkeys(each for each in found if each is not None))
 
 
 def _endpoint_of(item: Any) -> _Endpoint | None:

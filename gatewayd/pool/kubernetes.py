@@ -43,6 +43,9 @@ _ALLOWED: Final = Backoff(5.0, ceiling_s=300.0, low=0.8, high=1.2)
 _OK: Final = 200
 _FORBIDDEN: Final = (401, 403)
 _GONE: Final = 410
+# After a change, others are taken together for so long: each looks at all pods, and a roll-out of thousands
+# has dozens a second.
+_TOGETHER_S: Final = 0.25
 # So many addresses are in a line of the log.
 _SHOWN: Final = 10
 
@@ -103,6 +106,8 @@ class FollowedService:
         self._timer: Timer | None = None
         self._due_s = 0.0
         self._work: Callable[[], None] = self._list  # what the timer is for
+        self._told_s = float("-inf")
+        self._telling: Timer | None = None
         self._asking: Deferred[Any] | None = None
         self._heard_s = 0.0  # when something came last
         self._watching = False
@@ -152,6 +157,7 @@ class FollowedService:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._tell_no_more()
         if self._asking is not None:
             self._asking.cancel()
         if self._fallback is not None:
@@ -278,7 +284,7 @@ class FollowedService:
             self._slices.watched(data)
         except (Expired, Unintelligible) as error:
             trouble = error
-        self._tell()
+        self._tell_soon()
         if trouble is not None:
             self._give_up(trouble)
 
@@ -296,7 +302,22 @@ class FollowedService:
             self._failures = 1  # until the next one has lasted
             self._watch()
 
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            left_s = self._told_s + _TOGETHER_S - self._clock.seconds()
+            if left_s > 0:
+                self._telling = self._clock.callLater(left_s, self._tell)
+            else:
+                self._tell()
+
+    def _tell_no_more(self) -> None:
+        if self._telling is not None and self._telling.active():
+            self._telling.cancel()
+        self._telling = None
+
     def _tell(self) -> None:
+        self._tell_no_more()
+        self._told_s = self._clock.seconds()
         before, now = self._replicas.addresses.copy(), self._choose(self._slices.addresses())
         come, gone = sorted(now - before), sorted(before - now)
         if not come and not gone:

@@ -91,6 +91,31 @@ def test_lines_may_come_in_any_pieces(cuts: Sequence[int]) -> None:
     assert found.addresses() == {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"}
 
 
+_ENDPOINTS = st.builds(
+    endpoint,
+    st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]),
+    uid=st.sampled_from(["p", "q", "r"]),
+    ready=st.booleans(),
+    serving=st.booleans(),
+    terminating=st.booleans(),
+)
+_CHANGES = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c"]), st.lists(_ENDPOINTS, max_size=4), st.booleans()), max_size=8
+)
+
+
+@given(_CHANGES)
+def test_changes_lead_where_a_list_of_their_end_does(changes: Sequence[tuple[str, Any, bool]]) -> None:
+    followed, relisted, now = listed(), listed(slice_of("z", endpoint("10.9.9.9"))), {}
+    for name, endpoints, deleted in changes:
+        item = slice_of(name, *endpoints)
+        followed.watched(event("DELETED" if deleted else "MODIFIED", item))
+        now = {key: value for key, value in now.items() if key != name} | ({} if deleted else {name: item})
+    relisted.listed(slices(*now.values()))
+
+    assert followed.addresses() == listed(*now.values()).addresses() == relisted.addresses()
+
+
 def test_a_further_watch_begins_with_a_line_of_its_own() -> None:
     found = listed()
     found.watched(b'{"type": "ADD')

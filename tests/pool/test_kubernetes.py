@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -18,17 +19,21 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.web.server import Site
 
-from gatewayd.config import load_flow_text
+from gatewayd.config import GatewayConfig, load_flow_text
 from gatewayd.errors import ConfigError
 from gatewayd.pool.cluster import Cluster, in_cluster
 from gatewayd.pool.dns import HostName
 from gatewayd.pool.endpoint_slices import MOST_BYTES
 from gatewayd.pool.kubernetes import ApiError, ApiServer, FollowedService
-from gatewayd.pool.watching import Watched
+from gatewayd.pool.pool import Pool
+from gatewayd.pool.watching import ByName, Watched, addresses_and_names
+from gatewayd.rpc.channel import ChannelSettings
 from gatewayd.schemes import ServiceName
+from gatewayd.status import status_of, with_followed
 from tests.certificates import make
 from tests.paths import ROOT
 from tests.pool.api_server import FakeApi, RecordedServer, endpoint, event, slice_of, slices
+from tests.pool.fakes import ANSWER, CALL, FakeChannel, Sent, external
 from tests.processes import environment
 from tests.waiting import until_on_reactor
 
@@ -111,6 +116,7 @@ class Setup:
         self.api.next().ends(body=slices(*items))
         watch = self.api.next()
         watch.on_begin()
+        self.clock.advance(0.5)
         return watch
 
 
@@ -318,11 +324,80 @@ def test_a_subset_of_the_pods_is_called() -> None:
     assert setup.told.addresses == {"10.0.0.1:80"}
 
 
+def test_changes_in_quick_succession_are_taken_together() -> None:
+    looked: list[int] = []
+
+    def choose(addresses: Collection[str]) -> frozenset[str]:
+        looked.append(len(addresses))
+        return frozenset(addresses)
+
+    setup = Setup(choose=choose)
+    watch = setup.watching()
+    for number in range(100):
+        watch.on_data(event("ADDED", slice_of(f"s-{number}", endpoint(f"10.0.1.{number}"), version="9")))
+        setup.clock.advance(0.01)
+    setup.clock.advance(0.25)
+
+    assert len(setup.told.addresses) == 100
+    # The list, the first change at once, then four times a second.
+    assert looked[:2] == [0, 1]
+    assert len(looked) == 6
+    watch.on_data(event("DELETED", slice_of("s-1")))
+    watch.on_data(event("DELETED", slice_of("s-2")))
+    setup.followed.close()
+    assert not setup.clock.getDelayedCalls()
+
+
+def test_a_pool_calls_pods_and_lets_those_finish_that_end() -> None:
+    clock, api = Clock(), FakeApi()
+    channels: dict[str, FakeChannel] = {}
+
+    def follow(service: ServiceName, replicas: Watched, by_name: ByName) -> FollowedService:
+        return FollowedService(service, replicas, api, clock, lambda: 0.5, by_name)
+
+    def connect(address: str, settings: ChannelSettings, on_state: Callable[[Any], None]) -> FakeChannel:
+        channels[address] = FakeChannel(address, settings, on_state)
+        return channels[address]
+
+    pool = Pool(
+        GatewayConfig(),
+        [external("kubernetes://encoder:80")],
+        connect=connect,
+        watch=addresses_and_names(lambda host: Deferred(), clock, 30.0, follow=follow),
+        clock=clock,
+        dice=random.Random(1),
+    )
+    api.next().ends(body=slices(ONE))
+    watch = api.next()
+    watch.on_begin()
+    clock.advance(0.5)
+    channels["10.0.0.1:80"].set_state("ready")
+    channels["10.0.0.1:80"].answer_discovery()
+    under_way = Sent(pool.send("a", CALL, None))
+    ending = endpoint("10.0.0.1", terminating=True)
+    watch.on_data(event("MODIFIED", slice_of("a", ending, endpoint("10.0.0.2"), version="8")))
+    channels["10.0.0.2:80"].set_state("ready")
+    channels["10.0.0.2:80"].answer_discovery()
+    later = Sent(pool.send("a", CALL, None))
+    channels["10.0.0.2:80"].answer()
+    assert not channels["10.0.0.1:80"].closed
+    channels["10.0.0.1:80"].answer()
+
+    assert (under_way.result, later.result) == (ANSWER, ANSWER)
+    assert channels["10.0.0.1:80"].closed
+    assert channels["10.0.0.2:80"].settings.host == "encoder.search.svc"
+    assert with_followed(status_of(), pool.followed())["jina"]["gatewayd-kubernetes"] == "1 by EndpointSlices"
+    assert "gatewayd-kubernetes" not in with_followed(status_of(), {})["jina"]
+    pool.close()
+    assert not clock.getDelayedCalls()
+
+
 def test_without_a_pod_that_is_ready_clients_are_told_so() -> None:
     setup = Setup()
     watch = setup.watching()
     assert setup.told.why_empty == "no pod of encoder.search.svc is ready"
     watch.on_data(event("ADDED", ONE))
+    setup.clock.advance(0.5)
     watch.on_data(event("DELETED", ONE))
 
     assert setup.told.addresses == set()
