@@ -64,7 +64,7 @@ class DeploymentState:
     """
     A Deployment with its place in the graph, and what waits and works there; its shards together.
 
-    ``errors`` are answered requests for which it raised, ``retries`` are by gRPC status, ``events`` the
+    ``errors`` are requests for which it raised, ``retries`` are by gRPC status, ``events`` the
     pool's other decisions. Heads of shards are of their own. ``wanted`` are the replicas that it is to have
     now, if that depends on its load.
     """

@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
-from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,7 +40,7 @@ from gatewayd.service.signals import ReactorStop, StopSignals
 from gatewayd.status import ServiceIdentity, status_of
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.supervisor.scaling import pause_s
-from gatewayd.telemetry.logs.forms import fields_of, level_of, namespace_of, traceback_of
+from gatewayd.telemetry.logs.forms import fields_of, level_of, message_of, namespace_of, traceback_of
 from gatewayd.telemetry.logs.from_logging import let_through, take_over
 from gatewayd.telemetry.logs.levels import Levels
 from gatewayd.telemetry.logs.settings import LogSettings
@@ -398,7 +398,7 @@ class Reports:
         level, namespace = level_of(event), namespace_of(event)
         if not self.levels.admits(namespace, level):
             return
-        text, traceback = formatEvent(event), traceback_of(event)
+        text, traceback = message_of(event), traceback_of(event)
         if text or traceback:
             logged = messages.Logged(level, namespace, text, traceback, fields_of(event))
             if self._is_here():

@@ -11,14 +11,14 @@ import datetime
 import json
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 
 from gatewayd.messages.counting import Uncountable, count_up_to
 from gatewayd.messages.journey import spent
-from gatewayd.telemetry.logs.forms import FIELDS
+from gatewayd.telemetry.logs.forms import ENTRY, FIELDS
 from gatewayd.telemetry.logs.levels import ACCESS
 from gatewayd.telemetry.metrics.outcomes import OK, ended_as
 from gatewayd.telemetry.observed import Exchange
@@ -218,7 +218,7 @@ class EntriesOfTheLog:
     """Writes entries to the gateway's log itself, whose lines have times of their own."""
 
     def add(self, entry: Entry) -> None:
-        log.info("{entry}", entry=_words(entry), **{FIELDS: fields_of(entry)})
+        log.info(ENTRY, entry=_words(entry), **{FIELDS: partial(fields_of, entry)})
 
 
 def _words(entry: Entry) -> str:

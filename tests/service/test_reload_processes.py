@@ -10,9 +10,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -552,6 +554,34 @@ def test_workers_are_replaced_by_such_that_serve_the_new_flow(folder: Path) -> N
         flow.reload({"gateway": two, "executors": [marked(folder)]})
         until(lambda: _refuses(number))
         until(lambda: len(executors(flow.gateway)) == 1)
+
+
+def test_an_executor_that_dies_while_workers_are_replaced_costs_nobody_an_answer(folder: Path) -> None:
+    two = {"workers": 2, "grpc_server": "gatewayd"}
+    several = {"executors": [marked(folder, replicas=2)]}
+    with serving({"gateway": two, **several}) as flow, ThreadPoolExecutor(4) as threads:
+        victim = executors(flow.gateway)[0]
+        reloaded = threading.Event()
+
+        def ask() -> int:
+            count = 0
+            while not reloaded.is_set():
+                assert flow.text() == "1"
+                count += 1
+            return count
+
+        asking = [threads.submit(ask) for _ in range(3)]
+        try:
+            flow.gateway.write({"gateway": {**two, "prefetch": 7}, **several})
+            os.kill(flow.pid, signal.SIGHUP)
+            flow.gateway.line("worker-3 is to replace worker-1")
+            os.kill(victim, signal.SIGKILL)
+            flow.gateway.line("reloaded: settings: prefetch")
+        finally:
+            reloaded.set()
+        assert all(each.result() for each in asking)
+        until(lambda: len(executors(flow.gateway)) == 2)
+        assert victim not in executors(flow.gateway)
 
 
 def test_a_daemon_is_found_by_its_pid_file(tmp_path: Path) -> None:

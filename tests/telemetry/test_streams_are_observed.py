@@ -238,6 +238,9 @@ def test_every_stream_is_seen_to_its_end(watched: Watched) -> None:
         tuple(sorted(each[:3])) for each in expected.elements()
     )
     assert re.search(r"^gatewayd_streams_under_way 0.0$", text, re.M), text
+    broken = sum(outcome == "executor_error" for _, _, outcome, _ in expected.elements())
+    (errors,) = re.findall(r'^gatewayd_deployment_errors_total\{deployment="words"\} (\S+)', text, re.M)
+    assert float(errors) == broken
 
 
 def _requests(watched: Watched) -> list[Recorded]:

@@ -109,7 +109,7 @@ CALL_SECONDS: Final = Metric(
     ("deployment",), _SECONDS,
 )  # fmt: skip
 CALL_ERRORS: Final = Metric(
-    "gatewayd_deployment_errors", "counter", "Answered requests for which the executor raised.",
+    "gatewayd_deployment_errors", "counter", "Requests for which the executor raised, streams among them.",
     ("deployment",),
 )  # fmt: skip
 QUEUED: Final = Metric(

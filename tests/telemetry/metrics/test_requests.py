@@ -61,6 +61,16 @@ class Setup:
         return {labels: count for labels, count in self.reading.of(table.REQUESTS).items() if count}
 
 
+def test_an_executor_that_raises_in_a_stream_is_an_error_of_its_deployment():
+    setup = Setup()
+    setup.ask(error=CallFailed("a", ["x"], "Unexpected <class 'ValueError'>: no", "UNKNOWN"))
+    setup.ask(error=CallFailed("b", ["x"], "it is not measured", "UNKNOWN"))
+    setup.ask(error=CallFailed("a", ["x"], "too large", "RESOURCE_EXHAUSTED"))
+
+    assert setup.counts() == {("grpc", "/search", "executor_error"): 2, ("grpc", "/search", "unavailable"): 1}
+    assert dict(setup.reading.of(table.CALL_ERRORS)) == {("a",): 1}
+
+
 def test_an_exemplar_leads_to_the_trace_of_a_request_that_has_one():
     journey = Journey()
     setup = Setup()
@@ -196,6 +206,8 @@ def test_executors_that_bind_thousands_have_no_more_series_than_others():
         (WithheldNetworkError(DeadlineExceeded("a", ()), "r"), "deadline"),
         (WithheldNetworkError(ExecutorUnreachable("a", ()), "r"), "unavailable"),
         (CallFailed("a", (), "", "ABORTED"), "unavailable"),
+        (CallFailed("a", (), "", "UNKNOWN"), "executor_error"),
+        (WithheldNetworkError(CallFailed("a", (), "", "UNKNOWN"), "r"), "executor_error"),
         (Overloaded("full"), "overloaded"),
         (RateLimited("10 in 1 s", 1.0), "rate_limited"),
         (Draining(), "draining"),
