@@ -101,9 +101,9 @@ class RequestMetrics:
             outcome = outcome_of(exchange.error)
             series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
             if outcome is EXECUTOR_ERROR:  # of a stream; the route of any other request tells it
-                name = getattr(exchange.error, "deployment", "")
-                if name in self._errors:
-                    self._errors[name] += 1
+                deployment = getattr(exchange.error, "deployment", "")
+                if deployment in self._errors:
+                    self._errors[deployment] += 1
         else:
             if response.status:
                 series.outcomes[EXECUTOR_ERROR] = series.outcomes.get(EXECUTOR_ERROR, 0) + 1
