@@ -36,7 +36,7 @@ from gatewayd.errors import BadRequest, Draining, NothingStreams
 from gatewayd.messages.journey import Journey, Outcome
 from gatewayd.messages.request import Answer, Call, Response
 from gatewayd.messages.rope import Content
-from gatewayd.messages.single import contents_of, encode_single_calls
+from gatewayd.messages.single import SingleCalls, contents_of
 from gatewayd.messages.wire import split
 
 log = BoundedLogger()
@@ -184,7 +184,7 @@ class _Level:
     def __init__(self, branch: Branch | None) -> None:
         self.branch = branch
         self.items: deque[_Item] = deque()
-        self.calls: deque[Content] = deque()  # to be made, one after the other
+        self.calls: deque[SingleCalls] = deque()  # to be made, one after the other; none is empty
         self.source: AnswerStream | None = None
         # Of the source; they refer to this level, and are let go with it.
         self.callbacks: tuple[Callable[[Answer | None], object], Callable[[Failure], object]] | None = None
@@ -196,7 +196,9 @@ class _Level:
         self.last: LastStep | None = None  # once it is known that nothing else is left to do
         if branch is not None:
             for message in branch.call.messages:
-                self.calls += encode_single_calls(message)
+                calls = SingleCalls(message)
+                if calls:
+                    self.calls.append(calls)
             self.routes = split(bytes(branch.call.messages[0]))[2]
             self.journey = branch.traversal.request.journey
 
@@ -396,7 +398,11 @@ class DocumentStream:
             if level.source is None:
                 if not level.calls:
                     break  # it is exhausted
-                self._open(level, branch, level.calls.popleft())
+                calls = level.calls[0]
+                message = calls.take()
+                if not calls:
+                    del level.calls[0]
+                self._open(level, branch, message)
             source = level.source
             if source is not None:
                 level.pulling = True

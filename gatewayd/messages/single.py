@@ -8,6 +8,7 @@ document is parsed, so this holds for both generations of docarray. Everything h
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -108,15 +109,34 @@ def response_of_single(message: bytes) -> Content:
     return _joined(header, parameters, routes, DATA if content is not None else 0, content or b"")
 
 
-def encode_single_calls(message: Content) -> list[Content]:
+class SingleCalls:
     """
     A SingleDocumentRequestProto for each document of a DataRequestProto, with its header, parameters and
     routes.
 
-    Raises Malformed, or UnreadableDocuments.
+    Each is made when it is its turn, as all of them together may be very much larger than the request.
     """
-    header, parameters, routes, content = split(bytes(message))
-    return [_joined(header, parameters, routes, DATA, document) for document in _documents(content or b"")]
+
+    __slots__ = ("_documents", "_header", "_parameters", "_routes")
+
+    def __init__(self, message: Content) -> None:
+        """Raises Malformed, or UnreadableDocuments."""
+        self._header, self._parameters, self._routes, content = split(bytes(message))
+        self._documents = deque(_documents(content or b""))
+
+    def __len__(self) -> int:
+        """How many are left."""
+        return len(self._documents)
+
+    def take(self) -> Content:
+        """The next one."""
+        return _joined(self._header, self._parameters, self._routes, DATA, self._documents.popleft())
+
+
+def encode_single_calls(message: Content) -> list[Content]:
+    """The SingleCalls of ``message`` at once. Raises as they do."""
+    calls = SingleCalls(message)
+    return [calls.take() for _ in range(len(calls))]
 
 
 def encode_single_responses(response: Response) -> list[Content]:
@@ -170,7 +190,9 @@ def _joined(
         parts += field(ROUTE, route)
     if tag:
         parts += field(tag, data)
-    return concatenated(parts) if len(data) > LONG_BYTES else b"".join(parts)  # type: ignore[arg-type]
+    if len(data) > LONG_BYTES or len(parameters or b"") > LONG_BYTES:
+        return concatenated(parts)
+    return b"".join(parts)  # type: ignore[arg-type]
 
 
 def _documents(content: bytes) -> Iterator[bytes]:

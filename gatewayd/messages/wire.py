@@ -111,7 +111,8 @@ def encode_call(request_id: str, endpoint: str, answer: Answer) -> Content:
         parts += field(ROUTE, route)
     if answer.documents:
         parts += field(DATA, answer.documents)
-    if len(answer.documents) > LONG_BYTES:
+    # Of long parameters, too, there is one copy, for however many calls at a time.
+    if len(answer.documents) > LONG_BYTES or len(answer.parameters) > LONG_BYTES:
         return concatenated(parts)
     return b"".join(parts)  # type: ignore[arg-type]
 

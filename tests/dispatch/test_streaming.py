@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -551,6 +552,21 @@ def test_a_long_stream_needs_no_deep_stack() -> None:
     Deferred.fromCoroutine(read()).addCallback(counted.append)
 
     assert counted == [3000]
+
+
+def test_a_call_for_each_document_is_made_when_its_turn_has_come() -> None:
+    pool = StreamPool("g")
+    dispatcher = made(pool, deployment("g"), deployment("h"))
+    parameters = struct(a="x" * 100_000)
+    many = request(*map(str, range(2000)), parameters=parameters)  # 200 MB, if all of them were made
+    pool.auto = lambda stream: stream.put("a", None)
+    tracemalloc.start()
+    try:
+        asker = Asker(dispatcher, many).ask()
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(parameters)
+    finally:
+        tracemalloc.stop()
+    asker.stream.cancel()
 
 
 def test_conditions_pass_over_documents_of_a_stream_one_by_one() -> None:
