@@ -10,8 +10,11 @@ are ropes (``rope.py``).
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
+from gatewayd.errors import BadRequest
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.journey import Journey, Visit
@@ -57,6 +60,19 @@ class Request:
             self.caller,
             journey,
         )
+
+
+# Of a request's id, endpoint and target: each call to an executor and each answer of a stream repeats them.
+LONGEST_NAME: Final = 4096
+
+
+def check_names(request_id: str, endpoint: str, target: str = "") -> None:
+    """Raises BadRequest if one of them has more than LONGEST_NAME characters."""
+    for text, what in ((request_id, "id"), (endpoint, "endpoint"), (target, "target executor")):
+        if len(text) > LONGEST_NAME:
+            raise BadRequest(
+                f"the request's {what} has {len(text)} characters, and {LONGEST_NAME} are the most"
+            )
 
 
 def content_bytes(of: Request | Response) -> int:

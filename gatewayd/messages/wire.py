@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gatewayd.errors import Unparsable
 from gatewayd.messages import header_codec
 from gatewayd.messages.headers import Headers, joined
-from gatewayd.messages.request import Answer, Request, Response, Route
+from gatewayd.messages.request import Answer, Request, Response, Route, check_names
 from gatewayd.messages.rope import LONG_BYTES, Content, Rope, concatenated
 from gatewayd.pb import HeaderProto, RouteProto
 
@@ -52,7 +52,8 @@ def decode_request(message: Content) -> Request:
     """
     Split a client's DataRequestProto. No bytes at all are an empty request.
 
-    Its documents may be of either generation (``generations.check_generation``). Raises Malformed.
+    Its documents may be of either generation (``generations.check_generation``). Raises Malformed, and
+    BadRequest for names that are too long.
     """
     header_bytes, parameters, routes, documents = (
         split(message) if isinstance(message, bytes) else _split_rope(message)
@@ -61,6 +62,7 @@ def decode_request(message: Content) -> Request:
     if known is None:
         header = _header(header_bytes)
         known = header.request_id, header.exec_endpoint, header.target_executor, header.timeout
+        check_names(*known[:3])
     request_id, endpoint, target, timeout_ms = known
     return Request(
         request_id,

@@ -19,7 +19,7 @@ import orjson
 from gatewayd.errors import BadRequest, Unparsable
 from gatewayd.messages.json_form.documents import MAX_DOCUMENTS, Allowance, fill_documents
 from gatewayd.messages.json_form.values import Loc, Problems, as_dict, as_text, struct_of
-from gatewayd.messages.request import Request
+from gatewayd.messages.request import LONGEST_NAME, Request, check_names
 from gatewayd.pb import DataContentProto
 
 _BODY: Final = ("body",)
@@ -81,6 +81,8 @@ def build_request(
         request_id = _own_id(fields, problems) or os.urandom(16).hex()
     if problems.entries:
         raise _bad_request(problems)
+    if len(request_id) + len(endpoint) + len(pattern) > LONGEST_NAME:  # the hot path takes no call more
+        check_names(request_id, endpoint, pattern)
     return Request(
         request_id=request_id,
         endpoint=endpoint,

@@ -23,7 +23,7 @@ from gatewayd.messages.json_form.documents import MAX_DOCUMENTS, Allowance
 from gatewayd.messages.json_form.requests import is_json_type
 from gatewayd.messages.json_form.values import MAX_LEVEL, struct_of
 from gatewayd.messages.json_form.values import Problems as StructProblems
-from gatewayd.messages.request import Request
+from gatewayd.messages.request import LONGEST_NAME, Request, check_names
 from gatewayd.messages.second.kinds import Document, Documents, Failed, Reading
 from gatewayd.messages.second.problems import Place, Problems, not_json, place_of
 from gatewayd.messages.second.schemas import UNTYPED, input_of, output_of, parameters_of
@@ -135,9 +135,12 @@ def request_of(
             not request_id
             and isinstance(value.get("data"), dict)
             and isinstance(given := value["data"].get("id"), str)
+            and len(given) <= LONGEST_NAME
         ):
             request_id = given
     problems.check()
+    if len(request_id) + len(endpoint) + len(target) > LONGEST_NAME:
+        check_names(request_id, endpoint, target)
     return Request(
         request_id=request_id or os.urandom(16).hex(),
         endpoint=endpoint,
@@ -216,8 +219,10 @@ def _single(
     model.documents.fill_document(document, value, place, _DOCUMENT_LEVEL, Reading(problems, allowance))
     problems.check()
     given = value.get("id") if isinstance(value, dict) else None
+    if not request_id and isinstance(given, str) and len(given) <= LONGEST_NAME:
+        request_id = given
     return Request(
-        request_id=request_id or (given if isinstance(given, str) and given else os.urandom(16).hex()),
+        request_id=request_id or os.urandom(16).hex(),
         endpoint=endpoint,
         documents=content.SerializeToString(),
     )

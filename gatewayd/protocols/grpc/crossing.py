@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.errors import Overloaded
-from gatewayd.messages.request import Request, Response
+from gatewayd.messages.request import Request, Response, content_bytes
 from gatewayd.protocols.backend import Dispatcher
 from gatewayd.streams import Stream
 
@@ -99,7 +99,7 @@ class Crossing:
     # -- reactor thread ------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        buffers, size = self._buffers, len(self._request.documents)
+        buffers, size = self._buffers, content_bytes(self._request)
         if buffers is not None and not buffers.take(size):
             self._end(Failure(Overloaded(buffers.full())))
             return
