@@ -10,7 +10,6 @@ the middle ends the body without its end, so that no client takes a part for the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
@@ -21,6 +20,7 @@ from zope.interface import implementer
 
 from gatewayd.errors import Overloaded
 from gatewayd.protocols.http.answer import PIECE_BYTES, streaming_head
+from gatewayd.protocols.http.negotiation import quality_of
 from gatewayd.protocols.http.request import GatewayRequest
 
 # Proxies and browsers give connections up that are silent for a minute.
@@ -29,10 +29,10 @@ PING_S: Final = 15.0
 EVENTS: Final = b"text/event-stream; charset=utf-8"
 LINES: Final = b"application/x-ndjson"
 
-_ASKS_FOR_LINES: Final = re.compile(
-    rb"(^|[\s,])application/(x-ndjson|ndjson|jsonl|x-jsonl|jsonlines)\s*($|[,;])", re.I
+_EVENT_TYPES: Final = ("text/event-stream",)
+_LINE_TYPES: Final = tuple(
+    f"application/{name}" for name in ("x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines")
 )
-_ASKS_FOR_EVENTS: Final = re.compile(rb"(^|[\s,])text/event-stream\s*($|[,;])", re.I)
 
 _HEADERS: Final = (
     (b"Cache-Control", b"no-cache"),
@@ -93,15 +93,14 @@ class Lines:
 
 
 def framing_for(accept: bytes | None) -> Framing:
-    """What a client asks for. Events, unless it asks for lines: the reference does not look at Accept."""
-    if accept is not None and _ASKS_FOR_LINES.search(accept) and not _ASKS_FOR_EVENTS.search(accept):
-        return Lines()
-    return Events()
+    """What a client asks for. Events, unless it prefers lines: the reference does not look at Accept."""
+    prefers_lines = quality_of(accept, _LINE_TYPES) > quality_of(accept, _EVENT_TYPES)
+    return Lines() if prefers_lines else Events()
 
 
 def asks_for_stream(accept: bytes | None) -> bool:
     """Whether Accept names a type that only streams have."""
-    return accept is not None and bool(_ASKS_FOR_EVENTS.search(accept) or _ASKS_FOR_LINES.search(accept))
+    return quality_of(accept, _EVENT_TYPES) > 0 or quality_of(accept, _LINE_TYPES) > 0
 
 
 @implementer(IPushProducer)

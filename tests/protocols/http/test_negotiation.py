@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import time
 import zlib
 
 import pytest
@@ -128,3 +129,19 @@ async def test_a_hold_that_is_refused_ends_the_inflating():
 
     with pytest.raises(BadRequest, match="full"):
         await decoded(gzip.compress(b"x"), 10, refuse, None)
+
+
+@pytest.mark.parametrize("weight", ["", ";q=0.5"])
+def test_a_head_full_of_ranges_costs_little(weight):
+    # Of each kind, and each time another, so that no answer is kept.
+    accept = b",".join(b"a/%d%b" % (number, weight.encode()) for number in range(6000))
+    began = time.process_time()
+    for number in range(5):
+        assert answer_media(b"x/%d,*/*,%b" % (number, accept), JSON) in (JSON, None)
+        assert not accepts_gzip(b"%d,%b" % (number, accept))
+    assert time.process_time() - began < 1.5
+
+
+def test_what_is_liked_best_counts_among_very_many_ranges():
+    accept = b",".join(b"a/%d;q=0.1" % number for number in range(6000)) + b",application/x-protobuf"
+    assert answer_media(accept, JSON) == PROTOBUF

@@ -240,6 +240,8 @@ async def test_lines_come_to_those_who_ask_for_them() -> None:
         (b"application/x-ndjson", streaming.LINES),
         (b"application/jsonl; q=1, */*;q=0.1", streaming.LINES),
         (b"text/event-stream, application/x-ndjson", streaming.EVENTS),
+        (b"text/event-stream;q=0.5, application/x-ndjson", streaming.LINES),
+        (b"application/x-ndjson;q=0, */*", streaming.EVENTS),
     ],
 )
 def test_the_form_is_negotiated(accept: bytes | None, wanted: bytes) -> None:
