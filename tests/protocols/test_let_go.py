@@ -17,10 +17,13 @@ import pytest_twisted
 from twisted.internet.task import deferLater
 
 from gatewayd.messages.request import Request, Response
+from gatewayd.messages.second.reading import Model, decode_body
 from gatewayd.pb import DataContentProto
 from gatewayd.protocols.slow_lane import SlowLane
 from tests import certificates
+from tests.golden34_data import endpoints_of, typed
 from tests.protocols.harness import FakeDispatcher, Served, answer_to, in_thread, reactor, served, until
+from tests.protocols.streamed import StreamingDispatcher
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +154,62 @@ async def test_nothing_is_left_of_a_lost_connection_that_dripped(
     await until(lambda: not any(ref() for ref in held), 5.0, lambda: f"let go of {held}")
     assert len(gateway.lane) == 0
     assert gateway.buffers.held_bytes == 0
+
+
+def _document(text: str) -> bytes:
+    """Of the second generation, in an answer."""
+    model = Model.of(typed("S", "/stream"))
+    made = Model("Out", model.answers, model.answers)
+    return bytes(decode_body(json.dumps({"data": [{"text": text}]}).encode(), made, "/stream").documents)
+
+
+def _frame(value: object) -> bytes:
+    payload = json.dumps(value).encode()
+    assert len(payload) < 126
+    return b"\x81" + bytes([128 | len(payload)]) + bytes(4) + payload
+
+
+ASKED = (b"GET /stream?text=a HTTP/1.1\r\nHost: x\r\n", b"\r\n")
+SPOKEN = {"data": [{"text": "a"}], "header": {"exec_endpoint": "/stream"}}
+STREAMS: dict[str, tuple[bytes, ...]] = {
+    "events": (b"".join(ASKED),),
+    "lines": (b"Accept: application/x-ndjson\r\n".join(ASKED),),
+    "WebSocket": (UPGRADE, _frame(SPOKEN)),
+}
+
+
+@pytest.mark.parametrize("when", ["before the first answer", "between answers", "while it does not read"])
+@pytest.mark.parametrize("case", STREAMS)
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_connection_that_is_lost_with_a_stream(
+    no_collector: None, case: str, when: str
+) -> None:
+    many = 500 if when == "while it does not read" else 2
+    answer = _document("x" * (50_000 if many > 2 else 5))
+    engine = StreamingDispatcher(
+        endpoints=endpoints_of("S"),
+        streamed=lambda request: [attrs.evolve(answer_to(request), documents=answer)] * many,
+        held=many == 2,
+    )
+    async with served(("http", "websocket"), engine) as gateway:
+        client = await in_thread(talk, gateway, STREAMS[case][0], answer=case == "WebSocket")
+        client.sendall(b"".join(STREAMS[case][1:]))
+        await until(lambda: engine.opened and engine.opened[0].asked)
+        if when == "between answers":
+            engine.opened[0].release()
+            await until(lambda: engine.opened[0].asked == 2)
+            await in_thread(client.recv, 100)
+        held, _ = _references(gateway)
+        held.append(weakref.ref(engine.opened[0]))
+        asked = engine.opened[0].asked
+        leave(client, reset=True)
+        await until(lambda: not len(gateway.connections))
+        assert asked < many + 1
+        assert engine.opened[0].cancels
+        engine.opened.clear()
+        engine.requests.clear()
+        await until(lambda: not any(ref() for ref in held), 5.0, lambda: f"let go of {held}")
+        assert gateway.buffers.held_bytes == 0
 
 
 def _references(gateway: Served) -> tuple[list[weakref.ref[Any]], weakref.ref[Any]]:
