@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from gatewayd.messages.parts import PartResponses, SingleResponses
 from gatewayd.messages.request import Answer, Response, Route
 from gatewayd.messages.single import (
     PART_OF_A_STREAM,
+    SingleCalls,
     content_of,
     contents_of,
     decode_single_answer,
@@ -210,3 +212,12 @@ def test_recorded_conversations_keep_their_documents_byte_for_byte(talk: dict[st
         assert found.document == wanted.document
         assert found.header.status == wanted.header.status
         assert found.header.request_id == request_id
+
+
+def test_calls_are_made_one_by_one_however_many_documents_there_are() -> None:
+    list_of_empty = b"\x0a\0" * 2_000_000
+    began = time.process_time()
+    calls = SingleCalls(encode_call("r", "/gen", Answer(b"".join(field(0x0A, list_of_empty)))))
+    assert calls.take() == calls.take()
+    assert calls
+    assert time.process_time() - began < 1.0
