@@ -26,6 +26,9 @@ INIT_TIMEOUT: Final = 4408
 ID_IN_USE: Final = 4409
 TOO_MANY_INITS: Final = 4429
 
+# Each result repeats it; that of clients is a UUID, or a number.
+_LONGEST_ID: Final = 1000
+
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -109,6 +112,8 @@ class TransportWs:
         name, fields = message.get("id"), message.get("payload")
         if not isinstance(name, str) or not name or not isinstance(fields, dict):
             return End(INVALID_MESSAGE, "subscribe has an id, which is a text, and a payload, an object")
+        if len(name) > _LONGEST_ID:
+            return End(INVALID_MESSAGE, f"an id has at most {_LONGEST_ID} characters")
         if name in self._operations:
             # The words are the protocol's; a name of any length would not fit.
             return End(ID_IN_USE, f"Subscriber for {name[:60]} already exists")
