@@ -33,6 +33,7 @@ _DERIVED = frozenset(
     | {"executor", "uses_before", "uses_after", "replicas"}
 )
 _TLS_FILES = ("tls_ca_certfile", "tls_certfile", "tls_keyfile")
+_DEVICES = "CUDA_VISIBLE_DEVICES"
 # What executors around shards have in common with them.
 _TRACED = ("tracing", *(f"traces_exporter_{name}" for name in ("host", "port", "protocol", "headers")))
 _WRAPPER_KEYS = ("jtype", "version", "with")
@@ -118,6 +119,7 @@ def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) ->
     elif "workspace" in flow:
         values["workspace"] = flow["workspace"]
     values["env"] = {**flow.get("env", {}), **values.get("env", {})}
+    _leave_devices_to_ray(draft, values)
     replicas = values.get("replicas", 1)
     scaling = replicas if isinstance(replicas, ScalingConfig) else None
     if scaling is not None:
@@ -147,6 +149,16 @@ def build(draft: Draft, flow: Mapping[str, Any], *, production: bool = False) ->
     )
     _check_tls(draft, built)
     return built
+
+
+def _leave_devices_to_ray(draft: Draft, values: dict[str, Any]) -> None:
+    """Ray gives each replica GPUs that no other has; a variable of the executor's would give it others."""
+    if values.get("placement") == "ray" and not values.get("external") and _DEVICES in values["env"]:
+        where = ("env", _DEVICES) if _DEVICES in draft.values.get("env", {}) else ("placement",)
+        draft.place.inside(*where).warn(
+            f"{_DEVICES} is ignored: Ray sets it for each replica; ask for GPUs with ray: {{num_gpus: 1}}"
+        )
+        del values["env"][_DEVICES]
 
 
 def _refuse_scaling(draft: Draft) -> None:

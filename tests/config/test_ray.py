@@ -54,6 +54,17 @@ def test_what_is_refused_says_where_and_why(executor: str, with_: str, where: st
     assert why in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("of_executor", "of_flow"),
+    [(", env: {CUDA_VISIBLE_DEVICES: RR, B: '1'}", ""), ("", ", env: {CUDA_VISIBLE_DEVICES: RR, B: '1'}")],
+)
+def test_gpus_are_rays_to_give(of_executor: str, of_flow: str) -> None:
+    flow = load(f"  - {{name: a{of_executor}}}", f"placement: ray{of_flow}")
+    (warning,) = flow.warnings
+    assert "CUDA_VISIBLE_DEVICES is ignored: Ray sets it for each replica" in warning
+    assert flow.deployments[0].executor.env == {"B": "1"}
+
+
 def test_ray_settings_without_its_placement_are_warned_of() -> None:
     (warning,) = load("  - {name: a, ray: {num_cpus: 1}}").warnings
     assert "it is for placement: ray" in warning
