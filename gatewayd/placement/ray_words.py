@@ -85,7 +85,10 @@ class Node:
         if self.free is None:
             return f"{self.address}: {_amounts(has)}"
         free = self.free
-        amounts = (f"{_KEYS.get(name, name)} {free.get(name, 0):g} of {has[name]:g}" for name in has)
+        amounts = (
+            f"{_KEYS.get(name, name)} {_amount(name, free.get(name, 0))} of {_amount(name, has[name])}"
+            for name in has
+        )
         return f"{self.address}: {', '.join(amounts)}"
 
 
@@ -159,4 +162,11 @@ def _last_line(error: object) -> str:
 
 
 def _amounts(amounts: Mapping[str, float]) -> str:
-    return ", ".join(f"{_KEYS.get(name, name)} {amount:g}" for name, amount in amounts.items()) or "nothing"
+    return ", ".join(f"{_KEYS.get(name, name)} {_amount(name, each)}" for name, each in amounts.items()) or (
+        "nothing"
+    )
+
+
+def _amount(name: str, amount: float) -> str:
+    """Memory is in bytes, everything else is counted."""
+    return f"{amount / 2**30:.3g} GiB" if name == "memory" else f"{amount:g}"

@@ -309,7 +309,12 @@ class RayReplica:
             "spec": self._spec.to_line().decode(),
             "environment": dict(env),
             "options": asked,
-            "demand": {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources},
+            "demand": {
+                "CPU": options.num_cpus,
+                "GPU": options.num_gpus,
+                "memory": options.memory or 0,
+                **options.resources,
+            },
             "detached": options.detached,
             "node_affinity": options.node_affinity,
             "tell": json.dumps({"secret": self._spec.secret, "log_level": self._spec.log_level}),

@@ -25,6 +25,14 @@ def test_what_is_taken_is_waited_for_and_what_there_is_is_told() -> None:
     )
 
 
+def test_memory_is_told_in_gib() -> None:
+    (node,) = [Node("10.0.0.1", {"memory": 2.5 * 2**30}, {"memory": 2.0**30})]
+    assert "no node of the cluster has memory 4 GiB (10.0.0.1: memory 2.5 GiB)" in ray_words.lacking(
+        {"memory": 2.0**32}, [node]
+    )
+    assert "(10.0.0.1: memory 1 GiB of 2.5 GiB)" in ray_words.lacking({"memory": 2.0**31}, [node])
+
+
 def test_where_there_is_room_it_is_the_start_that_takes_long() -> None:
     assert ray_words.lacking({"CPU": 2.0}, NODES).startswith(
         "there is room for num_cpus 2, and Ray is still starting its process"
