@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone
@@ -127,6 +127,8 @@ class _Remembering:
         self._connected: Any = None
 
     def connect(self, factory: IProtocolFactory) -> Any:
+        if isinstance(factory, Factory):
+            factory.noisy = False  # else the log has each watch
         return self._inner.connect(factory).addCallback(self._remember)
 
     def _remember(self, protocol: Any) -> Any:

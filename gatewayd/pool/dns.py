@@ -30,6 +30,8 @@ log = Logger()
 
 # The pause after a lookup that failed, and the least between two lookups when no replica can be reached.
 _AGAIN_S: Final = 1.0
+# How often the log says again why a name cannot be looked up: that of pods that load a model has no address.
+_TOLD_S: Final = 60.0
 # How often a name is looked up while none of its addresses can be reached.
 _OUTAGE_S: Final = 2.0
 # How many addresses a line of the log names.
@@ -128,6 +130,8 @@ class NamedReplicas:
         self._asked_s = 0.0
         self._current: frozenset[str] = frozenset()
         self._both_families = False
+        self._why = ""  # it could not be looked up, as the log said it last
+        self._told_s = 0.0
         self._closed = False
 
     def start(self) -> None:
@@ -176,6 +180,7 @@ class NamedReplicas:
                 addresses=_in_words(sorted(addresses)),
             )
         self._current = addresses
+        self._why = ""
         # During an outage no replica changes, so that refresh_soon is not called again.
         self._schedule(min(self._refresh_s, _OUTAGE_S) if not self._replicas.connected else self._refresh_s)
 
@@ -201,12 +206,14 @@ class NamedReplicas:
         if self._closed:
             return
         self._replicas.not_found(f"DNS resolution failed for {self._name.label}: {why}")
-        log.warn(
-            "{deployment}: {name} cannot be looked up: {why}",
-            deployment=self._replicas.deployment,
-            name=self._name.host,
-            why=why,
-        )
+        if why != self._why or self._clock.seconds() - self._told_s >= _TOLD_S:
+            self._why, self._told_s = why, self._clock.seconds()
+            log.warn(
+                "{deployment}: {name} cannot be looked up: {why}; it is tried again each second or few",
+                deployment=self._replicas.deployment,
+                name=self._name.host,
+                why=why,
+            )
         self._schedule(_AGAIN_S if not self._current else min(self._refresh_s, 5 * _AGAIN_S))
 
     def _unexpected(self, failure: Failure) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.logger import formatEvent, globalLogPublisher
 
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.pool.dns import HostName, resolver
@@ -125,6 +128,29 @@ def test_a_name_without_an_address_fails_requests_within_a_second() -> None:
     assert "DNS resolution failed for executors.test:1" in str(sent.result)
     setup.advance(0.2)
     assert len(setup.lookups) == 1
+
+
+def test_why_a_name_has_no_address_is_told_once_a_minute() -> None:
+    told: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event.get("log_namespace") == "gatewayd.pool.dns":
+            told.append(formatEvent(event))
+
+    setup = Setup(external("executors.test:1"))
+    globalLogPublisher.addObserver(observe)
+    try:
+        for _ in range(90):
+            setup.lookups.pop(0)[1].callback(())
+            setup.advance(1.01)
+        assert len(told) == 2
+        setup.lookups.pop(0)[1].errback(OSError("the name server is down"))
+        assert len(told) == 3
+    finally:
+        globalLogPublisher.removeObserver(observe)
+
+    assert told[0].startswith("a: executors.test cannot be looked up: the name has no address")
+    assert "the name server is down" in told[2]
 
 
 def test_one_family_is_used_and_the_other_when_that_leads_nowhere() -> None:
