@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 
 from gatewayd.access.guard import Engine
 from gatewayd.bounded_log import BoundedLogger
+from gatewayd.deadlines import has_passed
+from gatewayd.errors import DeadlineExceeded
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.journey import Journey
 from gatewayd.messages.request import Request, Response
@@ -23,26 +25,43 @@ from gatewayd.streams import Stream
 log = BoundedLogger()
 
 
+class ClientsDeadline(DeadlineExceeded):
+    """The client waited as long as it had said it would, and cancelled."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__("", ())
+
+    def explanation(self) -> str:
+        return f"the request's own deadline of {self.timeout_s:.3g} s passed, and its client has left"
+
+    summary = explanation
+
+
 class Exchange:
     """
     One request, and what came of it: a ``response`` or an ``error``, neither before its end.
 
     Of a stream, ``response`` is the last answer, or the first that tells an error; ``answers`` counts them
     (None for what is no stream), ``answers_bytes`` their documents and parameters, and ``first_s`` is when
-    the first had come. Times are seconds of the reactor's clock. When it ``began``, an observer may replace
+    the first had come. Times are seconds of the reactor's clock; ``timeout_s`` is how long the client waits,
+    unless the request says it. When it ``began``, an observer may replace
     the ``request``; one that wants each answer of a stream may set ``answered``, which is called with it and
     with the seconds of the clock.
     """
 
     __slots__ = (
         *("answered", "answers", "answers_bytes", "began_s", "ended_s", "error", "first_s", "protocol"),
-        *("request", "response"),
+        *("request", "response", "timeout_s"),
     )
 
-    def __init__(self, protocol: str, request: Request, began_s: float) -> None:
+    def __init__(
+        self, protocol: str, request: Request, began_s: float, timeout_s: float | None = None
+    ) -> None:
         self.protocol = protocol
         self.request = request
         self.began_s = began_s
+        self.timeout_s = timeout_s
         self.ended_s = began_s
         self.answered: Callable[[Response, float], None] | None = None
         self.answers: int | None = None
@@ -63,6 +82,19 @@ class Exchange:
             return self.answers_bytes
         response = self.response
         return None if response is None else len(response.documents) + len(response.parameters or b"")
+
+    def failed(self, error: BaseException | None) -> None:
+        """
+        It has ended with ``error``.
+
+        A client whose deadline passes cancels, and may be heard before our own timer: that is a deadline.
+        """
+        limits_s = [each for each in (self.timeout_s, self.request.timeout_s) if each is not None]
+        if limits_s and isinstance(error, CancelledError):
+            limit_s = min(limits_s)
+            if has_passed(self.began_s + limit_s, self.ended_s):
+                error = ClientsDeadline(limit_s)
+        self.error = error
 
     def follow(self) -> Journey:
         """
@@ -101,7 +133,7 @@ class Observed:
         self._seconds = seconds
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
-        exchange = Exchange(self._protocol, request, self._seconds())
+        exchange = Exchange(self._protocol, request, self._seconds(), timeout_s)
         for observer in self._observers:
             try:
                 observer.began(exchange)
@@ -111,7 +143,7 @@ class Observed:
 
     def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
         """One request, which ends with its stream."""
-        exchange = self._stream_began(request)
+        exchange = self._stream_began(request, timeout_s)
         return _ObservedStream(
             self._engine.stream(exchange.request, timeout_s=timeout_s), exchange, self._ended, self._seconds
         )
@@ -120,8 +152,8 @@ class Observed:
         """A question of health, which is no request of a client's: nobody is told."""
         return self._engine.dry_run(documents, caller=caller)
 
-    def _stream_began(self, request: Request) -> Exchange:
-        exchange = Exchange(self._protocol, request, self._seconds())
+    def _stream_began(self, request: Request, timeout_s: float | None) -> Exchange:
+        exchange = Exchange(self._protocol, request, self._seconds(), timeout_s)
         exchange.answers = 0  # observers know it for a stream from its beginning on
         for observer in self._observers:
             try:
@@ -133,7 +165,7 @@ class Observed:
     def _ended(self, result: Response | Failure, exchange: Exchange) -> Response | Failure:
         exchange.ended_s = self._seconds()
         if isinstance(result, Failure):
-            exchange.error = result.value
+            exchange.failed(result.value)
         else:
             exchange.response = result
         for observer in self._observers:

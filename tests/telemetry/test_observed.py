@@ -143,6 +143,36 @@ def test_a_client_that_leaves(clock):
     assert one.told[1:] == [("ended", None, "CancelledError", 0.0)]
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "own_s", "left_after_s", "told"),
+    [
+        (3.0, None, 2.96, "ClientsDeadline"),
+        (None, 3.0, 3.0, "ClientsDeadline"),
+        (9.0, 3.0, 2.99, "ClientsDeadline"),
+        (3.0, None, 2.5, "CancelledError"),
+    ],
+)
+def test_a_client_that_leaves_when_its_deadline_passes(clock, timeout_s, own_s, left_after_s, told):
+    engine, one = Engine(), Watching()
+    request = attrs.evolve(REQUEST, timeout_s=own_s)
+    answer = Observed(engine, "grpc", [one], clock.seconds).dispatch(request, timeout_s=timeout_s)
+    answer.addErrback(lambda failure: failure.trap(CancelledError))
+    clock.advance(left_after_s)
+    answer.cancel()
+
+    assert one.told[1:] == [("ended", None, told, left_after_s)]
+
+
+def test_a_stream_that_is_left_when_the_clients_deadline_passes(clock):
+    one, document = Counting(), Response("r", "/search", b"123")
+    stream = Observed(Streaming(document), "grpc", [one], clock.seconds).stream(REQUEST, timeout_s=2.0)
+    stream.receive()
+    clock.advance(2.0)
+    stream.cancel()
+
+    assert [error for *_, error in one.found] == ["ClientsDeadline"]
+
+
 def test_an_observer_may_replace_the_request(clock):
     engine = Engine()
     Observed(engine, "http", [Watching("/other")], clock.seconds).dispatch(REQUEST)
