@@ -12,7 +12,7 @@ PIP := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) PIP_BUILD_CONSTRAINT=$(abspath $
 SOURCES := setup.py pyproject.toml $(shell find gatewayd/assets conf -type f) examples/search/executors.py \
 	$(shell find gatewayd twisted -name '*.py' -o -name '*.pyi')
 
-.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-graphql-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check bench-ray clean
+.PHONY: pictures run test test-quick test-docarray2 test-faults test-security security fuzz test-core test-ray test-redis test-interop test-openai test-kubernetes fuzz-grpc test-grpc-clients test-graphql-clients test-latest test-wstest constraints lint format types docs keywords proto proto-check assets bench bench-check bench-ray clean
 
 run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, executors included
 	@echo "Serving $(FLOW). The first curl of README.md, to try in another terminal:"
@@ -26,10 +26,10 @@ run: $(VENV)/.installed  ## serve conf/flow.yml (or FLOW=...): all protocols, ex
 TEST_WORKERS ?= 3
 
 test: $(VENV)/.test  ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray and not redis"
 
 test-quick: $(VENV)/.test  ## what needs no processes and no thousands of cases: within a minute
-	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray and not slow"
+	$(BIN)/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray and not redis and not slow"
 
 test-faults: $(VENV)/.test  ## kill, stop and restart real executors while clients are at work
 	$(BIN)/python -m pytest -m faults -s
@@ -66,6 +66,9 @@ test-ray: .venv-ray/.installed  ## executors on a Ray cluster of three nodes, al
 	rm -rf build
 	PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) .venv-ray/bin/pip install --quiet '.[test]' -r tests/ray/requirements.txt
 	@touch $@
+
+test-redis: $(VENV)/.test  ## rates that gateways share, in a real Redis (redis-server on the path)
+	$(BIN)/python -m pytest -m redis tests/redis
 
 test-docarray2: .venv-docarray2/.installed  ## executors and Clients with docarray 0.40 and later, in a venv of its own
 	.venv-docarray2/bin/python -m pytest -m "not interop" tests/docarray2
@@ -179,7 +182,7 @@ test-latest:  ## the tests with the newest of everything that setup.py's ranges 
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --quiet --upgrade pip setuptools wheel
 	.venv-latest/bin/pip install --quiet '.[png,test]'
-	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray"; status=$$?; \
+	.venv-latest/bin/python -m pytest -m "not interop and not faults and not security and not grpc_clients and not graphql_clients and not openai and not kubernetes and not ray and not redis"; status=$$?; \
 		.venv-latest/bin/python tests/versions.py compare $(CONSTRAINTS); exit $$status
 
 # What there is no compiler or package manager for is left out; the tests name it.

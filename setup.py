@@ -23,6 +23,9 @@ TRACING = [
     "opentelemetry-exporter-otlp-proto-grpc>=1.34",
     "opentelemetry-exporter-otlp-proto-http>=1.34",
 ]
+# The first whose endpoints are Twisted's own, and which knows when a connection has taken the password; a new
+# major release may change its protocol, which gatewayd/access/redis_store.py uses.
+REDIS = ["txredisapi>=1.6,<2"]
 
 setup(
     name="gatewayd",
@@ -127,11 +130,14 @@ setup(
         # To place executors on a Ray cluster. The first in which a broken connection to an actor is an error
         # of its own (ActorUnavailableError); a new major release may change that.
         "ray": ["ray>=2.40,<3"],
+        # To count rates in Redis.
+        "redis": REDIS,
         # The oldest releases that the tests were written with, unless a comment says more. CI runs those of
         # constraints.txt, `make test-latest` the newest.
         "test": [
             *DOCUMENTS,
             *TRACING,
+            *REDIS,
             "pytest>=8",
             "pytest-twisted>=1.14",
             # --dist loadfile with workers that are named: tests on all cores.

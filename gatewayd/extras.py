@@ -1,6 +1,7 @@
 """
 What only an extra of the installation brings: docarray, with which executors and Clients hand out documents,
-OpenTelemetry's packages, which send traces, and Ray, which runs replicas on other machines.
+OpenTelemetry's packages, which send traces, Ray, which runs replicas on other machines, and a client of
+Redis, in which gateways share their rates.
 
 A gateway passes documents on as bytes: without executors of its own, it needs no extra. Of docarray one
 release can be installed: it decides which generation the executors of this installation are of.
@@ -118,6 +119,13 @@ def ray_problem() -> str | None:
     if util.find_spec("ray") is not None:
         return None
     return "ray needs Ray, which is not installed: pip install 'gatewayd[ray]'"
+
+
+def redis_problem() -> str | None:
+    """Why no rates can be counted in Redis, and the command that mends it; None if they can."""
+    if util.find_spec("txredisapi") is not None:
+        return None
+    return "it needs txredisapi, which is not installed: pip install 'gatewayd[redis]'"
 
 
 @functools.cache

@@ -81,6 +81,41 @@ class Failing:
         self._error = None
 
 
+class Awaited:
+    """A Stream that ``begin`` makes when ``permitted`` has fired; it fails as that does."""
+
+    def __init__(self, permitted: Deferred[None], begin: Callable[[], Stream]) -> None:
+        self._inner: Stream | None = None
+        self._asked: Deferred[Response | None] | None = None
+        self._permitted = permitted
+        permitted.addCallback(lambda _: begin()).addCallbacks(self._began, self._refused)
+
+    def receive(self) -> Deferred[Response | None]:
+        if self._inner is not None:
+            return self._inner.receive()
+        asked = self._asked = Deferred(lambda _: self.cancel())
+        return asked
+
+    def more(self, most: int) -> list[Response]:
+        return [] if self._inner is None else self._inner.more(most)
+
+    def cancel(self) -> None:
+        if self._inner is not None:
+            self._inner.cancel()
+        else:
+            self._permitted.cancel()
+
+    def _refused(self, failure: Failure) -> None:
+        assert isinstance(failure.value, Exception)
+        self._began(Failing(failure.value))
+
+    def _began(self, inner: Stream) -> None:
+        self._inner = inner
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            inner.receive().chainDeferred(asked)
+
+
 class Mapped:
     """
     A Stream whose answers are those of ``inner``, changed.

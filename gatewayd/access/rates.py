@@ -8,7 +8,7 @@ not be remembered.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -59,6 +59,45 @@ class Bucket:
         return beyond * self.per_s / self.amount if beyond > 1e-9 * self.size else 0.0
 
 
+class Taking(NamedTuple):
+    """
+    What one request takes from one bucket, which is that of a rule, of ``what`` is counted, and of ``who``
+    shares it. ``number`` is that of the rule.
+    """
+
+    number: int
+    rule: RateRule
+    what: str
+    who: str
+    bucket: Bucket
+    amount: float
+
+
+def takings(rules: Sequence[RateRule], caller: Caller, endpoint: str, count: Count) -> list[Taking]:
+    """
+    All that one request takes; nothing where no rule names the endpoint.
+
+    Raises TooManyForRate for one that has more documents than any rate allows at once.
+    """
+    name = named(endpoint)
+    numbered = [
+        (number, rule)
+        for number, rule in enumerate(rules)
+        if any(matches(pattern, name) for pattern in rule.endpoints)
+    ]
+    documents = _documents([rule for _, rule in numbered], count)
+    return [
+        Taking(number, rule, what, _who(rule, caller), bucket, amount)
+        for number, rule in numbered
+        for what, bucket, amount in _buckets(rule, documents)
+    ]
+
+
+def refusal_of(taking: Taking, wait_s: float) -> RateLimited:
+    """The error of a request for which a bucket has no room for so long."""
+    return RateLimited(f"{rate_text(taking.bucket, taking.what)}{_WHOSE[taking.rule.by]}", wait_s)
+
+
 class Rates:
     """What every caller may still ask by ``rules``, of whom so many are remembered. Not for threads."""
 
@@ -78,31 +117,23 @@ class Rates:
         Raises RateLimited, and nothing is counted, or TooManyForRate for one that has more documents than any
         rate allows at once.
         """
-        name = named(endpoint)
-        numbered = [
-            (number, rule)
-            for number, rule in enumerate(self._rules)
-            if any(matches(pattern, name) for pattern in rule.endpoints)
-        ]
-        if not numbered:
+        wanted = takings(self._rules, caller, endpoint, count)
+        if not wanted:
             return
         self._follow_clock(now_s)
-        documents = _documents([rule for _, rule in numbered], count)
-        taken: list[tuple[_Key, Level]] = []
-        longest_s, refusing = 0.0, ""
-        for number, rule in numbered:
-            who = _who(rule, caller)
-            for what, bucket, amount in _buckets(rule, documents):
-                key = (number, what, who)
-                missing = bucket.missing(self._levels.get(key, _FULL), now_s) + amount
-                taken.append((key, Level(missing, now_s)))
-                wait_s = bucket.wait_s(missing)
-                if wait_s > longest_s:
-                    longest_s, refusing = wait_s, f"{rate_text(bucket, what)}{_WHOSE[rule.by]}"
+        levels: list[tuple[_Key, Level]] = []
+        longest_s, refusing = 0.0, wanted[0]
+        for each in wanted:
+            key = (each.number, each.what, each.who)
+            missing = each.bucket.missing(self._levels.get(key, _FULL), now_s) + each.amount
+            levels.append((key, Level(missing, now_s)))
+            wait_s = each.bucket.wait_s(missing)
+            if wait_s > longest_s:
+                longest_s, refusing = wait_s, each
         if longest_s > 0:
-            raise RateLimited(refusing, longest_s)
+            raise refusal_of(refusing, longest_s)
         self._now_s = now_s
-        for key, level in taken:
+        for key, level in levels:
             self._levels[key] = level
             self._levels.move_to_end(key)
         # What was used longest ago is probably full.

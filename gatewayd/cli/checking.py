@@ -14,7 +14,7 @@ from gatewayd.config.assignments import assignment
 from gatewayd.config.model import LOCAL, GatewayConfig
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
-from gatewayd.extras import tracing_problem
+from gatewayd.extras import redis_problem, tracing_problem
 from gatewayd.schemes import socket_path
 
 
@@ -36,6 +36,8 @@ def check_flow(flow: Path, variables: Sequence[str]) -> int:
         warn(warning)
     if config.gateway.traces is not None and (problem := tracing_problem(config.gateway.traces.protocol)):
         warn(f"gateway.tracing: {problem}")
+    if config.gateway.rates_store is not None and (problem := redis_problem()):
+        warn(f"gateway.rates_store: {problem}")
     if config.gateway.admin_port is not None:
         from gatewayd.access.operators import warning_for
 

@@ -20,6 +20,7 @@ from gatewayd.config import log_kinds as g
 from gatewayd.config.kinds import ValueKind
 from gatewayd.config.openai import OPENAI
 from gatewayd.config.rates import RATES
+from gatewayd.config.rates_store import STORE
 from gatewayd.config.ray import RAY_CLUSTER, RAY_OPTIONS
 from gatewayd.config.recording import RECORD
 from gatewayd.config.routes import EXPOSED
@@ -239,6 +240,13 @@ GATEWAY: Final = Section("gateway", (
     Key("proxy_header", k.choice("x-forwarded-for", "forwarded"), "x-forwarded-for",
         "The header in which they say it."),
     Key("rates", RATES, None, "How often callers may ask: rules, all of which must have room for a request."),
+    Key("rates_store", STORE, None,
+        "A Redis in which all gateways and workers with the same rules count their rates together.",
+        secret=True),
+    Key("rates_store_timeout", k.seconds(zero=False), 0.02, "Seconds that its answer may take.",
+        aliases=("rates_store_timeout_s",), field="rates_store_timeout_s"),
+    Key("rates_without_store", k.choice("divide", "refuse"), "divide",
+        "While it cannot be used: each counts its share for itself, or what has a rate is refused."),
     Key("gateways", k.integer(1, 10_000), 1,
         "How many gateways stand side by side behind one address: rates are divided among them."),
     Key("production", k.BOOLEAN, False,

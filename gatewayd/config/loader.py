@@ -254,6 +254,8 @@ def _gateway(
         fields["record"] = attrs.evolve(record, path=os.path.abspath(record.path))
     if (access_log := fields.get("access_log")) is not None and access_log.path is not None:
         fields["access_log"] = attrs.evolve(access_log, path=os.path.abspath(access_log.path))
+    if fields.get("rates_store") is not None:
+        fields["shared_rates"] = fields.get("rates", ())
     if fields.get("rates"):
         fields["rates"] = divided(fields["rates"], fields.get("gateways", 1))
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)

@@ -16,6 +16,7 @@ from gatewayd.config.auth import AuthConfig
 from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.config.rates import RateRule
+from gatewayd.config.rates_store import RatesStore
 from gatewayd.config.ray import RayCluster, RayOptions
 from gatewayd.config.recording import RecordConfig
 from gatewayd.config.scaling import ScalingConfig
@@ -119,7 +120,8 @@ class GatewayConfig:
     executor's endpoint, or EVERY_ENDPOINT, to the options of its HTTP route. ``trusted_proxies`` are networks
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
     to show who they are; ``rates``, those of the Flow file divided among ``gateways``, say how often they may
-    ask, and all of them must allow a request.
+    ask, and all of them must allow a request. With a ``rates_store``, ``shared_rates`` are those of the Flow
+    file, undivided, which all gateways count there together.
     ``custom`` is a class whose routes are served beside the gateway's own. With ``tracing``, a share of the
     requests that are not part of a trace is traced, ``traces_sample``; none is part of one without
     ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
@@ -177,6 +179,10 @@ class GatewayConfig:
     trusted_proxies: tuple[str, ...] = ()
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     rates: tuple[RateRule, ...] = ()
+    shared_rates: tuple[RateRule, ...] = ()
+    rates_store: RatesStore | None = None
+    rates_store_timeout_s: float = 0.02
+    rates_without_store: Literal["divide", "refuse"] = "divide"
     gateways: int = 1
     production: bool = False
     no_debug_endpoints: bool = False

@@ -173,6 +173,14 @@ class FlowKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    rates_store: Any
+    """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_timeout: float | None
+    """Seconds that its answer may take."""
+    rates_store_timeout_s: float | None
+    """The same as rates_store_timeout."""
+    rates_without_store: Literal["divide", "refuse"] | None
+    """While it cannot be used: each counts its share for itself, or what has a rate is refused."""
     gateways: int | None
     """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None
@@ -496,6 +504,14 @@ class GatewayKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    rates_store: Any
+    """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_timeout: float | None
+    """Seconds that its answer may take."""
+    rates_store_timeout_s: float | None
+    """The same as rates_store_timeout."""
+    rates_without_store: Literal["divide", "refuse"] | None
+    """While it cannot be used: each counts its share for itself, or what has a rate is refused."""
     gateways: int | None
     """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None
@@ -1053,6 +1069,14 @@ class DeploymentKeywords(TypedDict, total=False):
     """The header in which they say it."""
     rates: Sequence[Mapping[str, Any]] | None
     """How often callers may ask: rules, all of which must have room for a request."""
+    rates_store: Any
+    """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_timeout: float | None
+    """Seconds that its answer may take."""
+    rates_store_timeout_s: float | None
+    """The same as rates_store_timeout."""
+    rates_without_store: Literal["divide", "refuse"] | None
+    """While it cannot be used: each counts its share for itself, or what has a rate is refused."""
     gateways: int | None
     """How many gateways stand side by side behind one address: rates are divided among them."""
     production: bool | None

@@ -18,7 +18,9 @@ from gatewayd.access.guard import Engine
 from gatewayd.access.limited import Limited
 from gatewayd.access.proxies import Proxies
 from gatewayd.access.rates import Rates
+from gatewayd.access.redis_store import RedisStore
 from gatewayd.access.service import AccessService
+from gatewayd.access.shared_rates import SharedRates
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.clocks import Reactor
@@ -42,6 +44,8 @@ _OF_ADMISSION: Final = (
     "proxy_header",
 )
 
+_OF_RATES: Final = ("rates", "shared_rates", "rates_store", "rates_store_timeout_s", "rates_without_store")
+
 
 @attrs.frozen
 class Held:
@@ -54,7 +58,7 @@ class Held:
     admission: Admission
     buffers: Buffers
     on_loop: dict[int, Buffers]
-    rates: Rates | None
+    rates: Rates | SharedRates | None
 
     @classmethod
     def of(
@@ -65,7 +69,7 @@ class Held:
             Admission.of(settings, reactor, place),
             Buffers(settings.max_buffered_bytes),
             {},
-            Rates(settings.rates) if settings.rates else None,
+            _rates_of(settings, reactor),
         )
         if before is None:
             return fresh
@@ -74,13 +78,26 @@ class Held:
         def is_same(*names: str) -> bool:
             return all(getattr(old, name) == getattr(settings, name) for name in names)
 
+        if isinstance(fresh.rates, SharedRates) and isinstance(there.rates, SharedRates):
+            fresh.rates.decided = there.rates.decided
         bytes_of = there if is_same("max_buffered_bytes") else fresh
         return cls(
             (there if is_same(*_OF_ADMISSION) else fresh).admission,
             bytes_of.buffers,
             bytes_of.on_loop,
-            (there if is_same("rates") else fresh).rates,
+            (there if is_same(*_OF_RATES) else fresh).rates,
         )
+
+
+def _rates_of(settings: GatewayConfig, reactor: Reactor) -> Rates | SharedRates | None:
+    if not settings.rates:
+        return None
+    own = Rates(settings.rates)
+    if settings.rates_store is None:
+        return own
+    store = RedisStore(settings.rates_store, reactor, settings.rates_store_timeout_s)
+    alone = own if settings.rates_without_store == "divide" else None
+    return SharedRates(settings.shared_rates, store, alone)
 
 
 class Front:
@@ -120,6 +137,7 @@ class Front:
         self.exposed = for_clients(engine, expose_errors=settings.expose_errors)
         engine = self.exposed
         self.held = Held.of(settings, reactor, place, before)
+        self._status_of_service = status
         if self.held.rates is not None:
             engine = Limited(engine, self.held.rates, reactor)
         proxies = Proxies.of(settings)
@@ -138,7 +156,7 @@ class Front:
             access=access,
             place=place,
             observed=observed,
-            status=status,
+            status=self._status,
             offload=bridge.offload,
             reactor=reactor,
             buffers=self.held.buffers,
@@ -162,9 +180,11 @@ class Front:
         return [port.report() for port in self.ports]
 
     def start(self) -> None:
-        """Look for changes of the files of ``auth`` from now on."""
+        """Look for changes of the files of ``auth``, and connect with the store of the rates, from now on."""
         if self._access_service is not None:
             self._access_service.start()
+        if isinstance(self.held.rates, SharedRates):
+            self.held.rates.start()
 
     def opened(self, listener: Listener, sockets: Sequence[socket.socket] = ()) -> Port:
         """A port that listens, at ``sockets`` if there are any, and is no entry yet. Raises ConfigError."""
@@ -181,6 +201,16 @@ class Front:
             port.renew(credentials)
 
     def stop_looking(self) -> None:
-        """Look for no changes of files any more."""
+        """Look for no changes of files, and need no store, any more."""
         if self._access_service is not None:
             self._access_service.stop()
+        if isinstance(self.held.rates, SharedRates):
+            self.held.rates.stop()
+
+    def _status(self) -> StatusMaps:
+        found = self._status_of_service()
+        rates = self.held.rates
+        if not isinstance(rates, SharedRates):
+            return found
+        said = "counts the rates" if rates.store.up else "cannot be used; see the log"
+        return {**found, "jina": {**found["jina"], "gatewayd-rates-store": said}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from gatewayd.access.shared_rates import SharedRates
 from gatewayd.bridge import Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.pool.pool import Pool, ReplicaState
@@ -94,6 +95,10 @@ def read_ports(reading: Reading, ports: Iterable[PortReport], held: Sequence[Hel
         reading.add(table.HELD, buffers.held_bytes, f"grpc {number}")
         reading.set(table.HELD_LIMIT, now.buffers.limit_bytes, f"grpc {number}")
     reading.set(table.CONNECTIONS_LIMIT, now.admission.most)
+    if isinstance(now.rates, SharedRates):
+        reading.set(table.RATES_STORE_LOST, not now.rates.store.up)
+        for by, count in now.rates.decided.items():
+            reading.set(table.RATES_DECIDED, count, by)
 
 
 def read_errors(reading: Reading) -> None:

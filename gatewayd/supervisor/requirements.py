@@ -5,17 +5,19 @@ from __future__ import annotations
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.errors import ConfigError
-from gatewayd.extras import executor_problem, metrics_problem, ray_problem, tracing_problem
+from gatewayd.extras import executor_problem, metrics_problem, ray_problem, redis_problem, tracing_problem
 
 
 def check_installed(flow: FlowConfig) -> None:
-    """Raises ConfigError if executors of the Flow cannot be started, or traces or metrics cannot be sent."""
+    """Raises ConfigError if executors of the Flow cannot be started, or what else it names cannot be used."""
     traces = flow.gateway.traces
     if traces is not None and (problem := tracing_problem(traces.protocol)):
         raise ConfigError(f"gateway.tracing: {problem}")
     metrics = flow.gateway.metric_collector
     if metrics is not None and (problem := metrics_problem(metrics.protocol)):
         raise ConfigError(f"gateway.metrics: {problem}")
+    if flow.gateway.rates_store is not None and (problem := redis_problem()):
+        raise ConfigError(f"gateway.rates_store: {problem}")
     for deployment in flow.deployments:
         for each in (deployment, *head_executors(deployment)):
             if each.external:

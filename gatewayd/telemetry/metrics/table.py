@@ -174,6 +174,16 @@ CONNECTIONS: Final = Metric(
 CONNECTIONS_LIMIT: Final = Metric(
     "gatewayd_connections_limit", "gauge", "Connections that clients may open (max_connections)."
 )
+RATES_DECIDED: Final = Metric(
+    "gatewayd_rates_decided", "counter",
+    "Requests that have a rate, by what decided: the store that gateways share (store), without it this "
+    "gateway's own share (gateway), or nothing, so that they were refused (refused).",
+    ("by",),
+)  # fmt: skip
+RATES_STORE_LOST: Final = Metric(
+    "gatewayd_rates_store_lost", "gauge", "Whether the store that rates are counted in cannot be used.",
+    united="max",
+)  # fmt: skip
 HELD: Final = Metric(
     "gatewayd_held_bytes", "gauge", "Bytes of requests and unsent answers that are held.", ("buffer",)
 )
