@@ -111,6 +111,11 @@ def replay(
         heading, lines = _opened(file)
         sending = _Sending(address, headers, timeout_s)
         ignored = _ignored(ignore, heading)
+        if heading.redacted:
+            note(
+                f"recorded without {', '.join(heading.redacted)}: requests are sent without it, and what "
+                "executors make of that may differ"
+            )
         report = Report()
         try:
             for outcome in _replayed(islice(recorded_of(lines), limit), pace, sending, report):

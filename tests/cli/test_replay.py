@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from docarray import Document
+from websockets.sync.client import connect
 
 from gatewayd import Client
 from gatewayd.cli import replaying
@@ -98,6 +101,7 @@ def recording(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def same(module: Path) -> Iterator[Gateway]:
     gateway = Gateway(shop(module))
+    until(lambda: streams_are_known(gateway))
     yield gateway
     gateway.stop()
 
@@ -105,16 +109,19 @@ def same(module: Path) -> Iterator[Gateway]:
 @pytest.fixture(scope="module")
 def other(module: Path) -> Iterator[Gateway]:
     gateway = Gateway(shop(module, word="green"))
+    until(lambda: streams_are_known(gateway))
     yield gateway
     gateway.stop()
 
 
 @pytest.fixture(scope="module")
 def streams(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Streams over each protocol, as they end, break and are left; and one of two documents."""
+    """Streams over each protocol, as they end, break and are left; one of two documents, a chat's."""
     path = tmp_path_factory.mktemp("streams") / "requests.jsonl"
-    gateway = Gateway(shop(module, record={"path": str(path)}))
+    doors = {"openai": {"chat": "/words"}, "expose_graphql_endpoint": True}
+    gateway = Gateway(shop(module, record={"path": str(path)}, **doors))
     try:
+        until(lambda: streams_are_known(gateway))
         for protocol in PROTOCOLS:
             with Client(protocol=protocol, port=gateway.ports[protocol]) as client:
                 assert len(list(client.stream_doc("/words", Document(id=protocol, text="a b")))) == 3
@@ -134,10 +141,39 @@ def streams(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         with urlopen(asked, timeout=30) as answer:
             assert len(answer.read().splitlines()) == 4
-        until(lambda: path.read_bytes().count(b"\n") >= 7)
+        chat = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "a b"}]}
+        door = f"http://127.0.0.1:{gateway.ports['http']}/v1/chat/completions"
+        asked = Request(door, json.dumps(chat).encode(), {"Content-Type": "application/json"})
+        with urlopen(asked, timeout=30) as answer:
+            assert b"[DONE]" in answer.read()
+        assert subscribed(gateway.ports["http"]) == ["a", "red"]
+        until(lambda: path.read_bytes().count(b"\n") >= 9)
     finally:
         gateway.stop()
     return path
+
+
+def streams_are_known(gateway: Gateway) -> bool:
+    """Whether the executor has told which endpoints stream: they have a path then, which has no PUT."""
+    try:
+        urlopen(Request(f"http://127.0.0.1:{gateway.ports['http']}/words", method="PUT"), timeout=30)
+    except HTTPError as error:
+        return error.code == 405
+    return False
+
+
+def subscribed(port: int) -> list[str]:
+    """The texts that a subscription of GraphQL's has."""
+    query = 'subscription { doc(data: {id: "s", text: "a"}, execEndpoint: "/words") { text } }'
+    url = f"ws://127.0.0.1:{port}/graphql"
+    texts = []
+    with connect(url, subprotocols=["graphql-transport-ws"]) as client:  # type: ignore[list-item]
+        client.send('{"type": "connection_init"}')
+        assert json.loads(client.recv())["type"] == "connection_ack"
+        client.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": query}}))
+        while (got := json.loads(client.recv()))["type"] == "next":
+            texts.append(got["payload"]["data"]["doc"]["text"])
+    return texts
 
 
 def replayed(file: Path, url: str, *options: str) -> tuple[int, str]:
@@ -291,8 +327,9 @@ def test_what_is_recorded_of_streams(streams: Path) -> None:
         for each in recorded_of(streams.read_bytes().splitlines(True)[1:])
     }
 
+    assert {protocol for protocol, _ in found} == {"grpc", "http", "websocket", "graphql"}
     ended, broken, left = (found["grpc", name] for name in ("/words", "/break", "/endless"))
-    assert (ended.outcome, broken.outcome, left.outcome) == ("ok", "unavailable", "cancelled")
+    assert (ended.outcome, broken.outcome, left.outcome) == ("ok", "executor_error", "cancelled")
     for each, fewest in ((ended, 3), (broken, 1), (left, 3)):
         assert each.answers is not None
         assert each.answers.count >= fewest
@@ -306,7 +343,7 @@ def test_what_is_recorded_of_streams(streams: Path) -> None:
 def test_streams_are_answered_the_same(streams: Path, same: Gateway, protocol: str) -> None:
     code, output = replayed(streams, url_of(same, protocol))
 
-    assert (code, "6 of 6 answers are the same" in output) == (0, True), output
+    assert (code, "8 of 8 answers are the same" in output) == (0, True), output
     assert "first p50 before" in output
 
 
@@ -317,8 +354,8 @@ def test_streams_of_another_differ_document_by_document(streams: Path, other: Ga
     assert "answers[2].data.docs[0].text" in output
     assert "'red'" in output
     assert "'green'" in output
-    assert "1 of 6 answers are the same" in output  # the one that breaks
-    assert "of the answers to 6 requests, documents alone were compared" in output
+    assert "1 of 8 answers are the same" in output  # the one that breaks
+    assert "of the answers to 8 requests, documents alone were compared" in output
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
