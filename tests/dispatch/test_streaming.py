@@ -18,10 +18,12 @@ from twisted.python.failure import Failure
 from gatewayd.dispatch.deadline import DeadlineOver
 from gatewayd.dispatch.dispatcher import Dispatcher
 from gatewayd.errors import BadRequest, CallFailed, Draining, NothingStreams
+from gatewayd.messages.formats import FIRST, SECOND, DocumentFormat
 from gatewayd.messages.request import Answer, Call, Request, Response
+from gatewayd.messages.single import decode_single_answer
 from gatewayd.messages.wire import decode_answer
-from gatewayd.pb import SingleDocumentRequestProto
 from tests.dispatch.fakes import FakePool, build, deployment, documents, failed, ids, struct
+from tests.messages.second.made import content, plain
 
 BROKEN = CallFailed("g", ("1.1.1.1:1",), "mid boom", "UNKNOWN")
 
@@ -33,7 +35,7 @@ class Generated:
         self.name, self.call = name, call
         self.asked = 0
         self.cancelled = False
-        self.document = SingleDocumentRequestProto.FromString(bytes(call.messages[0])).document.id
+        (self.document,) = pool.ids(bytes(decode_single_answer(call.messages[0]).documents))
         self._pool = pool
         self._there: list[Any] = []
         self._waiting: Deferred[Answer | None] | None = None
@@ -74,7 +76,7 @@ class Generated:
     def put(self, *found: Any) -> None:
         """Answers or names of documents; None is the end, an exception an error."""
         for each in found:
-            self._there.append(Answer(documents(each)) if isinstance(each, str) else each)
+            self._there.append(Answer(self._pool.documents(each)) if isinstance(each, str) else each)
         self._serve()
 
     def _serve(self) -> None:
@@ -91,14 +93,21 @@ class Generated:
 
 
 class StreamPool(FakePool):
-    """A FakePool in which some Deployments stream."""
+    """A FakePool in which some Deployments stream, with documents of one generation."""
 
-    def __init__(self, *streaming: str, bound: Any = None) -> None:
-        super().__init__(bound)
+    def __init__(self, *streaming: str, bound: Any = None, format: DocumentFormat = FIRST) -> None:
+        super().__init__(bound, format)
+        self.is_second = format is not FIRST
         self.streaming = streaming
         self.opened: list[Generated] = []
         self.open: list[Generated] = []
         self.auto: Callable[[Generated], None] = lambda stream: None
+
+    def documents(self, *names: str) -> bytes:
+        return content(*({"id": name} for name in names)) if self.is_second else documents(*names)
+
+    def ids(self, found: bytes) -> list[str]:
+        return [each["id"] for each in plain(found)] if self.is_second else ids(found)
 
     def streams(self, deployment: str, endpoint: str) -> bool:
         return deployment in self.streaming
@@ -423,7 +432,7 @@ def test_two_generators_side_by_side_are_refused_by_their_names() -> None:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[Any], list[str]]:
-    """A graph, and which of its executors stream: some of those that need one other."""
+    """A graph, some with conditions, and which of its executors stream: some of those that need one other."""
     count = draw(st.integers(1, 5))
     names = [f"n{index}" for index in range(count)]
     deployments, single = [], []
@@ -433,32 +442,36 @@ def graphs(draw: st.DrawFn) -> tuple[list[Any], list[str]]:
         )
         if len(needs) == 1:
             single.append(name)
-        floating = index < count - 1 and draw(st.integers(0, 5)) == 0
-        deployments.append(deployment(name, *needs, floating=floating))
+        options: dict[str, Any] = {"floating": index < count - 1 and draw(st.integers(0, 5)) == 0}
+        if draw(st.integers(0, 3)) == 0:
+            unwanted = draw(st.sampled_from(["q", "q.1", "q.2", "q.1.1"]))
+            options["when"] = {"id": {"$neq": unwanted}}
+        deployments.append(deployment(name, *needs, **options))
     return deployments, draw(st.lists(st.sampled_from(single), max_size=2, unique=True))
 
 
 def answer_deepest(pool: StreamPool, name: str) -> None:
     """An executor that answers the document which has come through the most generators."""
     sent = pool.take(name)
-    found = ids(bytes(decode_answer(sent.call.messages[0]).documents))
-    sent.waiting.callback(Answer(documents(max(found, key=lambda each: each.count(".")))))
+    found = pool.ids(bytes(decode_answer(sent.call.messages[0]).documents))
+    deepest = sorted(found, key=lambda each: each.count("."))[-1:]  # none, where a condition lets none pass
+    sent.waiting.callback(Answer(pool.documents(*deepest)))
 
 
 @settings(max_examples=300, deadline=None)
-@given(graphs(), st.data())
+@given(graphs(), st.sampled_from([FIRST, SECOND]), st.data())
 def test_every_document_comes_once_in_order_and_nothing_is_left(
-    graph: tuple[list[Any], list[str]], data: Any
+    graph: tuple[list[Any], list[str]], format: DocumentFormat, data: Any
 ) -> None:
     deployments, streaming = graph
-    pool = StreamPool(*streaming)
+    pool = StreamPool(*streaming, format=format)
     dispatcher = made(pool, *deployments, stream_window=data.draw(st.integers(1, 3)))
     background = {node.name for node in dispatcher.topology.nodes if node.background}
     fails = data.draw(st.booleans())
     cancels_at = data.draw(st.none() | st.integers(0, 30))
     fed: dict[Generated, list[str]] = {}
     over: set[Generated] = set()
-    asker = Asker(dispatcher, request("q")).ask()
+    asker = Asker(dispatcher, Request("r", "/gen", documents=pool.documents("q"))).ask()
     for turn in range(400):
         if turn == cancels_at or (asker.got and not isinstance(asker.got[-1], Response)):
             break
@@ -492,14 +505,19 @@ def test_every_document_comes_once_in_order_and_nothing_is_left(
 
     assert (pool.open, dispatcher.in_flight) == ([], 0)
     assert asked == (len(pool.opened), len([each for each in pool.sent if each.deployment not in background]))
-    seen = [found[0] for found in asker.names if isinstance(found, list)]
+    answers = [pool.ids(bytes(each.documents)) for each in asker.got if isinstance(each, Response)]
+    seen = [found[0] for found in answers if found]
     order = [[int(part) for part in name.split(".")[1:]] for name in seen]
     assert order == sorted(order)
     assert len(seen) == len(set(seen))
     generating = [name for name in streaming if name not in background]
     if ended and generating:
         last = max(generating)
-        assert seen == sorted(name for stream, names in fed.items() if stream.name == last for name in names)
+        given = sorted(name for stream, names in fed.items() if stream.name == last for name in names)
+        if any(each.when for each in deployments):
+            assert set(seen) <= {"q", *(name for names in fed.values() for name in names)}
+        else:
+            assert seen == given
 
 
 @pytest.mark.parametrize("how", ["end", "error", "cancel", "leave"])
