@@ -325,7 +325,7 @@ METHODS: Final = map_of(
 
 def _batching(value: Any) -> dict[str, Any]:
     settings = map_from(value)
-    known = ("preferred_batch_size", "timeout", "flush_all")
+    known = ("preferred_batch_size", "timeout", "flush_all", "use_custom_metric")
     for key in settings:
         if key not in known:
             raise Refused(
@@ -333,7 +333,7 @@ def _batching(value: Any) -> dict[str, Any]:
             )
     if "preferred_batch_size" not in settings:
         raise Refused(message="preferred_batch_size is missing; accepted: an integer from 1 up")
-    for key, kind in zip(known, (integer(1), integer(0), BOOLEAN), strict=True):
+    for key, kind in zip(known, (integer(1), integer(0), BOOLEAN, BOOLEAN), strict=True):
         if key in settings:
             try:
                 settings[key] = kind.read(settings[key])
@@ -346,7 +346,7 @@ BATCHING: Final = map_of(
     ValueKind(
         "a map such as {preferred_batch_size: 4, timeout: 100}", _batching, annotation="Mapping[str, Any]"
     ),
-    "endpoints to {preferred_batch_size, timeout in milliseconds, flush_all}",
+    "endpoints to {preferred_batch_size, timeout in milliseconds, flush_all, use_custom_metric}",
 )
 
 

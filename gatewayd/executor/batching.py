@@ -7,6 +7,7 @@ reads a clock; ``handling.py`` does both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -23,7 +24,7 @@ class Batch(Generic[T]):
     key: str = attrs.field(repr=False)  # parameters and headers may be private
     due_s: float
     items: list[T] = attrs.field(factory=list)
-    documents: int = 0
+    size: float = 0
 
 
 class Queues(Generic[T]):
@@ -37,9 +38,9 @@ class Queues(Generic[T]):
         self._batching = batching
         self._open: dict[str, Batch[T]] = {}
 
-    def add(self, key: str, item: T, documents: int, now_s: float) -> Batch[T] | None:
+    def add(self, key: str, item: T, size: float, now_s: float) -> Batch[T] | None:
         """
-        Queue ``item`` with its number of documents. Returns the batch if it is full now.
+        Queue ``item``; ``size`` is what its documents count for. Returns the batch if it is full now.
 
         ``key`` stands for the parameters: only items with equal keys share a batch.
         """
@@ -47,17 +48,17 @@ class Queues(Generic[T]):
         if batch is None:
             batch = self._open[key] = Batch(key, now_s + self._batching.timeout_s)
         batch.items.append(item)
-        batch.documents += documents
-        if batch.documents >= self._batching.preferred_batch_size:
+        batch.size += size
+        if batch.size >= self._batching.preferred_batch_size:
             return self._open.pop(key)
         return None
 
-    def discard(self, key: str, item: T, documents: int) -> None:
+    def discard(self, key: str, item: T, size: float) -> None:
         """Remove an item whose client has gone. Does nothing if its batch was already returned."""
         batch = self._open.get(key)
         if batch is not None and item in batch.items:
             batch.items.remove(item)
-            batch.documents -= documents
+            batch.size -= size
             if not batch.items:
                 del self._open[key]
 
@@ -79,3 +80,21 @@ class Queues(Generic[T]):
     def next_due_s(self) -> float | None:
         """When the next batch is due; None if nothing waits."""
         return min((batch.due_s for batch in self._open.values()), default=None)
+
+
+def parts_of(sizes: Sequence[float], most: float) -> list[tuple[int, int]]:
+    """
+    Where each part of documents of these ``sizes`` begins and ends: as many as count for ``most`` together.
+
+    A document that counts for more is a part of its own.
+    """
+    parts: list[tuple[int, int]] = []
+    begin, held = 0, 0.0
+    for position, size in enumerate(sizes):
+        if position > begin and held + size > most:
+            parts.append((begin, position))
+            begin, held = position, 0.0
+        held += size
+    if sizes:
+        parts.append((begin, len(sizes)))
+    return parts

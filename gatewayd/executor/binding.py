@@ -23,7 +23,7 @@ _ENDPOINTS: Final = "__gatewayd_endpoints__"
 _BATCHING: Final = "__gatewayd_batching__"
 _NEEDED: Final = frozenset({"docs", "parameters", "docs_matrix"})
 _NEEDED_FOR_ONE: Final = frozenset({"doc", "parameters"})
-_SETTINGS: Final = ("preferred_batch_size", "timeout", "flush_all")
+_SETTINGS: Final = ("preferred_batch_size", "timeout", "flush_all", "custom_metric", "use_custom_metric")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,25 +35,36 @@ class Batching:
 
     A batch is processed once it has ``preferred_batch_size`` documents, or ``timeout_s`` after its first
     request. With ``flush_all`` the method gets all of its documents, else at most that many in each call.
+
+    ``metric`` gives what one document counts for, where that is not 1. A document that counts for more than
+    ``preferred_batch_size`` is in a call of its own.
     """
 
     preferred_batch_size: int = attrs.field(validator=attrs.validators.ge(1))
     timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     flush_all: bool = True
+    metric: Callable[[Any], float] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], where: str) -> Batching:
+    def from_settings(
+        cls, settings: Mapping[str, Any], where: str, marked: Mapping[str, Any] | None = None
+    ) -> Batching:
         """
         From ``{"preferred_batch_size": 4, "timeout": 100}``; the timeout is in milliseconds.
 
         ``flush_all`` is in the first generation of documents True where it is not set, in the second False,
-        as in the releases of the reference that speak them. Raises ValueError.
+        as in the releases of the reference that speak them. ``marked`` are the decorator's settings: its
+        metric is no matter of configuration, which may only say whether it is used. Raises ValueError.
         """
+        settings = {
+            **{key: value for key, value in (marked or {}).items() if key.endswith("custom_metric")},
+            **settings,
+        }
         unknown = set(settings) - set(_SETTINGS)
         if unknown:
             raise ValueError(
                 f"dynamic_batching of {where}: unknown {', '.join(sorted(unknown))}; "
-                "accepted are preferred_batch_size, timeout (ms) and flush_all"
+                "accepted are preferred_batch_size, timeout (ms), flush_all and use_custom_metric"
             )
         size, timeout = settings.get("preferred_batch_size"), settings.get("timeout", 10_000)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -69,7 +80,25 @@ class Batching:
             raise ValueError(
                 f"dynamic_batching of {where}: flush_all must be true or false, not {flush_all!r}"
             )
-        return cls(size, timeout / 1000, flush_all)
+        return cls(size, timeout / 1000, flush_all, _metric(settings, where))
+
+
+def _metric(settings: Mapping[str, Any], where: str) -> Callable[[Any], float] | None:
+    """The function that measures documents, if it is to be used. Raises ValueError."""
+    metric, is_used = settings.get("custom_metric"), settings.get("use_custom_metric", False)
+    if not isinstance(is_used, bool):
+        raise ValueError(
+            f"dynamic_batching of {where}: use_custom_metric must be true or false, not {is_used!r}"
+        )
+    if not is_used:
+        return None
+    if not callable(metric):
+        raise ValueError(
+            f"dynamic_batching of {where}: use_custom_metric needs a custom_metric in the method's "
+            f"@dynamic_batching, a function of one document that returns a number, not {metric!r}"
+        )
+    found: Callable[[Any], float] = metric
+    return found
 
 
 @overload
@@ -134,17 +163,19 @@ def dynamic_batching(
     The size may be omitted only if the executor's configuration sets it. Without ``flush_all`` the method
     gets at most that many documents at once with docarray 0.40 and later, and all that wait with 0.21.
 
-    ``use_dynamic_batching=False`` leaves the method as it is. A ``custom_metric``, which the reference
-    has batches measured by, counts for nothing unless ``use_custom_metric`` is set: that raises ValueError.
+    ``use_dynamic_batching=False`` leaves the method as it is. With ``use_custom_metric`` the size is not a
+    number of documents, but the sum of what ``custom_metric(document)`` returns for each, such as the
+    length of its text.
     """
-    if use_custom_metric:
-        raise ValueError(
-            "dynamic_batching: batches are measured by their number of documents, not by a custom_metric: "
-            "leave use_custom_metric out, and let preferred_batch_size be a number of documents"
-        )
     if not use_dynamic_batching:
         return lambda function: function
-    settings = {"preferred_batch_size": preferred_batch_size, "timeout": timeout, "flush_all": flush_all}
+    settings = {
+        "preferred_batch_size": preferred_batch_size,
+        "timeout": timeout,
+        "flush_all": flush_all,
+        "custom_metric": custom_metric,
+        "use_custom_metric": use_custom_metric,
+    }
 
     def mark(function: Function) -> Function:
         setattr(function, _BATCHING, settings)

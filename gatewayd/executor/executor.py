@@ -321,7 +321,8 @@ class Executor:
         batching: dict[str, Batching] = {}
         for endpoint, function in self.requests.items():
             # Settings for the endpoint win over those for the method, and both over the decorator's.
-            settings = configured.get(endpoint, configured.get(function.__name__, batching_mark(function)))
+            marked = batching_mark(function)
+            settings = configured.get(endpoint, configured.get(function.__name__, marked))
             if settings is None:
                 continue
             where, form = f"{type(self).__name__} {endpoint}", self.forms[endpoint]
@@ -333,7 +334,7 @@ class Executor:
                     f"dynamic_batching of {where}: requests of an endpoint whose parameters are a "
                     f"{form.parameters.__name__} cannot share a batch; take them as a dict, or do not batch"
                 )
-            batching[endpoint] = Batching.from_settings(settings, where)
+            batching[endpoint] = Batching.from_settings(settings, where, marked)
         return batching
 
 

@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -23,7 +24,7 @@ import attrs
 
 from gatewayd.errors import BadRequest
 from gatewayd.executor.answers import Answers, Handled, Message, Outlet, safely
-from gatewayd.executor.batching import Batch, Queues
+from gatewayd.executor.batching import Batch, Queues, parts_of
 from gatewayd.executor.binding import Batching, accepted, named
 from gatewayd.executor.bound import (
     ANSWER_HEADERS,
@@ -68,12 +69,13 @@ Metadata = Callable[[], Iterable[tuple[str, str | bytes]]]
 @attrs.frozen(eq=False)
 class _Waiting:
     """
-    A request in a batch: its documents, and a future for the outcome.
+    A request in a batch: its documents, what each of them counts for, and a future for the outcome.
 
     That is a pair: the method's documents or exception, and the headers that it gave.
     """
 
     documents: Any
+    sizes: Sequence[float]
     done: asyncio.Future[tuple[Any, Mapping[str, Any]]]
     span: Span | None = None
 
@@ -424,11 +426,15 @@ class Handling:
         except RAISED as error:
             return self._answers.failure(cut[0], error, unread=True)
         # What cannot be read has no span, as in methods without batches.
-        waiting = _Waiting(documents, loop.create_future(), self._begun(endpoint, parent))
+        try:
+            sizes = _sizes(documents, self._executor.batching[bound.endpoint])
+        except RAISED as error:
+            return self._answers.failure(cut[0], error)
+        waiting = _Waiting(documents, sizes, loop.create_future(), self._begun(endpoint, parent))
         # A method that takes headers gets those of all its requests: one client's never with another's.
         key = json.dumps({"parameters": parameters, **headers}, sort_keys=True)
-        count = len(waiting.documents)
-        full = queues.add(key, waiting, count, loop.time())
+        size = sum(sizes)
+        full = queues.add(key, waiting, size, loop.time())
         if full is not None:
             self._start(bound, full)
         elif self._draining:
@@ -439,7 +445,7 @@ class Handling:
         try:
             outcome, answered = await waiting.done
         except asyncio.CancelledError:
-            queues.discard(key, waiting, count)
+            queues.discard(key, waiting, size)
             self._ended_in(waiting)
             raise
         self._ended_in(waiting, outcome)
@@ -481,7 +487,8 @@ class Handling:
             keywords = {**json.loads(batch.key), "docs_matrix": None, "tracing_context": None}
             if ANSWER_HEADERS in bound.named:
                 keywords[ANSWER_HEADERS] = answered
-            for part in _parts(documents, self._executor.batching[bound.endpoint]):
+            sizes = [size for waiting in batch.items for size in waiting.sizes]
+            for part in _parts(documents, sizes, self._executor.batching[bound.endpoint]):
                 try:
                     outcomes += await self._of_part(bound, batch, part, dict(keywords))
                 except RAISED as error:
@@ -490,7 +497,7 @@ class Handling:
             given(answered)
         except RAISED as error:
             raised = error
-            outcomes = [error] * batch.documents
+            outcomes = [error] * sum(len(waiting.documents) for waiting in batch.items)
         position = 0
         for waiting in batch.items:
             end = position + len(waiting.documents)
@@ -559,12 +566,30 @@ def _gathered(documents: Documents, yielded: Iterable[object]) -> Any:
     return documents.answers_of(answer)
 
 
-def _parts(documents: Any, batching: Batching) -> list[Any]:
-    """What a batch's documents are cut into: each part is for one call."""
-    if batching.flush_all or len(documents) <= batching.preferred_batch_size:
+def _sizes(documents: Any, batching: Batching) -> Sequence[float]:
+    """What each document counts for. Raises what the metric raises, TypeError or ValueError for no size."""
+    metric = batching.metric
+    if metric is None:
+        return [1] * len(documents)
+    sizes = []
+    for document in documents:
+        size = metric(document)
+        if isinstance(size, bool) or not isinstance(size, int | float):
+            raise TypeError(f"the custom_metric of dynamic_batching must return a number, not {size!r}")
+        if not 0 <= size < math.inf:
+            raise ValueError(f"the custom_metric of dynamic_batching must return 0 or more, not {size!r}")
+        sizes.append(size)
+    return sizes
+
+
+def _parts(documents: Any, sizes: Sequence[float], batching: Batching) -> list[Any]:
+    """What a batch's documents, of these ``sizes``, are cut into: each part is for one call."""
+    if batching.flush_all:
         return [documents]
-    size = batching.preferred_batch_size
-    return [documents[at : at + size] for at in range(0, len(documents), size)]
+    parts = parts_of(sizes, batching.preferred_batch_size)
+    if len(parts) < 2:
+        return [documents]
+    return [documents[begin:end] for begin, end in parts]
 
 
 def _docstring(function: Callable[..., Any]) -> str:

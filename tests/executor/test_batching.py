@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.executor.batching import Queues
+from gatewayd.executor.batching import Queues, parts_of
 from gatewayd.executor.binding import Batching, batching_mark, dynamic_batching
 
 
@@ -19,7 +19,7 @@ def test_a_batch_is_full_at_the_preferred_number_of_documents():
     full = waiting.add("p", "second", 2, now_s=1)
 
     assert full is not None
-    assert (full.items, full.documents) == (["first", "second"], 5)
+    assert (full.items, full.size) == (["first", "second"], 5)
     assert waiting.next_due_s() is None
 
 
@@ -79,11 +79,37 @@ def test_every_request_comes_out_once_and_in_order(arrivals, size):
         assert out[key] == [number for number, arrival in enumerate(arrivals) if arrival[0] == key]
 
 
-def test_what_later_releases_of_jina_say_of_batches_is_taken_or_refused_in_words():
+def test_later_releases_of_jina_may_leave_a_method_as_it_is():
     def method(): ...
 
     assert batching_mark(dynamic_batching(use_dynamic_batching=False)(method)) is None
-    with pytest.raises(ValueError, match="measured by their number of documents, not by a custom_metric"):
-        dynamic_batching(preferred_batch_size=4, custom_metric=len, use_custom_metric=True)
-    marked = dynamic_batching(preferred_batch_size=4, custom_metric=len)(method)
-    assert batching_mark(marked)["preferred_batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [  # The first two are what Jina 3.34 does with texts of these lengths.
+        ([3, 3, 4, 1], [(0, 3), (3, 4)]),
+        ([14, 1, 2], [(0, 1), (1, 3)]),
+        ([], []),
+        ([1] * 25, [(0, 10), (10, 20), (20, 25)]),
+        ([0.5, 9.5, 11, 11], [(0, 2), (2, 3), (3, 4)]),
+    ],
+)
+def test_documents_are_cut_by_what_they_count_for(sizes, parts):
+    assert parts_of(sizes, 10) == parts
+
+
+def test_configuration_says_whether_the_methods_own_metric_is_used():
+    def method(): ...
+
+    marked = batching_mark(
+        dynamic_batching(preferred_batch_size=4, custom_metric=len, use_custom_metric=True)(method)
+    )
+    assert Batching.from_settings(marked, "A /x").metric is len
+    assert Batching.from_settings({"preferred_batch_size": 9}, "A /x", marked).metric is len
+    off = {"preferred_batch_size": 9, "use_custom_metric": False}
+    assert Batching.from_settings(off, "A /x", marked).metric is None
+    with pytest.raises(ValueError, match="A /x: use_custom_metric needs a custom_metric in the method's"):
+        Batching.from_settings({**off, "use_custom_metric": True}, "A /x")
+    with pytest.raises(ValueError, match="use_custom_metric must be true or false, not 'yes'"):
+        Batching.from_settings({**off, "use_custom_metric": "yes"}, "A /x", marked)

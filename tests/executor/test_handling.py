@@ -238,10 +238,42 @@ class Batched(Executor):
     async def short(self, docs, **kwargs):
         return docs[:1]
 
+    @dynamic_batching(
+        preferred_batch_size=10,
+        timeout=10_000,
+        flush_all=False,
+        custom_metric=lambda doc: "?" if doc.text == "?" else 10 / len(doc.text),
+        use_custom_metric=True,
+    )
+    @requests(on="/measured")
+    def measured(self, docs, **kwargs):
+        self.calls.append([doc.text for doc in docs])
+
     @dynamic_batching(preferred_batch_size=2)
     @requests(on="/dict")
     def dictionary(self, **kwargs):
         return {"n": 1}
+
+
+def test_a_metric_says_when_a_batch_is_full_and_where_it_is_cut():
+    executor = Batched()
+    answers = run(executor, message("/measured", "aa", "aaaa"), message("/measured", "aaaaa", "aa"))
+
+    assert executor.calls == [["aa", "aaaa", "aaaaa"], ["aa"]]
+    assert [texts(answer) for answer, _ in answers] == [["aa", "aaaa"], ["aaaaa", "aa"]]
+
+
+def test_what_a_metric_raises_and_what_is_no_number_fails_its_own_request_alone():
+    executor = Batched()
+    answers = run(
+        executor, message("/measured", ""), message("/measured", "?"), message("/measured", "a", "b")
+    )
+
+    assert [failed for _, failed in answers] == [True, True, False]
+    said = [answer.header.status.description for answer, _ in answers]
+    assert "division by zero" in said[0]
+    assert "the custom_metric of dynamic_batching must return a number, not '?'" in said[1]
+    assert executor.calls == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize(("executor", "endpoint"), [(Kinds, "/seen"), (Batched, "/upper")])
