@@ -409,7 +409,7 @@ class _CallStream:
         self._crossings[end] = crossing
 
     async def _write_part(self, part: _Part) -> None:
-        self._streamed.left(len(part.response.documents))
+        self._streamed.left(len(part.response.documents) + len(part.response.parameters or b""))
         part.crossing.taken()
         await self._send(part.response, part.encode)
 

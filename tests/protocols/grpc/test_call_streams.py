@@ -151,6 +151,21 @@ async def test_an_error_in_mid_stream_names_the_request_and_ends_the_call(site: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_a_stream_has_sent_takes_no_room_from_other_requests(site: Site) -> None:
+    site.serve(streaming=GEN, max_unsent_bytes=100_000)
+    asked = await call(site, asking("1"), done=False)
+    parameters = b"\x0a\x05\x0a\x01p\x12\0" * 10_000
+    (await site.stream("1")).put(*[response("a", parameters=parameters)] * 3)
+    assert texts(await site.read(asked, 3)) == [("1", "a")] * 3
+    await site.bridge.on_loop(asked.write, asking("2", "/one"))
+
+    await until_on_reactor(reactor, lambda: site.dispatcher.waiting, 10.0, lambda: "the other request")
+    site.dispatcher.settle("2")
+    assert texts(await site.read(asked, 1)) == [("2", "q")]
+    await site.on_loop(asked.cancel)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_client_that_cancels_ends_all_its_streams(site: Site) -> None:
     buffers = Buffers(1 << 26)
     site.serve(streaming=GEN, buffers=buffers)
