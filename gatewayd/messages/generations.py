@@ -34,6 +34,8 @@ _INSTALL: Final = {
     Generation.FIRST: "docarray<0.30, and Jina 3.14 or earlier",
     Generation.SECOND: "docarray>=0.40, and Jina 3.34",
 }
+# To pass over the millions of empty documents in 10 MB takes seconds, and nobody sends them.
+_MOST_LOOKS: Final = 1000
 
 
 class ForeignDocuments(BadRequest):
@@ -74,15 +76,17 @@ def generation_of(content: Content) -> Generation | None:
     """
     That of a DataContentProto's first document that is not empty.
 
-    None where there is no such document in ``docs``, or where the bytes are malformed.
+    None where there is no such document in ``docs``, or none among the first thousand, or where the bytes
+    are malformed.
     """
     # Follow the lengths: the list of documents, its first document, that one's first entry and its key.
     end = len(content)
-    position = 0
+    position = looks = 0
     for depth in range(3):
         size = 0
         while size == 0:  # an empty list or document says nothing
-            if position >= end:
+            looks += 1
+            if position >= end or looks > _MOST_LOOKS:
                 return None
             if content[position] != _FIRST:
                 return Generation.FIRST if depth == 2 else None

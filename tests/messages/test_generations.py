@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.messages.generations import ForeignDocuments, Generation, check_generation
+from gatewayd.messages.generations import ForeignDocuments, Generation, check_generation, generation_of
 from gatewayd.messages.methods import SINGLE, STREAM
 from gatewayd.messages.request import Request
-from gatewayd.messages.wire import decode_request, encode_request, split
+from gatewayd.messages.rope import Rope
+from gatewayd.messages.wire import decode_request, encode_request, field, split
 from gatewayd.pb import DataContentProto, DocumentProto
 from tests.paths import GOLDEN, GOLDEN34
 
@@ -99,3 +101,11 @@ def test_any_bytes_can_be_looked_at(content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x0a\x00", b"\x0a\x02\x0a\x00", b"\x12\x02\x08\x01", TYPED])
 def test_no_documents_empty_ones_and_typed_ones_pass_where_the_second_is_served(content: bytes) -> None:
     check_generation(content, Generation.SECOND)
+
+
+def test_empty_documents_are_passed_over_as_far_as_that_is_cheap() -> None:
+    empty = b"\x0a\0" * 5_000_000
+    began = time.process_time()
+    for content in (empty, b"".join(field(0x0A, empty)), Rope([empty[:100_000]] * 100)):
+        assert generation_of(content) is None
+    assert time.process_time() - began < 0.5  # it took eight seconds
