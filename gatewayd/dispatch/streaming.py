@@ -392,9 +392,9 @@ class DocumentStream:
 
     def _fill(self, level: _Level, branch: Branch) -> None:
         """Ask a generator for what there is room for."""
-        if level.is_last and (self._waiting is None or level.items or self._ready):
-            return  # nothing is gained by having it sooner
         while not self._over and not level.pulling and len(level.items) < self._window:
+            if level.is_last and (self._waiting is None or level.items or self._ready):
+                break  # nothing is gained by having it sooner
             if level.source is None:
                 if not level.calls:
                     break  # it is exhausted

@@ -572,18 +572,29 @@ def test_a_long_stream_needs_no_deep_stack() -> None:
     assert counted == [3000]
 
 
+def test_of_documents_that_are_there_at_once_no_more_are_taken_than_asked_for() -> None:
+    pool = StreamPool("g")
+    pool.auto = lambda stream: stream.put(*"abcdef", None)
+    asker = Asker(made(pool, deployment("g")), request("q", "r")).ask(2)
+
+    assert asker.names == [["a"], ["b"]]
+    assert (len(pool.opened), pool.opened[0].asked) == (1, 2)
+    asker.stream.cancel()
+    assert pool.open == []
+
+
 def test_a_call_for_each_document_is_made_when_its_turn_has_come() -> None:
     pool = StreamPool("g")
-    dispatcher = made(pool, deployment("g"), deployment("h"))
     parameters = struct(a="x" * 100_000)
     many = request(*map(str, range(2000)), parameters=parameters)  # 200 MB, if all of them were made
     pool.auto = lambda stream: stream.put("a", None)
     tracemalloc.start()
     try:
-        asker = Asker(dispatcher, many).ask()
+        asker = Asker(made(pool, deployment("g")), many).ask(3)
         assert tracemalloc.get_traced_memory()[1] < 20 * len(parameters)
     finally:
         tracemalloc.stop()
+    assert asker.names == [["a"]] * 3
     asker.stream.cancel()
 
 
