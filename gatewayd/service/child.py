@@ -34,6 +34,7 @@ from gatewayd.config import FlowConfig
 from gatewayd.config.loader import Sources, read_flow_mapping
 from gatewayd.errors import ConfigError
 from gatewayd.service.logs import Reopening
+from gatewayd.service.reactor import install_reactor
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import StopSignals
 from gatewayd.service.together import FlowFile
@@ -87,6 +88,7 @@ def _serve(
     logs: Logs,
 ) -> int:
     parent: int = order["parent"]
+    install_reactor()
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

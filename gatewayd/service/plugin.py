@@ -25,6 +25,7 @@ from gatewayd.config.assignments import assignment
 from gatewayd.errors import ConfigError
 from gatewayd.service.loaded import loading
 from gatewayd.service.logs import Reopening, logs_under_twistd
+from gatewayd.service.reactor import install_reactor
 from gatewayd.service.service import GatewayService
 from gatewayd.service.signals import ReloadSignal, StopSignals
 from gatewayd.service.systemd.environment import Systemd
@@ -122,6 +123,7 @@ class TwistdService(GatewayService):
 @loading()
 def makeService(options: Options) -> GatewayService:
     """The service of one Flow or several, on the reactor that twistd runs."""
+    install_reactor()
     from twisted.internet import reactor
 
     if options.systemd.watchdog_s is not None:

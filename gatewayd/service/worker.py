@@ -36,6 +36,7 @@ from gatewayd.service import worker_messages as messages
 from gatewayd.service.gateway import GatewayServer
 from gatewayd.service.loaded import keep_what_was_loaded
 from gatewayd.service.logs import Reopening
+from gatewayd.service.reactor import install_reactor
 from gatewayd.service.signals import ReactorStop, StopSignals
 from gatewayd.status import ServiceIdentity, status_of
 from gatewayd.supervisor.replica_id import ReplicaId
@@ -67,6 +68,7 @@ def main() -> int:
     start = messages.from_line(line)
     assert isinstance(start, messages.Start), start
     lifeline = _own_descriptors(start)
+    install_reactor()
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
