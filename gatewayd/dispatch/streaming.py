@@ -202,11 +202,6 @@ class _Level:
             self.routes = split(bytes(branch.call.messages[0]))[2]
             self.journey = branch.traversal.request.journey
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether its generator has nothing more to say."""
-        return self.source is None and not self.calls
-
 
 class DocumentStream:
     """A ``gatewayd.streams.Stream``."""
@@ -356,8 +351,8 @@ class DocumentStream:
             else:
                 self._ready.extend(_single(outcome))
             return True
-        if not level.exhausted:
-            return False
+        if level.source is not None or level.calls:
+            return False  # its generator has more to say
         self._levels.pop().callbacks = None
         if not self._levels:
             self._stop()

@@ -39,7 +39,7 @@ from gatewayd.messages.endpoints import check_endpoint
 from gatewayd.messages.formats import FIRST, DocumentFormat
 from gatewayd.messages.request import Answer, Call, Request, Response, Route
 from gatewayd.messages.rope import Content
-from gatewayd.messages.wire import Malformed, encode_call, encode_route
+from gatewayd.messages.wire import Malformed, encode_begun, encode_call
 from gatewayd.pb import RouteProto, StatusProto
 
 # An executor may flag an error without a status. No bytes would read as success.
@@ -228,7 +228,7 @@ class Traversal:
         """
         request = self.request
         self._begun = now
-        routes = (*request.routes, encode_route(Route(START, now)))
+        routes = (*request.routes, encode_begun(START, now))
         part = Answer(request.documents, request.parameters, routes)
         steps = self._hand_on(REQUEST, part, self._topology.origins, now)
         if self._topology.answering is None:

@@ -23,6 +23,8 @@ _TEXTS: Final = frozenset({_REQUEST_ID, _ENDPOINT, _TARGET})
 _LONG: Final = 0x80
 # A request id and an endpoint of this many characters together make a header of one byte of length.
 _SHORT: Final = 0x80 - 6
+# A name of this length or more, with two moments of at most 17 bytes, makes a route of a two-byte length.
+_LONG_NAME: Final = 0x80 - 6 - 2 * 17
 # From here on a number has five bytes.
 _FIVE_BYTES: Final = 1 << 28
 
@@ -104,6 +106,22 @@ def route(executor: str, start_time: float, end_time: float | None) -> bytes | N
         return b"\x0a%c%b\x12%c%b" % (size, executor.encode(), len(start), start)
     end = timestamp(end_time)
     return b"\x0a%c%b\x12%c%b\x1a%c%b" % (size, executor.encode(), len(start), start, len(end), end)
+
+
+def ended_route_field(executor: str, start_time: float, end_time: float | None) -> bytes | None:
+    """
+    The field of a DataRequestProto with what ``route`` has, and its tag and length.
+
+    None where that has none, also for one without an end.
+    """
+    size = len(executor)
+    if end_time is None or not 0 < size < _LONG_NAME or not executor.isascii():
+        return None
+    start, end = timestamp(start_time), timestamp(end_time)
+    before, after = len(start), len(end)
+    return b"\x1a%c\x0a%c%b\x12%c%b\x1a%c%b" % (
+        6 + size + before + after, size, executor.encode(), before, start, after, end
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)  # most moments are written two or three times

@@ -64,6 +64,8 @@ class PulledCall(Unary):
     def pull(self) -> None:
         """Ask for one message. Not while ``waiting``."""
         self.waiting = True
+        if self._serving:
+            return  # asked by what was called back: the loop goes on
         if self._messages or self._outcome is not None or self._rest or self._parts is not None:
             self._serve()
         else:
@@ -186,15 +188,19 @@ class PulledCall(Unary):
 
     def _serve(self) -> None:
         if self._serving:
-            return  # asked by what was called back: the loop goes on
+            return
         self._serving = True
         try:
             while self.waiting:
                 if self._messages:
                     self.waiting = False
                     message, compressed = self._messages.popleft()
-                    self._owe(len(message) + 5 - self._prepaid_bytes)
+                    owed = len(message) + 5 - self._prepaid_bytes
                     self._prepaid_bytes = 0
+                    if self._owed_bytes + owed < _LEAST_BYTES:
+                        self._owed_bytes += owed
+                    else:
+                        self._owe(owed)
                     head = self._head
                     assert head is not None
                     self.on_message(message, compressed, head.encoding, head.headers)

@@ -104,6 +104,16 @@ def test_a_route_is_written_as_protobuf_writes_it(name: str, start: float, end: 
 
     assert wire.encode_route(Route(name, start, end)) == expected.SerializeToString()
     assert header_codec.route(name, start, end) in (None, expected.SerializeToString())
+    assert header_codec.ended_route_field(name, start, end) in (
+        None,
+        b"".join(wire.field(wire.ROUTE, expected.SerializeToString())),
+    )
+
+
+def test_the_route_of_a_usual_answer_is_written_by_hand() -> None:
+    assert header_codec.ended_route_field("a" * 87, -(2.0**30), 1.7e9) is not None
+    assert header_codec.ended_route_field("a" * 88, 1.7e9, 1.7e9) is None
+    assert header_codec.ended_route_field("a", 1.7e9, None) is None
 
 
 def _parts(seconds: float) -> tuple[int, int]:
