@@ -121,7 +121,10 @@ def _fill(
     before = len(problems.entries)
 
     value = get("id")
-    message.id = (as_text(value, (*loc, "id"), problems) if value is not None else "") or new_id()
+    if type(value) is str and value:
+        message.id = value
+    else:
+        message.id = (as_text(value, (*loc, "id"), problems) if value is not None else "") or new_id()
     if (value := get("parent_id")) is not None:
         message.parent_id = as_text(value, (*loc, "parent_id"), problems)
     if (value := get("granularity")) is not None:
@@ -142,7 +145,7 @@ def _fill(
     if (value := get("mime_type")) is not None:
         message.mime_type = _known_mime_type(as_text(value, (*loc, "mime_type"), problems))
     if (value := get("text")) is not None:
-        text = as_text(value, (*loc, "text"), problems)
+        text = value if type(value) is str else as_text(value, (*loc, "text"), problems)
         if text and not blob and tensor is None:
             message.text = text
     if blob and tensor is None:
@@ -153,7 +156,7 @@ def _fill(
         message.uri = as_text(value, (*loc, "uri"), problems)
         if message.uri and not message.mime_type:
             message.mime_type = mimetypes.guess_type(message.uri)[0] or ""
-    if not _is_nothing(value := get("tags")):
+    if (value := get("tags")) is not None and not _is_nothing(value):
         fill_struct(message.tags, value, level + 1, (*loc, "tags"), problems)
     if (value := get("offset")) is not None:
         message.offset = as_float(value, (*loc, "offset"), problems)
@@ -174,7 +177,8 @@ def _fill(
         here = (*loc, "matches")
         _fill_children(message.matches, value, here, problems, allowance, level + 1, match_of=message)
     # The reference reads this one last, and only if the document has no problems.
-    if not _is_nothing(value := get("_metadata")) and len(problems.entries) == before:
+    value = get("_metadata")
+    if value is not None and not _is_nothing(value) and len(problems.entries) == before:
         fill_struct(message._metadata, value, level + 1, (*loc, "metadata"), problems)
 
 

@@ -76,7 +76,8 @@ def build_request(
         if endpoint is None:
             problems.null(("body", "execEndpoint"))
             endpoint = ""
-        endpoint = as_text(endpoint, ("body", "execEndpoint"), problems)
+        if type(endpoint) is not str:
+            endpoint = as_text(endpoint, ("body", "execEndpoint"), problems)
     if request_id is None:
         request_id = _own_id(fields, problems) or os.urandom(16).hex()
     if problems.entries:
@@ -104,11 +105,13 @@ def _own_id(fields: Mapping[str, Any], problems: Problems) -> str:
 
 def fields_of(body: bytes, content_type: str | None) -> dict[str, Any]:
     """The fields of a body. Raises BadRequest."""
-    problems = Problems()
     value = None
     if body:
         # In the reference a body of another type stays bytes, which are not an object.
         value = _loads(body) if content_type is None or is_json_type(content_type) else body
+    if type(value) is dict:
+        return value
+    problems = Problems()
     if value is None:
         problems.add(_BODY, "field required", "value_error.missing")
         raise _bad_request(problems)

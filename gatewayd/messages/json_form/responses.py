@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -27,6 +28,10 @@ from gatewayd.pb import DocumentProto, StatusProto, Struct
 Pieces = Callable[[Content], Iterable[bytes]]
 
 
+# Of seconds since the epoch. orjson prints it as ISO 8601 with microseconds and +00:00, or Z with OPT_UTC_Z.
+_time: Final = datetime.fromtimestamp
+
+
 class Unwritable(GatewayError):
     """An answer has no JSON form; the text says why."""
 
@@ -41,7 +46,7 @@ def encode_http(response: Response) -> bytes:
         {
             "header": {
                 "requestId": response.request_id,
-                "status": _status(response.status),
+                "status": _status(response.status) if response.status else None,
                 "execEndpoint": response.endpoint,
                 "targetExecutor": "",
             },
@@ -49,9 +54,9 @@ def encode_http(response: Response) -> bytes:
             "routes": [
                 {
                     "executor": route.executor,
-                    "startTime": _time(route.start_time),
-                    "endTime": None if route.end_time is None else _time(route.end_time),
-                    "status": _status(route.status),
+                    "startTime": _time(route.start_time, UTC),
+                    "endTime": None if route.end_time is None else _time(route.end_time, UTC),
+                    "status": _status(route.status) if route.status else None,
                 }
                 for route in response.routes
             ],
@@ -201,14 +206,9 @@ def _sparse_status(serialised: bytes) -> dict[str, object]:
 
 
 def _sparse_route(route: Route) -> dict[str, object]:
-    fields: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time)}
+    fields: dict[str, object] = {"executor": route.executor, "start_time": _time(route.start_time, UTC)}
     if route.end_time is not None:
-        fields["end_time"] = _time(route.end_time)
+        fields["end_time"] = _time(route.end_time, UTC)
     if route.status:
         fields["status"] = _sparse_status(route.status)
     return fields
-
-
-def _time(seconds: float) -> datetime:
-    # orjson prints it as ISO 8601 with microseconds and +00:00, or Z with OPT_UTC_Z.
-    return datetime.fromtimestamp(seconds, UTC)

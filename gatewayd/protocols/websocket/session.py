@@ -146,18 +146,18 @@ class WebSocketSession(WebSocketServerProtocol):
 
     def _act(self, actions: Actions) -> None:
         self._take(actions)
-        self._count_unsent()
-
-    def _count_unsent(self) -> None:
-        """Answers that wait for the client count in the buffers, as its requests do."""
         unsent = self._conversation.unsent_bytes
         if unsent != self._unsent_bytes:
-            buffers = self.factory.backend.buffers
-            buffers.give_back(self._unsent_bytes)
-            self._unsent_bytes = unsent
-            if not buffers.take(unsent):
-                self._unsent_bytes = 0
-                self._act(self._conversation.failed(Overloaded(buffers.full())))
+            self._count_unsent(unsent)
+
+    def _count_unsent(self, unsent: int) -> None:
+        """Answers that wait for the client count in the buffers, as its requests do."""
+        buffers = self.factory.backend.buffers
+        buffers.give_back(self._unsent_bytes)
+        self._unsent_bytes = unsent
+        if not buffers.take(unsent):
+            self._unsent_bytes = 0
+            self._act(self._conversation.failed(Overloaded(buffers.full())))
 
     def _take(self, actions: Actions) -> None:
         for action in actions:
