@@ -37,12 +37,18 @@ class Parameters:
     Any method raises Malformed if the bytes are not a Struct.
     """
 
-    __slots__ = ("_fields", "_maybe_scoped", "_raw")
+    __slots__ = ("_fields", "_kept", "_maybe_scoped", "_raw")
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
         self._maybe_scoped = b"__" in raw and raw != EMPTY_RESULTS
         self._fields: Mapping[str, Value] | None = None
+        self._kept: dict[tuple[str, bool], bytes] | None = None  # by executor, and whether for a join
+
+    def keep(self) -> None:
+        """What each executor gets is kept from now on: each document of a stream asks for it."""
+        if self._raw and self._kept is None:
+            self._kept = {}
 
     def for_executor(self, name: str) -> bytes:
         """
@@ -53,17 +59,28 @@ class Parameters:
         """
         if not self._raw or not (self._maybe_scoped or name.encode() in self._raw):
             return self._raw
+        kept = self._kept
+        if kept is not None and (name, False) in kept:
+            return kept[name, False]
         if self._fields is None:
             self._fields = parse(self._raw).fields
         mine = _scoped(self._fields, name)
-        return self._raw if mine is None else mine
+        found = self._raw if mine is None else mine
+        if kept is not None:
+            kept[name, False] = found
+        return found
 
     def for_join(self, name: str) -> bytes:
         """The same, and ``__results__`` is always there, as after the reference's merge."""
+        kept = self._kept
+        if kept is not None and (name, True) in kept:
+            return kept[name, True]
         mine = self.for_executor(name)
-        if mine == EMPTY_RESULTS or (_RESULTS_KEY in mine and RESULTS in parse(mine).fields):
-            return mine
-        return mine + EMPTY_RESULTS
+        if not (mine == EMPTY_RESULTS or (_RESULTS_KEY in mine and RESULTS in parse(mine).fields)):
+            mine += EMPTY_RESULTS
+        if kept is not None:
+            kept[name, True] = mine
+        return mine
 
     def with_results(self, answers: Iterable[bytes]) -> bytes:
         """

@@ -279,6 +279,7 @@ class Traversal:
         What happens to one of the two is unknown to the other. ``documents`` is that document, which stands
         for the request's own.
         """
+        self._parameters.keep()
         other = Traversal.__new__(Traversal)
         for name in _SHARED_BY_FORKS:
             setattr(other, name, getattr(self, name))

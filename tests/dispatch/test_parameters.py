@@ -83,3 +83,20 @@ def test_without_results_the_clients_parameters_come_back_as_the_same_bytes(own:
 def test_bytes_that_are_no_struct_are_malformed() -> None:
     with pytest.raises(Malformed):
         Parameters(b"\xff__").for_executor("a")
+
+
+@given(st.dictionaries(st.sampled_from(["a", "a__k", "k", "b__k", "__results__"]), st.integers(0, 3)))
+def test_what_is_kept_for_the_documents_of_a_stream_is_the_same(sent: dict[str, Any]) -> None:
+    fresh, kept = Parameters(struct(**sent)), Parameters(struct(**sent))
+    kept.keep()
+    for name in ("a", "b", "a"):
+        assert read(kept.for_executor(name)) == read(fresh.for_executor(name))
+        assert read(kept.for_join(name)) == read(fresh.for_join(name))
+
+
+def test_parameters_for_an_executor_behind_a_generator_are_made_once() -> None:
+    parameters = Parameters(struct(a__k=1, big="x"))
+    assert parameters.for_executor("a") is not parameters.for_executor("a")
+    parameters.keep()
+    assert parameters.for_executor("a") is parameters.for_executor("a")
+    assert parameters.for_join("a") is parameters.for_join("a")
