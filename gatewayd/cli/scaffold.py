@@ -210,10 +210,18 @@ A Flow with one executor, which answers a text word by word, each as soon as it 
 
     gatewayd check             # what flow.yml will do
     gatewayd serve             # flow.yml, until Ctrl-C
+    curl -sN localhost:12346/talk -H 'Content-Type: application/json' -d '{{"data": [{{"text": "hello"}}]}}'
+
     pip install pytest         # once
     python -m pytest           # its tests
 
-Over gRPC its endpoint `/talk` is called with the method `stream_doc`: one document in, a stream of them out.
+In Python, over gRPC (HTTP and WebSocket work as well, and `async for` with `Client(asyncio=True)`):
+
+    from gatewayd import Client
+    {import_line}
+
+    for word in Client(port=12345).stream_doc("/talk", {document}(text="hello you")):
+        print(word.text)
 
 | file | holds |
 | --- | --- |
@@ -250,7 +258,11 @@ def _streaming(name: str) -> dict[str, str]:
         "flow.yml": _STREAMING_FLOW,
         "executors.py": _STREAMING_EXECUTORS.format(**form),
         "test_flow.py": _STREAMING_TEST.format(**test),
-        "README.md": _STREAMING_README.format(name=name),
+        "README.md": _STREAMING_README.format(
+            name=name,
+            import_line="from docarray import Document" if is_first else "from executors import Question",
+            document="Document" if is_first else "Question",
+        ),
     }
 
 

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from xml.etree import ElementTree
 
 import pytest
@@ -212,6 +213,11 @@ def test_a_new_project_that_streams_is_checked_and_tested(tmp_path):
     made, checked = run("new", "--streaming", folder), run("check", folder / "flow.yml")
 
     assert (made.returncode, checked.returncode) == (0, 0), made.stderr + checked.stderr
+    readme = (folder / "README.md").read_text()
+    assert '''curl -sN localhost:12346/talk -H 'Content-Type: application/json' -d '{"data"''' in readme
+    python = readme.partition("In Python")[2].partition("\n\n")[2].partition("\n| file")[0]
+    compile(textwrap.dedent(python), "README.md", "exec")
+    assert 'stream_doc("/talk", Document(text="hello you"))' in python
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         env=environment(), cwd=folder, capture_output=True, text=True, timeout=120,
