@@ -27,7 +27,7 @@ ID_IN_USE: Final = 4409
 TOO_MANY_INITS: Final = 4429
 
 # Each result repeats it; that of clients is a UUID, or a number.
-_LONGEST_ID: Final = 1000
+_LONGEST_ID: Final = 1024
 
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
