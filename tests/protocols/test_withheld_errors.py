@@ -328,11 +328,12 @@ def test_a_clients_own_mistake_is_still_explained(closed: Gateway) -> None:
 
 
 def test_a_long_id_of_a_client_is_not_repeated_in_whole(closed: Gateway) -> None:
-    body = {"data": [DOCUMENT], "targetExecutor": RAISES, "header": {"requestId": "i" * 100_000}}
-    answer = requests.post(url(closed, "/post"), json={**body, "requestId": "i" * 100_000}, timeout=20)
+    body = {"data": [DOCUMENT], "targetExecutor": RAISES, "header": {"requestId": "i" * 4000}}
+    answer = requests.post(url(closed, "/post"), json={**body, "requestId": "i" * 4000}, timeout=20)
 
     assert "the log has it as request i" in answer.text
-    assert answer.text.count("i" * 1000) <= 100
+    # The header has it whole, once.
+    assert answer.text.count("i" * 1000) <= 4
 
 
 def test_status_shows_nothing_of_the_executors(closed: Gateway) -> None:

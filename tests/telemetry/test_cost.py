@@ -19,7 +19,7 @@ from tests.memory_gateway import MemoryGateway, counting
 from tests.test_hot_path import CASES, MOST, REQUESTS, check_for_garbage
 
 # Calls of Python functions for one request over gRPC, besides those of one that is not traced.
-MOST_IF_KEPT: Final = 61
+MOST_IF_KEPT: Final = 62
 MOST_IF_NOT: Final = 19
 # Those for a line of the access log, whatever the protocol.
 MOST_TO_LOG: Final = 27
