@@ -172,7 +172,8 @@ def typed() -> Iterator[Victim]:
         MALLOC_ARENA_MAX="2",
     )
     victim = TypedVictim(gateway)
-    assert victim.post() == 200
+    # JSON is not read before the executor has told which documents it takes.
+    until(lambda: victim.post() == 200, what=victim.post)
     victim.rest_bytes = victim.resident_bytes()
     yield victim
     assert gateway.stop(30.0) == 0
