@@ -69,6 +69,16 @@ def _compile_sources() -> None:
     compileall.compile_dir(ROOT / "gatewayd", quiet=2)
 
 
+def tree(pid: int) -> list[int]:
+    """A process, and all that it has started."""
+    found = [pid]
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                found += tree(int(child))
+    return found
+
+
 def runs(pid: int) -> bool:
     """Whether there is such a process, and it has not ended. Its parent may not have looked yet."""
     try:

@@ -17,26 +17,17 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
+
+from tests.processes import tree
 
 
 def say(*words: str) -> None:
     """One line for the test."""
     sys.stdout.write(" ".join(words) + "\n")
     sys.stdout.flush()
-
-
-def tree(pid: int) -> list[int]:
-    """A process, and all that it has started."""
-    found = [pid]
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in path.read_text().split():
-                found += tree(int(child))
-    return found
 
 
 def free_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -100,16 +99,6 @@ def flow(
             for name in ("a", "b")[:executors]
         ],
     }
-
-
-def tree(pid: int) -> list[int]:
-    """A process, and all that it has started."""
-    found = [pid]
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in path.read_text().split():
-                found += tree(int(child))
-    return found
 
 
 def gateway(description: dict[str, Any], protocols: tuple[str, ...] = PROTOCOLS) -> Gateway:

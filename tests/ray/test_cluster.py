@@ -20,8 +20,8 @@ from docarray import Document
 
 from gatewayd import Client
 from tests.faults.conftest import report
-from tests.processes import Child, Gateway, runs
-from tests.ray.conftest import PROTOCOLS, RayCluster, flow, gateway, tree
+from tests.processes import Child, Gateway, runs, tree
+from tests.ray.conftest import PROTOCOLS, RayCluster, flow, gateway
 from tests.waiting import until
 
 pytestmark = pytest.mark.ray

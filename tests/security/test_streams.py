@@ -171,13 +171,16 @@ def typed() -> Iterator[Victim]:
         MALLOC_MMAP_THRESHOLD_="65536",
         MALLOC_ARENA_MAX="2",
     )
-    victim = TypedVictim(gateway)
-    # JSON is not read before the executor has told which documents it takes.
-    until(lambda: victim.post() == 200, what=victim.post)
-    victim.rest_bytes = victim.resident_bytes()
-    yield victim
-    assert gateway.stop(30.0) == 0
-    server.stop(0)
+    try:
+        victim = TypedVictim(gateway)
+        # JSON is not read before the executor has told which documents it takes.
+        until(lambda: victim.post() == 200, what=victim.post)
+        victim.rest_bytes = victim.resident_bytes()
+        yield victim
+    finally:
+        code = gateway.stop(30.0)
+        server.stop(0)
+    assert code == 0
 
 
 class TypedVictim(Victim):
