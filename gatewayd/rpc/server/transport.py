@@ -26,6 +26,9 @@ _FLUSH_BYTES: Final = 1 << 18
 _HIGH_WATER_BYTES: Final = 1 << 18
 # How long the client may take to hear that no more streams are taken.
 _GOODBYE_S: Final = 1.0
+# How long what a client goes on sending is read and dropped once its connection has failed. Closed at once,
+# the socket would answer it with a reset, which makes the client's kernel forget the GOAWAY that says why.
+_LINGER_S: Final = 2.0
 
 
 def _no_limit(_received_bytes: int) -> float:
@@ -84,6 +87,7 @@ class ServerProtocol(asyncio.Protocol):
         self._pinged_s: float | None = None
         self._goodbye_s: float | None = None
         self._cut_off_s = float("inf")
+        self._lingers_s: float | None = None  # until then, after the connection has failed
         self._stalled: dict[Stream, tuple[int, float]] = {}
         self._arriving: dict[Stream, tuple[int, float]] = {}
 
@@ -102,6 +106,8 @@ class ServerProtocol(asyncio.Protocol):
         self.write(self._connection.begin())
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers_s is not None:
+            return
         self._heard_s = self._loop.time()
         self._pinged_s = None
         self._will_flush = True  # below, and so not by itself
@@ -158,7 +164,15 @@ class ServerProtocol(asyncio.Protocol):
         self.close()
 
     def on_failed(self, why: str) -> None:
-        self.close()
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._goodbye_s is not None:
+            self.close()
+        elif transport.can_write_eof():
+            self._flush()
+            transport.write_eof()
+            self._lingers_s = self._loop.time() + _LINGER_S
+        else:  # TLS has no half-closed connections here.
+            self.close()
 
     # -- the server ----------------------------------------------------------------------------------
 
@@ -168,7 +182,9 @@ class ServerProtocol(asyncio.Protocol):
 
     def drain(self) -> None:
         """Ask the client to leave, and close when its calls are over."""
-        if self._goodbye_s is None and not self._connection.closed:
+        if self._lingers_s is not None:
+            self._transport.abort()
+        elif self._goodbye_s is None and not self._connection.closed:
             self._goodbye_s = self._loop.time() + _GOODBYE_S
             self._connection.drain()
             if not self._connection.ready:
@@ -191,6 +207,9 @@ class ServerProtocol(asyncio.Protocol):
         """A second has passed."""
         connection, settings = self._connection, self._settings
         now = self._loop.time()
+        if self._lingers_s is not None and now > self._lingers_s:
+            self._transport.abort()
+            return
         connection.conduct.refill()
         if self._transport.is_closing():
             # Closed, but not everything has left.
@@ -284,7 +303,7 @@ class ServerProtocol(asyncio.Protocol):
     def _write_out(self) -> None:
         parts, self._parts = self._parts, []
         self._size = 0
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._lingers_s is not None:
             return
         if len(parts) == 1:
             self._transport.write(parts[0])

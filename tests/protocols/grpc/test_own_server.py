@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
+import struct
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -131,6 +132,40 @@ async def test_connections_are_counted_and_given_back(own: Own) -> None:
         connection.sendall(HELLO)
         await until(lambda: own.connections == 1)
     await until(lambda: own.connections == 0)
+
+
+def in_spite_of(port: int, *parts: bytes) -> bytes:
+    """What the server says to the first part, to a client that sends the others before it looks."""
+    with connected(port) as connection:
+        connection.sendall(parts[0])
+        while not codes(connection.recv(1 << 16, socket.MSG_PEEK)):
+            pass
+        for part in parts[1:]:
+            connection.sendall(part)
+        return received(connection)
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [(struct.pack(">HBBBI", 0x1000, 1, HEADERS, 4, 1), 6), (frame(PING, 0, 1, bytes(8)), 1)],
+    ids=["a frame that is too long", "a PING of a stream"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_is_still_sending_hears_why_its_connection_has_failed(
+    own: Own, first: bytes, code: int
+) -> None:
+    port = own.start()
+    assert codes(await in_thread(in_spite_of, port, HELLO + first, bytes(1 << 20), b"more")) == [code]
+    await until(lambda: own.connections == 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_failed_connection_that_its_client_leaves_open_is_closed_in_seconds(own: Own) -> None:
+    port = own.start()
+    with connected(port) as connection:
+        connection.sendall(HELLO + frame(PING, 0, 1, bytes(8)))
+        assert codes(await in_thread(received, connection)) == [1]
+        await until(lambda: own.connections == 0)
 
 
 @pytest_twisted.ensureDeferred
