@@ -180,6 +180,7 @@ FIRES: dict[str, tuple[list[dict[str, str]], int]] = {
         ],
         15,
     ),
+    "GatewaydRatesStoreLost": ([series("gatewayd_rates_store_lost", "1x30")], 5),
 }
 # A gateway that is well, for as long.
 WELL = [
@@ -200,6 +201,7 @@ WELL = [
     series("gatewayd_connections_limit", "100x30"),
     series("gatewayd_reactor_lag_seconds_bucket", "0+240x30", process="gateway", le="0.001"),
     series("gatewayd_reactor_lag_seconds_bucket", "0+240x30", process="gateway", le="+Inf"),
+    series("gatewayd_rates_store_lost", "0 0 0 1 1 0x25"),
 ]
 
 

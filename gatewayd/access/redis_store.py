@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from OpenSSL import SSL
-from twisted.internet import ssl
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
@@ -26,12 +26,16 @@ from gatewayd.access.rates import Bucket
 from gatewayd.backoff import Backoff
 from gatewayd.clocks import Connector, Timer
 from gatewayd.config.rates_store import RatesStore
+from gatewayd.tls.credentials import TlsFiles, UnusableTlsFile
+from gatewayd.tls.files import load_credentials
+from gatewayd.tls.outgoing import CallTls
 
 log = Logger()
 
 CONNECT_S: Final = 5.0
 # So many answers in a row that come too late, or are errors, and it is given up until it answers again.
 MOST_FAILURES: Final = 3
+_UNTRUSTED: Final = "certificate verify failed"  # OpenSSL's words, which do not say why
 _AGAIN: Final = Backoff(0.1, ceiling_s=5.0, low=0.8, high=1.2)
 
 # A bucket is one number, the moment when it will be full again, in microseconds of the store's clock: it need
@@ -75,7 +79,8 @@ class RedisStore:
     """
     The connection to ``where``, from ``start`` until ``stop``; restored whenever it is lost.
 
-    An answer may take ``timeout_s``. ``protocol_for`` makes a ``txredisapi.RedisProtocol``.
+    An answer may take ``timeout_s``. ``files`` say whom it trusts over TLS, and what it shows; they are read
+    for each connection, since they may have been renewed. ``protocol_for`` makes a ``txredisapi.RedisProtocol``.
     """
 
     def __init__(
@@ -85,9 +90,11 @@ class RedisStore:
         timeout_s: float,
         dice: Callable[[], float] = random.random,
         protocol_for: Callable[[RatesStore], Any] | None = None,
+        files: TlsFiles = TlsFiles(()),
     ) -> None:
         self.up = False
         self._where = where
+        self._files = files
         self._reactor = reactor
         self._timeout_s = timeout_s
         self._dice = dice
@@ -179,7 +186,7 @@ class RedisStore:
         self._attempts += 1
         where = self._where
         protocol = self._protocol_for(where)
-        factory = _Connection(protocol)
+        factory = _Connection(protocol, where.host)
         protocol.whenConnected().addCallback(self._try)
         protocol.whenDisconnected().addCallback(lambda _: self._lost(protocol, factory.why))
         self._timer = self._reactor.callLater(CONNECT_S, self._took_too_long, protocol)
@@ -187,7 +194,12 @@ class RedisStore:
             self._reactor, where.host, where.port, CONNECT_S + 1.0, attemptDelay=0.1
         )
         if where.tls:
-            endpoint = wrapClientTLS(ssl.optionsForClientTLS(where.host), endpoint)
+            try:
+                tls = CallTls(None, load_credentials(self._files), protocols=())
+            except UnusableTlsFile as error:  # it was usable when the Flow file was read
+                self._lost(protocol, str(error))
+                return
+            endpoint = wrapClientTLS(tls.connection_to(where.host), endpoint)
         connecting = self._connecting = endpoint.connect(factory)
         connecting.addCallbacks(
             lambda _: None, lambda failure: self._lost(protocol, factory.why or failure.getErrorMessage())
@@ -276,9 +288,10 @@ class _Connection(Factory):
     noisy = False
     isLazy = False  # its name there
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, host: str) -> None:
         self.over = False
         self.why = ""
+        self._host = host
         self._protocol = protocol
         protocol.factory = self
 
@@ -291,7 +304,9 @@ class _Connection(Factory):
             error = reason.value
             self.why = reason.getErrorMessage()
             if isinstance(error, SSL.Error) and error.args and error.args[0]:
-                self.why = f"TLS handshake failed: {error.args[0][-1][-1]}"
+                self.why = f"TLS handshake failed: {_in_words(error.args[0][-1][-1])}"
+            elif isinstance(error, VerificationError):
+                self.why = f"TLS handshake failed: its certificate is for other names than {self._host}"
 
     def stopTrying(self) -> None:
         """It is for the store to try again."""
@@ -299,3 +314,12 @@ class _Connection(Factory):
     def connectionError(self, why: str) -> None:
         """The password or the database was refused."""
         self.why = why
+
+
+def _in_words(reason: str) -> str:
+    if reason != _UNTRUSTED:
+        return reason
+    return (
+        f"{reason}: no authority that is trusted has signed its certificate, or it has expired; "
+        "gateway.rates_store_ca_certfile names the authorities to trust"
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -30,6 +30,8 @@ from gatewayd.config.shares import divided, indivisible
 from gatewayd.config.substitution import Variables, substitute
 from gatewayd.tls.credentials import UnusableTlsFile
 from gatewayd.tls.files import load_credentials
+
+_OF_STORE: Final = ("rates_store_ca_certfile", "rates_store_certfile", "rates_store_keyfile")
 
 
 @attrs.frozen
@@ -260,6 +262,7 @@ def _gateway(
         fields["rates"] = divided(fields["rates"], fields.get("gateways", 1))
     gateway = GatewayConfig(listeners=listeners, pool=pool, auth=auth, **fields)
     _check_tls(gateway, layer)
+    _check_store(gateway, layer)
     _check_workers(gateway, layer)
     if asked is not None and auth is not None and auth.certificate_identity and not gateway.ssl_client_ca:
         asked.place.inside("certificate_identity").refuse(
@@ -288,7 +291,7 @@ def _logged(given: Given, folder: Folder) -> dict[str, Any]:
 
 def _absolute_tls_files(fields: dict[str, Any]) -> None:
     """Make their paths absolute: a daemon changes its folder."""
-    for name in ("ssl_certfile", "ssl_keyfile", "ssl_client_ca"):
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_client_ca", *_OF_STORE):
         if fields.get(name):
             fields[name] = os.path.abspath(fields[name])
     if pairs := fields.get("ssl_certificates"):
@@ -337,6 +340,22 @@ def _check_tls(gateway: GatewayConfig, layer: Layer) -> None:
                 f"gRPC's clients in Python and C++ know no keys of the kind {pair.key_kind}; "
                 "RSA and the curves P-256 and P-384 are known to all"
             )
+
+
+def _check_store(gateway: GatewayConfig, layer: Layer) -> None:
+    """Refuse files for the store of the rates that TLS cannot use, or does not."""
+    given = [name for name in _OF_STORE if getattr(gateway, name)]
+    if not given:
+        return
+    if gateway.rates_store is None or not gateway.rates_store.tls:
+        layer[given[0]].place.refuse("has no effect without TLS: give a rates_store that begins with rediss://")
+    elif gateway.rates_store_keyfile and not gateway.rates_store_certfile:
+        layer["rates_store_keyfile"].place.refuse("a key needs its certificate: give rates_store_certfile")
+    else:
+        try:
+            load_credentials(gateway.rates_store_tls)
+        except UnusableTlsFile as error:
+            layer[str(error.setting[0])].place.refuse(error.reason)
 
 
 def _check_workers(gateway: GatewayConfig, layer: Layer) -> None:

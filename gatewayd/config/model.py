@@ -121,7 +121,7 @@ class GatewayConfig:
     whose members are believed in what ``proxy_header`` says of a client's address. With ``auth`` callers have
     to show who they are; ``rates``, those of the Flow file divided among ``gateways``, say how often they may
     ask, and all of them must allow a request. With a ``rates_store``, ``shared_rates`` are those of the Flow
-    file, undivided, which all gateways count there together.
+    file, undivided, which all gateways count there together; ``rates_store_tls`` are the files of its TLS.
     ``custom`` is a class whose routes are served beside the gateway's own. With ``tracing``, a share of the
     requests that are not part of a trace is traced, ``traces_sample``; none is part of one without
     ``traces_from_clients``. ``record`` says which requests are recorded, and where. An ``admin_port`` of None
@@ -181,6 +181,9 @@ class GatewayConfig:
     rates: tuple[RateRule, ...] = ()
     shared_rates: tuple[RateRule, ...] = ()
     rates_store: RatesStore | None = None
+    rates_store_ca_certfile: str | None = None
+    rates_store_certfile: str | None = None
+    rates_store_keyfile: str | None = None
     rates_store_timeout_s: float = 0.02
     rates_without_store: Literal["divide", "refuse"] = "divide"
     gateways: int = 1
@@ -284,6 +287,22 @@ class GatewayConfig:
         grpc = any("grpc" in listener.protocols for listener in self.listeners)
         grpc = grpc and self.grpc_server == "grpcio"
         return TlsFiles(pairs, self.ssl_client_ca or None, self.ssl_client_auth, grpc) if pairs else None
+
+    @property
+    def rates_store_tls(self) -> TlsFiles:
+        """Whom connections to the store of the rates trust, and what they show; nothing for the system's."""
+        certfile, keyfile = self.rates_store_certfile, self.rates_store_keyfile
+        own = PairFiles(
+            certfile,
+            keyfile or certfile,
+            certfile_at=("rates_store_certfile",),
+            keyfile_at=("rates_store_keyfile",) if keyfile else ("rates_store_certfile",),
+        )
+        return TlsFiles(
+            (own,) if certfile else (),
+            self.rates_store_ca_certfile or None,
+            client_ca_at=("rates_store_ca_certfile",),
+        )
 
 
 @attrs.frozen

@@ -44,7 +44,10 @@ _OF_ADMISSION: Final = (
     "proxy_header",
 )
 
-_OF_RATES: Final = ("rates", "shared_rates", "rates_store", "rates_store_timeout_s", "rates_without_store")
+_OF_RATES: Final = (
+    *("rates", "shared_rates", "rates_store", "rates_store_timeout_s", "rates_without_store"),
+    "rates_store_tls",
+)
 
 
 @attrs.frozen
@@ -95,7 +98,9 @@ def _rates_of(settings: GatewayConfig, reactor: Reactor) -> Rates | SharedRates 
     own = Rates(settings.rates)
     if settings.rates_store is None:
         return own
-    store = RedisStore(settings.rates_store, reactor, settings.rates_store_timeout_s)
+    store = RedisStore(
+        settings.rates_store, reactor, settings.rates_store_timeout_s, files=settings.rates_store_tls
+    )
     alone = own if settings.rates_without_store == "divide" else None
     return SharedRates(settings.shared_rates, store, alone)
 

@@ -1,7 +1,8 @@
-"""The TLS of calls to executors that run elsewhere."""
+"""The TLS of connections that the gateway makes: to executors that run elsewhere, and to others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -13,14 +14,20 @@ from gatewayd.tls.credentials import TlsCredentials
 
 class CallTls:
     """
-    Whom calls to one deployment trust, and what they show of themselves. Reactor thread only.
+    Whom connections trust, and what they show of themselves. Reactor thread only.
 
-    ``roots`` is an IOpenSSLTrustRoot, None for the platform's; authorities in ``credentials`` are trusted
+    ``protocols`` are those that are offered by ALPN, HTTP/2 for gRPC; ``roots`` is an IOpenSSLTrustRoot, None for the platform's; authorities in ``credentials`` are trusted
     instead, and its key pair, if there is one, is shown to servers that ask.
     """
 
-    def __init__(self, roots: Any = None, credentials: TlsCredentials | None = None) -> None:
+    def __init__(
+        self,
+        roots: Any = None,
+        credentials: TlsCredentials | None = None,
+        protocols: Sequence[bytes] = (b"h2",),
+    ) -> None:
         self._roots = roots
+        self._protocols = list(protocols)
         self._credentials = credentials or TlsCredentials(())
         self._made: dict[str, Any] = {}
 
@@ -40,7 +47,7 @@ class CallTls:
             made = self._made[name] = ssl.optionsForClientTLS(
                 name,
                 trustRoot=self._trusted(),
-                acceptableProtocols=[b"h2"],
+                acceptableProtocols=self._protocols or None,
                 extraCertificateOptions=self._own(),
             )
         return made

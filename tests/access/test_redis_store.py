@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 
 from gatewayd.access.rates import Bucket
 from gatewayd.access.redis_store import CONNECT_S, MOST_FAILURES, RedisStore, StoreLost, Verdict
@@ -208,6 +211,31 @@ def test_addresses(text: str, where: RatesStore) -> None:
 def test_what_is_no_address(text: Any) -> None:
     with pytest.raises(Refused):
         STORE.read(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (
+            SSL.Error([("SSL routines", "", "certificate verify failed")]),
+            "TLS handshake failed: certificate verify failed: no authority that is trusted has signed its "
+            "certificate, or it has expired; gateway.rates_store_ca_certfile names the authorities to trust",
+        ),
+        (SSL.Error([("SSL routines", "", "wrong version number")]), "TLS handshake failed: wrong version number"),
+        (
+            VerificationError([]),
+            "TLS handshake failed: its certificate is for other names than 127.0.0.1",
+        ),
+    ],
+    ids=["untrusted", "in clear", "name"],
+)
+def test_a_handshake_that_fails_is_told_in_words(
+    bench: Bench, told: list[str], error: Exception, why: str
+) -> None:
+    bench.protocol.factory.connection_lost(Failure(error))
+    bench.protocol.disconnected.callback(bench.protocol)
+    assert told == [f"warn redis://127.0.0.1:6379/0 {why}"]
+    bench.store.stop()
 
 
 def load(settings: str) -> Callable[[], Any]:

@@ -139,3 +139,34 @@ def test_hsts_is_for_tls(files: Files) -> None:
     assert flow(None, hsts=False).gateway.hsts == 0
     assert "give ssl_certfile" in refusal(None, hsts=60)
     assert "a number of seconds, or false" in refusal(files, hsts="always")
+
+
+STORE = "rediss://store"
+
+
+def test_the_files_for_the_store_of_the_rates_are_checked(files: Files, tmp_path: Path) -> None:
+    own = {"rates_store_certfile": str(files.chain), "rates_store_keyfile": str(files.key)}
+    gateway = flow(None, rates_store=STORE, rates_store_ca_certfile=str(files.roots), **own).gateway
+    assert gateway.rates_store_tls.client_ca == str(files.roots)
+    assert [each.keyfile for each in gateway.rates_store_tls.pairs] == [str(files.key)]
+
+    missing = str(tmp_path / "missing.pem")
+    told = refusal(None, rates_store=STORE, rates_store_ca_certfile=missing)
+    assert f"gateway.rates_store_ca_certfile: {missing} cannot be read" in told
+
+
+@pytest.mark.parametrize(
+    ("store", "key", "said"),
+    [
+        ("redis://store", "rates_store_ca_certfile", "begins with rediss://"),
+        (None, "rates_store_certfile", "begins with rediss://"),
+        (STORE, "rates_store_keyfile", "give rates_store_certfile"),
+    ],
+)
+def test_files_for_a_store_that_cannot_use_them_are_refused(
+    files: Files, store: str | None, key: str, said: str
+) -> None:
+    given = {"rates_store": store} if store else {}
+    told = refusal(None, **given, **{key: str(files.key)})
+    assert f"gateway.{key}: " in told
+    assert said in told

@@ -15,6 +15,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
 
 from gatewayd.access.rates import Rates
 from gatewayd.access.redis_store import RedisStore
@@ -23,6 +24,8 @@ from gatewayd.config.rates import RateRule
 from gatewayd.config.rates_store import RatesStore
 from gatewayd.errors import RateLimited
 from gatewayd.messages.caller import Caller
+from gatewayd.tls.credentials import PairFiles, TlsFiles
+from tests.certificates import Files, make, write_files
 from tests.paths import ROOT
 from tests.processes import Gateway, free_ports
 from tests.waiting import until
@@ -39,17 +42,20 @@ ALICE = Caller("alice", "10.0.0.1", "token")
 
 
 class Redis:
-    """A process of redis-server."""
+    """A process of redis-server; ``tls`` are its settings for that, without a port in clear then."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *tls: str) -> None:
         (self.port,) = free_ports(1)
         self._folder = folder
+        self._tls = tls
         self.start()
 
     def start(self) -> None:
+        port = str(self.port)
+        ports = ["--port", "0", "--tls-port", port, *self._tls] if self._tls else ["--port", port]
         self._process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir",
-             str(self._folder), "--requirepass", PASSWORD],
+            ["redis-server", *ports, "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder),
+             "--requirepass", PASSWORD],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -66,7 +72,27 @@ class Redis:
 
     @property
     def address(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}"
+        return f"redis{'s' if self._tls else ''}://:{PASSWORD}@127.0.0.1:{self.port}"
+
+
+def over_tls(folder: Path, ask_for_certificates: str = "no") -> Iterator[tuple[Redis, Files]]:
+    files = write_files(folder)
+    names = {"cert": files.chain, "key": files.key, "ca-cert": files.roots}
+    tls = [text for name, path in names.items() for text in (f"--tls-{name}-file", str(path))]
+    redis = Redis(folder, *tls, "--tls-auth-clients", ask_for_certificates)
+    yield redis, files
+    redis.stop()
+
+
+@pytest.fixture
+def redis_over_tls(tmp_path: Path) -> Iterator[tuple[Redis, Files]]:
+    yield from over_tls(tmp_path)
+
+
+@pytest.fixture
+def redis_that_asks(tmp_path: Path) -> Iterator[tuple[Redis, Files]]:
+    """As Redis is by default: its clients have to show certificates."""
+    yield from over_tls(tmp_path, "yes")
 
 
 @pytest.fixture
@@ -191,5 +217,78 @@ def test_without_the_store_requests_are_refused_where_that_is_wanted(redis: Redi
         redis.stop()
         until(lambda: "cannot be used" in told(gateway), 20.0)
         assert answers([gateway], 2) == [503, 503]
+    finally:
+        gateway.stop()
+
+
+async def refusal(redis: Redis, files: TlsFiles, host: str = "localhost") -> str:
+    """Why a store over TLS cannot be used; empty if it can."""
+    why = Deferred[str]()
+
+    def observe(event: Any) -> None:
+        if "store" in event and not why.called:
+            why.callback(str(event.get("why", "")))
+
+    where = RatesStore(host, redis.port, tls=True, password=PASSWORD)
+    store = RedisStore(where, reactor, 5.0, files=files)  # type: ignore[arg-type]
+    globalLogPublisher.addObserver(observe)
+    store.start()
+    try:
+        return await why
+    finally:
+        globalLogPublisher.removeObserver(observe)
+        store.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_tls_the_named_authority_is_trusted(redis_over_tls: tuple[Redis, Files]) -> None:
+    redis, files = redis_over_tls
+    for host in ("localhost", "127.0.0.1"):
+        assert await refusal(redis, TlsFiles((), str(files.roots)), host) == ""
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_tls_the_systems_authorities_are_those_of_the_environment(
+    redis_over_tls: tuple[Redis, Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, files = redis_over_tls
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.roots))
+    assert await refusal(redis, TlsFiles(())) == ""
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_of_another_authority_is_refused(
+    redis_over_tls: tuple[Redis, Files], tmp_path: Path
+) -> None:
+    redis, _ = redis_over_tls
+    other = tmp_path / "other.pem"
+    other.write_bytes(make("another root", authority=True).pem)
+
+    for files in (TlsFiles((), str(other)), TlsFiles(())):
+        why = await refusal(redis, files)
+        assert why.startswith("TLS handshake failed: certificate verify failed: no authority that is trusted")
+        assert "gateway.rates_store_ca_certfile" in why
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redis_that_asks_for_certificates_is_shown_one(
+    redis_that_asks: tuple[Redis, Files], tmp_path: Path
+) -> None:
+    redis, files = redis_that_asks
+    pair = PairFiles(str(files.chain), str(files.key))
+    assert await refusal(redis, TlsFiles((pair,), str(files.roots))) == ""
+
+    why = await refusal(redis, TlsFiles((), str(files.roots)))
+    assert "certificate required" in why
+
+
+def test_a_gateway_counts_over_tls(redis_over_tls: tuple[Redis, Files]) -> None:
+    redis, files = redis_over_tls
+    own = settings(redis, rates_store_ca_certfile=str(files.roots))
+    gateway = Gateway({"gateway": own, "executors": [REC]})
+    try:
+        each_tells([gateway], "rates are counted in rediss:", 1)
+        assert answers([gateway], 12).count(200) == 10
+        assert PASSWORD not in gateway.output
     finally:
         gateway.stop()
