@@ -2,6 +2,9 @@
 #
 #   docker build -f conf/docker/gateway.Dockerfile -t gatewayd:0.1 .
 #
+# What a Flow file needs besides is named by --build-arg EXTRAS=redis (gateway.rates_store), or
+# EXTRAS=redis,tracing (gateway.tracing and metrics, too).
+#
 # The base is named by version; pin it to the digest that you have tested, with --build-arg BASE=python@sha256:...
 ARG BASE=python:3.12.8-slim-bookworm
 
@@ -12,8 +15,9 @@ COPY conf conf
 COPY examples examples
 COPY twisted twisted
 COPY gatewayd gatewayd
+ARG EXTRAS=
 RUN python -m venv /opt/gatewayd \
-    && PIP_CONSTRAINT=/src/constraints.txt /opt/gatewayd/bin/pip install --no-cache-dir .
+    && PIP_CONSTRAINT=/src/constraints.txt /opt/gatewayd/bin/pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 FROM ${BASE}
 RUN groupadd --gid 10001 gatewayd \

@@ -35,6 +35,7 @@ log = Logger()
 CONNECT_S: Final = 5.0
 # So many answers in a row that come too late, or are errors, and it is given up until it answers again.
 MOST_FAILURES: Final = 3
+_NO_FILES: Final = TlsFiles(())
 _UNTRUSTED: Final = "certificate verify failed"  # OpenSSL's words, which do not say why
 _AGAIN: Final = Backoff(0.1, ceiling_s=5.0, low=0.8, high=1.2)
 
@@ -79,8 +80,8 @@ class RedisStore:
     """
     The connection to ``where``, from ``start`` until ``stop``; restored whenever it is lost.
 
-    An answer may take ``timeout_s``. ``files`` say whom it trusts over TLS, and what it shows; they are read
-    for each connection, since they may have been renewed. ``protocol_for`` makes a ``txredisapi.RedisProtocol``.
+    An answer may take ``timeout_s``. ``protocol_for`` makes a ``txredisapi.RedisProtocol``. ``files`` say
+    whom it trusts over TLS, and what it shows; they are read for each connection, as they may be renewed.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class RedisStore:
         timeout_s: float,
         dice: Callable[[], float] = random.random,
         protocol_for: Callable[[RatesStore], Any] | None = None,
-        files: TlsFiles = TlsFiles(()),
+        files: TlsFiles = _NO_FILES,
     ) -> None:
         self.up = False
         self._where = where

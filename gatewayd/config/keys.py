@@ -364,7 +364,7 @@ POOL: Final = Section("gateway.pool", (
     Key("connect_timeout", k.seconds(zero=False), 0.8, "Seconds that a connection may take to open.",
         aliases=("connect_timeout_s",), field="connect_timeout_s"),
     Key("max_connecting", k.integer(1), 64,
-        "Limit on connections to executors that are being opened at once; others wait for their turn."),
+        "Limit on connections to executors that are being opened at once, and on probes under way."),
     Key("max_pings", k.integer(0), 2,
         "Pings to an external executor that sends nothing meanwhile; 0 for no limit."),
     Key("eject_after_failures", k.integer(1), 5, "Failures in a row after which a replica is ejected."),

@@ -348,7 +348,9 @@ def _check_store(gateway: GatewayConfig, layer: Layer) -> None:
     if not given:
         return
     if gateway.rates_store is None or not gateway.rates_store.tls:
-        layer[given[0]].place.refuse("has no effect without TLS: give a rates_store that begins with rediss://")
+        layer[given[0]].place.refuse(
+            "has no effect without TLS: give a rates_store that begins with rediss://"
+        )
     elif gateway.rates_store_keyfile and not gateway.rates_store_certfile:
         layer["rates_store_keyfile"].place.refuse("a key needs its certificate: give rates_store_certfile")
     else:

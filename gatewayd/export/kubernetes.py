@@ -362,7 +362,7 @@ def _gateway_policy(plan: Plan, container: Container, namespace: str, ports: Map
 
 
 def _gateway_egress(plan: Plan) -> list[dict[str, Any]]:
-    """Executors, DNS and the API server; everything, where the Flow file has the gateway call others."""
+    """Executors, DNS, the API server, a store; everything, where the Flow file names others to call."""
     if plan.calls_others:
         return [{}]
     executors = {"podSelector": {"matchLabels": {_COMPONENT: "executor", _PART_OF: plan.name}}}
@@ -374,6 +374,9 @@ def _gateway_egress(plan: Plan) -> list[dict[str, Any]]:
             # On nodes, or outside: no selector finds it.
             {"ports": [{"protocol": "TCP", "port": port} for port in _API_SERVER_PORTS]},
         ]
+    if plan.store_port is not None:
+        # Of whatever address: it may be outside of the cluster.
+        found.append({"ports": [{"protocol": "TCP", "port": plan.store_port}]})
     return found
 
 

@@ -48,6 +48,7 @@ _GATEWAY_REQUESTS: Final = 100
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"\$\{\{\s*ENV\.(\w+)\s*\}\}")
 _IMAGE: Final = "docker://"
+_OWN_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 # Keys of a gateway that name whom it calls.
 _OF_OTHERS: Final = re.compile(r"url|uri|hook|redis|_host$|^tracing$")
 
@@ -120,7 +121,8 @@ class Plan:
     The containers of a Flow. ``listeners`` are the gateway's, with fixed ports.
 
     ``calls_others`` is whether the gateway may call more than the executors of this plan: it has a class of
-    the user's, external executors, or settings that name another host.
+    the user's, external executors, or settings that name another host. ``store_port`` is that of the store
+    of the rates, None without.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Plan:
     executors: tuple[Container, ...]
     warnings: tuple[str, ...]
     calls_others: bool = False
+    store_port: int | None = None
 
 
 def with_images(mapping: Any) -> tuple[Any, dict[str, str]]:
@@ -216,6 +219,7 @@ class _Planner:
             executors,
             tuple(self._warnings),
             any(each.external for each in flow.deployments) or _names_others(gateway.settings["gateway"]),
+            None if flow.gateway.rates_store is None else flow.gateway.rates_store.port,
         )
 
     def _refuse(self, key: str, why: str) -> None:
@@ -245,7 +249,8 @@ class _Planner:
             self._refuse(
                 f"{key}.shards",
                 f"found {deployment.shards}: a gateway calls shards only of executors that it starts itself; "
-                "split the executor into several, or serve the Flow with gatewayd serve in one container",
+                "split it into several executors and choose among them with when, or serve the whole Flow in "
+                "one container, with gatewayd serve",
             )
         if deployment.no_reduce and len(deployment.needs) > 1:
             self._refuse(f"{key}.no_reduce", "an executor that runs elsewhere gets its needs merged")
@@ -354,6 +359,11 @@ class _Planner:
                     "--tls-secret",
                 )
             settings.update(ssl_certfile=f"{TLS}/tls.crt", ssl_keyfile=f"{TLS}/tls.key")
+        if gateway.rates_store_ca_certfile:
+            found = self._in_image([gateway.rates_store_ca_certfile], "gateway.rates_store_ca_certfile")
+            settings["rates_store_ca_certfile"] = next(iter(found), None)
+        if self._options.include_gateway:
+            self._check_rates(gateway)
         if gateway.env:
             settings["env"] = dict(gateway.env)
         if gateway.custom is not None:
@@ -421,6 +431,9 @@ class _Planner:
             self._refuse("gateway.ssl_certificates", _A_FILE)
         if gateway.ssl_client_ca:
             self._refuse("gateway.ssl_client_ca", _A_FILE)
+        for name in ("rates_store_certfile", "rates_store_keyfile"):
+            if getattr(gateway, name):
+                self._refuse(f"gateway.{name}", _A_FILE)
         if gateway.record is not None:
             self._refuse("gateway.record", "containers keep no files; leave it out")
         if gateway.access_log is not None and gateway.access_log.path is not None:
@@ -431,6 +444,23 @@ class _Planner:
             if isinstance(inside, Mapping) and inside.get(key):
                 where = "gateway.auth" if inside is auth else "gateway.auth.jwt"
                 self._refuse(f"{where}.{key}", _A_FILE)
+
+    def _check_rates(self, gateway: GatewayConfig) -> None:
+        """Warn of what callers may do with several gateways, and of a store that no container reaches."""
+        store, least = gateway.rates_store, self._options.gateway_replicas
+        most = max(least, self._options.max_gateways or least)
+        if store is not None:
+            if store.host in _OWN_HOSTS:
+                self._warn("gateway.rates_store", f"{store.host} is each container itself; name another host")
+        elif gateway.rates and not (least == most == gateway.gateways):
+            count = str(most) if least == most else f"{least} to {most}"
+            self._warn(
+                "gateway.rates",
+                f"each gateway counts for itself; they are divided among {gateway.gateways} (gateways), and "
+                f"{count} are to run: callers may ask {most / gateway.gateways:g} times as often as the Flow "
+                "file says; give rates_store, a Redis in which all gateways count together"
+                + (f", or gateways: {most}" if least == most else ""),
+            )
 
     def _as_external(self, deployment: DeploymentConfig, label: str) -> dict[str, Any]:
         """The executor as the gateway of the plan has it: one that runs elsewhere."""
@@ -507,7 +537,8 @@ def _listeners(gateway: GatewayConfig) -> tuple[Listener, ...]:
 
 
 def _names_others(settings: Mapping[str, Any]) -> bool:
-    """Whether a gateway's settings may name another host; yes rather than no."""
+    """Whether a gateway's settings may name another host, besides a store; yes rather than no."""
+    settings = {name: value for name, value in settings.items() if name != "rates_store"}
     if "uses" in settings or any("://" in text or "${{" in text for text in _texts(settings)):
         return True
     return any(_OF_OTHERS.search(key) for key in _keys(settings))

@@ -175,6 +175,12 @@ class FlowKeywords(TypedDict, total=False):
     """How often callers may ask: rules, all of which must have room for a request."""
     rates_store: Any
     """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_ca_certfile: str | Path | None
+    """PEM file of the authorities to trust for it (rediss://), in place of the system's."""
+    rates_store_certfile: str | Path | None
+    """PEM certificate chain that is shown to it (rediss://)."""
+    rates_store_keyfile: str | Path | None
+    """PEM key of that certificate; the same file if omitted."""
     rates_store_timeout: float | None
     """Seconds that its answer may take."""
     rates_store_timeout_s: float | None
@@ -506,6 +512,12 @@ class GatewayKeywords(TypedDict, total=False):
     """How often callers may ask: rules, all of which must have room for a request."""
     rates_store: Any
     """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_ca_certfile: str | Path | None
+    """PEM file of the authorities to trust for it (rediss://), in place of the system's."""
+    rates_store_certfile: str | Path | None
+    """PEM certificate chain that is shown to it (rediss://)."""
+    rates_store_keyfile: str | Path | None
+    """PEM key of that certificate; the same file if omitted."""
     rates_store_timeout: float | None
     """Seconds that its answer may take."""
     rates_store_timeout_s: float | None
@@ -1071,6 +1083,12 @@ class DeploymentKeywords(TypedDict, total=False):
     """How often callers may ask: rules, all of which must have room for a request."""
     rates_store: Any
     """A Redis in which all gateways and workers with the same rules count their rates together."""
+    rates_store_ca_certfile: str | Path | None
+    """PEM file of the authorities to trust for it (rediss://), in place of the system's."""
+    rates_store_certfile: str | Path | None
+    """PEM certificate chain that is shown to it (rediss://)."""
+    rates_store_keyfile: str | Path | None
+    """PEM key of that certificate; the same file if omitted."""
     rates_store_timeout: float | None
     """Seconds that its answer may take."""
     rates_store_timeout_s: float | None

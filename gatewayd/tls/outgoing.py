@@ -16,8 +16,9 @@ class CallTls:
     """
     Whom connections trust, and what they show of themselves. Reactor thread only.
 
-    ``protocols`` are those that are offered by ALPN, HTTP/2 for gRPC; ``roots`` is an IOpenSSLTrustRoot, None for the platform's; authorities in ``credentials`` are trusted
-    instead, and its key pair, if there is one, is shown to servers that ask.
+    ``roots`` is an IOpenSSLTrustRoot, None for the platform's; authorities in ``credentials`` are trusted
+    instead, and its key pair, if there is one, is shown to servers that ask. ``protocols`` are those that are
+    offered by ALPN: HTTP/2 for gRPC.
     """
 
     def __init__(

@@ -221,7 +221,10 @@ def test_what_is_no_address(text: Any) -> None:
             "TLS handshake failed: certificate verify failed: no authority that is trusted has signed its "
             "certificate, or it has expired; gateway.rates_store_ca_certfile names the authorities to trust",
         ),
-        (SSL.Error([("SSL routines", "", "wrong version number")]), "TLS handshake failed: wrong version number"),
+        (
+            SSL.Error([("SSL routines", "", "wrong version number")]),
+            "TLS handshake failed: wrong version number",
+        ),
         (
             VerificationError([]),
             "TLS handshake failed: its certificate is for other names than 127.0.0.1",

@@ -32,6 +32,7 @@ gateway:
   drain_delay: 8
   grace_period: 20
   rates: [{requests: 100, per: 1}]
+  rates_store: "rediss://gateway:${{ ENV.REDIS_PASSWORD }}@redis.internal/0"
   auth: {api_keys: {team: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}}
 executors:
   - name: encoder
@@ -69,7 +70,7 @@ def exports() -> Mapping[str, Exported]:
     options = ExportOptions("registry.example/gatewayd:1")
     full = ExportOptions(
         "registry.example/search:7",
-        secrets=("API_KEY", "TOKEN"),
+        secrets=("API_KEY", "REDIS_PASSWORD", "TOKEN"),
         secret_name="search-secrets",
         namespace="search",
         gateway_replicas=2,

@@ -38,7 +38,8 @@ def test_exports_are_as_they_were(folder: str) -> None:
 
 
 def test_the_gateway_of_an_export_calls_all_executors_at_their_services(monkeypatch) -> None:
-    monkeypatch.setenv("API_KEY", "k")
+    for name in ("API_KEY", "REDIS_PASSWORD"):
+        monkeypatch.setenv(name, "k")
     found = manifests(LARGE.removeprefix("\njtype: Flow\n"))
 
     flow = load_flow_text(flow_file(found, "gateway"))
@@ -213,6 +214,59 @@ def test_the_gateway_calls_executors_and_the_engine_unless_its_file_names_others
     else:
         ports = [each["port"] for rule in policy["egress"] for each in rule["ports"]]
         assert ports == [53, 53, 8080, 443, 6443]
+
+
+def test_the_gateway_reaches_the_store_of_the_rates_and_its_password_is_a_secret() -> None:
+    text = "gateway: {rates: [{requests: 9}], rates_store: 'redis://:${{ ENV.PW }}@redis:7000'}"
+    options = ExportOptions("gatewayd:1", secrets=("PW",), secret_name="mine", gateway_replicas=2)
+
+    found = manifests(f"{text}\nexecutors: [{{name: a}}]", options)
+
+    egress = found["NetworkPolicy", "gateway"]["spec"]["egress"]
+    assert [each["port"] for rule in egress for each in rule["ports"]] == [53, 53, 8080, 443, 6443, 7000]
+    assert "redis://:${{ ENV.PW }}@redis:7000" in found["Secret", "gateway-flow"]["stringData"]["flow.yml"]
+    variables = found["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "PW"}}} in variables
+
+
+@pytest.mark.parametrize(
+    ("settings", "counts", "told"),
+    [
+        ("", {}, None),
+        ("", {"gateway_replicas": 3}, "3 are to run: callers may ask 3 times as often"),
+        ("gateways: 3", {"gateway_replicas": 3}, None),
+        ("gateways: 2", {"gateway_replicas": 2, "max_gateways": 5}, "2 to 5 are to run: callers may ask 2.5"),
+        ("rates_store: 'redis://redis'", {"gateway_replicas": 2, "max_gateways": 5}, None),
+        ("rates_store: 'redis://127.0.0.1'", {}, "127.0.0.1 is each container itself"),
+        ("", {"gateway_replicas": 3, "include_gateway": False}, None),
+    ],
+)
+def test_rates_that_several_gateways_would_multiply_are_warned_of(
+    settings: str, counts: dict[str, Any], told: str | None
+) -> None:
+    text = f"jtype: Flow\ngateway: {{rates: [{{requests: 9}}], {settings}}}\nexecutors: [{{name: a}}]"
+    warnings = of_text(text).kubernetes(ExportOptions("gatewayd:1", **counts)).warnings
+    # That an address is written as it is has a test of its own.
+    found = [each for each in warnings if "--secret" not in each]
+    assert len(found) == (told is not None)
+    if told is not None:
+        assert found[0].startswith("flow.yml: gateway.rates")
+        assert told in found[0]
+
+
+def test_the_authority_of_the_store_has_to_be_in_the_image(tmp_path: Path) -> None:
+    from tests.certificates import make
+
+    (tmp_path / "ca.pem").write_bytes(make("root", authority=True).pem)
+    text = (
+        f"jtype: Flow\ngateway: {{rates_store: 'rediss://redis', rates_store_ca_certfile: {tmp_path}/ca.pem}}"
+    )
+
+    exported = of_text(text).kubernetes(ExportOptions("gatewayd:1", project=tmp_path))
+
+    assert "rates_store_ca_certfile: /app/ca.pem" in exported.files["gateway/gateway.yml"]
+    with pytest.raises(ExportError, match=r"gateway\.rates_store_ca_certfile: cannot be exported"):
+        of_text(text).kubernetes(OPTIONS)
 
 
 def test_the_command_writes_files_for_their_owner_alone(tmp_path: Path) -> None:
