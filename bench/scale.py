@@ -105,6 +105,8 @@ class Machine:
         self.working: list[_Work] = []
         self.waiting: list[_Work] = []
         self.channels: list[Channel] = []
+        self.probe_s = 0.0  # how long it takes to say what it serves
+        self.probes: list[tuple[float, float]] = []  # from when until when it was asked
 
     def take(self, work: _Work) -> None:
         self.calls += 1
@@ -193,12 +195,18 @@ class Channel:
         raise NotImplementedError("the simulation has no streams")
 
     def endpoints(self, timeout_s: float) -> Deferred[Told]:
-        if self._machine.gone or self._machine.broken:
-            late: Deferred[Told] = Deferred()
+        machine, clock = self._machine, self._machine.clock
+        answer: Deferred[Told] = Deferred()
+        if machine.gone or machine.broken:
             failed = CallError("DEADLINE_EXCEEDED", "no answer")
-            self._machine.clock.callLater(timeout_s, lambda: late.called or late.errback(failed))
-            return late
-        return succeed(_TOLD)
+            clock.callLater(timeout_s, lambda: answer.called or answer.errback(failed))
+            machine.probes.append((clock.now_s, clock.now_s + timeout_s))
+            return answer
+        machine.probes.append((clock.now_s, clock.now_s + machine.probe_s))
+        if not machine.probe_s:
+            return succeed(_TOLD)
+        clock.callLater(machine.probe_s, lambda: answer.callback(_TOLD))
+        return answer
 
     def close(self) -> Deferred[None]:
         return succeed(None)
@@ -334,6 +342,33 @@ def storm(replicas: int, broken: float) -> list[str]:
     ]
 
 
+def probed(replicas: int, silent: float) -> list[str]:
+    """All but one are ejected at once; ``silent`` is the share that answers no probe for a minute."""
+    site = Site(replicas)
+    site.clock.run(10.0)
+    bad = {address_of(number) for number in range(round(silent * replicas))}
+    for address in bad:
+        site.machines[address].broken = True
+    for machine in site.machines.values():
+        machine.probes.clear()
+        machine.probe_s = 0.002
+    for replica in site.pool._senders["a", 0].replicas.replicas:
+        for _ in range(PoolLimits().eject_after_failures):
+            replica.failed(CallError("UNAVAILABLE", "gone"))
+    due_s = site.clock.now_s + PoolLimits().eject_s
+    well = replicas - len(bad)
+    while sum(not each.ejected for each in site.pool.states()["a"]) < well:
+        site.clock.run(site.clock.now_s + 0.05)
+    back_s = site.clock.now_s - due_s
+    site.clock.run(due_s + 60.0)
+    under_way = most = 0
+    probes = [each for machine in site.machines.values() for each in machine.probes]
+    for _, change in sorted([(begin_s, 1) for begin_s, _ in probes] + [(end_s, -1) for _, end_s in probes]):
+        under_way += change
+        most = max(most, under_way)
+    return [f"{replicas}", f"{silent:.0%}", str(most), f"{back_s:.1f}"]
+
+
 def newcomer(replicas: int, load: float) -> list[str]:
     """A replica joins; how many calls it gets at first, and has at most, against the others."""
     site = Site(replicas)
@@ -371,6 +406,11 @@ def simulated(replicas: int = 60) -> str:
             ["broken", "ejected at most", "failed in the first 2 s", "failed in 8 s after",
              "failed at the end", "99th percentile, ms", "still ejected"],
             [storm(replicas, share) for share in (0.1, 0.3, 0.6)],
+        ),
+        (
+            "One gateway, replicas that are all ejected together, some of them silent:",
+            ["replicas", "silent", "probes under way at most", "seconds until the others are back"],
+            [probed(1000, 0.0), probed(1000, 0.6), probed(5000, 0.6)],
         ),
         (
             "A replica that joins 20 others, calls in proportion to theirs:",

@@ -9,7 +9,7 @@ changes nothing.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from gatewayd.clocks import Clock, Timer
+from gatewayd.pool.steps import Steps, a_few_at_once
 from gatewayd.schemes import KUBERNETES, socket_path
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class NamedReplicas:
         self._refresh_s = refresh_s
         self._timer: Timer | None = None
         self._asking: Deferred[Any] | None = None
+        self._changing: Steps | None = None
         self._asked_s = 0.0
         self._current: frozenset[str] = frozenset()
         self._both_families = False
@@ -143,7 +145,7 @@ class NamedReplicas:
 
     def refresh_soon(self) -> None:
         """No replica can be reached: the name may resolve to others by now."""
-        if self._closed or self._asking is not None:
+        if self._closed or self._asking is not None or self._changing is not None:
             return
         pause_s = max(0.0, self._asked_s + _AGAIN_S - self._clock.seconds())
         self._schedule(pause_s)
@@ -151,6 +153,8 @@ class NamedReplicas:
     def close(self) -> None:
         """Stop looking the name up."""
         self._closed = True
+        if self._changing is not None:
+            self._changing.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -168,10 +172,17 @@ class NamedReplicas:
             self._failed("the name has no address")
             return
         addresses = self._choose([self._dial_address(host) for host in self._usable(found)])
-        for address in sorted(addresses - self._current):
-            self._replicas.add(address, self._name.host)
-        for address in sorted(self._current - addresses):
-            self._replicas.retire(address)
+        self._changing = Steps(self._clock, self._changes(addresses))
+        self._changing.done.addCallback(lambda _: self._changed(addresses)).addErrback(self._unexpected)
+        self._changing.start()
+
+    def _changes(self, addresses: frozenset[str]) -> Iterator[None]:
+        come, gone = sorted(addresses - self._current), sorted(self._current - addresses)
+        yield from a_few_at_once(come, lambda address: self._replicas.add(address, self._name.host))
+        yield from a_few_at_once(gone, self._replicas.retire)
+
+    def _changed(self, addresses: frozenset[str]) -> None:
+        self._changing = None
         if addresses != self._current:
             log.info(
                 "{deployment}: {name} is {addresses}",
@@ -202,7 +213,7 @@ class NamedReplicas:
         self._failed(str(failure.value))
 
     def _failed(self, why: str) -> None:
-        self._asking = None
+        self._asking = self._changing = None
         if self._closed:
             return
         self._replicas.not_found(f"DNS resolution failed for {self._name.label}: {why}")

@@ -8,7 +8,9 @@ answered with 410, and then everything is listed again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -18,7 +20,11 @@ from gatewayd.config.addresses import authority
 
 # A list is all slices of one Service, and a line one of them, with up to 1000 endpoints.
 MOST_BYTES: Final = 16 << 20
+# So many endpoints of a list are read in one step: some milliseconds.
+AT_ONCE: Final = 100
 _GONE: Final = 410
+_DECODER: Final = json.JSONDecoder()
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
 class Expired(Exception):
@@ -58,17 +64,29 @@ class Slices:
         self._pending = bytearray()
         self.version = ""
 
-    def listed(self, body: bytes) -> None:
-        """Take an EndpointSliceList in place of what was known. Raises Unintelligible, and keeps that."""
-        found = _json(body)
-        if found.get("kind") != "EndpointSliceList":
-            raise Unintelligible(f"no EndpointSliceList: {_shown(found)}")
-        slices = dict(_slice_of(item) for item in _list(found.get("items")))
-        self.version = _version_of(found)
-        for name in self._slices.keys() - slices.keys():
-            self._put(name, ())
-        for name, endpoints in slices.items():
-            self._put(name, endpoints)
+    def listed(self, body: bytes) -> Iterator[None]:
+        """
+        Take an EndpointSliceList in place of what was known, at the end of the last step.
+
+        A step is ``AT_ONCE`` endpoints, or a whole slice. Raises Unintelligible, and keeps what was known.
+        """
+        fresh, done = Slices(self._port), 0
+        members: dict[str, Any] = {}
+        for key, value in _members(body):
+            if key is not None:
+                members[key] = value
+                continue
+            name, endpoints = _slice_of(value)
+            fresh._put(name, endpoints)
+            done += 1 + len(endpoints)
+            if done >= AT_ONCE:
+                done = 0
+                yield
+        if members.get("kind") != "EndpointSliceList":
+            raise Unintelligible(f"no EndpointSliceList: {_shown(members)}")
+        self.version = _version_of(members)
+        self._slices, self._pods = fresh._slices, fresh._pods
+        self._ready, self._serving = fresh._ready, fresh._serving
 
     def watch_begins(self) -> None:
         """A further watch is asked for, from ``version`` on: what is left of a broken line is gone."""
@@ -186,6 +204,57 @@ def _endpoint_of(item: Any) -> _Endpoint | None:
     ready = told.get("ready") is not False
     serving = ready if told.get("serving") is None else told["serving"] is True
     return _Endpoint(str(pod or host), host, ready, serving, told.get("terminating") is True)
+
+
+def _members(body: bytes) -> Iterator[tuple[str | None, Any]]:
+    """
+    The members of a map in JSON by their keys, as they are read; each of its ``items`` by no key.
+
+    The text of ten thousand pods takes a parser too long for one step.
+    """
+    try:
+        text = body.decode()
+        at = _after(text, 0, "{")
+        while (at := _blank(text, at)) < len(text) and text[at] != "}":
+            key, at = _DECODER.raw_decode(text, at)
+            at = _blank(text, _after(text, at, ":"))
+            if key == "items" and text[at : at + 1] == "[":
+                at = _blank(text, at + 1)
+                while text[at : at + 1] != "]":
+                    item, at = _DECODER.raw_decode(text, at)
+                    yield None, item
+                    at = _comma(text, at, "]")
+                at += 1
+            else:
+                value, at = _DECODER.raw_decode(text, at)
+                if key == "items" and value is not None:
+                    raise Unintelligible(f"no list: {_shown(value)}")
+                yield str(key), value
+            at = _comma(text, at, "}")
+        if _blank(text, _after(text, at, "}")) < len(text):
+            raise ValueError("more after its end")
+    except (ValueError, RecursionError) as error:
+        raise Unintelligible(f"no JSON: {error}") from error
+
+
+def _blank(text: str, at: int) -> int:
+    """Where the next sign is."""
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _after(text: str, at: int, sign: str) -> int:
+    at = _blank(text, at)
+    if text[at : at + 1] != sign:
+        raise ValueError(f"no {sign} at {at}")
+    return at + 1
+
+
+def _comma(text: str, at: int, end: str) -> int:
+    """Where the next member begins, or the ``end`` is."""
+    at = _blank(text, at)
+    return at if text[at : at + 1] == end else _blank(text, _after(text, at, ","))
 
 
 def _json(data: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ come after the pod that needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -23,6 +23,7 @@ from gatewayd.backoff import Backoff
 from gatewayd.clocks import Clock, Timer
 from gatewayd.pool.dns import Choose, HostName
 from gatewayd.pool.endpoint_slices import MOST_BYTES, Expired, Slices, Unintelligible
+from gatewayd.pool.steps import Steps, a_few_at_once
 from gatewayd.pool.watching import ByName, Watched, Watcher
 from gatewayd.schemes import ServiceName
 
@@ -111,6 +112,9 @@ class FollowedService:
         self._asking: Deferred[Any] | None = None
         self._heard_s = 0.0  # when something came last
         self._watching = False
+        self._reading: Steps | None = None
+        self._changing: Steps | None = None
+        self._tell_again = False  # once these changes are made
         self._trouble: Expired | Unintelligible | None = None
         self._interrupted = False
         self._fallback: Watcher | None = None
@@ -158,6 +162,9 @@ class FollowedService:
             self._timer.cancel()
             self._timer = None
         self._tell_no_more()
+        for steps in (self._reading, self._changing):
+            if steps is not None:
+                steps.stop()
         if self._asking is not None:
             self._asking.cancel()
         if self._fallback is not None:
@@ -243,15 +250,20 @@ class FollowedService:
         if status != _OK:
             self._again(self._list, f"the API server answers {status}")
             return
-        try:
-            self._slices.listed(body)
-        except Unintelligible as error:
-            self._again(self._list, f"the API server sends {error}")
-            return
+        self._reading = Steps(self._clock, self._slices.listed(body))
+        self._reading.done.addCallbacks(lambda _: self._read(), self._not_read).addErrback(self._unexpected)
+        self._reading.start()
+
+    def _read(self) -> None:
         self._listed_before = True
         if self._fallback is None:
             self._tell()
-        self._watch()
+        if not self._closed:
+            self._watch()
+
+    def _not_read(self, failure: Failure) -> None:
+        failure.trap(Unintelligible)
+        self._again(self._list, f"the API server sends {failure.value}")
 
     def _watch_begun(self) -> None:
         """What may be listed may not have been allowed to be watched: from here on it is."""
@@ -317,6 +329,9 @@ class FollowedService:
 
     def _tell(self) -> None:
         self._tell_no_more()
+        if self._changing is not None:
+            self._tell_again = True
+            return
         self._told_s = self._clock.seconds()
         before, now = self._replicas.addresses.copy(), self._choose(self._slices.addresses())
         come, gone = sorted(now - before), sorted(before - now)
@@ -324,12 +339,11 @@ class FollowedService:
             if not now:
                 self._replicas.why_empty = f"no pod of {self._host} is ready"
             return
-        for address in come:
-            self._replicas.add(address, self._host)
-        for address in gone:
-            self._replicas.retire(address)
         if not now:
             self._replicas.why_empty = f"no pod of {self._host} is ready"
+        self._changing = Steps(self._clock, self._changes(come, gone))
+        self._changing.done.addErrback(self._unexpected).addCallback(lambda _: self._changed())
+        self._changing.start()
         log.info(
             "{deployment}: {name} has {count} replicas that are ready; new: {come}; gone: {gone}",
             deployment=self._replicas.deployment,
@@ -338,6 +352,17 @@ class FollowedService:
             come=_some(come),
             gone=_some(gone),
         )
+
+    def _changes(self, come: Collection[str], gone: Collection[str]) -> Iterator[None]:
+        yield from a_few_at_once(come, lambda address: self._replicas.add(address, self._host))
+        yield from a_few_at_once(gone, self._replicas.retire)
+
+    def _changed(self) -> None:
+        """All are told; meanwhile there may have been other changes."""
+        self._changing = None
+        if self._tell_again:
+            self._tell_again = False
+            self._tell_soon()
 
     def _forbidden(self, status: int) -> None:
         """Look the name up, and ask again after a while."""

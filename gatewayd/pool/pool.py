@@ -119,6 +119,7 @@ class Pool:
         self.turns = Turns(gateway.pool.max_connecting)
         if before is not None and before.turns.limit == self.turns.limit:
             self.turns = before.turns
+        self.probes = Turns(gateway.pool.max_connecting)
         self._gateway = gateway
         self._connect = connect
         self._clock = clock
@@ -470,6 +471,7 @@ class Pool:
             balancer=_balancer(self._gateway, self._dice),
             clock=self._clock,
             decisions=decisions,
+            probes=self.probes.line(lambda: sender.queue.size > 0),
         )
         sender = self._senders[name, shard] = Sender(
             replicas,

@@ -27,6 +27,7 @@ from gatewayd.pool.balancing import Health
 from gatewayd.pool.events import Decisions
 from gatewayd.rpc.call import CallError
 from gatewayd.rpc.link import State
+from gatewayd.rpc.turns import HANGS_S, Line, Turn
 from gatewayd.waiters import Waiters
 
 log = Logger()
@@ -145,12 +146,14 @@ class Replica:
         "_decisions",
         "_discovery",
         "_discovery_failures",
+        "_hanging",
         "_leaving",
         "_left",
         "_owner",
         "_probe",
-        "_probing",
+        "_probes",
         "_suspected_s",
+        "_turn",
         "address",
         "channel",
         "foreign",
@@ -174,6 +177,7 @@ class Replica:
         clock: Clock,
         decisions: Decisions,
         owner: ReplicaOwner,
+        probes: Line,
     ) -> None:
         self.number = number
         self.address = address
@@ -196,8 +200,10 @@ class Replica:
         self._left: Waiters[None] = Waiters()
         self._owner = owner
         self._probe: Timer | None = None
-        self._probing = False
+        self._probes = probes
         self._suspected_s = -_SUSPICION_S
+        self._turn: Turn | None = None  # of a probe that waits, or is under way
+        self._hanging: Timer | None = None
 
     @property
     def fit(self) -> bool:
@@ -277,6 +283,7 @@ class Replica:
             if timer is not None:
                 timer.cancel()
         self._probe = self._discovery = None
+        self._end_turn()
         self._left.fire(None)
         self.channel.close().addErrback(self._unexpected, "closing the channel to {address}")
 
@@ -296,6 +303,8 @@ class Replica:
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
+        if self._turn is not None and self._turn.waits:
+            self._end_turn()
         self.health.reset()
         self._owner.changed(self)
 
@@ -309,13 +318,18 @@ class Replica:
         self._begin_probe(self._probe_failed)
 
     def _begin_probe(self, failed: Callable[[CallError], None]) -> None:
-        if self._probing:
-            return
-        self._probing = True
+        """When it is its turn: thousands may be due together."""
+        if self._turn is None:
+            self._turn = self._probes.turn(lambda: self._ask(failed), "first")
+            self._turn.ask()
+
+    def _ask(self, failed: Callable[[CallError], None]) -> None:
+        assert self._turn is not None
         self._decisions.count("probed")
+        self._hanging = self._clock.callLater(HANGS_S, self._turn.hang)
 
         def alive(told: Told) -> None:
-            self._probing = False
+            self._end_turn()
             self._discovered(told)
             if self.health.ejected and not self._closed:
                 self.health.returned()
@@ -323,13 +337,21 @@ class Replica:
                 self._owner.changed(self)
 
         def dead(failure: Failure) -> None:
-            self._probing = False
+            self._end_turn()
             error = _as_call_error(failure)
             if not self._closed:
                 failed(error)
 
         probe = self.channel.endpoints(PROBE_TIMEOUT_S)
         probe.addCallbacks(alive, dead).addErrback(self._unexpected, "probing {address}")
+
+    def _end_turn(self) -> None:
+        if self._hanging is not None and self._hanging.active():
+            self._hanging.cancel()
+        self._hanging = None
+        if self._turn is not None:
+            turn, self._turn = self._turn, None
+            turn.end()
 
     def _probe_failed(self, error: CallError) -> None:
         if self.health.ejected:

@@ -25,6 +25,7 @@ from gatewayd.pool.balancing import Balancer, Health, choose
 from gatewayd.pool.events import Decisions
 from gatewayd.pool.replica import ExecutorChannel, Replica
 from gatewayd.rpc.link import State
+from gatewayd.rpc.turns import Line
 from gatewayd.waiters import Waiters
 
 log = Logger()
@@ -71,7 +72,8 @@ class ReplicaSet:
     """
     The replicas by address.
 
-    ``connect(address, host, on_state)`` opens a channel; ``host`` is as in ``add``.
+    ``connect(address, host, on_state)`` opens a channel; ``host`` is as in ``add``. Probes of replicas wait
+    for their turn in ``probes``.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ReplicaSet:
         balancer: Balancer,
         clock: Clock,
         decisions: Decisions,
+        probes: Line,
     ) -> None:
         self.deployment = deployment
         self.why_empty = "no replica is running"
@@ -97,6 +100,7 @@ class ReplicaSet:
         self._balancer = balancer
         self._clock = clock
         self._decisions = decisions
+        self._probes = probes
         self._closed = False
         self._numbers = count()
         self._replicas: dict[str, Replica] = {}
@@ -240,7 +244,8 @@ class ReplicaSet:
             return
         health = Health(self._limits.eject_after_failures, self._limits.eject_s)
         label = address if host is None else f"{host}:{address.rpartition(':')[2]}"
-        replica = Replica(next(self._numbers), address, label, health, self._clock, self._decisions, self)
+        number, decisions = next(self._numbers), self._decisions
+        replica = Replica(number, address, label, health, self._clock, decisions, self, self._probes)
         self._replicas[address] = replica
         self._labels[address] = label
         replica.channel = self._connect(address, host, replica.state_changed)

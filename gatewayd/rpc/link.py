@@ -37,7 +37,7 @@ from gatewayd.clocks import Connector, Timer
 from gatewayd.messages.rope import Buffer
 from gatewayd.rpc.gathering import HIGH_WATER_BYTES, Gathering
 from gatewayd.rpc.http2 import Broken, Connection, Limits, Stream
-from gatewayd.rpc.turns import Line, Place, Turn, Turns
+from gatewayd.rpc.turns import HANGS_S, Line, Place, Turn, Turns
 from gatewayd.schemes import socket_path
 from gatewayd.tls.outgoing import CallTls
 
@@ -191,7 +191,7 @@ class Link:
         settings = self.settings
         self._began_s = self.reactor.seconds()
         session = self._trying = Session(self)
-        self._timer = self.reactor.callLater(settings.connect_timeout_s, self._took_too_long, session)
+        self._timer = self.reactor.callLater(min(HANGS_S, settings.connect_timeout_s), self._is_slow, session)
         connecting = self._connecting = _endpoint(self.reactor, settings).connect(
             _Sessions.forProtocol(lambda: session)
         )
@@ -206,6 +206,16 @@ class Link:
             self._attempt_failed("UNKNOWN", f"Failed to connect to remote host: {text}")
         elif self._closing is None:
             log.debug("an attempt to connect ended late: {error}", error=failure.value)
+
+    def _is_slow(self, session: Session) -> None:
+        # What has come by now is read before: where this reactor is late, no other side hangs.
+        self._timer = self.reactor.callLater(0, self._hangs, session)
+
+    def _hangs(self, session: Session) -> None:
+        left_s = self._began_s + self.settings.connect_timeout_s - self.reactor.seconds()
+        self._timer = self.reactor.callLater(max(0.0, left_s), self._took_too_long, session)
+        if self._turn is not None:
+            self._turn.hang()
 
     def _took_too_long(self, session: Session) -> None:
         self._timer = None

@@ -6,6 +6,10 @@ So only some are under way, and what wants to connect waits for its turn. Each D
 next turn goes to a Deployment that has requests waiting, then to the one with the fewest handshakes under
 way: replicas of one that do not answer keep no other waiting for longer than one handshake may take. In a
 line, connections that something waits for come first, and those that have just failed last.
+
+A handshake that hangs is no work for the reactor: while others wait it keeps its turn for ``HANGS_S`` only,
+so that a thousand replicas that are silent do not delay those behind them. The pool's probes of replicas take
+turns in the same way, among themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Literal
+
+# After so long without an answer another may begin beside it: some round trips to a machine that is near.
+HANGS_S: Final = 0.1
 
 Place = Literal["urgent", "first", "again"]
 
@@ -29,6 +36,7 @@ class Turns:
         self._waiting: dict[
             Line, None
         ] = {}  # the lines in which something waits, in the order of their last turn
+        self._hanging: dict[Turn, None] = {}  # those under way that hang, the longest first
         self._serving = False
 
     def line(self, is_needed: Callable[[], bool] = lambda: False) -> Line:
@@ -68,7 +76,7 @@ class Turns:
             return
         self._serving = True
         try:
-            while self._waiting and (self.limit is None or self.under_way < self.limit):
+            while self._waiting and (self.limit is None or self.under_way < self.limit or self._give_way()):
                 line = min(self._waiting, key=Line.rank)
                 # It goes behind those of the same rank.
                 del self._waiting[line]
@@ -78,6 +86,24 @@ class Turns:
                 turn.begin()
         finally:
             self._serving = False
+
+    def hangs(self, turn: Turn) -> None:
+        """It may give way to another."""
+        self._hanging[turn] = None
+        self.serve()
+
+    def ended(self, turn: Turn) -> None:
+        """It is not under way any more."""
+        self._hanging.pop(turn, None)
+        self.under_way -= 1
+        self.serve()
+
+    def _give_way(self) -> bool:
+        """End the turn of the one that hangs for longest; False if none does."""
+        turn = next(iter(self._hanging), None)
+        if turn is not None:
+            turn.end()
+        return turn is not None
 
 
 class Line:
@@ -139,6 +165,11 @@ class Turn:
         self._line = line
         self._state: Literal["waits", "under way", "over"] = "waits"
 
+    @property
+    def waits(self) -> bool:
+        """Whether it was asked for, and has not begun."""
+        return self._state == "waits"
+
     def ask(self) -> None:
         """Wait for it. It may begin at once."""
         self._line.add(self)
@@ -155,6 +186,11 @@ class Turn:
         if self._state == "waits":
             self._line.hurry(self)
 
+    def hang(self) -> None:
+        """It has been under way for ``HANGS_S``: if another waits it ends, though the handshake goes on."""
+        if self._state == "under way":
+            self._line.turns.hangs(self)
+
     def end(self) -> None:
         """The handshake has ended, well or not, or is not wanted any more. Harmless when repeated."""
         was, self._state = self._state, "over"
@@ -162,5 +198,4 @@ class Turn:
             self._line.discard(self)
         elif was == "under way":
             self._line.under_way -= 1
-            self._line.turns.under_way -= 1
-            self._line.turns.serve()
+            self._line.turns.ended(self)

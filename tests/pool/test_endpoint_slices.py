@@ -10,14 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.pool.endpoint_slices import MOST_BYTES, Expired, Slices, Unintelligible
+from gatewayd.pool.endpoint_slices import AT_ONCE, MOST_BYTES, Expired, Slices, Unintelligible
 from tests.pool.api_server import endpoint, event, slice_of, slices
 
 
 def listed(*items: Any, version: str = "7") -> Slices:
     found = Slices(80)
-    found.listed(slices(*items, version=version))
+    take(found, slices(*items, version=version))
     return found
+
+
+def take(found: Slices, body: bytes) -> None:
+    for _ in found.listed(body):
+        pass
 
 
 def test_pods_of_all_slices_are_called_and_pods_that_are_not_ready_are_not() -> None:
@@ -111,7 +116,7 @@ def test_changes_lead_where_a_list_of_their_end_does(changes: Sequence[tuple[str
         item = slice_of(name, *endpoints)
         followed.watched(event("DELETED" if deleted else "MODIFIED", item))
         now = {key: value for key, value in now.items() if key != name} | ({} if deleted else {name: item})
-    relisted.listed(slices(*now.values()))
+    take(relisted, slices(*now.values()))
 
     assert followed.addresses() == listed(*now.values()).addresses() == relisted.addresses()
 
@@ -152,12 +157,63 @@ def test_what_is_no_answer_is_refused_in_words_and_changes_nothing(line: bytes, 
     with pytest.raises(Unintelligible, match=told):
         found.watched(line)
     assert found.version == "7"
+    with pytest.raises(Unintelligible, match="no EndpointSliceList"):
+        take(found, json.dumps({"kind": "PodList", "items": []}).encode())
     with pytest.raises(Unintelligible):
-        found.listed(json.dumps({"kind": "PodList", "items": []}).encode())
-    with pytest.raises(Unintelligible):
-        found.listed(slices(3))
+        take(found, slices(3))
 
     assert found.addresses() == {"10.0.0.1:80"}
+
+
+LIST = b'{"kind": "EndpointSliceList", "metadata": {"resourceVersion": "9"}, "items": '
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "no JSON"),
+        (b"[]", "no JSON"),
+        (b"{} {}", "no JSON"),
+        (b"\xff", "no JSON"),
+        (LIST + b"3}", "no list: 3"),
+        (LIST + b"[", "no JSON"),
+        (LIST + b"[] ]", "no JSON"),
+        (LIST + b"[3 4]}", "an object without name"),
+        (LIST + b"[" * 100_000, "no JSON"),
+        (b"{}", "no EndpointSliceList"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_in_words_and_changes_nothing(body: bytes, told: str) -> None:
+    found = listed(slice_of("a", endpoint("10.0.0.1")))
+    with pytest.raises(Unintelligible, match=told):
+        take(found, body)
+
+    assert (found.version, found.addresses()) == ("7", {"10.0.0.1:80"})
+
+
+@pytest.mark.parametrize("items", [b"null", b"[]", b" [ ] ", None])
+def test_a_list_may_be_empty_and_its_members_stand_in_any_order(items: bytes | None) -> None:
+    found = listed(slice_of("a", endpoint("10.0.0.1")))
+    own = b"" if items is None else b'"items" :' + items + b","
+    take(found, b"{" + own + b'"metadata":{"resourceVersion":"9"},\n"kind":"EndpointSliceList"}\n')
+
+    assert (found.version, found.addresses()) == ("9", set())
+
+
+def test_very_many_pods_are_read_in_steps_of_some_and_taken_at_the_last_one() -> None:
+    found = listed(slice_of("a", endpoint("10.0.0.1")))
+    many = [
+        slice_of(f"s-{each}", *(endpoint(f"10.1.{each}.{host}") for host in range(AT_ONCE)))
+        for each in range(20)
+    ]
+    steps = 0
+    for _ in found.listed(slices(*many, version="9")):
+        steps += 1
+        assert (found.version, found.addresses()) == ("7", {"10.0.0.1:80"})
+
+    assert steps == 20
+    assert found.version == "9"
+    assert len(found.addresses()) == 20 * AT_ONCE
 
 
 def test_a_line_without_an_end_is_not_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ from gatewayd.pool.dns import HostName
 from gatewayd.pool.endpoint_slices import MOST_BYTES
 from gatewayd.pool.kubernetes import ApiError, ApiServer, FollowedService
 from gatewayd.pool.pool import Pool
+from gatewayd.pool.steps import AT_ONCE
 from gatewayd.pool.watching import ByName, Watched, addresses_and_names
 from gatewayd.rpc.channel import ChannelSettings
 from gatewayd.schemes import ServiceName
@@ -52,15 +54,18 @@ class Told:
         self.hosts: set[str | None] = set()
         self.left: list[str] = []
         self.why: list[str] = []
+        self.on_change: Callable[[], object] = lambda: None
 
     def add(self, address: str, host: str | None = None) -> None:
         assert address not in self.addresses
         self.addresses.add(address)
         self.hosts.add(host)
+        self.on_change()
 
     def retire(self, address: str) -> Deferred[None]:
         self.addresses.remove(address)
         self.left.append(address)
+        self.on_change()
         return succeed(None)
 
     def not_found(self, why: str) -> None:
@@ -94,9 +99,10 @@ class Setup:
         *,
         in_cluster: bool = True,
         choose: Callable[[Collection[str]], frozenset[str]] = frozenset,
+        clock: Clock | None = None,
     ) -> None:
         self.api = FakeApi()
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.told = Told()
         self.lookups: list[ByDns] = []
         service = ServiceName.of(address)
@@ -114,6 +120,7 @@ class Setup:
     def watching(self, *items: Any) -> Any:
         """Listed, and the watch that follows, which the API server has begun to answer."""
         self.api.next().ends(body=slices(*items))
+        self.clock.advance(0.0)
         watch = self.api.next()
         watch.on_begin()
         self.clock.advance(0.5)
@@ -132,6 +139,73 @@ def lines() -> Iterator[list[str]]:
     globalLogPublisher.addObserver(observe)
     yield seen
     globalLogPublisher.removeObserver(observe)
+
+
+class Turns(Clock):
+    """Counts the turns of a reactor in which something is done."""
+
+    turn = 0
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Any:
+        def run() -> None:
+            self.turn += 1
+            callable(*args, **kw)
+
+        return super().callLater(delay, run)
+
+
+def test_very_many_pods_come_and_go_some_in_each_turn() -> None:
+    clock, turns = Turns(), list[int]()
+    setup = Setup(clock=clock)
+    setup.told.on_change = lambda: turns.append(clock.turn)
+    many = [
+        slice_of(f"s-{each}", *(endpoint(f"10.1.{each}.{host}") for host in range(AT_ONCE)))
+        for each in range(5)
+    ]
+
+    watch = setup.watching(*many, ONE)
+    assert len(setup.told.addresses) == 5 * AT_ONCE + 1
+    for each in many:
+        clock.turn += 1
+        watch.on_data(event("DELETED", each))
+    setup.clock.advance(1.0)
+
+    assert setup.told.addresses == {"10.0.0.1:80"}
+    assert len(turns) == 2 * 5 * AT_ONCE + 1
+    assert max(Counter(turns).values()) == AT_ONCE
+
+
+def test_nothing_comes_after_the_end_of_one_that_is_taking_very_many() -> None:
+    setup = Setup(clock=Turns())
+    many = slice_of("s", *(endpoint(f"10.1.0.{host}") for host in range(2 * AT_ONCE)))
+
+    def close() -> None:
+        if len(setup.told.addresses) == 9:
+            setup.followed.close()
+
+    setup.told.on_change = close
+    setup.api.next().ends(body=slices(many))
+    setup.clock.advance(60.0)
+
+    assert len(setup.told.addresses) == AT_ONCE
+
+
+def test_what_changes_while_very_many_are_taken_is_taken_after_them() -> None:
+    setup = Setup()
+    many = slice_of("s", *(endpoint(f"10.1.0.{host}") for host in range(2 * AT_ONCE)))
+    watch = setup.watching(ONE)
+
+    def end_them() -> None:
+        if len(setup.told.addresses) == AT_ONCE:
+            setup.clock.rightNow += 1.0
+            watch.on_data(event("DELETED", many))
+
+    setup.told.on_change = end_them
+    watch.on_data(event("ADDED", many))
+    setup.clock.advance(1.0)
+
+    assert setup.told.addresses == {"10.0.0.1:80"}
+    assert len(setup.told.left) == 2 * AT_ONCE
 
 
 def test_slices_are_listed_and_watched_from_their_version_on(lines: list[str]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from gatewayd.errors import ExecutorUnreachable
 from gatewayd.messages.discovery import Told
 from gatewayd.messages.generations import Generation
-from tests.pool.fakes import Setup, external
+from gatewayd.rpc.turns import HANGS_S
+from tests.pool.fakes import LOST, Setup, external
 
 
 def addresses(count: int) -> list[str]:
@@ -81,3 +82,57 @@ def test_an_error_names_some_of_them() -> None:
     error = ExecutorUnreachable("a", addresses(2000))
     assert "and 1980 more" in str(error)
     assert len(str(error)) < 1000
+
+
+def ejected_together(count: int) -> Setup:
+    """All but the last one are, and wait for their probes."""
+    setup = Setup(external(*addresses(count)), max_connecting=8, eject_after_failures=1, eject_s=5.0)
+    for channel in setup.opened:
+        channel.answer_discovery()
+    for replica in setup.pool._senders["a", 0].replicas.replicas:
+        replica.failed(LOST)
+    assert setup.count("ejected") == count - 1
+    setup.advance(4.99)
+    assert setup.count("probed") == 0
+    return setup
+
+
+def test_those_that_are_ejected_together_are_probed_some_at_a_time() -> None:
+    setup = ejected_together(101)
+    setup.advance(0.02)
+    assert setup.count("probed") == 8
+
+    answered = 0
+    while waiting := [channel for channel in setup.opened if channel.asked]:
+        assert len(waiting) <= 8
+        waiting[0].answer_discovery()
+        answered += 1
+    assert answered == setup.count("probed") == setup.count("restored") == 100
+
+
+def test_probes_that_are_not_answered_delay_the_others_for_a_moment_only() -> None:
+    setup = ejected_together(101)
+    begin_s, last = setup.clock.seconds(), setup.opened[99]
+    while not last.asked:
+        assert setup.pool.probes.under_way <= 8
+        setup.advance(0.01)
+
+    assert setup.clock.seconds() - begin_s < 100 / 8 * HANGS_S + 0.2
+    last.answer_discovery()
+    assert setup.count("restored") == 1
+
+
+def test_replicas_that_return_or_go_while_they_wait_for_a_probe_are_not_probed() -> None:
+    setup = ejected_together(11)
+    setup.advance(0.02)
+    *_, returned, gone, _ = setup.opened
+    returned.set_state("connecting")
+    returned.set_state("ready")
+    returned.answer_discovery()
+    setup.pool.replica_down("a", gone.address)
+    for channel in setup.opened[:8]:
+        channel.answer_discovery()
+
+    assert setup.count("probed") == 8
+    assert not gone.asked
+    assert setup.pool.probes.under_way == setup.pool.probes.waiting == 0

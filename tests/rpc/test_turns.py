@@ -9,7 +9,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from gatewayd.rpc.channel import Channel, ChannelSettings
-from gatewayd.rpc.turns import Line, Place, Turn, Turns
+from gatewayd.rpc.turns import HANGS_S, Line, Place, Turn, Turns
 from tests.rpc.peer import SETTINGS
 
 
@@ -105,6 +105,41 @@ def test_what_ends_while_it_begins_makes_room_for_the_next_without_depth() -> No
     assert turns.under_way == 0
 
 
+def test_one_that_hangs_gives_way_to_one_that_waits_the_longest_first() -> None:
+    turns, asked = Turns(2), Asked()
+    line = turns.line()
+    asked.ask(line, "a1", "a2")
+    asked.turns["a2"].hang()
+    asked.turns["a1"].hang()
+    assert turns.under_way == 2  # nobody waits
+
+    asked.ask(line, "a3")
+    asked.ask(line, "a4")
+    asked.ask(line, "a5")
+    assert asked.begun == ["a1", "a2", "a3", "a4"]
+    assert (turns.under_way, line.under_way, turns.waiting) == (2, 2, 1)
+
+    # Its handshake ends after its turn.
+    asked.end("a2")
+    assert asked.begun == ["a1", "a2", "a3", "a4"]
+    asked.turns["a3"].hang()
+    assert asked.begun[4:] == ["a5"]
+    asked.turns["a3"].hang()
+    asked.end("a1", "a3", "a4", "a5")
+    assert (turns.under_way, line.under_way, turns.waiting) == (0, 0, 0)
+
+
+def test_one_that_has_ended_does_not_hang() -> None:
+    turns, asked = Turns(1), Asked()
+    line = turns.line()
+    asked.ask(line, "a1")
+    asked.turns["a1"].hang()
+    asked.end("a1")
+    asked.ask(line, "a2", "a3")
+
+    assert asked.begun == ["a1", "a2"]
+
+
 class Many:
     """Channels to addresses in memory that share turns, and are tried in the order of their numbers."""
 
@@ -148,14 +183,35 @@ def test_two_thousand_channels_are_connected_one_after_the_other() -> None:
 
 def test_the_time_for_a_connection_begins_with_its_handshake() -> None:
     many = Many(3, limit=1)
-    many.clock.advance(0.5)
+    many.clock.advance(0.09)
     many.greet(0)
-    many.clock.advance(0.5)
+    many.clock.advance(0.75)
     assert many.states[1] == ["connecting"]
-    many.clock.advance(0.31)
+    many.clock.advance(0.06)
 
     assert many.states[1] == ["connecting", "failed"]
     assert many.tried == [0, 1, 2]
+
+
+def test_a_thousand_that_are_silent_delay_the_others_for_less_than_two_seconds() -> None:
+    many = Many(1001, limit=64)
+    while 1000 not in many.tried:
+        assert many.turns.under_way == 64
+        many.clock.advance(0.01)
+    many.greet(many.tried.index(1000))
+
+    assert many.clock.seconds() < 1000 / 64 * HANGS_S + 0.2
+    assert many.states[1000] == ["connecting", "ready"]
+
+
+def test_silent_ones_keep_their_turns_while_nobody_waits_and_are_given_up_in_time() -> None:
+    many = Many(4, limit=4)
+    many.clock.advance(0.5)
+    assert many.turns.under_way == 4
+    many.clock.advance(0.29)
+    assert all(states == ["connecting"] for states in many.states)
+    many.clock.advance(0.02)
+    assert all(states == ["connecting", "failed"] for states in many.states)
 
 
 def test_a_channel_that_waits_for_its_turn_may_be_closed() -> None:
@@ -169,17 +225,19 @@ def test_a_channel_that_waits_for_its_turn_may_be_closed() -> None:
 
 
 def test_a_connection_that_is_lost_waits_for_its_turn_and_comes_before_those_that_fail() -> None:
-    many = Many(3, limit=1)
+    many = Many(4, limit=1)
     lost = many.greet(0)
     many.refuse(1)
-    assert many.tried == [0, 1, 2]
-    many.clock.advance(0.5)
+    many.clock.advance(0.05)
+    many.greet(2)
+    assert many.tried == [0, 1, 2, 3]
     lost.connectionLost(Failure(ConnectionDone()))
-    many.clock.advance(0.1)
+    # Both are to be tried 0.08 to 0.12 s after they were before.
+    many.clock.advance(0.08)
     assert many.turns.waiting == 2
 
-    many.greet(2)
-    assert many.tried == [0, 1, 2, 0]
+    many.greet(3)
+    assert many.tried == [0, 1, 2, 3, 0]
 
 
 def test_thousands_that_refuse_are_tried_no_more_often_than_the_limit_would_be() -> None:
