@@ -22,6 +22,11 @@ T = TypeVar("T")
 _OBJECT_BYTES: Final = 200
 _LIST_BYTES: Final = 90
 _VALUE_BYTES: Final = 32
+# The most that a byte of JSON can become: ``[{},{},...]`` is three bytes for an object that is a value.
+_MOST_BYTES: Final = 80
+# A body that cannot become more than this part of what is free is not counted, which costs a trip to a thread
+# and about as much as parsing it.
+_PART_OF_FREE: Final = 16
 
 
 def decoded_bytes(body: bytes) -> int:
@@ -46,7 +51,12 @@ def room(buffers: Buffers, size: int) -> Iterator[None]:
 
 async def room_needed(backend: Backend, body: bytes) -> int:
     """What ``room`` has to hold while ``body`` is decoded; 0 for small ones, which need little."""
-    return 0 if is_small(len(body)) else await backend.offload(decoded_bytes, body)
+    if is_small(len(body)):
+        return 0
+    most, buffers = _MOST_BYTES * len(body), backend.buffers
+    if most * _PART_OF_FREE <= buffers.limit_bytes - buffers.held_bytes:
+        return most
+    return await backend.offload(decoded_bytes, body)
 
 
 async def decoded_in_room(
