@@ -151,12 +151,20 @@ class RedisStore:
         for _, bucket, amount in buckets:
             each_us = 1e6 * bucket.per_s / bucket.amount
             numbers += [f"{amount * each_us:.3f}", f"{bucket.size * each_us:.3f}"]
-        timer = self._reactor.callLater(self._timeout_s, self._late, protocol, answer)
+        timer: Timer
+
+        def due() -> None:
+            # A reactor that was busy has not read yet what has come in time: it does so before this is over.
+            nonlocal timer
+            timer = self._reactor.callLater(0, self._late, protocol, answer)
+
+        timer = self._reactor.callLater(self._timeout_s, due)
 
         def answered(found: Any) -> None:
-            self._failures = 0
+            # One that is late is no sign that the next will be in time.
             if timer.active():
                 timer.cancel()
+                self._failures = 0
                 if not answer.called:
                     refusing, wait_us = found
                     answer.callback(Verdict(refusing - 1 if refusing else None, wait_us / 1e6))

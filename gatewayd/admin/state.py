@@ -16,7 +16,7 @@ import orjson
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.health import READY, Health, Phase, Reason, verdict_of
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import end_of
 from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.reading import HistogramValue, Reading
@@ -292,7 +292,7 @@ def _replicas(reading: Reading, processes: Iterable[ReplicaProcess]) -> Iterable
 
 def _shown(last_words: str | None) -> str | None:
     """The end of what a process has said, as much as a page shows, without the passwords in addresses."""
-    return None if last_words is None else without_passwords(last_words[-_LONGEST_WORDS:])
+    return None if last_words is None else end_of(last_words, _LONGEST_WORDS)
 
 
 def _process(reading: Reading, name: str, pid: int) -> ProcessState:

@@ -36,7 +36,7 @@ from gatewayd.executor.spec import ExecutorSpec
 from gatewayd.executor.worker import Worker
 from gatewayd.messages.trace_context import TRACE_HEADERS, context_of
 from gatewayd.otlp import Sparse, resource, say_less, span_processor
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import beginning_of
 
 _LONGEST_TEXT: Final = 500
 # How long a stop waits for what has not been sent.
@@ -137,8 +137,8 @@ class Tracing:
     def end(self, span: Span, error: object = None) -> None:
         """End a span; ``error`` is what its method raised, if it did."""
         if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
-            text = f"{type(error).__name__}: {error}"[:_LONGEST_TEXT]
-            span.set_status(Status(StatusCode.ERROR, without_passwords(text)))
+            text = beginning_of(f"{type(error).__name__}: {error}", _LONGEST_TEXT)
+            span.set_status(Status(StatusCode.ERROR, text))
             span.set_attribute("error.type", type(error).__name__)
         span.end()
 

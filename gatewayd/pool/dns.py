@@ -118,8 +118,9 @@ class NamedReplicas:
         clock: Clock,
         refresh_s: float,
         choose: Choose = frozenset,
+        known: frozenset[str] = frozenset(),
     ) -> None:
-        """``choose`` says which of the addresses are called."""
+        """``choose`` says which of the addresses are called; those ``known`` are in the set already."""
         self._choose = choose
         self._name = name
         self._replicas = replicas
@@ -130,7 +131,7 @@ class NamedReplicas:
         self._asking: Deferred[Any] | None = None
         self._changing: Steps | None = None
         self._asked_s = 0.0
-        self._current: frozenset[str] = frozenset()
+        self._current = known
         self._both_families = False
         self._why = ""  # it could not be looked up, as the log said it last
         self._told_s = 0.0

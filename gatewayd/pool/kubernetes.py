@@ -385,7 +385,9 @@ class FollowedService:
 
     def _look_up(self, why: str) -> None:
         self._why_dns = why
-        self._fallback = self._by_name(HostName(self._host, str(self._service.port)), self._replicas)
+        # Pods that were told of end unheard from now on, and others get their addresses.
+        name, known = HostName(self._host, str(self._service.port)), frozenset(self._replicas.addresses)
+        self._fallback = self._by_name(name, self._replicas, known)
         self._fallback.start()
 
     def _failed(self, failure: Failure) -> None:

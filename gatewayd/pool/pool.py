@@ -409,6 +409,11 @@ class Pool:
         for sender in self._senders.values():
             sender.replicas.on_change(callback)
 
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Undo ``on_change``."""
+        for sender in self._senders.values():
+            sender.replicas.forget(callback)
+
     def waiting(self) -> Mapping[str, int]:
         """How many requests wait for a slot or a connection, by Deployment."""
         total: Counter[str] = Counter()

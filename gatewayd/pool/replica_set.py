@@ -228,6 +228,10 @@ class ReplicaSet:
         """Call ``callback`` after every change of a replica, and of which there are."""
         self._on_change.append(callback)
 
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Undo ``on_change``; it may be called once more if that happens while all are called."""
+        self._on_change.remove(callback)
+
     def before_change(self, callback: Callable[[], None]) -> None:
         """As ``on_change``, before requests that wait are served."""
         self._on_change.insert(0, callback)
@@ -278,7 +282,7 @@ class ReplicaSet:
         """
         Fires when the replica is connected, and has said what it binds.
 
-        Fails with ReplicaGone if it is removed before that.
+        Fails with ReplicaGone if it is removed, or all are closed, before that.
         """
         waiting = self._known.setdefault(address, Waiters()).wait()
         self._tell_known()
@@ -294,6 +298,8 @@ class ReplicaSet:
         self._counted.clear()
         self._fit.clear()
         self._connected = self._foreign = 0
+        for address in tuple(self._known):
+            self._tell_gone(address)
 
     def _taken_out(self, address: str) -> Replica | None:
         replica = self._replicas.pop(address, None)
@@ -341,7 +347,7 @@ class ReplicaSet:
         """Tell everybody of a change."""
         if self._closed:
             return
-        for callback in self._on_change:
+        for callback in tuple(self._on_change):
             callback()
         if self._known:
             self._tell_known()

@@ -74,8 +74,8 @@ class Watcher(Protocol):
 
 
 Watch = Callable[[DeploymentConfig, Watched], Sequence[Watcher]]
-# What looks a name up for some replicas.
-ByName = Callable[[HostName, Watched], Watcher]
+# What looks a name up for some replicas; the addresses are those that the name is known to have had.
+ByName = Callable[[HostName, Watched, frozenset[str]], Watcher]
 # What follows a Service of Kubernetes, or looks its name up.
 Follow = Callable[[ServiceName, Watched, ByName], Watcher]
 
@@ -134,10 +134,10 @@ def addresses_and_names(
                 else follow(service, replicas, by_name)
             )
         assert name is not None
-        return by_name(name, replicas)
+        return by_name(name, replicas, frozenset())
 
-    def by_name(name: HostName, replicas: Watched) -> Watcher:
-        return NamedReplicas(name, replicas, resolve, clock, refresh_s, choose)
+    def by_name(name: HostName, replicas: Watched, known: frozenset[str]) -> Watcher:
+        return NamedReplicas(name, replicas, resolve, clock, refresh_s, choose, known)
 
     return watch
 
@@ -147,4 +147,4 @@ def _is_fixed(address: str) -> bool:
 
 
 def _looked_up(service: ServiceName, replicas: Watched, by_name: ByName) -> Watcher:
-    return by_name(HostName(service.host, str(service.port)), replicas)
+    return by_name(HostName(service.host, str(service.port)), replicas, frozenset())

@@ -609,8 +609,9 @@ class Connection:
         self._count_noise()
         self._leave(code, payload[8:])
         for stream in [stream for number, stream in self._streams.items() if number > last]:
-            self._forget(stream)
-            stream.on_broken(Broken("the server is going away", reached=False))
+            if stream.stream_id:  # not cancelled meanwhile, by what one before it was for
+                self._forget(stream)
+                stream.on_broken(Broken("the server is going away", reached=False))
         if not self._streams and not self._waiting and not self.closed:
             self._owner.on_idle()
 

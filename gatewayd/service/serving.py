@@ -256,13 +256,17 @@ class Serving:
             if not reached.called and not self._missing(graph):
                 reached.callback(None)
 
-        for each in (graph, self.graph):  # what serves may lose its connection as well
-            each.pool.on_change(look)
+        pools = graph.pool, self.graph.pool  # what serves may lose its connection as well
+        for pool in pools:
+            pool.on_change(look)
         clock: Any = self._reactor
         try:
             await reached.addTimeout(_CONNECTION_LIMIT_S, clock)
         except TimeoutError:
             raise ConfigError(not_connected(self._missing(graph), _CONNECTION_LIMIT_S)) from None
+        finally:
+            for pool in pools:  # else what serves would keep each graph that came to nothing
+                pool.forget(look)
 
     def _missing(self, graph: Graph) -> tuple[str, ...]:
         return missing(self.flow, self.graph.pool.connected(), graph.flow, graph.pool.connected())

@@ -230,6 +230,7 @@ class WorkerProcesses:
             await self._reach_as_much(new, old)
         except (NotReplaced, CancelledError):
             await new.process.stop(0.0)
+            self._master.gave_up(new, None)  # it may have been told before it listened
             raise
         finally:
             self.beginning = None
@@ -461,6 +462,7 @@ class Worker:
 
     def failed(self, error: str) -> None:
         """Its process has ended by itself, and is started again after a while."""
+        self._master.gave_up(self, None)  # ``down`` has said so only if it had listened
         if self._is_retired:
             self.first_serving.fail(NotReplaced(f"{self.name}: {error}"))
             self.process.stop(0.0)

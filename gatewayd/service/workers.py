@@ -349,7 +349,7 @@ class Workers:
         if replica not in self._processes.addresses:
             return succeed(None)
         # One that is started again meanwhile hears of the others alone.
-        running = {worker for worker in self._processes.everyone if worker.process.pid is not None}
+        running = {worker for worker in self._processes.everyone if worker.process.runs}
         if not running:
             return succeed(None)
         self._processes.tell(messages.GiveUp(*attrs.astuple(replica)))

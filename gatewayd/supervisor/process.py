@@ -177,6 +177,11 @@ class SupervisedProcess:
         return self._process.pid if self._process is not None else None
 
     @property
+    def runs(self) -> bool:
+        """Whether there is a process that has not exited; the output of one that has may still be read."""
+        return self._process is not None and not self._has_exited
+
+    @property
     def address(self) -> str | None:
         """Where it serves now, if that is an address of its own."""
         return self._address

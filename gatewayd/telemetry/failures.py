@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError
 
 from gatewayd.errors import GatewayError
 from gatewayd.pb import StatusProto
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import beginning_of
 from gatewayd.telemetry.metrics.outcomes import EXECUTOR_ERROR, outcome_of
 from gatewayd.telemetry.observed import Exchange
 
@@ -26,6 +26,8 @@ from gatewayd.telemetry.observed import Exchange
 MOST: Final = 50
 _LONGEST_NAME: Final = 100
 _LONGEST_REASON: Final = 300
+# Of the texts that reasons are made of, which executors may make of what a client has sent.
+_READ: Final = 2000
 
 
 @attrs.frozen
@@ -85,7 +87,7 @@ class Failures:
                 exchange.protocol,
                 _shown(request.endpoint, _LONGEST_NAME),
                 outcome,
-                _shown(without_passwords(reason), _LONGEST_REASON),
+                _shown(beginning_of(reason, _READ), _LONGEST_REASON),
                 exchange.ended_s - exchange.began_s,
             )
         )

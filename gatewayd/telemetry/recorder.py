@@ -34,7 +34,7 @@ from gatewayd.messages.request import Request, Response
 from gatewayd.messages.wire import encode_request, encode_response
 from gatewayd.offload import Offload
 from gatewayd.recording import Answers, Heading, NotARecording, Recorded, heading_of
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import beginning_of
 from gatewayd.telemetry.metrics.outcomes import OK, ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.waiters import Waiters
@@ -444,4 +444,4 @@ def _outcome(exchange: Exchange) -> tuple[str, str | None]:
     outcome = ended_as(exchange.response, error)
     if error is None or isinstance(error, CancelledError):
         return outcome, None
-    return outcome, without_passwords(f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
+    return outcome, beginning_of(f"{type(error).__name__}: {error}", _LONGEST_ERROR)

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from gatewayd.errors import CallFailed
 from gatewayd.messages.journey import Stage, Trace, Visit
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import beginning_of
 from gatewayd.telemetry.metrics.outcomes import (
     CANCELLED,
     EXECUTOR_ERROR,
@@ -34,6 +34,7 @@ Attributes = Mapping[str, str | int | bool]
 _WORDS: Final[Mapping[str, str]] = {"answered": OK, "raised": EXECUTOR_ERROR}
 # Clients choose the names of endpoints.
 _LONGEST_NAME: Final = 200
+_LONGEST_TEXT: Final = 500
 
 
 @value
@@ -163,7 +164,7 @@ def _what_failed(stage: Stage) -> str | None:
         return "the executor raised"
     if stage.code in ("", "OK", "CANCELLED"):
         return None
-    return without_passwords(f"{stage.code}: {stage.reason}") if stage.reason else stage.code
+    return beginning_of(f"{stage.code}: {stage.reason}", _LONGEST_TEXT) if stage.reason else stage.code
 
 
 def _error_type(kind: str) -> Attributes:

@@ -26,7 +26,7 @@ from gatewayd.messages.trace_context import (
     without_context,
 )
 from gatewayd.pb import StatusProto
-from gatewayd.redaction import without_passwords
+from gatewayd.redaction import beginning_of
 from gatewayd.telemetry.metrics.outcomes import ended_as
 from gatewayd.telemetry.observed import Exchange
 from gatewayd.telemetry.spans import Attributes, Outcome, Span, request_span, visit_spans
@@ -155,11 +155,11 @@ def _outcome(exchange: Exchange) -> Outcome:
     if isinstance(error, CancelledError):
         return Outcome(name)
     if error is not None:
-        return Outcome(name, type(error).__name__, without_passwords(str(error)[:_LONGEST_TEXT]))
+        return Outcome(name, type(error).__name__, beginning_of(str(error), _LONGEST_TEXT))
     if response is None or not response.status:
         return Outcome(name)
     try:
         raised = StatusProto.FromString(response.status)
     except DecodeError:
         return Outcome(name)
-    return Outcome(name, raised.exception.name, without_passwords(raised.description[:_LONGEST_TEXT]))
+    return Outcome(name, raised.exception.name, beginning_of(raised.description, _LONGEST_TEXT))

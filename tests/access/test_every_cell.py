@@ -506,7 +506,7 @@ async def test_the_hook(server: Literal["grpcio", "gatewayd"]) -> None:
         }.items()
     }
     async with judging() as (judge, url):
-        auth = AuthConfig(hook=HookConfig(url, timeout_s=0.1, cache_s=60), rules=HOOK_RULES)
+        auth = AuthConfig(hook=HookConfig(url, timeout_s=0.4, cache_s=60), rules=HOOK_RULES)
         async with guarded(auth, grpc_server=server) as gateway:
             found = await in_thread(tried, gateway, {word: headers for word, (headers, _) in who.items()})
     wanted = {

@@ -206,7 +206,7 @@ async def test_an_answer_that_does_not_end_is_cut_off(size: int) -> None:
     config = HookConfig(f"http://127.0.0.1:{port.getHost().port}/", timeout_s=0.3)
     try:
         results(Hook(config, agent_for(reactor, 0.3), reactor).ask(question()))
-        await closed.addTimeout(5, reactor)
+        await closed.addTimeout(20, reactor)
     finally:
         await maybeDeferred(port.stopListening)
 

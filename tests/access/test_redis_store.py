@@ -130,6 +130,28 @@ def test_an_answer_that_is_late_is_not_waited_for(bench: Bench) -> None:
     assert len(results) == 1
 
 
+def test_late_each_time_is_late_too_often_though_the_answers_come(bench: Bench) -> None:
+    bench.up()
+    for _ in range(MOST_FAILURES):
+        assert bench.store.up
+        bench.take()
+        bench.clock.advance(0.03)
+        if bench.store.up:
+            bench.protocol.asked.pop().callback([0, 0])
+    assert not bench.store.up
+    bench.store.stop()
+
+
+def test_what_has_come_while_the_reactor_was_busy_is_not_late(bench: Bench) -> None:
+    bench.up()
+    results = [bench.take() for _ in range(MOST_FAILURES)]
+    for asked in bench.protocol.asked:
+        bench.clock.callLater(0.1, asked.callback, [0, 0])
+    bench.clock.advance(0.5)  # timers that are due come first, then what there is to be read
+    assert results == [[Verdict(None, 0.0)]] * MOST_FAILURES
+    assert bench.store.up
+
+
 def test_late_too_often_is_lost_and_told_once(bench: Bench, told: list[str]) -> None:
     bench.up()
     results = [bench.take() for _ in range(MOST_FAILURES)]

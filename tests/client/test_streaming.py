@@ -138,7 +138,7 @@ def test_an_endpoint_that_does_not_stream_is_told(stream):
 
 
 def test_the_timeout_is_that_of_the_whole_stream(stream):
-    texts, error = stream("/silent", "x", timeout=0.5)
+    texts, error = stream("/silent", "x", timeout=1.5)
 
     assert texts == ["x"]
     assert isinstance(error, TimedOut)

@@ -160,7 +160,7 @@ def test_a_client_that_is_gone_cancels_its_calls():
 def test_a_deadline_ends_a_call():
     async def scenario():
         async with serving() as (executor, channel, _, _):
-            code, _ = await refused(channel.unary_unary(SINGLE)(message("/later"), timeout=0.05))
+            code, _ = await refused(channel.unary_unary(SINGLE)(message("/later"), timeout=1.0))
             await until_in_loop(lambda: executor.cancelled == 1)
             return code
 

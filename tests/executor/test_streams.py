@@ -326,7 +326,7 @@ def test_a_client_that_cancels_closes_the_generator():
 
 def test_a_deadline_closes_the_generator():
     async def work(channel, executor):
-        begun = call(channel, request("/slow"), timeout=0.3)
+        begun = call(channel, request("/slow"), timeout=1.5)
         await begun.read()
         await executor.closed.wait()
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -566,7 +566,7 @@ def test_a_request_of_another_thread_is_answered_before_a_flow_is_closed(protoco
         asked = threads.submit(flow.post, "/", ["x"], parameters={"begun": str(begun)})
         until(begun.exists)
         flow.close()
-        assert asked.result(10).texts == ["x"]
+        assert asked.result(60).texts == ["x"]
 
 
 def test_a_missing_module_is_an_error_of_its_executor():

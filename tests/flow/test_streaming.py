@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 from docarray import Document
@@ -27,10 +28,11 @@ class Words(Executor):
         raise ValueError("on purpose")
 
     @requests(on="/slow")
-    async def slow(self, doc, **kwargs):
-        for number in range(3):
-            yield Document(text=str(number))
-            await asyncio.sleep(0.3)
+    def slow(self, doc, parameters, **kwargs):
+        yield Document(text="0")
+        while not Path(parameters["read"]).exists():
+            time.sleep(0.01)
+        yield Document(text="1")
 
 
 class Shout(Executor):
@@ -66,14 +68,13 @@ def test_documents_flow_through_what_follows(client):
     assert [one.text for one in got] == ["aa!", "bb!", "cc!"]
 
 
-def test_they_come_as_they_are_made(client):
-    begun = time.monotonic()
-    documents = client.stream_doc("/slow", "x")
+def test_they_come_as_they_are_made(client, tmp_path):
+    read = tmp_path / "read"
+    documents = client.stream_doc("/slow", "x", parameters={"read": str(read)})
 
     assert next(documents).text == "0"
-    first_s = time.monotonic() - begun
-    assert [one.text for one in documents] == ["1", "2"]
-    assert time.monotonic() - begun - first_s > 0.3
+    read.touch()  # before which there is no second one
+    assert [one.text for one in documents] == ["1"]
 
 
 def test_an_error_is_raised_after_what_came(client):

@@ -23,7 +23,7 @@ from twisted.web.server import Site
 from gatewayd.config import GatewayConfig, load_flow_text
 from gatewayd.errors import ConfigError
 from gatewayd.pool.cluster import Cluster, in_cluster
-from gatewayd.pool.dns import HostName
+from gatewayd.pool.dns import HostName, NamedReplicas
 from gatewayd.pool.endpoint_slices import MOST_BYTES
 from gatewayd.pool.kubernetes import ApiError, ApiServer, FollowedService
 from gatewayd.pool.pool import Pool
@@ -77,9 +77,10 @@ class ByDns:
 
     how = ""
 
-    def __init__(self, name: HostName, replicas: Watched) -> None:
+    def __init__(self, name: HostName, replicas: Watched, known: frozenset[str]) -> None:
         self.name = name
         self.replicas = replicas
+        self.known = known
         self.events: list[str] = []
 
     def start(self) -> None:
@@ -113,8 +114,8 @@ class Setup:
         )
         self.followed.start()
 
-    def _by_name(self, name: HostName, replicas: Watched) -> ByDns:
-        self.lookups.append(ByDns(name, replicas))
+    def _by_name(self, name: HostName, replicas: Watched, known: frozenset[str]) -> ByDns:
+        self.lookups.append(ByDns(name, replicas, known))
         return self.lookups[-1]
 
     def watching(self, *items: Any) -> Any:
@@ -362,6 +363,26 @@ def test_without_the_right_names_are_looked_up_until_it_is_given(lines: list[str
     assert setup.told.addresses == {"10.0.0.1:80", "10.0.0.2:80"}
     assert setup.told.left == ["10.0.0.9:80"]
     assert setup.followed.how == "EndpointSlices"
+
+
+def test_what_was_followed_is_looked_up_once_the_right_is_gone_and_pods_that_ended_leave() -> None:
+    clock, told, api = Clock(), Told(), FakeApi()
+    found: list[str] = ["10.0.0.2"]
+    service = ServiceName.of("kubernetes://encoder:80")
+    assert service is not None
+
+    def by_name(name: HostName, replicas: Watched, known: frozenset[str]) -> NamedReplicas:
+        return NamedReplicas(name, replicas, lambda host: succeed(found), clock, 30.0, known=known)
+
+    followed = FollowedService(service, told, api, clock, lambda: 0.5, by_name)
+    followed.start()
+    api.next().ends(body=slices(TWO))
+    clock.advance(2)
+    api.next().ends(status=403)
+
+    assert told.addresses == {"10.0.0.2:80"}
+    assert told.left == ["10.0.0.1:80"]
+    followed.close()
 
 
 def test_while_nothing_is_known_yet_an_api_server_that_cannot_be_reached_is_no_outage(

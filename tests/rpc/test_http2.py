@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import pack
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -177,6 +178,28 @@ def test_streams_above_the_last_one_were_not_reached_and_others_finish() -> None
     assert calls[0].code == "OK"
     assert [(call.code, call.ends[0].reached) for call in calls[1:]] == [("UNAVAILABLE", False)] * 2
     assert memory.events[-1] == "idle"
+
+
+def test_one_of_them_may_cancel_another() -> None:
+    memory = ready()
+    first, second, third, fourth = (memory.ask() for _ in range(4))
+
+    class Cancelling(list[Any]):
+        def append(self, end: object) -> None:
+            super().append(end)
+            third.give_up(CallError("CANCELLED", "nobody wants it any more"))
+
+    second.ends = Cancelling()
+    memory.connection.receive(frame(GOAWAY, 0, 0, number(1) + number(0)))
+    memory.connection.receive(answer(1))
+
+    assert [call.code for call in (first, second, third, fourth)] == [
+        "OK",
+        "UNAVAILABLE",
+        "CANCELLED",
+        "UNAVAILABLE",
+    ]
+    assert memory.idle
 
 
 def test_waiting_streams_are_handed_back_when_the_server_leaves() -> None:

@@ -396,7 +396,7 @@ async def test_a_reader_that_does_not_ask_stops_the_generator(bench: Bench) -> N
 @pytest_twisted.ensureDeferred
 async def test_a_gap_that_is_too_long_ends_the_stream_and_the_generator(bench: Bench) -> None:
     generator = Generator(1, stays=True)
-    reading = Reading(await bench.channel(generator), gap_s=0.3)
+    reading = Reading(await bench.channel(generator), gap_s=1.5)
 
     await reading.next()
     error = await reading.next()

@@ -125,7 +125,7 @@ def test_one_that_is_down_costs_nothing_but_a_line_now_and_then() -> None:
     finally:
         began_s = time.monotonic()
         assert gateway.stop() == 0
-    assert time.monotonic() - began_s < 8
+    assert time.monotonic() - began_s < 15
     assert "Traceback" not in gateway.output
 
 
@@ -139,4 +139,4 @@ def test_one_that_never_answers_holds_no_stop_up() -> None:
         finally:
             began_s = time.monotonic()
             assert gateway.stop() == 0
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 15

@@ -231,6 +231,21 @@ def test_without_the_connections_that_serve_a_change_is_given_up(setup: Setup) -
     assert setup.serving.graph is before
 
 
+def test_what_serves_keeps_nothing_of_changes_that_were_given_up(setup: Setup) -> None:
+    def callbacks() -> int:
+        return sum(len(each.replicas._on_change) for each in before.pool._senders.values())
+
+    before = setup.serving.graph
+    at_first = callbacks()
+    setup.is_held = True
+    with capturedLogs():
+        done = setup.change(A, B)
+        setup.reactor.pump([5.0, 15.0])
+
+    assert done[0].check(ConfigError)
+    assert callbacks() == at_first
+
+
 def test_a_change_waits_until_all_new_processes_are_connected(setup: Setup) -> None:
     other = ReplicaId("b", 0, 1, incarnation=1)
     setup.up(NEXT_B)
@@ -254,6 +269,18 @@ def test_who_waits_for_a_process_hears_that_it_has_ended(setup: Setup) -> None:
     assert known[0].check(ReplicaGone)
     assert all_known == [None]
     assert outcome(setup.serving.known(NEXT_B))[0].check(ReplicaGone)
+
+
+def test_who_waits_for_a_process_hears_that_its_graph_has_been_replaced(setup: Setup) -> None:
+    setup.is_held = True
+    setup.serving.admit(NEXT_B, B)
+    setup.up(NEXT_B)
+    known = outcome(setup.serving.known(NEXT_B))
+    setup.serving.replica_down(B)
+    setup.is_held = False
+    setup.serving.graph.pool.close()
+
+    assert known[0].check(ReplicaGone)
 
 
 def test_what_all_know_is_waited_for_a_few_seconds(setup: Setup) -> None:

@@ -655,6 +655,50 @@ def test_nor_is_a_worker_waited_for_that_ends_with_its_calls(setup: Setup) -> No
     assert outcome(setup.workers.give_up(NEW)) == [None]  # it is not there
 
 
+def test_nor_one_that_ends_before_it_listens(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    setup.processes[0].exit(signal=9)
+    setup.reactor.advance(1.0)
+    given_up = outcome(setup.workers.give_up(OLD))
+    send(setup.processes[1], messages.GivenUp("a", 0, 0))
+    assert told(setup.processes[2])[-1] == messages.GiveUp("a", 0, 0)
+    assert not given_up
+
+    setup.processes[2].exit(signal=9)
+
+    assert given_up == [None]
+
+
+def test_nor_one_that_was_to_replace_another_and_cannot_serve(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    replaced = outcome(Deferred.fromCoroutine(setup.workers.replace_all()))
+    given_up = outcome(setup.workers.give_up(OLD))
+    for each in setup.processes[:2]:
+        send(each, messages.GivenUp("a", 0, 0))
+    assert not given_up
+
+    send(setup.processes[2], messages.Failed("ConfigError", "gateway.uses: no such class"))
+    setup.processes[2].exit(1)
+
+    assert given_up == [None]
+    assert replaced[0].check(NotReplaced)
+
+
+def test_nor_one_that_has_ended_and_whose_output_is_still_read(setup: Setup) -> None:
+    setup.workers.replica_up(OLD, "unix:/a.0")
+    setup.serving()
+    killed = Failure(ProcessTerminated(None, 9))
+    setup.processes[0].protocol.processExited(killed)
+    given_up = outcome(setup.workers.give_up(OLD))
+
+    send(setup.processes[1], messages.GivenUp("a", 0, 0))
+
+    assert given_up == [None]
+    setup.processes[0].protocol.processEnded(killed)
+
+
 # -- health and figures --------------------------------------------------------------------------------
 
 

@@ -281,8 +281,8 @@ def test_a_timeout_of_the_client_and_one_of_the_flow_are_the_real_ones():
         pytest.raises(TimedOut, match="deployment s at"),
     ):
         flow.post("/never", Document())
-    with LocalFlow(Shout, name="s") as flow, pytest.raises(TimedOut, match=r"own deadline of 0\.0(2|1\d*) s"):
-        flow.post("/never", Document(), timeout=0.02)
+    with LocalFlow(Shout, name="s") as flow, pytest.raises(TimedOut, match=r"own deadline of (1|0\.\d+) s"):
+        flow.post("/never", Document(), timeout=1)
 
 
 def test_a_request_that_the_gateway_refuses_fails_as_over_grpc():

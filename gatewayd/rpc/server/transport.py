@@ -8,6 +8,7 @@ not read, either: so nothing that a client causes us to send can pile up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -169,7 +170,8 @@ class ServerProtocol(asyncio.Protocol):
             self.close()
         elif transport.can_write_eof():
             self._flush()
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone
+                transport.write_eof()
             self._lingers_s = self._loop.time() + _LINGER_S
         else:  # TLS has no half-closed connections here.
             self.close()

@@ -352,9 +352,9 @@ def test_alternatives_within_alternatives_take_no_time_that_doubles() -> None:
     value: Any = {"a": 1}
     for _ in range(25):
         value = {"x": value, "a": 1}
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(refusal(document_of(schema, "A"), value)) >= 26
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 20  # doubling, it would take hours
 
 
 @pytest.mark.parametrize(
@@ -367,10 +367,10 @@ def test_only_patterns_that_cannot_take_long_are_checked(pattern: object, is_che
     found = harmless(pattern)
     assert (found is not None) == is_checked
     if found is not None:
-        began = time.perf_counter()
+        began = time.process_time()
         for text in ("a" * 256, "1" * 256, "0a" * 128, "-" * 256):
             found.search(text)
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 5
 
 
 def test_answers_are_written_by_what_they_hold() -> None:

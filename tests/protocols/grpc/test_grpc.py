@@ -180,7 +180,7 @@ async def test_a_client_that_cancels_cancels_its_request(port: Port) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_clients_deadline_cancels_its_request(port: Port) -> None:
     port.dispatcher.held = True
-    call = port.channel.unary_unary(SINGLE).future(message("r1"), timeout=0.3)
+    call = port.channel.unary_unary(SINGLE).future(message("r1"), timeout=1.5)
 
     await until(lambda: port.dispatcher.cancelled == ["r1"])
     assert (await deferToThread(call.code)) is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -346,6 +346,27 @@ async def test_tls_agrees_on_http2_by_alpn_and_on_nothing_else(own: Own, files: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_client_that_is_still_sending_over_tls_hears_why_its_connection_has_failed(
+    own: Own, files: certificates.Files
+) -> None:
+    def ask(port: int) -> list[int]:
+        context = ssl.create_default_context(cafile=str(files.roots))
+        context.set_alpn_protocols(["h2"])
+        found = b""
+        with connected(port) as plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
+            connection.sendall(HELLO + frame(PING, 0, 1, bytes(8)))
+            for _ in range(64):
+                connection.sendall(bytes(1 << 16))
+            while not codes(found) and (more := connection.recv(1 << 16)):
+                found += more
+        return codes(found)
+
+    port = own.start(tls=files.credentials)
+    assert await in_thread(ask, port) == [1]
+    await until(lambda: own.connections == 0)
+
+
+@pytest_twisted.ensureDeferred
 async def test_half_a_tls_handshake_has_little_time_and_counts(own: Own, files: certificates.Files) -> None:
     admission = Admission(10, 0, reactor)
     options = {"grpc.server_handshake_timeout_ms": 1000}

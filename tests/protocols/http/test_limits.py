@@ -214,9 +214,9 @@ async def test_a_slow_download_outlives_the_idle_timeout_but_a_stalled_one_does_
                 time.sleep(pause)
             return found + len(read_all(client))
 
-    async with served(limits=SiteLimits(body_bytes=20_000_000, idle_s=0.4, linger_s=0.1)) as gateway:
+    async with served(limits=SiteLimits(body_bytes=20_000_000, idle_s=1.0, linger_s=0.1)) as gateway:
         assert await in_thread(slowly, gateway.port, [0.1] * 15) > 12_000_000
-        stalled = await in_thread(slowly, gateway.port, [0.0, 2.0])
+        stalled = await in_thread(slowly, gateway.port, [0.0, 4.0])
         assert 0 < stalled < 12_000_000
         await until(lambda: not gateway.connections)
 

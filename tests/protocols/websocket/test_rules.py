@@ -71,7 +71,7 @@ def hold(
 
 async def echo(check: Any, *args: Any, **options: Any) -> Any:
     """Run ``check(port, ...)`` in a thread against an echo."""
-    port = echo_port(max_message_bytes=LIMIT, websocket_close_timeout_s=0.2)
+    port = echo_port(max_message_bytes=LIMIT, websocket_close_timeout_s=5.0)
     port.listen()
     try:
         return await in_thread(check, port.report().port, *args, **options)
