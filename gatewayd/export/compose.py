@@ -88,7 +88,7 @@ def _service(plan: Plan, container: Container, options: ExportOptions) -> dict[s
             "retries": 3,
             "start_period": f"{math.ceil(container.ready_s)}s",
         },
-        "deploy": {"replicas": container.replicas},
+        "deploy": {"replicas": container.replicas, **_reserved(container)},
     }
     if container.has_workspace:
         found["volumes"] = [f"{container.label}-workspace:{WORKSPACE}"]
@@ -102,6 +102,14 @@ def _service(plan: Plan, container: Container, options: ExportOptions) -> dict[s
                 {"source": "tls-key", "target": f"{TLS}/tls.key"},
             ]
     return found
+
+
+def _reserved(container: Container) -> Mapping[str, Any]:
+    """GPUs alone: what else a container may take, Compose would not share out among machines."""
+    if not container.resources.gpus:
+        return {}
+    device = {"driver": "nvidia", "count": container.resources.gpus, "capabilities": ["gpu"]}
+    return {"resources": {"reservations": {"devices": [device]}}}
 
 
 def _after(plan: Plan) -> Mapping[str, Any]:

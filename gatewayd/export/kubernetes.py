@@ -35,6 +35,8 @@ _PROBE_S: Final = 5
 # Of API servers: managed ones have the first, those of kubeadm and k3s the second.
 _API_SERVER_PORTS: Final = (443, 6443)
 _DNS_PORT: Final = 53
+# As the device plugin of NVIDIA calls it.
+_GPU: Final = "nvidia.com/gpu"
 _PART_OF: Final = "app.kubernetes.io/part-of"
 _NAME: Final = "app.kubernetes.io/name"
 _COMPONENT: Final = "app.kubernetes.io/component"
@@ -263,7 +265,14 @@ def _pod(
         {"name": name, "valueFrom": {"secretKeyRef": {"name": options.secret_name, "key": name}}}
         for name in container.secrets
     ]
-    resources = {"cpu": options.cpu, "memory": options.memory}
+    own = container.resources
+    requests = {
+        "cpu": options.cpu if own.cpus is None else _quantity(own.cpus),
+        "memory": options.memory if own.memory_bytes is None else str(own.memory_bytes),
+    }
+    resources: dict[str, Any] = {"requests": requests}
+    if own.gpus:
+        resources["limits"] = {_GPU: own.gpus}
     one = {
         "name": "gateway" if container is plan.gateway else "executor",
         "image": container.image,
@@ -273,7 +282,7 @@ def _pod(
         "env": [{"name": "HOME", "value": "/tmp"}, *variables],
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
         **probes,
-        "resources": {"requests": resources},
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

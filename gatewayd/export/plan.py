@@ -49,6 +49,8 @@ _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"\$\{\{\s*ENV\.(\w+)\s*\}\}")
 _IMAGE: Final = "docker://"
 _OWN_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+_DEVICES: Final = "CUDA_VISIBLE_DEVICES"
+_IN_TURNS: Final = "RR"
 # Keys of a gateway that name whom it calls.
 _OF_OTHERS: Final = re.compile(r"url|uri|hook|redis|_host$|^tracing$")
 
@@ -85,6 +87,15 @@ class ExportOptions:
 
 
 @attrs.frozen
+class Resources:
+    """What one container of a kind needs of its machine; None for what all containers request."""
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int = 0
+
+
+@attrs.frozen
 class Container:
     """
     One kind of container: ``replicas`` of it are alike, with ``scaling`` more or fewer with the load.
@@ -92,7 +103,7 @@ class Container:
     ``label`` is its name for the engine, ``settings`` its Flow file. ``secrets`` are the variables that it
     reads there; with ``private``, the file itself may hold what others are not to see. It may take
     ``ready_s`` to start. When it is stopped it serves on for ``delay_s``, and is killed after ``stop_s``.
-    ``metrics`` is the port of its metrics, None for none.
+    ``metrics`` is the port of its metrics, None for none. ``resources`` are what it needs of its machine.
     """
 
     name: str
@@ -108,6 +119,7 @@ class Container:
     metrics: int | None = None
     has_workspace: bool = False
     scaling: ScalingConfig | None = None
+    resources: Resources = Resources()
 
     @property
     def flow_file(self) -> str:
@@ -266,6 +278,7 @@ class _Planner:
             "host": "0.0.0.0",
             "port": EXECUTOR_PORT,
         }
+        resources = self._resources(deployment, item, key)
         if deployment.monitoring:
             item.update(monitoring=True, port_monitoring=METRICS_PORT)
         if executor.workspace is not None:
@@ -297,7 +310,27 @@ class _Planner:
             METRICS_PORT if deployment.monitoring else None,
             executor.workspace is not None,
             deployment.scaling,
+            resources,
         )
+
+    def _resources(self, deployment: DeploymentConfig, item: dict[str, Any], key: str) -> Resources:
+        """
+        What is asked of Ray, and a GPU for each replica where they take turns in seeing one.
+
+        That is left out of ``item`` then: a container sees those alone that the engine gives it.
+        """
+        ray, gpus = deployment.ray, 0
+        if str(item.get("env", {}).get(_DEVICES, "")).startswith(_IN_TURNS):
+            gpus = 1
+            del item["env"][_DEVICES]
+        if deployment.placement != "ray" or ray is None:
+            return Resources(gpus=gpus)
+        lost = [name for name in ("resources", "node_affinity", "runtime_env") if getattr(ray, name)]
+        if lost:
+            self._warn(
+                f"{key}.ray", f"{', '.join(lost)}: containers have none; say it in the image or the manifests"
+            )
+        return Resources(ray.num_cpus, ray.memory, math.ceil(ray.num_gpus))
 
     def _loaded(self, executor: ExecutorConfig, key: str, *, in_image: bool) -> dict[str, Any]:
         """What an executor's process loads, in the words of a Flow file."""

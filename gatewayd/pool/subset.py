@@ -9,6 +9,7 @@ goes changes one place in the subset of a gateway, at most.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache, partial
 from hashlib import blake2b
 from heapq import nsmallest
 
@@ -19,8 +20,10 @@ def subset(addresses: Iterable[str], size: int, gateway: str) -> frozenset[str]:
     if not 0 < size < len(every):
         return every
     key = blake2b(gateway.encode(), digest_size=32).digest()
+    return frozenset(nsmallest(size, every, key=partial(_rank, key)))
 
-    def rank(address: str) -> bytes:
-        return blake2b(address.encode(), digest_size=16, key=key).digest()
 
-    return frozenset(nsmallest(size, every, key=rank))
+@lru_cache(maxsize=1 << 14)
+def _rank(key: bytes, address: str) -> bytes:
+    """Kept, because most of the addresses are the same at each change of one of them."""
+    return blake2b(address.encode(), digest_size=16, key=key).digest()

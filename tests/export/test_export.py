@@ -254,6 +254,44 @@ def test_rates_that_several_gateways_would_multiply_are_warned_of(
         assert told in found[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "requests", "gpus", "env"),
+    [
+        ("env: {CUDA_VISIBLE_DEVICES: RR, A: b}", {"cpu": "250m", "memory": "512Mi"}, 1, {"A": "b"}),
+        ("env: {CUDA_VISIBLE_DEVICES: RR1}", {"cpu": "250m", "memory": "512Mi"}, 1, {}),
+        ("env: {CUDA_VISIBLE_DEVICES: '0'}", {"cpu": "250m", "memory": "512Mi"}, None,
+         {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("placement: ray, ray: {num_cpus: 0.5, num_gpus: 1.5, memory: 1000000000}",
+         {"cpu": "500m", "memory": "1000000000"}, 2, None),
+        ("placement: ray", {"cpu": "250m", "memory": "512Mi"}, None, None),
+    ],
+)  # fmt: skip
+def test_what_replicas_take_of_a_machine_containers_ask_for(
+    given: str, requests: dict[str, str], gpus: int | None, env: dict[str, str] | None
+) -> None:
+    text = f"executors: [{{name: a, uses: m.A, {given}}}]"
+    found = manifests(text)
+
+    (container,) = found["Deployment", "a"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"] == requests
+    assert container["resources"].get("limits") == (None if gpus is None else {"nvidia.com/gpu": gpus})
+    (item,) = yaml.safe_load(flow_file(found, "a"))["executors"]
+    assert item.get("env") == env
+    assert "placement" not in item
+    composed = yaml.safe_load(of_text(f"jtype: Flow\n{text}").compose(OPTIONS).files["docker-compose.yml"])
+    reserved = composed["services"]["a"]["deploy"].get("resources", {}).get("reservations", {}).get("devices")
+    assert reserved == (
+        None if gpus is None else [{"driver": "nvidia", "count": gpus, "capabilities": ["gpu"]}]
+    )
+
+
+def test_what_only_ray_can_give_is_warned_of() -> None:
+    executor = "{name: a, uses: m.A, placement: ray, ray: {resources: {tpu: 1}, num_cpus: 1}}"
+    text = f"jtype: Flow\nexecutors: [{executor}]"
+    (warning,) = [each for each in of_text(text).kubernetes(OPTIONS).warnings if ".ray: " in each]
+    assert warning.startswith("flow.yml: executors.a.ray: resources: containers have none")
+
+
 def test_the_authority_of_the_store_has_to_be_in_the_image(tmp_path: Path) -> None:
     from tests.certificates import make
 
