@@ -78,7 +78,7 @@ def _machine() -> tuple[float, float]:
 def measure(
     case: Case, running: list[tuple[Side, list[int]]], rounds: int, seconds: float
 ) -> list[list[Round]]:
-    """The rounds of every side, in their order."""
+    """The rounds of every side, in their order. Who comes first in a round comes last in the next."""
     found: list[list[Round]] = [[] for _ in running]
     with contextlib.ExitStack() as stack:
         loads: list[list[Child]] = []
@@ -92,7 +92,8 @@ def measure(
                 load.line("^ready")
             loads.append(each)
         for number in range(1, rounds + 1):
-            for index, (_, pids) in enumerate(running):
+            turns = list(enumerate(running))
+            for index, (_, pids) in turns if number % 2 else reversed(turns):
                 before, used = [cpu_s((pid,)) for pid in pids], _machine()
                 began = time.monotonic()
                 for load in loads[index]:

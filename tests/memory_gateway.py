@@ -25,6 +25,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from gatewayd.access.guard import Engine
 from gatewayd.bridge import GATHER_S, Bridge
 from gatewayd.buffers import Buffers
 from gatewayd.config import DeploymentConfig, GatewayConfig
@@ -45,6 +46,7 @@ from gatewayd.rpc.server.call import CallSettings
 from gatewayd.rpc.server.transport import ConnectionSettings, ServerProtocol
 from gatewayd.rpc.timeouts import Timeouts
 from gatewayd.streams import StreamingEndpoints
+from gatewayd.telemetry.metrics.requests import RequestMetrics
 from gatewayd.telemetry.observed import Observed, Observer
 
 DATA, HEADERS, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 7, 8
@@ -204,7 +206,9 @@ class LoopTransport:
 class MemoryGateway:
     """A Flow of one executor behind the engine and all protocols. ``close`` it."""
 
-    def __init__(self, observers: Sequence[Observer] = (), **gateway: Any) -> None:
+    def __init__(
+        self, observers: Sequence[Observer] = (), metrics: RequestMetrics | None = None, **gateway: Any
+    ) -> None:
         """``gateway`` are further settings."""
         self.reactor: Any = Reactor()
         self.bridge = Bridge(self.reactor)
@@ -221,6 +225,13 @@ class MemoryGateway:
         self.dispatcher = Dispatcher(
             Topology.from_deployments(deployments), self.pool, self.reactor, execute, wall_clock=lambda: 1.7e9
         )
+
+        def observed(engine: Engine, protocol: str) -> Engine:
+            if metrics is None and not observers:
+                return engine
+            figures = None if metrics is None else metrics.of(protocol)
+            return Observed(engine, protocol, observers, self.reactor.seconds, figures=figures)
+
         self._backend = Backend(
             gateway=settings,
             dispatcher=self.dispatcher,
@@ -231,9 +242,7 @@ class MemoryGateway:
             bridge=self.bridge,
             endpoints=self.pool.endpoints,
             streaming=StreamingEndpoints(frozenset({STREAMING})),
-            observed=lambda engine, protocol: (
-                Observed(engine, protocol, observers, self.reactor.seconds) if observers else engine
-            ),
+            observed=observed,
         )
         backend = self._backend
         self.loop = self.bridge._loop

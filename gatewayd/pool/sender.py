@@ -210,8 +210,8 @@ class PendingCall:
         assert replica is not None
         if self._timer is not None:
             self._stop_timer()
-        connected = replica.state == "ready"
-        step = self._attempts.start(replica.address, sender.clock.seconds(), connected=connected)
+        connected, now_s = replica.state == "ready", sender.clock.seconds()
+        step = self._attempts.start(replica.address, now_s, connected=connected)
         if isinstance(step, GiveUp):
             self._call_ended(replica)
             self._give_up(step)
@@ -223,7 +223,7 @@ class PendingCall:
         try:
             call = self._call
             if call.visit is not None:
-                call = self._setting_out(call, call.visit, replica)
+                call = self._setting_out(call, call.visit, replica, now_s)
             prepare = self._opening(replica) if self.streams else replica.channel.prepare
             calling = self._calling = prepare(call, step.timeout_s, self._answered, self._call_failed)
             calling.begin()
@@ -415,9 +415,8 @@ class PendingCall:
 
     # -- the journey, where one is written down ----------------------------------------------------------
 
-    def _setting_out(self, call: Call, visit: Visit, replica: Replica) -> Call:
+    def _setting_out(self, call: Call, visit: Visit, replica: Replica, now_s: float) -> Call:
         """An attempt begins: the call as it goes out, which in a trace names the attempt as its parent."""
-        now_s = self._sender.clock.seconds()
         if self._stage is not None:
             self._stage.end(now_s)
         attempt = self._stage = visit.attempt(replica.address, now_s, self._attempts.tries)

@@ -60,7 +60,7 @@ from gatewayd.telemetry.metrics import table
 from gatewayd.telemetry.metrics.lag import ReactorLag
 from gatewayd.telemetry.metrics.reading import Reading
 from gatewayd.telemetry.metrics.requests import RequestMetrics
-from gatewayd.telemetry.observed import Observed, Observer
+from gatewayd.telemetry.observed import Observed
 from gatewayd.tls.credentials import TlsCredentials
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ class GatewayServer:
 
     ``sockets`` are those that the process inherits, for each listener; one that has none binds its port. In a
     worker, ``place`` is its own among the workers, and ``announces`` is false: what is said of the ports, the
-    master says. ``observers`` are told of every request, ``on_health`` how the gateway is whenever that may
-    have changed. ``name`` is that of the process in its figures. ``replicas`` are those that the Flow calls
-    of the executors that are started here, None for all of whom it hears.
+    master says. ``on_health`` is told how the gateway is whenever that may have changed. ``name`` is that of
+    the process in its figures. ``replicas`` are those that the Flow calls of the executors that are started
+    here, None for all of whom it hears.
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class GatewayServer:
         place: Place | None = None,
         announces: bool = True,
         status: Callable[[], StatusMaps] = status_of,
-        observers: Sequence[Observer] = (),
         on_health: Callable[[Health], None] = lambda health: None,
         name: str = "gateway",
     ) -> None:
@@ -143,10 +142,8 @@ class GatewayServer:
             )
             self._requests.measure(each.name for each in flow.deployments)
             self._lag = ReactorLag(reactor)
-        self._observers = [*observers, *(() if self._requests is None else (self._requests,))]
         self._failures = Failures(time.time)
-        if flow.gateway.admin_port is not None:
-            self._observers.append(self._failures)
+        self._of_failures = () if flow.gateway.admin_port is None else (self._failures,)
 
     @property
     def health(self) -> Health:
@@ -316,8 +313,17 @@ class GatewayServer:
         self._tell_health()
 
     def _observed(self, observing: Observing, engine: Engine, protocol: str) -> Engine:
-        observers = (*self._observers, *observing.observers)
-        return Observed(engine, protocol, observers, self._reactor.seconds) if observers else engine
+        figures = None if self._requests is None else self._requests.of(protocol)
+        if figures is None and not observing.observers:
+            return engine
+        return Observed(
+            engine,
+            protocol,
+            observing.observers,
+            self._reactor.seconds,
+            figures=figures,
+            of_failures=self._of_failures,
+        )
 
     def _mounted(self, custom: GatewayClass) -> Mounted:
         # Most gateways have no class of their own, and one that speaks gRPC alone needs nothing of the web.

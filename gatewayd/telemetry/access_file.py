@@ -1,7 +1,7 @@
 """
 The file of an access log, written in pool threads: a slow disk delays no request.
 
-    add() ──> waiting, up to a limit ── a fifth of a second ──> one write in a thread ──> the file
+    add() ──> a few entries ──> their lines, up to a limit ── a fifth of a second ──> one write in a thread
 
 What comes while too much waits is left out, and counted.
 """
@@ -25,6 +25,9 @@ log = Logger()
 
 # Lines come late by so much at most; each write is a crossing of threads.
 _DELAY_S: Final = 0.2
+# Entries become lines so many at once: what a loop does is quicker than the same between requests. Thousands
+# of entries would be work for the garbage collector, and a pause for the requests.
+_AT_ONCE: Final = 32
 # A few megabytes: some seconds of what one process serves.
 MOST_WAITING: Final = 10_000
 _MODE: Final = 0o640
@@ -48,8 +51,8 @@ class AccessFile:
         self._form = form
         self._clock = clock
         self._offload = offload
-        # Texts, not entries: thousands of those would be work for the garbage collector.
-        self._waiting: list[str] = []
+        self._entries: list[Entry] = []
+        self._waiting: list[str] = []  # the lines of those that came before
         self._timer: Timer | None = None
         self._is_writing = False
         self._reopens = False
@@ -65,10 +68,13 @@ class AccessFile:
 
     def add(self, entry: Entry) -> None:
         """Have it written soon."""
-        if len(self._waiting) >= MOST_WAITING or self._ended is not None:
+        entries = self._entries
+        if len(self._waiting) + len(entries) >= MOST_WAITING or self._ended is not None:
             self.dropped += 1
             return
-        self._waiting.append(self._form(entry))
+        entries.append(entry)
+        if len(entries) >= _AT_ONCE:
+            self._put_into_words()
         if self._timer is None and not self._is_writing:
             self._timer = self._clock.callLater(_DELAY_S, self._write)
 
@@ -97,8 +103,13 @@ class AccessFile:
         if not self._is_writing:
             self._write()
 
+    def _put_into_words(self) -> None:
+        entries, self._entries = self._entries, []
+        self._waiting += map(self._form, entries)
+
     def _write(self) -> None:
         self._timer = None
+        self._put_into_words()
         self._is_writing = True
         lines, self._waiting = self._waiting, []
         reopens, self._reopens = self._reopens, False
@@ -131,7 +142,7 @@ class AccessFile:
                 self._ended.callback(None)
         elif self._reopens:
             self._write()
-        elif self._waiting:
+        elif self._waiting or self._entries:
             self._timer = self._clock.callLater(_DELAY_S, self._write)
 
     def _tell_dropped(self) -> None:

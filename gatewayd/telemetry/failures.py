@@ -55,7 +55,7 @@ class FailedRequest:
 
 
 class Failures:
-    """An Observer that keeps the last of them. ``wall_clock()`` is in seconds since the epoch."""
+    """Keeps the last of them (``AtTheEnd``). ``wall_clock()`` is in seconds since the epoch."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -65,9 +65,6 @@ class Failures:
     def last(self) -> tuple[FailedRequest, ...]:
         """The oldest first."""
         return tuple(self._kept)
-
-    def began(self, exchange: Exchange) -> None:
-        """Nothing is known yet."""
 
     def ended(self, exchange: Exchange) -> None:
         error, response = exchange.error, exchange.response

@@ -1,8 +1,8 @@
 """
 The outermost of what stands before the engine: it tells observers of every request, whatever its protocol.
 
-Metrics, traces, the access log and recordings are observers. A gateway without any has none of this in the
-way of its requests.
+Traces, the access log and recordings are observers; metrics are figures, which take less of each request. A
+gateway without any has none of this in the way of its requests.
 """
 
 from __future__ import annotations
@@ -109,36 +109,79 @@ class Exchange:
         return journey
 
 
-class Observer(Protocol):
+class AtTheEnd(Protocol):
     """Is told of requests on the reactor thread, and must not wait. What it raises is logged as a bug."""
-
-    def began(self, exchange: Exchange) -> None:
-        """A request has been decoded, and is dispatched next."""
-        ...
 
     def ended(self, exchange: Exchange) -> None:
         """It has its response, failed, or was cancelled because its client left (``CancelledError``)."""
         ...
 
 
+class Observer(AtTheEnd, Protocol):
+    """Is told when they begin, too."""
+
+    def began(self, exchange: Exchange) -> None:
+        """A request has been decoded, and is dispatched next."""
+        ...
+
+
+class Figures(AtTheEnd, Protocol):
+    """
+    What is counted of one protocol, however much else watches: how many requests and streams (which are
+    requests, too) are ``under_way``, and what came of them.
+    """
+
+    under_way: int
+    streams_under_way: int
+
+    def answered(self, request: Request, response: Response, began_s: float, ended_s: float) -> None:
+        """As ``ended``, of a request that is no stream and has its response. By the reactor's clock."""
+        ...
+
+
 class Observed:
-    """An Engine, as the ports of one ``protocol`` use it. Reactor thread only."""
+    """
+    An Engine, as the ports of one ``protocol`` use it. Reactor thread only.
+
+    Besides ``observers``, which are told of every request, there may be ``figures``, and ``of_failures``,
+    which are told at the end of those that failed. Where there are but these, no Exchange is made of a
+    request that is answered: this is on the hot path of each gateway that is measured.
+    """
 
     def __init__(
-        self, engine: Engine, protocol: str, observers: Sequence[Observer], seconds: Callable[[], float]
+        self,
+        engine: Engine,
+        protocol: str,
+        observers: Sequence[Observer],
+        seconds: Callable[[], float],
+        *,
+        figures: Figures | None = None,
+        of_failures: Sequence[AtTheEnd] = (),
     ) -> None:
         self._engine = engine
         self._protocol = protocol
         self._observers = tuple(observers)
         self._seconds = seconds
+        self._figures = figures
+        self._of_failures = tuple(of_failures)
+        self._at_the_end: tuple[AtTheEnd, ...] = self._observers
+        if figures is not None:
+            self._at_the_end = (figures, *self._observers)
 
     def dispatch(self, request: Request, *, timeout_s: float | None = None) -> Deferred[Response]:
-        exchange = Exchange(self._protocol, request, self._seconds(), timeout_s)
+        figures, began_s = self._figures, self._seconds()
+        if figures is not None:
+            figures.under_way += 1
+            if not self._observers:
+                return self._engine.dispatch(request, timeout_s=timeout_s).addBoth(
+                    self._counted, figures, request, began_s, timeout_s
+                )
+        exchange = Exchange(self._protocol, request, began_s, timeout_s)
         for observer in self._observers:
             try:
                 observer.began(exchange)
             except Exception:
-                self._log_bug(exchange)
+                self._log_bug(exchange.request)
         return self._engine.dispatch(exchange.request, timeout_s=timeout_s).addBoth(self._ended, exchange)
 
     def stream(self, request: Request, *, timeout_s: float | None = None) -> Stream:
@@ -155,29 +198,57 @@ class Observed:
     def _stream_began(self, request: Request, timeout_s: float | None) -> Exchange:
         exchange = Exchange(self._protocol, request, self._seconds(), timeout_s)
         exchange.answers = 0  # observers know it for a stream from its beginning on
+        if self._figures is not None:
+            self._figures.under_way += 1
+            self._figures.streams_under_way += 1
         for observer in self._observers:
             try:
                 observer.began(exchange)
             except Exception:
-                self._log_bug(exchange)
+                self._log_bug(exchange.request)
         return exchange
+
+    def _counted(
+        self,
+        result: Response | Failure,
+        figures: Figures,
+        request: Request,
+        began_s: float,
+        timeout_s: float | None,
+    ) -> Response | Failure:
+        """One that nobody observes has ended."""
+        if isinstance(result, Failure) or result.status:
+            return self._ended(result, Exchange(self._protocol, request, began_s, timeout_s))
+        figures.under_way -= 1
+        try:
+            figures.answered(request, result, began_s, self._seconds())
+        except Exception:
+            self._log_bug(request)
+        return result
 
     def _ended(self, result: Response | Failure, exchange: Exchange) -> Response | Failure:
         exchange.ended_s = self._seconds()
+        figures = self._figures
+        if figures is not None:
+            figures.under_way -= 1
+            if exchange.answers is not None:
+                figures.streams_under_way -= 1
         if isinstance(result, Failure):
             exchange.failed(result.value)
+            failed = True
         else:
             exchange.response = result
-        for observer in self._observers:
+            failed = bool(result.status)
+        for each in (*self._at_the_end, *self._of_failures) if failed else self._at_the_end:
             try:
-                observer.ended(exchange)
+                each.ended(exchange)
             except Exception:
-                self._log_bug(exchange)
+                self._log_bug(exchange.request)
         return result
 
-    def _log_bug(self, exchange: Exchange) -> None:
+    def _log_bug(self, request: Request) -> None:
         """Whoever watches requests must not cost a client its answer."""
-        log.failure("request {request_id} cannot be observed", request_id=exchange.request.request_id)
+        log.failure("request {request_id} cannot be observed", request_id=request.request_id)
 
 
 class _ObservedStream:

@@ -66,6 +66,16 @@ def test_what_comes_within_a_moment_is_one_write(setup):
     assert not setup.clock.getDelayedCalls()
 
 
+def test_what_comes_faster_becomes_lines_in_the_meantime_and_stays_in_its_order(setup):
+    numbers = [str(number) for number in range(100)]
+    setup.add(*numbers)
+    assert not setup.offload.waiting
+    setup.write()
+
+    assert setup.lines == numbers
+    assert setup.file.dropped == 0
+
+
 def test_what_comes_during_a_write_is_written_after_it(setup):
     setup.add("a")
     setup.clock.advance(0.2)

@@ -214,7 +214,7 @@ def test_without_a_file_it_is_in_the_log_with_its_fields():
     ],
 )
 def test_a_line_of_json_has_the_fields_whatever_is_in_them(changed):
-    entry = attrs.evolve(Setup().exchange(), **changed)
+    entry = Setup().exchange()._replace(**changed)
 
     line = as_json(entry)
 

@@ -1,5 +1,7 @@
 """Every request that passes is told of, once when it begins and once when it ends."""
 
+from types import SimpleNamespace
+
 import attrs
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -7,6 +9,9 @@ from twisted.internet.task import Clock
 
 from gatewayd.errors import Draining
 from gatewayd.messages.request import Request, Response
+from gatewayd.telemetry.metrics import table
+from gatewayd.telemetry.metrics.reading import Reading
+from gatewayd.telemetry.metrics.requests import RequestMetrics
 from gatewayd.telemetry.observed import Observed
 
 REQUEST = Request("r", "/search")
@@ -63,6 +68,84 @@ def test_a_failure(clock):
 
     assert [type(each.value) for each in failures] == [Draining]
     assert one.told[1:] == [("ended", None, "Draining", 0.0)]
+
+
+class Failed:
+    def __init__(self):
+        self.errors = []
+
+    def ended(self, exchange):
+        self.errors.append(exchange.error if exchange.response is None else exchange.response.status)
+
+
+@pytest.mark.parametrize("observers", [0, 1], ids=["counted", "observed"])
+@pytest.mark.parametrize("status", [b"", b"an executor raised"])
+def test_what_is_answered_is_counted_with_or_without_observers(clock, observers, status):
+    metrics, failed, engine = RequestMetrics(["/search"], tuple), Failed(), Engine()
+    response = attrs.evolve(RESPONSE, status=status)
+    answer = Observed(
+        *(engine, "http", [Watching()] * observers, clock.seconds),
+        figures=metrics.of("http"),
+        of_failures=[failed],
+    ).dispatch(REQUEST, timeout_s=3.0)
+    assert metrics.of("http").under_way == 1
+    clock.advance(2.0)
+    engine.answer.callback(response)
+
+    assert answer.result is response
+    assert engine.asked == [(REQUEST, 3.0)]
+    assert metrics.of("http").under_way == 0
+    reading = Reading()
+    metrics.read(reading)
+    outcome = "executor_error" if status else "ok"
+    assert reading.number(table.REQUESTS, "http", "/search", outcome) == 1
+    assert reading.of(table.REQUEST_SECONDS)["http", "/search"].total == 2.0
+    assert failed.errors == ([status] if status else [])
+
+
+@pytest.mark.parametrize("observers", [0, 1], ids=["counted", "observed"])
+def test_what_fails_is_counted_and_told_with_or_without_observers(clock, observers):
+    metrics, failed, engine = RequestMetrics(["/search"], tuple), Failed(), Engine()
+    answer = Observed(
+        *(engine, "http", [Watching()] * observers, clock.seconds),
+        figures=metrics.of("http"),
+        of_failures=[failed],
+    ).dispatch(REQUEST, timeout_s=3.0)
+    answer.addErrback(lambda failure: failure.trap(CancelledError))
+    clock.advance(3.0)
+    answer.cancel()
+
+    assert metrics.of("http").under_way == 0
+    reading = Reading()
+    metrics.read(reading)
+    assert reading.number(table.REQUESTS, "http", "/search", "deadline") == 1
+    assert [type(error).__name__ for error in failed.errors] == ["ClientsDeadline"]
+
+
+def test_a_stream_is_under_way_until_it_ends(clock):
+    figures = RequestMetrics(["/search"], tuple).of("grpc")
+    document = Response("r", "/search", b"123")
+    stream = Observed(Streaming(document), "grpc", [], clock.seconds, figures=figures).stream(REQUEST)
+    assert (figures.under_way, figures.streams_under_way) == (1, 1)
+    stream.receive()
+    stream.cancel()
+
+    assert (figures.under_way, figures.streams_under_way) == (0, 0)
+    assert figures.series["/search"].outcomes["cancelled"] == 1
+
+
+def test_a_bug_of_what_counts_costs_no_answer(clock, caught_failures):
+    def fail(*args):
+        raise KeyError("a bug")
+
+    engine, figures = Engine(), SimpleNamespace(under_way=0, streams_under_way=0, answered=fail, ended=fail)
+    answer = Observed(engine, "http", [], clock.seconds, figures=figures).dispatch(REQUEST)
+    engine.answer.callback(RESPONSE)
+
+    assert answer.result is RESPONSE
+    assert figures.under_way == 0
+    assert [failure.type for failure in caught_failures] == [KeyError]
+    caught_failures.clear()
 
 
 class Streaming:

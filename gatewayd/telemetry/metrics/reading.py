@@ -79,9 +79,13 @@ class Histogram:
         if has_exemplars:
             self.exemplars = [None] * len(self.counts)
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, name: str | int | None = None) -> None:
+        """With a ``name`` as the exemplar of its bucket: the id of a request, or the number of a trace."""
+        at = bisect_left(self.bounds, value)
+        self.counts[at] += 1
         self.total += value
+        if name is not None:
+            self.exemplars[at] = (name, value)
 
     def value(self) -> HistogramValue:
         """As it is now."""

@@ -43,13 +43,12 @@ class Setup:
     ):
         request = Request(request_id, endpoint, documents=b"12345", journey=journey)
         exchange = Exchange(protocol, request, self.now_s)
-        self.metrics.began(exchange)
         self.now_s += took_s
         exchange.ended_s = self.now_s
         exchange.error = error
         if error is None:
             exchange.response = Response("r", endpoint, b"123", **answer)
-        self.metrics.ended(exchange)
+        self.metrics.of(protocol).ended(exchange)
 
     @property
     def reading(self):
@@ -103,19 +102,16 @@ def test_each_request_is_counted_once_with_its_time_and_sizes():
 
 def test_those_under_way_are_known():
     setup = Setup()
-    exchange = Exchange("http", Request("r", "/search"), 0.0)
-    setup.metrics.began(exchange)
-    assert setup.reading.number(table.REQUESTS_UNDER_WAY) == 1
-    exchange.error = CancelledError()
-    setup.metrics.ended(exchange)
-    assert setup.reading.number(table.REQUESTS_UNDER_WAY) == 0
-    assert setup.counts() == {("http", "/search", "cancelled"): 1}
+    setup.metrics.of("http").under_way += 2
+    setup.metrics.of("grpc").under_way += 1
+    setup.metrics.of("grpc").streams_under_way += 1
+
+    assert setup.reading.number(table.REQUESTS_UNDER_WAY) == 3
+    assert setup.reading.number(table.STREAMS_UNDER_WAY) == 1
 
 
-def stream(setup, answers, error=None, took_s=0.5):
+def stream(answers, error=None, took_s=0.5):
     exchange = Exchange("grpc", Request("r", "/search", documents=b"12345"), 0.0)
-    exchange.answers = 0
-    setup.metrics.began(exchange)
     exchange.answers = answers
     if answers:
         exchange.answers_bytes, exchange.first_s = 30 * answers, 0.1
@@ -127,13 +123,10 @@ def stream(setup, answers, error=None, took_s=0.5):
 
 def test_a_stream_is_counted_with_all_its_answers():
     setup = Setup()
-    exchange = stream(setup, 5)
-    assert setup.reading.number(table.STREAMS_UNDER_WAY) == 1
-    setup.metrics.ended(exchange)
+    setup.metrics.of("grpc").ended(stream(5))
 
     series = ("grpc", "/search")
     reading = setup.reading
-    assert reading.number(table.STREAMS_UNDER_WAY) == 0
     assert setup.counts() == {(*series, "ok"): 1}
     assert reading.number(table.STREAM_ANSWERS, *series) == 5
     assert reading.of(table.STREAM_FIRST_SECONDS)[series].total == pytest.approx(0.1)
@@ -143,7 +136,7 @@ def test_a_stream_is_counted_with_all_its_answers():
 
 def test_a_stream_that_is_cancelled_has_its_answers_and_no_gap():
     setup = Setup()
-    setup.metrics.ended(stream(setup, 2, CancelledError()))
+    setup.metrics.of("grpc").ended(stream(2, CancelledError()))
 
     series = ("grpc", "/search")
     reading = setup.reading
@@ -156,7 +149,7 @@ def test_a_stream_that_is_cancelled_has_its_answers_and_no_gap():
 
 def test_a_stream_without_an_answer_has_no_first():
     setup = Setup()
-    setup.metrics.ended(stream(setup, 0, Draining()))
+    setup.metrics.of("grpc").ended(stream(0, Draining()))
 
     reading = setup.reading
     assert reading.number(table.STREAM_ANSWERS, "grpc", "/search") == 0
@@ -175,7 +168,7 @@ def test_endpoints_that_nobody_knows_share_a_series():
         setup.ask(f"/made-up/{number}")
 
     assert setup.counts() == {("grpc", OTHER, "ok"): 10_000}
-    assert len(setup.metrics._series) == 1
+    assert list(setup.metrics.of("grpc").series) == [OTHER]
 
 
 def test_an_endpoint_becomes_known_when_an_executor_binds_it():
