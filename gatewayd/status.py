@@ -22,6 +22,7 @@ import attrs
 from google.protobuf.internal import api_implementation
 
 from gatewayd._version import __version__
+from gatewayd.messages.generations import NAMED, NOT_KNOWN_YET, Generation
 from gatewayd.redaction import without_passwords
 
 # What clients may count on: the release of the reference whose protocols gatewayd speaks.
@@ -132,6 +133,14 @@ def status_of(
     if replicas is not None:
         jina["gatewayd-replicas"] = "{} of {} that are wanted serve".format(*replicas)
     return {"jina": jina, "envs": envs}
+
+
+def with_documents(
+    maps: Mapping[str, Mapping[str, str]], generation: Generation | None
+) -> Mapping[str, Mapping[str, str]]:
+    """``maps``, and which documents the Flow speaks; None while nobody has said it."""
+    text = NOT_KNOWN_YET if generation is None else NAMED[generation]
+    return {**maps, "jina": {**maps["jina"], "gatewayd-documents": text}}
 
 
 def with_followed(

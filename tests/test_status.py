@@ -1,7 +1,10 @@
 import json
 import uuid
 
-from gatewayd.status import status_maps, status_of
+import pytest
+
+from gatewayd.messages.generations import Generation
+from gatewayd.status import status_maps, status_of, with_documents
 from tests.paths import GOLDEN
 
 RECORDED = json.loads((GOLDEN / "status.json").read_text())["http GET /status"]["json"]
@@ -59,3 +62,14 @@ def test_nothing_tells_which_machine_it_is():
 def test_replicas_that_are_scaled_are_counted_without_their_names() -> None:
     assert status_of(replicas=(1, 3))["jina"]["gatewayd-replicas"] == "1 of 3 that are wanted serve"
     assert "gatewayd-replicas" not in status_of()["jina"]
+
+
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [(None, "not known yet"), (Generation.FIRST, "docarray 0.21 and earlier")],
+)
+def test_which_documents_the_flow_speaks(generation, told):
+    found = with_documents(status_of(), generation)
+
+    assert found["jina"]["gatewayd-documents"] == told
+    assert found["jina"]["jina"] == "3.14.1"

@@ -16,6 +16,7 @@ import orjson
 from gatewayd.config.heads import head_executors
 from gatewayd.config.model import FlowConfig
 from gatewayd.health import READY, Health, Phase, Reason, verdict_of
+from gatewayd.messages.generations import NAMED, Generation
 from gatewayd.redaction import end_of
 from gatewayd.telemetry.failures import FailedRequest
 from gatewayd.telemetry.metrics import table
@@ -154,10 +155,11 @@ class LimitState:
 
 @attrs.frozen
 class AdminState:
-    """The whole."""
+    """The whole. ``documents`` says which the Flow speaks, in words; None while that is not known."""
 
     version: str
     flow: str | None
+    documents: str | None
     phase: Phase
     ready: bool
     reasons: tuple[Reason, ...]
@@ -193,6 +195,7 @@ def admin_state(
     return AdminState(
         version=version,
         flow=flow.name,
+        documents=_documents(reading),
         phase=health.phase,
         ready=verdict.ok,
         reasons=verdict.reasons,
@@ -208,6 +211,11 @@ def admin_state(
         limits=tuple(_limits(reading)),
         failures=tuple(failures),
     )
+
+
+def _documents(reading: Reading) -> str | None:
+    number = int(reading.number(table.GENERATION))
+    return NAMED[Generation(number)] if number else None
 
 
 def _times(metric: Metric, value: Any) -> Times:

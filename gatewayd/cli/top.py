@@ -22,6 +22,7 @@ from rich.text import Text
 from gatewayd import __version__
 from gatewayd.cli.asking import Pairs
 from gatewayd.cli.output import fail
+from gatewayd.messages.generations import NOT_KNOWN_YET
 from gatewayd.redaction import redacted_url
 
 State = Mapping[str, Any]
@@ -96,7 +97,8 @@ def _title(before: State, now: State, lasted_s: float) -> Text:
     line.append(verdict, "green" if now["ready"] else "red")
     line.append(
         f"  {_rate(asked, lasted_s)}, {_rate(failed, lasted_s)} failed, {now['under_way']} under way, "
-        f"{sum(port['connections'] for port in now['ports'])} connections  gatewayd {now['version']}",
+        f"{sum(port['connections'] for port in now['ports'])} connections  "
+        f"documents: {now.get('documents') or NOT_KNOWN_YET}  gatewayd {now['version']}",
         "not bold",
     )
     for reason in now["reasons"]:

@@ -30,6 +30,7 @@ NAMED: Final = {
     Generation.FIRST: "docarray 0.21 and earlier",
     Generation.SECOND: "docarray 0.30 and later",
 }
+NOT_KNOWN_YET: Final = "not known yet"
 _INSTALL: Final = {
     Generation.FIRST: "docarray<0.30, and Jina 3.14 or earlier",
     Generation.SECOND: "docarray>=0.40, and Jina 3.34",

@@ -52,7 +52,7 @@ from gatewayd.service.readings import (
 )
 from gatewayd.service.serving import Serving, grpc_is_quiet
 from gatewayd.service.strangers import warning_for
-from gatewayd.status import status_of, with_followed
+from gatewayd.status import status_of, with_documents, with_followed
 from gatewayd.streams import StreamingEndpoints
 from gatewayd.supervisor.replica_id import ReplicaId
 from gatewayd.telemetry.failures import FailedRequest, Failures
@@ -288,7 +288,7 @@ class GatewayServer:
                 endpoints=self._serving.endpoints,
                 streaming=self._streaming,
                 health=lambda: self.health,
-                status=lambda: with_followed(self._status(), self.graph.pool.followed()),
+                status=self._status_now,
                 observing=observing,
                 observed=partial(self._observed, observing),
                 extension=self._custom,
@@ -298,6 +298,10 @@ class GatewayServer:
         except BaseException:
             observing.discard(were)
             raise
+
+    def _status_now(self) -> StatusMaps:
+        pool = self.graph.pool
+        return with_documents(with_followed(self._status(), pool.followed()), pool.endpoints().generation)
 
     def _turned(self, is_other_graph: bool) -> None:
         """Something else serves."""

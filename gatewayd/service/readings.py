@@ -50,6 +50,7 @@ def read_pool(reading: Reading, pool: Pool, numbers: Mapping[ReplicaKey, int]) -
             reading.set(table.REPLICA_CONNECTED, each.state == "ready", *labels3)
             reading.set(table.REPLICA_EJECTED, each.ejected, *labels3)
     reading.set(table.CALLS_LIMIT, pool.slots.limit)
+    reading.set(table.GENERATION, pool.endpoints().generation or 0)
 
 
 def read_under_way(reading: Reading, pools: Iterable[Pool], numbers: Mapping[ReplicaKey, int]) -> None:

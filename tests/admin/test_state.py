@@ -102,6 +102,15 @@ def test_requests_processes_connections_and_limits(state):
     assert [each.reason for each in state.reasons] == ["no_replica"]
 
 
+@pytest.mark.parametrize(
+    ("generation", "documents"), [(0, None), (1, "docarray 0.21 and earlier"), (2, "docarray 0.30 and later")]
+)
+def test_which_documents_the_flow_speaks(reading, generation, documents):
+    reading.set(table.GENERATION, generation)
+
+    assert admin_state("1.2", FLOW, Health("serving", True, ()), reading, [], {}).documents == documents
+
+
 def test_it_is_json(state):
     found = json.loads(state.as_json())
 

@@ -65,6 +65,13 @@ def test_rates_are_of_the_time_in_between() -> None:
     assert "14 executor_error" in text
 
 
+@pytest.mark.parametrize(
+    ("documents", "shown"), [(None, "not known yet"), ("docarray 0.30 and later", "docarray 0.30 and later")]
+)
+def test_it_says_which_documents_the_flow_speaks(documents: str | None, shown: str) -> None:
+    assert f"connections  documents: {shown}  gatewayd 1" in drawn(state(), state(documents=documents), 1.0)
+
+
 @pytest.mark.parametrize(("wanted", "shown"), [(3, "1 of 3"), (1, "1 of 1")])
 def test_of_replicas_that_are_scaled_it_shows_how_many_are_wanted(wanted: int, shown: str) -> None:
     scaled = {**state()["deployments"][0], "wanted": wanted}

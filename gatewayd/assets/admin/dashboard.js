@@ -134,6 +134,7 @@ function draw() {
   const since = new Since(history[0] === now ? now : history[0], now);
   const state = now.state;
   byId("flow").textContent = state.flow ?? "Flow";
+  byId("documents").textContent = `documents: ${state.documents ?? "not known yet"}`;
   byId("version").textContent = `gatewayd ${state.version}`;
   const phase = byId("phase");
   phase.textContent = state.ready ? "ready" : state.phase === "serving" ? "not ready" : state.phase;

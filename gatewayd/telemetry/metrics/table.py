@@ -52,6 +52,11 @@ _REPLICA: Final = ("deployment", "shard", "replica")
 
 INFO: Final = Metric("gatewayd_info", "gauge", "1, with the version of gatewayd.", ("version",), united="max")
 READY: Final = Metric("gatewayd_ready", "gauge", "Whether /readyz is answered with 200.", united="max")
+GENERATION: Final = Metric(
+    "gatewayd_documents_generation", "gauge",
+    "Which documents the Flow speaks: 1 (docarray 0.21), 2 (0.30 and later), 0 while that is not known.",
+    united="max",
+)  # fmt: skip
 
 # -- requests
 REQUESTS: Final = Metric(
