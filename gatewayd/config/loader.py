@@ -28,6 +28,8 @@ from gatewayd.config.problems import Diagnostics, KeyPath, Place, Source, type_n
 from gatewayd.config.sections import Given, Layer, Spread, gather, model_arguments, read, read_value, spread
 from gatewayd.config.shares import divided, indivisible
 from gatewayd.config.substitution import Variables, substitute
+from gatewayd.messages.generations import Generation
+from gatewayd.messages.redacting import why_none
 from gatewayd.tls.credentials import UnusableTlsFile
 from gatewayd.tls.files import load_credentials
 
@@ -254,6 +256,10 @@ def _gateway(
     _absolute_tls_files(fields)
     if record := fields.get("record"):
         fields["record"] = attrs.evolve(record, path=os.path.abspath(record.path))
+        if fields.get("docarray") is Generation.FIRST:
+            for rule in record.redact:
+                if why := why_none(rule):
+                    layer["record"].place.inside("redact").refuse(f"{rule}: {why} (docarray: 1)")
     if (access_log := fields.get("access_log")) is not None and access_log.path is not None:
         fields["access_log"] = attrs.evolve(access_log, path=os.path.abspath(access_log.path))
     if fields.get("rates_store") is not None:

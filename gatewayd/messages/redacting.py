@@ -47,6 +47,14 @@ def check_rule(rule: str) -> str:
     return rule
 
 
+def why_none(rule: str) -> str:
+    """Why documents of the first generation have nothing that a checked ``rule`` finds; empty if they may."""
+    name = rule.removeprefix("fields.")
+    if name == rule:
+        return ""
+    return f"documents of docarray 0.21 have no field {name!r}; what users name themselves is in their tags"
+
+
 @attrs.frozen
 class Redaction:
     """The rules as a function on serialised messages."""
@@ -74,12 +82,14 @@ class Redaction:
     def __bool__(self) -> bool:
         return bool(self.fields or self.named or self.tags or self.parameters or self.all_parameters)
 
-    def applied(self, message: bytes) -> bytes:
+    def applied(self, message: bytes, met: set[str] | None = None) -> bytes:
         """
         A DataRequestProto without what is left out. Raises DecodeError for anything else.
 
-        What an executor raised may quote documents: of an error, its class alone is kept.
+        What an executor raised may quote documents: of an error, its class alone is kept. The rules that
+        found something are added to ``met``.
         """
+        found: set[str] = set() if met is None else met
         try:
             documents = split(message)[3] or b""
         except Malformed as error:
@@ -87,15 +97,18 @@ class Redaction:
         is_second = generation_of(documents) is Generation.SECOND
         request: Any = (SecondDataRequestProto if is_second else DataRequestProto).FromString(message)
         if self.all_parameters:
+            if request.parameters.fields:
+                found.add("parameters")
             request.ClearField("parameters")
         else:
-            for name in self.parameters:
-                request.parameters.fields.pop(name, None)
+            for name in self.parameters & {*request.parameters.fields}:
+                found.add(f"parameters.{name}")
+                del request.parameters.fields[name]
         if is_second:
             for document in request.data.docs.docs:
-                self._nodes(document.data)
+                self._nodes(document.data, found)
         else:
-            self._documents(request.data.docs.docs)
+            self._documents(request.data.docs.docs, found)
         # Python's own serialisation cannot be looked into.
         if request.data.docs_bytes and (self.fields or self.named or self.tags):
             request.data.ClearField("docs_bytes")
@@ -106,38 +119,42 @@ class Redaction:
                 status.exception.ClearField("stacks")
         return bytes(request.SerializeToString())
 
-    def _documents(self, documents: Iterable[Any]) -> None:
+    def _documents(self, documents: Iterable[Any], met: set[str]) -> None:
         ahead = [*documents]
         for document in ahead:  # grows while it is walked
-            for name in self.fields:
+            for name in self.fields & {field.name for field, _ in document.ListFields()}:
+                met.add(name)
                 document.ClearField(name)
-            for name in self.tags:
-                document.tags.fields.pop(name, None)
+            for name in self.tags & {*document.tags.fields}:
+                met.add(f"tags.{name}")
+                del document.tags.fields[name]
             ahead += document.chunks
             ahead += document.matches
 
-    def _nodes(self, nodes: Any) -> None:
+    def _nodes(self, nodes: Any, met: set[str]) -> None:
         """The values of a DocProto, or of a dict in it."""
         for key in nodes:
             node = nodes[key]
             if key in self.fields or key in self.named:
+                met.add(key if key in self.fields else f"fields.{key}")
                 _empty(node)
                 continue
             if key == "tags" and node.WhichOneof("content") == "dict":
                 for name in self.tags & {*node.dict.data}:
+                    met.add(f"tags.{name}")
                     del node.dict.data[name]
-            self._node(node)
+            self._node(node, met)
 
-    def _node(self, node: NodeProto) -> None:
+    def _node(self, node: NodeProto, met: set[str]) -> None:
         kind = node.WhichOneof("content")
         if kind in ("doc", "dict"):
-            self._nodes(getattr(node, kind).data)
+            self._nodes(getattr(node, kind).data, met)
         elif kind == "doc_array":
             for document in node.doc_array.docs:
-                self._nodes(document.data)
+                self._nodes(document.data, met)
         elif kind in ("list", "set", "tuple"):
             for each in getattr(node, kind).data:
-                self._node(each)
+                self._node(each, met)
 
 
 def _empty(node: NodeProto) -> None:

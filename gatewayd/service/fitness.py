@@ -7,6 +7,7 @@ It is looked at when a Flow starts, and before a reload has a new graph serve.
 from __future__ import annotations
 
 from gatewayd.bounded_log import BoundedLogger
+from gatewayd.config.recording import RecordConfig
 from gatewayd.dispatch.topology import Topology
 from gatewayd.errors import ConfigError
 from gatewayd.messages.chaining import check_chains
@@ -40,3 +41,14 @@ def check_fitness(topology: Topology, pool: Pool) -> None:
         raise ConfigError("; ".join(problems))
     for text in found.passed_over:
         log.warn("{text}", text=text)
+
+
+def check_redaction(record: RecordConfig | None, pool: Pool) -> None:
+    """Warn of rules by which nothing is left out of the recording, as far as executors tell."""
+    if record is None or not record.redact:
+        return
+    # Few gateways record, and it reads schemas.
+    from gatewayd.messages.redactable import findless
+
+    for text in findless(record.redact, pool.told(), pool.endpoints().generation):
+        log.warn("gateway.record.redact: {text}", text=text)

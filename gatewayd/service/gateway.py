@@ -39,7 +39,7 @@ from gatewayd.protocols.port import PortReport
 from gatewayd.protocols.withholding import for_clients
 from gatewayd.service.announcing import announce, announce_ready
 from gatewayd.service.executors import Executors
-from gatewayd.service.fitness import check_fitness
+from gatewayd.service.fitness import check_fitness, check_redaction
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.observing import Observing, read_dropped
@@ -372,6 +372,7 @@ class GatewayServer:
             await self.connect()
         if not self._stopping:
             check_fitness(self.graph.dispatcher.topology, self.graph.pool)
+            check_redaction(self.flow.gateway.record, self.graph.pool)
         if self._custom is not None and not self._stopping:
             await self._custom.start()
         if self._stopping:

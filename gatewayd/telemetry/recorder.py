@@ -59,6 +59,8 @@ _PIECE_BYTES: Final = 1 << 16
 # A disk that is full, or a folder that has gone: it is tried again after so many seconds.
 _LONGEST_HEADING: Final = 1 << 16
 _PAUSE_S: Final = 10.0
+# After so many requests, rules of redaction that have found nothing are told of.
+_LOOKED_AT: Final = 100
 # How long a stop waits for what has not been written.
 _STOP_S: Final = 2.0
 
@@ -268,6 +270,14 @@ class Recorder:
             self.written += count - result.total()
             for why, dropped in result.items():
                 self._drop(dropped, why)
+            for rule in self._file.take_unmet():
+                log.warn(
+                    "gateway.record.redact: {rule} has found nothing in the first {count} requests of "
+                    "{path}; if its name is wrong, what it is to leave out is in the file",
+                    rule=rule,
+                    count=_LOOKED_AT,
+                    path=self._config.path,
+                )
         self._go_on()
 
     def _failed(self, failure: Failure, count: int) -> None:
@@ -298,6 +308,9 @@ class RecordFile:
         self._config = config
         self._flow = flow
         self._redaction = Redaction.of(config.redact)
+        self._met: set[str] = set()  # the rules that have found something
+        self._recorded_count = 0
+        self._has_told = False
         self._path = Path(config.path)
         self._descriptor: int | None = None
         self._size = 0
@@ -321,6 +334,7 @@ class RecordFile:
                     left_out[f"one alone is longer than max_bytes ({self._config.max_bytes})"] += 1
                 else:
                     lines.append(recorded.to_line())
+        self._recorded_count += len(lines)
         try:
             for line in lines:
                 self._append(line)
@@ -328,6 +342,13 @@ class RecordFile:
             self.close()
             raise
         return left_out
+
+    def take_unmet(self) -> list[str]:
+        """The rules that have found nothing in the first requests, once; none before there were enough."""
+        if self._recorded_count < _LOOKED_AT or self._has_told:
+            return []
+        self._has_told = True
+        return [rule for rule in self._config.redact if rule not in self._met]
 
     def _heading(self) -> Heading:
         return Heading(self._flow, time.time(), self._config.redact)
@@ -393,7 +414,7 @@ class RecordFile:
         request = encode_request(entry.request)
         error = entry.error
         if self._redaction:
-            request = self._redaction.applied(request)
+            request = self._redaction.applied(request, self._met)
             error = None if error is None else error.partition(":")[0]
         return Recorded(
             entry.at,
@@ -411,7 +432,7 @@ class RecordFile:
     def _written(self, response: Response) -> bytes:
         """An answer as it is written. Raises DecodeError."""
         message = bytes(encode_response(response))
-        return self._redaction.applied(message) if self._redaction else message
+        return self._redaction.applied(message, self._met) if self._redaction else message
 
 
 def _without_headers(response: Response) -> Response:

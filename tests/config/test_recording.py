@@ -52,6 +52,17 @@ def test_each_worker_has_a_share_and_a_file() -> None:
     assert of_slot(flow_from_mapping({}).gateway, 1).record is None
 
 
+def test_a_field_that_documents_of_the_first_generation_cannot_have_is_refused() -> None:
+    record = {"path": "/r", "redact": ["fields.text", "tags.customer", "fields.custmer"]}
+    problem = r"gateway\.record\.redact: fields\.custmer: documents of docarray 0\.21 have no field 'custmer'"
+    with pytest.raises(ConfigError, match=problem) as caught:
+        flow(record, docarray=1)
+
+    assert "tags.customer" not in str(caught.value)
+    for docarray in ("auto", 2):
+        assert flow(record, docarray=docarray).gateway.record is not None
+
+
 @pytest.mark.parametrize(
     ("record", "problem"),
     [

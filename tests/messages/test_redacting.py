@@ -107,6 +107,22 @@ def test_documents_of_the_second_generation_keep_their_kinds() -> None:
     assert fields["several"].doc_array.docs[0].data["customer"].WhichOneof("content") == "doc"
 
 
+def test_rules_that_find_something_are_named() -> None:
+    rules = ("text", "blob", "uri", "tags.token", "tags.x", "parameters.key", "parameters.x", "fields.y")
+    met: set[str] = set()
+    Redaction.of(rules).applied(message().SerializeToString(), met)
+    assert met == {"text", "blob", "uri", "tags.token", "parameters.key"}
+
+    met.clear()
+    rules = ("text", "blob", "tags.token", "fields.customer", "fields.costumer")
+    Redaction.of(rules).applied(second().SerializeToString(), met)
+    assert met == {"text", "tags.token", "fields.customer"}
+
+    met.clear()
+    Redaction.of(["parameters"]).applied(message().SerializeToString(), met)
+    assert met == {"parameters"}
+
+
 def test_a_field_has_one_name() -> None:
     assert check_rule("fields.text") == "text"
     assert check_rule("fields.customer") == "fields.customer"

@@ -8,11 +8,12 @@ import pytest
 from twisted.logger import capturedLogs
 
 from gatewayd.config import DeploymentConfig
+from gatewayd.config.recording import RecordConfig
 from gatewayd.dispatch.topology import Topology
 from gatewayd.errors import ConfigError
 from gatewayd.messages.discovery import Told
 from gatewayd.messages.generations import Generation
-from gatewayd.service.fitness import check_fitness
+from gatewayd.service.fitness import check_fitness, check_redaction
 from tests.messages.test_chaining import EXECUTORS
 from tests.pool.fakes import Setup
 
@@ -47,6 +48,19 @@ def test_one_that_is_passed_over_is_warned_of() -> None:
     assert warning == (
         "b binds neither /sleep, which a before it does, nor /default: it is passed over there"
     )
+
+
+@pytest.mark.parametrize(("redact", "warned"), [(("text",), 0), (("fields.custmer", "parameters.x"), 1)])
+def test_a_redaction_that_finds_nothing_is_warned_of(redact: tuple[str, ...], warned: int) -> None:
+    setup = Setup(DeploymentConfig("a", external=True, addresses=(ADDRESSES["a"],)))
+    setup.channels[ADDRESSES["a"]].asked.pop(0).callback(FIRST)
+    with capturedLogs() as logged:
+        check_redaction(RecordConfig("/r", redact=redact), setup.pool)
+        check_redaction(None, setup.pool)
+
+    texts = [each["log_format"].format(**each) for each in logged if "text" in each]
+    assert len(texts) == warned
+    assert all(text.startswith("gateway.record.redact: fields.custmer: documents of") for text in texts)
 
 
 def test_a_condition_is_checked_when_executors_tell_which_documents_they_have() -> None:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, capturedLogs, globalLogPublisher
 
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import Overloaded
@@ -303,6 +303,26 @@ def test_what_is_redacted(tmp_path: Path) -> None:
     (first, _) = recording.read()
     assert b"s3cret" not in first.request + (first.response or b"")
     assert heading_of(recording.path.read_bytes().splitlines()[0]).redacted == ("text",)
+
+
+def test_a_rule_that_finds_nothing_in_many_requests_is_told_of_once(tmp_path: Path) -> None:
+    asked = DataRequestProto()
+    asked.data.docs.docs.add(id="d", text="s3cret")
+    request = attrs.evolve(REQUEST, documents=asked.data.SerializeToString())
+    recording = Recording(tmp_path, redact=("text", "fields.custmer"))
+    with capturedLogs() as logged:
+        for count in (99, 1, 100):
+            told = [each["log_format"].format(**each) for each in logged]
+            assert not told
+            for _ in range(count):
+                recording.ask(request)
+            recording.write()
+            if count == 1:
+                (text,) = (each["log_format"].format(**each) for each in logged)
+                logged.clear()
+
+    assert not logged
+    assert text.startswith("gateway.record.redact: fields.custmer has found nothing in the first 100 ")
 
 
 def test_a_full_file_begins_anew_and_the_one_before_is_kept(tmp_path: Path) -> None:
