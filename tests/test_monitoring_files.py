@@ -74,9 +74,10 @@ def _check_labels(expression: str, labels: list[str]) -> None:
 def test_the_dashboard_shows_every_metric_that_tells_of_load_or_failure() -> None:
     shown = {BY_SAMPLE[name].name for _, expression in expressions() for name in metrics_in(expression)}
 
-    # What is left is the same in other words: of one replica, or of the version.
+    # What is left is the same in other words, of one replica; or it tells of the version or the documents.
     assert {metric.name for metric in table.METRICS} - shown <= {
         table.INFO.name,
+        table.GENERATION.name,
         table.REPLICA_CONNECTED.name,
         table.REPLICA_UP.name,
     }
