@@ -204,11 +204,14 @@ class RedisStore:
         )
         if where.tls:
             try:
-                tls = CallTls(None, load_credentials(self._files), protocols=())
+                tls = CallTls(None, load_credentials(self._files), protocols=()).connection_to(where.host)
             except UnusableTlsFile as error:  # it was usable when the Flow file was read
                 self._lost(protocol, str(error))
                 return
-            endpoint = wrapClientTLS(tls.connection_to(where.host), endpoint)
+            except UnicodeError as error:
+                self._lost(protocol, f"{where.host!r} cannot be the name of a certificate: {error}")
+                return
+            endpoint = wrapClientTLS(tls, endpoint)
         connecting = self._connecting = endpoint.connect(factory)
         connecting.addCallbacks(
             lambda _: None, lambda failure: self._lost(protocol, factory.why or failure.getErrorMessage())

@@ -385,6 +385,9 @@ class FollowedService:
 
     def _look_up(self, why: str) -> None:
         self._why_dns = why
+        if self._changing is not None:
+            self._changing.stop()
+            self._changing, self._tell_again = None, False
         # Pods that were told of end unheard from now on, and others get their addresses.
         name, known = HostName(self._host, str(self._service.port)), frozenset(self._replicas.addresses)
         self._fallback = self._by_name(name, self._replicas, known)

@@ -201,6 +201,18 @@ def test_it_is_tried_again_less_and_less_often(how: str, bench: Bench, told: lis
     assert not [call for call in bench.clock.getDelayedCalls() if call.active() and "_connect" in repr(call)]
 
 
+def test_a_name_that_no_certificate_can_have_is_told(told: list[str]) -> None:
+    clock = MemoryReactorClock()
+    name = "a" * 70
+    store = RedisStore(RatesStore(name, tls=True), clock, 0.02, lambda: 0.5, lambda where: Protocol())
+    store.start()
+    clock.advance(0)
+    (lost,) = told
+    assert f"{name!r} cannot be the name of a certificate" in lost
+    store.stop()
+    assert not clock.getDelayedCalls()
+
+
 def test_it_hangs_up_at_the_end_and_stays_away(bench: Bench, told: list[str]) -> None:
     bench.up()
     results = bench.take()

@@ -385,6 +385,27 @@ def test_what_was_followed_is_looked_up_once_the_right_is_gone_and_pods_that_end
     followed.close()
 
 
+def test_pods_that_are_still_being_taken_when_the_right_goes_are_taken_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = Setup()
+    get = setup.api.get
+
+    def refusing(path: str, on_begin: Any, on_data: Any) -> Any:
+        if "watch=1" in path:
+            setup.clock.callLater(0, lambda: setup.api.next().ends(status=403))
+        return get(path, on_begin, on_data)
+
+    monkeypatch.setattr(setup.api, "get", refusing)
+    pods = [endpoint(f"10.0.{number // 250}.{number % 250}") for number in range(350)]
+    setup.api.next().ends(body=slices(slice_of("a", *pods)))
+    setup.clock.advance(1)
+
+    (lookup,) = setup.lookups
+    assert setup.told.addresses == lookup.known
+    assert 0 < len(lookup.known) < 350
+
+
 def test_while_nothing_is_known_yet_an_api_server_that_cannot_be_reached_is_no_outage(
     lines: list[str],
 ) -> None:

@@ -139,7 +139,7 @@ def test_a_head_full_of_ranges_costs_little(weight):
     for number in range(5):
         assert answer_media(b"x/%d,*/*,%b" % (number, accept), JSON) in (JSON, None)
         assert not accepts_gzip(b"%d,%b" % (number, accept))
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < 6
 
 
 def test_what_is_liked_best_counts_among_very_many_ranges():

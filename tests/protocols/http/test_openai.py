@@ -233,6 +233,23 @@ async def test_a_client_that_leaves_while_it_waits_leaves_no_timer() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_it_is_looked_for_less_and_less_often() -> None:
+    looks: list[Endpoints] = []
+
+    class Away(Streaming):
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if name == "endpoints":
+                looks.append(found)
+            return found
+
+    async with served(dispatcher=Away(endpoints=Endpoints(unknown=("llm",))), openai=OPENAI) as gateway:
+        status, _, _ = await in_thread(call, gateway.port, "POST", CHAT, ASKED)
+    assert status == 503
+    assert len(looks) < 20
+
+
+@pytest_twisted.ensureDeferred
 async def test_documents_that_fit_no_request_are_told() -> None:
     number = TypedEndpoint({"title": "N", "type": "object", "properties": {"n": {}}}, TURN, "N", "Turn")
     engine = Streaming(endpoints=attrs.evolve(TYPED, bound={"/embed": ""}, typed={"/embed": number}))

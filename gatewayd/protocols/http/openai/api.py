@@ -51,7 +51,8 @@ Answer = Callable[[GatewayRequest], Coroutine[Deferred[Any], Any, None]]
 
 _ANY_MODEL: Final = "default"
 
-# How long a request waits for executors to tell what they serve, which takes them milliseconds.
+# How long a request waits for executors to tell what they serve, which takes them milliseconds. It looks less
+# and less often: thousands may wait, for executors that are away.
 _PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 0.02
 
@@ -245,7 +246,7 @@ class OpenAIApi:
 
         A request that comes while they start waits a moment for that.
         """
-        reactor = self._backend.reactor
+        reactor, pause_s = self._backend.reactor, _LOOK_S
         deadline_s = reactor.seconds() + _PATIENCE_S
         while True:
             try:
@@ -253,7 +254,8 @@ class OpenAIApi:
             except NotKnownYet:
                 if reactor.seconds() >= deadline_s:
                     raise
-            await _passed(reactor, _LOOK_S)
+            await _passed(reactor, pause_s)
+            pause_s *= 2
 
     def _told(self, endpoint: str) -> Form:
         endpoints = self._backend.endpoints()
