@@ -143,6 +143,7 @@ class Replica:
     __slots__ = (
         "_clock",
         "_closed",
+        "_connections",
         "_decisions",
         "_discovery",
         "_discovery_failures",
@@ -193,6 +194,7 @@ class Replica:
         self.successes = 0
         self._clock = clock
         self._closed = False
+        self._connections = 0  # made so far: a process may be at the end of each
         self._decisions = decisions
         self._discovery: Timer | None = None
         self._discovery_failures = 0
@@ -252,6 +254,7 @@ class Replica:
         if state == "ready":
             self._decisions.replica("connected", self.label)
             # A new process behind the address may bind other endpoints, and has not failed yet.
+            self._connections += 1
             self._discovery_failures = 0
             self.unheard = True
             self._discover()
@@ -327,10 +330,11 @@ class Replica:
         assert self._turn is not None
         self._decisions.count("probed")
         self._hanging = self._clock.callLater(HANGS_S, self._turn.hang)
+        connection = self._connections
 
         def alive(told: Told) -> None:
             self._end_turn()
-            self._discovered(told)
+            self._discovered(told, connection)
             if self.health.ejected and not self._closed:
                 self.health.returned()
                 self._decisions.replica("restored", self.label, "a probe was answered")
@@ -371,8 +375,9 @@ class Replica:
         if self._discovery is not None:
             self._discovery.cancel()
             self._discovery = None
+        of = (self._connections,)
         asked = self.channel.endpoints(PROBE_TIMEOUT_S)
-        asked.addCallbacks(self._discovered, self._not_discovered)
+        asked.addCallbacks(self._discovered, self._not_discovered, callbackArgs=of, errbackArgs=of)
         asked.addErrback(self._unexpected, "discovering the endpoints of {address}")
 
     def _discover_again(self) -> None:
@@ -380,7 +385,9 @@ class Replica:
         if self.state == "ready":
             self._discover()
 
-    def _discovered(self, told: Told) -> None:
+    def _discovered(self, told: Told, connection: int) -> None:
+        if connection != self._connections:
+            return  # told by the process before, while the one that is there now is asked
         heard, self.unheard = self.unheard, False
         if self._closed:
             return
@@ -391,8 +398,10 @@ class Replica:
         elif heard:
             self._owner.changed(self)
 
-    def _not_discovered(self, failure: Failure) -> None:
+    def _not_discovered(self, failure: Failure, connection: int) -> None:
         _as_call_error(failure)
+        if connection != self._connections:
+            return
         # Until it answers, the executor is called for every endpoint.
         if self.unheard:
             self.unheard = False

@@ -60,6 +60,7 @@ Metadata = tuple[tuple[str, str], ...]
 _STREAM_END_S: Final = 0.5
 _MAX_HEADS: Final = 256
 _TOO_LATE: Final = "Deadline Exceeded"
+_LEFT: Final = "the connection was lost before the request was sent"
 
 
 @attrs.frozen
@@ -93,7 +94,10 @@ class Channel:
     """
     ``on_state`` is called with each change of the connection.
 
-    The channel connects as soon as it is its turn, and reconnects by itself until it is closed.
+    The channel connects as soon as it is its turn, and reconnects by itself until it is closed. A call that
+    is begun where there is a connection goes out over no later one: another process may be at its end, of
+    which the caller knows nothing. ``epoch`` counts the changes of the connection; while one is being made
+    it is -1.
     """
 
     def __init__(
@@ -110,7 +114,10 @@ class Channel:
         self.offload = offload
         self.timeouts = Timeouts(reactor)
         self.unary_is_missing = False
+        self.epoch = -1
+        self._changes = 0
         self._on_state = on_state
+        self._stream_link: Link | None = None
         host, _, port = address.rpartition(":")
         name = settings.host or host.strip("[]")
         if settings.host is not None:
@@ -132,7 +139,6 @@ class Channel:
             partial(AnswerHead.of, forwarded=settings.forwarded) if settings.forwarded else AnswerHead.of
         )
         self.link = Link(reactor, self._link_settings, self._read, self._state_changed)
-        self._stream_link: Link | None = None
 
     def call(self, call: Call, timeout_s: float | None) -> Deferred[Answer]:
         """Make one call. The Deferred, which may be cancelled, ends as the callbacks of ``prepare`` say."""
@@ -253,10 +259,14 @@ class Channel:
         return head
 
     def _state_changed(self, state: State) -> None:
+        self._changes += 1
+        self.epoch = -1 if state == "connecting" else self._changes
         if state == "ready":
             # It may be another process now.
             self.unary_is_missing = False
         self._on_state(state)
+        if state != "ready" and self._stream_link is not None:
+            self._stream_link.break_waiting(_LEFT)
 
 
 def _endpoints(message: Content, is_error: bool, headers: Headers) -> Told:
@@ -272,6 +282,7 @@ class _Exchange(Unary):
         "_decode",
         "_delivered",
         "_endpoint",
+        "_epoch",
         "_headers",
         "_on_answer",
         "_on_failure",
@@ -296,6 +307,7 @@ class _Exchange(Unary):
     ) -> None:
         Unary.__init__(self, b"", b"", b"", channel.settings.max_message_bytes, stream=path is STREAM)
         self._channel = channel
+        self._epoch = channel.epoch
         self._path = path
         self._endpoint = endpoint
         self._request = message
@@ -345,6 +357,10 @@ class _Exchange(Unary):
         if self.over:  # cancelled, or out of time, while it was compressed
             return
         channel, left_s = self._channel, None
+        if self._epoch not in (-1, channel.epoch) and self._path is not DISCOVERY:
+            self.over = True
+            self.failed(CallError("UNAVAILABLE", _LEFT, reached=False))
+            return
         if self._deadline_s is not None:
             left_s = self._deadline_s - channel.clock.seconds()
         try:
@@ -392,6 +408,7 @@ class _Exchange(Unary):
                 self._on_failure,
                 self._headers,
             )
+            successor._epoch = self._epoch
             successor.begin()
             return
         if error.code == "UNIMPLEMENTED" and self._path is DISCOVERY:
@@ -446,6 +463,7 @@ class _PulledExchange(PulledCall):
         "_call",
         "_channel",
         "_deadline_s",
+        "_epoch",
         "_gap_s",
         "_given",
         "_headers",
@@ -469,6 +487,7 @@ class _PulledExchange(PulledCall):
     ) -> None:
         PulledCall.__init__(self, b"", b"", b"", channel.settings.max_message_bytes)
         self._channel = channel
+        self._epoch = channel.epoch
         self._call = call
         self._gap_s = gap_s
         self._deadline_s = None if left_s is None else channel.clock.seconds() + left_s
@@ -522,6 +541,9 @@ class _PulledExchange(PulledCall):
         if self.over:
             return
         channel, call, left_s = self._channel, self._call, None
+        if self._epoch not in (-1, channel.epoch):
+            self._fail(CallError("UNAVAILABLE", _LEFT, reached=False))
+            return
         if self._deadline_s is not None:
             left_s = max(0.0, self._deadline_s - channel.clock.seconds())
         try:

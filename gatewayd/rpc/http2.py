@@ -251,7 +251,7 @@ class Connection:
         self._reading.append(stream)
 
     def take_waiting(self) -> list[Stream]:
-        """Remove and return the streams that were not sent, for another connection."""
+        """Remove and return the streams that were not sent."""
         waiting = list(self._waiting)
         self._waiting.clear()
         return waiting

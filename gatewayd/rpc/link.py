@@ -6,9 +6,10 @@ An HTTP/2 connection to one address that is restored whenever it is lost. Reacto
         └──(refused, or silent for too long)──┴── failed: attempts go on, streams fail at once
 
 ``Link`` owns the attempts to connect, the streams that wait for one to succeed, and what is left of
-connections that their servers are ending. An attempt begins when it is its turn (``turns.py``), and may take
-``connect_timeout_s`` from then on. A connection is alive while it receives something, if only answers to
-pings.
+connections that their servers are ending. A stream that waits for a place in one of these is broken: the next
+connection may lead to another process, of which whoever has started the stream knows nothing yet. An attempt
+begins when it is its turn (``turns.py``), and may take ``connect_timeout_s`` from then on. A connection is
+alive while it receives something, if only answers to pings.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ _TCP_OPTIONS: Final = tuple(
 )
 
 _CLOSED: Final = "the connection was closed"
+_LEFT: Final = "the server is going away"
 _TIMED_OUT: Final = "connection attempt timed out before receiving SETTINGS frame"
 
 
@@ -160,6 +162,13 @@ class Link:
         elif stream.connection is not None:
             stream.connection.cancel(stream)
 
+    def break_waiting(self, why: str) -> None:
+        """Break the streams that wait for a connection."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for stream in waiting:
+            stream.on_broken(Broken(why, reached=False))
+
     def close(self) -> Deferred[None]:
         """Break every stream. Fires when nothing is left of the connection."""
         if self._closing is None:
@@ -172,7 +181,7 @@ class Link:
                 self._connecting.cancel()
             for session in tuple(self._sessions):
                 session.end(_CLOSED)
-            self._break_waiting(_CLOSED)
+            self.break_waiting(_CLOSED)
             self._look_closed()
         closed: Deferred[None] = Deferred()
         self._closing.addCallback(_tell, closed)
@@ -245,7 +254,7 @@ class Link:
         self._set_failed(True)
         self._connect_again()
         self._set_state("failed")
-        self._break_waiting(self._why)
+        self.break_waiting(self._why)
         self._end_turn()
 
     def _connect_again(self) -> None:
@@ -262,12 +271,6 @@ class Link:
         if state != self._state:
             self._state = state
             self._on_state(state)
-
-    def _break_waiting(self, why: str) -> None:
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for stream in waiting:
-            stream.on_broken(Broken(why, reached=False))
 
     # -- for sessions --------------------------------------------------------------------------------
 
@@ -297,10 +300,11 @@ class Link:
             self.keepalive_s *= 2
         if session is self._ready:
             self._ready = None
-            for stream in session.connection.take_waiting():
-                self._waiting[stream] = None
+            waiting = session.connection.take_waiting()
             self._connect_again()
             self._set_state("connecting")
+            for stream in waiting:
+                stream.on_broken(Broken(_LEFT, reached=False))
 
     def session_failed(self, session: Session, why: str) -> None:
         """The session can no longer be used; its streams are failed next."""

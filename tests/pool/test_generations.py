@@ -174,6 +174,50 @@ def test_a_request_that_pauses_before_its_next_try_is_refused_then() -> None:
     assert not setup.channels[A].calls
 
 
+@pytest.mark.parametrize(("told", "taken"), [(FIRST, True), (SECOND, False)])
+def test_calls_that_were_not_sent_when_their_executor_went_away_wait_for_what_the_next_one_tells(
+    told: Told, taken: bool
+) -> None:
+    setup = Setup(external(A), heard=False)
+    setup.channels[A].answer_discovery(FIRST)
+    sent = setup.send(OF_FIRST)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].fail(REFUSED)
+    setup.channels[A].set_state("ready")
+    setup.advance(0.5)
+    assert not setup.channels[A].calls
+    setup.channels[A].answer_discovery(told)
+    assert [call.messages for call, _, _ in setup.channels[A].calls] == [OF_FIRST.messages] * taken
+    assert sent.done is not taken
+    if not taken:
+        assert isinstance(sent.result, GenerationUnknown)
+
+
+def test_what_the_process_before_tells_late_is_not_taken_for_what_the_next_one_tells() -> None:
+    setup = Setup(external(A), heard=False)
+    before = setup.channels[A].asked.pop(0)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    before.callback(FIRST)
+    sent = setup.send(OF_FIRST)
+    assert not setup.channels[A].calls
+    setup.channels[A].answer_discovery(SECOND)
+    assert isinstance(sent.result, GenerationUnknown)
+    assert not setup.channels[A].calls
+
+
+def test_that_the_process_before_did_not_tell_says_nothing_of_the_next_one() -> None:
+    setup = Setup(external(A), heard=False)
+    before = setup.channels[A].asked.pop(0)
+    setup.channels[A].set_state("connecting")
+    setup.channels[A].set_state("ready")
+    before.errback(CallError("UNAVAILABLE", "Socket closed"))
+    setup.send()
+    assert not setup.channels[A].calls
+    setup.channels[A].answer_discovery(SECOND)
+    assert len(setup.channels[A].calls) == 1
+
+
 def test_one_that_comes_back_and_tells_nothing_is_called_all_the_same() -> None:
     setup = Setup(external(A), heard=False)
     setup.channels[A].answer_discovery(SECOND)

@@ -9,19 +9,21 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 import grpc
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from gatewayd.messages.methods import SINGLE
 from gatewayd.messages.request import Call
 from gatewayd.rpc import link as transport
+from gatewayd.rpc.channel import Channel, ChannelSettings
 from tests.rpc.peer import SETTINGS, frame
-from tests.rpc.servers import ALL, Executor, listening
+from tests.rpc.servers import ALL, Executor, listening, says_nothing
 from tests.rpc.test_channel import CALL, Bench, error_of
 
 pytestmark = pytest.mark.slow
@@ -198,6 +200,91 @@ async def test_a_server_that_goes_away_finishes_what_it_has_and_new_calls_find_a
     assert not (await under_way).failed
     assert len(new.seen) == 1
     await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_calls_that_wait_for_a_place_when_their_server_goes_away_are_not_for_the_next_one(
+    bench: Bench,
+) -> None:
+    def serve_one(connection: socket.socket) -> None:
+        connection.sendall(frame(4, 0, 0, pack(">HI", 3, 1)))  # one stream at a time
+        received = bytearray()
+        while data := connection.recv(1 << 16):
+            received += data
+            if SINGLE.encode() in received:
+                connection.sendall(frame(7, 0, 0, pack(">II", 1, 0)))
+
+    with listening(serve_one) as port:
+        channel = bench.channel(port)
+        await bench.until(lambda: bench.states[-1] == "ready")
+        under_way, waits = channel.call(CALL, None), channel.call(CALL, None)
+        error = await error_of(waits)
+        await bench.until(lambda: bench.states == ["connecting", "ready"] * 2)
+        assert not under_way.called
+        under_way.cancel()
+        with pytest.raises(CancelledError):
+            await under_way
+
+    assert (error.code, error.details, error.reached) == (
+        "UNAVAILABLE",
+        "the server is going away",
+        False,
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_that_wait_for_a_connection_are_not_for_a_server_after_that_of_the_calls(
+    bench: Bench,
+) -> None:
+    came: list[socket.socket] = []
+
+    def greet_the_first(connection: socket.socket) -> None:
+        came.append(connection)
+        if len(came) == 1:
+            connection.sendall(SETTINGS)
+        says_nothing(connection)
+
+    failed: list[Any] = []
+    with listening(greet_the_first) as port:
+        channel = bench.channel(port)
+        await bench.until(lambda: bench.states[-1] == "ready")
+        channel.stream(CALL, None, None, failed.append, failed.clear, failed.append, failed.clear).begin()
+        await bench.until(lambda: len(came) == 2)
+        came[0].sendall(frame(7, 0, 0, pack(">II", 0, 0)))
+        await bench.until(lambda: failed)
+
+    assert (failed[0].code, failed[0].reached) == ("UNAVAILABLE", False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_that_is_compressed_while_its_connection_is_lost_is_not_for_the_next_one(
+    bench: Bench, threaded_echo: int
+) -> None:
+    compressed: list[Deferred[bytes]] = []
+    channel = Channel(
+        reactor,
+        f"127.0.0.1:{threaded_echo}",
+        ChannelSettings(compression="gzip", connect_timeout_s=30.0),
+        bench.states.append,
+        lambda *_: (compressed.append(Deferred()), compressed[-1])[1],  # type: ignore[arg-type,func-returns-value]
+    )
+    bench.channels.append(channel)
+    await bench.until(lambda: bench.states[-1] == "ready")
+    answer = channel.call(Call((document(3_000_000),), "/x"), None)
+    failed: list[Any] = []
+    large = Call((document(3_000_000),), "/x")
+    stream = channel.stream(large, None, None, failed.append, failed.clear, failed.append, failed.clear)
+    stream.begin()
+    ready = channel.link._ready
+    assert ready is not None
+    ready.abort("the cable was cut")
+    await bench.until(lambda: bench.states == ["connecting", "ready"] * 2)
+    for each in compressed:
+        each.callback(b"short")
+    error = await error_of(answer)
+
+    assert (error.code, error.reached) == ("UNAVAILABLE", False)
+    assert [(each.code, each.reached) for each in failed] == [("UNAVAILABLE", False)]
 
 
 @pytest_twisted.ensureDeferred
