@@ -10,7 +10,7 @@ The rules are those of spec dispatch.md, Parameters and ``__results__``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -37,17 +37,20 @@ class Parameters:
     Any method raises Malformed if the bytes are not a Struct.
     """
 
-    __slots__ = ("_fields", "_kept", "_maybe_scoped", "_raw")
+    __slots__ = ("_fields", "_kept", "_last", "_maybe_scoped", "_raw")
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
         self._maybe_scoped = b"__" in raw and raw != EMPTY_RESULTS
         self._fields: Mapping[str, Value] | None = None
         self._kept: dict[tuple[str, bool], bytes] | None = None  # by executor, and whether for a join
+        self._last: tuple[Sequence[bytes], bytes] | None = (
+            None  # of ``with_results``: answers, and the result
+        )
 
     def keep(self) -> None:
-        """What each executor gets is kept from now on: each document of a stream asks for it."""
-        if self._raw and self._kept is None:
+        """What executors and the client get is kept from now on: each document of a stream asks for it."""
+        if self._kept is None:
             self._kept = {}
 
     def for_executor(self, name: str) -> bytes:
@@ -82,13 +85,16 @@ class Parameters:
             kept[name, True] = mine
         return mine
 
-    def with_results(self, answers: Iterable[bytes]) -> bytes:
+    def with_results(self, answers: Sequence[bytes]) -> bytes:
         """
         What the client gets: its own parameters, and the ``__results__`` of all ``answers``.
 
         Where two answers have the same name in ``__results__``, the later one counts. Without any
         result the client's own ``__results__`` stay as they are.
         """
+        # For most documents of a stream they are what they were for the one before, and they may be long.
+        if self._last is not None and self._last[0] == answers:
+            return self._last[1]
         collected: Struct | None = None
         for answer in answers:
             if _RESULTS_KEY in answer and answer != EMPTY_RESULTS:
@@ -101,7 +107,10 @@ class Parameters:
             return self._raw
         whole = parse(self._raw)
         whole.fields[RESULTS].struct_value.CopyFrom(collected)
-        return whole.SerializeToString()
+        found = whole.SerializeToString()
+        if self._kept is not None:
+            self._last = answers, found
+        return found
 
 
 def check_values(raw: bytes, most: int) -> None:

@@ -279,6 +279,8 @@ class Traversal:
         What happens to one of the two is unknown to the other. ``documents`` is that document, which stands
         for the request's own.
         """
+        if self._parameters is _NO_PARAMETERS:
+            self._parameters = Parameters(b"")  # of this request's own: what is kept is its results
         self._parameters.keep()
         other = Traversal.__new__(Traversal)
         for name in _SHARED_BY_FORKS:

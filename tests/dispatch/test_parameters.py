@@ -100,3 +100,15 @@ def test_parameters_for_an_executor_behind_a_generator_are_made_once() -> None:
     parameters.keep()
     assert parameters.for_executor("a") is parameters.for_executor("a")
     assert parameters.for_join("a") is parameters.for_join("a")
+
+
+@pytest.mark.parametrize("own", [{}, {"k": 1}])
+def test_results_that_are_those_of_the_document_before_are_united_once(own: dict[str, Any]) -> None:
+    answers, others = ([struct(__results__={"a": {"n": n}}), EMPTY_RESULTS] for n in (1, 2))
+    parameters, fresh = Parameters(struct(**own)), Parameters(struct(**own))
+    assert parameters.with_results(answers) is not parameters.with_results(answers)
+    parameters.keep()
+    assert parameters.with_results(answers) is parameters.with_results([*answers])
+    assert parameters.with_results(others) == fresh.with_results(others)
+    assert parameters.with_results(answers) == fresh.with_results(answers)
+    assert parameters.with_results([EMPTY_RESULTS]) == struct(**own)
