@@ -47,7 +47,7 @@ The error tree, and the one table of what each protocol says of each error.
     ├── Overloaded                  nothing is broken, but there is no room now
     │   ├── EndpointsUnknown        ... or there may be such an endpoint soon
     │   ├── GenerationUnknown       ... or it is not known yet, or only now, which documents are taken
-    │   ├── GenerationUnknown       ... or it is not known yet, or only now, which documents are taken
+    │   ├── StreamingUnknown        ... or it is known only now that an endpoint streams
     │   └── RateLimited             ... for this caller
     ├── Draining                    the gateway is about to stop
     └── InternalError               a bug, of which the client learns no more than where it is logged
@@ -556,6 +556,20 @@ class GenerationUnknown(Overloaded):
         )
 
 
+class StreamingUnknown(Overloaded):
+    """
+    That the ``endpoint`` answers with a stream was not known when the request came, for one answer.
+
+    Sent again, it is answered as a stream, or refused for good.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"the endpoint {endpoint} answers with a stream of documents, which executors have told only "
+            "since the request came. Try again"
+        )
+
+
 class RateLimited(Overloaded):
     """The caller asks too often: ``rate``, in words, is used up for ``retry_after_s`` seconds."""
 
@@ -676,6 +690,7 @@ TABLE: Final[Mapping[type[GatewayError], Row]] = {
     Overloaded: Row(503, "RESOURCE_EXHAUSTED", 1013),
     EndpointsUnknown: Row(),
     GenerationUnknown: Row(),
+    StreamingUnknown: Row(),
     RateLimited: Row(429),
     Draining: Row(503, "UNAVAILABLE", 1001),
     InternalError: Row(500, "INTERNAL", 1011),

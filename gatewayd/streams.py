@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from gatewayd.messages.request import Response
+from gatewayd.messages.request import Request, Response
+
+T = TypeVar("T")
 
 # Answers that a protocol takes by ``Stream.more`` to write them together: few, so that others get their turn.
 TOGETHER: Final = 31
@@ -45,18 +47,34 @@ class Stream(Protocol):
         ...
 
 
+Known = Callable[[Request | None, float | None], Deferred[float | None]]
+
+
+def _at_once(request: Request | None, timeout_s: float | None) -> Deferred[float | None]:
+    return succeed(timeout_s)
+
+
 class StreamingEndpoints:
     """
     Which endpoints of the Flow stream, as far as executors have told; ``endpoints`` is replaced as they tell.
+
+    While ``unknown`` is True, some of those whose answers are waited for have not told it yet, and soon may.
+    Who has to know it of a request then asks ``known(request, timeout_s)``: its Deferred fires when it is
+    known, or has not become known within a moment, with what is left of the client's ``timeout_s``. With None
+    for the request it is about all.
 
     For what looks at every request: ``gatewayd.messages.discovery.Endpoints`` is asked once per change.
     Reactor thread only.
     """
 
-    __slots__ = ("endpoints",)
+    __slots__ = ("endpoints", "known", "unknown")
 
-    def __init__(self, endpoints: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, endpoints: frozenset[str] = frozenset(), known: Known = _at_once, *, unknown: bool = False
+    ) -> None:
         self.endpoints = endpoints
+        self.unknown = unknown
+        self.known = known
 
 
 class Failing:
@@ -81,14 +99,14 @@ class Failing:
         self._error = None
 
 
-class Awaited:
-    """A Stream that ``begin`` makes when ``permitted`` has fired; it fails as that does."""
+class Awaited(Generic[T]):
+    """A Stream that ``begin`` makes of what ``permitted`` has fired with; it fails as that does."""
 
-    def __init__(self, permitted: Deferred[None], begin: Callable[[], Stream]) -> None:
+    def __init__(self, permitted: Deferred[T], begin: Callable[[T], Stream]) -> None:
         self._inner: Stream | None = None
         self._asked: Deferred[Response | None] | None = None
         self._permitted = permitted
-        permitted.addCallback(lambda _: begin()).addCallbacks(self._began, self._refused)
+        permitted.addCallback(begin).addCallbacks(self._began, self._refused)
 
     def receive(self) -> Deferred[Response | None]:
         if self._inner is not None:

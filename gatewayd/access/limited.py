@@ -50,7 +50,7 @@ class Limited:
             return Failing(error)
         if asked is None:
             return self._engine.stream(request, timeout_s=timeout_s)
-        return Awaited(asked, lambda: self._engine.stream(request, timeout_s=timeout_s))
+        return Awaited(asked, lambda _: self._engine.stream(request, timeout_s=timeout_s))
 
     def dry_run(self, documents: bytes = b"", *, caller: Caller = ANONYMOUS) -> Deferred[Response]:
         try:

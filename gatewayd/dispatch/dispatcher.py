@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger
@@ -34,7 +34,7 @@ from gatewayd.dispatch.parameters import check_values
 from gatewayd.dispatch.streaming import WINDOW, AnswerStream, Branch, DocumentStream, Stage, generators
 from gatewayd.dispatch.topology import Node, Topology
 from gatewayd.dispatch.traversal import Prepare, Send, Step, Traversal
-from gatewayd.errors import Draining, GatewayError, GenerationUnknown
+from gatewayd.errors import BadRequest, Draining, GatewayError, GenerationUnknown
 from gatewayd.messages.caller import ANONYMOUS, Caller
 from gatewayd.messages.discovery import DRY_RUN, Endpoints
 from gatewayd.messages.formats import DocumentFormat
@@ -52,7 +52,7 @@ from gatewayd.messages.rope import Content
 from gatewayd.messages.wire import decode_answer
 from gatewayd.offload import SMALL_BYTES, Offload
 from gatewayd.pb import StatusProto
-from gatewayd.streams import Failing, Stream
+from gatewayd.streams import Awaited, Failing, Stream
 from gatewayd.waiters import Waiters
 
 _FIRST: Final = Generation.FIRST
@@ -86,6 +86,15 @@ class Pool(Protocol):
         ...
 
     @property
+    def undecided(self) -> frozenset[str]:
+        """The Deployments of which it is not known yet what they bind, and may soon be."""
+        ...
+
+    def decided(self, names: frozenset[str]) -> Deferred[None]:
+        """Fires when none of ``names`` is ``undecided``."""
+        ...
+
+    @property
     def generation(self) -> Generation | None:
         """Which documents the executors speak; None while that is not known."""
         ...
@@ -105,7 +114,7 @@ class Dispatcher:
 
     ``clock`` measures deadlines; ``wall_clock`` gives the times in routes, seconds since the epoch.
     ``forwarded`` bounds the headers of answers. ``stream_window`` is how many documents may be under way
-    behind each executor that streams.
+    behind each executor that streams. ``connect_timeout_s`` is how long a request waits to know which do.
     """
 
     log = BoundedLogger()
@@ -122,8 +131,10 @@ class Dispatcher:
         wall_clock: Callable[[], float] = time.time,
         stream_window: int = WINDOW,
         most_values: int = 250_000,
+        connect_timeout_s: float = 1.0,
     ) -> None:
         self._most_values = most_values
+        self._connect_timeout_s = connect_timeout_s
         self._stream_window = stream_window
         self.topology = topology
         self.pool = pool
@@ -183,8 +194,16 @@ class Dispatcher:
         Take one request to its answers, one document at a time (``dispatch/streaming.py``).
 
         Where nothing streams on its way, the one answer is that of ``dispatch``, whatever documents it has.
-        Errors and deadlines are those of ``dispatch``, and come by ``receive``.
+        Errors and deadlines are those of ``dispatch``, and come by ``receive``. What streams is waited for,
+        as by ``known``.
         """
+        if self.pool.undecided and (names := self._undecided(request)):
+            return Awaited(
+                self._decided(names, request, timeout_s), lambda left_s: self._stream(request, left_s)
+            )
+        return self._stream(request, timeout_s)
+
+    def _stream(self, request: Request, timeout_s: float | None) -> Stream:
         if self._closed:
             return Failing(Draining())
         try:
@@ -200,6 +219,53 @@ class Dispatcher:
         if request.timeout_s is not None:
             timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
         return DocumentStream(self, traversal, found, timeout_s, self._stream_window)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether executors that are waited for have not told yet what they bind, and soon may."""
+        return bool(self.pool.undecided and self._undecided(None))
+
+    def known(self, request: Request | None, timeout_s: float | None) -> Deferred[float | None]:
+        """
+        Fires when the executors that ``request`` may reach have told what they bind, and what of it streams.
+
+        Without that it fires when no more is to be waited for: some cannot be reached, or tell nothing, or
+        the time is over. None is for any request. The result is what is left of ``timeout_s``, the client's
+        deadline. Cancel it to wait no longer.
+        """
+        names = self._undecided(request)
+        return self._decided(names, request, timeout_s) if names else succeed(timeout_s)
+
+    def _undecided(self, request: Request | None) -> frozenset[str]:
+        undecided = self.pool.undecided
+        nodes = [node for node in self.topology.nodes if node.name in undecided and not node.background]
+        if request is not None and request.target and nodes:
+            try:
+                traversal = Traversal(self.topology, request, self.pool.serves, self.pool.format)
+                nodes = [node for node in nodes if traversal.targets(node)]
+            except BadRequest:
+                return frozenset()  # it is told when the request is dispatched
+        return frozenset([node.name for node in nodes])
+
+    def _decided(
+        self, names: frozenset[str], request: Request | None, timeout_s: float | None
+    ) -> Deferred[float | None]:
+        if request is not None and request.timeout_s is not None:
+            timeout_s = request.timeout_s if timeout_s is None else min(timeout_s, request.timeout_s)
+        clock, patience_s = self.clock, self._connect_timeout_s
+        began_s = clock.seconds()
+        deciding = self.pool.decided(names)
+        # Of a reactor it needs no more than a Clock has.
+        reactor: Any = clock
+        deciding.addTimeout(patience_s if timeout_s is None else min(patience_s, timeout_s), reactor)
+
+        def late(failure: Failure) -> None:
+            failure.trap(TimeoutError)
+
+        def left(_: None) -> float | None:
+            return None if timeout_s is None else max(0.0, timeout_s - (clock.seconds() - began_s))
+
+        return deciding.addErrback(late).addCallback(left)
 
     def _check_generation(self, documents: Content, generation: Generation) -> None:
         """Raises ForeignDocuments, or GenerationUnknown where executors may still tell another one."""

@@ -127,6 +127,7 @@ class Pool:
         self._deployments: dict[str, Sender | Shards] = {}
         self._senders: dict[tuple[str, int], Sender] = {}  # by Deployment and shard
         self._discovered: Waiters[None] = Waiters()
+        self._deciding: dict[Deferred[None], frozenset[str]] = {}  # those that are waited for
         self._watchers: list[Watcher] = []
         everything = (each for one in deployments for each in (one, *head_executors(one)))
         self._roots = trusted_roots() if any(each.tls for each in everything) else None
@@ -145,12 +146,16 @@ class Pool:
         self.format: DocumentFormat = format_of(self.generation)
         self._serves = {name: each.serves for name, each in self._deployments.items()}
         self._awaited = {each.name for each in deployments if not each.external}
+        for (name, _), sender in self._senders.items():
+            sender.is_awaited = name not in self._floating
         for sender in self._senders.values():
             sender.replicas.speak(self.generation)
             sender.replicas.before_change(self._settle_generation)
             sender.replicas.on_change(self._replicas_changed)
         if before is not None:
             self._rest_as(before, deployments)
+        # The Deployments of which it is not known yet what they bind, and may soon be.
+        self.undecided: frozenset[str] = self._find_undecided()
 
     @classmethod
     def over(
@@ -294,9 +299,32 @@ class Pool:
         self._check_discovered()
         return discovered
 
+    def decided(self, names: frozenset[str]) -> Deferred[None]:
+        """Fires when none of ``names`` is ``undecided``, which may be now."""
+
+        def forget(deciding: Deferred[None]) -> None:
+            del self._deciding[deciding]
+
+        deciding: Deferred[None] = Deferred(forget)
+        self._deciding[deciding] = names
+        self._check_decided()
+        return deciding
+
+    def _find_undecided(self) -> frozenset[str]:
+        return frozenset([name for name, each in self._deployments.items() if each.undecided])
+
+    def _check_decided(self) -> None:
+        for deciding, names in tuple(self._deciding.items()):
+            # The callbacks of one may cancel another.
+            if not names & self.undecided and self._deciding.pop(deciding, None) is not None:
+                deciding.callback(None)
+
     def _replicas_changed(self) -> None:
         self.format = format_of(self.generation)
+        self.undecided = self._find_undecided()
         self._check_discovered()
+        if self._deciding:
+            self._check_decided()
 
     def _check_discovered(self) -> None:
         if len(self._discovered) and self._awaited <= self.reached():

@@ -62,6 +62,7 @@ class _Counted:
     fit: bool = False
     connected: bool = False
     foreign: bool = False
+    failed: bool = False
     telling: _Telling | None = None
 
 
@@ -109,6 +110,7 @@ class ReplicaSet:
         self._fit: list[Replica] = []  # in the order of their numbers
         self._connected = 0
         self._foreign = 0
+        self._failed = 0
         self._tellings: list[_Telling] = []  # in the order in which they were told; mostly one
         self._was_connected = False
         self._told: Told | None = None
@@ -169,6 +171,17 @@ class ReplicaSet:
     def heard(self) -> bool:
         """Whether some replica has said what it binds, even one that is not called."""
         return self._heard
+
+    @property
+    def undecided(self) -> bool:
+        """
+        Whether no replica has said what it binds, and one soon may: until then none is called.
+
+        Not where all cannot be reached, or are called though they do not say it.
+        """
+        if self._heard or self._fit or self.rests:
+            return False
+        return not self._replicas or self._failed < len(self._replicas)
 
     @property
     def why_foreign(self) -> str:
@@ -297,7 +310,7 @@ class ReplicaSet:
         self._labels.clear()
         self._counted.clear()
         self._fit.clear()
-        self._connected = self._foreign = 0
+        self._connected = self._foreign = self._failed = 0
         for address in tuple(self._known):
             self._tell_gone(address)
 
@@ -364,7 +377,13 @@ class ReplicaSet:
             replica.told = telling.told  # thousands tell the same: keep it once
         self._replace(
             replica,
-            _Counted(replica.fit, replica.state == "ready" and not replica.foreign, replica.foreign, telling),
+            _Counted(
+                replica.fit,
+                replica.state == "ready" and not replica.foreign,
+                replica.foreign,
+                replica.state == "failed",
+                telling,
+            ),
         )
 
     def _replace(self, replica: Replica, now: _Counted) -> None:
@@ -376,6 +395,7 @@ class ReplicaSet:
             del self._fit[bisect_left(self._fit, replica.number, key=_NUMBER)]
         self._connected += now.connected - was.connected
         self._foreign += now.foreign - was.foreign
+        self._failed += now.failed - was.failed
         for each, sign in ((was, -1), (now, 1)):
             if each.telling is not None:
                 each.telling.replicas += sign

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from gatewayd.bounded_log import BoundedLogger
 from gatewayd.clocks import Clock, Timer
-from gatewayd.errors import Draining, GenerationUnknown
+from gatewayd.errors import Draining, GenerationUnknown, StreamingUnknown
 from gatewayd.messages.discovery import Told
 from gatewayd.messages.generations import Generation, check_told_later
 from gatewayd.messages.journey import Kind, Stage, Visit
@@ -68,6 +68,8 @@ class Sender:
         self.decisions = decisions
         self.closed = False
         self.told_while_away: Generation | None = None  # by executors, after the pool was made
+        self.is_awaited = True  # somebody wants its answers: it may not be called for one where it streams
+        self._checked: Told | None = None  # what was told when the requests in the queue were looked at
         self._was_out = True  # no replica is connected, though one should be
         # Whether some replica binds an endpoint; True while that is not known.
         self.serves = replicas.serves
@@ -103,6 +105,11 @@ class Sender:
     def heard(self) -> bool:
         """Whether some replica has said what it binds, even one that is not called."""
         return self.replicas.heard
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no replica has said what it binds, and one soon may."""
+        return self.replicas.undecided
 
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams; False while that is not known."""
@@ -143,6 +150,11 @@ class Sender:
 
     def _replicas_changed(self) -> None:
         if self.queue.size:
+            told = self.replicas.told
+            if told is not self._checked:
+                self._checked = told
+                for pending in self.queue:
+                    pending.check_answers()
             self.queue.serve()
         was, self._was_out = self._was_out, not self.replicas.connected and not self.replicas.expected
         if self._was_out and not was:
@@ -260,6 +272,15 @@ class PendingCall:
             pass  # whoever reads it says so
         return True
 
+    def check_answers(self) -> bool:
+        """Fail if one answer is wanted of an endpoint that streams, as replicas have told meanwhile."""
+        sender = self._sender
+        if self.streams or not sender.is_awaited or not sender.streams(self._call.endpoint):
+            return True
+        self._stop_waiting()
+        self._fail(StreamingUnknown(self._call.endpoint))
+        return False
+
     def drain(self) -> None:
         """The Sender closes while this waits in the queue."""
         self._stop_waiting()
@@ -301,7 +322,7 @@ class PendingCall:
         sender = self._sender
         self._attempts.stage_ended(sender.clock.seconds())
         told = sender.told_while_away
-        if told is None or self.check_generation(told):
+        if (told is None or self.check_generation(told)) and self.check_answers():
             self.begin()
 
     def _stop_waiting(self) -> None:

@@ -87,6 +87,11 @@ class Shards:
         """Whether some executor here has said what it binds, even one that is not called."""
         return any(sender.heard for sender in self._all)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether no shard has said what it binds, and one soon may."""
+        return not self.heard and any(shard.undecided for shard in self._shards)
+
     def streams(self, endpoint: str) -> bool:
         """Whether ``endpoint`` streams on the shards; False while that is not known."""
         return any(shard.streams(endpoint) for shard in self._shards)

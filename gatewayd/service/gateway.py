@@ -33,6 +33,7 @@ from gatewayd.config.model import EVERY_ENDPOINT, GatewayClass, GatewayConfig
 from gatewayd.crowd import Place
 from gatewayd.health import Health, Phase, parts_of, serving_by_name
 from gatewayd.messages.generations import Generation
+from gatewayd.messages.request import Request
 from gatewayd.offload import Offload
 from gatewayd.protocols.backend import StatusMaps
 from gatewayd.protocols.port import PortReport
@@ -132,7 +133,8 @@ class GatewayServer:
         self._told: tuple[bool, dict[str, bool], Generation | None] | None = (
             None  # what the ports know of health
         )
-        self._streaming = StreamingEndpoints()
+        self._streaming = StreamingEndpoints(known=self._until_known)
+        self._learn()
         self.graph.pool.on_change(self._replicas_changed)
         if flow.gateway.measures:
             named = (*_NAMED_BY_PATHS, *flow.gateway.expose_endpoints)
@@ -197,6 +199,16 @@ class GatewayServer:
     def _learn(self) -> None:
         """Executors may have told of their endpoints."""
         self._streaming.endpoints = self._serving.endpoints().streaming
+        self._streaming.unknown = self.graph.dispatcher.undecided
+
+    def _until_known(self, request: Request | None, timeout_s: float | None) -> Deferred[float | None]:
+        known = self.graph.dispatcher.known(request, timeout_s)
+
+        def learn(left_s: float | None) -> float | None:
+            self._learn()  # this may be before the pool has told of the change
+            return left_s
+
+        return known.addCallback(learn)
 
     def _tell_health(self) -> None:
         """Have the ports know what has changed, for the health service of gRPC."""

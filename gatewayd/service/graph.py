@@ -107,6 +107,7 @@ class Graph:
             forwarded=flow.gateway.forwarded,
             stream_window=flow.gateway.pool.stream_window,
             most_values=flow.gateway.max_parameter_values,
+            connect_timeout_s=flow.gateway.pool.connect_timeout_s,
         )
         return cls(generation, flow, replicas, pool, dispatcher)
 

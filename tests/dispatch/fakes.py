@@ -40,6 +40,8 @@ class FakePool:
         self.format = format
         self.sent: list[Sent] = []
         self.cancelled: list[str] = []
+        self.undecided: frozenset[str] = frozenset()
+        self._deciding: dict[Deferred[None], frozenset[str]] = {}
         self._open: dict[str, list[Sent]] = {}
         self._bound = bound or {}
         self.generation: Generation | None = (
@@ -61,6 +63,22 @@ class FakePool:
 
     def streams(self, deployment: str, endpoint: str) -> bool:
         return False
+
+    def decided(self, names: frozenset[str]) -> Deferred[None]:
+        deciding: Deferred[None] = Deferred(self._deciding.pop)
+        self._deciding[deciding] = names
+        return deciding
+
+    def decide(self) -> None:
+        """All Deployments have told what they bind."""
+        self.undecided = frozenset()
+        deciding, self._deciding = self._deciding, {}
+        for each in deciding:
+            each.callback(None)
+
+    @property
+    def waited_for(self) -> list[frozenset[str]]:
+        return list(self._deciding.values())
 
     def endpoints(self) -> Endpoints:
         return of_flow({name: Told(dict.fromkeys(bound, "")) for name, bound in self._bound.items()})

@@ -681,3 +681,72 @@ def test_a_floating_generator_is_called_as_an_executor_that_does_not_stream() ->
     assert pool.names == ["f"]
     pool.answer("f")
     assert dispatcher.in_flight == 0
+
+
+# -- before it is known what streams ----------------------------------------------------------------------
+
+
+def test_a_stream_begins_when_it_is_known_what_streams() -> None:
+    pool = StreamPool()
+    pool.undecided = frozenset({"g", "elsewhere"})
+    dispatcher = made(pool, deployment("g"))
+    asker = Asker(dispatcher, request("q")).ask()
+    assert pool.waited_for == [{"g"}]
+    assert not pool.sent
+    pool.streaming = ("g",)
+    pool.decide()
+    (stream,) = pool.opened
+    stream.put("a", None)
+    assert asker.ask().names == [["a"], None]
+    assert dispatcher.in_flight == 0
+
+
+def test_it_is_not_waited_for_longer_than_for_a_connection_and_the_wait_is_part_of_the_deadline() -> None:
+    pool, clock = StreamPool(), Clock()
+    pool.undecided = frozenset({"g"})
+    dispatcher = made(pool, deployment("g"), clock=clock, connect_timeout_s=0.8)
+    asker = Asker(dispatcher, request("q"), 2.0).ask()
+    early = Asker(dispatcher, request("q", timeout_s=0.5)).ask()
+    clock.advance(0.5)
+    assert early.names == [DeadlineOver]
+    assert not pool.sent
+    clock.advance(0.3)
+    assert pool.names == ["g"]
+    clock.advance(1.1)
+    assert asker.names == []
+    clock.advance(0.1)
+    assert asker.names == [DeadlineOver]
+    assert not pool.waited_for
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("target", "waits"), [("", True), ("g", True), ("a", False), ("b", False), ("(", False)]
+)
+def test_who_does_not_go_there_does_not_wait(target: str, waits: bool) -> None:
+    pool = StreamPool()
+    pool.undecided = frozenset({"g", "f"})
+    dispatcher = made(
+        pool, deployment("a"), deployment("g", "a"), deployment("b", "g"), deployment("f", floating=True)
+    )
+    known = dispatcher.known(request("q", target=target), 3.0)
+    assert known.called is not waits
+    asker = Asker(dispatcher, request("q", target=target)).ask()
+    assert pool.waited_for == [{"g"}] * (2 * waits)
+    assert dispatcher.undecided
+    asker.stream.cancel()
+    assert pool.waited_for == [{"g"}] * waits
+    assert asker.names == [BadRequest if target == "(" else CancelledError]
+    known.addErrback(lambda failure: failure.trap(CancelledError))
+    known.cancel()
+
+
+def test_nothing_begins_after_a_wait_where_the_gateway_stops_meanwhile() -> None:
+    pool = StreamPool()
+    pool.undecided = frozenset({"g"})
+    dispatcher = made(pool, deployment("g"))
+    asker = Asker(dispatcher, request("q")).ask()
+    dispatcher.close()
+    pool.decide()
+    assert asker.names == [Draining]
+    assert not dispatcher.undecided

@@ -25,6 +25,7 @@ from gatewayd.protocols.connections import Connections
 from gatewayd.protocols.port import LAST_WORDS_S
 from gatewayd.protocols.slow_lane import SlowLane
 from gatewayd.protocols.web_port import WebPort
+from gatewayd.streams import StreamingEndpoints
 from tests.waiting import until_on_reactor
 
 reactor: Any = _reactor
@@ -200,8 +201,17 @@ async def served(
     limits = settings.pop("limits", None)
     tls, access = settings.pop("tls", None), settings.pop("access", None)
     health = settings.pop("health", lambda: Health("serving", True))
+    streaming = settings.pop("streaming", None) or StreamingEndpoints()
     gateway = GatewayConfig(host="127.0.0.1", **settings)
-    told = backend(gateway, engine, endpoints=lambda: engine.endpoints, tls=tls, access=access, health=health)
+    told = backend(
+        gateway,
+        engine,
+        endpoints=lambda: engine.endpoints,
+        tls=tls,
+        access=access,
+        health=health,
+        streaming=streaming,
+    )
     port = WebPort(Listener(protocols), told, limits=limits)
     port.listen()
     try:

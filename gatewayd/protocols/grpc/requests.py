@@ -48,14 +48,17 @@ class CountingDispatcher:
         self._streaming = StreamingEndpoints() if streaming is None else streaming
 
     def dispatch(
-        self, request: Request, timeout_s: float | None, may_stream: bool = False
+        self, request: Request, timeout_s: float | None, may_stream: bool = False, has_waited: bool = False
     ) -> Deferred[Response]:
         """
         Fails with Overloaded if there is no room, and with EndpointStreams, before anybody is asked.
 
         Who ``may_stream`` is told of every endpoint that does; others not where the request names executors,
-        as those may answer it with one answer.
+        as those may answer it with one answer. While it is not known what streams, a request waits for that,
+        unless it ``has_waited``.
         """
+        if self._streaming.unknown and not has_waited:
+            return self._dispatch_when_known(request, timeout_s, may_stream)
         if request.endpoint in self._streaming.endpoints and (may_stream or not request.target):
             return fail(EndpointStreams(request.endpoint))
         buffers, size = self._buffers, len(request.documents) + len(request.parameters)
@@ -64,6 +67,17 @@ class CountingDispatcher:
         if not buffers.take(size):
             return fail(Overloaded(buffers.full()))
         return self._dispatcher.dispatch(request, timeout_s=timeout_s).addBoth(_release, buffers, size)
+
+    def _dispatch_when_known(
+        self, request: Request, timeout_s: float | None, may_stream: bool
+    ) -> Deferred[Response]:
+        buffers, size = self._buffers, len(request.documents) + len(request.parameters)
+        if buffers is not None and not buffers.take(size):
+            return fail(Overloaded(buffers.full()))
+        known = self._streaming.known(request, timeout_s)
+        if buffers is not None:
+            known.addBoth(_release, buffers, size)
+        return known.addCallback(lambda left_s: self.dispatch(request, left_s, may_stream, True))
 
     def dry_run(self, caller: Caller) -> Deferred[Response]:
         """One empty document through the Flow (spec grpc.md)."""

@@ -149,7 +149,11 @@ async def _outcome(
     request = await _decode(backend, http_request, route, head.body_is, bodies)
     if headers or backend.access is not None:
         request = attrs.evolve(request, headers=headers, caller=http_request.caller)
-    if request.endpoint in served.streaming:
+    streaming = served.streaming
+    if backend.streaming.unknown:
+        timeout_s = await backend.streaming.known(request, timeout_s)
+        streaming = backend.endpoints().streaming
+    if request.endpoint in streaming:
         if (
             media is not None
             and route.endpoint is None

@@ -49,6 +49,7 @@ class GatewayRequest(Request):
     content: Any
     caller: Caller = ANONYMOUS
     give_sign: Callable[[], None] | None = None  # write something that says nothing, into a body that streams
+    has_waited = False  # for executors to tell what they bind, which may make its path known
     _identity: Question | GatewayError | None = None  # what stands between the request and its answer
     _work: Deferred[Any] | None = None
     _fields: dict[bytes, bytes] | None = None  # what ``header`` returns, once the request is complete

@@ -34,6 +34,7 @@ from gatewayd.config.openai import OpenAIConfig
 from gatewayd.errors import EndpointsUnknown, GatewayError, MethodNotAllowed, PathNotFound, RateLimited
 from gatewayd.health import PROBES
 from gatewayd.messages.discovery import Endpoints
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.json_form import responses
 from gatewayd.protocols.backend import Backend, Extension
 from gatewayd.protocols.failures import failure_status
@@ -117,14 +118,23 @@ class HttpApi(Resource):
         """Whether a body that has yet to come matters (see ``site.Root``)."""
         if self._handler(http_request) is None:
             # An encoded path may have one once Klein has decoded it; an extension's paths are not known here.
-            return b"%" in http_request.path or self._extension(http_request) is not None
-        for_executors = (http_request.method, http_request.path) in self._for_executors
-        return not for_executors or is_acceptable(http_request)
+            # So may one of executors that have not told yet what they bind.
+            return (
+                b"%" in http_request.path
+                or self._backend.streaming.unknown
+                or self._extension(http_request) is not None
+            )
+        return not self._is_for_executors(http_request) or is_acceptable(http_request)
 
     def render(self, http_request: GatewayRequest) -> int:
         handler = self._handler(http_request)
+        waits = self._backend.streaming.unknown and self._full and not http_request.has_waited
         if handler is not None:
-            handler(http_request)
+            # How a body is read depends on what executors tell, unless it is known to be of the first.
+            if waits and not self._is_of_first and self._is_for_executors(http_request):
+                _begin(http_request, self._render_when_known(http_request))
+            else:
+                handler(http_request)
         elif http_request.method == b"OPTIONS" and http_request.site.cors.is_preflight(http_request.header):
             headers = http_request.site.cors.preflight(http_request.header)
             http_request.respond(200, b"OK", b"text/plain; charset=utf-8", headers)
@@ -142,9 +152,28 @@ class HttpApi(Resource):
         elif not http_request.method.isupper():
             # werkzeug takes "get" for GET, but methods are case-sensitive (RFC 9110 section 9.1).
             self._answer_unknown_method(http_request)
+        elif waits:
+            _begin(http_request, self._render_when_known(http_request))
         else:
             self._klein.render(http_request)
         return NOT_DONE_YET
+
+    async def _render_when_known(self, http_request: GatewayRequest) -> None:
+        """Serve it when executors have told what they bind, and in what form, or after a moment."""
+        http_request.has_waited = True
+        try:
+            await self._backend.streaming.known(None, None)
+            self.learn()
+            self.render(http_request)
+        except Exception as error:
+            respond_with_error(http_request, error)
+
+    @property
+    def _is_of_first(self) -> bool:
+        return self._backend.endpoints().generation is Generation.FIRST
+
+    def _is_for_executors(self, http_request: GatewayRequest) -> bool:
+        return (http_request.method, http_request.path) in self._for_executors
 
     def _handler(self, http_request: GatewayRequest) -> Handler | None:
         handler = self._plain.get((http_request.method, http_request.path))

@@ -37,12 +37,14 @@ from gatewayd.errors import (
     UpgradeForbidden,
 )
 from gatewayd.messages.caller import ANONYMOUS, Caller
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.headers import Headers
 from gatewayd.messages.parts import PartResponses
 from gatewayd.messages.request import Request, Response, content_bytes
 from gatewayd.messages.rope import Content
 from gatewayd.offload import here_or_offloaded, is_small
 from gatewayd.protocols.arrival import Arrival
+from gatewayd.protocols.backend import Backend
 from gatewayd.protocols.decoding import decoded_in_room
 from gatewayd.protocols.failures import explained
 from gatewayd.protocols.http.answer import JSON, head
@@ -494,7 +496,8 @@ class WebSocketSession(WebSocketServerProtocol):
         if not self.factory.is_settled:
             self._learn()
         backend, frames, size = self.factory.backend, self._conversation.frames, len(payload)
-        if self._perMessageCompress is not None or (frames.slow and not is_small(size)):
+        unknown = backend.streaming.unknown
+        if unknown or self._perMessageCompress is not None or (frames.slow and not is_small(size)):
             self._start(self._exchange_in_turns(ticket, payload))
             return
         backend.buffers.take(size)  # there is room: a moment ago the message held as much
@@ -555,14 +558,22 @@ class WebSocketSession(WebSocketServerProtocol):
             self._act(self._conversation.answered(ticket, answer))
 
     async def _exchange_in_turns(self, ticket: int, payload: bytes) -> None:
-        """As ``_exchange``, where compressing, or a large message of JSON, may take a pool thread."""
+        """
+        As ``_exchange``, where compressing, or a large message of JSON, may take a pool thread, and where it
+        is not known yet what streams.
+        """
         backend, frames = self.factory.backend, self._conversation.frames
         request: Request | None = None
         backend.buffers.take(len(payload))  # there is room: a moment ago the message held as much
         try:
             limit = backend.gateway.max_documents
+            if backend.streaming.unknown and not frames.binary and not _is_of_first(backend):
+                await backend.streaming.known(None, None)  # how the message is read depends on it
+                self._learn()
+                frames = self._conversation.frames
             if frames.slow:
                 request = await decoded_in_room(backend, frames.decode, payload, limit)
+                await self._until_known(request)
                 if request.endpoint in self.factory.streaming:
                     await self._stream(ticket, self._completed(request))
                     return
@@ -572,6 +583,7 @@ class WebSocketSession(WebSocketServerProtocol):
                 answer = await here_or_offloaded(backend.offload, size, frames.encode, response)
             else:
                 request = self._completed(frames.decode(payload, limit))
+                await self._until_known(request)
                 if request.endpoint in self.factory.streaming:
                     await self._stream(ticket, request)
                     return
@@ -584,6 +596,12 @@ class WebSocketSession(WebSocketServerProtocol):
             self._act(self._conversation.answered(ticket, answer, compressed))
         finally:
             backend.buffers.give_back(len(payload))
+
+    async def _until_known(self, request: Request) -> None:
+        """Wait until it is known whether ``request`` is answered with a stream."""
+        if self.factory.backend.streaming.unknown:
+            await self.factory.backend.streaming.known(request, None)
+            self._learn()
 
     def _learn(self) -> None:
         """The generation of documents may have become known since the handshake."""
@@ -721,6 +739,10 @@ class WebSocketSession(WebSocketServerProtocol):
             if self.data:
                 self.consumeData()
             self._parse_ahead()
+
+
+def _is_of_first(backend: Backend) -> bool:
+    return backend.endpoints().generation is Generation.FIRST
 
 
 def _wants_order(uri: str) -> bool:
