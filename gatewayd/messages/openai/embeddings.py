@@ -58,15 +58,21 @@ def _texts(value: Any) -> list[str]:
     return found
 
 
-def encode_embeddings(asked: Embeddings, answered: Sequence[Answered]) -> bytes:
-    """The body of the answer. Raises NoEmbedding."""
+def encode_embeddings(
+    asked: Embeddings, answered: Sequence[Answered], executor: str = "an executor"
+) -> bytes:
+    """The body of the answer, which came from ``executor``. Raises NoEmbedding."""
     if len(answered) != len(asked.texts):
-        raise NoEmbedding(f"the executors answered {len(answered)} documents to {len(asked.texts)} texts")
+        raise NoEmbedding(f"{executor} answered {len(answered)} documents to {len(asked.texts)} texts")
+    import numpy as np  # it is loaded already where there is a vector, and needed for nothing else
+
     data = []
     for index, each in enumerate(answered):
-        if each.embedding is None:
-            raise NoEmbedding(f"the executors answered a document without an embedding, number {index}")
         vector = each.embedding
+        if vector is None:
+            raise NoEmbedding(f"{executor} answered a document without an embedding, number {index}")
+        if not np.isfinite(vector).all():
+            raise NoEmbedding(f"{executor} answered an embedding with NaN or infinity, number {index}")
         shown: object = base64.b64encode(vector.tobytes()).decode() if asked.base64 else vector
         data.append({"object": "embedding", "index": index, "embedding": shown})
     prompt = sum(usage_of(each.facts).get("prompt_tokens", 0) for each in answered)

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.documents import is_empty, parse
 from gatewayd.messages.json_form.documents import Allowance
 from gatewayd.messages.json_form.requests import build_request
-from gatewayd.messages.openai.forms import Answered, as_vector, field_at_fault
+from gatewayd.messages.openai.forms import Answered, UnfitDocuments, as_vector, field_at_fault
 from gatewayd.messages.request import Request
 from gatewayd.messages.rope import Content
 from gatewayd.messages.structs import read_struct
@@ -53,8 +53,12 @@ class FirstForm:
 
 def _read(document: DocumentProto) -> Answered:
     embedding = None
-    if document.HasField("embedding") and (array := _array(document.embedding)) is not None:
-        embedding = as_vector(array)
+    if document.HasField("embedding"):
+        try:
+            array = _array(document.embedding)
+        except GatewayError as error:
+            raise UnfitDocuments(f"embedding: {error}") from error
+        embedding = None if array is None else as_vector(array)
     tags = read_struct(document.tags) if document.HasField("tags") else {}
     return Answered(document.text, embedding, tags)
 

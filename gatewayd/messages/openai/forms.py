@@ -45,6 +45,31 @@ class Answered:
     embedding: Vector | None = None
     facts: Mapping[str, Any] = attrs.field(factory=dict)
 
+    def check_facts(self) -> None:
+        """
+        Raises UnfitDocuments, with the name of a fact that is of another kind than clients are told.
+
+        None is the same as nothing.
+        """
+        facts = self.facts
+        if not isinstance(facts.get("finish_reason"), str | None):
+            raise unfit("finish_reason", facts["finish_reason"], "a string")
+        usage = facts.get("usage")
+        if not isinstance(usage, Mapping | None):
+            raise unfit("usage", usage, "an object with counts of tokens")
+        counts = usage or {}
+        for name in _COUNTS:
+            if counts.get(name) is not None and whole_number(counts[name]) is None:
+                raise unfit(f"usage.{name}", counts[name], "a number from 0 up")
+        calls = facts.get("tool_calls")
+        if not isinstance(calls, list | None):
+            raise unfit("tool_calls", calls, "a list of objects")
+        for index, call in enumerate(calls or ()):
+            if not isinstance(call, Mapping):
+                raise unfit(f"tool_calls[{index}]", call, "an object")
+            if call.get("index") is not None and whole_number(call["index"]) is None:
+                raise unfit(f"tool_calls[{index}].index", call["index"], "a number from 0 up")
+
 
 class Form(Protocol):
     """The documents of one endpoint."""
@@ -62,6 +87,19 @@ class Form(Protocol):
     def read(self, documents: Content) -> list[Answered]:
         """The documents of a DataContentProto, in order. Raises GatewayError where they cannot be read."""
         ...
+
+
+def unfit(name: str, value: object, wanted: str) -> UnfitDocuments:
+    """The error of a field with a ``value`` of another kind than is ``wanted``."""
+    kinds = (
+        (str, "a string"),
+        (bool, "a boolean"),
+        (int | float, f"{value!s:.40}"),
+        (list, "a list"),
+        (Mapping, "an object"),
+    )
+    kind = next((words for types, words in kinds if isinstance(value, types)), type(value).__name__)
+    return UnfitDocuments(f"{name} is {kind}, and {wanted} is wanted")
 
 
 def usage_of(facts: Mapping[str, Any]) -> dict[str, int]:
@@ -103,12 +141,18 @@ def as_vector(array: object) -> Vector:
     """
     An array, a list or a number as little-endian floats of 32 bits. Raises UnfitDocuments for anything else.
 
+    Of several dimensions all but one have to be 1. Numbers too large for such a float become infinite.
     numpy is loaded here, and not by gateways that make no embeddings.
     """
     import numpy as np
 
     try:
-        vector = np.asarray(array, dtype="<f4")
+        found = np.asarray(array)
     except (TypeError, ValueError) as error:
-        raise UnfitDocuments(f"an embedding is no list of numbers: {error}") from error
-    return np.ascontiguousarray(vector.reshape(-1))
+        raise UnfitDocuments(f"embedding is no list of numbers: {error}") from error
+    if found.dtype.kind not in "iuf":
+        raise UnfitDocuments("embedding is no list of numbers")
+    if found.ndim > 1 and max(found.shape) != found.size:
+        raise UnfitDocuments(f"embedding is no list of numbers, but an array of shape {found.shape}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(found.reshape(-1), "<f4")

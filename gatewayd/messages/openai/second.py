@@ -16,9 +16,9 @@ from typing import Any, Final
 import attrs
 from google.protobuf.message import DecodeError
 
-from gatewayd.errors import BadRequest
+from gatewayd.errors import BadRequest, GatewayError
 from gatewayd.messages.discovery import TypedEndpoint
-from gatewayd.messages.openai.forms import Answered, UnfitDocuments, as_vector, field_at_fault
+from gatewayd.messages.openai.forms import Answered, UnfitDocuments, as_vector, field_at_fault, unfit
 from gatewayd.messages.request import Request
 from gatewayd.messages.rope import Content
 from gatewayd.messages.second.reading import Model, request_of
@@ -91,15 +91,27 @@ class SecondForm:
 
 def _read(document: DocProto) -> Answered:
     data = document.data
-    facts = _value(data["tags"]) if "tags" in data else None
+    facts = _field(document, "tags")
     facts = dict(facts) if isinstance(facts, dict) else {}
-    facts.update({name: _value(data[name]) for name in _FACTS if name in data})
-    embedding = _value(data["embedding"]) if "embedding" in data else None
+    facts.update({name: _field(document, name) for name in _FACTS if name in data})
+    embedding, text = _field(document, "embedding"), _field(document, "text")
+    if not isinstance(text, str | None):
+        raise unfit("text", text, "a string")
     return Answered(
-        data["text"].text if "text" in data else "",
+        text or "",
         None if embedding is None else as_vector(embedding),
         facts,
     )
+
+
+def _field(document: DocProto, name: str) -> Any:
+    """None if there is none. Raises UnfitDocuments."""
+    if name not in document.data:
+        return None
+    try:
+        return _value(document.data[name])
+    except GatewayError as error:  # an array
+        raise UnfitDocuments(f"{name}: {error}") from error
 
 
 def _value(node: NodeProto) -> Any:
@@ -112,6 +124,8 @@ def _value(node: NodeProto) -> Any:
         return {key: _value(each) for key, each in node.dict.data.items()}
     if kind == "doc":
         return {key: _value(each) for key, each in node.doc.data.items()}
+    if kind == "doc_array":
+        return [{key: _value(each) for key, each in doc.data.items()} for doc in node.doc_array.docs]
     if kind == "ndarray":
         # Imported here, because it brings numpy: 18 MiB and 0.1 s, once, where an array is seen.
         from gatewayd.messages.json_form.arrays import read_dense

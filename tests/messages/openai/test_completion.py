@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from gatewayd.errors import ExecutorRaised
 from gatewayd.messages.discovery import TypedEndpoint
-from gatewayd.messages.openai.answers import NotBound, documents_of
+from gatewayd.messages.openai.answers import NotBound, UnfitAnswer, documents_of
 from gatewayd.messages.openai.completion import Completion
 from gatewayd.messages.openai.first import FirstForm
 from gatewayd.messages.openai.forms import Answered, UnfitDocuments, usage_of
 from gatewayd.messages.openai.second import SecondForm
-from gatewayd.messages.request import Response
+from gatewayd.messages.request import Response, Route
 from gatewayd.pb import DataContentProto, DocumentProto, StatusProto
 from gatewayd.pb.second import DataContentProto as SecondContent
 
@@ -176,12 +177,88 @@ def test_what_no_executor_worked_on_is_no_answer() -> None:
         documents_of(response, FirstForm("/chat"))
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e300, -1.0, True, "3", [], None])
-def test_what_is_no_number_in_an_executors_facts_is_left_out(odd: object) -> None:
-    told = Answered("hi", facts={"usage": {"prompt_tokens": odd}, "tool_calls": [{**CALL, "index": odd}]})
+def test_what_an_executor_does_not_know_is_left_out() -> None:
+    told = Answered("hi", facts={"usage": {"prompt_tokens": None}, "tool_calls": [{**CALL, "index": None}]})
+    told.check_facts()
     assert whole(told)["choices"][0]["message"]["tool_calls"] == [{**CALL, "index": 0}]
     assert "usage" not in whole(told)
     assert chunks(told, include_usage=True)[1]["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+    Answered("hi", facts={"usage": None, "tool_calls": None, "finish_reason": None}).check_facts()
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e300, -1.0, True, "3", []])
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("usage.prompt_tokens", lambda odd: {"usage": {"prompt_tokens": odd}}),
+        ("tool_calls[1].index", lambda odd: {"tool_calls": [CALL, {**CALL, "index": odd}]}),
+    ],
+)
+def test_what_is_no_number_in_an_executors_facts_is_told(odd: object, name: str, facts: Any) -> None:
+    with pytest.raises(UnfitDocuments, match=rf"^{re.escape(name)} is .*, and a number from 0 up is wanted"):
+        Answered("hi", facts=facts(odd)).check_facts()
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"finish_reason": 1.0}, "finish_reason is 1.0, and a string is wanted"),
+        ({"finish_reason": ["stop"]}, "finish_reason is a list, and a string is wanted"),
+        ({"usage": "12"}, "usage is a string, and an object with counts of tokens is wanted"),
+        ({"usage": []}, "usage is a list, and an object with counts of tokens is wanted"),
+        ({"tool_calls": ["f"]}, "tool_calls[0] is a string, and an object is wanted"),
+        ({"tool_calls": {"name": "f"}}, "tool_calls is an object, and a list of objects is wanted"),
+        ({"tool_calls": True}, "tool_calls is a boolean, and a list of objects is wanted"),
+    ],
+)
+def test_facts_of_another_kind_are_told_by_name(facts: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnfitDocuments, match=f"^{re.escape(words)}$"):
+        Answered("hi", facts=facts).check_facts()
+
+
+def test_the_executor_that_answers_what_cannot_be_told_is_named() -> None:
+    content = DataContentProto()
+    content.docs.docs.add().tags.update({"tool_calls": ["f"]})
+    routes = (
+        Route("gateway", 0.0, 1.0),
+        Route("tools", 0.0, 1.0),
+        Route("llm", 0.0, 1.0),
+        Route("skipped", 0.0),
+    )
+    response = Response("id1", "/chat", content.SerializeToString(), routes=routes)
+    with pytest.raises(
+        UnfitAnswer, match=r"^the answer of llm at /chat has no form .*: tool_calls\[0\] is a"
+    ):
+        documents_of(response, FirstForm("/chat"))
+
+
+def test_a_content_of_the_second_generation_that_is_no_text_is_told() -> None:
+    content = SecondContent()
+    content.docs.docs.add().data["text"].list.data.add().text = "hello"
+    with pytest.raises(UnfitDocuments, match="text is a list, and a string is wanted"):
+        SECOND.read(content.SerializeToString())
+
+
+def test_an_array_without_a_json_form_is_told_by_its_field() -> None:
+    content = SecondContent()
+    dense = content.docs.docs.add().data["tool_calls"].ndarray.dense
+    dense.buffer, dense.dtype = b"a", "|S1"
+    dense.shape.append(1)
+    with pytest.raises(UnfitDocuments, match="tool_calls: an array of dtype"):
+        SECOND.read(content.SerializeToString())
+    first = DataContentProto()
+    embedding = first.docs.docs.add().embedding
+    embedding.cls_name = "numpy"
+    embedding.dense.CopyFrom(type(embedding.dense)(buffer=b"a", dtype="|S1", shape=[1]))
+    with pytest.raises(UnfitDocuments, match="embedding: an array of dtype"):
+        FirstForm("/embed").read(first.SerializeToString())
+
+
+def test_calls_of_tools_may_be_documents_of_their_own() -> None:
+    content = SecondContent()
+    content.docs.docs.add().data["tool_calls"].doc_array.docs.add().data["id"].text = "c1"
+    (found,) = SECOND.read(content.SerializeToString())
+    assert found.facts == {"tool_calls": [{"id": "c1"}]}
 
 
 def test_arrays_in_an_executors_facts_are_lists() -> None:

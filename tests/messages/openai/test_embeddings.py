@@ -153,5 +153,16 @@ def test_embeddings_of_either_generation_are_read() -> None:
 
 
 def test_what_is_no_vector_is_told() -> None:
-    with pytest.raises(UnfitDocuments, match="no list of numbers"):
-        as_vector(["a"])
+    for odd in (["a"], ["1"], [[1, 2], [3]], [1, None], {"a": 1}, "1", [[1, 2], [3, 4]], [True]):
+        with pytest.raises(UnfitDocuments, match="embedding is no list of numbers"):
+            as_vector(odd)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e300])
+def test_numbers_that_no_client_can_read_are_told(odd: float) -> None:
+    with pytest.raises(NoEmbedding, match="llm answered an embedding with NaN or infinity, number 1"):
+        encode_embeddings(
+            decoded(input=["a", "b"]),
+            [Answered(embedding=as_vector([1])), Answered(embedding=as_vector([1, odd]))],
+            "llm",
+        )

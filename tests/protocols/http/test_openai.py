@@ -24,6 +24,7 @@ from gatewayd.service.changes import changes_between
 from tests.protocols.fake_streams import STREAMING, Streaming, of_text
 from tests.protocols.harness import FakeDispatcher, in_thread, served, until
 from tests.protocols.http.test_http import call
+from tests.protocols.telling_late import ToldLate
 
 CHAT = "/v1/chat/completions"
 OPENAI = OpenAIConfig("/chat", "/embed")
@@ -210,25 +211,26 @@ async def test_a_request_waits_while_executors_start() -> None:
     engine = Streaming(
         speech=lambda request: [of_text(request, "hi"), None], endpoints=Endpoints(unknown=("llm",))
     )
-    async with served(dispatcher=engine, openai=OPENAI) as gateway:
+    late = ToldLate()
+    async with served(dispatcher=engine, openai=OPENAI, streaming=late) as gateway:
         work = in_thread(call, gateway.port, "POST", CHAT, ASKED)
-        await until(lambda: gateway.connections)
-        engine.endpoints = STREAMING
+        await until(lambda: late.waiting)
+        late.tell(STREAMING, engine)
         status, _, _ = await work
         assert status == 200
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_while_it_waits_leaves_no_timer() -> None:
-    engine = Streaming(endpoints=Endpoints(unknown=("llm",)))
-    async with served(dispatcher=engine, openai=OPENAI) as gateway:
+async def test_a_client_that_leaves_while_it_waits_is_waited_for_no_more() -> None:
+    engine, late = Streaming(endpoints=Endpoints(unknown=("llm",))), ToldLate()
+    async with served(dispatcher=engine, openai=OPENAI, streaming=late) as gateway:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
         connection.request("POST", CHAT, json.dumps(ASKED), {"Content-Type": "application/json"})
         await until(lambda: gateway.buffers.held_bytes)
         connection.close()
         await until(lambda: not gateway.connections)
         assert not gateway.buffers.held_bytes
-        engine.endpoints = STREAMING
+        assert not late.waiting
     assert not engine.requests
 
 

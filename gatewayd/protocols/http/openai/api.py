@@ -18,12 +18,11 @@ import orjson
 from twisted.internet.defer import Deferred
 
 from gatewayd.bounded_log import BoundedLogger
-from gatewayd.clocks import Clock
 from gatewayd.config.openai import OpenAIConfig
 from gatewayd.errors import SUCCESS, GatewayError, InternalError, Overloaded, UnknownModel
 from gatewayd.messages.discovery import DEFAULT, TypedEndpoint
 from gatewayd.messages.generations import Generation
-from gatewayd.messages.openai.answers import NotBound, documents_of
+from gatewayd.messages.openai.answers import NotBound, answered_by, documents_of
 from gatewayd.messages.openai.chat import Chat, decode_chat
 from gatewayd.messages.openai.completion import Completion
 from gatewayd.messages.openai.embeddings import Embeddings, decode_embeddings, encode_embeddings
@@ -50,11 +49,6 @@ Answer = Callable[[GatewayRequest], Coroutine[Deferred[Any], Any, None]]
 
 
 _ANY_MODEL: Final = "default"
-
-# How long a request waits for executors to tell what they serve, which takes them milliseconds. It looks less
-# and less often: thousands may wait, for executors that are away.
-_PATIENCE_S: Final = 1.0
-_LOOK_S: Final = 0.02
 
 
 class TooLong(GatewayError):
@@ -153,7 +147,9 @@ class OpenAIApi:
         response = await self._dispatcher.dispatch(request, timeout_s=timeout_s)
         size = len(response.documents)
         body = await here_or_offloaded(
-            self._backend.offload, size, lambda: encode_embeddings(asked, documents_of(response, form))
+            self._backend.offload,
+            size,
+            lambda: encode_embeddings(asked, documents_of(response, form), answered_by(response)),
         )
         http_request.respond(SUCCESS.http, body)
 
@@ -246,16 +242,13 @@ class OpenAIApi:
 
         A request that comes while they start waits a moment for that.
         """
-        reactor, pause_s = self._backend.reactor, _LOOK_S
-        deadline_s = reactor.seconds() + _PATIENCE_S
-        while True:
-            try:
-                return self._told(endpoint)
-            except NotKnownYet:
-                if reactor.seconds() >= deadline_s:
-                    raise
-            await _passed(reactor, pause_s)
-            pause_s *= 2
+        try:
+            return self._told(endpoint)
+        except NotKnownYet:
+            if not self._backend.streaming.unknown:
+                raise
+        await self._backend.streaming.known(None, None)
+        return self._told(endpoint)
 
     def _told(self, endpoint: str) -> Form:
         endpoints = self._backend.endpoints()
@@ -274,13 +267,6 @@ class OpenAIApi:
         if kept is None or kept[0] is not typed:
             kept = self._forms[endpoint] = (typed, SecondForm.of(endpoint, typed))
         return kept[1]
-
-
-def _passed(clock: Clock, delay_s: float) -> Deferred[None]:
-    """Fires after ``delay_s`` seconds; cancelling it stops the timer."""
-    waiting: Deferred[None] = Deferred(lambda _: timer.cancel())
-    timer = clock.callLater(delay_s, waiting.callback, None)
-    return waiting
 
 
 class _Events:

@@ -26,6 +26,8 @@ from gatewayd.errors import (
     UnknownModel,
     codes_of,
 )
+from gatewayd.messages.openai.answers import UnfitAnswer
+from gatewayd.messages.openai.embeddings import NoEmbedding
 from gatewayd.protocols.http.answer import JSON
 from gatewayd.protocols.http.errors import ErrorResponse, response_to
 from gatewayd.protocols.told import told
@@ -49,6 +51,8 @@ _KINDS: Final[Mapping[type[GatewayError], tuple[str, str | None]]] = {
     ExecutorNetworkError: (_SERVER, "executor_unreachable"),
     DeadlineExceeded: (_SERVER, "timeout"),
     ExecutorRaised: (_SERVER, "executor_failed"),
+    UnfitAnswer: (_SERVER, "executor_failed"),
+    NoEmbedding: (_SERVER, "executor_failed"),
 }
 
 
