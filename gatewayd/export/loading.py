@@ -17,7 +17,7 @@ from gatewayd.config.files import read_text
 from gatewayd.config.loader import FlowDocument, Sources, read_flow_value
 from gatewayd.config.problems import Diagnostics, Place, Source
 from gatewayd.export import compose, kubernetes
-from gatewayd.export.plan import ExportOptions, Plan, plan_of, with_images
+from gatewayd.export.plan import ExportOptions, Plan, plan_of, with_images, with_store
 
 
 @attrs.frozen
@@ -84,10 +84,14 @@ class FlowToExport:
 
     def _read(self, options: ExportOptions) -> tuple[FlowDocument, dict[str, str]]:
         content, images = with_images(self.content)
+        content, stores = with_store(content, options.secrets)
         # These are replaced in the container, not here.
         kept = {name: f"${{{{ ENV.{name} }}}}" for name in options.secrets}
         sources = Sources(self.context, {**os.environ, **kept})
-        return read_flow_value(content, self.source, self.base_dir, sources), images
+        document = read_flow_value(content, self.source, self.base_dir, sources)
+        for section, variable in stores.items():
+            document.mapping[section]["rates_store"] = variable
+        return document, images
 
     def _plan(
         self,

@@ -48,6 +48,7 @@ _GATEWAY_REQUESTS: Final = 100
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"\$\{\{\s*ENV\.(\w+)\s*\}\}")
 _IMAGE: Final = "docker://"
+_ANY_STORE: Final = "rediss://store.invalid"
 _OWN_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _DEVICES: Final = "CUDA_VISIBLE_DEVICES"
 _IN_TURNS: Final = "RR"
@@ -168,6 +169,28 @@ def with_images(mapping: Any) -> tuple[Any, dict[str, str]]:
             item = {key: value for key, value in item.items() if key != "uses"}
         changed.append(item)
     return {**mapping, listed: changed}, images
+
+
+def with_store(content: Any, secrets: Sequence[str]) -> tuple[Any, dict[str, str]]:
+    """
+    A Flow file's content in which no whole address of the store of the rates is a secret variable.
+
+    Such an address is not known here, and no address either: another one stands in its place, and the
+    variables are returned by their section.
+    """
+    variables: dict[str, str] = {}
+    if not isinstance(content, Mapping):
+        return content, variables
+    changed = dict(content)
+    for section in ("with", "gateway"):
+        settings = content.get(section)
+        if not isinstance(settings, Mapping) or not isinstance(value := settings.get("rates_store"), str):
+            continue
+        found = _VARIABLE.fullmatch(value.strip())
+        if found is not None and found[1] in secrets:
+            variables[section] = value
+            changed[section] = {**settings, "rates_store": _ANY_STORE}
+    return changed, variables
 
 
 def plan_of(
@@ -571,7 +594,9 @@ def _listeners(gateway: GatewayConfig) -> tuple[Listener, ...]:
 
 def _names_others(settings: Mapping[str, Any]) -> bool:
     """Whether a gateway's settings may name another host, besides a store; yes rather than no."""
-    settings = {name: value for name, value in settings.items() if name != "rates_store"}
+    store = settings.get("rates_store")
+    if store is not None and "://" in store:  # else it is only a variable
+        settings = {name: value for name, value in settings.items() if name != "rates_store"}
     if "uses" in settings or any("://" in text or "${{" in text for text in _texts(settings)):
         return True
     return any(_OF_OTHERS.search(key) for key in _keys(settings))

@@ -13,6 +13,7 @@ import yaml
 from gatewayd import Flow
 from gatewayd.cli import main
 from gatewayd.config import load_flow_text
+from gatewayd.errors import ConfigError
 from gatewayd.export.plan import ExportError, ExportOptions
 from tests.export.flows import GOLDEN, LARGE, exports, of_text
 
@@ -227,6 +228,23 @@ def test_the_gateway_reaches_the_store_of_the_rates_and_its_password_is_a_secret
     assert "redis://:${{ ENV.PW }}@redis:7000" in found["Secret", "gateway-flow"]["stringData"]["flow.yml"]
     variables = found["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"][0]["env"]
     assert {"name": "PW", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "PW"}}} in variables
+
+
+@pytest.mark.parametrize("section", ["gateway", "with"])
+def test_the_whole_address_of_the_store_may_be_a_secret(section: str) -> None:
+    text = f"{section}: {{rates: [{{requests: 9}}], rates_store: '${{{{ ENV.STORE }}}}'}}"
+    options = ExportOptions("gatewayd:1", secrets=("STORE",), gateway_replicas=2)
+
+    found = manifests(f"{text}\nexecutors: [{{name: a}}]", options)
+
+    settings = yaml.safe_load(flow_file(found, "gateway"))["gateway"]
+    assert settings["rates_store"] == "${{ ENV.STORE }}"
+    # Where it is, and at which port, is not known.
+    assert found["NetworkPolicy", "gateway"]["spec"]["egress"] == [{}]
+    (container,) = found["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"]
+    assert "STORE" in [each["name"] for each in container["env"]]
+    with pytest.raises(ConfigError, match=r"gateway\.rates_store"):
+        of_text("jtype: Flow\ngateway: {rates_store: 'no store'}").kubernetes(options)
 
 
 @pytest.mark.parametrize(
