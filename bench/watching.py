@@ -83,7 +83,8 @@ def added(sets: Sequence[Sequence[Sequence[Round]]]) -> list[str]:
     for of_sets in zip(*ratios, strict=True):
         medians = [median(each) for each in of_sets]
         middle = median(ratio for each in of_sets for ratio in each)
-        found.append(f"{middle:+.1%} ({min(medians):+.1%} to {max(medians):+.1%})")
+        low, high = min(medians), max(medians)
+        found.append(f"{middle * 100:+.1f} % ({low * 100:+.1f} to {high * 100:+.1f})")
     return found
 
 

@@ -11,6 +11,7 @@ import click
 from gatewayd.cli.output import fail, note, say, table, warn
 from gatewayd.config import DeploymentConfig, FlowConfig, load_flow
 from gatewayd.config.assignments import assignment
+from gatewayd.config.log_kinds import AccessLogConfig
 from gatewayd.config.model import LOCAL, GatewayConfig
 from gatewayd.config.recording import RecordConfig
 from gatewayd.errors import ConfigError
@@ -109,6 +110,7 @@ def _sections(flow: FlowConfig) -> Iterator[tuple[str, list[str]]]:
             *(["for callers that show who they are"] if gateway.auth is not None else []),
             *([f"with traces to {gateway.traces.url}"] if gateway.traces is not None else []),
             *(_recorded(gateway.record) if gateway.record is not None else []),
+            *([_logged(gateway.access_log)] if gateway.access_log is not None else []),
             *_for_operators(gateway),
         ],
     )
@@ -144,7 +146,16 @@ def _for_operators(gateway: GatewayConfig) -> Iterator[str]:
 
 def _recorded(record: RecordConfig) -> Iterator[str]:
     without = f", without {', '.join(record.redact)}" if record.redact else ""
-    yield f"with {record.sample:.4g} of the requests recorded in {record.path}{without}"
+    yield f"with {_share(record.sample)} recorded in {record.path}{without}"
+
+
+def _logged(access_log: AccessLogConfig) -> str:
+    where = "the log" if access_log.path is None else access_log.path
+    return f"with an access log of {_share(access_log.sample)} in {where}"
+
+
+def _share(sample: float) -> str:
+    return "all requests" if sample >= 1 else f"{sample * 100:.4g} % of the requests"
 
 
 def _way(flow: FlowConfig) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +36,9 @@ _NUMBERS: Final = {
     *("rate", "p50", "p99", "in flight", "queued", "errors", "retries"),
     *("pid or node", "restarts", "memory", "CPU"),
 }
+_WORDS: Final = {"last words", "why", "failed since the start"}
+# Of lines that go to a file or another program, unless COLUMNS says it.
+_PIPED_WIDTH: Final = 200
 _COLOURS: Final = {"ok": "green", "strained": "yellow", "down": "red"}
 
 
@@ -53,6 +57,8 @@ def show_top(url: str, period_s: float, once: bool, headers: Pairs = ()) -> int:
     except (OSError, ValueError) as error:
         return fail(f"{shown} does not answer as an admin site: {_reason(error)} (gateway.admin_port)")
     console, at_s = Console(), time.monotonic()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_PIPED_WIDTH)
     if once:
         time.sleep(period_s)
         try:
@@ -194,7 +200,8 @@ def _failures(now: State) -> Iterable[RenderableType]:
 def _table(*heads: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for head in heads:
-        table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=True)
+        # Where the terminal is narrow, words are cut before names and ids, with which others are searched.
+        table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=head not in _WORDS)
     return table
 
 

@@ -38,9 +38,9 @@ def state(*, asked: int = 0, failed: int = 0, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def drawn(before: dict[str, Any], now: dict[str, Any], lasted_s: float) -> str:
+def drawn(before: dict[str, Any], now: dict[str, Any], lasted_s: float, width: int = 150) -> str:
     out = io.StringIO()
-    Console(file=out, width=150).print(picture(before, now, lasted_s))
+    Console(file=out, width=width).print(picture(before, now, lasted_s))
     return out.getvalue()
 
 
@@ -115,6 +115,17 @@ def test_the_last_failures_come_first() -> None:
 
     assert text.index("two") < text.index("one  ")
     assert "too late" in text
+
+
+def test_where_it_is_narrow_reasons_are_cut_and_ids_are_not() -> None:
+    request_id = "7ffc14fe0d2c72d5b0331dd23c2e139b"
+    failed = {"at_s": 0.0, "request_id": request_id, "outcome": "executor_error", "reason": "no model " * 20}
+
+    text = drawn(state(), state(failures=[failed]), 1.0, width=80)
+
+    (line,) = (line for line in text.splitlines() if request_id in line)
+    assert "executor_error  no model" in line
+    assert line.rstrip().endswith("\N{HORIZONTAL ELLIPSIS}")
 
 
 def test_nothing_that_answers_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
