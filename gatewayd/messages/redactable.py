@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from gatewayd.messages.discovery import Told
+from gatewayd.messages.discovery import DRY_RUN, Told
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.redacting import why_none
 from gatewayd.messages.second.kinds import (
@@ -73,8 +73,9 @@ def _names(several: Iterable[Told | None]) -> frozenset[str] | None:
     for told in several:
         if told is None or not told.typed:
             return None
-        for endpoint in told.typed.values():
-            ahead += [input_of(endpoint), output_of(endpoint)]
+        for name, endpoint in told.typed.items():
+            if name != DRY_RUN:  # a question of health, whose documents may be any
+                ahead += [input_of(endpoint), output_of(endpoint)]
     names: set[str] = set()
     seen: set[int] = set()
     while ahead:

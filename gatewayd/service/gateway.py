@@ -325,6 +325,7 @@ class GatewayServer:
             self._requests.measure(each.name for each in flow.deployments)
         if self._custom_switch is not None:
             self._custom_switch.turn(self._for_custom(flow.gateway))
+        check_redaction(flow.gateway.record, self.graph.pool)
         self._told = None  # by new ports
         self._tell_health()
 

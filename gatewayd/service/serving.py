@@ -43,7 +43,7 @@ from gatewayd.pool.replica_set import ReplicaGone
 from gatewayd.protocols.port import Port
 from gatewayd.service.announcing import announce
 from gatewayd.service.changes import Changes, missing, not_connected, not_up
-from gatewayd.service.fitness import check_fitness, check_redaction
+from gatewayd.service.fitness import check_fitness
 from gatewayd.service.front import Front
 from gatewayd.service.graph import Graph, Switch
 from gatewayd.service.leaving import Leaving
@@ -226,7 +226,6 @@ class Serving:
             if self._missing(graph):
                 await self._reach_as_much(graph)
                 check_fitness(graph.dispatcher.topology, graph.pool)
-            check_redaction(flow.gateway.record, graph.pool)
         except ReplicaGone:
             graph.pool.close()
             raise not_up(each for each in changes.started if each not in self.addresses) from None

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gatewayd.messages.discovery import Told, TypedEndpoint
+from gatewayd.messages.discovery import DRY_RUN, Told, TypedEndpoint
 from gatewayd.messages.generations import Generation
 from gatewayd.messages.redactable import findless
+from gatewayd.messages.second.schemas import UNTYPED
 
 FIRST, SECOND = Generation.FIRST, Generation.SECOND
 INNER = {
@@ -25,7 +26,8 @@ def told(**fields: Any) -> Told:
         "properties": {"id": {"type": "string"}, **fields},
         "definitions": {"Inner": INNER},
     }
-    return Told({"/go": ""}, SECOND, {"/go": TypedEndpoint(schema, schema, "Order", "Order")})
+    order = TypedEndpoint(schema, schema, "Order", "Order")
+    return Told({"/go": ""}, SECOND, {DRY_RUN: TypedEndpoint({}, {}, UNTYPED, UNTYPED), "/go": order})
 
 
 def wrong(*rules: str, generation: Generation | None = SECOND, **fields: Any) -> list[str]:
