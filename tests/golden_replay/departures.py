@@ -228,9 +228,10 @@ HTTP_ON_WEBSOCKET_PORT: dict[str, Departure] = {
     "GET /docs": Departure("the page's assets come from gatewayd itself", {"body": VOLATILE}),
 }
 
-# /status has every key of the reference, and those that its documentation shows but it does not send.
+# /status has every key of the reference, those that its documentation shows but it does not send, and ours.
 MORE_STATUS_KEYS = {
     "gatewayd",
+    "gatewayd-documents",
     "jina-vcs-tag",
     "JINA_AUTH_TOKEN",
     "JINA_DISABLE_HEALTHCHECK_LOGS",
