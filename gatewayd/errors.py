@@ -418,6 +418,11 @@ class ExecutorNetworkError(GatewayError):
         return f"Network error while connecting to deployment at {self.address_set}. It may be down."
 
     @property
+    def _at(self) -> str:
+        """Where it is called, for after its name; empty where that is an inner matter."""
+        return "" if self._is_local else f" at address(es) {self.address_set}"
+
+    @property
     def _is_local(self) -> bool:
         """Whether all replicas are called by sockets, whose paths are this machine's inner matter."""
         return bool(self.addresses) and all(each.startswith("unix:") for each in self.addresses)
@@ -431,13 +436,11 @@ class CallFailed(ExecutorNetworkError):
         super().__init__(deployment, addresses, details)
 
     def explanation(self) -> str:
-        return (
-            f"{self.code}: {self.details} |Gateway: deployment {self.deployment} at "
-            f"address(es) {self.address_set}."
-        )
+        return f"{self.code}: {self.details} |Gateway: deployment {self.deployment}{self._at}."
 
     def summary(self) -> str:
-        return f"{self.code}: a call to deployment at {self.address_set} failed."
+        # The name first: where there is little room, the end is cut off.
+        return f"{self.code} from deployment {self.deployment}: {self.details}"
 
 
 class ExecutorUnreachable(ExecutorNetworkError):
@@ -451,12 +454,12 @@ class ForeignExecutor(ExecutorUnreachable):
 
     def explanation(self) -> str:
         return (
-            f"{self.details} |Gateway: deployment {self.deployment} at address(es) {self.address_set} is not "
-            "called. All executors of a Flow have to run with the same generation of docarray."
+            f"{self.details} |Gateway: deployment {self.deployment}{self._at} is not called. "
+            "All executors of a Flow have to run with the same generation of docarray."
         )
 
     def summary(self) -> str:
-        return f"The deployment at {self.address_set} is not called: {self.details}."
+        return f"Deployment {self.deployment} is not called: {self.details}."
 
 
 class DeadlineExceeded(ExecutorNetworkError):

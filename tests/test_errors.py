@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,24 @@ def codes_in(source: str) -> Iterator[str]:
             owner = ast.unparse(node.value).rpartition(".")[2]
             if owner in ("StatusCode", "HTTPStatus", "ConnectionDeny") or "CLOSE_STATUS" in node.attr:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda *call: errors.CallFailed(*call, "UNKNOWN"), lambda *call: errors.ForeignExecutor(*call)],
+    ids=["failed", "foreign"],
+)
+def test_a_call_that_fails_is_told_by_the_name_of_its_deployment(make: Any) -> None:
+    error = make("exec_a", ["unix:/run/x/exec_a.0"], "mid boom")
+    for text in (str(error), error.summary()):
+        assert "exec_a" in text
+        assert "/run/x" not in text
+    assert "at address(es) {'h:1'}" in str(make("exec_a", ["h:1"], "mid boom"))
+
+
+def test_what_an_executor_says_of_its_failure_stands_in_a_short_explanation_too() -> None:
+    error = errors.CallFailed("exec_a", ["h:1"], "mid boom", "UNKNOWN")
+    assert error.summary() == "UNKNOWN from deployment exec_a: mid boom"
 
 
 def test_an_executor_that_is_called_by_a_socket_is_told_without_its_path() -> None:
