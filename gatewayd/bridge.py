@@ -80,6 +80,9 @@ class Offloading:
             self._threads.stop()
 
 
+_WhenTurnEnds = Callable[[Callable[[Callable[[], None]], None], Callable[[], None]], None]
+
+
 class BridgeReactor(Clock, Threads, Protocol):
     """What a bridge uses of the reactor."""
 
@@ -96,7 +99,11 @@ class Bridge:
         self._reactor = reactor
         self._name = name
         self._loop = new_event_loop()
-        self._to_loop = _Mailbox(self._loop.call_soon_threadsafe)
+        # At the end of the reactor's turn, where it tells of that (``GatewayReactor``): woken earlier, the
+        # other thread would wait for the interpreter's lock; and what comes meanwhile shares the wake-up.
+        when_turn_ends: _WhenTurnEnds | None = getattr(reactor, "when_turn_ends", None)
+        wake = self._loop.call_soon_threadsafe
+        self._to_loop = _Mailbox(wake if when_turn_ends is None else partial(when_turn_ends, self._wake_loop))
         self._to_reactor = _Mailbox(reactor.callFromThread)
         self._thread: threading.Thread | None = None  # reactor thread only
         self._offloading = Offloading(reactor)  # reactor thread only
@@ -178,7 +185,7 @@ class Bridge:
         """
         box = self._to_loop
         box.put(partial(function, **kwargs) if kwargs else function, *args)
-        if self._gathering is None:
+        if self._gathering is None and not box.awake:
             now_s = self._reactor.seconds()
             left_s = self._woken_s + GATHER_S - now_s
             if left_s <= 0:
@@ -186,6 +193,13 @@ class Bridge:
                 box.wake()
             elif not self._stopped:
                 self._gathering = self._reactor.callLater(left_s, self._gathered)
+
+    def _wake_loop(self, empty: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(empty)
+        except RuntimeError:
+            if not self._to_loop.closed:  # the loop has ended since
+                raise
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -247,6 +261,18 @@ class Bridge:
     def tell_reactor(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call a plain function on the reactor thread and don't wait. Its exceptions are logged."""
         self._to_reactor.post(partial(function, **kwargs) if kwargs else function, *args)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """
+        Call a plain function behind the letters that are being read, or in the next turn of the loop.
+
+        A turn costs a system call, and a wait for the interpreter's lock.
+        """
+        behind = self._to_loop.behind
+        if behind is None:
+            self._loop.call_soon(function)
+        else:
+            behind.append(function)
 
     def spawn_on_loop(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside everything else, until it ends, is cancelled, or the bridge stops."""
@@ -440,16 +466,18 @@ class _Mailbox:
         self.carried = 0  # as the next one, of the owning thread, which looks at many at once
         self.wakeups = 0
         self._letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._awake = False
-        self._closed = False
+        # What is to be called behind the letters that are being read; None when none are. Owning thread only.
+        self.behind: list[Callable[[], object]] | None = None
+        self.awake = False  # the owner has been told to look, and has yet to
+        self.closed = False
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """From any thread."""
         self._letters.append((function, args))
         # The letter is in before the flag is read, and the owner clears the flag before it looks:
         # if the flag is set, the owner has yet to look. At worst two posters wake the owner twice.
-        if not self._awake and not self._closed:
-            self._awake = True
+        if not self.awake and not self.closed:
+            self.awake = True
             self._wake(self._empty)
 
     def put(self, function: Callable[..., object], *args: Any) -> None:
@@ -458,18 +486,20 @@ class _Mailbox:
 
     def wake(self) -> None:
         """Have the owner look at what was ``put``, unless it has."""
-        if self._letters and not self._awake and not self._closed:
-            self._awake = True
+        if self._letters and not self.awake and not self.closed:
+            self.awake = True
             self._wake(self._empty)
 
     def close(self) -> None:
         """From the owning thread, which will not look again: letters to it are dropped."""
-        self._closed = True
+        self.closed = True
         self._letters.clear()
 
     def _empty(self) -> None:
-        self._awake = False
+        self.awake = False
         # Letters posted meanwhile are left for the next turn, so that the owner's other events get theirs.
+        behind: list[Callable[[], object]] = []
+        self.behind = behind
         take = self._letters.popleft
         waiting = len(self._letters)
         self.carried += waiting
@@ -480,3 +510,9 @@ class _Mailbox:
                 function(*args)
             except Exception:
                 log.failure("a letter between the threads failed")
+        self.behind = None
+        for call in behind:
+            try:
+                call()
+            except Exception:
+                log.failure("what comes behind the letters between the threads failed")

@@ -304,9 +304,8 @@ class MemoryGateway:
             max_headers_bytes=8192,
             full=backend.buffers.full,
         )
-        protocol = ServerProtocol(
-            self.loop, ConnectionSettings(calls, max_unsent_bytes=1 << 20), set(), "127.0.0.1"
-        )
+        settings = ConnectionSettings(calls, max_unsent_bytes=1 << 20, soon=self.bridge.call_soon)
+        protocol = ServerProtocol(self.loop, settings, set(), "127.0.0.1")
         self._closing.append(lambda: protocol.connection_lost(None))
         return protocol
 

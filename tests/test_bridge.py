@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -206,8 +207,8 @@ async def test_a_hundred_thousand_crossings_with_random_cancels_lose_and_double_
 class Turning:
     """A bridge whose loop turns when the test says so, and its clock."""
 
-    def __init__(self) -> None:
-        self.clock: Any = Reactor()
+    def __init__(self, clock: Reactor | None = None) -> None:
+        self.clock: Any = clock or Reactor()
         self.bridge = Bridge(self.clock)
         self.told: list[int] = []
 
@@ -240,6 +241,57 @@ def test_what_is_told_soon_shares_a_wake_up_with_what_comes_within_a_moment() ->
     turning.tell(5)
     assert turning.turn()[4:] == [5]
     assert turning.clock.getDelayedCalls() == []
+
+
+def test_what_is_told_soon_needs_no_timer_while_the_loop_is_being_woken() -> None:
+    turning = Turning()
+    turning.tell(1, 2, 3)
+    assert turning.clock.getDelayedCalls() == []
+    assert turning.turn() == [1, 2, 3]
+    assert turning.bridge.crossings["loop"] == (3, 1)
+
+
+def test_the_loop_is_woken_at_the_end_of_a_turn_of_a_reactor_that_tells_of_it() -> None:
+    class Telling(Reactor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at_the_end: list[Callable[[], object]] = []
+
+        def when_turn_ends(self, function: Callable[..., object], *args: object) -> None:
+            self.at_the_end.append(partial(function, *args))
+
+    turning = Turning(Telling())
+    turning.tell(1, 2, soon=False)
+    turning.tell(3)
+    assert turning.turn() == []
+    (wake,) = turning.clock.at_the_end
+    wake()
+
+    assert turning.turn() == [1, 2, 3]
+
+
+def test_what_a_letter_asks_to_be_called_soon_is_called_behind_all_of_them(
+    caught_failures: list[Failure],
+) -> None:
+    turning = Turning()
+    bridge, told = turning.bridge, turning.told
+
+    def fail() -> None:
+        raise ValueError("a mistake")
+
+    def ask() -> None:
+        bridge.call_soon(fail)
+        bridge.call_soon(lambda: told.append(2))
+
+    bridge.tell_loop(ask)
+    turning.tell(1, soon=False)
+    # In one turn of the loop, which ends with what stands behind it.
+    assert turning.turn() == [1, 2]
+    assert caught_failures.pop().check(ValueError)
+
+    bridge._loop.call_soon(bridge.call_soon, lambda: told.append(3))
+    turning.turn()
+    assert turning.turn() == [1, 2, 3]
 
 
 def test_what_is_told_at_once_takes_with_it_what_was_told_soon_before_it() -> None:

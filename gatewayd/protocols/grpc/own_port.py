@@ -248,6 +248,7 @@ class OwnGrpcPort:
             max_age_s=seconds("max_connection_age_ms"),
             age_grace_s=seconds("max_connection_age_grace_ms"),
             arrival_s=ArrivalLimits.of(gateway).allowed_s,
+            soon=self._bridge.call_soon,
         )
 
 

@@ -45,7 +45,8 @@ class ConnectionSettings:
     what is sent. A client that is silent for ``keepalive_s`` is pinged, and gone if it then sends nothing for
     ``keepalive_timeout_s``. One without calls is asked to leave after ``max_idle_s``, any client after
     ``max_age_s``; it is cut off ``age_grace_s`` later. A message of which so many bytes have come may take
-    ``arrival_s`` of them.
+    ``arrival_s`` of them. ``soon`` is what calls a function as ``call_soon`` of the loop does, if there is
+    something that does so in the same turn.
     """
 
     calls: CallSettings
@@ -59,6 +60,7 @@ class ConnectionSettings:
     max_age_s: float = float("inf")
     age_grace_s: float = float("inf")
     arrival_s: Callable[[int], float] = _no_limit
+    soon: Callable[[Callable[[], None]], object] | None = None
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -74,6 +76,7 @@ class ServerProtocol(asyncio.Protocol):
         self.peer = peer
         self.certificate: bytes | None = None  # what the client has shown of itself in TLS, as DER
         self._loop = loop
+        self._soon = settings.soon or loop.call_soon
         self._settings = settings
         self._open = open
         self._transport: Any = None
@@ -113,7 +116,10 @@ class ServerProtocol(asyncio.Protocol):
         self._pinged_s = None
         self._will_flush = True  # below, and so not by itself
         self._connection.receive(data)
-        self._flush()
+        if self._parts or self._backlog.waiting:
+            self._flush()
+        else:
+            self._will_flush = False
 
     def pause_writing(self) -> None:
         self._took_s = self._loop.time()
@@ -147,7 +153,7 @@ class ServerProtocol(asyncio.Protocol):
             self._write_out()
         elif not self._will_flush:
             self._will_flush = True
-            self._loop.call_soon(self._flush)
+            self._soon(self._flush)
 
     def write_all(self, buffers: list[Buffer]) -> None:
         self._parts += buffers
@@ -156,7 +162,7 @@ class ServerProtocol(asyncio.Protocol):
             self._write_out()
         elif not self._will_flush:
             self._will_flush = True
-            self._loop.call_soon(self._flush)
+            self._soon(self._flush)
 
     def new_stream(self) -> Stream:
         return ServerCall(self._settings.calls, self._backlog, self)
