@@ -184,7 +184,7 @@ class Bridge:
         told stays.
         """
         box = self._to_loop
-        box.put(partial(function, **kwargs) if kwargs else function, *args)
+        box.letters.append((partial(function, **kwargs) if kwargs else function, args))
         if self._gathering is None and not box.awake:
             now_s = self._reactor.seconds()
             left_s = self._woken_s + GATHER_S - now_s
@@ -458,14 +458,15 @@ class _Mailbox:
     Functions to be called on another thread, in the order they were posted.
 
     ``wake(function)`` has to call the function soon on the owning thread; it is called once for any
-    number of letters that arrive before the owner looks.
+    number of letters that arrive before the owner looks. What is added to ``letters`` waits for ``wake``, or
+    the next ``post``.
     """
 
     def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
         self._wake = wake
         self.carried = 0  # as the next one, of the owning thread, which looks at many at once
         self.wakeups = 0
-        self._letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         # What is to be called behind the letters that are being read; None when none are. Owning thread only.
         self.behind: list[Callable[[], object]] | None = None
         self.awake = False  # the owner has been told to look, and has yet to
@@ -473,35 +474,31 @@ class _Mailbox:
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """From any thread."""
-        self._letters.append((function, args))
+        self.letters.append((function, args))
         # The letter is in before the flag is read, and the owner clears the flag before it looks:
         # if the flag is set, the owner has yet to look. At worst two posters wake the owner twice.
         if not self.awake and not self.closed:
             self.awake = True
             self._wake(self._empty)
 
-    def put(self, function: Callable[..., object], *args: Any) -> None:
-        """As ``post``, and leave it to ``wake``, or the next ``post``, to have the owner look."""
-        self._letters.append((function, args))
-
     def wake(self) -> None:
-        """Have the owner look at what was ``put``, unless it has."""
-        if self._letters and not self.awake and not self.closed:
+        """Have the owner look at what was added to ``letters``, unless it has."""
+        if self.letters and not self.awake and not self.closed:
             self.awake = True
             self._wake(self._empty)
 
     def close(self) -> None:
         """From the owning thread, which will not look again: letters to it are dropped."""
         self.closed = True
-        self._letters.clear()
+        self.letters.clear()
 
     def _empty(self) -> None:
         self.awake = False
         # Letters posted meanwhile are left for the next turn, so that the owner's other events get theirs.
         behind: list[Callable[[], object]] = []
         self.behind = behind
-        take = self._letters.popleft
-        waiting = len(self._letters)
+        take = self.letters.popleft
+        waiting = len(self.letters)
         self.carried += waiting
         self.wakeups += 1
         for _ in range(waiting):

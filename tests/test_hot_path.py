@@ -36,10 +36,10 @@ MOST: Final = {
 # Those for one document of a stream: that comes by itself, and with 31 others in one read of the executor's
 # socket.
 MOST_OF_A_STREAM: Final = {
-    "grpc stream_doc": (79, 6),
-    "grpc Call": (86, 7),
+    "grpc stream_doc": (74, 6),
+    "grpc Call": (81, 7),
     "http events": (69, 24),
-    "websocket bytes": (65, 24),
+    "websocket bytes": (62, 24),
     "websocket json": (82, 46),
 }
 # Further ones where requests are measured: at its beginning one of ours and one of its Deferred's, at its end

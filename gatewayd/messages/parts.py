@@ -31,30 +31,31 @@ _REMEMBERED: Final = 16
 class _Shared:
     """All fields of the last answer but its documents, which come behind them."""
 
-    __slots__ = ("_begun", "_fields", "_header", "_last")
+    __slots__ = ("_begun", "_fields", "_header", "_last", "_names")
 
     def __init__(self) -> None:
         self._header = b""
+        self._names = b""  # the header and the parameters
         self._begun: dict[tuple[str, float], bytes] = {}  # routes without their ends
         self._last: Response | None = None
         self._fields = b""
 
     def _shared(self, response: Response) -> bytes:
         last = self._last
-        # Answers of the same moment have the same tuple.
         if (
             last is None
-            or response.routes is not last.routes
             or response.parameters != last.parameters
             or response.request_id != last.request_id
             or response.endpoint != last.endpoint
         ):
-            parts: list[bytes] = [self._header_of(response, last)]
+            names = [self._header_of(response, last)]
             if response.parameters is not None:
-                parts += field(PARAMETERS, response.parameters)
-            parts += [self._route(route) for route in response.routes]
-            self._fields = b"".join(parts)
-            self._last = response
+                names += field(PARAMETERS, response.parameters)
+            self._names = b"".join(names)
+        elif response.routes is last.routes:  # answers of the same moment have the same tuple
+            return self._fields
+        self._last = response
+        self._fields = b"".join((self._names, *map(self._route, response.routes)))
         return self._fields
 
     def _route(self, route: Route) -> bytes:

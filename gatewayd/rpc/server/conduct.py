@@ -74,11 +74,14 @@ class Conduct:
         self._last_ping_s = _LONG_AGO_S
 
     def message_sent(self, count: int = 1) -> None:
-        """So many whole messages, or a good part of one, went out."""
-        self._noise = min(_NOISE, self._noise + _NOISE_PER_MESSAGE * count)
+        """So many whole messages, or a good part of one, went out: as ``sent``, too."""
+        self._ping_strikes = 0
+        self._last_ping_s = _LONG_AGO_S
+        noise = self._noise + _NOISE_PER_MESSAGE * count
+        self._noise = noise if noise < _NOISE else _NOISE
 
     def answered(self) -> None:
-        """A request has been answered: as ``sent`` and ``message_sent``, in one call."""
+        """A request has been answered: as ``message_sent``, in the same call."""
         self._ping_strikes = 0
         self._last_ping_s = _LONG_AGO_S
         noise = self._noise + _NOISE_PER_MESSAGE

@@ -110,7 +110,6 @@ class Sending:
             stream.window -= size
             header = FRAME.pack(size >> 8, size & 255, DATA, 0, stream.stream_id)
             self._owner.write(b"".join((header, lead, bytes(body))))
-            self.conduct.sent()
             self.conduct.message_sent()
             return True
         stream.unsent = Unsent(lead, body)
