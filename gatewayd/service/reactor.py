@@ -19,4 +19,4 @@ def install_reactor() -> None:
         from gatewayd.service.epoll import GatewayReactor
     except ImportError:
         return
-    installReactor(GatewayReactor())  # type: ignore[no-untyped-call]
+    installReactor(GatewayReactor())
