@@ -10,15 +10,21 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from gatewayd.allowance import Allowance
 from gatewayd.bounded_log import BoundedLogger
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("untimed")
+
 # For ``python -m tests.fuzz``: more of what is made up, where a test does not say how much.
-settings.register_profile("fuzz", max_examples=2000, print_blob=True)
+settings.register_profile("fuzz", parent=settings.get_profile("untimed"), max_examples=2000)
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that: tests of
 # Ctrl-C would wait for ever. A handler of ours becomes the default in a child.
