@@ -414,7 +414,9 @@ class ReplicaSet:
         """What follows from what is counted."""
         serving = [each.told for each in self._tellings if each.serving]
         told = self._told if serving == self._united else united(serving)
-        if told is not None or not self.rests:
+        # What the last replica has told is, as a rule, what the next one will tell: without it, an endpoint
+        # of an executor that is started again would be served as others bind it, or not at all.
+        if told is not None or (self._replicas and not self.rests):
             self._told, self._united = told, serving
             self._heard = bool(self._tellings)
         self._why_foreign = ""

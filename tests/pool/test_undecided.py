@@ -30,6 +30,21 @@ def test_what_a_deployment_binds_is_undecided_until_one_replica_tells() -> None:
     assert setup.pool.decided(frozenset({"a"})).called
 
 
+def test_what_the_last_replica_has_told_is_known_until_there_is_another() -> None:
+    setup = Setup(external(A), heard=False)
+    setup.channels[A].answer_discovery(STREAMS)
+    setup.pool.replica_down("a", A)
+    assert setup.pool.streams("a", "/x")
+    assert not setup.pool.endpoints().unknown
+    assert not setup.pool.undecided
+    setup.pool.replica_up("a", A)
+    assert setup.pool.endpoints().unknown == ("a",)
+    assert setup.pool.undecided == {"a"}
+    setup.channels[A].set_state("ready")
+    setup.channels[A].answer_discovery(NOTHING)
+    assert not setup.pool.streams("a", "/x")
+
+
 def test_nothing_is_to_be_waited_for_where_no_replica_can_be_reached() -> None:
     setup = Setup(external(A, B), heard=False, ready=False)
     setup.channels[A].set_state("failed")
