@@ -15,6 +15,8 @@ from tests.waiting import until
 # The tests come grouped by topology; a few gateways at a time keep the memory low.
 _KEPT = 3
 _SKIPPED = {"method": "POST", "path": "/post", "json": {"execEndpoint": "/nobody", "data": [{"id": "x"}]}}
+# Until the executors have told their generation, paths that may be typed routes are answered with 503.
+_NOWHERE = {"method": "GET", "path": "/nowhere"}
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,8 @@ def gateway_for(executor_ports: dict[str, int]) -> Iterator[Callable[..., Gatewa
             running[key] = Gateway(described)
             if name not in ("empty", "down", "echo", "bare"):
                 _wait_until_discovered(running[key])
+            elif name in ("echo", "bare"):
+                until(lambda: http_exchange(running[key].ports["http"], _NOWHERE)[0]["status"] == 404)
         running.move_to_end(key)
         return running[key]
 
