@@ -30,7 +30,9 @@ def read_endpoints(message: bytes) -> Told:
     bound = {endpoint: proto.descriptions.get(endpoint, "") for endpoint in proto.endpoints}
     streaming = frozenset(proto.streaming)
     schemas: dict[str, Any] = MessageToDict(proto.schemas) if proto.schemas.fields else {}
-    typed = {endpoint: _typed(endpoint, schema) for endpoint, schema in schemas.items()}
+    # A map of protobuf has another order in each process.
+    order = [*bound, *sorted(schemas.keys() - bound.keys())]
+    typed = {endpoint: _typed(endpoint, schemas[endpoint]) for endpoint in order if endpoint in schemas}
     if not typed or all(_is_first(endpoint) for endpoint in typed.values()):
         return Told(bound, Generation.FIRST, streaming=streaming)
     streaming |= {endpoint for endpoint, one in typed.items() if one.streams}

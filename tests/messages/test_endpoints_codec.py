@@ -36,6 +36,7 @@ def test_one_of_the_second_tells_schemas():
 
     assert told.generation is Generation.SECOND
     assert list(told.bound)[:2] == ["/echo", "/len"]
+    assert list(told.typed) == list(told.bound)  # whatever the order of the map that has the schemas
     length = told.typed["/len"]
     assert (length.input_name, length.output_name) == ("In", "Out")
     assert length.input["properties"]["num"]["default"] == 3

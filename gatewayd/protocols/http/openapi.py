@@ -29,7 +29,7 @@ from gatewayd.errors import (
     Unauthenticated,
     codes_of,
 )
-from gatewayd.messages.discovery import DEFAULT, NOTHING_KNOWN, Described, Endpoints
+from gatewayd.messages.discovery import DEFAULT, NOTHING_KNOWN, Described, Endpoints, TypedEndpoint
 from gatewayd.protocols.http.openai.described import TAG as OPENAI
 from gatewayd.protocols.http.openai.described import described as described_openai
 from gatewayd.protocols.http.routes import EndpointRoute, debug_paths, routes_of
@@ -228,9 +228,16 @@ def _query_for(endpoints: Endpoints) -> str:
     """A query to try. Documents of the second generation have no fields to choose (docs/guide/graphql.md)."""
     if not endpoints.is_second:
         return _QUERY
-    # One that a document with a text fits; else the reader has to write another.
-    named = next((name for name in endpoints.typed if name not in endpoints.streaming), "/")
+    whole = [name for name in endpoints.typed if name not in endpoints.streaming]
+    # Where a document with a text fits none of them, the reader has to write another.
+    named = next((name for name in whole if _takes_a_text(endpoints.typed[name])), next(iter(whole), "/"))
     return f'{{ docs(data: [{{text: "hello"}}], execEndpoint: {json.dumps(named)}) }}'
+
+
+def _takes_a_text(endpoint: TypedEndpoint) -> bool:
+    document, parameters = endpoint.input, endpoint.parameters or {}
+    needed = {*document.get("required", ()), "text"}
+    return needed == {"text"} <= document.get("properties", {}).keys() and not parameters.get("required")
 
 
 def _graphql(shown: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from gatewayd.assets.fetch import PACKAGES
 from gatewayd.config.auth import AuthConfig
 from gatewayd.config.model import GatewayConfig
 from gatewayd.config.rates import RateRule
+from gatewayd.messages.discovery import Endpoints, TypedEndpoint
+from gatewayd.messages.generations import Generation
 from gatewayd.messages.json_form.documents import read_document
 from gatewayd.messages.json_form.fields import DATA, DOCUMENT, ENDPOINT, PARAMETERS, REQUEST_ID, SCORE, TARGET
 from gatewayd.messages.json_form.requests import decode_request
@@ -59,6 +61,41 @@ ODD = {
 
 def document(full: bool = True, **settings: Any) -> dict[str, Any]:
     return openapi(GatewayConfig(**settings), full=full)
+
+
+TEXT = {"properties": {"text": {}, "id": {}}, "required": ["text"]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ({"/b": TypedEndpoint(TEXT, TEXT, "In", "Out"), "/a": TypedEndpoint(TEXT, TEXT, "In", "Out")}, "/b"),
+        (
+            {
+                "/top": TypedEndpoint(TEXT, TEXT, "In", "Out", parameters={"required": ["top"]}),
+                "/image": TypedEndpoint({"properties": {"url": {}}}, TEXT, "In", "Out"),
+                "/sized": TypedEndpoint({**TEXT, "required": ["text", "size"]}, TEXT, "In", "Out"),
+                "/talk": TypedEndpoint(TEXT, TEXT, "In", "Out", streams=True),
+                "/echo": TypedEndpoint(TEXT, TEXT, "In", "Out", parameters={"properties": {"top": {}}}),
+            },
+            "/echo",
+        ),
+        ({"/image": TypedEndpoint({}, TEXT, "In", "Out")}, "/image"),
+        ({"/talk": TypedEndpoint(TEXT, TEXT, "In", "Out", streams=True)}, "/"),
+    ],
+)
+def test_the_query_to_try_is_for_an_endpoint_that_takes_it(
+    typed: dict[str, TypedEndpoint], named: str
+) -> None:
+    endpoints = Endpoints(
+        dict.fromkeys(typed, ""),
+        generation=Generation.SECOND,
+        typed=typed,
+        streaming=frozenset(name for name, one in typed.items() if one.streams),
+    )
+    paths = openapi(GatewayConfig(expose_graphql_endpoint=True), full=True, endpoints=endpoints)["paths"]
+    shown = paths["/graphql"]["post"]["requestBody"]["content"]["application/json"]["example"]["query"]
+    assert shown == f'{{ docs(data: [{{text: "hello"}}], execEndpoint: "{named}") }}'
 
 
 REFUSALS = {
