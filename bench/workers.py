@@ -42,6 +42,9 @@ class Round:
     busy: float
 
 
+_WARM_UP_S = 0.1
+
+
 def serving(gateway: Gateway) -> list[int]:
     """The processes that serve: the workers, or the gateway's own."""
     found = []
@@ -78,7 +81,12 @@ def _machine() -> tuple[float, float]:
 def measure(
     case: Case, running: list[tuple[Side, list[int]]], rounds: int, seconds: float
 ) -> list[list[Round]]:
-    """The rounds of every side, in their order. Who comes first in a round comes last in the next."""
+    """
+    The rounds of every side, in their order.
+
+    All take turns in the same order, and each begins with a little that does not count: who comes twice in
+    succession, or had the processor's caches to itself, would look cheaper.
+    """
     found: list[list[Round]] = [[] for _ in running]
     with contextlib.ExitStack() as stack:
         loads: list[list[Child]] = []
@@ -92,13 +100,16 @@ def measure(
                 load.line("^ready")
             loads.append(each)
         for number in range(1, rounds + 1):
-            turns = list(enumerate(running))
-            for index, (_, pids) in turns if number % 2 else reversed(turns):
+            for index, (_, pids) in enumerate(running):
+                for load in loads[index]:
+                    load.tell(f"closed {_WARM_UP_S}")
+                for load in loads[index]:
+                    load.line("^RESULT (.*)$", count=2 * number - 1)
                 before, used = [cpu_s((pid,)) for pid in pids], _machine()
                 began = time.monotonic()
                 for load in loads[index]:
                     load.tell(f"closed {seconds}")
-                lines = [load.line("^RESULT (.*)$", count=number)[-1] for load in loads[index]]
+                lines = [load.line("^RESULT (.*)$", count=2 * number)[-1] for load in loads[index]]
                 results = [json.loads(line[1]) for line in lines]
                 took_s = time.monotonic() - began
                 spent = [cpu_s((pid,)) - start for pid, start in zip(pids, before, strict=True)]
