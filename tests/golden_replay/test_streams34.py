@@ -60,8 +60,8 @@ class Player(grpc.GenericRpcHandler):
 
     case: dict[str, Any] = attrs.Factory(dict)
     asked: list[bytes] = attrs.Factory(list)
-    # Set where the recording ends before its generator does; ``cancelled`` is when the call ends then.
-    goes_on: threading.Event | None = None
+    # Whether the recording ends before its generator does; ``cancelled`` is when the call ends then.
+    goes_on: bool = False
     cancelled: threading.Event = attrs.Factory(threading.Event)
 
     def service(self, details: Any) -> Any:
@@ -75,13 +75,14 @@ class Player(grpc.GenericRpcHandler):
 
     def _stream(self, message: bytes, context: Any) -> Iterator[bytes]:
         self.asked.append(message)
-        yield from contents(self.case, "responses")
-        if self.goes_on is not None:
-            ends, self.goes_on = self.goes_on, None
+        goes_on, self.goes_on = self.goes_on, False
+        if goes_on:
+            # Before the answers: of a call that is over already nothing would be told.
             self.cancelled.clear()
-            context.add_callback(ends.set)
-            ends.wait()
-            self.cancelled.set()
+            context.add_callback(self.cancelled.set)
+        yield from contents(self.case, "responses")
+        if goes_on:
+            self.cancelled.wait()
             return
         if self.case["status"] != "OK":
             context.abort(grpc.StatusCode[self.case["status"]], self.case["details"])
@@ -222,7 +223,7 @@ def test_a_conversation_with_the_references_gateway_goes_as_recorded_or_better(
     (request,) = contents(case, "requests")
     if "status" not in case or case["status"] == "DEADLINE_EXCEEDED":
         # The client leaves, or its time is up, while the generator has more to say.
-        executor.goes_on = threading.Event()
+        executor.goes_on = True
         found, status = _given_up(channel, request, case)
         assert executor.cancelled.wait(20), "the generator is closed when its client has gone"
     else:
