@@ -15,7 +15,7 @@ import attrs
 from gatewayd.backoff import Backoff
 
 # Ranks of replicas, best first (see _rank): from here on nothing is called.
-_NOT_CONNECTED_YET: Final = 4
+_NOT_CONNECTED_YET: Final = 8
 _WORST: Final = 99
 
 
@@ -92,13 +92,15 @@ def choose(replicas: Iterable[C], tried: Collection[str], max_in_flight: int, ba
     """
     The best replica, or None if it has no free slot, or is not connected yet.
 
-    The best one has not been tried yet, is connected, and is not ejected. Where no replica is all of this,
-    these wishes are dropped one by one, the last first.
+    The best one has not been tried yet, is connected, is not ejected, and is on no host of one that was
+    tried: a machine that dies takes all of its replicas along. Where no replica is all of this, these wishes
+    are dropped one by one, the last first.
     """
     best: list[C] = []
     best_rank = _WORST
+    hosts = {_host(address) for address in tried}
     for replica in replicas:
-        rank = _rank(replica, tried)
+        rank = _rank(replica, tried, hosts)
         if rank < best_rank:
             best_rank = rank
             best = [replica]
@@ -112,10 +114,15 @@ def choose(replicas: Iterable[C], tried: Collection[str], max_in_flight: int, ba
     return free[0] if len(free) == 1 else balancer.pick(free)
 
 
-def _rank(replica: Candidate, tried: Collection[str]) -> int:
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _rank(replica: Candidate, tried: Collection[str], hosts: Collection[str]) -> int:
     was_tried = replica.address in tried
     if replica.state == "ready":
-        return 2 * was_tried + replica.health.ejected
+        beside = bool(hosts) and _host(replica.address) in hosts
+        return 4 * was_tried + 2 * replica.health.ejected + beside
     if replica.state == "connecting":
         return _NOT_CONNECTED_YET
     return _NOT_CONNECTED_YET + 1 + was_tried

@@ -168,6 +168,24 @@ def test_the_same_replica_is_not_called_twice_while_another_is_left() -> None:
     assert not sent.done
 
 
+def test_a_request_is_tried_again_on_another_host_first() -> None:
+    """A machine that dies takes all of its replicas along; a request survives the loss of one executor."""
+    hosts = external("10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.2:1")
+    setup = Setup(hosts, eject_after_failures=1000)
+    for channel in setup.channels.values():
+        channel.answer_discovery()
+    sent = [setup.send() for _ in range(40)]
+    for address in ("10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"):
+        while setup.channels[address].calls:
+            setup.channels[address].fail(LOST)
+    setup.advance(0.1)
+
+    assert not any(channel.calls for address, channel in setup.channels.items() if address != "10.0.0.2:1")
+    while setup.channels["10.0.0.2:1"].calls:
+        setup.channels["10.0.0.2:1"].answer()
+    assert [one.result for one in sent] == [ANSWER] * 40
+
+
 def test_a_full_replica_is_waited_for_rather_than_asking_the_same_one_twice() -> None:
     setup = Setup(external(A, B), max_in_flight_per_replica=1)
     first, second = setup.send(), setup.send()
